@@ -1,0 +1,563 @@
+//! Which way a request came: the client's address and the public origin, from forwarding headers
+//! times trusted peers.
+//!
+//! ```text
+//! X-Forwarded-For: 198.51.100.7, 203.0.113.9, 10.0.0.4     peer 10.0.0.2
+//!                  └ never read  └ the client └ trusted      └ trusted
+//! ```
+//!
+//! The chain is walked from the right over trusted addresses; the first that is not trusted is the
+//! client. Scheme and host count as the outermost trusted proxy wrote them: every proxy that appends
+//! to a list adds one entry, so the entry counts that stands as far from the right as there are
+//! trusted hops. A header that an untrusted peer sent is never read.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
+
+use ipnet::IpNet;
+
+/// `http` or `https`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// Plain.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    fn parse(text: &str) -> Option<Self> {
+        if text.eq_ignore_ascii_case("https") {
+            Some(Self::Https)
+        } else if text.eq_ignore_ascii_case("http") {
+            Some(Self::Http)
+        } else {
+            None
+        }
+    }
+
+    /// In lower case, as upstream wants it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// `host[:port]` as in a `Host` header (RFC 9110 §7.2): in lower case, no user information.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Authority {
+    host: String,
+    port: Option<u16>,
+}
+
+impl Authority {
+    /// `None` when it is not a host name, an IPv4 address or an IPv6 address in brackets.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (address, after) = rest.split_once(']')?;
+                address.parse::<Ipv6Addr>().ok()?;
+                (&text[..address.len() + 2], after)
+            }
+            None => text.find(':').map_or((text, ""), |colon| text.split_at(colon)),
+        };
+        let port = match port.strip_prefix(':') {
+            Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
+                Some(digits.parse().ok().filter(|port| *port != 0)?)
+            }
+            None if port.is_empty() => None,
+            _ => return None,
+        };
+        let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+        let is_host = host.starts_with('[')
+            || (!host.is_empty() && host.len() <= 255 && host.bytes().all(is_name));
+        is_host.then(|| Self { host: host.to_ascii_lowercase(), port })
+    }
+}
+
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{}:{port}", self.host),
+            None => f.write_str(&self.host),
+        }
+    }
+}
+
+/// `scheme://host[:port]` (RFC 6454 §6.2), without a port that the scheme implies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin {
+    scheme: Scheme,
+    authority: Authority,
+}
+
+impl Origin {
+    /// Reads an origin; a single trailing slash is let pass, a path, query or user is not.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (scheme, rest) = text.split_once("://")?;
+        let authority = Authority::parse(rest.strip_suffix('/').unwrap_or(rest))?;
+        Some(Self::new(Scheme::parse(scheme)?, authority))
+    }
+
+    fn new(scheme: Scheme, mut authority: Authority) -> Self {
+        authority.port = authority.port.filter(|port| *port != scheme.default_port());
+        Self { scheme, authority }
+    }
+
+    fn is_at(&self, authority: &Authority) -> bool {
+        self.authority.host == authority.host
+            && authority.port.filter(|port| *port != self.scheme.default_port())
+                == self.authority.port
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme.as_str(), self.authority)
+    }
+}
+
+/// Whose forwarding headers count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TrustedProxies {
+    /// Nobody's.
+    None,
+    /// Private addresses: for scheme and client address, for the host only where it is listed.
+    Private,
+    /// These networks, for any host.
+    Networks(Vec<IpNet>),
+}
+
+impl TrustedProxies {
+    fn trusts(&self, address: IpAddr) -> bool {
+        match self {
+            Self::None => false,
+            Self::Private => is_private(address),
+            Self::Networks(networks) => networks.iter().any(|network| network.contains(&address)),
+        }
+    }
+}
+
+/// Loopback, RFC 1918, RFC 6598, link-local and unique local addresses.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xC0 == 64;
+            v4.is_loopback() || v4.is_private() || v4.is_link_local() || shared
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// Which family of forwarding headers is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ForwardedFamily {
+    /// `X-Forwarded-For`, `-Proto`, `-Host`.
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+/// The headers that take part, one entry a line, in order.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Forwarding<'a> {
+    /// `Host`; `None` when the request has none or it is not text.
+    pub(crate) host: Option<&'a str>,
+    /// `X-Forwarded-For`.
+    pub(crate) x_for: Vec<&'a str>,
+    /// `X-Forwarded-Proto`.
+    pub(crate) x_proto: Vec<&'a str>,
+    /// `X-Forwarded-Host`.
+    pub(crate) x_host: Vec<&'a str>,
+    /// `Forwarded`.
+    pub(crate) forwarded: Vec<&'a str>,
+}
+
+/// Why a request cannot be placed.
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OriginError {
+    #[error("the Host header is malformed")]
+    Host,
+    #[error("a trusted proxy sent a malformed or repeated forwarded scheme")]
+    ForwardedProto,
+    #[error("a trusted proxy sent a malformed or repeated forwarded host")]
+    ForwardedHost,
+}
+
+/// The origin under which a caller knows us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PublicOrigin {
+    /// This one.
+    Known(Origin),
+    /// The request bears a host that is not on the operator's list; the list begins with this one.
+    Unlisted(Origin),
+    /// No host at all (HTTP/1.0), and no list.
+    Unnamed,
+}
+
+/// Which way a request came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// The client's address.
+    pub(crate) client: IpAddr,
+    /// Client first, then the trusted proxies, the peer last: `X-Forwarded-For` for upstream.
+    pub(crate) chain: Vec<IpAddr>,
+    /// Whether the peer's headers count at all.
+    pub(crate) peer_is_trusted: bool,
+    /// As the client spoke to the outermost proxy.
+    pub(crate) scheme: Scheme,
+    /// Where the client believes to be.
+    pub(crate) origin: PublicOrigin,
+}
+
+impl Route {
+    /// The public host, for upstream's `X-Forwarded-Host`.
+    pub(crate) fn public_host(&self) -> Option<String> {
+        match &self.origin {
+            PublicOrigin::Known(origin) => Some(origin.authority.to_string()),
+            PublicOrigin::Unlisted(_) | PublicOrigin::Unnamed => None,
+        }
+    }
+}
+
+/// The operator's decisions about proxies and public names.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
+    /// Public origins, the canonical one first; empty: derived per request.
+    pub(crate) public_urls: Vec<Origin>,
+    /// Whose headers count.
+    pub(crate) trusted: TrustedProxies,
+    /// Which headers.
+    pub(crate) family: ForwardedFamily,
+}
+
+/// One hop as a header describes it.
+#[derive(Debug, Default, Clone)]
+struct Hop<'a> {
+    from: Option<IpAddr>,
+    proto: Option<&'a str>,
+    host: Option<&'a str>,
+}
+
+impl Surroundings {
+    /// Places a request that came from `peer`.
+    pub(crate) fn place(
+        &self,
+        peer: IpAddr,
+        headers: &Forwarding<'_>,
+    ) -> Result<Route, OriginError> {
+        let peer = peer.to_canonical();
+        let peer_is_trusted = self.trusted.trusts(peer);
+        let hops = if peer_is_trusted { self.hops(headers) } else { Vec::new() };
+
+        // From the peer outwards, over addresses that are trusted.
+        let mut chain = vec![peer];
+        let mut trusted_hops = usize::from(peer_is_trusted);
+        for hop in hops.iter().rev() {
+            let Some(from) = hop.from else { break };
+            chain.push(from);
+            if !self.trusted.trusts(from) {
+                break;
+            }
+            trusted_hops += 1;
+        }
+        let client = *chain.last().unwrap_or(&peer);
+        chain.reverse();
+
+        let (proto, host) = if peer_is_trusted {
+            self.outermost(headers, &hops, trusted_hops)?
+        } else {
+            (None, None)
+        };
+        let scheme = match proto {
+            Some(text) => Scheme::parse(text).ok_or(OriginError::ForwardedProto)?,
+            None => Scheme::Http,
+        };
+        let forwarded_host = match host {
+            Some(text) => Some(Authority::parse(text).ok_or(OriginError::ForwardedHost)?),
+            None => None,
+        };
+        let own_host = match headers.host {
+            Some("") | None => None,
+            Some(text) => Some(Authority::parse(text).ok_or(OriginError::Host)?),
+        };
+
+        let (scheme, origin) = match self.public_urls.first() {
+            None => {
+                let origin = forwarded_host
+                    .or(own_host)
+                    .map_or(PublicOrigin::Unnamed, |a| PublicOrigin::Known(Origin::new(scheme, a)));
+                (scheme, origin)
+            }
+            Some(canonical) => {
+                let listed = [forwarded_host, own_host]
+                    .into_iter()
+                    .flatten()
+                    .find_map(|bears| self.public_urls.iter().find(|origin| origin.is_at(&bears)));
+                match listed {
+                    Some(origin) => (origin.scheme, PublicOrigin::Known(origin.clone())),
+                    None => (scheme, PublicOrigin::Unlisted(canonical.clone())),
+                }
+            }
+        };
+        Ok(Route { client, chain, peer_is_trusted, scheme, origin })
+    }
+
+    /// Names of the request headers that [`Self::place`] may read, for `Vary`.
+    pub(crate) fn varies_on(&self) -> &'static str {
+        match (&self.trusted, self.family) {
+            (TrustedProxies::None, _) => "Host",
+            (_, ForwardedFamily::XForwarded) => {
+                "Host, X-Forwarded-Host, X-Forwarded-Proto, X-Forwarded-For"
+            }
+            (_, ForwardedFamily::Forwarded) => "Host, Forwarded",
+        }
+    }
+
+    fn host_counts(&self) -> bool {
+        matches!(self.trusted, TrustedProxies::Networks(_)) || !self.public_urls.is_empty()
+    }
+
+    /// The proxies' notes, in the order written. An entry that cannot be read ends the walk there.
+    fn hops<'a>(&self, headers: &Forwarding<'a>) -> Vec<Hop<'a>> {
+        match self.family {
+            ForwardedFamily::XForwarded => list(&headers.x_for)
+                .map(|entry| Hop { from: node(entry), ..Hop::default() })
+                .collect(),
+            ForwardedFamily::Forwarded => list(&headers.forwarded).map(forwarded_element).collect(),
+        }
+    }
+
+    /// Scheme and host as the outermost trusted proxy wrote them.
+    fn outermost<'a>(
+        &self,
+        headers: &Forwarding<'a>,
+        hops: &[Hop<'a>],
+        trusted_hops: usize,
+    ) -> Result<(Option<&'a str>, Option<&'a str>), OriginError> {
+        match self.family {
+            ForwardedFamily::XForwarded => {
+                let proto = aligned(&headers.x_proto, trusted_hops)
+                    .map_err(|()| OriginError::ForwardedProto)?;
+                let host = if self.host_counts() {
+                    aligned(&headers.x_host, trusted_hops)
+                        .map_err(|()| OriginError::ForwardedHost)?
+                } else {
+                    None
+                };
+                Ok((proto, host))
+            }
+            ForwardedFamily::Forwarded => {
+                let counted = &hops[hops.len() - trusted_hops.min(hops.len())..];
+                let proto = counted.iter().find_map(|hop| hop.proto);
+                let host = counted.iter().find_map(|hop| hop.host);
+                Ok((proto, host.filter(|_| self.host_counts())))
+            }
+        }
+    }
+}
+
+/// The entry of a one-line header that the outermost of `trusted_hops` proxies wrote. A second line,
+/// or more entries than proxies that could have written them, is somebody's attempt.
+fn aligned<'a>(lines: &[&'a str], trusted_hops: usize) -> Result<Option<&'a str>, ()> {
+    match lines {
+        [] => Ok(None),
+        [line] => {
+            let mut entries = line.split(',').map(str::trim);
+            let outermost = entries.next().filter(|entry| !entry.is_empty()).ok_or(())?;
+            if entries.count() < trusted_hops { Ok(Some(outermost)) } else { Err(()) }
+        }
+        _ => Err(()),
+    }
+}
+
+fn list<'a>(lines: &[&'a str]) -> impl Iterator<Item = &'a str> {
+    lines.iter().flat_map(|line| line.split(',')).map(str::trim).filter(|entry| !entry.is_empty())
+}
+
+/// `for=192.0.2.60;proto=http;by=203.0.113.43;host=example` (RFC 7239 §4). Values with a comma
+/// inside quotes are not addresses: they end the walk like anything unreadable.
+fn forwarded_element(element: &str) -> Hop<'_> {
+    let mut hop = Hop::default();
+    for pair in element.split(';') {
+        let Some((name, value)) = pair.trim().split_once('=') else { continue };
+        let value = value.trim();
+        let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
+        match name.trim().to_ascii_lowercase().as_str() {
+            "for" => hop.from = node(value),
+            "proto" => hop.proto = Some(value),
+            "host" => hop.host = Some(value),
+            _ => {}
+        }
+    }
+    hop
+}
+
+/// An address, perhaps with a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
+fn node(entry: &str) -> Option<IpAddr> {
+    let bracketed = || entry.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
+    entry
+        .parse::<IpAddr>()
+        .ok()
+        .or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))
+        .or_else(|| bracketed().map(IpAddr::V6))
+        .map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn surroundings(urls: &[&str], trusted: TrustedProxies) -> Surroundings {
+        Surroundings {
+            public_urls: urls.iter().map(|u| Origin::parse(u).unwrap()).collect(),
+            trusted,
+            family: ForwardedFamily::XForwarded,
+        }
+    }
+
+    fn networks(text: &[&str]) -> TrustedProxies {
+        TrustedProxies::Networks(text.iter().map(|n| n.parse().unwrap()).collect())
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn known(route: &Route) -> String {
+        match &route.origin {
+            PublicOrigin::Known(origin) => origin.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_untrusted_peer_is_the_client_whatever_it_says() {
+        let headers = Forwarding {
+            host: Some("gw.example"),
+            x_for: vec!["10.0.0.1"],
+            x_proto: vec!["https", "nonsense"],
+            x_host: vec!["evil.example"],
+            ..Forwarding::default()
+        };
+        let route =
+            surroundings(&[], TrustedProxies::Private).place(ip("203.0.113.9"), &headers).unwrap();
+        assert_eq!(route.client, ip("203.0.113.9"));
+        assert_eq!(known(&route), "http://gw.example");
+    }
+
+    #[test]
+    fn a_private_proxy_counts_for_scheme_and_client_but_not_for_an_unlisted_host() {
+        let headers = Forwarding {
+            host: Some("gw.example"),
+            x_for: vec!["not an address, 198.51.100.7:4711"],
+            x_proto: vec!["https"],
+            x_host: vec!["evil.example"],
+            ..Forwarding::default()
+        };
+        let route =
+            surroundings(&[], TrustedProxies::Private).place(ip("10.0.0.2"), &headers).unwrap();
+        assert_eq!(route.client, ip("198.51.100.7"));
+        assert_eq!(known(&route), "https://gw.example");
+        assert_eq!(route.chain, [ip("198.51.100.7"), ip("10.0.0.2")]);
+    }
+
+    #[test]
+    fn named_proxies_count_for_any_host_and_ports_survive() {
+        let headers = Forwarding {
+            host: Some("10.0.0.9:8080"),
+            x_proto: vec!["https"],
+            x_host: vec!["Chat.Example:8443"],
+            ..Forwarding::default()
+        };
+        let route =
+            surroundings(&[], networks(&["10.0.0.0/8"])).place(ip("10.0.0.2"), &headers).unwrap();
+        assert_eq!(known(&route), "https://chat.example:8443");
+    }
+
+    #[test]
+    fn two_proxies_in_a_row_count_as_the_outer_one_wrote() {
+        let headers = Forwarding {
+            host: Some("gw.example"),
+            x_for: vec!["198.51.100.7", "10.0.0.4"],
+            x_proto: vec!["https, http"],
+            ..Forwarding::default()
+        };
+        let at = surroundings(&[], TrustedProxies::Private);
+        let route = at.place(ip("10.0.0.2"), &headers).unwrap();
+        assert_eq!(route.client, ip("198.51.100.7"));
+        assert_eq!(known(&route), "https://gw.example");
+        // The same list from one proxy holds an entry that the caller wrote.
+        let headers = Forwarding { x_for: vec!["198.51.100.7"], ..headers };
+        assert_eq!(at.place(ip("10.0.0.2"), &headers), Err(OriginError::ForwardedProto));
+    }
+
+    #[test]
+    fn a_listed_origin_is_found_by_forwarded_host_then_host_and_nothing_else_is_echoed() {
+        let at = surroundings(
+            &["https://chat.example", "http://[2001:db8::1]:8080"],
+            TrustedProxies::Private,
+        );
+        let peer = ip("10.0.0.2");
+        let bears = |host, x_host| {
+            let headers = Forwarding { host: Some(host), x_host, ..Forwarding::default() };
+            at.place(peer, &headers).unwrap().origin
+        };
+        let first = PublicOrigin::Known(Origin::parse("https://chat.example").unwrap());
+        let second = PublicOrigin::Known(Origin::parse("http://[2001:DB8::1]:8080").unwrap());
+        assert_eq!(bears("internal", vec!["chat.example"]), first);
+        assert_eq!(bears("CHAT.example:443", vec!["unlisted.example"]), first);
+        assert_eq!(bears("[2001:db8::1]:8080", vec![]), second);
+        let unlisted = PublicOrigin::Unlisted(Origin::parse("https://chat.example").unwrap());
+        assert_eq!(bears("evil.example", vec![]), unlisted);
+        assert_eq!(bears("chat.example:8443", vec![]), unlisted);
+    }
+
+    #[test]
+    fn malformed_values_that_would_be_used_are_refused() {
+        let at = surroundings(&["https://chat.example"], TrustedProxies::Private);
+        let peer = ip("10.0.0.2");
+        let proto =
+            |x_proto| at.place(peer, &Forwarding { x_proto, ..Forwarding::default() }).unwrap_err();
+        assert_eq!(proto(vec!["https", "https"]), OriginError::ForwardedProto);
+        assert_eq!(proto(vec!["wss"]), OriginError::ForwardedProto);
+        assert_eq!(proto(vec![""]), OriginError::ForwardedProto);
+        let host =
+            |x_host| at.place(peer, &Forwarding { x_host, ..Forwarding::default() }).unwrap_err();
+        assert_eq!(host(vec!["a.example/b"]), OriginError::ForwardedHost);
+        assert_eq!(host(vec!["a.example", "a.example"]), OriginError::ForwardedHost);
+        let own = Forwarding { host: Some("user@chat.example"), ..Forwarding::default() };
+        assert_eq!(at.place(peer, &own), Err(OriginError::Host));
+    }
+
+    #[test]
+    fn the_forwarded_header_is_read_the_same_way() {
+        let at = Surroundings {
+            family: ForwardedFamily::Forwarded,
+            ..surroundings(&[], networks(&["10.0.0.0/8", "2001:db8::/32"]))
+        };
+        let headers = Forwarding {
+            host: Some("internal"),
+            forwarded: vec![
+                "for=203.0.113.66;host=evil.example;proto=http",
+                "for=198.51.100.7;proto=https;host=\"chat.example\", for=\"[2001:db8::7]:99\";proto=http",
+            ],
+            x_proto: vec!["nonsense"],
+            ..Forwarding::default()
+        };
+        let route = at.place(ip("10.0.0.2"), &headers).unwrap();
+        assert_eq!(route.client, ip("198.51.100.7"));
+        assert_eq!(known(&route), "https://chat.example");
+    }
+}

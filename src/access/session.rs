@@ -1,0 +1,151 @@
+//! Minted sessions: what they hold, and ids that carry their own end.
+//!
+//! ```text
+//! URfDrEuKzgWg3bXogAhUAw . 1795384800
+//! └ tower-sessions' id ─┘   └ expiry, Unix seconds
+//!   128 random bits, 22 characters of base64url
+//! ```
+//!
+//! Flask extends a session for 31 days on every request and never looks at `exp`. With the end in
+//! the id, every instance knows it on every request without asking anybody.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+use tower_sessions::session::Id;
+use uuid::Uuid;
+
+use super::policy::Grant;
+
+/// The id of a minted session. Whoever knows it holds the session: never logged.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SessionId {
+    id: Id,
+    expires_at: i64,
+}
+
+impl SessionId {
+    /// An id made by tower-sessions, and the end of the session it names in Unix seconds.
+    pub(crate) fn new(id: Id, expires_at: i64) -> Self {
+        Self { id, expires_at }
+    }
+
+    /// Reads an id in exactly the form [`fmt::Display`] writes; anything else is not one of ours.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (id, expires_at) = text.split_once('.')?;
+        let parsed = Self { id: id.parse().ok()?, expires_at: expires_at.parse().ok()? };
+        (parsed.to_string() == text).then_some(parsed)
+    }
+
+    /// Whether a text has the outer form of a minted id, so that upstream's own ids (43 characters)
+    /// are told apart even when the rest does not parse.
+    pub(crate) fn is_formed_like_one(text: &str) -> bool {
+        text.split_once('.').is_some_and(|(id, expires_at)| {
+            id.len() == 22
+                && !expires_at.is_empty()
+                && expires_at.bytes().all(|b| b.is_ascii_digit())
+        })
+    }
+
+    /// tower-sessions' part.
+    pub(crate) fn id(&self) -> Id {
+        self.id
+    }
+
+    /// When the session ends, in Unix seconds.
+    pub(crate) fn expires_at(&self) -> i64 {
+        self.expires_at
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.id, self.expires_at)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionId(..)")
+    }
+}
+
+/// A session that may be opened: made from a [`Grant`] alone.
+#[derive(Debug)]
+pub(crate) struct SessionRecord {
+    grant: Grant,
+    token_fingerprint: String,
+    opened_at: i64,
+}
+
+impl SessionRecord {
+    /// `opened_at` in Unix seconds.
+    pub(crate) fn new(grant: Grant, token_fingerprint: String, opened_at: i64) -> Self {
+        Self { grant, token_fingerprint, opened_at }
+    }
+
+    /// Whose session it is.
+    pub(crate) fn subject(&self) -> Uuid {
+        self.grant.subject()
+    }
+
+    /// The client app it was asked for by.
+    pub(crate) fn client(&self) -> &str {
+        self.grant.client()
+    }
+
+    /// Which token it was minted from.
+    pub(crate) fn token_fingerprint(&self) -> &str {
+        &self.token_fingerprint
+    }
+
+    /// In Unix seconds.
+    pub(crate) fn opened_at(&self) -> i64 {
+        self.opened_at
+    }
+
+    /// In Unix seconds.
+    pub(crate) fn expires_at(&self) -> i64 {
+        self.grant.expires_at()
+    }
+
+    /// The claims that upstream will read.
+    pub(crate) fn user(&self) -> &Map<String, Value> {
+        self.grant.user()
+    }
+
+    /// Whether upstream will answer 403 to nearly all of its API.
+    pub(crate) fn upstream_will_refuse(&self) -> bool {
+        self.grant.upstream_will_refuse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_as_it_was_written() {
+        let id = SessionId::new(Id::default(), 1_795_384_800);
+        let text = id.to_string();
+        assert_eq!(text.len(), 22 + 1 + 10);
+        assert_eq!(SessionId::parse(&text), Some(id));
+        assert_eq!(format!("{id:?}"), "SessionId(..)");
+    }
+
+    #[test]
+    fn other_spellings_are_not_ids_but_may_be_formed_like_one() {
+        let id = SessionId::new(Id::default(), 1_795_384_800).to_string();
+        for odd in [
+            id.replace(".1", ".01"),
+            id.replace(".1", ".+1"),
+            format!("{id}0000000000000"),
+            format!(" {id}"),
+            "a".repeat(43),
+        ] {
+            assert_eq!(SessionId::parse(&odd), None, "{odd}");
+        }
+        assert!(SessionId::is_formed_like_one(&format!("{id}0000000000000")));
+        assert!(!SessionId::is_formed_like_one(&"a".repeat(43)));
+    }
+}

@@ -1,0 +1,163 @@
+//! A request target as upstream would route it.
+//!
+//! gunicorn 25 percent-decodes a path once; Werkzeug 3.1 strips leading slashes to one, merges runs
+//! of slashes (with a redirect) and compares case-sensitively. Dot segments stay as they are. What
+//! proxies before us and later versions behind us may do in addition (remove dot segments, decode
+//! twice) is read as well, so that nothing reaches `/external/` by being read in another way.
+
+use percent_encoding::percent_decode_str;
+
+/// What the guard must do about a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Upstream does not route it under `/external/`.
+    Open,
+    /// Under `/external/`, spelled in the one way that all readers agree on.
+    Guarded,
+    /// Under `/external/` for some reader, spelled in a way that not all readers agree on.
+    GuardedOddly,
+}
+
+impl Target {
+    /// Reads the path of a request target (RFC 9112 §3.2.1), without its query.
+    pub(crate) fn read(path: &str) -> Self {
+        let once = decode(path);
+        let twice = decode(&once);
+        // In whatever order a reader decodes, merges slashes and removes dot segments, one of these
+        // is what it arrives at.
+        let readings = [
+            flat(path),
+            flat(&once),
+            flat(&twice),
+            flat(&without_dots(path)),
+            flat(&without_dots(&flat(&once))),
+            flat(&without_dots(&flat(&twice))),
+            flat(&without_dots(&twice.replace('\\', "/"))),
+        ];
+        if !readings.iter().any(|reading| is_external(reading)) {
+            Self::Open
+        } else if is_canonical(path) {
+            Self::Guarded
+        } else {
+            Self::GuardedOddly
+        }
+    }
+}
+
+fn is_external(path: &str) -> bool {
+    path == "/external" || path.starts_with("/external/")
+}
+
+/// Percent-decodes once and drops what `urlsplit` drops anywhere in a target: TAB, CR, LF.
+fn decode(path: &str) -> String {
+    let mut decoded = percent_decode_str(path).decode_utf8_lossy().into_owned();
+    decoded.retain(|c| !matches!(c, '\t' | '\r' | '\n'));
+    decoded
+}
+
+/// One leading slash, no empty segments, nothing below U+0021 in front.
+fn flat(path: &str) -> String {
+    let path = path.trim_start_matches(|c: char| c <= ' ');
+    let mut flat = String::with_capacity(path.len() + 1);
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        flat.push('/');
+        flat.push_str(segment);
+    }
+    if path.ends_with('/') || flat.is_empty() {
+        flat.push('/');
+    }
+    flat
+}
+
+/// RFC 3986 §5.2.4.
+fn without_dots(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "." => {}
+            ".." => {
+                kept.pop();
+            }
+            _ => kept.push(segment),
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
+
+/// Literal `/external`, then non-empty segments without dots, and escapes only for bytes that have
+/// no other spelling.
+fn is_canonical(path: &str) -> bool {
+    is_external(path)
+        && !path.contains("//")
+        && path.split('/').all(|segment| segment != "." && segment != "..")
+        && path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\')
+        && escapes_are_needed(path)
+}
+
+fn escapes_are_needed(path: &str) -> bool {
+    let needed = |pair: Option<&str>| {
+        let byte = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        byte.is_some_and(|byte| {
+            !(byte.is_ascii_alphanumeric() || byte.is_ascii_control() || b"-._~/\\".contains(&byte))
+        })
+    };
+    path.split('%').skip(1).all(|rest| needed(rest.get(..2)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_that_upstream_routes_under_external_is_guarded() {
+        for path in [
+            "//external/login",
+            "/%65xternal/login",
+            "/external%2Flogin",
+            "/%2fexternal%2flogin",
+            "/%2Fexternal/login",
+            "///external///login",
+            "/external//login",
+            "/x/../external/login",
+            "/%2e%2e/external/login",
+            "/%2565xternal/login",
+            "/external/%2e%2e/api",
+            "/external/a%2Fb",
+            "/external/./login",
+            "/%09/external/login",
+            "/exter%09nal/login",
+            "/%5c..%5c/external/login",
+        ] {
+            assert_eq!(Target::read(path), Target::GuardedOddly, "{path}");
+        }
+    }
+
+    #[test]
+    fn plain_spellings_are_guarded_and_may_pass() {
+        for path in [
+            "/external",
+            "/external/",
+            "/external/login",
+            "/external/healthcheck",
+            "/external/public_documents/3f2a",
+            "/external/public_documents/a%20b",
+            "/external/public_documents/h%C3%A4llo",
+        ] {
+            assert_eq!(Target::read(path), Target::Guarded, "{path}");
+        }
+    }
+
+    #[test]
+    fn other_paths_are_open() {
+        for path in [
+            "/",
+            "/api/external/x",
+            "/External/login",
+            "/externals",
+            "/static/a%2Fb",
+            "/external;a/b",
+        ] {
+            assert_eq!(Target::read(path), Target::Open, "{path}");
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Entra access tokens: from the text a caller sent to claims that may be relied on.
+//!
+//! v1 and v2 tokens of one tenant for one app. An ID token of the same app has the same issuer,
+//! keys, audience and even `roles`, so the type is judged as well (Microsoft identity platform,
+//! "Access tokens" and "Claims validation").
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::{Deserialize, Deserializer, de};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+/// Longest token accepted, in bytes.
+pub(crate) const LONGEST: usize = 16 * 1024;
+/// How far clocks may be apart, in seconds.
+const LEEWAY: f64 = 60.0;
+/// Longest life a token may claim, in seconds: Entra's longest (continuous access evaluation) is
+/// 28 hours.
+const LONGEST_LIFE: f64 = 28.0 * 3600.0 + 600.0;
+
+/// A bearer token as it came: `b64token` by RFC 6750 §2.1, otherwise unread.
+pub(crate) struct BearerToken(String);
+
+impl BearerToken {
+    /// Takes what stands behind `Bearer `; `None` when it is not one `b64token`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let body = text.trim_end_matches('=');
+        let is_b64token = |b: u8| {
+            b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+        };
+        (!body.is_empty() && body.bytes().all(is_b64token)).then(|| Self(text.to_owned()))
+    }
+
+    /// A name for this very token that does not give it away: SHA-256, base64url.
+    pub(crate) fn fingerprint(&self) -> String {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.0.as_bytes());
+        URL_SAFE_NO_PAD.encode(digest)
+    }
+
+    /// The id of the key that the token says it is signed with, when its header is one that Entra
+    /// could have written (RFC 7515 §4). Nothing else in the header is ever acted on: no `jku`,
+    /// `x5u`, `jwk` or `x5c`.
+    pub(crate) fn unverified_key_id(&self) -> Result<String, TokenError> {
+        if self.0.len() > LONGEST {
+            return Err(TokenError::Malformed("longer than 16 KiB"));
+        }
+        let header = jsonwebtoken::decode_header(&self.0)
+            .map_err(|_| TokenError::Malformed("not a signed JWT"))?;
+        let is_access_token = |typ: &str| {
+            typ.eq_ignore_ascii_case("JWT")
+                || typ.eq_ignore_ascii_case("at+jwt")
+                || typ.eq_ignore_ascii_case("application/at+jwt")
+        };
+        if header.alg != Algorithm::RS256 {
+            return Err(TokenError::Malformed("not signed with RS256"));
+        }
+        if header.crit.is_some() || header.extras.inner().contains_key("b64") {
+            return Err(TokenError::Malformed("critical header parameters"));
+        }
+        if header.zip.is_some() || header.enc.is_some() || header.cty.is_some() {
+            return Err(TokenError::Malformed("encrypted, compressed or nested"));
+        }
+        if !header.typ.as_deref().is_none_or(is_access_token) {
+            return Err(TokenError::WrongType);
+        }
+        header.kid.filter(|kid| !kid.is_empty()).ok_or(TokenError::Malformed("no kid"))
+    }
+
+    /// Checks the signature and every claim that matters; `now` in Unix seconds.
+    pub(crate) fn verify(
+        &self,
+        key: &SigningKey,
+        issuers: &Issuers,
+        expected: &Expected,
+        now: i64,
+    ) -> Result<Claims, TokenError> {
+        // jsonwebtoken checks the signature alone: its own claim checks pass over claims that are
+        // missing or of another type, and read a clock of their own.
+        let mut signature_only = Validation::new(Algorithm::RS256);
+        signature_only.required_spec_claims.clear();
+        signature_only.validate_exp = false;
+        signature_only.validate_aud = false;
+        let UniqueMembers(all) =
+            jsonwebtoken::decode::<UniqueMembers>(&self.0, &key.verifying, &signature_only)
+                .map_err(|error| match error.kind() {
+                    jsonwebtoken::errors::ErrorKind::InvalidSignature => TokenError::Signature,
+                    _ => TokenError::Malformed("claims are not one JSON object"),
+                })?
+                .claims;
+        Claims::judge(all, key, issuers, expected, now)
+    }
+}
+
+impl fmt::Debug for BearerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BearerToken(..)")
+    }
+}
+
+/// A key that may have signed a token.
+#[derive(Clone)]
+pub(crate) struct SigningKey {
+    verifying: DecodingKey,
+    issuer: Option<String>,
+}
+
+impl SigningKey {
+    /// `issuer` is the key's own `issuer` member in Entra's key document, if it has one.
+    pub(crate) fn new(verifying: DecodingKey, issuer: Option<String>) -> Self {
+        Self { verifying, issuer }
+    }
+}
+
+/// Who may have issued tokens, as the tenant's own metadata documents say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Issuers {
+    /// Of v2 tokens.
+    pub(crate) v2: String,
+    /// Of v1 tokens; `None` while the v1 document has not been read.
+    pub(crate) v1: Option<String>,
+}
+
+/// What a token must say about us.
+#[derive(Debug, Clone)]
+pub(crate) struct Expected {
+    /// The Entra tenant.
+    pub(crate) tenant: Uuid,
+    /// SimpleChat's app registration.
+    pub(crate) client_id: Uuid,
+    /// Accepted `aud` of v1 tokens.
+    pub(crate) audiences: Vec<String>,
+}
+
+/// Why a token does not count. What callers read is [`fmt::Display`]: fixed words, nothing of the
+/// token itself, and never the text `scope` or `error` with an equals sign (some clients search for
+/// those with a regular expression).
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenError {
+    #[error("The access token is malformed: {0}")]
+    Malformed(&'static str),
+    #[error("The access token is signed with an unknown key")]
+    UnknownKey,
+    #[error("The signature of the access token is not valid")]
+    Signature,
+    #[error("The access token lacks a valid {0} claim")]
+    Claim(&'static str),
+    #[error("The access token expired")]
+    Expired,
+    #[error("The access token is not valid yet")]
+    NotYetValid,
+    #[error("The access token was issued by somebody else")]
+    Issuer,
+    #[error("The access token is meant for another audience")]
+    Audience,
+    #[error("The access token belongs to another tenant")]
+    Tenant,
+    #[error("This is not an access token")]
+    WrongType,
+    /// Not the token's fault: the tenant's v1 metadata has not been read yet.
+    #[error("The issuer of version 1 tokens is not known yet")]
+    IssuerUnknownYet,
+}
+
+/// On whose behalf a token was issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// A user, through a client app, with these scopes.
+    Delegated {
+        /// `scp`, split at spaces.
+        scopes: Vec<String>,
+    },
+    /// An app on its own.
+    AppOnly,
+}
+
+/// The claims of a token that was verified; made by [`BearerToken::verify`] alone.
+#[derive(Clone)]
+pub(crate) struct Claims {
+    all: Map<String, Value>,
+    subject: Uuid,
+    client: String,
+    caller: Caller,
+    roles: Vec<String>,
+    expires_at: i64,
+}
+
+impl Claims {
+    fn judge(
+        all: Map<String, Value>,
+        key: &SigningKey,
+        issuers: &Issuers,
+        expected: &Expected,
+        now: i64,
+    ) -> Result<Self, TokenError> {
+        let text = |name: &'static str| {
+            all.get(name).and_then(Value::as_str).ok_or(TokenError::Claim(name))
+        };
+        let tenant = expected.tenant.to_string();
+
+        let version_2 = match text("ver")? {
+            "1.0" => false,
+            "2.0" => true,
+            _ => return Err(TokenError::Claim("ver")),
+        };
+        let issuer = text("iss")?;
+        let accepted = if version_2 { Some(&issuers.v2) } else { issuers.v1.as_ref() };
+        if issuer != accepted.ok_or(TokenError::IssuerUnknownYet)? {
+            return Err(TokenError::Issuer);
+        }
+        // A key's own issuer: the v1 key documents name none, and some name the v2 issuer for both.
+        let key_may_sign = key.issuer.as_ref().is_none_or(|template| {
+            let filled = template.replace("{tenantid}", &tenant);
+            filled == issuer || filled == issuers.v2
+        });
+        if !key_may_sign {
+            return Err(TokenError::Issuer);
+        }
+        if text("tid")? != tenant {
+            return Err(TokenError::Tenant);
+        }
+        let audience = text("aud")?;
+        let for_us = if version_2 {
+            audience == expected.client_id.to_string()
+        } else {
+            let bare = audience.strip_suffix('/').unwrap_or(audience);
+            expected.audiences.iter().any(|accepted| accepted == audience || accepted == bare)
+        };
+        if !for_us {
+            return Err(TokenError::Audience);
+        }
+        let expires_at = judge_times(&all, now)?;
+
+        let client = match (version_2, all.get("azp"), all.get("appid")) {
+            (true, Some(azp), _) => azp,
+            (false, _, Some(appid)) => appid,
+            // ID tokens name no client app.
+            _ => return Err(TokenError::WrongType),
+        };
+        let client = client.as_str().and_then(guid).ok_or(TokenError::Claim("azp"))?.to_string();
+        let subject = guid(text("oid")?).ok_or(TokenError::Claim("oid"))?;
+        let roles = match all.get("roles") {
+            Some(Value::Array(roles)) => {
+                roles.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+            }
+            _ => Vec::new(),
+        };
+        let caller = judge_type(&all, version_2, !roles.is_empty())?;
+        Ok(Self { all, subject, client, caller, roles, expires_at })
+    }
+
+    /// The subject: Entra's object id, unique within the tenant.
+    pub(crate) fn subject(&self) -> Uuid {
+        self.subject
+    }
+
+    /// The client app: `azp` (v2) or `appid` (v1), a GUID in lower case.
+    pub(crate) fn client(&self) -> &str {
+        &self.client
+    }
+
+    /// On whose behalf the token was issued.
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Whether `roles` is a list that holds this very string.
+    pub(crate) fn has_role(&self, role: &str) -> bool {
+        self.roles.iter().any(|held| held == role)
+    }
+
+    /// `roles`, empty when it is missing or not a list.
+    pub(crate) fn roles(&self) -> &[String] {
+        &self.roles
+    }
+
+    /// `exp`, in whole Unix seconds.
+    pub(crate) fn expires_at(&self) -> i64 {
+        self.expires_at
+    }
+
+    /// Every claim, in the token's order.
+    pub(crate) fn into_all(self) -> Map<String, Value> {
+        self.all
+    }
+}
+
+impl fmt::Debug for Claims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claims")
+            .field("subject", &self.subject)
+            .field("client", &self.client)
+            .field("caller", &self.caller)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `exp`, `nbf`, `iat`: numbers (RFC 7519 §2, NumericDate), all three required.
+fn judge_times(all: &Map<String, Value>, now: i64) -> Result<i64, TokenError> {
+    let seconds =
+        |name: &'static str| all.get(name).and_then(Value::as_f64).ok_or(TokenError::Claim(name));
+    let (exp, nbf, iat) = (seconds("exp")?, seconds("nbf")?, seconds("iat")?);
+    #[expect(clippy::cast_precision_loss, reason = "Unix seconds fit into 52 bits")]
+    let now = now as f64;
+    if exp + LEEWAY <= now {
+        return Err(TokenError::Expired);
+    }
+    if nbf - LEEWAY > now || iat - LEEWAY > now {
+        return Err(TokenError::NotYetValid);
+    }
+    if exp - iat > LONGEST_LIFE {
+        return Err(TokenError::Claim("exp"));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "near `now`, as just checked")]
+    Ok(exp.floor() as i64)
+}
+
+/// Access token of a user or of an app, by the claims only such tokens carry. Agent identities get
+/// app-only tokens with the scope `/`, which is none.
+fn judge_type(all: &Map<String, Value>, v2: bool, has_roles: bool) -> Result<Caller, TokenError> {
+    let scopes: Vec<String> = match all.get("scp") {
+        None => Vec::new(),
+        Some(Value::String(scp)) => {
+            scp.split(' ').filter(|s| !s.is_empty() && *s != "/").map(str::to_owned).collect()
+        }
+        Some(_) => return Err(TokenError::Claim("scp")),
+    };
+    let idtyp = match all.get("idtyp") {
+        None => None,
+        Some(Value::String(idtyp)) => Some(idtyp.as_str()),
+        Some(_) => return Err(TokenError::Claim("idtyp")),
+    };
+    let credential = all.get(if v2 { "azpacr" } else { "appidacr" });
+    let is_confidential = credential.is_none_or(|acr| matches!(acr.as_str(), Some("1" | "2")));
+    match (scopes.is_empty(), idtyp) {
+        (false, Some("app")) => Err(TokenError::WrongType),
+        (false, _) => Ok(Caller::Delegated { scopes }),
+        (true, Some("app")) => Ok(Caller::AppOnly),
+        (true, None) if has_roles && is_confidential => Ok(Caller::AppOnly),
+        (true, _) => Err(TokenError::WrongType),
+    }
+}
+
+/// A GUID in its hyphenated form, as Entra writes it.
+fn guid(text: &str) -> Option<Uuid> {
+    (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten()
+}
+
+/// A JSON object none of whose members stands twice (RFC 7519 §4 lets a reader refuse those).
+struct UniqueMembers(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for UniqueMembers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> de::Visitor<'de> for Members {
+            type Value = UniqueMembers;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<UniqueMembers, A::Error> {
+                let mut members = Map::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(de::Error::custom("a member stands twice"));
+                    }
+                }
+                Ok(UniqueMembers(members))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}

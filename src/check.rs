@@ -1,0 +1,133 @@
+//! `check` and `healthcheck`: what an operator asks before and while the gateway runs.
+
+use std::{
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use crate::{
+    Failure, config::Config, entra::Entra, sessions::Sessions, telemetry, upstream::Upstream,
+};
+
+/// How long the store may take to be connected to.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Tries everything that the settings name, a line each.
+///
+/// # Errors
+/// [`Failure::Unavailable`] when the gateway could not serve like this.
+pub fn check(config: &Config) -> Result<(), Failure> {
+    block_on(async {
+        let mut report = Report::default();
+        report.line("settings", Ok(()), "");
+        for warning in &config.warnings {
+            report.advise(warning);
+        }
+        let upstream = match Upstream::new(config.upstream.clone()) {
+            Ok(upstream) => upstream.probe().await.map_err(|error| telemetry::chain(&error)),
+            Err(error) => Err(error.to_string()),
+        };
+        report.line("upstream", upstream, "is SimpleChat running where GATEWAY_UPSTREAM_URL says?");
+        let sessions = check_sessions(config).await;
+        report.line("session store", sessions, "see REDIS_URL, or SESSION_FILE_DIR");
+        let keys = match Entra::new(config.entra.clone()) {
+            Ok(entra) => entra.refresh().await.map_err(|error| telemetry::chain(&error)),
+            Err(error) => Err(error.to_string()),
+        };
+        report.line(
+            "signing keys",
+            keys,
+            "see TENANT_ID and AZURE_ENVIRONMENT; is there a way out to Entra?",
+        );
+        if config.surroundings.public_urls.is_empty() {
+            report.advise("GATEWAY_PUBLIC_URLS: is empty; public URLs will be derived from each request's Host");
+        }
+        report.finish()
+    })?
+}
+
+async fn check_sessions(config: &Config) -> Result<(), String> {
+    let told = |error| telemetry::chain(&error);
+    let sessions = Sessions::open_store(config.sessions.clone()).map_err(told)?;
+    let begun = tokio::time::Instant::now();
+    loop {
+        match sessions.ping().await {
+            Err(_) if begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            result => return result.map_err(told),
+        }
+    }
+}
+
+/// Asks the gateway that runs with these settings whether it is ready.
+///
+/// # Errors
+/// [`Failure::Unavailable`] when it is not.
+pub fn healthcheck(config: &Config) -> Result<(), Failure> {
+    block_on(async {
+        let mut address = config.listen;
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        let away = |error: reqwest::Error| Failure::Unavailable(telemetry::chain(&error));
+        let client =
+            reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().map_err(away)?;
+        let url = format!("http://{address}/gateway/health/ready");
+        let answer = client.get(url).send().await.map_err(away)?;
+        if answer.status().is_success() {
+            Ok(())
+        } else {
+            Err(Failure::Unavailable(format!("not ready: {}", answer.status())))
+        }
+    })?
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Internal(format!("cannot start: {error}")))?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(result)
+}
+
+#[derive(Default)]
+struct Report {
+    failed: Vec<&'static str>,
+}
+
+impl Report {
+    fn line(&mut self, part: &'static str, result: Result<(), String>, advice: &str) {
+        let text = match result {
+            Ok(()) => format!("ok      {part}"),
+            Err(problem) => {
+                self.failed.push(part);
+                format!("FAILED  {part}: {problem} ({advice})")
+            }
+        };
+        self.print(&text);
+    }
+
+    fn advise(&mut self, advice: &str) {
+        self.print(&format!("advice  {advice}"));
+    }
+
+    #[expect(clippy::unused_self, reason = "a report is printed as it grows")]
+    fn print(&mut self, line: &str) {
+        // Whoever closed the pipe does not want to know.
+        let _ = writeln!(std::io::stdout(), "{line}");
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        if self.failed.is_empty() {
+            Ok(())
+        } else {
+            Err(Failure::Unavailable(format!("could not serve: {}", self.failed.join(", "))))
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Text to values, every problem noted on the way.
+
+use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
+
+use super::settings::{PLATFORM_NAMES, SETTINGS, Setting, is_injected_by_kubernetes};
+
+/// What is wrong with the settings: all of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Problems(Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let noun = if self.0.len() == 1 { "problem" } else { "problems" };
+        write!(f, "{} {noun} with the settings:", self.0.len())?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Values by name, from the environment or a file.
+pub(super) type Values = BTreeMap<String, String>;
+
+/// Hands out settings by name and collects what is wrong with them.
+pub(crate) struct Reader {
+    values: Values,
+    problems: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Reader {
+    /// `environment` wins over `file`.
+    pub(super) fn new(environment: Values, file: Values) -> Self {
+        let mut reader = Self { values: file, problems: Vec::new(), warnings: Vec::new() };
+        reader.refuse_foreign_names_in_file();
+        reader.values.extend(environment);
+        reader.resolve_files();
+        reader.refuse_unknown_names();
+        reader
+    }
+
+    fn refuse_foreign_names_in_file(&mut self) {
+        for name in
+            self.values.keys().filter(|name| !is_known(name) && !name.starts_with("GATEWAY_"))
+        {
+            self.problems.push(format!("{name}: the configuration file holds an unknown name"));
+        }
+    }
+
+    /// `NAME_FILE=/path` stands for `NAME` with the file's content, for secrets.
+    fn resolve_files(&mut self) {
+        for secret in SETTINGS.iter().filter(|setting| setting.secret) {
+            let file_name = format!("{}_FILE", secret.name);
+            let Some(path) = self.values.get(&file_name).filter(|path| !path.is_empty()) else {
+                continue;
+            };
+            if self.values.get(secret.name).is_some_and(|value| !value.is_empty()) {
+                self.problems.push(format!("{file_name}: {} is set as well; set one", secret.name));
+                continue;
+            }
+            match fs::read_to_string(path) {
+                Ok(text) => {
+                    let text = text.trim_end_matches(['\r', '\n']).to_owned();
+                    self.values.insert(secret.name.to_owned(), text);
+                }
+                Err(error) => {
+                    self.problems.push(format!("{file_name}: cannot read {path}: {error}"));
+                }
+            }
+        }
+    }
+
+    fn refuse_unknown_names(&mut self) {
+        let unknown: Vec<String> = self
+            .values
+            .keys()
+            .filter(|name| name.starts_with("GATEWAY_"))
+            .filter(|name| !is_known(name) && !is_injected_by_kubernetes(name))
+            .map(|name| match nearest(name) {
+                Some(near) => format!("{name}: there is no such setting; did you mean {near}?"),
+                None => format!("{name}: there is no such setting"),
+            })
+            .collect();
+        match self.values.get("GATEWAY_UNKNOWN_SETTINGS").map(String::as_str) {
+            Some("warn") => self.warnings.extend(unknown),
+            _ => self.problems.extend(unknown),
+        }
+    }
+
+    /// The text of a setting, its default when it is unset or empty; `None` when there is neither.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        let given = self.given(name);
+        given.or_else(|| {
+            let default = setting(name).default;
+            (!default.is_empty()).then(|| default.to_owned())
+        })
+    }
+
+    /// The text as it was set, an empty one counting as unset.
+    pub(crate) fn given(&self, name: &str) -> Option<String> {
+        debug_assert!(is_known(name) || PLATFORM_NAMES.contains(&name), "{name}");
+        self.values.get(name).map(|v| v.trim()).filter(|v| !v.is_empty()).map(str::to_owned)
+    }
+
+    /// Whether a setting was set, to something empty.
+    pub(crate) fn is_set_empty(&self, name: &str) -> bool {
+        self.values.get(name).is_some_and(|value| value.trim().is_empty())
+    }
+
+    /// Reads a setting with `parse`; a failure is noted, and `None` returned.
+    pub(crate) fn read<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = self.text(name)?;
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                let shown =
+                    if setting(name).secret { "(secret)".to_owned() } else { format!("{text:?}") };
+                self.problem(name, &format!("{shown} {problem}"));
+                None
+            }
+        }
+    }
+
+    /// As [`Self::read`], and a missing value is a problem too.
+    pub(crate) fn require<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        if self.text(name).is_none() {
+            self.problem(name, "is required");
+        }
+        self.read(name, parse)
+    }
+
+    /// Reads a comma-separated list; entries are trimmed, empty ones passed over.
+    pub(crate) fn list<T>(
+        &mut self,
+        name: &str,
+        mut parse: impl FnMut(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        self.read(name, |text| {
+            text.split(',')
+                .map(str::trim)
+                .filter(|entry| !entry.is_empty())
+                .map(|entry| parse(entry).map_err(|problem| format!("({entry:?}) {problem}")))
+                .collect()
+        })
+        .unwrap_or_default()
+    }
+
+    /// Notes a problem.
+    pub(crate) fn problem(&mut self, name: &str, problem: &str) {
+        self.problems.push(format!("{name}: {problem}"));
+    }
+
+    /// Notes something to tell the operator that does not stand in the way.
+    pub(crate) fn warn(&mut self, name: &str, warning: &str) {
+        self.warnings.push(format!("{name}: {warning}"));
+    }
+
+    /// The warnings, or the problems if there are any.
+    pub(super) fn finish(self) -> Result<Vec<String>, Problems> {
+        if self.problems.is_empty() { Ok(self.warnings) } else { Err(Problems(self.problems)) }
+    }
+}
+
+fn setting(name: &str) -> &'static Setting {
+    static PLATFORM: Setting =
+        Setting { name: "", form: "", default: "", meaning: "", secret: false };
+    SETTINGS.iter().find(|setting| setting.name == name).unwrap_or(&PLATFORM)
+}
+
+fn is_known(name: &str) -> bool {
+    SETTINGS.iter().any(|setting| {
+        setting.name == name || setting.secret && name.strip_suffix("_FILE") == Some(setting.name)
+    })
+}
+
+/// The known name that shares the longest beginning and end with a mistyped one.
+fn nearest(name: &str) -> Option<&'static str> {
+    let likeness = |known: &str| {
+        let front = known.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+        let back = known.bytes().rev().zip(name.bytes().rev()).take_while(|(a, b)| a == b).count();
+        front + back
+    };
+    SETTINGS
+        .iter()
+        .map(|setting| setting.name)
+        .filter(|known| likeness(known) + 2 >= known.len().max(name.len()))
+        .max_by_key(|known| likeness(known))
+}
+
+/// The TOML file's values: strings, numbers, booleans and lists of strings, under the same names.
+pub(super) fn read_file(path: &Path) -> Result<Values, Problems> {
+    let one = |problem: String| Problems(vec![format!("{}: {problem}", path.display())]);
+    let text = fs::read_to_string(path).map_err(|error| one(format!("cannot read: {error}")))?;
+    let table: toml::Table =
+        text.parse().map_err(|error: toml::de::Error| one(error.message().to_owned()))?;
+    let as_text = |value: &toml::Value| match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(flag) => Some(flag.to_string()),
+        _ => None,
+    };
+    table
+        .iter()
+        .map(|(name, value)| {
+            let text = match value {
+                toml::Value::Array(entries) => {
+                    entries.iter().map(as_text).collect::<Option<Vec<_>>>().map(|e| e.join(","))
+                }
+                single => as_text(single),
+            };
+            text.map(|text| (name.clone(), text)).ok_or_else(|| {
+                one(format!("{name} must be a string, a number, a boolean or a list of strings"))
+            })
+        })
+        .collect()
+}
+
+/// `30s`, `15m`, `8h`, `365d`, `250ms`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "ms" => {
+            return number.parse().map(Duration::from_millis).map_err(|_| DURATION.to_owned());
+        }
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(DURATION.to_owned()),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(seconds))
+        .map(Duration::from_secs)
+        .ok_or_else(|| DURATION.to_owned())
+}
+
+const DURATION: &str = "is not a duration like 30s, 15m, 8h or 365d";
+
+/// `true`/`false` in the spellings Flask's and App Service's users write.
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err("is neither true nor false".to_owned()),
+    }
+}
+
+/// One of a few words, in any case.
+pub(super) fn word<'a, T: Copy>(
+    words: &'a [(&'a str, T)],
+) -> impl FnOnce(&str) -> Result<T, String> + 'a {
+    move |text| {
+        let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
+        found.map(|(_, value)| *value).ok_or_else(|| {
+            let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            format!("is none of {}", words.join(", "))
+        })
+    }
+}

@@ -1,0 +1,293 @@
+//! Every setting: its name, form, default and meaning. The reader, the `settings` command and the
+//! table in the README all come from here.
+
+/// One setting.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// As in the environment and in the TOML file.
+    pub(crate) name: &'static str,
+    /// What a value looks like.
+    pub(crate) form: &'static str,
+    /// What counts when it is not set; empty: nothing.
+    pub(crate) default: &'static str,
+    /// What it decides.
+    pub(crate) meaning: &'static str,
+    /// Never shown; may come from a file named by `NAME_FILE`.
+    pub(crate) secret: bool,
+}
+
+const fn setting(
+    name: &'static str,
+    form: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+) -> Setting {
+    Setting { name, form, default, meaning, secret: false }
+}
+
+const fn secret(name: &'static str, form: &'static str, meaning: &'static str) -> Setting {
+    Setting { name, form, default: "", meaning, secret: true }
+}
+
+/// In the order of the README.
+pub(crate) static SETTINGS: &[Setting] = &[
+    setting("TENANT_ID", "GUID", "", "The Entra tenant. Required"),
+    setting("CLIENT_ID", "GUID", "", "SimpleChat's app registration. Required"),
+    setting(
+        "AZURE_ENVIRONMENT",
+        "public, usgovernment, china, custom",
+        "public",
+        "The cloud that issues tokens",
+    ),
+    setting(
+        "CUSTOM_IDENTITY_URL_VALUE",
+        "URL",
+        "",
+        "For custom, as in SimpleChat: the authority; metadata names it followed by /TENANT_ID/v2.0",
+    ),
+    setting(
+        "CUSTOM_OIDC_METADATA_URL_VALUE",
+        "URL",
+        "",
+        "For custom, as in SimpleChat: the tenant's v2 OpenID Connect metadata. http:// on loopback only",
+    ),
+    setting(
+        "GATEWAY_LISTEN",
+        "address:port",
+        "0.0.0.0:8080",
+        "Where callers come in; port 0 picks a free one",
+    ),
+    setting(
+        "GATEWAY_OPS_LISTEN",
+        "address:port, off",
+        "127.0.0.1:9464",
+        "Where operators look: /health/live, and /health/ready with reasons",
+    ),
+    setting(
+        "GATEWAY_UPSTREAM_URL",
+        "http://, https://, unix:/path",
+        "http://127.0.0.1:5000",
+        "SimpleChat. Let it bind loopback (GUNICORN_BIND=127.0.0.1:5000): it must be reachable through the gateway alone",
+    ),
+    setting(
+        "GATEWAY_UPSTREAM_HOST",
+        "host[:port]",
+        "",
+        "The Host sent upstream; empty: the caller's",
+    ),
+    setting(
+        "GATEWAY_EXTERNAL_ACCESS",
+        "off, on",
+        "off",
+        "Whether machines may sign in: metadata and login answer only when on",
+    ),
+    setting(
+        "GATEWAY_EXPOSURE_ACCEPTED_BY",
+        "name",
+        "",
+        "Who accepted that tenant and app ids become public. Required with on; logged at each start",
+    ),
+    setting(
+        "GATEWAY_PUBLIC_URLS",
+        "origins, comma-separated",
+        "",
+        "Public origins of this deployment, the canonical one first; empty: derived per request",
+    ),
+    setting(
+        "GATEWAY_TRUSTED_PROXIES",
+        "private, none, CIDRs",
+        "private",
+        "Whose forwarding headers count. private: private addresses, for scheme, client address and listed hosts; a list of CIDRs: for any host",
+    ),
+    setting("GATEWAY_TRUST_EVERYONE", "yes, no", "no", "Needed to trust 0.0.0.0/0 or ::/0"),
+    setting(
+        "GATEWAY_FORWARDED_HEADER",
+        "x-forwarded, forwarded",
+        "x-forwarded",
+        "Which family of forwarding headers is read; the other is removed unread",
+    ),
+    setting(
+        "GATEWAY_SCOPES",
+        "scopes, comma-separated",
+        "api://$CLIENT_ID/.default",
+        "What clients are told to ask Entra for: scopes_supported and the challenge's scope",
+    ),
+    setting(
+        "GATEWAY_AUDIENCES",
+        "audiences, comma-separated",
+        "$CLIENT_ID,api://$CLIENT_ID",
+        "Accepted aud of v1 tokens; of v2 tokens it is always CLIENT_ID",
+    ),
+    setting(
+        "GATEWAY_ALLOWED_CLIENTS",
+        "GUIDs, comma-separated",
+        "",
+        "Client apps (azp, appid) that are let in; empty: any",
+    ),
+    setting(
+        "GATEWAY_ALLOWED_ORIGINS",
+        "origins, comma-separated",
+        "",
+        "Browser origins that may call /external/login; empty: none",
+    ),
+    setting(
+        "GATEWAY_LOGIN_SCOPES",
+        "scopes, comma-separated; none",
+        "ExternalApi",
+        "Delegated scopes (exact scp values) that admit to login, beside the role ExternalApi",
+    ),
+    setting("GATEWAY_LOGIN_APP_ONLY", "true, false", "false", "Whether app-only tokens may log in"),
+    setting(
+        "GATEWAY_SESSION_ROLES",
+        "roles, comma-separated; *",
+        "User,ExternalApi,CreateGroups,CreatePublicWorkspaces",
+        "Roles a minted session may carry; others are left out; * keeps all",
+    ),
+    setting(
+        "GATEWAY_SESSION_MAX_AGE",
+        "duration",
+        "8h",
+        "Cap on a minted session's life; it never outlives the token either",
+    ),
+    setting(
+        "GATEWAY_SESSIONS_PER_SUBJECT",
+        "1 or more",
+        "16",
+        "Live minted sessions of one subject; beyond that the oldest goes",
+    ),
+    setting("GATEWAY_WORKERS", "1 or more", "cores", "Threads that serve"),
+    setting("GATEWAY_TIMEOUT_HEAD", "duration", "10s", "For a caller to send a request's head"),
+    setting("GATEWAY_TIMEOUT_CONNECT", "duration", "5s", "For upstream to take a connection (502)"),
+    setting(
+        "GATEWAY_TIMEOUT_RESPONSE",
+        "duration",
+        "900s",
+        "For upstream to begin its answer once it has the whole request (504)",
+    ),
+    setting(
+        "GATEWAY_DRAIN_DELAY",
+        "duration",
+        "5s",
+        "At SIGTERM: how long to go on taking connections while not ready",
+    ),
+    setting(
+        "GATEWAY_DRAIN_TIMEOUT",
+        "duration",
+        "20s",
+        "At SIGTERM, after the delay: how long requests in flight may take to finish",
+    ),
+    setting(
+        "GATEWAY_UNKNOWN_SETTINGS",
+        "error, warn",
+        "error",
+        "What an unknown GATEWAY_ name means; warn helps when rolling back",
+    ),
+    setting("GATEWAY_CONFIG", "path", "", "A TOML file with the same names; the environment wins"),
+    setting(
+        "SESSION_TYPE",
+        "redis, filesystem",
+        "redis if REDIS_URL is set, else filesystem",
+        "As Flask-Session: where upstream keeps its sessions",
+    ),
+    secret(
+        "REDIS_URL",
+        "URL or host",
+        "redis://, rediss://, redis-sentinel://, redis-cluster:// and their TLS forms; a bare host, as SimpleChat stores it, means rediss://HOST:6380/0",
+    ),
+    secret("REDIS_PASSWORD", "text", "Redis' access key, where the URL holds none"),
+    setting("REDIS_CA_FILE", "path", "", "PEM certificates trusted for Redis beside the system's"),
+    setting(
+        "SESSION_FILE_DIR",
+        "path",
+        "/app/flask_session",
+        "For filesystem: upstream's own folder, same user; the gateway never creates it",
+    ),
+    setting(
+        "GATEWAY_STATE_DIR",
+        "path",
+        "$SESSION_FILE_DIR.gateway",
+        "For filesystem: where the gateway keeps its own notes; created when missing, never inside SESSION_FILE_DIR",
+    ),
+    setting("SESSION_KEY_PREFIX", "text", "session:", "As upstream has it; must not be empty"),
+    setting("SESSION_COOKIE_NAME", "name", "session", "As upstream has it"),
+    setting("SESSION_COOKIE_PATH", "path", "/", "As upstream has it"),
+    setting("SESSION_COOKIE_DOMAIN", "domain", "", "As upstream has it"),
+    setting("SESSION_COOKIE_SAMESITE", "Lax, Strict, None", "Lax", "Of the cookie set by login"),
+    setting(
+        "SESSION_COOKIE_SECURE",
+        "auto, true, false",
+        "auto",
+        "Of the cookie set by login; auto: when the caller came over https",
+    ),
+    setting("SESSION_USE_SIGNER", "true, false", "false", "As upstream has it"),
+    setting("SESSION_SERIALIZATION_FORMAT", "msgpack, json", "msgpack", "As upstream has it"),
+    secret(
+        "SECRET_KEY",
+        "text",
+        "As upstream has it; needed with SESSION_USE_SIGNER, else ignored",
+    ),
+    setting(
+        "RUST_LOG",
+        "filter",
+        "info",
+        "What is logged to stderr, as tracing-subscriber's EnvFilter reads it",
+    ),
+];
+
+/// Names that platforms put into every container: they join a list of public origins that the
+/// operator began (App Service; Container Apps).
+pub(crate) static PLATFORM_NAMES: &[&str] =
+    &["WEBSITE_HOSTNAME", "CONTAINER_APP_NAME", "CONTAINER_APP_ENV_DNS_SUFFIX"];
+
+/// Whether Kubernetes injected a name for a Service called `gateway` or `gateway-…`:
+/// `GATEWAY_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_.*)?)`.
+pub(crate) fn is_injected_by_kubernetes(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("GATEWAY_") else { return false };
+    let is_service_variable = |tail: &str| {
+        let numbered = |after: &str| {
+            after
+                .strip_prefix('_')
+                .and_then(|after| after.split_once('_'))
+                .is_some_and(|(n, _)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+        };
+        tail == "SERVICE_HOST"
+            || tail
+                .strip_prefix("SERVICE_PORT")
+                .is_some_and(|after| after.is_empty() || after.starts_with('_'))
+            || tail.strip_prefix("PORT").is_some_and(|after| after.is_empty() || numbered(after))
+    };
+    is_service_variable(rest)
+        || rest.match_indices('_').any(|(at, _)| is_service_variable(&rest[at + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_kubernetes_injects_is_told_from_a_typo() {
+        for injected in [
+            "GATEWAY_SERVICE_HOST",
+            "GATEWAY_SERVICE_PORT",
+            "GATEWAY_SERVICE_PORT_HTTP",
+            "GATEWAY_PORT",
+            "GATEWAY_PORT_8080_TCP_ADDR",
+            "GATEWAY_STAGING_SERVICE_HOST",
+            "GATEWAY_STAGING_PORT_443_TCP",
+        ] {
+            assert!(is_injected_by_kubernetes(injected), "{injected}");
+        }
+        for typo in ["GATEWAY_LISTEM", "GATEWAY_PORTS", "GATEWAY_PORT_TCP", "GATEWAY_LISTEN_PORT_"]
+        {
+            assert!(!is_injected_by_kubernetes(typo), "{typo}");
+        }
+    }
+
+    #[test]
+    fn no_name_stands_twice() {
+        let mut names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), SETTINGS.len());
+    }
+}

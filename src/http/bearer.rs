@@ -1,0 +1,58 @@
+//! `Authorization: Bearer` (RFC 6750 §2.1), the only way a token may come.
+
+use http::{HeaderMap, header};
+
+use super::error::Refusal;
+use crate::access::token::BearerToken;
+
+/// The token of a request. Another scheme counts as no credentials.
+pub(super) fn of(headers: &HeaderMap) -> Result<BearerToken, Refusal> {
+    let mut lines = headers.get_all(header::AUTHORIZATION).iter();
+    let line = lines.next().ok_or(Refusal::NoCredentials)?;
+    if lines.next().is_some() {
+        return Err(Refusal::RepeatedAuthorization);
+    }
+    let text = line.as_bytes();
+    let scheme_end = text.iter().position(|b| !b.is_ascii_alphanumeric()).unwrap_or(text.len());
+    let (scheme, rest) = text.split_at(scheme_end);
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return Err(Refusal::NoCredentials);
+    }
+    rest.strip_prefix(b" ")
+        .and_then(|token| std::str::from_utf8(token).ok())
+        .and_then(BearerToken::parse)
+        .ok_or(Refusal::MalformedBearer)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn of_lines(lines: &[&str]) -> Result<BearerToken, Refusal> {
+        let value = |line: &&str| (header::AUTHORIZATION, HeaderValue::from_str(line).unwrap());
+        of(&lines.iter().map(value).collect())
+    }
+
+    #[test]
+    fn one_bearer_token_in_any_case_of_the_scheme() {
+        for line in ["Bearer a.b.c", "bearer a.b.c", "BEARER a.b-_~+/c=="] {
+            assert!(of_lines(&[line]).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_credentials_and_malformed_ones_are_told_apart() {
+        for lines in [&[][..], &["Basic YTpi"], &["DPoP a.b.c"], &["a.b.c"], &[""]] {
+            assert!(matches!(of_lines(lines), Err(Refusal::NoCredentials)), "{lines:?}");
+        }
+        for line in
+            ["Bearer", "Bearer ", "Bearer  a", "Bearer\ta", "Bearer a b", "Bearer a,b", "Bearer ="]
+        {
+            assert!(matches!(of_lines(&[line]), Err(Refusal::MalformedBearer)), "{line}");
+        }
+        let twice = of_lines(&["Bearer a", "Bearer a"]);
+        assert!(matches!(twice, Err(Refusal::RepeatedAuthorization)));
+    }
+}

@@ -1,0 +1,379 @@
+//! Failure to answer: the one place that decides what callers see.
+//!
+//! A handler answers [`Refusal`]; it travels in the response's extensions to [`render`], which knows
+//! the request's origin and so can write the challenge (RFC 6750 §3, RFC 9728 §5.1) and the problem
+//! document (RFC 9457).
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    access::{
+        origin::{OriginError, PublicOrigin, Route},
+        policy::Denial,
+        token::TokenError,
+    },
+    entra::EntraError,
+    gateway::Resource,
+    sessions::SessionsError,
+    telemetry,
+    upstream::UpstreamError,
+};
+
+/// When to try again, in seconds, after a neighbour failed.
+const RETRY_AFTER: &str = "5";
+
+/// Why a request was not served.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// Two readers could take the request for two different ones.
+    #[error("The request is malformed: {0}")]
+    Framing(&'static str),
+    #[error("The request cannot be placed")]
+    Origin(#[from] OriginError),
+    #[error("There is nothing here")]
+    NotFound,
+    /// The host is not among `GATEWAY_PUBLIC_URLS`.
+    #[error(
+        "This host is not among the public origins of this deployment; its operator lists them in GATEWAY_PUBLIC_URLS"
+    )]
+    Misdirected,
+    #[error("This method is not allowed here")]
+    MethodNotAllowed(HeaderValue),
+    #[error("A bearer token is required")]
+    NoCredentials,
+    #[error("A request may bear one Authorization header")]
+    RepeatedAuthorization,
+    #[error("The Authorization header is not one bearer token")]
+    MalformedBearer,
+    #[error(transparent)]
+    Entra(#[from] EntraError),
+    #[error("Pages of this origin may not sign in here")]
+    ForeignOrigin,
+    #[error("{0}")]
+    Denied(#[from] Denial),
+    /// Under `/external/` by some reading, in a spelling that not all readers agree on.
+    #[error("This path is spelled in an unusual way; spell it plainly")]
+    OddSpelling,
+    #[error("Sessions cannot be kept at the moment")]
+    Sessions(#[from] SessionsError),
+    #[error("{0}")]
+    Upstream(#[from] UpstreamError),
+    #[error("An answer could not be written")]
+    Internal,
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Framing(_)
+            | Self::Origin(_)
+            | Self::RepeatedAuthorization
+            | Self::MalformedBearer
+            | Self::OddSpelling => StatusCode::BAD_REQUEST,
+            Self::NoCredentials | Self::Entra(EntraError::Rejected(_)) => StatusCode::UNAUTHORIZED,
+            Self::ForeignOrigin | Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Upstream(
+                UpstreamError::Connect(_)
+                | UpstreamError::ConnectTimeout
+                | UpstreamError::BrokeOff(_),
+            ) => StatusCode::BAD_GATEWAY,
+            Self::Sessions(_) | Self::Entra(EntraError::KeysUnavailable) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Upstream(UpstreamError::ResponseTimeout) => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// Members of the `Bearer` challenge; `None`: no challenge.
+    fn challenge(&self) -> Option<Challenge> {
+        match self {
+            Self::NoCredentials => Some(Challenge::default()),
+            Self::RepeatedAuthorization | Self::MalformedBearer => Some(Challenge {
+                error: Some("invalid_request"),
+                scope: Scope::None,
+                description: None,
+            }),
+            Self::Entra(EntraError::Rejected(error)) => Some(Challenge {
+                error: Some("invalid_token"),
+                scope: Scope::Advertised,
+                description: Some(*error),
+            }),
+            Self::Denied(Denial::ScopeMissing) => Some(Challenge {
+                error: Some("insufficient_scope"),
+                scope: Scope::ForLogin,
+                description: None,
+            }),
+            Self::Framing(_)
+            | Self::Origin(_)
+            | Self::NotFound
+            | Self::Misdirected
+            | Self::MethodNotAllowed(_)
+            | Self::Entra(EntraError::KeysUnavailable)
+            | Self::ForeignOrigin
+            | Self::Denied(
+                Denial::RoleMissing | Denial::ClientNotAllowed | Denial::AppOnlyNotAllowed,
+            )
+            | Self::OddSpelling
+            | Self::Sessions(_)
+            | Self::Upstream(_)
+            | Self::Internal => None,
+        }
+    }
+
+    /// Whether the connection must end with the answer: what follows may not be a request.
+    fn ends_connection(&self) -> bool {
+        matches!(self, Self::Framing(_))
+    }
+
+    /// The whole chain, once, for operators. What callers did wrong is worth less of their attention
+    /// than what a neighbour did.
+    fn log(&self, request_id: &str) {
+        let (status, error) = (self.status().as_u16(), telemetry::chain(self));
+        if self.status().is_server_error() {
+            tracing::error!(request_id, status, error, "refused");
+        } else {
+            tracing::info!(request_id, status, error, "refused");
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        response.extensions_mut().insert(std::sync::Arc::new(self));
+        response
+    }
+}
+
+#[derive(Default)]
+enum Scope {
+    None,
+    #[default]
+    Advertised,
+    ForLogin,
+}
+
+#[derive(Default)]
+struct Challenge {
+    error: Option<&'static str>,
+    scope: Scope,
+    description: Option<TokenError>,
+}
+
+impl Challenge {
+    /// While external access is off no ids are told: `Bearer`, with the error code at most.
+    fn write(&self, resource: &Resource, metadata_url: Option<&str>) -> String {
+        let mut members = Vec::new();
+        let mut add = |name: &str, value: &str| members.push(format!("{name}=\"{value}\""));
+        if let Some(error) = self.error {
+            add("error", error);
+        }
+        if resource.is_on {
+            if let Some(url) = metadata_url {
+                add("resource_metadata", url);
+            }
+            match self.scope {
+                Scope::None => {}
+                Scope::Advertised => add("scope", &resource.config.scopes.join(" ")),
+                Scope::ForLogin => add("scope", &resource.config.login_scopes.join(" ")),
+            }
+            // Last: some clients search the whole text for `scope=`.
+            if let Some(description) = &self.description {
+                add("error_description", &description.to_string());
+            }
+        }
+        format!("Bearer {}", members.join(", ")).trim_end().to_owned()
+    }
+}
+
+/// What went wrong (RFC 9457). `error` and `message` repeat `detail` for older clients.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Problem {
+    /// Always `about:blank`: the status says it all.
+    #[serde(rename = "type")]
+    #[schema(example = "about:blank")]
+    kind: &'static str,
+    /// The status in words.
+    #[schema(example = "Unauthorized")]
+    title: &'static str,
+    /// The HTTP status.
+    #[schema(example = 401)]
+    status: u16,
+    /// What went wrong, in a sentence.
+    #[schema(example = "A bearer token is required")]
+    detail: String,
+    /// As `detail`.
+    #[schema(example = "A bearer token is required")]
+    error: String,
+    /// As `detail`.
+    #[schema(example = "A bearer token is required")]
+    message: String,
+    /// Names this request in the gateway's log.
+    #[schema(example = "019ab3f0-7c1e-7b6e-9a8d-0f2a4c6e8b10")]
+    request_id: String,
+}
+
+/// What an answer to failure needs to know of its request.
+pub(super) struct Asked<'a> {
+    pub(super) path: &'a str,
+    pub(super) request_id: &'a str,
+    /// `None` when the request could not be placed.
+    pub(super) route: Option<&'a Route>,
+    pub(super) resource: &'a Resource,
+}
+
+/// Fills a response in whose extensions a [`Refusal`] travels; any other passes as it is.
+pub(super) fn render(response: Response, asked: &Asked<'_>) -> Response {
+    let refusal = response.extensions().get::<std::sync::Arc<Refusal>>().cloned();
+    match refusal {
+        Some(refusal) => answer(&refusal, asked),
+        None if response.status() == StatusCode::METHOD_NOT_ALLOWED => {
+            let allow = response.headers().get(header::ALLOW).cloned();
+            answer(&Refusal::MethodNotAllowed(allow.unwrap_or(HeaderValue::from_static(""))), asked)
+        }
+        None => response,
+    }
+}
+
+/// The answer to a refusal.
+pub(super) fn answer(refusal: &Refusal, asked: &Asked<'_>) -> Response {
+    refusal.log(asked.request_id);
+    let status = refusal.status();
+    // What went wrong behind us is for the log alone.
+    let detail = refusal.to_string();
+    let problem = Problem {
+        kind: "about:blank",
+        title: status.canonical_reason().unwrap_or("Error"),
+        status: status.as_u16(),
+        error: detail.clone(),
+        message: detail.clone(),
+        detail,
+        request_id: asked.request_id.to_owned(),
+    };
+    let mut response = Response::new(Body::from(serde_json::to_vec(&problem).unwrap_or_default()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    describe(refusal, asked, headers);
+    response
+}
+
+fn describe(refusal: &Refusal, asked: &Asked<'_>, headers: &mut HeaderMap) {
+    if let Some(challenge) = refusal.challenge() {
+        let url = metadata_url(asked);
+        if let Ok(value) = HeaderValue::try_from(challenge.write(asked.resource, url.as_deref())) {
+            headers.insert(header::WWW_AUTHENTICATE, value);
+        }
+        let exposed = HeaderValue::from_static("WWW-Authenticate");
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
+    if let Refusal::MethodNotAllowed(allow) = refusal {
+        headers.insert(header::ALLOW, allow.clone());
+    }
+    if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+    }
+    if refusal.ends_connection() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// The metadata that describes the resource asked for (RFC 9728 §3.1).
+fn metadata_url(asked: &Asked<'_>) -> Option<String> {
+    let origin = match &asked.route?.origin {
+        PublicOrigin::Known(origin) | PublicOrigin::Unlisted(origin) => origin,
+        PublicOrigin::Unnamed => return None,
+    };
+    let path = if asked.path == "/external/login" { "external/login" } else { "external" };
+    Some(format!("{origin}/.well-known/oauth-protected-resource/{path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ResourceConfig;
+
+    fn resource(is_on: bool) -> Resource {
+        Resource {
+            is_on,
+            authority: String::new(),
+            config: ResourceConfig {
+                scopes: vec!["api://c/.default".to_owned()],
+                login_scopes: vec!["api://c/ExternalApi".to_owned()],
+                allowed_origins: Vec::new(),
+            },
+        }
+    }
+
+    fn challenge(refusal: &Refusal, is_on: bool) -> Option<String> {
+        refusal.challenge().map(|challenge| challenge.write(&resource(is_on), Some("https://h/m")))
+    }
+
+    #[test]
+    fn challenges_are_as_rfc_6750_and_9728_have_them() {
+        let cases = [
+            (
+                Refusal::NoCredentials,
+                Some(r#"Bearer resource_metadata="https://h/m", scope="api://c/.default""#),
+            ),
+            (
+                Refusal::Entra(EntraError::Rejected(TokenError::Expired)),
+                Some(
+                    r#"Bearer error="invalid_token", resource_metadata="https://h/m", scope="api://c/.default", error_description="The access token expired""#,
+                ),
+            ),
+            (
+                Refusal::MalformedBearer,
+                Some(r#"Bearer error="invalid_request", resource_metadata="https://h/m""#),
+            ),
+            (
+                Refusal::Denied(Denial::ScopeMissing),
+                Some(
+                    r#"Bearer error="insufficient_scope", resource_metadata="https://h/m", scope="api://c/ExternalApi""#,
+                ),
+            ),
+            (Refusal::Denied(Denial::RoleMissing), None),
+            (Refusal::Entra(EntraError::KeysUnavailable), None),
+        ];
+        for (refusal, expected) in cases {
+            assert_eq!(challenge(&refusal, true).as_deref(), expected, "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn no_ids_are_told_while_external_access_is_off() {
+        assert_eq!(challenge(&Refusal::NoCredentials, false).as_deref(), Some("Bearer"));
+        let expired = Refusal::Entra(EntraError::Rejected(TokenError::Expired));
+        assert_eq!(challenge(&expired, false).as_deref(), Some(r#"Bearer error="invalid_token""#));
+    }
+
+    #[test]
+    fn no_description_looks_like_a_challenge_of_its_own() {
+        for error in [
+            TokenError::Malformed("not a signed JWT"),
+            TokenError::UnknownKey,
+            TokenError::Signature,
+            TokenError::Claim("aud"),
+            TokenError::Expired,
+            TokenError::NotYetValid,
+            TokenError::Issuer,
+            TokenError::Audience,
+            TokenError::Tenant,
+            TokenError::WrongType,
+        ] {
+            let text = error.to_string();
+            assert!(!text.contains('=') && !text.contains('"') && text.is_ascii(), "{text}");
+        }
+    }
+}

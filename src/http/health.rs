@@ -1,0 +1,104 @@
+//! Live and ready: for callers the status alone, for operators the reasons.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{entra::Entra, gateway::Draining, sessions::Sessions, telemetry, upstream::Upstream};
+
+/// Whether this replica should get requests.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `ok`, `starting` or `draining`.
+    #[schema(example = "ok")]
+    status: &'static str,
+}
+
+/// The process runs and answers.
+#[utoipa::path(
+    get,
+    path = "/gateway/health/live",
+    tag = "Health",
+    operation_id = "getLive",
+    summary = "Liveness",
+    security(()),
+    responses((status = 200, description = "The process runs", body = Health))
+)]
+pub(super) async fn live() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Whether requests should come here. A store or Entra being away takes no replica out: it would
+/// take all of them out.
+#[utoipa::path(
+    get,
+    path = "/gateway/health/ready",
+    tag = "Health",
+    operation_id = "getReady",
+    summary = "Readiness",
+    security(()),
+    responses(
+        (status = 200, description = "Requests may come", body = Health),
+        (status = 503, description = "Upstream has not answered yet, or the gateway is draining", body = Health),
+    )
+)]
+pub(super) async fn ready(
+    State(upstream): State<Upstream>,
+    State(draining): State<Draining>,
+) -> (StatusCode, Json<Health>) {
+    let (code, status) = standing(&upstream, &draining);
+    (code, Json(Health { status }))
+}
+
+fn standing(upstream: &Upstream, draining: &Draining) -> (StatusCode, &'static str) {
+    if draining.has_begun() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining")
+    } else if upstream.has_answered() {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "starting")
+    }
+}
+
+/// For operators: what is not as it should be.
+#[derive(Debug, Serialize)]
+struct Detail {
+    /// `ok`, `degraded`, `starting` or `draining`.
+    status: &'static str,
+    version: &'static str,
+    degraded: Vec<Degraded>,
+}
+
+#[derive(Debug, Serialize)]
+struct Degraded {
+    part: &'static str,
+    reason: String,
+}
+
+/// Readiness with reasons; on the operators' listener alone.
+pub(super) async fn detail(
+    State(upstream): State<Upstream>,
+    State(draining): State<Draining>,
+    State(sessions): State<Sessions>,
+    State(entra): State<Entra>,
+) -> Response {
+    let mut degraded = Vec::new();
+    if let Err(error) = sessions.ping().await {
+        degraded.push(Degraded { part: "sessions", reason: telemetry::chain(&error) });
+    }
+    if !entra.has_keys() {
+        let reason = "the tenant's signing keys are not known".to_owned();
+        degraded.push(Degraded { part: "entra", reason });
+    }
+    if let Err(error) = upstream.probe().await {
+        degraded.push(Degraded { part: "upstream", reason: telemetry::chain(&error) });
+    }
+    let (code, status) = standing(&upstream, &draining);
+    let status = if status == "ok" && !degraded.is_empty() { "degraded" } else { status };
+    (code, Json(Detail { status, version: env!("CARGO_PKG_VERSION"), degraded })).into_response()
+}

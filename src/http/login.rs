@@ -1,0 +1,223 @@
+//! `POST /external/login`: a bearer token for a Flask session.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use utoipa::ToSchema;
+
+use super::{
+    bearer,
+    error::{Problem, Refusal},
+    session_cookie::SessionCookie,
+};
+use crate::{
+    access::{
+        origin::{Route, Scheme},
+        policy::Policy,
+        session::SessionRecord,
+        token::TokenError,
+    },
+    clock,
+    config::CookieConfig,
+    entra::{Entra, EntraError},
+    gateway::Resource,
+    sessions::Sessions,
+};
+
+/// Most of a request's body that is read, to be thrown away, in bytes.
+const MOST_READ: usize = 64 * 1024;
+
+/// A session that was created. The cookie that names it is in `Set-Cookie`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SessionCreated {
+    /// Always true.
+    #[schema(example = true)]
+    #[serde(rename = "session_created")]
+    created: bool,
+    /// The session's id; together with the cookie's name it is all a client must keep.
+    #[schema(example = "URfDrEuKzgWg3bXogAhUAw.1795384800", max_length = 64)]
+    session_id: String,
+    user: User,
+    /// The token's claims as they were stored, `roles` cut to what a session may carry.
+    #[schema(value_type = Object, example = json!({"oid": "00000000-0000-0000-0000-0000000000aa", "name": "Ada Lovelace", "roles": ["User", "ExternalApi"]}))]
+    claims: Map<String, Value>,
+    /// When the session ends (RFC 3339).
+    #[schema(example = "2026-11-22T20:00:00Z", format = DateTime)]
+    expires_at: String,
+    /// The same in seconds from now.
+    #[schema(example = 3599)]
+    expires_in: i64,
+    /// What upstream will refuse although the session stands: `no_user_role` when the session
+    /// carries neither `User` nor `Admin`, so that nearly all of `/api` answers 403.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["no_user_role"]))]
+    warnings: Vec<&'static str>,
+}
+
+/// Whose session it is.
+#[derive(Debug, Serialize, ToSchema)]
+struct User {
+    /// Entra's object id (`oid`).
+    #[schema(example = "00000000-0000-0000-0000-0000000000aa")]
+    #[serde(rename = "userId")]
+    id: String,
+    /// `name`.
+    #[schema(example = "Ada Lovelace")]
+    #[serde(rename = "displayName")]
+    name: Option<String>,
+    /// `preferred_username`, else `email`, else `upn`.
+    #[schema(example = "ada@contoso.example")]
+    email: Option<String>,
+}
+
+/// Exchanges a bearer token for a session.
+#[utoipa::path(
+    post,
+    path = "/external/login",
+    tag = "Session",
+    operation_id = "login",
+    summary = "Exchange an Entra access token for a SimpleChat session",
+    description = "The body is ignored. A session sent along is never reused; it is ended if it is a minted one of the same subject. The answer leaves only after the store has confirmed the session.",
+    security(("bearer" = [])),
+    responses(
+        (status = 200, description = "The session stands", body = SessionCreated,
+            headers(("Set-Cookie" = String, description = "`session=ID; HttpOnly; Path=/; SameSite=Lax; Expires=…[; Secure]`"))),
+        (status = 400, description = "Two Authorization headers, or one that is malformed", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "No token, or one that does not count: malformed, expired, foreign, of the wrong type", body = Problem, content_type = "application/problem+json",
+            headers(("WWW-Authenticate" = String, description = "`Bearer` with `resource_metadata` and `scope`, and `error` where a token was sent"))),
+        (status = 403, description = "A good token that is not enough: role or scope missing, client or origin not allowed, app-only not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "External access is off", body = Problem, content_type = "application/problem+json"),
+        (status = 405, description = "Another method", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store or the signing keys are not available", body = Problem, content_type = "application/problem+json",
+            headers(("Retry-After" = String, description = "Seconds"))),
+    )
+)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one argument a part: the signature lists what login needs"
+)]
+pub(super) async fn post(
+    State(entra): State<Entra>,
+    State(sessions): State<Sessions>,
+    State(policy): State<Arc<Policy>>,
+    State(resource): State<Arc<Resource>>,
+    State(cookie): State<Arc<CookieConfig>>,
+    Extension(route): Extension<Arc<Route>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let now = clock::now();
+    let token = bearer::of(&headers)?;
+    let claims = entra.verify(&token, now).await?;
+    // Within the leeway a token still counts, but a session of it would be over at once.
+    if claims.expires_at() <= now {
+        return Err(EntraError::Rejected(TokenError::Expired).into());
+    }
+    judge_origin(&headers, &resource)?;
+    let grant = policy.grant(claims, now)?;
+    let record = SessionRecord::new(grant, token.fingerprint(), now);
+
+    // Read, so that the connection can be used again; what it says does not matter.
+    let _ = Limited::new(body, MOST_READ).collect().await;
+    let cookie = SessionCookie(&cookie);
+    for id in cookie.every_minted(&headers) {
+        sessions.end_if_of(&id, record.subject()).await?;
+    }
+    let id = sessions.open(&record).await?;
+
+    let set_cookie = cookie.set(&id, route.scheme == Scheme::Https).ok_or(Refusal::Internal)?;
+    let text = |name: &str| record.user().get(name).and_then(Value::as_str).map(str::to_owned);
+    let expires_at = OffsetDateTime::from_unix_timestamp(id.expires_at())
+        .ok()
+        .and_then(|at| at.format(&Rfc3339).ok())
+        .ok_or(Refusal::Internal)?;
+    tracing::info!(
+        subject = %record.subject(), client = record.client(), client_address = %route.client,
+        "session created"
+    );
+    let created = SessionCreated {
+        created: true,
+        session_id: id.to_string(),
+        user: User {
+            id: record.subject().to_string(),
+            name: text("name"),
+            email: text("preferred_username").or_else(|| text("email")).or_else(|| text("upn")),
+        },
+        claims: record.user().clone(),
+        expires_at,
+        expires_in: id.expires_at() - now,
+        warnings: if record.upstream_will_refuse() { vec!["no_user_role"] } else { Vec::new() },
+    };
+    let answer = [
+        (header::SET_COOKIE, set_cookie),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((answer, Json(created)).into_response())
+}
+
+/// Preflight: for the origins that may sign in.
+#[utoipa::path(
+    options,
+    path = "/external/login",
+    tag = "Session",
+    operation_id = "preflightLogin",
+    summary = "CORS preflight",
+    security(()),
+    responses(
+        (status = 204, description = "The origin is among GATEWAY_ALLOWED_ORIGINS"),
+        (status = 403, description = "It is not", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "External access is off", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn options(
+    State(resource): State<Arc<Resource>>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let asks = headers.contains_key(header::ORIGIN);
+    if !asks {
+        return Ok((StatusCode::NO_CONTENT, [(header::ALLOW, "POST, OPTIONS")]).into_response());
+    }
+    judge_origin(&headers, &resource)?;
+    let allowed = [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "POST"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type"),
+        (header::ACCESS_CONTROL_MAX_AGE, "600"),
+    ];
+    Ok((StatusCode::NO_CONTENT, allowed).into_response())
+}
+
+/// A page of an origin that is not listed may not sign anybody in (login CSRF).
+fn judge_origin(headers: &HeaderMap, resource: &Resource) -> Result<(), Refusal> {
+    let is_listed = |origin: &HeaderValue| {
+        origin.to_str().is_ok_and(|text| resource.config.allowed_origins.iter().any(|o| o == text))
+    };
+    if headers.get_all(header::ORIGIN).iter().all(is_listed) {
+        Ok(())
+    } else {
+        Err(Refusal::ForeignOrigin)
+    }
+}
+
+/// What a page of a listed origin needs to read an answer, be it good or bad.
+pub(super) fn share_with_listed_origin(
+    request: &HeaderMap,
+    resource: &Resource,
+    answer: &mut HeaderMap,
+) {
+    let Some(origin) = request.get(header::ORIGIN) else { return };
+    if judge_origin(request, resource).is_ok() {
+        answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    }
+    answer.append(header::VARY, HeaderValue::from_static("Origin"));
+}

@@ -1,0 +1,51 @@
+//! `POST /external/logout`: a minted session ends for good.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use http::{HeaderMap, StatusCode};
+
+use super::{
+    bearer,
+    error::{Problem, Refusal},
+    session_cookie::SessionCookie,
+};
+use crate::{clock, config::CookieConfig, entra::Entra, sessions::Sessions};
+
+/// Ends the session whose cookie comes along; with a token alone, all that were minted from it.
+#[utoipa::path(
+    post,
+    path = "/external/logout",
+    tag = "Session",
+    operation_id = "logout",
+    summary = "End a minted session",
+    description = "Stands whatever the setting. With the session cookie: ends that session; with a bearer token alone: ends all sessions minted from it. Sessions of browser users are left alone.",
+    security(("sessionCookie" = []), ("bearer" = [])),
+    responses(
+        (status = 204, description = "Ended, or there was nothing to end"),
+        (status = 400, description = "Two Authorization headers, or one that is malformed", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Neither a session cookie nor a token that counts", body = Problem, content_type = "application/problem+json",
+            headers(("WWW-Authenticate" = String, description = "As for login; a bare `Bearer` while external access is off"))),
+        (status = 405, description = "Another method", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store or the signing keys are not available", body = Problem, content_type = "application/problem+json",
+            headers(("Retry-After" = String, description = "Seconds"))),
+    )
+)]
+pub(super) async fn post(
+    State(entra): State<Entra>,
+    State(sessions): State<Sessions>,
+    State(cookie): State<Arc<CookieConfig>>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
+    let cookie = SessionCookie(&cookie);
+    let minted = cookie.every_minted(&headers);
+    for id in &minted {
+        sessions.end(id).await?;
+    }
+    if minted.is_empty() && !cookie.is_borne(&headers) {
+        let token = bearer::of(&headers)?;
+        let claims = entra.verify(&token, clock::now()).await?;
+        sessions.end_of_token(claims.subject(), &token.fingerprint()).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}

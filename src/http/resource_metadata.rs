@@ -1,0 +1,209 @@
+//! `GET /.well-known/oauth-protected-resource`: what clients must ask Entra for (RFC 9728).
+//!
+//! Deliberately public: a client needs it before it can have a token. It carries the tenant's and the
+//! app's id, hence the opt-in. It needs neither Entra nor Redis nor upstream: clients that cannot read
+//! it guess, and guess wrong.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::{
+    Extension, Json,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::error::{Problem, Refusal};
+use crate::{
+    access::origin::{PublicOrigin, Route, Surroundings},
+    gateway::Resource,
+};
+
+/// The resources we describe, by what follows the well-known path.
+const RESOURCES: [&str; 3] = ["", "external", "external/login"];
+
+/// Protected resource metadata (RFC 9728 §2).
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ProtectedResourceMetadata {
+    /// The resource's identifier: the public origin, and the path asked for.
+    #[schema(example = "https://chat.example/external/login")]
+    resource: String,
+    /// The tenant's issuer.
+    #[schema(example = json!(["https://login.microsoftonline.com/11111111-2222-3333-4444-555555555555/v2.0"]))]
+    authorization_servers: Vec<String>,
+    /// What to ask for, fully qualified.
+    #[schema(example = json!(["api://aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee/.default"]))]
+    scopes_supported: Vec<String>,
+    /// Tokens come in the `Authorization` header alone.
+    #[schema(example = json!(["header"]))]
+    bearer_methods_supported: [&'static str; 1],
+    /// Always `SimpleChat`.
+    #[schema(example = "SimpleChat")]
+    resource_name: &'static str,
+    /// SimpleChat's documentation.
+    #[schema(example = "https://microsoft.github.io/simplechat/")]
+    resource_documentation: &'static str,
+}
+
+/// Metadata of the origin as a whole.
+#[utoipa::path(
+    get,
+    path = "/.well-known/oauth-protected-resource",
+    tag = "Discovery",
+    operation_id = "getProtectedResourceMetadata",
+    summary = "What a client must ask Entra for",
+    description = "Public by RFC 9728: a client reads it before it can have a token. It carries the tenant's and the app's id; it answers only while external access is on.",
+    security(()),
+    responses(
+        (status = 200, description = "The metadata", body = ProtectedResourceMetadata),
+        (status = 304, description = "Not changed since the ETag sent"),
+        (status = 400, description = "A malformed host or forwarding header", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "External access is off", body = Problem, content_type = "application/problem+json"),
+        (status = 405, description = "Another method", body = Problem, content_type = "application/problem+json"),
+        (status = 421, description = "The host is not among GATEWAY_PUBLIC_URLS", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get(
+    State(resource): State<Arc<Resource>>,
+    State(surroundings): State<Arc<Surroundings>>,
+    Extension(route): Extension<Arc<Route>>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    describe("", &resource, &surroundings, &route, &headers)
+}
+
+/// Metadata of one resource, as clients look it up (RFC 9728 §3.1).
+#[utoipa::path(
+    get,
+    path = "/.well-known/oauth-protected-resource/{*resource}",
+    tag = "Discovery",
+    operation_id = "getProtectedResourceMetadataOf",
+    summary = "What a client must ask Entra for, by resource",
+    description = "As without a path; `resource` in the answer then ends with it. Public by RFC 9728.",
+    params(("resource" = String, Path, description = "`external` or `external/login`", example = "external/login", max_length = 64)),
+    security(()),
+    responses(
+        (status = 200, description = "The metadata", body = ProtectedResourceMetadata),
+        (status = 304, description = "Not changed since the ETag sent"),
+        (status = 400, description = "A malformed host or forwarding header", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "External access is off, or there is no such resource", body = Problem, content_type = "application/problem+json"),
+        (status = 405, description = "Another method", body = Problem, content_type = "application/problem+json"),
+        (status = 421, description = "The host is not among GATEWAY_PUBLIC_URLS", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get_of(
+    State(resource): State<Arc<Resource>>,
+    State(surroundings): State<Arc<Surroundings>>,
+    Extension(route): Extension<Arc<Route>>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    if path.is_empty() {
+        return Err(Refusal::NotFound);
+    }
+    describe(&path, &resource, &surroundings, &route, &headers)
+}
+
+/// A browser asks first (Fetch standard, CORS preflight): anybody may read.
+#[utoipa::path(
+    options,
+    path = "/.well-known/oauth-protected-resource",
+    tag = "Discovery",
+    operation_id = "preflightProtectedResourceMetadata",
+    summary = "CORS preflight",
+    security(()),
+    responses(
+        (status = 204, description = "Any origin may read"),
+        (status = 404, description = "External access is off", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn options() -> Response {
+    let allowed = [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "authorization, accept, content-type, mcp-protocol-version",
+        ),
+        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (StatusCode::NO_CONTENT, allowed).into_response()
+}
+
+/// A browser asks first, by resource.
+#[utoipa::path(
+    options,
+    path = "/.well-known/oauth-protected-resource/{*resource}",
+    tag = "Discovery",
+    operation_id = "preflightProtectedResourceMetadataOf",
+    summary = "CORS preflight, by resource",
+    params(("resource" = String, Path, description = "`external` or `external/login`", example = "external/login", max_length = 64)),
+    security(()),
+    responses(
+        (status = 204, description = "Any origin may read"),
+        (status = 404, description = "External access is off, or there is no such resource", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn options_of(Path(path): Path<String>) -> Result<Response, Refusal> {
+    if RESOURCES[1..].contains(&path.as_str()) {
+        Ok(options().await)
+    } else {
+        Err(Refusal::NotFound)
+    }
+}
+
+fn describe(
+    path: &str,
+    resource: &Resource,
+    surroundings: &Surroundings,
+    route: &Route,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
+    if !RESOURCES.contains(&path) {
+        return Err(Refusal::NotFound);
+    }
+    let origin = match &route.origin {
+        PublicOrigin::Known(origin) => origin,
+        PublicOrigin::Unlisted(_) => return Err(Refusal::Misdirected),
+        PublicOrigin::Unnamed => return Err(Refusal::Framing("it must bear one Host header")),
+    };
+    let slash = if path.is_empty() { "" } else { "/" };
+    let metadata = ProtectedResourceMetadata {
+        resource: format!("{origin}{slash}{path}"),
+        authorization_servers: vec![resource.authority.clone()],
+        scopes_supported: resource.config.scopes.clone(),
+        bearer_methods_supported: ["header"],
+        resource_name: "SimpleChat",
+        resource_documentation: "https://microsoft.github.io/simplechat/",
+    };
+
+    let text = serde_json::to_vec(&metadata).map_err(|_| Refusal::Internal)?;
+    let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&digest(&SHA256, &text).as_ref()[..12]));
+    let is_known = headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .any(|known| matches!(known.trim(), "*") || known.trim().trim_start_matches("W/") == tag);
+    let mut response = if is_known {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        Json(metadata).into_response()
+    };
+    let fixed = [
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::VARY, surroundings.varies_on()),
+    ];
+    for (name, value) in fixed {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    let tag = HeaderValue::try_from(tag).map_err(|_| Refusal::Internal)?;
+    response.headers_mut().insert(header::ETAG, tag);
+    Ok(response)
+}

@@ -1,0 +1,376 @@
+//! The session cookie, read as Werkzeug 3.1 reads it and written as Flask does.
+//!
+//! Werkzeug undoes quotes and octal escapes and strips whitespace; the first pair wins. A minted id
+//! must not slip past us in a spelling that upstream still understands, so a pair that is the session
+//! by that reading, but not plainly spelled, is dropped.
+
+use aws_lc_rs::hmac;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue, header};
+use secrecy::ExposeSecret;
+use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
+
+use crate::{access::session::SessionId, config::CookieConfig};
+
+/// A pair in a `Cookie` header, as `werkzeug/sansio/http.py`, `parse_cookie` (3.1.6) finds it.
+struct Pair<'a> {
+    /// As it stands, without the separator.
+    raw: &'a [u8],
+    name: &'a [u8],
+    value: Vec<u8>,
+}
+
+/// `\s` under `re.ASCII`.
+fn is_ascii_space(byte: u8) -> bool {
+    matches!(byte, b'\t'..=b'\r' | b' ')
+}
+
+/// What `str.strip` takes off a text decoded as Latin-1.
+fn is_latin1_space(byte: u8) -> bool {
+    matches!(byte, b'\t'..=b'\r' | 0x1c..=b' ' | 0x85 | 0xa0)
+}
+
+fn strip(mut bytes: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = bytes
+        && is_latin1_space(*first)
+    {
+        bytes = rest;
+    }
+    while let [rest @ .., last] = bytes
+        && is_latin1_space(*last)
+    {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// The pairs of a `Cookie` header whose lines are joined.
+fn pairs(header: &[u8]) -> Vec<Pair<'_>> {
+    let mut pairs = Vec::new();
+    let mut rest = header;
+    while !rest.is_empty() {
+        let name_end = rest.iter().position(|b| matches!(b, b'=' | b';')).unwrap_or(rest.len());
+        let (value_start, end) = if rest.get(name_end) == Some(&b'=') {
+            let spaces = rest[name_end + 1..].iter().take_while(|b| is_ascii_space(**b)).count();
+            let start = name_end + 1 + spaces;
+            let semicolon = || rest[start..].iter().position(|b| *b == b';').map(|at| start + at);
+            (start, quoted_end(rest, start).or_else(semicolon).unwrap_or(rest.len()))
+        } else {
+            (name_end, name_end)
+        };
+        let name = strip(&rest[..name_end]);
+        if !name.is_empty() {
+            let value = unquoted(strip(&rest[value_start..end]));
+            pairs.push(Pair { raw: &rest[..end], name, value });
+        }
+        rest = rest.get(end + 1..).unwrap_or_default();
+        let spaces = rest.iter().take_while(|b| is_ascii_space(**b)).count();
+        rest = &rest[spaces..];
+    }
+    pairs
+}
+
+/// Where the pair ends if its value is quoted and nothing but whitespace follows the quotes.
+fn quoted_end(bytes: &[u8], start: usize) -> Option<usize> {
+    if bytes.get(start) != Some(&b'"') {
+        return None;
+    }
+    let mut at = start + 1;
+    loop {
+        match bytes.get(at)? {
+            b'"' => break,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    let spaces = bytes[at + 1..].iter().take_while(|b| is_ascii_space(**b)).count();
+    let end = at + 1 + spaces;
+    matches!(bytes.get(end), None | Some(b';')).then_some(end)
+}
+
+fn unquoted(value: &[u8]) -> Vec<u8> {
+    let [b'"', inner @ .., b'"'] = value else { return value.to_vec() };
+    let mut plain = Vec::with_capacity(inner.len());
+    let mut rest = inner;
+    loop {
+        rest = match rest {
+            [] => break,
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', more @ ..] => {
+                plain.push(((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'));
+                more
+            }
+            [b'\\', byte, more @ ..] | [byte, more @ ..] => {
+                plain.push(*byte);
+                more
+            }
+        };
+    }
+    plain
+}
+
+/// What a request's cookies say about minted sessions.
+#[derive(Debug, Default)]
+pub(super) struct Cookies {
+    /// What is left of the `Cookie` header for upstream; `None`: nothing.
+    pub(super) header: Option<HeaderValue>,
+    /// The cookie value that upstream will take for its session, where that is a minted one that
+    /// lives.
+    pub(super) live: Option<(SessionId, String)>,
+    /// Minted ids that were dropped because they are over.
+    pub(super) over: Vec<SessionId>,
+}
+
+/// Reads, signs and writes the session cookie.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SessionCookie<'a>(pub(super) &'a CookieConfig);
+
+impl SessionCookie<'_> {
+    /// Goes through a request's cookies. `is_over` says whether a minted session has ended; its
+    /// error ends the reading.
+    pub(super) fn read<E>(
+        self,
+        headers: &HeaderMap,
+        mut is_over: impl FnMut(&SessionId) -> Result<bool, E>,
+    ) -> Result<Cookies, E> {
+        let mut text = joined(headers);
+        let mut cookies = Cookies::default();
+        // Without some pairs the rest may read otherwise (an open quote): read until nothing is
+        // dropped any more.
+        loop {
+            let mut kept: Vec<&[u8]> = Vec::new();
+            let mut is_first = true;
+            let all = pairs(&text);
+            cookies.live = None;
+            for pair in &all {
+                if pair.name != self.0.name.as_bytes() {
+                    kept.push(pair.raw);
+                    continue;
+                }
+                let Some(value) = self.plainly_spelled(pair.raw) else { continue };
+                if let Some(id) = self.minted(value) {
+                    let Some(id) = id else { continue };
+                    if is_over(&id)? {
+                        cookies.over.push(id);
+                        continue;
+                    }
+                    if is_first {
+                        cookies.live = Some((id, value.to_owned()));
+                    }
+                }
+                is_first = false;
+                kept.push(pair.raw);
+            }
+            if kept.len() == all.len() {
+                break;
+            }
+            text = kept.join(b"; ".as_slice());
+        }
+        cookies.header = (!text.is_empty()).then(|| HeaderValue::from_bytes(&text).ok()).flatten();
+        Ok(cookies)
+    }
+
+    /// Every minted id among a request's cookies, in whatever spelling upstream would read it.
+    pub(super) fn every_minted(self, headers: &HeaderMap) -> Vec<SessionId> {
+        pairs(&joined(headers))
+            .iter()
+            .filter(|pair| pair.name == self.0.name.as_bytes())
+            .filter_map(|pair| std::str::from_utf8(&pair.value).ok())
+            .filter_map(|value| SessionId::parse(&self.unsigned(value)?))
+            .collect()
+    }
+
+    /// Whether a request bears a session cookie at all.
+    pub(super) fn is_borne(self, headers: &HeaderMap) -> bool {
+        pairs(&joined(headers)).iter().any(|pair| pair.name == self.0.name.as_bytes())
+    }
+
+    /// The value, if the pair is spelled `NAME=[A-Za-z0-9_.-]*`.
+    fn plainly_spelled(self, raw: &[u8]) -> Option<&str> {
+        let value = raw.strip_prefix(self.0.name.as_bytes())?.strip_prefix(b"=")?;
+        let is_plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+        value.iter().all(is_plain).then(|| std::str::from_utf8(value).ok()).flatten()
+    }
+
+    /// `Some` if a plainly spelled value has the form of a minted id, with the id if it is one that
+    /// could exist. A signature is not checked here: upstream does.
+    #[expect(clippy::option_option, reason = "not ours, ours but impossible, ours")]
+    fn minted(self, value: &str) -> Option<Option<SessionId>> {
+        let id = match &self.0.signing_key {
+            Some(_) => value.rsplit_once('.')?.0,
+            None => value,
+        };
+        SessionId::is_formed_like_one(id).then(|| SessionId::parse(id))
+    }
+
+    /// Takes a signature off; `None` when it is not right.
+    fn unsigned(self, value: &str) -> Option<String> {
+        let Some(key) = &self.0.signing_key else { return Some(value.to_owned()) };
+        let (id, signature) = value.rsplit_once('.')?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        let key = signing_key(key.expose_secret());
+        hmac::verify(&key, id.as_bytes(), &signature).ok().map(|()| id.to_owned())
+    }
+
+    /// The value of a cookie that names a session.
+    pub(super) fn value(self, id: &SessionId) -> String {
+        let id = id.to_string();
+        match &self.0.signing_key {
+            None => id,
+            Some(key) => {
+                let signature = hmac::sign(&signing_key(key.expose_secret()), id.as_bytes());
+                format!("{id}.{}", URL_SAFE_NO_PAD.encode(signature))
+            }
+        }
+    }
+
+    /// `Set-Cookie` (RFC 6265 §4.1) for a session; `over_https` as the caller came.
+    pub(super) fn set(self, id: &SessionId, over_https: bool) -> Option<HeaderValue> {
+        const IMF_FIXDATE: &[BorrowedFormatItem<'_>] = format_description!(
+            "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+        );
+        let CookieConfig { name, path, domain, same_site, secure, .. } = self.0;
+        let expires = OffsetDateTime::from_unix_timestamp(id.expires_at()).ok()?;
+        let expires = expires.format(IMF_FIXDATE).ok()?;
+        let value = self.value(id);
+        let domain = domain.as_ref().map(|d| format!("; Domain={d}")).unwrap_or_default();
+        let secure = if secure.unwrap_or(over_https) { "; Secure" } else { "" };
+        HeaderValue::try_from(format!(
+            "{name}={value}; HttpOnly; Path={path}; SameSite={same_site}; Expires={expires}{domain}{secure}"
+        ))
+        .ok()
+    }
+
+    /// Whether a `Set-Cookie` of upstream's renews this very cookie: it would take Secure and
+    /// `SameSite` off and promise 31 days. One that deletes it has another value.
+    pub(super) fn renews(self, set_cookie: &HeaderValue, value: &str) -> bool {
+        let pair = set_cookie.as_bytes().split(|b| *b == b';').next().unwrap_or_default();
+        self.plainly_spelled(strip(pair)) == Some(value)
+    }
+}
+
+/// itsdangerous 2.2 `Signer(SECRET_KEY, salt="flask-session", key_derivation="hmac")`: HMAC-SHA1 with
+/// a key that is the HMAC of the salt.
+fn signing_key(secret_key: &str) -> hmac::Key {
+    let algorithm = hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
+    let derived = hmac::sign(&hmac::Key::new(algorithm, secret_key.as_bytes()), b"flask-session");
+    hmac::Key::new(algorithm, derived.as_ref())
+}
+
+/// Several `Cookie` lines are one list (RFC 9113 §8.2.3); gunicorn would join them with a comma.
+fn joined(headers: &HeaderMap) -> Vec<u8> {
+    let lines: Vec<&[u8]> =
+        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    lines.join(b"; ".as_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use secrecy::SecretString;
+    use tower_sessions::session::Id;
+
+    use super::*;
+
+    fn config(signing_key: Option<&str>) -> CookieConfig {
+        CookieConfig {
+            name: "session".to_owned(),
+            path: "/".to_owned(),
+            domain: None,
+            same_site: "Lax",
+            secure: None,
+            signing_key: signing_key.map(SecretString::from),
+        }
+    }
+
+    fn request(lines: &[&[u8]]) -> HeaderMap {
+        lines.iter().map(|line| (header::COOKIE, HeaderValue::from_bytes(line).unwrap())).collect()
+    }
+
+    fn left(lines: &[&[u8]], over: bool) -> Option<String> {
+        let config = config(None);
+        let read =
+            SessionCookie(&config).read::<Infallible>(&request(lines), |_| Ok(over)).unwrap();
+        read.header.map(|header| String::from_utf8_lossy(header.as_bytes()).into_owned())
+    }
+
+    #[test]
+    fn other_cookies_pass_unchanged_and_lines_are_joined() {
+        assert_eq!(left(&[b"a=1;b = 2;  c"], true).as_deref(), Some("a=1;b = 2;  c"));
+        assert_eq!(left(&[b"a=1", b"b=\"x; y\""], true).as_deref(), Some("a=1; b=\"x; y\""));
+        assert_eq!(left(&[], true), None);
+    }
+
+    #[test]
+    fn a_session_that_is_over_is_dropped_in_every_place() {
+        let id = SessionId::new(Id::default(), 1_795_384_800).to_string();
+        let text = format!("a=1; session={id}; b=2; session={id}");
+        assert_eq!(left(&[text.as_bytes()], true).as_deref(), Some("a=1; b=2"));
+        assert_eq!(left(&[text.as_bytes()], false), Some(text));
+        let impossible = format!("session={id}00000000000000000000; c=3");
+        assert_eq!(left(&[impossible.as_bytes()], false).as_deref(), Some("c=3"));
+    }
+
+    #[test]
+    fn flask_ids_pass_and_odd_spellings_do_not() {
+        let flask = format!("session={}", "a".repeat(43));
+        assert_eq!(left(&[flask.as_bytes()], true), Some(flask));
+        for odd in [
+            b"session=\"abc\"".as_slice(),
+            b"session =abc",
+            b"session= abc",
+            b"session=abc ;a=1",
+            b"session\xa0=abc",
+            b"session=\x85abc",
+            b"session=\"\\141bc\"",
+            b"session",
+            b"session=a,b",
+        ] {
+            let cookies = left(&[odd], false);
+            assert!(!cookies.unwrap_or_default().contains("session"), "{}", odd.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn minted_ids_are_found_in_every_spelling() {
+        let id = SessionId::new(Id::default(), 1_795_384_800);
+        let config = config(None);
+        let octal: Vec<String> = id.to_string().bytes().map(|b| format!("\\{b:03o}")).collect();
+        let octal = octal.concat();
+        for text in [
+            format!("session={id}"),
+            format!("a=\"x; session={id}"),
+            format!("session = \"{id}\" ; b=1"),
+            format!("session=\"{octal}\""),
+            format!("session=x; session={id}"),
+        ] {
+            let found = SessionCookie(&config).every_minted(&request(&[text.as_bytes()]));
+            assert_eq!(found, [id], "{text}");
+        }
+        let swallowed = format!("a=\"x; session={id}\"");
+        assert!(SessionCookie(&config).every_minted(&request(&[swallowed.as_bytes()])).is_empty());
+    }
+
+    #[test]
+    fn signatures_are_those_of_itsdangerous() {
+        // Signer("secret", salt="flask-session", key_derivation="hmac").sign("abc")
+        let config = config(Some("secret"));
+        let cookie = SessionCookie(&config);
+        assert_eq!(cookie.unsigned("abc.UOOlglGtLOKQM3OFkrI8bWIohNg"), Some("abc".to_owned()));
+        assert_eq!(cookie.unsigned("abd.UOOlglGtLOKQM3OFkrI8bWIohNg"), None);
+        let id = SessionId::new(Id::default(), 1_795_384_800);
+        assert_eq!(cookie.unsigned(&cookie.value(&id)), Some(id.to_string()));
+    }
+
+    #[test]
+    fn a_renewal_is_told_from_a_deletion() {
+        let config = config(None);
+        let cookie = SessionCookie(&config);
+        let renewal = HeaderValue::from_static(
+            "session=abc.1; Expires=Thu, 01 Jan 2027 00:00:00 GMT; Path=/",
+        );
+        assert!(cookie.renews(&renewal, "abc.1"));
+        assert!(!cookie.renews(&HeaderValue::from_static("session=; Max-Age=0; Path=/"), "abc.1"));
+        assert!(!cookie.renews(&HeaderValue::from_static("other=abc.1"), "abc.1"));
+    }
+}

@@ -1,0 +1,105 @@
+//! The command line in, an exit code out (`sysexits.h`).
+
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+use simplechat_gateway::{Config, Failure, Problems, check, healthcheck, openapi, serve};
+
+/// `EX_USAGE`
+const BAD_COMMAND_LINE: u8 = 64;
+/// `EX_CONFIG`
+const BAD_SETTINGS: u8 = 78;
+
+/// Lets machines into SimpleChat.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Arguments {
+    /// A TOML file with settings; the environment wins.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway (the default).
+    Serve,
+    /// Read the settings and try everything they name.
+    Check,
+    /// Ask the running gateway whether it is ready.
+    Healthcheck,
+    /// Print the `OpenAPI` document.
+    Openapi,
+    /// Print every setting: name, meaning, form, default and effective value.
+    Settings {
+        /// As a Markdown table, without values.
+        #[arg(long)]
+        markdown: bool,
+    },
+}
+
+enum Ending {
+    Settings(Problems),
+    Failure(Failure),
+}
+
+impl From<Problems> for Ending {
+    fn from(problems: Problems) -> Self {
+        Self::Settings(problems)
+    }
+}
+
+impl From<Failure> for Ending {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            let is_asked_for =
+                matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if is_asked_for { ExitCode::SUCCESS } else { ExitCode::from(BAD_COMMAND_LINE) };
+        }
+    };
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Ending::Settings(problems)) => {
+            let _ = writeln!(std::io::stderr(), "{problems}");
+            ExitCode::from(BAD_SETTINGS)
+        }
+        Err(Ending::Failure(failure)) => {
+            let _ = writeln!(std::io::stderr(), "{failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Ending> {
+    let file = arguments.config.as_deref();
+    let read = || Config::read(environment(), file);
+    match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve(read()?)?,
+        Command::Check => check(&read()?)?,
+        Command::Healthcheck => healthcheck(&read()?)?,
+        Command::Openapi => print(&openapi()),
+        Command::Settings { markdown: true } => print(&Config::markdown_table()),
+        Command::Settings { markdown: false } => print(&Config::table(environment(), file)?),
+    }
+    Ok(())
+}
+
+/// Whoever closed the pipe does not want the rest.
+fn print(text: &str) {
+    let _ = write!(std::io::stdout(), "{text}");
+}
+
+/// The environment; what is not UTF-8 is none of our settings.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}

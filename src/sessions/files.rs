@@ -1,0 +1,399 @@
+//! cachelib's files as the store that Flask reads too, and a folder of our own beside it.
+//!
+//! ```text
+//! SESSION_FILE_DIR/HASH                 Flask's record; HASH of "session:ID"
+//! SESSION_FILE_DIR/HASH                 the count of files; HASH of "__wz_cache_count"
+//! GATEWAY_STATE_DIR/sessions/22CHARS    note
+//! GATEWAY_STATE_DIR/subjects/OID/ID     a subject's sessions (empty files)
+//! GATEWAY_STATE_DIR/ended/ID            ended sessions (empty files)
+//! ```
+//!
+//! HASH is MD5 up to cachelib 0.15 and SHA-256 from 0.16: upstream's count file tells which.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use aws_lc_rs::digest::{SHA256, digest};
+use md5::{Digest, Md5};
+use serde_json::Value;
+use tokio::task::spawn_blocking;
+use tower_sessions::session::Id;
+use uuid::Uuid;
+
+use super::{
+    SessionsError,
+    flask_format::{self, FlaskSession},
+    shelf::{Bookmark, Ended, Note, Shelf},
+};
+use crate::access::session::SessionId;
+
+/// cachelib's names.
+const COUNT: &str = "__wz_cache_count";
+const TEMPORARY: &str = ".__wz_cache";
+/// As Flask's `PERMANENT_SESSION_LIFETIME`. Past its threshold cachelib evicts what expires first: an
+/// honest expiry would make ours the first to go. The gateway holds sessions to their end itself.
+const FLASK_LIFETIME: i64 = 31 * 86_400;
+
+/// Both folders.
+#[derive(Debug, Clone)]
+pub(super) struct Files(Arc<Folders>);
+
+#[derive(Debug)]
+struct Folders {
+    flask: PathBuf,
+    sessions: PathBuf,
+    subjects: PathBuf,
+    ended: PathBuf,
+    key_prefix: String,
+}
+
+/// How cachelib names its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    Md5,
+    Sha256,
+}
+
+impl Naming {
+    fn of(self, key: &str) -> String {
+        match self {
+            Self::Md5 => hex(&Md5::digest(key.as_bytes())),
+            Self::Sha256 => hex(digest(&SHA256, key.as_bytes()).as_ref()),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+impl Files {
+    /// Opens upstream's folder, which must exist, and our own, which is made when missing.
+    pub(super) fn open(
+        flask: &Path,
+        state: &Path,
+        key_prefix: String,
+    ) -> Result<Self, SessionsError> {
+        if !flask.is_dir() {
+            return Err(SessionsError::FolderMissing(flask.to_owned()));
+        }
+        let folders = Folders {
+            flask: flask.to_owned(),
+            sessions: state.join("sessions"),
+            subjects: state.join("subjects"),
+            ended: state.join("ended"),
+            key_prefix,
+        };
+        for folder in [&folders.sessions, &folders.subjects, &folders.ended] {
+            make_private(folder)
+                .map_err(|error| SessionsError::StateFolder(state.to_owned(), Arc::new(error)))?;
+        }
+        folders.refuse_other_user()?;
+        Ok(Self(Arc::new(folders)))
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Folders) -> Result<T, SessionsError> + Send + 'static,
+    ) -> Result<T, SessionsError> {
+        let folders = Arc::clone(&self.0);
+        spawn_blocking(move || job(&folders)).await.unwrap_or(Err(SessionsError::Interrupted))
+    }
+}
+
+fn make_private(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// `Ok(None)` when the file is not there.
+fn if_there<T>(result: io::Result<T>) -> Result<Option<T>, SessionsError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(SessionsError::from(error)),
+    }
+}
+
+/// Writes a file so that readers see all of it or nothing, and it survives a crash.
+fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), SessionsError> {
+    let temporary = folder.join(format!("{}{TEMPORARY}", Uuid::now_v7().simple()));
+    let written = (|| {
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, folder.join(name))?;
+        File::open(folder)?.sync_all()
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written.map_err(SessionsError::from)
+}
+
+fn names_in(folder: &Path) -> Result<Vec<String>, SessionsError> {
+    let Some(entries) = if_there(fs::read_dir(folder))? else { return Ok(Vec::new()) };
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
+    Ok(names.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+fn ids_in(folder: &Path) -> Result<Vec<SessionId>, SessionsError> {
+    Ok(names_in(folder)?.iter().filter_map(|name| SessionId::parse(name)).collect())
+}
+
+impl Folders {
+    /// cachelib writes files of mode 0600. One of another user costs it 16 seconds a request, and then
+    /// the session.
+    fn refuse_other_user(&self) -> Result<(), SessionsError> {
+        let ours = fs::metadata(&self.ended)?.uid();
+        let Some((_, count)) = self.count_file()? else { return Ok(()) };
+        let theirs = fs::metadata(count)?.uid();
+        if ours == theirs { Ok(()) } else { Err(SessionsError::OtherUser { ours, theirs }) }
+    }
+
+    /// The newest count file: an image may have moved from one cachelib to another.
+    fn count_file(&self) -> Result<Option<(Naming, PathBuf)>, SessionsError> {
+        let mut newest: Option<(SystemTime, Naming, PathBuf)> = None;
+        for naming in [Naming::Sha256, Naming::Md5] {
+            let path = self.flask.join(naming.of(COUNT));
+            if let Some(metadata) = if_there(fs::metadata(&path))? {
+                let modified = metadata.modified()?;
+                if newest.as_ref().is_none_or(|(at, ..)| modified > *at) {
+                    newest = Some((modified, naming, path));
+                }
+            }
+        }
+        Ok(newest.map(|(_, naming, path)| (naming, path)))
+    }
+
+    /// Without a count file (a threshold of 0) upstream's other files tell by their names' length.
+    fn naming(&self) -> Result<Naming, SessionsError> {
+        if let Some((naming, _)) = self.count_file()? {
+            return Ok(naming);
+        }
+        let names = names_in(&self.flask)?;
+        let has = |length| {
+            names
+                .iter()
+                .any(|name| name.len() == length && name.bytes().all(|b| b.is_ascii_hexdigit()))
+        };
+        match (has(64), has(32)) {
+            (true, _) => Ok(Naming::Sha256),
+            (false, true) => Ok(Naming::Md5),
+            (false, false) => Err(SessionsError::UpstreamNotStarted),
+        }
+    }
+
+    fn flask_name(&self, id: &SessionId) -> Result<String, SessionsError> {
+        Ok(self.naming()?.of(&format!("{}{id}", self.key_prefix)))
+    }
+
+    /// As cachelib's `_update_count`; a race with upstream's own is as harmless as among its workers.
+    fn count(&self, delta: i64) -> Result<(), SessionsError> {
+        let Some((naming, path)) = self.count_file()? else { return Ok(()) };
+        let Some(bytes) = if_there(fs::read(&path))? else { return Ok(()) };
+        let (_, count) = flask_format::from_file(&bytes)?;
+        let count = (count.as_i64().unwrap_or_default() + delta).max(0);
+        write_whole(&self.flask, &naming.of(COUNT), &flask_format::to_file(&Value::from(count), 0)?)
+    }
+
+    fn put(
+        &self,
+        id: &SessionId,
+        session: FlaskSession,
+        is_new: bool,
+        now: i64,
+    ) -> Result<bool, SessionsError> {
+        self.refuse_other_user()?;
+        let name = self.flask_name(id)?;
+        if fs::exists(self.flask.join(&name))? == is_new {
+            return Ok(false);
+        }
+        let expires_at = u32::try_from(now + FLASK_LIFETIME).unwrap_or(0);
+        write_whole(
+            &self.flask,
+            &name,
+            &flask_format::to_file(&Value::Object(session), expires_at)?,
+        )?;
+        if is_new {
+            self.count(1)?;
+        }
+        Ok(true)
+    }
+
+    fn remove(&self, ids: &[SessionId]) -> Result<(), SessionsError> {
+        let mut removed = 0;
+        for id in ids {
+            if if_there(fs::remove_file(self.flask.join(self.flask_name(id)?)))?.is_some() {
+                removed -= 1;
+            }
+        }
+        if removed == 0 { Ok(()) } else { self.count(removed) }
+    }
+
+    fn note(&self, id: Id) -> Result<Option<Note>, SessionsError> {
+        let bytes = if_there(fs::read(self.sessions.join(id.to_string())))?;
+        bytes
+            .map(|bytes| serde_json::from_slice(&bytes).map_err(|_| SessionsError::Decoding))
+            .transpose()
+    }
+
+    fn add_note(&self, note: &Note) -> Result<bool, SessionsError> {
+        let name = note.id.to_string();
+        if fs::exists(self.sessions.join(&name))? {
+            return Ok(false);
+        }
+        let of_subject = self.subjects.join(note.subject.to_string());
+        make_private(&of_subject)?;
+        write_whole(
+            &self.sessions,
+            &name,
+            &serde_json::to_vec(note).map_err(|_| SessionsError::Encoding)?,
+        )?;
+        write_whole(&of_subject, &note.session_id().to_string(), b"")?;
+        Ok(true)
+    }
+
+    fn notes_of(&self, subject: Uuid) -> Result<Vec<Note>, SessionsError> {
+        let of_subject = self.subjects.join(subject.to_string());
+        let mut notes = Vec::new();
+        for id in ids_in(&of_subject)? {
+            notes.extend(self.note(id.id())?);
+        }
+        notes.sort_by_key(|note| note.opened_at);
+        Ok(notes)
+    }
+
+    fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
+        let of_subject = self.subjects.join(subject.to_string());
+        if_there(fs::remove_file(of_subject.join(id.to_string())))?;
+        // Only when it is empty.
+        let _ = fs::remove_dir(of_subject);
+        if_there(fs::remove_file(self.sessions.join(id.id().to_string())))?;
+        Ok(())
+    }
+
+    fn sweep(&self, now: i64, long_ago: i64) -> Result<(), SessionsError> {
+        for subject in names_in(&self.subjects)? {
+            let Ok(oid) = subject.parse::<Uuid>() else { continue };
+            let ids = ids_in(&self.subjects.join(&subject))?;
+            let over: Vec<SessionId> =
+                ids.into_iter().filter(|id| id.expires_at() <= now).collect();
+            self.remove(&over)?;
+            for id in over.iter().filter(|id| id.expires_at() < long_ago) {
+                self.remove_note(id, oid)?;
+            }
+        }
+        for id in ids_in(&self.ended)? {
+            if id.expires_at() < long_ago {
+                if_there(fs::remove_file(self.ended.join(id.to_string())))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All of them, unless the folder has not changed since.
+    fn ended(&self, since: Option<&Bookmark>) -> Result<Ended, SessionsError> {
+        let modified = fs::metadata(&self.ended)?.modified()?;
+        let bookmark = Some(Bookmark(format!("{modified:?}")));
+        // Files made within one tick of the clock leave the same time behind.
+        let has_settled = modified.elapsed().is_ok_and(|age| age > Duration::from_secs(2));
+        if has_settled && since == bookmark.as_ref() {
+            return Ok(Ended { ids: Vec::new(), is_whole: false, bookmark });
+        }
+        Ok(Ended { ids: ids_in(&self.ended)?, is_whole: true, bookmark })
+    }
+}
+
+#[async_trait]
+impl Shelf for Files {
+    async fn put(
+        &self,
+        id: &SessionId,
+        session: &FlaskSession,
+        is_new: bool,
+        now: i64,
+    ) -> Result<bool, SessionsError> {
+        let (id, session) = (*id, session.clone());
+        self.run(move |folders| folders.put(&id, session, is_new, now)).await
+    }
+
+    async fn get(&self, id: &SessionId) -> Result<Option<FlaskSession>, SessionsError> {
+        let id = *id;
+        self.run(move |folders| {
+            let path = folders.flask.join(folders.flask_name(&id)?);
+            match if_there(fs::read(path))?
+                .map(|bytes| flask_format::from_file(&bytes))
+                .transpose()?
+            {
+                Some((_, Value::Object(session))) => Ok(Some(session)),
+                Some(_) => Err(SessionsError::Decoding),
+                None => Ok(None),
+            }
+        })
+        .await
+    }
+
+    async fn has(&self, id: &SessionId) -> Result<bool, SessionsError> {
+        let id = *id;
+        self.run(move |folders| Ok(fs::exists(folders.flask.join(folders.flask_name(&id)?))?)).await
+    }
+
+    async fn remove(&self, ids: &[SessionId]) -> Result<(), SessionsError> {
+        let ids = ids.to_vec();
+        self.run(move |folders| folders.remove(&ids)).await
+    }
+
+    async fn add_note(&self, note: &Note, _now: i64) -> Result<bool, SessionsError> {
+        let note = note.clone();
+        self.run(move |folders| folders.add_note(&note)).await
+    }
+
+    async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError> {
+        self.run(move |folders| folders.note(id)).await
+    }
+
+    async fn notes_of(&self, subject: Uuid) -> Result<Vec<Note>, SessionsError> {
+        self.run(move |folders| folders.notes_of(subject)).await
+    }
+
+    async fn remove_note(&self, note: &Note) -> Result<(), SessionsError> {
+        let (id, subject) = (note.session_id(), note.subject);
+        self.run(move |folders| folders.remove_note(&id, subject)).await
+    }
+
+    async fn mark_ended(&self, id: &SessionId) -> Result<(), SessionsError> {
+        let id = *id;
+        self.run(move |folders| write_whole(&folders.ended, &id.to_string(), b"")).await
+    }
+
+    async fn ended(&self, since: Option<&Bookmark>) -> Result<Ended, SessionsError> {
+        let since = since.cloned();
+        self.run(move |folders| folders.ended(since.as_ref())).await
+    }
+
+    async fn sweep(&self, now: i64, long_ago: i64) -> Result<(), SessionsError> {
+        self.run(move |folders| folders.sweep(now, long_ago)).await
+    }
+
+    async fn ping(&self) -> Result<(), SessionsError> {
+        self.run(|folders| {
+            folders.refuse_other_user()?;
+            folders.naming().map(drop)
+        })
+        .await
+    }
+}

@@ -1,0 +1,100 @@
+//! Flask-Session 0.8.0's own bytes: what stands under a key in Redis, and in cachelib's files.
+//!
+//! Redis (`flask_session/base.py`, `MsgSpecSerializer`): a msgpack or JSON map.
+//!
+//! ```text
+//! 83 aa "_permanent" c3 a4 "user" de 0018 a3 "aud" d9 2a "api://…" … b3 "last_activity_epoch" ce …
+//! ```
+//!
+//! Files (`cachelib/file.py`, up to 0.17.0): the expiry, then a pickle.
+//!
+//! ```text
+//! ┌ u32, native order: Unix seconds, 0 = never
+//! 00 00 00 00 | 80 03 7d … 2e
+//! ```
+
+use serde_json::{Map, Value};
+
+use super::{SessionsError, pickle};
+use crate::config::SerializationFormat;
+
+/// A session as Flask sees it: a map, in the order in which it is written.
+pub(super) type FlaskSession = Map<String, Value>;
+
+/// How deep a stored session may nest before it is refused.
+const DEEPEST: usize = 64;
+
+/// For Redis.
+pub(super) fn to_redis(
+    session: &FlaskSession,
+    format: SerializationFormat,
+) -> Result<Vec<u8>, SessionsError> {
+    match format {
+        SerializationFormat::Msgpack => {
+            rmp_serde::to_vec_named(session).map_err(|_| SessionsError::Encoding)
+        }
+        SerializationFormat::Json => {
+            serde_json::to_vec(session).map_err(|_| SessionsError::Encoding)
+        }
+    }
+}
+
+/// From Redis, in either format, as Flask-Session reads both.
+pub(super) fn from_redis(bytes: &[u8]) -> Result<FlaskSession, SessionsError> {
+    if bytes.first() == Some(&b'{') {
+        return serde_json::from_slice(bytes).map_err(|_| SessionsError::Decoding);
+    }
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    reader.set_max_depth(DEEPEST);
+    serde::Deserialize::deserialize(&mut reader).map_err(|_| SessionsError::Decoding)
+}
+
+/// For one of cachelib's files; `expires_at` in Unix seconds, 0 for never.
+pub(super) fn to_file(value: &Value, expires_at: u32) -> Result<Vec<u8>, SessionsError> {
+    let mut bytes = expires_at.to_ne_bytes().to_vec();
+    let pickled = serde_pickle::to_vec(value, serde_pickle::SerOptions::new());
+    bytes.extend(pickled.map_err(|_| SessionsError::Encoding)?);
+    Ok(bytes)
+}
+
+/// From one of cachelib's files: the expiry and what was pickled.
+pub(super) fn from_file(bytes: &[u8]) -> Result<(u32, Value), SessionsError> {
+    let (expiry, pickled) = bytes.split_first_chunk().ok_or(SessionsError::Decoding)?;
+    let value = pickle::read(pickled, DEEPEST).ok_or(SessionsError::Decoding)?;
+    Ok((u32::from_ne_bytes(*expiry), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn session() -> FlaskSession {
+        let session = json!({"_permanent": true, "user": {"name": "Zoë", "roles": ["User"], "exp": 1_795_384_800,
+            "big": u64::MAX, "score": 0.5, "none": null, "nested": {"a": [1, -2, [true]]}}});
+        session.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn msgpack_is_a_map_in_the_order_given() {
+        let bytes = to_redis(&session(), SerializationFormat::Msgpack).unwrap();
+        assert!(bytes.starts_with(b"\x82\xaa_permanent\xc3\xa4user\x87\xa4name\xa4Zo\xc3\xab"));
+        assert_eq!(from_redis(&bytes).unwrap(), session());
+    }
+
+    #[test]
+    fn json_and_files_read_back_as_written() {
+        let bytes = to_redis(&session(), SerializationFormat::Json).unwrap();
+        assert_eq!(from_redis(&bytes).unwrap(), session());
+        let value = Value::Object(session());
+        assert_eq!(from_file(&to_file(&value, 7).unwrap()).unwrap(), (7, value));
+    }
+
+    #[test]
+    fn what_is_not_a_session_is_refused() {
+        assert!(from_redis(b"\x93\x01\x02\x03").is_err());
+        assert!(from_redis(&[b"\x81\xa1a".as_slice(), &[0x91; 5000], b"\xc0"].concat()).is_err());
+        assert!(from_file(b"\0\0\0").is_err());
+    }
+}

@@ -1,0 +1,103 @@
+//! What a store must be able to keep: Flask's records, and our notes about them.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tower_sessions::session::Id;
+use uuid::Uuid;
+
+use super::{SessionsError, flask_format::FlaskSession};
+use crate::access::session::SessionId;
+
+/// What the gateway remembers of a session it minted; Flask never sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Note {
+    /// tower-sessions' part of the id.
+    #[serde(with = "id_as_text")]
+    pub(crate) id: Id,
+    /// Unix seconds.
+    pub(crate) expires_at: i64,
+    /// Unix seconds.
+    pub(crate) opened_at: i64,
+    /// Entra's object id.
+    pub(crate) subject: Uuid,
+    /// The client app's id.
+    pub(crate) client: String,
+    /// SHA-256 of the token it was minted from.
+    pub(crate) token: String,
+}
+
+impl Note {
+    /// The whole id.
+    pub(crate) fn session_id(&self) -> SessionId {
+        SessionId::new(self.id, self.expires_at)
+    }
+}
+
+/// As its 22 characters: JSON has no numbers of 128 bits.
+mod id_as_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use tower_sessions::session::Id;
+
+    pub(super) fn serialize<S: Serializer>(id: &Id, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(id)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Id, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// Where reading the ended sessions left off; made and understood by a shelf alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bookmark(pub(super) String);
+
+/// Ended sessions, as far as asked for.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Their ids.
+    pub(super) ids: Vec<SessionId>,
+    /// Whether these are all there are, or those since the bookmark.
+    pub(super) is_whole: bool,
+    /// For the next time.
+    pub(super) bookmark: Option<Bookmark>,
+}
+
+/// A store. Whatever it answers `Ok` to is confirmed by the store itself.
+#[async_trait]
+pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
+    /// Puts Flask's record; with `is_new` it must not be there yet, without it must. False: it
+    /// is (or is not), and nothing was written.
+    async fn put(
+        &self,
+        id: &SessionId,
+        session: &FlaskSession,
+        is_new: bool,
+        now: i64,
+    ) -> Result<bool, SessionsError>;
+    /// Flask's record.
+    async fn get(&self, id: &SessionId) -> Result<Option<FlaskSession>, SessionsError>;
+    /// Whether Flask's record is there, whatever it holds.
+    async fn has(&self, id: &SessionId) -> Result<bool, SessionsError>;
+    /// Removes Flask's records; those that are gone already are passed over.
+    async fn remove(&self, ids: &[SessionId]) -> Result<(), SessionsError>;
+
+    /// Adds a note. False: there is one of this id.
+    async fn add_note(&self, note: &Note, now: i64) -> Result<bool, SessionsError>;
+    /// The note of an id.
+    async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError>;
+    /// The notes of a subject's sessions, oldest first.
+    async fn notes_of(&self, subject: Uuid) -> Result<Vec<Note>, SessionsError>;
+    /// Removes a note.
+    async fn remove_note(&self, note: &Note) -> Result<(), SessionsError>;
+
+    /// Writes down, for all instances and across restarts, that a session has ended.
+    async fn mark_ended(&self, id: &SessionId) -> Result<(), SessionsError>;
+    /// The ended sessions, all of them or those since a bookmark.
+    async fn ended(&self, since: Option<&Bookmark>) -> Result<Ended, SessionsError>;
+
+    /// Removes Flask's records of sessions whose end has passed, and, once no request of theirs can
+    /// be in flight any more (`long_ago`, Unix seconds), what was noted about them.
+    async fn sweep(&self, now: i64, long_ago: i64) -> Result<(), SessionsError>;
+    /// Whether the store is there.
+    async fn ping(&self) -> Result<(), SessionsError>;
+}

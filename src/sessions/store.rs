@@ -1,0 +1,121 @@
+//! tower-sessions' [`SessionStore`] over the store that Flask reads too.
+//!
+//! tower-sessions looks up by its own 22 characters; Flask's key holds the expiry as well. The note
+//! kept under the 22 characters tells it. `SessionManagerLayer` is not used: it deletes the cookie of
+//! every browser user, whose ids it cannot read (see `docs/decisions/`).
+
+use std::{collections::HashMap, sync::Arc};
+
+use async_trait::async_trait;
+use serde_json::Value;
+use time::OffsetDateTime;
+use tower_sessions::{
+    SessionStore,
+    session::{Id, Record},
+    session_store,
+};
+
+use super::{
+    SessionsError,
+    flask_format::FlaskSession,
+    shelf::{Note, Shelf},
+};
+use crate::{access::session::SessionId, clock};
+
+/// The member of [`Record::data`] that holds the [`Note`]; it is kept apart from what Flask reads.
+pub(super) const NOTE: &str = "gateway";
+/// The members that Flask-Session 0.8.0 and SimpleChat put first, in their order.
+const FLASK_ORDER: [&str; 3] = ["_permanent", "user", "last_activity_epoch"];
+
+/// Flask's sessions as tower-sessions sees them.
+#[derive(Debug, Clone)]
+pub(super) struct FlaskStore {
+    shelf: Arc<dyn Shelf>,
+}
+
+impl FlaskStore {
+    pub(super) fn new(shelf: Arc<dyn Shelf>) -> Self {
+        Self { shelf }
+    }
+}
+
+#[async_trait]
+impl SessionStore for FlaskStore {
+    /// Takes a fresh id if this one is taken.
+    async fn create(&self, record: &mut Record) -> session_store::Result<()> {
+        let now = clock::now();
+        let mut note = note_in(record)?;
+        note.expires_at = record.expiry_date.unix_timestamp();
+        loop {
+            note.id = record.id;
+            if self.shelf.add_note(&note, now).await? {
+                // The note first: whatever fails after it, no session is left that we know nothing of.
+                if self.shelf.put(&note.session_id(), &flask_part(record), true, now).await? {
+                    return Ok(());
+                }
+                self.shelf.remove_note(&note).await?;
+            }
+            record.id = Id::default();
+        }
+    }
+
+    /// A record that is gone stays gone: it may have been ended.
+    async fn save(&self, record: &Record) -> session_store::Result<()> {
+        let id = SessionId::new(record.id, record.expiry_date.unix_timestamp());
+        if self.shelf.put(&id, &flask_part(record), false, clock::now()).await? {
+            Ok(())
+        } else {
+            Err(session_store::Error::Backend("the session is gone".to_owned()))
+        }
+    }
+
+    async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
+        let Some(note) = self.shelf.note(*id).await? else { return Ok(None) };
+        if note.expires_at <= clock::now() {
+            return Ok(None);
+        }
+        let Some(session) = self.shelf.get(&note.session_id()).await? else { return Ok(None) };
+        let expiry_date = OffsetDateTime::from_unix_timestamp(note.expires_at)
+            .map_err(|error| session_store::Error::Decode(error.to_string()))?;
+        let mut data: HashMap<String, Value> = session.into_iter().collect();
+        data.insert(NOTE.to_owned(), as_value(&note)?);
+        Ok(Some(Record { id: *id, data, expiry_date }))
+    }
+
+    async fn delete(&self, id: &Id) -> session_store::Result<()> {
+        if let Some(note) = self.shelf.note(*id).await? {
+            self.shelf.remove(&[note.session_id()]).await?;
+            self.shelf.remove_note(&note).await?;
+        }
+        Ok(())
+    }
+}
+
+fn note_in(record: &Record) -> session_store::Result<Note> {
+    let note = record.data.get(NOTE).cloned().unwrap_or_default();
+    serde_json::from_value(note).map_err(|error| session_store::Error::Encode(error.to_string()))
+}
+
+/// A note as a member of [`Record::data`].
+pub(super) fn as_value(note: &Note) -> session_store::Result<Value> {
+    serde_json::to_value(note).map_err(|error| session_store::Error::Encode(error.to_string()))
+}
+
+fn flask_part(record: &Record) -> FlaskSession {
+    let mut names: Vec<&String> = record.data.keys().filter(|name| *name != NOTE).collect();
+    let place = |name: &str| {
+        FLASK_ORDER.iter().position(|known| *known == name).unwrap_or(FLASK_ORDER.len())
+    };
+    names.sort_by_key(|name| (place(name), *name));
+    names.into_iter().map(|name| (name.clone(), record.data[name].clone())).collect()
+}
+
+impl From<SessionsError> for session_store::Error {
+    fn from(error: SessionsError) -> Self {
+        match error {
+            SessionsError::Encoding => Self::Encode(error.to_string()),
+            SessionsError::Decoding => Self::Decode(error.to_string()),
+            other => Self::Backend(crate::telemetry::chain(&other)),
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The one TLS client configuration: rustls with aws-lc-rs and the system's roots.
+
+use std::{io, path::Path, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+
+/// Trusts the system's roots, and those in `ca_file` (PEM).
+///
+/// # Errors
+/// When there is nothing to trust, or `ca_file` cannot be read.
+pub(crate) fn client(ca_file: Option<&Path>) -> io::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca_file {
+        let unreadable = |error| io::Error::other(format!("{}: {error}", path.display()));
+        for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
+            roots.add(certificate.map_err(unreadable)?).map_err(io::Error::other)?;
+        }
+    }
+    if roots.is_empty() {
+        return Err(io::Error::other("there are no trusted root certificates on this system"));
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
