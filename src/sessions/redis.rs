@@ -11,7 +11,6 @@
 //! Ours never begin with Flask's prefix: a cookie can name any key under that.
 
 use std::{
-    collections::HashMap,
     fmt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -20,17 +19,17 @@ use std::{
 
 use async_trait::async_trait;
 use fred::{
-    error::ErrorKind,
     interfaces::{
         ClientLike, EventInterface, KeysInterface, SortedSetsInterface, StreamsInterface,
     },
     prelude::Client,
     types::{
-        Expiration, SetOptions,
+        Expiration, SetOptions, Value,
         config::{
             Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, TlsConfig,
             UnresponsiveConfig,
         },
+        streams::XReadResponse,
     },
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -135,16 +134,17 @@ impl Redis {
         &self,
         after: &str,
     ) -> Result<Vec<(String, Option<SessionId>)>, SessionsError> {
-        type Entries = Vec<(String, HashMap<String, String>)>;
-        let read: HashMap<String, Entries> = self
+        type Read = XReadResponse<String, String, String, String>;
+        let answer: Value = self
             .client
-            .xread_map(Some(u64::from(BATCH)), None, ENDED, after)
+            .xread(Some(u64::from(BATCH)), None, ENDED, after)
             .await
-            .or_else(|error| {
-                // fred 10 reports an empty answer so.
-                if *error.kind() == ErrorKind::NotFound { Ok(HashMap::new()) } else { Err(error) }
-            })
             .map_err(SessionsError::redis)?;
+        // Nothing since is no map at all.
+        let read: Read = match answer {
+            Value::Null => Read::new(),
+            entries => entries.into_xread_response().map_err(SessionsError::redis)?,
+        };
         let entries = read.into_values().flatten();
         Ok(entries
             .map(|(at, fields)| (at, fields.get("id").and_then(|id| SessionId::parse(id))))

@@ -1,0 +1,81 @@
+# SimpleChat Gateway. `make demo` shows it, `make test` tests it; both set up what is missing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+STORE ?= files
+ARGS ?=
+VENV := .venv
+OLD_CACHELIB := target/python/cachelib-0.13.0
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := target/tools/bin/cargo-deny
+
+.PHONY: help demo test setup redis python docs lint deny unit release
+
+help:
+	@echo 'make demo [STORE=redis] [ARGS=--once]   the handshake on screen'
+	@echo 'make test                               every test'
+	@echo 'make docs                               what the code prints into README.md and openapi/'
+	@echo 'make release                            target/release/simplechat-gateway'
+
+## Shows the main job end to end.
+demo: python
+ifeq ($(STORE),redis)
+demo: redis
+endif
+demo:
+	cargo build --locked --quiet --bin simplechat-gateway --example demo
+	target/debug/examples/demo --store $(STORE) $(ARGS)
+
+## Sets up what is missing and runs every test.
+test: setup lint deny unit
+	target/debug/examples/demo --store files --once > /dev/null
+	target/debug/examples/demo --store redis --once > /dev/null
+	@echo 'all is well'
+
+unit: setup
+	cargo build --locked --bin simplechat-gateway --example demo
+	cargo test --locked
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+deny: $(CARGO_DENY)
+	$(CARGO_DENY) --offline --locked check bans licenses sources
+
+$(CARGO_DENY):
+	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
+
+setup: python redis $(OLD_CACHELIB)
+
+python: $(VENV)/ready
+
+$(VENV)/ready: tests/upstream/requirements.txt
+	python3 -m venv $(VENV) || { $(call install,python3-venv); python3 -m venv $(VENV); }
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+$(OLD_CACHELIB): | $(VENV)/ready
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --target $@ cachelib==0.13.0
+
+redis:
+	command -v redis-server redis-cli > /dev/null || { $(call install,redis-server redis-tools); }
+
+## Writes the settings table and the OpenAPI document, as the code prints them.
+docs:
+	cargo build --locked --quiet --bin simplechat-gateway
+	target/debug/simplechat-gateway openapi > openapi/gateway.json
+	target/debug/simplechat-gateway settings --markdown > target/settings.md
+	sed -i -e '/<!-- settings -->/,/<!-- end of settings -->/{//!d}' -e '/<!-- settings -->/r target/settings.md' README.md
+
+release:
+	cargo build --locked --release --bin simplechat-gateway
+
+# Debian's packages, as root or through sudo.
+define install
+SUDO=; [ "$$(id -u)" = 0 ] || SUDO=sudo; \
+$$SUDO apt-get update -qq; \
+DEBIAN_FRONTEND=noninteractive $$SUDO apt-get install -y -qq --no-install-recommends $(1) > /dev/null
+endef

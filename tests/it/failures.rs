@@ -1,0 +1,256 @@
+//! Each failure of the contract, and the answer it gets.
+
+use reqwest::{Method, Response};
+use serde_json::json;
+
+use crate::{
+    entra::{CLIENT, Entra, Mode, OTHER_CLIENT},
+    world::{
+        Kind, Store, World, client, gateway::Gateway, json, process::until, session_in, settings,
+        status, try_login,
+    },
+};
+
+/// A gateway without upstream, for what never gets there.
+async fn alone(more: &[(&str, &str)]) -> (Gateway, Entra, Store) {
+    let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
+    let more: Vec<_> = more.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    let gateway = Gateway::start(&settings(&entra, None, &store, &more)).await;
+    gateway.wait_until_it_has_keys().await;
+    (gateway, entra, store)
+}
+
+fn challenge(answer: &Response) -> Option<String> {
+    answer.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned())
+}
+
+/// Checks what every refusal has in common and returns its challenge.
+async fn refused(answer: Response, status: u16) -> Option<String> {
+    let challenge = challenge(&answer);
+    assert_eq!(answer.status(), status, "{challenge:?}");
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    assert!(!answer.headers().contains_key("set-cookie"));
+    if status == 401 {
+        assert_eq!(answer.headers()["access-control-expose-headers"], "WWW-Authenticate");
+    }
+    assert_eq!(answer.headers().contains_key("retry-after"), status == 503);
+    let problem = json(answer).await;
+    assert_eq!(problem["status"], status);
+    assert_eq!(problem["type"], "about:blank");
+    assert!(problem["title"].is_string() && problem["request_id"].is_string());
+    assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+    assert_eq!((&problem["error"], &problem["message"]), (&problem["detail"], &problem["detail"]));
+    challenge
+}
+
+#[tokio::test]
+async fn without_credentials_a_caller_learns_where_to_get_them() {
+    let (gateway, _entra, _store) = alone(&[]).await;
+    for (path, resource) in [
+        ("/external/login", "external/login"),
+        ("/external/public_documents", "external"),
+        ("/external/logout", "external"),
+    ] {
+        let expected = format!(
+            "Bearer resource_metadata=\"{}\", scope=\"api://{CLIENT}/.default\"",
+            gateway.url(&format!("/.well-known/oauth-protected-resource/{resource}"))
+        );
+        let bare = client().post(gateway.url(path));
+        assert_eq!(refused(bare.send().await.unwrap(), 401).await.as_ref(), Some(&expected));
+        let basic = client().post(gateway.url(path)).basic_auth("a", Some("b"));
+        assert_eq!(refused(basic.send().await.unwrap(), 401).await, Some(expected));
+    }
+}
+
+#[tokio::test]
+async fn malformed_credentials_are_a_bad_request() {
+    let (gateway, entra, _store) = alone(&[]).await;
+    let url = gateway.url("/external/login");
+    let expected = format!(
+        "Bearer error=\"invalid_request\", resource_metadata=\"{}\"",
+        gateway.url("/.well-known/oauth-protected-resource/external/login")
+    );
+    let token = entra.token().build();
+    let twice = client().post(&url).bearer_auth(&token).bearer_auth(&token);
+    assert_eq!(refused(twice.send().await.unwrap(), 400).await.as_ref(), Some(&expected));
+    for line in ["Bearer".to_owned(), format!("Bearer {token} {token}"), format!("Bearer  {token}")]
+    {
+        let request = client().post(&url).header("authorization", line);
+        assert_eq!(refused(request.send().await.unwrap(), 400).await.as_ref(), Some(&expected));
+    }
+}
+
+#[tokio::test]
+async fn no_malformed_foreign_or_old_token_gets_in_anywhere() {
+    let (gateway, entra, store) = alone(&[]).await;
+    let kinds = entra.every_malformed_kind();
+    assert!(kinds.len() > 25, "{}", kinds.len());
+    for (kind, token) in kinds {
+        for path in ["/external/login", "/external/public_documents"] {
+            let answer = client().post(gateway.url(path)).bearer_auth(&token).send().await.unwrap();
+            let code = answer.status().as_u16();
+            let told =
+                refused(answer, if code == 400 { 400 } else { 401 }).await.unwrap_or_default();
+            if code == 401 {
+                assert!(
+                    told.starts_with("Bearer error=\"invalid_token\", resource_metadata="),
+                    "{kind}: {told}"
+                );
+                assert!(told.contains("error_description="), "{kind}: {told}");
+            }
+            let beginning = token.get(..40).unwrap_or("nothing of length");
+            assert!(!told.contains(beginning), "{kind} is echoed");
+        }
+    }
+    assert_eq!(store.redis().ask(&["KEYS", "session:*"]), "");
+    assert!(!gateway.process.log().contains("panicked"));
+}
+
+#[tokio::test]
+async fn a_good_token_may_not_be_enough() {
+    let (gateway, entra, _store) = alone(&[("GATEWAY_ALLOWED_CLIENTS", OTHER_CLIENT)]).await;
+    let login = async |token: String| refused(try_login(&gateway, &token).await, 403).await;
+    let scope = format!(
+        "Bearer error=\"insufficient_scope\", resource_metadata=\"{}\", scope=\"api://{CLIENT}/ExternalApi\"",
+        gateway.url("/.well-known/oauth-protected-resource/external/login")
+    );
+    assert_eq!(login(entra.token().roles(&["User"]).build()).await, Some(scope.clone()));
+    assert_eq!(
+        login(entra.token().roles(&["User", "Admin"]).scopes("x/ExternalApi externalapi").build())
+            .await,
+        Some(scope)
+    );
+    assert_eq!(login(entra.token().app_only().build()).await, None, "app-only");
+    let other = json!("99999999-0000-0000-0000-000000000000");
+    assert_eq!(login(entra.token().claim("azp", other.clone()).build()).await, None, "client");
+
+    let guard = async |token: String| {
+        let request = client().get(gateway.url("/external/public_documents")).bearer_auth(token);
+        refused(request.send().await.unwrap(), 403).await
+    };
+    for token in [
+        entra.token().roles(&["User", "Admin"]).scopes("ExternalApi").build(),
+        entra.token().roles(&["externalapi", "ExternalApi "]).build(),
+        entra.token().claim("roles", json!("ExternalApi")).build(),
+        entra.token().claim("azp", other).build(),
+    ] {
+        assert_eq!(guard(token).await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_scope_admits_to_login_where_it_is_listed() {
+    let (gateway, entra, _store) = alone(&[("GATEWAY_LOGIN_SCOPES", "ExternalApi,Other")]).await;
+    for scopes in ["ExternalApi", "openid Other"] {
+        let token = entra.token().roles(&["User"]).scopes(scopes).build();
+        assert_eq!(try_login(&gateway, &token).await.status(), 200, "{scopes}");
+    }
+}
+
+#[tokio::test]
+async fn other_methods_are_told_which_are_allowed() {
+    let (gateway, entra, _store) = alone(&[]).await;
+    for (method, path, allow) in [
+        (Method::GET, "/external/login", "POST"),
+        (Method::PUT, "/external/login", "POST"),
+        (Method::GET, "/external/logout", "POST"),
+        (Method::POST, "/.well-known/oauth-protected-resource", "GET"),
+        (Method::DELETE, "/gateway/health/live", "GET"),
+    ] {
+        let request =
+            client().request(method, gateway.url(path)).bearer_auth(entra.token().build());
+        let answer = request.send().await.unwrap();
+        assert!(answer.headers()["allow"].to_str().unwrap().contains(allow), "{path}");
+        assert_eq!(refused(answer, 405).await, None);
+    }
+}
+
+#[tokio::test]
+async fn off_means_that_nothing_is_there_and_no_id_is_told() {
+    let (gateway, entra, _store) = alone(&[("GATEWAY_EXTERNAL_ACCESS", "off")]).await;
+    for (method, path) in [
+        (Method::POST, "/external/login"),
+        (Method::GET, "/external/login"),
+        (Method::GET, "/.well-known/oauth-protected-resource"),
+        (Method::POST, "/.well-known/oauth-protected-resource/external/login"),
+        (Method::OPTIONS, "/.well-known/oauth-protected-resource/external"),
+    ] {
+        let request =
+            client().request(method, gateway.url(path)).bearer_auth(entra.token().build());
+        assert_eq!(refused(request.send().await.unwrap(), 404).await, None, "{path}");
+    }
+    // The guard stands, and says `Bearer` alone.
+    let request = client().get(gateway.url("/external/public_documents"));
+    assert_eq!(refused(request.send().await.unwrap(), 401).await.as_deref(), Some("Bearer"));
+    let request = client().get(gateway.url("/external/public_documents")).bearer_auth("a.b.c");
+    let told = refused(request.send().await.unwrap(), 401).await;
+    assert_eq!(told.as_deref(), Some("Bearer error=\"invalid_token\""));
+    let logout = client().post(gateway.url("/external/logout")).bearer_auth(entra.token().build());
+    assert_eq!(logout.send().await.unwrap().status(), 204, "logout stands");
+}
+
+#[tokio::test]
+async fn without_keys_login_and_guard_are_unavailable_and_the_rest_is_not() {
+    let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
+    entra.set(Mode::Down);
+    let gateway = Gateway::start(&settings(&entra, None, &store, &[])).await;
+    let token = entra.token().build();
+    assert_eq!(refused(try_login(&gateway, &token).await, 503).await, None);
+    let guard = client().get(gateway.url("/external/x")).bearer_auth(&token);
+    assert_eq!(refused(guard.send().await.unwrap(), 503).await, None);
+    let bare = client().post(gateway.url("/external/login"));
+    assert!(
+        refused(bare.send().await.unwrap(), 401).await.is_some(),
+        "no credentials are judged first"
+    );
+    let metadata = client().get(gateway.url("/.well-known/oauth-protected-resource"));
+    assert_eq!(metadata.send().await.unwrap().status(), 200);
+    entra.set(Mode::Up);
+    until("it recovers by itself", async || try_login(&gateway, &token).await.status() == 200)
+        .await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_503_without_a_cookie_and_proxying_goes_on() {
+    let mut world = World::start(Kind::Redis).await;
+    let token = world.entra.token().build();
+    let session = world.login(&token).await;
+    let Store::Redis(redis, _) = &mut world.store else { unreachable!() };
+
+    redis.freeze();
+    let begun = tokio::time::Instant::now();
+    assert_eq!(refused(try_login(&world.gateway, &token).await, 503).await, None);
+    assert!(begun.elapsed().as_millis() < 2500, "{:?}", begun.elapsed());
+    redis.thaw();
+    until("it recovers", async || try_login(&world.gateway, &token).await.status() == 200).await;
+
+    redis.end();
+    assert_eq!(refused(try_login(&world.gateway, &token).await, 503).await, None);
+    let logout = client().post(world.gateway.url("/external/logout"));
+    let logout = logout.header("cookie", format!("session={session}"));
+    assert_eq!(refused(logout.send().await.unwrap(), 503).await, None);
+    let proxied = client().get(world.gateway.url("/test/echo")).send().await.unwrap();
+    assert_eq!(proxied.status(), 200);
+    redis.begin().await;
+    until("it recovers", async || try_login(&world.gateway, &token).await.status() == 200).await;
+    let fresh = session_in(&try_login(&world.gateway, &token).await);
+    until("Flask honours it", async || {
+        status(world.gateway.url(crate::world::API), &fresh).await == 200
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_away_is_502_and_one_that_hangs_504() {
+    let (gateway, _entra, _store) = alone(&[]).await;
+    assert_eq!(refused(client().get(gateway.url("/api/x")).send().await.unwrap(), 502).await, None);
+    assert!(!gateway.is_ready().await);
+
+    let world = World::with(Kind::Files, &[("GATEWAY_TIMEOUT_RESPONSE", "1s")]).await;
+    let hangs = client().get(world.gateway.url("/test/hang?seconds=20")).send().await.unwrap();
+    assert_eq!(refused(hangs, 504).await, None);
+    let dies = client().get(world.gateway.url("/test/die")).send().await.unwrap();
+    assert_eq!(refused(dies, 502).await, None);
+    assert!(world.gateway.is_ready().await);
+}

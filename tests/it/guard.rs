@@ -1,0 +1,84 @@
+//! `/external/*` is for the role `ExternalApi`, in every spelling upstream would understand.
+
+use reqwest::Method;
+
+use crate::world::{Kind, World, client};
+
+#[tokio::test]
+async fn the_role_opens_the_guard_for_users_and_apps() {
+    let world = World::start(Kind::Files).await;
+    let url = world.gateway.url("/external/public_documents/1");
+    for token in [world.entra.token().build(), world.entra.token().app_only().build()] {
+        let answer = client().delete(&url).bearer_auth(token).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "upstream itself asks for no token here");
+    }
+    // Upstream's own check accepts v1 tokens alone: that is its answer, not ours.
+    let list = world.gateway.url("/external/public_documents?user_id=x");
+    let v1 = world.entra.token().v1().build();
+    assert_eq!(client().get(&list).bearer_auth(v1).send().await.unwrap().status(), 200);
+    let answer = client().get(&list).bearer_auth(world.entra.token().build()).send().await.unwrap();
+    assert_eq!(answer.status(), 401);
+    assert!(!answer.headers().contains_key("www-authenticate"), "upstream's answer, unchanged");
+}
+
+#[tokio::test]
+async fn every_method_is_guarded() {
+    let world = World::start(Kind::Files).await;
+    for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"] {
+        let method: Method = method.parse().unwrap();
+        let url = world.gateway.url("/external/public_documents/1");
+        let answer = client().request(method.clone(), url).send().await.unwrap();
+        assert_eq!(answer.status(), 401, "{method}");
+    }
+    assert!(!world.flask.log().contains("/external/"), "{}", world.flask.log());
+}
+
+#[tokio::test]
+async fn the_health_probe_alone_is_open() {
+    let world = World::start(Kind::Files).await;
+    let ask = async |method: Method, path: &str| {
+        client().request(method, world.gateway.url(path)).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask(Method::GET, "/external/healthcheck").await, 200);
+    assert_eq!(ask(Method::HEAD, "/external/healthcheck").await, 200);
+    assert_eq!(ask(Method::POST, "/external/healthcheck").await, 401);
+    assert_eq!(ask(Method::GET, "/external/healthcheck/").await, 401);
+    assert_eq!(ask(Method::GET, "/external/public_documents?x=/external/healthcheck").await, 401);
+}
+
+#[tokio::test]
+async fn odd_spellings_never_reach_upstream() {
+    let world = World::start(Kind::Files).await;
+    let token = world.entra.token().build();
+    for target in [
+        "//external/public_documents/1",
+        "/%65xternal/public_documents/1",
+        "/external%2Fpublic_documents%2F1",
+        "/%2Fexternal/public_documents/1",
+        "/external//public_documents/1",
+        "/x/../external/public_documents/1",
+        "/%252Fexternal/public_documents/1",
+        "/external/%2e%2e/external/public_documents/1",
+        "/external/public_documents/%31",
+    ] {
+        for authorization in [String::new(), format!("Authorization: Bearer {token}\r\n")] {
+            let request = format!(
+                "DELETE {target} HTTP/1.1\r\nHost: gw.example\r\n{authorization}Connection: close\r\n\r\n"
+            );
+            let answer = world.gateway.raw(request).await;
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{target}: {answer}");
+        }
+    }
+    // A routing header of gunicorn's, trusted from loopback.
+    for name in ["SCRIPT_NAME", "script_name"] {
+        let request = format!(
+            "DELETE /a/external/public_documents/1 HTTP/1.1\r\nHost: gw.example\r\n{name}: /a\r\nConnection: close\r\n\r\n"
+        );
+        let answer = world.gateway.raw(request).await;
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    }
+    let log = world.flask.log();
+    let reached: Vec<_> =
+        log.lines().filter(|line| line.contains("external") && !line.contains(" 404")).collect();
+    assert!(reached.is_empty(), "{reached:?}");
+}

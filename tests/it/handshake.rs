@@ -1,0 +1,218 @@
+//! A token becomes a session that an unmodified Flask honours.
+
+use reqwest::header::SET_COOKIE;
+use serde_json::{Value, json};
+
+use crate::{
+    entra::USER_OID,
+    world::{API, Kind, WithSession, World, client, json, session_in, status, try_login},
+};
+
+async fn flask_honours_a_minted_session(kind: Kind) {
+    let world = World::start(kind).await;
+    let token = world.entra.token().build();
+    let answer = try_login(&world.gateway, &token).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    let session = session_in(&answer);
+    let set = answer.headers()[SET_COOKIE].to_str().unwrap().to_owned();
+    for part in ["; HttpOnly", "; Path=/", "; SameSite=Lax", "; Expires="] {
+        assert!(set.contains(part), "{part} in {set}");
+    }
+    assert!(!set.contains("Secure"), "{set}");
+
+    let body = json(answer).await;
+    assert_eq!(body["session_created"], true);
+    assert_eq!(body["session_id"], session.as_str());
+    assert_eq!(body["user"]["userId"], USER_OID);
+    assert!(body["user"]["displayName"].is_string() && body["user"]["email"].is_string());
+    assert!((3500..=3600).contains(&body["expires_in"].as_i64().unwrap()), "{body}");
+    assert!(body["expires_at"].as_str().unwrap().ends_with('Z'));
+    assert!(body.get("warnings").is_none(), "{body}");
+
+    assert_eq!(status(world.gateway.url(API), &session).await, 200);
+    assert_eq!(status(world.gateway.url("/admin/settings"), &session).await, 403);
+    // What Flask read is what we said we stored, in the token's order.
+    let read = client().get(world.gateway.url("/api/user/settings")).session(&session);
+    let read = json(read.send().await.unwrap()).await;
+    assert_eq!(read["id"], USER_OID);
+    assert_eq!(read["user"], body["claims"]);
+    let stored = client().get(world.gateway.url("/test/session")).session(&session);
+    let stored = json(stored.send().await.unwrap()).await;
+    assert_eq!(stored["sid"], session.as_str());
+    assert_eq!(stored["session"]["_permanent"], true);
+    assert!(stored["session"]["last_activity_epoch"].is_i64());
+}
+
+#[tokio::test]
+async fn flask_honours_a_session_minted_into_redis() {
+    flask_honours_a_minted_session(Kind::Redis).await;
+}
+
+#[tokio::test]
+async fn flask_honours_a_session_minted_into_files() {
+    flask_honours_a_minted_session(Kind::Files).await;
+}
+
+async fn roles_decide_as_upstream_has_them(kind: Kind) {
+    let world = World::start(kind).await;
+    let token = world.entra.token().roles(&["ExternalApi"]).build();
+    let answer = try_login(&world.gateway, &token).await;
+    let session = session_in(&answer);
+    assert_eq!(json(answer).await["warnings"], json!(["no_user_role"]));
+    assert_eq!(status(world.gateway.url(API), &session).await, 403);
+
+    // The ceiling takes Admin off; unknown roles and foreign types go as well.
+    let token = world.entra.token().roles(&["Admin", "ExternalApi", "User", "Owner"]).build();
+    let answer = try_login(&world.gateway, &token).await;
+    let session = session_in(&answer);
+    assert_eq!(json(answer).await["claims"]["roles"], json!(["ExternalApi", "User"]));
+    assert_eq!(status(world.gateway.url("/admin/settings"), &session).await, 403);
+    assert_eq!(status(world.gateway.url(API), &session).await, 200);
+}
+
+#[tokio::test]
+async fn roles_decide_as_upstream_has_them_in_redis() {
+    roles_decide_as_upstream_has_them(Kind::Redis).await;
+}
+
+#[tokio::test]
+async fn roles_decide_as_upstream_has_them_in_files() {
+    roles_decide_as_upstream_has_them(Kind::Files).await;
+}
+
+#[tokio::test]
+async fn a_string_of_roles_becomes_a_list_that_grants_nothing() {
+    let world = World::with(Kind::Files, &[("GATEWAY_LOGIN_SCOPES", "access_as_user")]).await;
+    let token = world.entra.token().claim("roles", json!("SuperUser")).build();
+    let answer = try_login(&world.gateway, &token).await;
+    let session = session_in(&answer);
+    assert_eq!(json(answer).await["claims"]["roles"], json!([]));
+    assert_eq!(status(world.gateway.url(API), &session).await, 403);
+}
+
+#[tokio::test]
+async fn v1_tokens_and_tokens_of_apps_log_in_where_they_may() {
+    let world = World::with(Kind::Redis, &[("GATEWAY_LOGIN_APP_ONLY", "true")]).await;
+    let answer = try_login(&world.gateway, &world.entra.token().v1().build()).await;
+    assert_eq!(answer.status(), 200);
+    assert!(json(answer).await["user"]["email"].is_string(), "upn stands in for the e-mail");
+    let answer = try_login(&world.gateway, &world.entra.token().app_only().build()).await;
+    assert_eq!(answer.status(), 200);
+    let body = json(answer).await;
+    assert_eq!(
+        (&body["user"]["displayName"], &body["user"]["email"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(body["warnings"], json!(["no_user_role"]));
+}
+
+#[tokio::test]
+async fn every_login_makes_a_fresh_session_and_ends_the_one_sent_along() {
+    let world = World::start(Kind::Redis).await;
+    let token = world.entra.token().build();
+    let first = world.login(&token).await;
+    let again =
+        client().post(world.gateway.url("/external/login")).bearer_auth(&token).session(&first);
+    let answer = again.send().await.unwrap();
+    let second = session_in(&answer);
+    assert_ne!(first, second);
+    assert_eq!(status(world.gateway.url(API), &first).await, 401);
+    assert_eq!(status(world.gateway.url(API), &second).await, 200);
+
+    // Somebody else's is left alone, and so is what an attacker made up.
+    let stranger = world.entra.token().oid("00000000-0000-0000-0000-0000000000bb").build();
+    let beside =
+        client().post(world.gateway.url("/external/login")).bearer_auth(&stranger).session(&second);
+    assert_eq!(beside.send().await.unwrap().status(), 200);
+    assert_eq!(status(world.gateway.url(API), &second).await, 200);
+    let chosen = "AAAAAAAAAAAAAAAAAAAAAA.4102444800";
+    let fixed =
+        client().post(world.gateway.url("/external/login")).bearer_auth(&token).session(chosen);
+    assert_ne!(session_in(&fixed.send().await.unwrap()), chosen);
+    assert_eq!(status(world.gateway.url(API), chosen).await, 401);
+}
+
+async fn flasks_own_sessions_are_untouched(kind: Kind) {
+    let world = World::start(kind).await;
+    let sign_in = client().get(world.gateway.url("/getAToken?roles=User,Admin&oid=x&name=Browser"));
+    let answer = sign_in.send().await.unwrap();
+    let session = session_in(&answer);
+    assert_eq!(session.len(), 43);
+    let set = answer.headers()[SET_COOKIE].to_str().unwrap();
+    assert!(set.contains("Expires="), "as Flask sets it: {set}");
+
+    let page = client().get(world.gateway.url("/chats")).session(&session).send().await.unwrap();
+    assert_eq!(page.status(), 200);
+    assert!(page.headers().contains_key(SET_COOKIE), "Flask renews its own");
+    // Neither logout nor login of the gateway's ends it.
+    for path in ["/external/logout", "/external/login"] {
+        let token = world.entra.token().build();
+        client()
+            .post(world.gateway.url(path))
+            .bearer_auth(token)
+            .session(&session)
+            .send()
+            .await
+            .unwrap();
+    }
+    assert_eq!(status(world.gateway.url("/admin/settings"), &session).await, 200);
+}
+
+#[tokio::test]
+async fn a_browsers_session_in_redis_is_untouched() {
+    flasks_own_sessions_are_untouched(Kind::Redis).await;
+}
+
+#[tokio::test]
+async fn a_browsers_session_in_files_is_untouched() {
+    flasks_own_sessions_are_untouched(Kind::Files).await;
+}
+
+#[tokio::test]
+async fn the_cookie_is_secure_for_callers_who_came_over_https() {
+    let world = World::start(Kind::Files).await;
+    let token = world.entra.token().build();
+    let login = client().post(world.gateway.url("/external/login")).bearer_auth(&token);
+    let answer = login.header("x-forwarded-proto", "https").send().await.unwrap();
+    assert!(answer.headers()[SET_COOKIE].to_str().unwrap().ends_with("; Secure"));
+}
+
+#[tokio::test]
+async fn pages_of_listed_origins_alone_may_log_in() {
+    let listed = "https://portal.example";
+    let world = World::with(Kind::Files, &[("GATEWAY_ALLOWED_ORIGINS", listed)]).await;
+    let token = world.entra.token().build();
+    let url = world.gateway.url("/external/login");
+    let from =
+        |origin: &str| client().post(&url).bearer_auth(&token).header("origin", origin.to_owned());
+    let preflight = |origin: &str| {
+        client().request("OPTIONS".parse().unwrap(), &url).header("origin", origin.to_owned())
+    };
+
+    let answer = from(listed).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["access-control-allow-origin"], listed);
+    let answer = preflight(listed).send().await.unwrap();
+    assert_eq!(answer.status(), 204);
+    assert_eq!(answer.headers()["access-control-allow-origin"], listed);
+    for foreign in ["https://evil.example", "null", "https://portal.example.evil.example"] {
+        for request in [from(foreign), preflight(foreign)] {
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), 403, "{foreign}");
+            assert!(!answer.headers().contains_key("access-control-allow-origin"));
+            assert!(!answer.headers().contains_key(SET_COOKIE));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_body_of_a_login_does_not_matter() {
+    let world = World::start(Kind::Files).await;
+    let token = world.entra.token().build();
+    for body in ["", "{}", "garbage", &"x".repeat(200_000)] {
+        let login = client().post(world.gateway.url("/external/login")).bearer_auth(&token);
+        let answer = login.body(body.to_owned()).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{} bytes", body.len());
+    }
+}

@@ -1,0 +1,153 @@
+//! Signing keys: fetched, rotated, withdrawn, away.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::{
+    entra::{Entra, Mode, V1},
+    world::{Kind, Store, gateway::Gateway, process::until, settings, try_login},
+};
+
+async fn gateway_with(entra: &Entra, store: &Store) -> Gateway {
+    Gateway::start(&settings(entra, None, store, &[])).await
+}
+
+async fn ready() -> (Gateway, Entra, Store) {
+    let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
+    let gateway = gateway_with(&entra, &store).await;
+    gateway.wait_until_it_has_keys().await;
+    (gateway, entra, store)
+}
+
+async fn login(gateway: &Gateway, token: &str) -> u16 {
+    try_login(gateway, token).await.status().as_u16()
+}
+
+#[tokio::test]
+async fn a_new_key_is_fetched_once_for_all_who_need_it() {
+    let (gateway, entra, _store) = ready().await;
+    let old = entra.token().build();
+    let before = entra.fetches();
+    entra.rotate();
+    let new = entra.token().build();
+    let logins = (0..20).map(|_| login(&gateway, &new));
+    let answers = futures_of(logins).await;
+    assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
+    // One refresh reads the v2 and the v1 keys.
+    assert_eq!(entra.fetches() - before, 2);
+    assert_eq!(login(&gateway, &old).await, 200, "the old key is still published");
+}
+
+async fn futures_of(logins: impl Iterator<Item = impl Future<Output = u16>>) -> Vec<u16> {
+    let mut set = Vec::new();
+    for login in logins {
+        set.push(Box::pin(login));
+    }
+    let mut answers = vec![None; set.len()];
+    std::future::poll_fn(|context| {
+        let mut is_done = true;
+        for (login, answer) in set.iter_mut().zip(&mut answers) {
+            if answer.is_none() {
+                match login.as_mut().poll(context) {
+                    std::task::Poll::Ready(status) => *answer = Some(status),
+                    std::task::Poll::Pending => is_done = false,
+                }
+            }
+        }
+        if is_done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    answers.into_iter().flatten().collect()
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_stops_counting_and_unknown_ones_ask_seldom() {
+    let (gateway, entra, _store) = ready().await;
+    let old = entra.token().build();
+    entra.rotate();
+    entra.withdraw_old();
+    assert_eq!(login(&gateway, &entra.token().build()).await, 200, "fetched for the unknown key");
+    assert_eq!(login(&gateway, &old).await, 401, "replaced, not appended");
+    let before = entra.fetches();
+    for n in 0..20 {
+        assert_eq!(login(&gateway, &entra.token().kid(&format!("made-up-{n}")).build()).await, 401);
+    }
+    assert_eq!(entra.fetches(), before, "all within the cooldown");
+}
+
+#[tokio::test]
+async fn known_keys_survive_an_outage() {
+    let (gateway, entra, _store) = ready().await;
+    for mode in [Mode::Down, Mode::Garbage, Mode::EmptyKeys, Mode::Oversized, Mode::Redirects] {
+        entra.set(mode);
+        assert_eq!(login(&gateway, &entra.token().kid("unknown").build()).await, 401);
+        assert_eq!(login(&gateway, &entra.token().build()).await, 200);
+    }
+}
+
+#[tokio::test]
+async fn documents_that_cannot_be_believed_are_not() {
+    for mode in [
+        Mode::Garbage,
+        Mode::EmptyKeys,
+        Mode::Oversized,
+        Mode::Redirects,
+        Mode::Slow(Duration::from_mins(1)),
+    ] {
+        let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
+        let shown = format!("{mode:?}");
+        entra.set(mode);
+        let gateway = gateway_with(&entra, &store).await;
+        assert_eq!(login(&gateway, &entra.token().build()).await, 503, "{shown}");
+        assert!(!gateway.process.log().contains("signing keys refreshed"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn weak_keys_and_keys_of_others_sign_nothing() {
+    let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
+    entra.publish_raw(json!({"kty": "oct", "kid": "shared", "k": "c2VjcmV0"}));
+    entra.publish_raw(
+        json!({"kty": "RSA", "use": "sig", "kid": "weak", "e": "AQAB", "n": "w".repeat(171)}),
+    );
+    let gateway = gateway_with(&entra, &store).await;
+    gateway.wait_until_it_has_keys().await;
+    assert_eq!(login(&gateway, &entra.token().build()).await, 200);
+    for kid in ["shared", "weak"] {
+        assert_eq!(login(&gateway, &entra.token().kid(kid).build()).await, 401, "{kid}");
+    }
+}
+
+#[tokio::test]
+async fn the_v1_issuer_is_read_from_the_v1_document() {
+    let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
+    entra.set_v1(V1::Failing);
+    let gateway = gateway_with(&entra, &store).await;
+    gateway.wait_until_it_has_keys().await;
+    assert_eq!(login(&gateway, &entra.token().build()).await, 200, "v2 does not wait for v1");
+    assert_eq!(login(&gateway, &entra.token().v1().build()).await, 503, "not known yet");
+
+    let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
+    entra.set_v1(V1::Missing);
+    let gateway = gateway_with(&entra, &store).await;
+    gateway.wait_until_it_has_keys().await;
+    let of_custom = entra
+        .token()
+        .v1()
+        .claim("iss", json!(format!("https://sts.windows.net/{}/", crate::entra::TENANT)));
+    assert_eq!(login(&gateway, &of_custom.build()).await, 200, "404 means Entra's usual one");
+    assert_eq!(login(&gateway, &entra.token().v1().build()).await, 401);
+}
+
+#[tokio::test]
+async fn the_gateway_starts_while_entra_is_down_and_recovers() {
+    let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
+    entra.set(Mode::Down);
+    let gateway = gateway_with(&entra, &store).await;
+    assert_eq!(login(&gateway, &entra.token().build()).await, 503);
+    entra.set(Mode::Up);
+    let begun = tokio::time::Instant::now();
+    until("keys are there", async || login(&gateway, &entra.token().build()).await == 200).await;
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}

@@ -1,0 +1,20 @@
+//! The gateway as callers and operators meet it: the real binary between a real upstream and a real
+//! store. One module a behaviour.
+#![allow(missing_docs, reason = "a test's name is a sentence")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "../entra/mod.rs"]
+mod entra;
+mod world;
+
+mod commands;
+mod failures;
+mod guard;
+mod handshake;
+mod keys;
+mod lifetime;
+mod mcp_server;
+mod metadata;
+mod openapi;
+mod proxying;
+mod store_formats;

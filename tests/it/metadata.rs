@@ -1,0 +1,236 @@
+//! What clients are told to ask Entra for, with URLs that are right behind proxies.
+
+use reqwest::{Method, Response};
+use serde_json::json;
+
+use crate::{
+    entra::{CLIENT, Entra, TENANT},
+    world::{Kind, Store, client, gateway::Gateway, json, settings},
+};
+
+const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+
+async fn gateway(more: &[(&str, &str)]) -> (Gateway, Entra, Store) {
+    let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
+    let more: Vec<_> = more.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    let gateway = Gateway::start(&settings(&entra, None, &store, &more)).await;
+    (gateway, entra, store)
+}
+
+async fn ask(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Response {
+    let mut request = client().get(gateway.url(&format!("{WELL_KNOWN}{path}")));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.send().await.unwrap()
+}
+
+async fn resource(gateway: &Gateway, headers: &[(&str, &str)]) -> String {
+    let answer = ask(gateway, "/external/login", headers).await;
+    assert_eq!(answer.status(), 200, "{headers:?}");
+    let resource = json(answer).await["resource"].as_str().unwrap().to_owned();
+    resource.strip_suffix("/external/login").unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn the_document_is_as_the_contract_has_it() {
+    let (gateway, entra, _store) = gateway(&[]).await;
+    for (path, suffix) in
+        [("", ""), ("/external", "/external"), ("/external/login", "/external/login")]
+    {
+        let answer = ask(&gateway, path, &[]).await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["content-type"], "application/json");
+        assert_eq!(answer.headers()["cache-control"], "no-cache");
+        assert_eq!(answer.headers()["access-control-allow-origin"], "*");
+        assert!(answer.headers()["vary"].to_str().unwrap().contains("X-Forwarded-Host"));
+        let expected = json!({
+            "resource": gateway.url(suffix),
+            "authorization_servers": [format!("{}/{TENANT}/v2.0", entra.url())],
+            "scopes_supported": [format!("api://{CLIENT}/.default")],
+            "bearer_methods_supported": ["header"],
+            "resource_name": "SimpleChat",
+            "resource_documentation": "https://microsoft.github.io/simplechat/",
+        });
+        assert_eq!(json(answer).await, expected);
+    }
+    for path in ["/", "/mcp", "/external/", "/external/login/", "/external/x"] {
+        let answer = ask(&gateway, path, &[]).await;
+        assert_eq!(answer.status(), 404, "{path}");
+        assert_eq!(answer.headers()["cache-control"], "no-store");
+    }
+}
+
+#[tokio::test]
+async fn it_is_cached_by_its_tag_and_read_across_origins() {
+    let (gateway, _entra, _store) = gateway(&[]).await;
+    let tag = ask(&gateway, "", &[]).await.headers()["etag"].to_str().unwrap().to_owned();
+    let again = ask(&gateway, "", &[("if-none-match", &tag)]).await;
+    assert_eq!(again.status(), 304);
+    assert_eq!(again.headers()["etag"], tag.as_str());
+    assert_eq!(
+        ask(&gateway, "", &[("host", "other.example"), ("if-none-match", &tag)]).await.status(),
+        200
+    );
+
+    let head = client().head(gateway.url(WELL_KNOWN)).send().await.unwrap();
+    assert_eq!(head.status(), 200);
+    let length: usize = head.headers()["content-length"].to_str().unwrap().parse().unwrap();
+    assert_eq!(length, ask(&gateway, "", &[]).await.text().await.unwrap().len());
+    let preflight =
+        client().request(Method::OPTIONS, gateway.url(&format!("{WELL_KNOWN}/external/login")));
+    let preflight = preflight.header("origin", "https://inspector.example").send().await.unwrap();
+    assert_eq!(preflight.status(), 204);
+    assert!(
+        preflight.headers()["access-control-allow-headers"]
+            .to_str()
+            .unwrap()
+            .contains("mcp-protocol-version")
+    );
+}
+
+#[tokio::test]
+async fn clients_that_guess_get_a_quick_404() {
+    let (gateway, _entra, _store) = gateway(&[]).await;
+    for path in [
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration/x",
+        "/register",
+    ] {
+        let answer = client().get(gateway.url(path)).send().await.unwrap();
+        assert_eq!(answer.status(), 404, "{path}");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json", "our own: {path}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_list_the_origin_is_what_trusted_proxies_say() {
+    // We are asked from loopback, which is private.
+    let (gateway, _entra, _store) = gateway(&[]).await;
+    let cases: &[(&[(&str, &str)], &str)] = &[
+        (&[("host", "chat.example")], "http://chat.example"),
+        (&[("host", "chat.example:80")], "http://chat.example"),
+        (&[("host", "chat.example"), ("x-forwarded-proto", "https")], "https://chat.example"),
+        (&[("host", "chat.example:443"), ("x-forwarded-proto", "https")], "https://chat.example"),
+        (
+            &[("host", "chat.example:8443"), ("x-forwarded-proto", "https")],
+            "https://chat.example:8443",
+        ),
+        (&[("host", "[2001:db8::1]:8080")], "http://[2001:db8::1]:8080"),
+        // App Service and Container Apps: Host is the public one, the forwarded host is not believed.
+        (
+            &[
+                ("host", "chat.azurewebsites.net"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "evil.example"),
+                ("x-forwarded-for", "203.0.113.7:55101"),
+                ("x-arr-ssl", "2048|256"),
+            ],
+            "https://chat.azurewebsites.net",
+        ),
+        // Two proxies in a row, the inner one appending.
+        (
+            &[
+                ("host", "chat.example"),
+                ("x-forwarded-proto", "https,http"),
+                ("x-forwarded-for", "203.0.113.7, 10.0.0.4"),
+            ],
+            "https://chat.example",
+        ),
+        (
+            &[("host", "chat.example"), ("forwarded", "proto=https;host=evil.example")],
+            "http://chat.example",
+        ),
+    ];
+    for (headers, expected) in cases {
+        assert_eq!(resource(&gateway, headers).await, *expected, "{headers:?}");
+    }
+    for bad in [
+        &[("x-forwarded-proto", "https"), ("x-forwarded-proto", "https")][..],
+        &[("x-forwarded-proto", "gopher")],
+        &[("x-forwarded-proto", "https, http")],
+        &[("host", "a.example/b")],
+        &[("host", "user@a.example")],
+    ] {
+        assert_eq!(ask(&gateway, "", bad).await.status(), 400, "{bad:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_untrusted_peer_is_not_believed() {
+    let (gateway, _entra, _store) = gateway(&[("GATEWAY_TRUSTED_PROXIES", "192.0.2.0/24")]).await;
+    let headers = [
+        ("host", "chat.example"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "evil.example"),
+        ("x-forwarded-for", "192.0.2.1"),
+        ("forwarded", "for=192.0.2.1;proto=https;host=evil.example"),
+    ];
+    assert_eq!(resource(&gateway, &headers).await, "http://chat.example");
+}
+
+#[tokio::test]
+async fn named_proxies_may_say_the_host() {
+    let (gateway, _entra, _store) = gateway(&[("GATEWAY_TRUSTED_PROXIES", "127.0.0.0/8")]).await;
+    let front_door = [
+        ("host", "origin.internal"),
+        ("x-forwarded-host", "Chat.Example"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-for", "203.0.113.7"),
+    ];
+    assert_eq!(resource(&gateway, &front_door).await, "https://chat.example");
+    let forged = [("x-forwarded-host", "a.example, b.example")];
+    assert_eq!(ask(&gateway, "", &forged).await.status(), 400);
+}
+
+#[tokio::test]
+async fn the_forwarded_header_counts_where_it_is_chosen() {
+    let more =
+        [("GATEWAY_TRUSTED_PROXIES", "127.0.0.1"), ("GATEWAY_FORWARDED_HEADER", "forwarded")];
+    let (gateway, _entra, _store) = gateway(&more).await;
+    let headers = [
+        ("host", "internal"),
+        ("x-forwarded-host", "evil.example"),
+        ("forwarded", "for=\"[2001:db8::7]:1\";host=\"chat.example:8443\";proto=https"),
+    ];
+    assert_eq!(resource(&gateway, &headers).await, "https://chat.example:8443");
+}
+
+#[tokio::test]
+async fn with_a_list_nothing_unlisted_is_echoed() {
+    let urls = "https://chat.example, https://api.chat.example:8443";
+    let (gateway, _entra, _store) =
+        gateway(&[("GATEWAY_PUBLIC_URLS", urls), ("WEBSITE_HOSTNAME", "chat.azurewebsites.net")])
+            .await;
+    for (headers, expected) in [
+        (&[("host", "chat.example")][..], "https://chat.example"),
+        (
+            &[("host", "internal"), ("x-forwarded-host", "api.chat.example:8443")],
+            "https://api.chat.example:8443",
+        ),
+        (
+            &[("host", "chat.azurewebsites.net"), ("x-forwarded-proto", "http")],
+            "https://chat.azurewebsites.net",
+        ),
+    ] {
+        assert_eq!(resource(&gateway, headers).await, expected, "{headers:?}");
+    }
+    let answer = ask(&gateway, "", &[("host", "evil.example")]).await;
+    assert_eq!(answer.status(), 421);
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    let text = answer.text().await.unwrap();
+    assert!(text.contains("GATEWAY_PUBLIC_URLS") && !text.contains("evil"), "{text}");
+    let login = client()
+        .post(gateway.url("/external/login"))
+        .header("host", "evil.example")
+        .send()
+        .await
+        .unwrap();
+    let challenge = login.headers()["www-authenticate"].to_str().unwrap().to_owned();
+    assert!(
+        challenge.contains(
+            "\"https://chat.example/.well-known/oauth-protected-resource/external/login\""
+        ),
+        "{challenge}"
+    );
+}

@@ -1,0 +1,344 @@
+//! Everything else passes, both ways, streamed.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::{
+    entra::Entra,
+    world::{Kind, Store, World, client, gateway::Gateway, json, settings},
+};
+
+async fn echo(world: &World, request: &str) -> Value {
+    let answer = world.gateway.raw(request).await;
+    let body = answer.split_once("\r\n\r\n").expect("a head").1;
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
+}
+
+fn header(echo: &Value, name: &str) -> Option<String> {
+    let headers = echo["headers"].as_array().unwrap();
+    let found = headers.iter().find(|pair| pair[0] == name)?;
+    Some(found[1].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn targets_methods_and_headers_arrive_as_sent() {
+    let world = World::start(Kind::Files).await;
+    for target in
+        ["/test/echo/a%2Fb//c;d=1/../e?q=%20+%C3%A4&x", "/test/echo/%7Euser?a=b?c=d", "/test/echo?"]
+    {
+        let seen = echo(&world, &format!("PURGE {target} HTTP/1.1\r\nHost: Chat.Example:99\r\nX-A: 1\r\nX-A: 2\r\nConnection: close\r\n\r\n")).await;
+        assert_eq!(seen["target"], target);
+        assert_eq!(seen["method"], "PURGE");
+        assert_eq!(header(&seen, "host").as_deref(), Some("Chat.Example:99"));
+        assert_eq!(header(&seen, "x-a").as_deref(), Some("1,2"));
+        assert_eq!(header(&seen, "connection"), None, "hop by hop");
+    }
+    let absolute = echo(&world, "GET http://chat.example/test/echo?x HTTP/1.1\r\nHost: chat.example\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(absolute["target"], "/test/echo?x");
+}
+
+#[tokio::test]
+async fn forwarding_headers_are_ours_and_tricks_are_dropped() {
+    let world = World::with(Kind::Files, &[("GATEWAY_TRUSTED_PROXIES", "none")]).await;
+    let seen = echo(
+        &world,
+        "GET /test/echo HTTP/1.1\r\nHost: chat.example\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\n\
+         X-Forwarded-Ssl: on\r\nForwarded: for=1.1.1.1\r\nX-Real-IP: 1.1.1.1\r\nX-Original-URL: /external/login\r\n\
+         SCRIPT_NAME: /test\r\nX_Forwarded_Proto: https\r\nKeep-Alive: 1\r\nTE: trailers\r\nX-Hop: 1\r\n\
+         Connection: close, X-Hop\r\nCookie: a=1\r\nCookie: b=2\r\n\r\n",
+    )
+    .await;
+    assert_eq!(header(&seen, "x-forwarded-for").as_deref(), Some("127.0.0.1"));
+    assert_eq!(header(&seen, "x-forwarded-proto").as_deref(), Some("http"));
+    assert_eq!(header(&seen, "x-forwarded-host").as_deref(), Some("chat.example"));
+    assert_eq!(header(&seen, "cookie").as_deref(), Some("a=1; b=2"));
+    assert_eq!(seen["scheme"], "http");
+    for gone in [
+        "x-forwarded-ssl",
+        "forwarded",
+        "x-real-ip",
+        "x-original-url",
+        "keep-alive",
+        "te",
+        "x-hop",
+        "script-name",
+    ] {
+        assert_eq!(header(&seen, gone), None, "{gone}");
+    }
+
+    let behind_proxy = World::start(Kind::Files).await;
+    let seen = echo(
+        &behind_proxy,
+        "GET /test/echo HTTP/1.1\r\nHost: chat.example\r\nX-Forwarded-For: 198.51.100.7\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    assert_eq!(header(&seen, "x-forwarded-for").as_deref(), Some("198.51.100.7, 127.0.0.1"));
+    assert_eq!(seen["scheme"], "https", "gunicorn believes us");
+}
+
+#[tokio::test]
+async fn ambiguous_requests_are_refused_and_the_connection_closed() {
+    let world = World::start(Kind::Files).await;
+    for (what, head) in [
+        (
+            "two lengths",
+            "POST /test/echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+        ),
+        ("a signed length", "POST /test/echo HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc"),
+        (
+            "another coding",
+            "POST /test/echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "chunks in HTTP/1.0",
+            "POST /test/echo HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        ("no host", "GET /test/echo HTTP/1.1\r\n\r\n"),
+        ("two hosts", "GET /test/echo HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+        ("another authority", "GET http://b/test/echo HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (
+            "a protected field nominated",
+            "GET /test/echo HTTP/1.1\r\nHost: a\r\nConnection: Authorization\r\n\r\n",
+        ),
+        ("folding", "GET /test/echo HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n"),
+        ("CONNECT", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n"),
+        ("TRACE", "TRACE /test/echo HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ] {
+        let answer = world.gateway.raw(head).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.0 400 "),
+            "{what}: {answer}"
+        );
+        assert_eq!(answer.matches("HTTP/1.").count(), 1, "{what}: {answer}");
+    }
+    assert!(!world.flask.log().contains("/test/echo"), "{}", world.flask.log());
+}
+
+#[tokio::test]
+async fn uploads_are_streamed_and_arrive_whole() {
+    let world = World::start(Kind::Files).await;
+    let size: usize = 40 * 1024 * 1024;
+    let chunk = vec![0x5a_u8; 64 * 1024];
+    let mut digest = Context::new(&SHA256);
+    for _ in 0..size / chunk.len() {
+        digest.update(&chunk);
+    }
+    let hex: Vec<String> = digest.finish().as_ref().iter().map(|b| format!("{b:02x}")).collect();
+
+    let memory_before = resident(&world.gateway);
+    let mut stream = TcpStream::connect(world.gateway.address()).await.unwrap();
+    stream.write_all(b"POST /test/echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n").await.unwrap();
+    for _ in 0..size / chunk.len() {
+        stream.write_all(format!("{:x}\r\n", chunk.len()).as_bytes()).await.unwrap();
+        stream.write_all(&chunk).await.unwrap();
+        stream.write_all(b"\r\n").await.unwrap();
+    }
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains(&hex.concat()), "{answer}");
+    assert!(answer.contains(&format!("\"body_length\":{size}")), "{answer}");
+    let grown = resident(&world.gateway).saturating_sub(memory_before);
+    assert!(grown < 20 * 1024, "{grown} KiB");
+}
+
+/// Resident memory in KiB.
+fn resident(gateway: &Gateway) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.process.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn events_arrive_one_by_one() {
+    let world = World::start(Kind::Redis).await;
+    let session = world.login(&world.entra.token().build()).await;
+    let request = client().post(world.gateway.url("/api/chat/stream?events=4&interval=0.4"));
+    let mut answer = request.header("cookie", format!("session={session}")).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream"));
+    let mut arrivals = Vec::new();
+    let begun = tokio::time::Instant::now();
+    while let Some(chunk) = answer.chunk().await.unwrap() {
+        assert!(chunk.starts_with(b"data:"), "{chunk:?}");
+        arrivals.push(begun.elapsed());
+    }
+    assert!(arrivals.len() >= 4, "{arrivals:?}");
+    assert!(arrivals[2] > arrivals[0] + Duration::from_millis(500), "{arrivals:?}");
+}
+
+#[tokio::test]
+async fn answers_without_bodies_keep_their_headers() {
+    let world = World::start(Kind::Files).await;
+    let head = client().head(world.gateway.url("/static/lines.txt")).send().await.unwrap();
+    assert_eq!(head.headers()["content-length"], "4096");
+    let tag = head.headers()["etag"].clone();
+    let not_modified =
+        client().get(world.gateway.url("/static/lines.txt")).header("if-none-match", tag);
+    assert_eq!(not_modified.send().await.unwrap().status(), 304);
+    let range = client().get(world.gateway.url("/static/lines.txt")).header("range", "bytes=16-31");
+    let range = range.send().await.unwrap();
+    assert_eq!(range.status(), 206);
+    assert_eq!(range.text().await.unwrap().len(), 16);
+    let to_login = client()
+        .get(world.gateway.url("/chats"))
+        .header("host", "chat.example")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(to_login.status(), 302, "redirects are passed on, not followed");
+    assert_eq!(to_login.headers()["location"], "/login");
+}
+
+#[tokio::test]
+async fn continue_is_said_after_the_guard_alone() {
+    let world = World::start(Kind::Files).await;
+    let head = "POST /external/public_documents HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
+    let answer = world.gateway.raw(head).await;
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+
+    let mut stream = TcpStream::connect(world.gateway.address()).await.unwrap();
+    stream.write_all(b"POST /test/echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut buffer = [0; 25];
+    stream.read_exact(&mut buffer).await.unwrap();
+    assert_eq!(&buffer, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"abc").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"body_length\":3"),
+        "{answer}"
+    );
+}
+
+/// An upstream that counts connections and answers by script.
+async fn scripted(
+    answer: &'static str,
+    closes_after: usize,
+) -> (String, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counted = (Arc::clone(&connections), Arc::clone(&requests));
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            counted.0.fetch_add(1, Ordering::SeqCst);
+            let requests = Arc::clone(&counted.1);
+            tokio::spawn(async move {
+                let mut served = 0;
+                let mut buffer = vec![0; 65536];
+                while let Ok(read) = stream.read(&mut buffer).await {
+                    if read == 0 {
+                        return;
+                    }
+                    // One more is read than answered: the connection closes under a request.
+                    requests.fetch_add(1, Ordering::SeqCst);
+                    if served == closes_after {
+                        return;
+                    }
+                    served += 1;
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    (url, connections, requests)
+}
+
+const OK: &str = "HTTP/1.1 200 Fine\r\nX-Case: Kept\r\nContent-Length: 2\r\nKeep-Alive: timeout=5\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\nok";
+
+async fn in_front_of(url: &str) -> (Gateway, Entra, Store) {
+    let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
+    let more = [("GATEWAY_UPSTREAM_URL".to_owned(), url.to_owned())];
+    let gateway = Gateway::start(&settings(&entra, None, &store, &more)).await;
+    crate::world::process::until("upstream answered", async || gateway.is_ready().await).await;
+    (gateway, entra, store)
+}
+
+#[tokio::test]
+async fn connections_to_upstream_are_used_again() {
+    let (url, connections, _) = scripted(OK, 1000).await;
+    let (gateway, ..) = in_front_of(&url).await;
+    let before = connections.load(Ordering::SeqCst);
+    for _ in 0..10 {
+        let answer = client().get(gateway.url("/x")).send().await.unwrap();
+        assert_eq!(answer.headers().get_all("set-cookie").iter().count(), 2);
+        for hop in ["x-hop", "keep-alive", "connection"] {
+            assert!(!answer.headers().contains_key(hop), "{hop}");
+        }
+        assert_eq!(answer.text().await.unwrap(), "ok");
+    }
+    assert_eq!(connections.load(Ordering::SeqCst) - before, 1);
+    let raw = gateway.raw("GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert!(
+        raw.starts_with("HTTP/1.1 200 Fine\r\n") && raw.contains("\r\nX-Case: Kept\r\n"),
+        "{raw}"
+    );
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_closes_under_a_get_is_not_the_callers_trouble() {
+    let (url, _, requests) = scripted(OK, 1).await;
+    let (gateway, ..) = in_front_of(&url).await;
+    let before = requests.load(Ordering::SeqCst);
+    assert_eq!(client().get(gateway.url("/1")).send().await.unwrap().status(), 200);
+    assert_eq!(client().get(gateway.url("/2")).send().await.unwrap().status(), 200, "sent again");
+    assert_eq!(requests.load(Ordering::SeqCst) - before, 3);
+    // A POST might have been done: it is not sent again.
+    assert_eq!(client().post(gateway.url("/3")).body("x").send().await.unwrap().status(), 502);
+    assert_eq!(requests.load(Ordering::SeqCst) - before, 4);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_short_is_seen_as_cut_short() {
+    let short = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\nonly this";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 4096];
+            let _ = stream.read(&mut buffer).await;
+            let _ = stream.write_all(short.as_bytes()).await;
+        }
+    });
+    let (gateway, ..) = in_front_of(&url).await;
+    let answer = client().get(gateway.url("/x")).send().await.unwrap();
+    assert!(answer.bytes().await.is_err());
+}
+
+#[tokio::test]
+async fn upstream_may_be_a_unix_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("upstream.sock").display().to_string();
+    let world = World::with(Kind::Files, &[("GUNICORN_BIND", &format!("unix:{socket}"))]).await;
+    let answer = client().get(world.gateway.url("/test/echo")).send().await.unwrap();
+    assert_eq!(json(answer).await["path"], "/test/echo");
+}
+
+#[tokio::test]
+async fn requests_in_flight_finish_when_the_gateway_is_told_to_go() {
+    let mut world = World::start(Kind::Files).await;
+    let slow = client().get(world.gateway.url("/test/hang?seconds=1.5")).send();
+    let slow = tokio::spawn(slow);
+    crate::world::process::until("it hangs", async || {
+        world.flask.log().contains("a hanging request began")
+    })
+    .await;
+    world.gateway.process.signal("TERM");
+    assert_eq!(slow.await.unwrap().unwrap().status(), 200);
+    assert_eq!(world.gateway.process.ended().await.code(), Some(0));
+}

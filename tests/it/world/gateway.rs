@@ -1,0 +1,89 @@
+//! The real binary, on a free port.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{
+    client,
+    process::{Process, until},
+};
+
+/// A running gateway.
+pub(crate) struct Gateway {
+    pub(crate) process: Process,
+    address: String,
+}
+
+/// The binary that was built beside this one.
+pub(crate) fn binary() -> PathBuf {
+    let this = std::env::current_exe().expect("an executable");
+    let folder = this.parent().and_then(|folder| folder.parent()).expect("a target folder");
+    folder.join("simplechat-gateway")
+}
+
+/// Runs a command to its end.
+pub(crate) async fn run(settings: &[(String, String)], arguments: &[&str]) -> Output {
+    let mut command = Command::new(binary());
+    command.env_clear().envs(settings.iter().cloned()).args(arguments);
+    // Entra and others are served on this thread meanwhile.
+    tokio::task::spawn_blocking(move || command.output())
+        .await
+        .expect("a thread")
+        .expect("the binary")
+}
+
+impl Gateway {
+    pub(crate) async fn start(settings: &[(String, String)]) -> Self {
+        let mut process = Process::start(&mut Command::new(binary()), settings, "KILL");
+        let address = process.said("listening on http://").await;
+        Self { process, address }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Where operators look.
+    pub(crate) fn ops_url(&self, path: &str) -> Option<String> {
+        let log = self.process.log();
+        let line = log.lines().find(|line| line.contains("operators' listener"))?;
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(format!("http://{}{path}", line["address"].as_str()?))
+    }
+
+    /// Keys are fetched in the background.
+    pub(crate) async fn wait_until_it_has_keys(&self) {
+        until("the gateway has keys", async || {
+            self.process.log().contains("signing keys refreshed")
+        })
+        .await;
+    }
+
+    /// Ready as a probe sees it.
+    pub(crate) async fn is_ready(&self) -> bool {
+        let answer = client().get(self.url("/gateway/health/ready")).send().await;
+        answer.is_ok_and(|answer| answer.status() == 200)
+    }
+
+    /// Sends bytes as they are and reads until the other side closes.
+    pub(crate) async fn raw(&self, request: impl AsRef<[u8]>) -> String {
+        let mut stream = TcpStream::connect(&self.address).await.expect("a connection");
+        stream.write_all(request.as_ref()).await.expect("sent");
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer);
+        let in_time = tokio::time::timeout(super::process::PATIENCE, read).await;
+        in_time.expect("the connection stays open").ok();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}

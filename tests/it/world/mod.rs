@@ -1,0 +1,212 @@
+//! The world around the gateway, real where it can be: redis-server, gunicorn with Flask-Session, the
+//! gateway's own binary. Entra is a stand-in over a real socket. Everything ends when it is dropped.
+
+pub(crate) mod flask;
+pub(crate) mod gateway;
+pub(crate) mod process;
+pub(crate) mod redis;
+
+use std::path::PathBuf;
+
+use reqwest::{Client, RequestBuilder, Response, header::SET_COOKIE, redirect::Policy};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use self::{flask::Flask, gateway::Gateway, redis::Redis};
+use crate::entra::{CLIENT, Entra, TENANT};
+
+/// Where upstream keeps its sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Files,
+    Redis,
+}
+
+/// The store itself.
+pub(crate) enum Store {
+    Files(TempDir),
+    /// And a folder that upstream opens before it turns to Redis.
+    Redis(Redis, TempDir),
+}
+
+impl Store {
+    pub(crate) async fn start(kind: Kind) -> Self {
+        match kind {
+            Kind::Files => {
+                let folder = tempfile::tempdir().expect("a temporary folder");
+                std::fs::create_dir(folder.path().join("flask_session")).expect("a folder");
+                Self::Files(folder)
+            }
+            Kind::Redis => {
+                let folder = tempfile::tempdir().expect("a temporary folder");
+                Self::Redis(Redis::start().await, folder)
+            }
+        }
+    }
+
+    /// The settings that gateway and upstream share.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let pairs = match self {
+            Self::Files(_) => vec![
+                ("SESSION_TYPE", "filesystem".to_owned()),
+                ("SESSION_FILE_DIR", self.folder().display().to_string()),
+            ],
+            Self::Redis(redis, folder) => vec![
+                ("SESSION_TYPE", "redis".to_owned()),
+                ("REDIS_URL", redis.url()),
+                ("SESSION_FILE_DIR", folder.path().display().to_string()),
+            ],
+        };
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// Upstream's session folder.
+    pub(crate) fn folder(&self) -> PathBuf {
+        match self {
+            Self::Files(folder) => folder.path().join("flask_session"),
+            Self::Redis(..) => panic!("sessions are in Redis"),
+        }
+    }
+
+    pub(crate) fn redis(&self) -> &Redis {
+        match self {
+            Self::Redis(redis, _) => redis,
+            Self::Files(_) => panic!("sessions are in files"),
+        }
+    }
+}
+
+/// Entra, a store, upstream and one gateway.
+pub(crate) struct World {
+    pub(crate) gateway: Gateway,
+    pub(crate) flask: Flask,
+    pub(crate) store: Store,
+    pub(crate) entra: Entra,
+    more: Vec<(String, String)>,
+}
+
+impl World {
+    /// With external access on, and every worker of upstream past its first request.
+    pub(crate) async fn start(kind: Kind) -> Self {
+        Self::with(kind, &[]).await
+    }
+
+    /// The same with more settings, for gateway and upstream both.
+    pub(crate) async fn with(kind: Kind, more: &[(&str, &str)]) -> Self {
+        let more: Vec<(String, String)> =
+            more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (store, entra) = (Store::start(kind).await, Entra::start().await);
+        let mut of_upstream = store.settings();
+        of_upstream.push(("TENANT_ID".to_owned(), TENANT.to_owned()));
+        of_upstream.push(("CLIENT_ID".to_owned(), CLIENT.to_owned()));
+        of_upstream.push(("UPSTREAM_V1_ISSUER".to_owned(), entra.issuer_v1()));
+        of_upstream.push((
+            "UPSTREAM_JWKS_URL".to_owned(),
+            format!("{}/common/discovery/keys", entra.url()),
+        ));
+        of_upstream.extend(more.iter().filter(|(name, _)| !name.starts_with("GATEWAY_")).cloned());
+        let flask = Flask::start(&of_upstream).await;
+        let settings = settings(&entra, Some(&flask), &store, &more);
+        let gateway = Gateway::start(&settings).await;
+        gateway.wait_until_it_has_keys().await;
+        Self { gateway, flask, store, entra, more }
+    }
+
+    /// A second gateway beside the first.
+    pub(crate) async fn another_gateway(&self) -> Gateway {
+        let settings = settings(&self.entra, Some(&self.flask), &self.store, &self.more);
+        let gateway = Gateway::start(&settings).await;
+        gateway.wait_until_it_has_keys().await;
+        gateway
+    }
+
+    /// Stops the gateway at once and starts it again.
+    pub(crate) async fn restart_gateway(&mut self) {
+        self.gateway = self.another_gateway().await;
+    }
+
+    /// Logs in with a token and returns the cookie's value.
+    pub(crate) async fn login(&self, token: &str) -> String {
+        login(&self.gateway, token).await
+    }
+}
+
+/// Settings for a gateway in this world.
+pub(crate) fn settings(
+    entra: &Entra,
+    flask: Option<&Flask>,
+    store: &Store,
+    more: &[(String, String)],
+) -> Vec<(String, String)> {
+    let upstream = flask.map_or_else(|| "http://127.0.0.1:1".to_owned(), Flask::url);
+    let mut settings: Vec<(String, String)> = [
+        ("TENANT_ID", TENANT),
+        ("CLIENT_ID", CLIENT),
+        ("AZURE_ENVIRONMENT", "custom"),
+        ("CUSTOM_IDENTITY_URL_VALUE", &entra.url()),
+        ("CUSTOM_OIDC_METADATA_URL_VALUE", &entra.metadata_url()),
+        ("GATEWAY_LISTEN", "127.0.0.1:0"),
+        ("GATEWAY_OPS_LISTEN", "127.0.0.1:0"),
+        ("GATEWAY_UPSTREAM_URL", &upstream),
+        ("GATEWAY_EXTERNAL_ACCESS", "on"),
+        ("GATEWAY_EXPOSURE_ACCEPTED_BY", "a test"),
+        ("GATEWAY_DRAIN_DELAY", "0s"),
+        ("RUST_LOG", "simplechat_gateway=debug"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    settings.extend(store.settings());
+    settings.extend_from_slice(more);
+    settings
+}
+
+/// A client that follows nothing, keeps no cookies and asks no proxy.
+pub(crate) fn client() -> Client {
+    Client::builder().redirect(Policy::none()).no_proxy().build().expect("a client")
+}
+
+/// `POST /external/login` as it is.
+pub(crate) async fn try_login(gateway: &Gateway, token: &str) -> Response {
+    let request = client().post(gateway.url("/external/login")).bearer_auth(token);
+    request.send().await.expect("an answer")
+}
+
+/// Logs in and returns the cookie's value.
+pub(crate) async fn login(gateway: &Gateway, token: &str) -> String {
+    let answer = try_login(gateway, token).await;
+    assert_eq!(answer.status(), 200, "login: {}", answer.text().await.unwrap_or_default());
+    session_in(&answer)
+}
+
+/// The session that an answer sets.
+pub(crate) fn session_in(answer: &Response) -> String {
+    let set = answer.headers()[SET_COOKIE].to_str().expect("text");
+    let pair = set.split(';').next().expect("a pair");
+    pair.strip_prefix("session=").expect("the session cookie").to_owned()
+}
+
+/// Adds the session cookie to a request.
+pub(crate) trait WithSession {
+    fn session(self, value: &str) -> Self;
+}
+
+impl WithSession for RequestBuilder {
+    fn session(self, value: &str) -> Self {
+        self.header("cookie", format!("session={value}"))
+    }
+}
+
+/// The status of a `GET` with a session, `Accept: application/json`.
+pub(crate) async fn status(url: String, session: &str) -> u16 {
+    let request = client().get(url).header("accept", "application/json").session(session);
+    request.send().await.expect("an answer").status().as_u16()
+}
+
+/// The JSON of an answer.
+pub(crate) async fn json(answer: Response) -> Value {
+    let text = answer.text().await.expect("a body");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// An API route that needs the role `User` or `Admin`.
+pub(crate) const API: &str = "/api/get_conversations";

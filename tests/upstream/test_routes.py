@@ -1,0 +1,128 @@
+"""Routes under /test/ that SimpleChat does not have.
+
+They let a test see what arrived here, what the session holds, and which worker
+answered, and let it provoke what is hard to provoke otherwise: a request still
+in flight, an answer that does not come, a worker that dies. They are kept apart
+so that nothing in the other modules is there for a test's sake alone.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+
+from flask import Response, request, session
+
+from guards import login_required
+
+CHUNK = bytes(range(256)) * 256  # 64 KiB in which every byte value occurs
+
+
+def register(app, setup_is_done):
+    """Put the helpers on the app; `setup_is_done` tells of the real store."""
+
+    def echo(rest=""):
+        total, digest = 0, hashlib.sha256()
+        while chunk := request.stream.read(64 * 1024):
+            total += len(chunk)
+            digest.update(chunk)
+        environ = request.environ
+        return {
+            "method": request.method,
+            "target": environ.get("RAW_URI"),
+            "path": request.path,
+            "protocol": environ.get("SERVER_PROTOCOL"),
+            "scheme": request.scheme,
+            "remote_addr": request.remote_addr,
+            "headers": _headers(environ),
+            "body_length": total,
+            "body_sha256": digest.hexdigest(),
+            "pid": os.getpid(),
+        }
+
+    # Flask's own `route` wants a list of methods; Werkzeug's rule takes any.
+    app.url_map.add(app.url_rule_class("/test/echo", endpoint="test_echo"))
+    app.url_map.add(app.url_rule_class("/test/echo/<path:rest>", endpoint="test_echo"))
+    app.view_functions["test_echo"] = echo
+
+    @app.get("/test/slow")
+    @login_required
+    def test_slow():
+        """Long enough for the session to be ended while this request runs."""
+        print("a slow request began", file=sys.stderr, flush=True)
+        time.sleep(_seconds())
+        return {"slept": _seconds(), "pid": os.getpid()}
+
+    @app.get("/test/session")
+    def test_session():
+        return {"sid": session.sid, "session": dict(session)}
+
+    @app.get("/test/bytes")
+    def test_bytes():
+        return Response(_stream(request.args.get("n", 0, int)), mimetype="application/octet-stream")
+
+    @app.route("/test/hang", methods=["GET", "POST"])
+    def test_hang():
+        print("a hanging request began", file=sys.stderr, flush=True)
+        time.sleep(_seconds())
+        return {"hung": _seconds()}
+
+    @app.route("/test/die", methods=["GET", "POST"])
+    def test_die():
+        """End the worker: before the head, or after `after` bytes of a longer body."""
+        after = request.args.get("after", None, int)
+        if after is None:
+            os._exit(1)
+
+        def die_later():
+            yield from _stream(after)
+            os._exit(1)
+
+        headers = {"Content-Length": str(after + 1)}
+        return Response(die_later(), mimetype="application/octet-stream", headers=headers)
+
+    app.wsgi_app = _PidInFront(app.wsgi_app, setup_is_done)
+
+
+class _PidInFront:
+    """Answers /test/pid before Flask sees it.
+
+    Asking a worker whether it has served its first request must not be its
+    first request.
+    """
+
+    def __init__(self, wsgi_app, setup_is_done):
+        self.wsgi_app = wsgi_app
+        self.setup_is_done = setup_is_done
+
+    def __call__(self, environ, start_response):
+        if environ.get("PATH_INFO") != "/test/pid":
+            return self.wsgi_app(environ, start_response)
+        body = json.dumps({"pid": os.getpid(), "initialized": self.setup_is_done()}).encode()
+        start_response(
+            "200 OK",
+            [("Content-Type", "application/json"), ("Content-Length", str(len(body)))],
+        )
+        return [body]
+
+
+def _headers(environ):
+    """Name and value of each header as WSGI has them: order kept, spelling lost."""
+    found = []
+    for key, value in environ.items():
+        if key.startswith("HTTP_"):
+            found.append([key[5:].replace("_", "-").lower(), value])
+        elif key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            found.append([key.replace("_", "-").lower(), value])
+    return found
+
+
+def _seconds():
+    return request.args.get("seconds", 1, float)
+
+
+def _stream(count):
+    while count > 0:
+        yield CHUNK[:count]
+        count -= len(CHUNK)
