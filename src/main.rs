@@ -10,9 +10,12 @@ const BAD_COMMAND_LINE: u8 = 64;
 /// `EX_CONFIG`
 const BAD_SETTINGS: u8 = 78;
 
+/// Version and commit.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("COMMIT"), ")");
+
 /// Lets machines into SimpleChat.
 #[derive(Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(version = VERSION, about, max_term_width = 100)]
 struct Arguments {
     /// A TOML file with settings; the environment wins.
     #[arg(long, value_name = "FILE", global = true)]
