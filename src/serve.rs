@@ -13,7 +13,10 @@ use crate::{
     Failure,
     config::{Config, ExternalAccess},
     gateway::Gateway,
-    http::{Front, Ops, listener},
+    http::{
+        Front, Ops,
+        listener::{self, Patience},
+    },
     telemetry,
 };
 
@@ -62,18 +65,23 @@ async fn run(config: Config) -> Result<(), Failure> {
     tracing::info!(address = %address, version = env!("CARGO_PKG_VERSION"), "listening");
 
     let (stop, stopping) = watch::channel(false);
-    let (head, grace) = (config.timeout_head, config.drain_timeout);
+    let patience = Patience {
+        head: config.timeout_head,
+        idle: config.timeout_idle,
+        drain: config.drain_timeout,
+    };
     let draining = gateway.draining.clone();
     if let Some(operators) = operators {
         let address = operators.local_addr().map_err(of_signal)?;
         tracing::info!(address = %address, "operators' listener");
         let ops = Ops::new(gateway.clone());
         let answer = move |request, peer| ops.clone().answer(request, peer);
-        tokio::spawn(listener::serve(operators, head, Duration::ZERO, stopping.clone(), answer));
+        let patience = Patience { drain: Duration::ZERO, ..patience };
+        tokio::spawn(listener::serve(operators, patience, stopping.clone(), answer));
     }
     let front = Front::new(gateway);
     let answer = move |request, peer| front.clone().answer(request, peer);
-    let serving = tokio::spawn(listener::serve(callers, head, grace, stopping, answer));
+    let serving = tokio::spawn(listener::serve(callers, patience, stopping, answer));
 
     tokio::select! {
         _ = terminate.recv() => {}

@@ -156,7 +156,18 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "Live minted sessions of one subject; beyond that the oldest goes",
     ),
     setting("GATEWAY_WORKERS", "1 or more", "cores", "Threads that serve"),
-    setting("GATEWAY_TIMEOUT_HEAD", "duration", "10s", "For a caller to send a request's head"),
+    setting(
+        "GATEWAY_TIMEOUT_HEAD",
+        "duration",
+        "10s",
+        "For a caller to send a request's head, once it has begun",
+    ),
+    setting(
+        "GATEWAY_TIMEOUT_IDLE",
+        "duration",
+        "240s",
+        "For a caller's connection to lie idle between requests",
+    ),
     setting("GATEWAY_TIMEOUT_CONNECT", "duration", "5s", "For upstream to take a connection (502)"),
     setting(
         "GATEWAY_TIMEOUT_RESPONSE",

@@ -1,6 +1,6 @@
 //! Takes connections and serves HTTP/1.1 on them until told to stop.
 
-use std::{convert::Infallible, io, net::IpAddr, time::Duration};
+use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -15,22 +15,34 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Serves until `stop` says so, then lets requests in flight finish for as long as `grace`.
+use super::patience::{Lasting, Patient, Progress};
+
+/// How long callers may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// To send a request's head, once it has begun.
+    pub(crate) head: Duration,
+    /// Between requests.
+    pub(crate) idle: Duration,
+    /// For requests in flight to finish when the gateway goes.
+    pub(crate) drain: Duration,
+}
+
+/// Serves until `stop` says so.
 pub(crate) async fn serve<A, F, B>(
     listener: TcpListener,
-    head_timeout: Duration,
-    grace: Duration,
+    patience: Patience,
     mut stop: watch::Receiver<bool>,
     answer: A,
 ) where
     A: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send,
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(head_timeout).preserve_header_case(true);
+    http.timer(TokioTimer::new()).header_read_timeout(patience.idle).preserve_header_case(true);
     let in_flight = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
@@ -50,10 +62,13 @@ pub(crate) async fn serve<A, F, B>(
         };
         // Without it a stream's small events would wait for one another.
         let _ = stream.set_nodelay(true);
+        let progress = Arc::new(Progress::default());
+        let stream = Patient::new(stream, Arc::clone(&progress), patience.head);
         let answer = answer.clone();
         let service = service_fn(move |request| {
+            let busy = progress.begin();
             let answered = answer(request, peer.ip());
-            async { Ok::<_, Infallible>(answered.await) }
+            async { Ok::<_, Infallible>(answered.await.map(|body| Lasting::new(body, busy))) }
         });
         let connection = in_flight.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
@@ -63,7 +78,7 @@ pub(crate) async fn serve<A, F, B>(
         });
     }
     drop(listener);
-    if timeout(grace, in_flight.shutdown()).await.is_err() {
+    if timeout(patience.drain, in_flight.shutdown()).await.is_err() {
         tracing::warn!("requests still in flight were cut off");
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod listener;
 mod login;
 mod logout;
 mod openapi;
+mod patience;
 mod proxy;
 mod resource_metadata;
 mod session_cookie;

@@ -94,7 +94,7 @@ async fn ambiguous_requests_are_refused_and_the_connection_closed() {
     for (what, head) in [
         (
             "two lengths",
-            "POST /test/echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+            "POST /test/echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
         ),
         ("a signed length", "POST /test/echo HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc"),
         (
@@ -341,4 +341,26 @@ async fn requests_in_flight_finish_when_the_gateway_is_told_to_go() {
     world.gateway.process.signal("TERM");
     assert_eq!(slow.await.unwrap().unwrap().status(), 200);
     assert_eq!(world.gateway.process.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_head_that_drips_in_is_cut_off_and_an_idle_connection_is_not() {
+    let world = World::with(Kind::Files, &[("GATEWAY_TIMEOUT_HEAD", "1s")]).await;
+    let begun = tokio::time::Instant::now();
+    let answer = world.gateway.raw("GET /test/echo HTTP/1.1\r\nHost: a\r\nX-Slow: ").await;
+    assert!(!answer.contains("200"), "{answer}");
+    assert!((900..5000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+
+    let mut stream = TcpStream::connect(world.gateway.address()).await.unwrap();
+    let mut buffer = vec![0; 65536];
+    for pause in [0, 1500, 1500] {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        stream.write_all(b"GET /test/pid HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        while !answer.contains("initialized") {
+            let read = stream.read(&mut buffer).await.unwrap();
+            assert_ne!(read, 0, "closed after {pause} ms: {answer}");
+            answer.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        }
+    }
 }

@@ -1,0 +1,156 @@
+//! How long a caller may take: for a request's head, and between requests.
+//!
+//! hyper has one timer for both, which begins when a connection is idle. Kept for as long as proxies
+//! keep idle connections, it would let heads drip in; kept short, it would close connections under
+//! proxies that are about to use them. So hyper's timer is the long one, and the stream itself holds a
+//! head that has begun to the short one.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http_body::{Body, Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+/// What a connection is at; shared by its stream and its requests.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    is_busy: AtomicBool,
+    requests: AtomicU64,
+}
+
+impl Progress {
+    /// A head has been read; the request lasts until what is returned is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> Busy {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.is_busy.store(true, Ordering::Relaxed);
+        Busy(Arc::clone(self))
+    }
+}
+
+/// A request in hand.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Progress>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.is_busy.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A stream that gives up on heads which take too long.
+pub(super) struct Patient<S> {
+    stream: S,
+    progress: Arc<Progress>,
+    head_timeout: Duration,
+    /// Until when the head must be there, and how many requests came before it.
+    head: Option<(Pin<Box<Sleep>>, u64)>,
+}
+
+impl<S> Patient<S> {
+    pub(super) fn new(stream: S, progress: Arc<Progress>, head_timeout: Duration) -> Self {
+        Self { stream, progress, head_timeout, head: None }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let requests = this.progress.requests.load(Ordering::Relaxed);
+        let is_busy = this.progress.is_busy.load(Ordering::Relaxed);
+        if is_busy || this.head.as_ref().is_some_and(|(_, before)| *before != requests) {
+            this.head = None;
+        }
+        let filled = buffer.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if is_busy {
+            return read;
+        }
+        if read.is_ready() {
+            if buffer.filled().len() > filled && this.head.is_none() {
+                this.head = Some((Box::pin(sleep(this.head_timeout)), requests));
+            }
+            return read;
+        }
+        let is_late =
+            this.head.as_mut().is_some_and(|(at, _)| at.as_mut().poll(context).is_ready());
+        if is_late { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// An answer's body; the request lasts until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lasting<B> {
+    body: B,
+    _busy: Busy,
+}
+
+impl<B> Lasting<B> {
+    pub(super) fn new(body: B, busy: Busy) -> Self {
+        Self { body, _busy: busy }
+    }
+}
+
+impl<B: Body + Unpin> Body for Lasting<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
