@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    Failure, config::Config, entra::Entra, sessions::Sessions, telemetry, upstream::Upstream,
+    config::Config, entra::Entra, failure::Failure, sessions::Sessions, telemetry,
+    upstream::Upstream,
 };
 
 /// How long the store may take to be connected to.

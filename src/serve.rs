@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    Failure,
     config::{Config, ExternalAccess},
+    failure::Failure,
     gateway::Gateway,
     http::{
         Front, Ops,

@@ -224,7 +224,7 @@ pub(super) fn read_file(path: &Path) -> Result<Values, Problems> {
 }
 
 /// `30s`, `15m`, `8h`, `365d`, `250ms`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let seconds = match unit {
@@ -267,4 +267,14 @@ pub(super) fn word<'a, T: Copy>(
             format!("is none of {}", words.join(", "))
         })
     }
+}
+
+/// A duration that must be there.
+pub(super) fn span(reader: &mut Reader, name: &str) -> Duration {
+    reader.require(name, duration).unwrap_or_default()
+}
+
+/// A number of things.
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "is not a number of 1 or more".to_owned())
 }

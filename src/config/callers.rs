@@ -1,0 +1,145 @@
+//! Who may come in, which way, and what they are told.
+
+use std::{net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
+use uuid::Uuid;
+
+use super::{
+    EntraConfig, Reader,
+    reader::{flag, span, word},
+};
+use crate::access::{
+    origin::{ForwardedFamily, Origin, Surroundings, TrustedProxies},
+    policy::{Policy, RoleCeiling},
+};
+
+/// Whether an administrator opted in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ExternalAccess {
+    /// No: metadata and login are 404.
+    Off,
+    /// Yes.
+    On {
+        /// Who accepted that tenant and app ids become public.
+        accepted_by: String,
+    },
+}
+
+/// What our metadata and challenges tell clients.
+#[derive(Debug, Clone)]
+pub(crate) struct ResourceConfig {
+    pub(crate) scopes: Vec<String>,
+    /// Scopes that would cure a login, fully qualified.
+    pub(crate) login_scopes: Vec<String>,
+    pub(crate) allowed_origins: Vec<String>,
+}
+
+pub(super) fn external_access(reader: &mut Reader) -> ExternalAccess {
+    let on = reader.require("GATEWAY_EXTERNAL_ACCESS", word(&[("off", false), ("on", true)]));
+    if on != Some(true) {
+        return ExternalAccess::Off;
+    }
+    let accepted_by = reader.text("GATEWAY_EXPOSURE_ACCEPTED_BY").unwrap_or_default();
+    if accepted_by.is_empty() {
+        reader.problem(
+            "GATEWAY_EXPOSURE_ACCEPTED_BY",
+            "is required with GATEWAY_EXTERNAL_ACCESS=on: metadata makes tenant and app ids public, and somebody must have accepted that",
+        );
+    }
+    ExternalAccess::On { accepted_by }
+}
+
+pub(super) fn policy(reader: &mut Reader) -> Policy {
+    let login_scopes = match reader.text("GATEWAY_LOGIN_SCOPES").as_deref() {
+        Some("none") => Vec::new(),
+        _ => reader.list("GATEWAY_LOGIN_SCOPES", scope),
+    };
+    let session_roles = match reader.text("GATEWAY_SESSION_ROLES").as_deref() {
+        Some("*") => RoleCeiling::All,
+        _ => RoleCeiling::Only(reader.list("GATEWAY_SESSION_ROLES", |role| Ok(role.to_owned()))),
+    };
+    let session_max_age = span(reader, "GATEWAY_SESSION_MAX_AGE");
+    if session_max_age.is_zero() || session_max_age > Duration::from_hours(744) {
+        reader.problem("GATEWAY_SESSION_MAX_AGE", "must lie between 1s and 31d");
+    }
+    Policy {
+        allowed_clients: reader.list("GATEWAY_ALLOWED_CLIENTS", |text| {
+            Uuid::try_parse(text).map_err(|_| "is not a GUID".to_owned())
+        }),
+        login_scopes,
+        login_app_only: reader.read("GATEWAY_LOGIN_APP_ONLY", flag).unwrap_or_default(),
+        session_roles,
+        session_max_age,
+    }
+}
+
+/// `scope-token` of RFC 6749 §3.3.
+fn scope(text: &str) -> Result<String, String> {
+    let is_token = text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
+    if is_token { Ok(text.to_owned()) } else { Err("is not a scope".to_owned()) }
+}
+
+pub(super) fn resource(
+    reader: &mut Reader,
+    entra: &EntraConfig,
+    policy: &Policy,
+) -> ResourceConfig {
+    let client_id = entra.expected.client_id.to_string();
+    ResourceConfig {
+        scopes: reader
+            .list("GATEWAY_SCOPES", |text| scope(&text.replace("$CLIENT_ID", &client_id))),
+        login_scopes: policy
+            .login_scopes
+            .iter()
+            .map(|scope| format!("api://{client_id}/{scope}"))
+            .collect(),
+        allowed_origins: reader
+            .list("GATEWAY_ALLOWED_ORIGINS", origin)
+            .iter()
+            .map(Origin::to_string)
+            .collect(),
+    }
+}
+
+fn origin(text: &str) -> Result<Origin, String> {
+    Origin::parse(text).ok_or_else(|| "is not an origin like https://chat.example".to_owned())
+}
+
+pub(super) fn surroundings(reader: &mut Reader) -> Surroundings {
+    let mut public_urls = reader.list("GATEWAY_PUBLIC_URLS", origin);
+    if !public_urls.is_empty() {
+        let app_service = reader.given("WEBSITE_HOSTNAME");
+        let container_app = reader
+            .given("CONTAINER_APP_NAME")
+            .zip(reader.given("CONTAINER_APP_ENV_DNS_SUFFIX"))
+            .map(|(name, suffix)| format!("{name}.{suffix}"));
+        for host in [app_service, container_app].into_iter().flatten() {
+            match Origin::parse(&format!("https://{host}")) {
+                Some(origin) if public_urls.contains(&origin) => {}
+                Some(origin) => public_urls.push(origin),
+                None => reader.warn("GATEWAY_PUBLIC_URLS", "the platform's host name is malformed"),
+            }
+        }
+    }
+
+    let trust_everyone = reader.read("GATEWAY_TRUST_EVERYONE", flag).unwrap_or_default();
+    let trusted = match reader.text("GATEWAY_TRUSTED_PROXIES").as_deref() {
+        Some("private") => TrustedProxies::Private,
+        Some("none") => TrustedProxies::None,
+        _ => TrustedProxies::Networks(reader.list("GATEWAY_TRUSTED_PROXIES", |text| {
+            let network: IpNet = text
+                .parse()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+                .map_err(|_| "is neither private, none nor a CIDR".to_owned())?;
+            if network.prefix_len() == 0 && !trust_everyone {
+                return Err("trusts everyone, which needs GATEWAY_TRUST_EVERYONE=yes".to_owned());
+            }
+            Ok(network)
+        })),
+    };
+    let families =
+        [("x-forwarded", ForwardedFamily::XForwarded), ("forwarded", ForwardedFamily::Forwarded)];
+    let family = reader.read("GATEWAY_FORWARDED_HEADER", word(&families));
+    Surroundings { public_urls, trusted, family: family.unwrap_or(ForwardedFamily::XForwarded) }
+}

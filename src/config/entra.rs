@@ -1,0 +1,100 @@
+//! Which tenant's tokens count, and where its documents are.
+
+use url::Url;
+use uuid::Uuid;
+
+use super::{Reader, reader::word};
+use crate::access::token::Expected;
+
+/// Where keys and issuers come from.
+#[derive(Debug, Clone)]
+pub(crate) struct EntraConfig {
+    pub(crate) expected: Expected,
+    /// The tenant's v2 OpenID Connect metadata.
+    pub(crate) metadata_v2: Url,
+    /// The tenant's v1 OpenID Connect metadata.
+    pub(crate) metadata_v1: Url,
+    /// What counts as the v1 issuer where the v1 metadata does not exist; `None`: it must exist.
+    pub(crate) issuer_v1_fallback: Option<String>,
+    /// `authorization_servers` of our own metadata.
+    pub(crate) authority: String,
+}
+
+pub(super) fn read(reader: &mut Reader) -> EntraConfig {
+    let guid = |text: &str| Uuid::try_parse(text).map_err(|_| "is not a GUID".to_owned());
+    let tenant = reader.require("TENANT_ID", guid).unwrap_or_default();
+    let client_id = reader.require("CLIENT_ID", guid).unwrap_or_default();
+    let audiences = reader
+        .list("GATEWAY_AUDIENCES", |text| Ok(text.replace("$CLIENT_ID", &client_id.to_string())));
+    let expected = Expected { tenant, client_id, audiences };
+
+    let clouds = [
+        ("public", Some("https://login.microsoftonline.com")),
+        ("usgovernment", Some("https://login.microsoftonline.us")),
+        ("china", Some("https://login.partner.microsoftonline.cn")),
+        ("custom", None),
+    ];
+    let cloud = reader.require("AZURE_ENVIRONMENT", word(&clouds)).flatten();
+    let document = |authority: &str| {
+        Url::parse(&format!("{authority}/.well-known/openid-configuration"))
+            .map_err(|_| "is not a URL".to_owned())
+    };
+    if let Some(host) = cloud {
+        let authority = format!("{host}/{tenant}/v2.0");
+        let of = |authority: &str| document(authority).unwrap_or_else(|_| placeholder_url());
+        return EntraConfig {
+            metadata_v2: of(&authority),
+            metadata_v1: of(&format!("{host}/{tenant}")),
+            issuer_v1_fallback: None,
+            authority,
+            expected,
+        };
+    }
+
+    let is_custom = reader
+        .text("AZURE_ENVIRONMENT")
+        .is_some_and(|environment| environment.eq_ignore_ascii_case("custom"));
+    if is_custom {
+        for name in ["CUSTOM_IDENTITY_URL_VALUE", "CUSTOM_OIDC_METADATA_URL_VALUE"] {
+            if reader.given(name).is_none() {
+                reader.problem(name, "is required with AZURE_ENVIRONMENT=custom");
+            }
+        }
+    }
+    let metadata_v2 = reader.read("CUSTOM_OIDC_METADATA_URL_VALUE", identity_url);
+    let metadata_v2 = metadata_v2.unwrap_or_else(placeholder_url);
+    let identity = reader.read("CUSTOM_IDENTITY_URL_VALUE", identity_url);
+    let identity =
+        identity.map_or_else(String::new, |url| url.as_str().trim_end_matches('/').to_owned());
+    let mut metadata_v1 = metadata_v2.clone();
+    metadata_v1.set_path(&metadata_v2.path().replace("/v2.0/", "/"));
+    EntraConfig {
+        issuer_v1_fallback: Some(format!("https://sts.windows.net/{tenant}/")),
+        authority: format!("{identity}/{tenant}/v2.0"),
+        metadata_v2,
+        metadata_v1,
+        expected,
+    }
+}
+
+fn placeholder_url() -> Url {
+    #[expect(clippy::expect_used, reason = "a constant")]
+    Url::parse("https://invalid.invalid/").expect("a URL")
+}
+
+/// `https://`, or `http://` on loopback.
+fn identity_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|_| "is not a URL".to_owned())?;
+    let is_loopback = match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_loopback => Ok(url),
+        "http" => Err("is http://, which counts on loopback only".to_owned()),
+        _ => Err("is neither https:// nor http://".to_owned()),
+    }
+}

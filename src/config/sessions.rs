@@ -1,0 +1,173 @@
+//! Where upstream keeps its sessions, in which form, and under which cookie.
+
+use std::path::PathBuf;
+
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::{
+    Reader,
+    reader::{at_least_one, flag, word},
+};
+
+/// Where upstream keeps its sessions, and in which form.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionsConfig {
+    pub(crate) store: StoreConfig,
+    pub(crate) key_prefix: String,
+    pub(crate) format: SerializationFormat,
+    pub(crate) per_subject: usize,
+}
+
+/// Which store.
+#[derive(Debug, Clone)]
+pub(crate) enum StoreConfig {
+    /// Redis.
+    Redis { url: SecretString, password: Option<SecretString>, ca_file: Option<PathBuf> },
+    /// cachelib's files.
+    Files {
+        /// Upstream's own.
+        directory: PathBuf,
+        /// Ours.
+        state: PathBuf,
+    },
+}
+
+/// `SESSION_SERIALIZATION_FORMAT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SerializationFormat {
+    /// MessagePack.
+    Msgpack,
+    /// JSON.
+    Json,
+}
+
+/// The cookie that login sets, and that upstream reads.
+#[derive(Debug, Clone)]
+pub(crate) struct CookieConfig {
+    pub(crate) name: String,
+    pub(crate) path: String,
+    pub(crate) domain: Option<String>,
+    pub(crate) same_site: &'static str,
+    /// `None`: when the caller came over https.
+    pub(crate) secure: Option<bool>,
+    /// Set when upstream signs ids (itsdangerous).
+    pub(crate) signing_key: Option<SecretString>,
+}
+
+pub(super) fn sessions(reader: &mut Reader) -> SessionsConfig {
+    let redis_is_named = reader.given("REDIS_URL").is_some();
+    let use_redis = match reader.given("SESSION_TYPE") {
+        None => redis_is_named,
+        Some(_) => reader
+            .read("SESSION_TYPE", word(&[("redis", true), ("filesystem", false)]))
+            .unwrap_or_default(),
+    };
+    let store = if use_redis {
+        let url = reader.require("REDIS_URL", redis_url).unwrap_or_default();
+        StoreConfig::Redis {
+            url,
+            password: reader.given("REDIS_PASSWORD").map(SecretString::from),
+            ca_file: reader.given("REDIS_CA_FILE").map(PathBuf::from),
+        }
+    } else {
+        files(reader)
+    };
+    if reader.is_set_empty("SESSION_KEY_PREFIX") {
+        reader.problem(
+            "SESSION_KEY_PREFIX",
+            "is empty: then a cookie could name any key in the store; unset it for session:",
+        );
+    }
+    let formats = [("msgpack", SerializationFormat::Msgpack), ("json", SerializationFormat::Json)];
+    let format = reader.read("SESSION_SERIALIZATION_FORMAT", word(&formats));
+    SessionsConfig {
+        store,
+        key_prefix: reader.text("SESSION_KEY_PREFIX").unwrap_or_default(),
+        format: format.unwrap_or(SerializationFormat::Msgpack),
+        per_subject: reader.read("GATEWAY_SESSIONS_PER_SUBJECT", at_least_one).unwrap_or(1),
+    }
+}
+
+fn files(reader: &mut Reader) -> StoreConfig {
+    let directory = PathBuf::from(reader.text("SESSION_FILE_DIR").unwrap_or_default());
+    let state = if let Some(state) = reader.given("GATEWAY_STATE_DIR") {
+        PathBuf::from(state)
+    } else {
+        let mut beside = directory.as_os_str().to_owned();
+        beside.push(".gateway");
+        PathBuf::from(beside)
+    };
+    for (name, path) in [("SESSION_FILE_DIR", &directory), ("GATEWAY_STATE_DIR", &state)] {
+        if !path.is_absolute() {
+            reader.problem(name, "is not an absolute path");
+        }
+    }
+    if state.starts_with(&directory) {
+        reader.problem(
+            "GATEWAY_STATE_DIR",
+            "lies inside SESSION_FILE_DIR, where upstream deletes files",
+        );
+    }
+    StoreConfig::Files { directory, state }
+}
+
+/// SimpleChat stores a bare host name: Azure Cache for Redis over TLS.
+fn redis_url(text: &str) -> Result<SecretString, String> {
+    let url = match (text.contains("://"), text.contains(':')) {
+        (true, _) => text.to_owned(),
+        (false, true) => format!("rediss://{text}/0"),
+        (false, false) => format!("rediss://{text}:6380/0"),
+    };
+    let schemes = ["redis", "rediss", "valkey", "valkeys"];
+    let scheme = url.split("://").next().unwrap_or_default();
+    let base = scheme.trim_end_matches("-cluster").trim_end_matches("-sentinel");
+    if !schemes.contains(&base) || Url::parse(&url).is_err() {
+        return Err("is not a Redis URL".to_owned());
+    }
+    Ok(SecretString::from(url))
+}
+
+pub(super) fn cookie(reader: &mut Reader) -> CookieConfig {
+    let name = reader.read("SESSION_COOKIE_NAME", |text| {
+        let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        if text.bytes().all(is_token) {
+            Ok(text.to_owned())
+        } else {
+            Err("is not a cookie name".to_owned())
+        }
+    });
+    let attribute = |text: &str| {
+        let is_plain = text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b';' && b != b',');
+        if is_plain { Ok(text.to_owned()) } else { Err("is not a cookie attribute".to_owned()) }
+    };
+    let same_site = [("Lax", "Lax"), ("Strict", "Strict"), ("None", "None")];
+    let secure = [("auto", None), ("true", Some(true)), ("false", Some(false))];
+    let use_signer = reader.read("SESSION_USE_SIGNER", flag).unwrap_or_default();
+    let secret_key = reader.given("SECRET_KEY").map(SecretString::from);
+    let signing_key = match (use_signer, secret_key) {
+        (true, None) => {
+            reader.problem("SECRET_KEY", "is required with SESSION_USE_SIGNER=true");
+            None
+        }
+        (true, key) => key,
+        (false, Some(key)) => {
+            if !key.expose_secret().is_empty() {
+                reader.warn(
+                    "SECRET_KEY",
+                    "is not used without SESSION_USE_SIGNER; remove it here (SimpleChat's Bicep puts the client secret there)",
+                );
+            }
+            None
+        }
+        (false, None) => None,
+    };
+    CookieConfig {
+        name: name.unwrap_or_default(),
+        path: reader.read("SESSION_COOKIE_PATH", attribute).unwrap_or_default(),
+        domain: reader.read("SESSION_COOKIE_DOMAIN", attribute),
+        same_site: reader.read("SESSION_COOKIE_SAMESITE", word(&same_site)).unwrap_or("Lax"),
+        secure: reader.read("SESSION_COOKIE_SECURE", word(&secure)).flatten(),
+        signing_key,
+    }
+}

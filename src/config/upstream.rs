@@ -1,0 +1,92 @@
+//! How upstream is reached.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use url::Url;
+
+use super::{Reader, reader::span};
+use crate::access::origin::Authority;
+
+/// How upstream is reached.
+#[derive(Debug, Clone)]
+pub(crate) struct UpstreamConfig {
+    pub(crate) target: UpstreamTarget,
+    /// `Host` sent; `None`: the caller's.
+    pub(crate) host: Option<String>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) response_timeout: Duration,
+}
+
+/// Where upstream listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum UpstreamTarget {
+    /// Host and port, plain or over TLS.
+    Tcp { host: String, port: u16, tls: bool },
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+pub(super) fn read(reader: &mut Reader, listen: SocketAddr) -> UpstreamConfig {
+    let target = reader.require("GATEWAY_UPSTREAM_URL", upstream_target);
+    let target = target.unwrap_or_else(|| UpstreamTarget::Unix(PathBuf::new()));
+    if let UpstreamTarget::Tcp { host, port, .. } = &target {
+        let is_local = host == "localhost"
+            || host
+                .parse::<IpAddr>()
+                .is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified() || ip == listen.ip());
+        let hears_local = listen.ip().is_unspecified() || listen.ip().is_loopback();
+        let is_same = host.parse::<IpAddr>() == Ok(listen.ip());
+        if *port == listen.port() && (is_same || is_local && hears_local) {
+            reader.problem(
+                "GATEWAY_UPSTREAM_URL",
+                "names the gateway's own listener (GATEWAY_LISTEN)",
+            );
+        }
+    }
+    let host = reader.read("GATEWAY_UPSTREAM_HOST", |text| {
+        Authority::parse(text).map(|a| a.to_string()).ok_or_else(|| "is not host[:port]".to_owned())
+    });
+    UpstreamConfig {
+        target,
+        host,
+        connect_timeout: span(reader, "GATEWAY_TIMEOUT_CONNECT"),
+        response_timeout: span(reader, "GATEWAY_TIMEOUT_RESPONSE"),
+    }
+}
+
+fn upstream_target(text: &str) -> Result<UpstreamTarget, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
+        return if path.is_absolute() {
+            Ok(UpstreamTarget::Unix(path))
+        } else {
+            Err("names no absolute path".to_owned())
+        };
+    }
+    let url = Url::parse(text).map_err(|_| "is not a URL".to_owned())?;
+    let tls = match url.scheme() {
+        "http" => false,
+        "https" => true,
+        _ => return Err("is neither http://, https:// nor unix:".to_owned()),
+    };
+    let is_bare = matches!(url.path(), "" | "/")
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    match (url.host(), url.port_or_known_default()) {
+        (Some(host), Some(port)) if is_bare => {
+            let host = match host {
+                url::Host::Domain(name) => name.to_owned(),
+                url::Host::Ipv4(address) => address.to_string(),
+                url::Host::Ipv6(address) => address.to_string(),
+            };
+            Ok(UpstreamTarget::Tcp { host, port, tls })
+        }
+        _ => Err("must be scheme, host and port alone".to_owned()),
+    }
+}

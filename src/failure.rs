@@ -1,0 +1,23 @@
+//! How commands end early.
+
+/// Why a command ended early; [`Failure::exit_code`] follows `sysexits.h`.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A service that the command needs is not there.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Our fault.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Failure {
+    /// 69 (`EX_UNAVAILABLE`) or 70 (`EX_SOFTWARE`).
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unavailable(_) => 69,
+            Self::Internal(_) => 70,
+        }
+    }
+}
