@@ -3,8 +3,13 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Now, in Unix seconds.
-#[expect(clippy::disallowed_methods, reason = "this is the edge that the ban points to")]
 pub(crate) fn now() -> i64 {
+    millis() / 1000
+}
+
+/// Now, in Unix milliseconds.
+#[expect(clippy::disallowed_methods, reason = "this is the edge that the ban points to")]
+pub(crate) fn millis() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -3,7 +3,7 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
 use http_body::Body as _;
 use http_body_util::{Either, Empty};
 use hyper::body::Incoming;
@@ -33,6 +33,8 @@ pub(super) async fn pass(
 ) -> Result<Response<Either<Body, Incoming>>, Refusal> {
     let (mut parts, body) = request.into_parts();
     parts.uri = origin_form(&parts.uri);
+    // Each hop has its own version (RFC 9110 §2.5).
+    parts.version = Version::HTTP_11;
     let live = hold_sessions_to_their_end(&mut parts.headers, sessions, cookie)?;
     hop_headers::strip_hop_by_hop(&mut parts.headers);
     // hyper has answered, or will answer, 100 Continue when the body is asked for.
@@ -49,6 +51,7 @@ pub(super) async fn pass(
         (Either::Left(watched), Some(sent))
     };
     let mut response = upstream.send(Request::from_parts(parts, body), body_sent).await?;
+    *response.version_mut() = Version::HTTP_11;
     hop_headers::strip_hop_by_hop(response.headers_mut());
     if let Some((_, value)) = live {
         keep_renewals_back(response.headers_mut(), SessionCookie(cookie), &value);

@@ -144,16 +144,29 @@ impl Sessions {
     pub(crate) async fn open(&self, record: &SessionRecord) -> Result<SessionId, SessionsError> {
         patiently(async {
             let id = self.create(record).await?;
-            let notes = self.0.shelf.notes_of(record.subject()).await?;
-            let live: Vec<Note> =
-                notes.into_iter().filter(|note| note.expires_at > record.opened_at()).collect();
-            let surplus = live.len().saturating_sub(self.0.per_subject);
-            for oldest in live.iter().filter(|note| note.session_id() != id).take(surplus) {
-                self.end_noted(oldest).await?;
+            if let Err(error) = self.make_room(record, &id).await {
+                // Nobody will learn of this session.
+                self.forget(id);
+                return Err(error);
             }
             Ok(id)
         })
         .await
+    }
+
+    async fn make_room(
+        &self,
+        record: &SessionRecord,
+        newest: &SessionId,
+    ) -> Result<(), SessionsError> {
+        let notes = self.0.shelf.notes_of(record.subject()).await?;
+        let live: Vec<Note> =
+            notes.into_iter().filter(|note| note.expires_at > record.opened_at()).collect();
+        let surplus = live.len().saturating_sub(self.0.per_subject);
+        for oldest in live.iter().filter(|note| note.session_id() != *newest).take(surplus) {
+            self.end_noted(oldest).await?;
+        }
+        Ok(())
     }
 
     async fn create(&self, record: &SessionRecord) -> Result<SessionId, SessionsError> {
@@ -162,7 +175,7 @@ impl Sessions {
         let note = Note {
             id: Id::default(),
             expires_at: record.expires_at(),
-            opened_at: record.opened_at(),
+            opened_at: clock::millis(),
             subject: record.subject(),
             client: record.client().to_owned(),
             token: record.token_fingerprint().to_owned(),

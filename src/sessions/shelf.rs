@@ -16,7 +16,7 @@ pub(crate) struct Note {
     pub(crate) id: Id,
     /// Unix seconds.
     pub(crate) expires_at: i64,
-    /// Unix seconds.
+    /// Unix milliseconds: logins of one second have an order too.
     pub(crate) opened_at: i64,
     /// Entra's object id.
     pub(crate) subject: Uuid,

@@ -50,6 +50,17 @@ async fn targets_methods_and_headers_arrive_as_sent() {
 }
 
 #[tokio::test]
+async fn callers_may_speak_http_1_0() {
+    let world = World::start(Kind::Files).await;
+    let seen = echo(&world, "GET /test/echo HTTP/1.0\r\n\r\n").await;
+    assert_eq!(seen["protocol"], "HTTP/1.1", "each hop has its own version");
+    let answer = world.gateway.raw("GET /test/bytes?n=100000 HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(!head.to_lowercase().contains("chunked"), "{head}");
+    assert!(body.len() >= 100_000, "{}", body.len());
+}
+
+#[tokio::test]
 async fn forwarding_headers_are_ours_and_tricks_are_dropped() {
     let world = World::with(Kind::Files, &[("GATEWAY_TRUSTED_PROXIES", "none")]).await;
     let seen = echo(
