@@ -18,3 +18,4 @@ mod metadata;
 mod openapi;
 mod proxying;
 mod store_formats;
+mod tls_edge;

@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     entra::Entra,
+    tls_edge::TlsEdge,
     world::{Kind, Store, World, client, gateway::Gateway, json, settings},
 };
 
@@ -338,6 +339,28 @@ async fn upstream_may_be_a_unix_socket() {
     let world = World::with(Kind::Files, &[("GUNICORN_BIND", &format!("unix:{socket}"))]).await;
     let answer = client().get(world.gateway.url("/test/echo")).send().await.unwrap();
     assert_eq!(json(answer).await["path"], "/test/echo");
+}
+
+#[tokio::test]
+async fn upstream_may_be_another_app_over_tls() {
+    let world = World::start(Kind::Files).await;
+    let edge = TlsEdge::start(world.flask.url().replace("http://", "")).await;
+    let more = [
+        ("GATEWAY_UPSTREAM_URL", edge.url()),
+        ("GATEWAY_UPSTREAM_HOST", "simplechat.internal".to_owned()),
+        ("SSL_CERT_FILE", edge.ca()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value));
+    let gateway =
+        Gateway::start(&settings(&world.entra, Some(&world.flask), &world.store, &more)).await;
+    let answer = client().get(gateway.url("/test/echo")).send().await.unwrap();
+    assert_eq!(header(&json(answer).await, "host").as_deref(), Some("simplechat.internal"));
+
+    let mut untrusting = more.to_vec();
+    untrusting.retain(|(name, _)| name != "SSL_CERT_FILE");
+    let settings = settings(&world.entra, Some(&world.flask), &world.store, &untrusting);
+    let gateway = Gateway::start(&settings).await;
+    assert_eq!(client().get(gateway.url("/x")).send().await.unwrap().status(), 502);
 }
 
 #[tokio::test]
