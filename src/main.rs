@@ -101,8 +101,8 @@ fn print(text: &str) {
     let _ = write!(std::io::stdout(), "{text}");
 }
 
-/// The environment; what is not UTF-8 is none of our settings.
+/// The environment. What is not UTF-8 is marked with U+FFFD, which no setting may hold.
 fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }

@@ -56,6 +56,7 @@ async fn run(config: Config) -> Result<(), Failure> {
         tracing::warn!("the session store is slow: minted sessions are refused until it answers");
     }
     tokio::spawn(gateway.sessions.clone().keep_in_step());
+    tokio::spawn(gateway.sessions.clone().keep_swept());
     tokio::spawn(gateway.entra.clone().keep_fresh());
     tokio::spawn(gateway.upstream.clone().wait_for_first_answer());
 

@@ -51,6 +51,16 @@ pub(crate) enum UpstreamError {
     ResponseTimeout,
     #[error("upstream broke off before its answer")]
     BrokeOff(#[source] hyper::Error),
+    /// The caller's fault.
+    #[error("the request's body is malformed or was cut off")]
+    Body(#[source] hyper::Error),
+}
+
+impl From<hyper::Error> for UpstreamError {
+    fn from(error: hyper::Error) -> Self {
+        // "User" is whoever gave hyper the body.
+        if error.is_user() { Self::Body(error) } else { Self::BrokeOff(error) }
+    }
 }
 
 /// A request's body on its way up.
@@ -120,7 +130,7 @@ impl Upstream {
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         let patience = Duration::from_secs(5);
         match timeout(patience, async {
-            self.connect().await?.send_request(request).await.map_err(UpstreamError::BrokeOff)
+            self.connect().await?.send_request(request).await.map_err(UpstreamError::from)
         })
         .await
         {
@@ -176,12 +186,12 @@ impl Upstream {
                 // Either nothing of it was sent, or it may be sent again.
                 Err(mut failed) => match failed.take_message().or(again) {
                     Some(unsent) => request = unsent,
-                    None => return Err(UpstreamError::BrokeOff(failed.into_error())),
+                    None => return Err(UpstreamError::from(failed.into_error())),
                 },
             }
         }
         let mut connection = self.connect().await?;
-        let answer = connection.send_request(request).await.map_err(UpstreamError::BrokeOff)?;
+        let answer = connection.send_request(request).await?;
         self.keep_when_done(connection);
         Ok(answer)
     }

@@ -116,9 +116,9 @@ impl SigningKey {
 /// Who may have issued tokens, as the tenant's own metadata documents say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Issuers {
-    /// Of v2 tokens.
-    pub(crate) v2: String,
-    /// Of v1 tokens; `None` while the v1 document has not been read.
+    /// Of v2 tokens; `None` while the v2 document has not been read.
+    pub(crate) v2: Option<String>,
+    /// Of v1 tokens; likewise.
     pub(crate) v1: Option<String>,
 }
 
@@ -158,8 +158,8 @@ pub(crate) enum TokenError {
     Tenant,
     #[error("This is not an access token")]
     WrongType,
-    /// Not the token's fault: the tenant's v1 metadata has not been read yet.
-    #[error("The issuer of version 1 tokens is not known yet")]
+    /// Not the token's fault: the metadata for its version has not been read yet.
+    #[error("The issuer of tokens of this version is not known yet")]
     IssuerUnknownYet,
 }
 
@@ -205,14 +205,14 @@ impl Claims {
             _ => return Err(TokenError::Claim("ver")),
         };
         let issuer = text("iss")?;
-        let accepted = if version_2 { Some(&issuers.v2) } else { issuers.v1.as_ref() };
-        if issuer != accepted.ok_or(TokenError::IssuerUnknownYet)? {
+        let accepted = if version_2 { &issuers.v2 } else { &issuers.v1 };
+        if issuer != accepted.as_ref().ok_or(TokenError::IssuerUnknownYet)? {
             return Err(TokenError::Issuer);
         }
         // A key's own issuer: the v1 key documents name none, and some name the v2 issuer for both.
         let key_may_sign = key.issuer.as_ref().is_none_or(|template| {
             let filled = template.replace("{tenantid}", &tenant);
-            filled == issuer || filled == issuers.v2
+            filled == issuer || Some(filled) == issuers.v2
         });
         if !key_may_sign {
             return Err(TokenError::Issuer);

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     EntraConfig, Reader,
-    reader::{flag, span, word},
+    reader::{duration, flag, word},
 };
 use crate::access::{
     origin::{ForwardedFamily, Origin, Surroundings, TrustedProxies},
@@ -59,10 +59,12 @@ pub(super) fn policy(reader: &mut Reader) -> Policy {
         Some("*") => RoleCeiling::All,
         _ => RoleCeiling::Only(reader.list("GATEWAY_SESSION_ROLES", |role| Ok(role.to_owned()))),
     };
-    let session_max_age = span(reader, "GATEWAY_SESSION_MAX_AGE");
-    if session_max_age.is_zero() || session_max_age > Duration::from_hours(744) {
-        reader.problem("GATEWAY_SESSION_MAX_AGE", "must lie between 1s and 31d");
-    }
+    let session_max_age = reader.require("GATEWAY_SESSION_MAX_AGE", |text| {
+        let longest = Duration::from_hours(31 * 24);
+        let age = duration(text)?;
+        let is_sound = !age.is_zero() && age <= longest;
+        if is_sound { Ok(age) } else { Err("does not lie between 1s and 31d".to_owned()) }
+    });
     Policy {
         allowed_clients: reader.list("GATEWAY_ALLOWED_CLIENTS", |text| {
             Uuid::try_parse(text).map_err(|_| "is not a GUID".to_owned())
@@ -70,7 +72,7 @@ pub(super) fn policy(reader: &mut Reader) -> Policy {
         login_scopes,
         login_app_only: reader.read("GATEWAY_LOGIN_APP_ONLY", flag).unwrap_or_default(),
         session_roles,
-        session_max_age,
+        session_max_age: session_max_age.unwrap_or_default(),
     }
 }
 
@@ -132,12 +134,19 @@ pub(super) fn surroundings(reader: &mut Reader) -> Surroundings {
                 .parse()
                 .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
                 .map_err(|_| "is neither private, none nor a CIDR".to_owned())?;
-            if network.prefix_len() == 0 && !trust_everyone {
-                return Err("trusts everyone, which needs GATEWAY_TRUST_EVERYONE=yes".to_owned());
-            }
             Ok(network)
         })),
     };
+    if let TrustedProxies::Networks(networks) = &trusted {
+        // Two halves are the whole as well.
+        let everyone = IpNet::aggregate(networks).iter().any(|network| network.prefix_len() == 0);
+        if everyone && !trust_everyone {
+            reader.problem(
+                "GATEWAY_TRUSTED_PROXIES",
+                "trusts everyone, which needs GATEWAY_TRUST_EVERYONE=yes",
+            );
+        }
+    }
     let families =
         [("x-forwarded", ForwardedFamily::XForwarded), ("forwarded", ForwardedFamily::Forwarded)];
     let family = reader.read("GATEWAY_FORWARDED_HEADER", word(&families));

@@ -16,8 +16,10 @@ use std::{
     time::Duration,
 };
 
+use tracing_subscriber::EnvFilter;
+
 pub use self::reader::Problems;
-use self::reader::{Reader, at_least_one, read_file, span};
+use self::reader::{Reader, at_least_one, read_file, span, time_out};
 pub(crate) use self::{
     callers::{ExternalAccess, ResourceConfig},
     entra::EntraConfig,
@@ -100,18 +102,23 @@ fn open(
 fn assemble(reader: &mut Reader) -> Config {
     let listen = reader.require("GATEWAY_LISTEN", socket_address);
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+    let ops_listen = reader.read("GATEWAY_OPS_LISTEN", |text| match text {
+        "off" => Ok(None),
+        address => socket_address(address).map(Some),
+    });
+    let ops_listen = ops_listen.flatten();
+    let mut own = vec![("GATEWAY_LISTEN", listen)];
+    own.extend(ops_listen.map(|address| ("GATEWAY_OPS_LISTEN", address)));
+    if ops_listen == Some(listen) && listen.port() != 0 {
+        reader.problem("GATEWAY_OPS_LISTEN", "is the same as GATEWAY_LISTEN");
+    }
     let policy = callers::policy(reader);
     let entra = entra::read(reader);
     Config {
         listen,
-        ops_listen: reader
-            .read("GATEWAY_OPS_LISTEN", |text| match text {
-                "off" => Ok(None),
-                address => socket_address(address).map(Some),
-            })
-            .flatten(),
+        ops_listen,
         workers: match reader.given("GATEWAY_WORKERS") {
-            Some(_) => reader.read("GATEWAY_WORKERS", at_least_one).unwrap_or(1),
+            Some(_) => reader.read("GATEWAY_WORKERS", workers).unwrap_or(1),
             None => thread::available_parallelism().map_or(1, usize::from),
         },
         external_access: callers::external_access(reader),
@@ -119,15 +126,28 @@ fn assemble(reader: &mut Reader) -> Config {
         resource: callers::resource(reader, &entra, &policy),
         sessions: sessions::sessions(reader),
         cookie: sessions::cookie(reader),
-        upstream: upstream::read(reader, listen),
-        timeout_head: span(reader, "GATEWAY_TIMEOUT_HEAD"),
-        timeout_idle: span(reader, "GATEWAY_TIMEOUT_IDLE"),
+        upstream: upstream::read(reader, &own),
+        timeout_head: time_out(reader, "GATEWAY_TIMEOUT_HEAD"),
+        timeout_idle: time_out(reader, "GATEWAY_TIMEOUT_IDLE"),
         drain_delay: span(reader, "GATEWAY_DRAIN_DELAY"),
         drain_timeout: span(reader, "GATEWAY_DRAIN_TIMEOUT"),
-        log_filter: reader.text("RUST_LOG").unwrap_or_default(),
+        log_filter: reader.read("RUST_LOG", log_filter).unwrap_or_default(),
         warnings: Vec::new(),
         policy,
         entra,
+    }
+}
+
+/// More threads than any machine has cores are a slip.
+fn workers(text: &str) -> Result<usize, String> {
+    let workers = at_least_one(text)?;
+    if workers <= 1024 { Ok(workers) } else { Err("is more than 1024".to_owned()) }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("is not a filter: {error}")),
     }
 }
 
@@ -203,6 +223,18 @@ mod tests {
             ("GATEWAY_SCOPES", "a\"b"),
             ("GATEWAY_SESSIONS_PER_SUBJECT", "0"),
             ("GATEWAY_SESSION_MAX_AGE", "32d"),
+            ("GATEWAY_TRUSTED_PROXIES", "0.0.0.0/1,128.0.0.0/1"),
+            ("GATEWAY_ALLOWED_CLIENTS", "\u{fffd}"),
+            ("GATEWAY_EXPOSURE_ACCEPTED_BY", "\u{fffd}"),
+            ("GATEWAY_OPS_LISTEN", "0.0.0.0:8080"),
+            ("GATEWAY_UPSTREAM_URL", "http://127.0.0.1:9464"),
+            ("GATEWAY_TIMEOUT_RESPONSE", "0s"),
+            ("GATEWAY_WORKERS", "99999"),
+            ("RUST_LOG", "[[["),
+            ("SESSION_KEY_PREFIX", "gateway:session:"),
+            ("SESSION_KEY_PREFIX", "gate"),
+            ("GATEWAY_STATE_DIR", "/app/other/../flask_session/x"),
+            ("GATEWAY_STATE_DIR", "/app"),
             ("SESSION_TYPE", "memcached"),
             ("SESSION_TYPE", "redis"),
             ("SESSION_USE_SIGNER", "true"),
@@ -250,6 +282,8 @@ mod tests {
         let pairs = [("REDIS_URL", "redis://:hunter2@cache:6379")];
         let table = Config::table(pairs.map(|(n, v)| (n.to_owned(), v.to_owned())), None).unwrap();
         assert!(table.contains("REDIS_URL=********"));
+        let told = read(&[("GATEWAY_UPSTREAM_URL", "http://u:hunter2@h:5")]).unwrap_err();
+        assert!(!told.contains("hunter2"), "{told}");
         assert!(!table.contains("hunter2"));
     }
 }

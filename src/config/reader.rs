@@ -34,6 +34,7 @@ impl Reader {
         let mut reader = Self { values: file, problems: Vec::new(), warnings: Vec::new() };
         reader.refuse_foreign_names_in_file();
         reader.values.extend(environment);
+        reader.refuse_what_is_not_text();
         reader.resolve_files();
         reader.refuse_unknown_names();
         reader
@@ -45,6 +46,12 @@ impl Reader {
         {
             self.problems.push(format!("{name}: the configuration file holds an unknown name"));
         }
+    }
+
+    fn refuse_what_is_not_text(&mut self) {
+        let known = self.values.iter().filter(|(name, _)| is_known(name));
+        let marred = known.filter(|(_, value)| value.contains(char::REPLACEMENT_CHARACTER));
+        self.problems.extend(marred.map(|(name, _)| format!("{name}: is not UTF-8")));
     }
 
     /// `NAME_FILE=/path` stands for `NAME` with the file's content, for secrets.
@@ -96,10 +103,13 @@ impl Reader {
         })
     }
 
-    /// The text as it was set, an empty one counting as unset.
+    /// The text as it was set, an empty one counting as unset. Space around it goes, but where it may
+    /// be meant.
     pub(crate) fn given(&self, name: &str) -> Option<String> {
         debug_assert!(is_known(name) || PLATFORM_NAMES.contains(&name), "{name}");
-        self.values.get(name).map(|v| v.trim()).filter(|v| !v.is_empty()).map(str::to_owned)
+        let is_exact = setting(name).secret || name == "SESSION_KEY_PREFIX";
+        let given = self.values.get(name).map(|text| if is_exact { text } else { text.trim() });
+        given.filter(|text| !text.is_empty()).map(str::to_owned)
     }
 
     /// Whether a setting was set, to something empty.
@@ -117,9 +127,7 @@ impl Reader {
         match parse(&text) {
             Ok(value) => Some(value),
             Err(problem) => {
-                let shown =
-                    if setting(name).secret { "(secret)".to_owned() } else { format!("{text:?}") };
-                self.problem(name, &format!("{shown} {problem}"));
+                self.problem(name, &format!("{} {problem}", shown(name, &format!("{text:?}"))));
                 None
             }
         }
@@ -175,6 +183,12 @@ fn setting(name: &str) -> &'static Setting {
     SETTINGS.iter().find(|setting| setting.name == name).unwrap_or(&PLATFORM)
 }
 
+/// A value as operators may see it: neither a secret nor a URL's user and password.
+pub(super) fn shown(name: &str, text: &str) -> String {
+    let bears_credentials = text.contains("://") && text.contains('@');
+    if setting(name).secret || bears_credentials { "********".to_owned() } else { text.to_owned() }
+}
+
 fn is_known(name: &str) -> bool {
     SETTINGS.iter().any(|setting| {
         setting.name == name || setting.secret && name.strip_suffix("_FILE") == Some(setting.name)
@@ -224,7 +238,7 @@ pub(super) fn read_file(path: &Path) -> Result<Values, Problems> {
 }
 
 /// `30s`, `15m`, `8h`, `365d`, `250ms`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let seconds = match unit {
@@ -269,9 +283,18 @@ pub(super) fn word<'a, T: Copy>(
     }
 }
 
-/// A duration that must be there.
+/// A duration that must be there; it may be nothing.
 pub(super) fn span(reader: &mut Reader, name: &str) -> Duration {
     reader.require(name, duration).unwrap_or_default()
+}
+
+/// How long to wait for something, which cannot be no time at all.
+pub(super) fn time_out(reader: &mut Reader, name: &str) -> Duration {
+    let positive = |text: &str| match duration(text)? {
+        Duration::ZERO => Err("leaves no time at all".to_owned()),
+        wait => Ok(wait),
+    };
+    reader.require(name, positive).unwrap_or_default()
 }
 
 /// A number of things.

@@ -1,6 +1,6 @@
 //! Where upstream keeps its sessions, in which form, and under which cookie.
 
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
@@ -73,20 +73,33 @@ pub(super) fn sessions(reader: &mut Reader) -> SessionsConfig {
     } else {
         files(reader)
     };
+    let key_prefix = key_prefix(reader);
+    let formats = [("msgpack", SerializationFormat::Msgpack), ("json", SerializationFormat::Json)];
+    let format = reader.read("SESSION_SERIALIZATION_FORMAT", word(&formats));
+    SessionsConfig {
+        store,
+        key_prefix,
+        format: format.unwrap_or(SerializationFormat::Msgpack),
+        per_subject: reader.read("GATEWAY_SESSIONS_PER_SUBJECT", at_least_one).unwrap_or(1),
+    }
+}
+
+/// A cookie can name any key under it.
+fn key_prefix(reader: &mut Reader) -> String {
+    const OURS: &str = "gateway:";
+    let prefix = reader.text("SESSION_KEY_PREFIX").unwrap_or_default();
     if reader.is_set_empty("SESSION_KEY_PREFIX") {
         reader.problem(
             "SESSION_KEY_PREFIX",
             "is empty: then a cookie could name any key in the store; unset it for session:",
         );
+    } else if OURS.starts_with(&prefix) || prefix.starts_with(OURS) {
+        reader.problem(
+            "SESSION_KEY_PREFIX",
+            "overlaps gateway:, where the gateway keeps its own notes: a cookie could name those",
+        );
     }
-    let formats = [("msgpack", SerializationFormat::Msgpack), ("json", SerializationFormat::Json)];
-    let format = reader.read("SESSION_SERIALIZATION_FORMAT", word(&formats));
-    SessionsConfig {
-        store,
-        key_prefix: reader.text("SESSION_KEY_PREFIX").unwrap_or_default(),
-        format: format.unwrap_or(SerializationFormat::Msgpack),
-        per_subject: reader.read("GATEWAY_SESSIONS_PER_SUBJECT", at_least_one).unwrap_or(1),
-    }
+    prefix
 }
 
 fn files(reader: &mut Reader) -> StoreConfig {
@@ -99,14 +112,15 @@ fn files(reader: &mut Reader) -> StoreConfig {
         PathBuf::from(beside)
     };
     for (name, path) in [("SESSION_FILE_DIR", &directory), ("GATEWAY_STATE_DIR", &state)] {
-        if !path.is_absolute() {
-            reader.problem(name, "is not an absolute path");
+        let is_plain = path.components().all(|part| !matches!(part, Component::ParentDir));
+        if !path.is_absolute() || !is_plain {
+            reader.problem(name, "is not an absolute path without ..");
         }
     }
-    if state.starts_with(&directory) {
+    if state.starts_with(&directory) || directory.starts_with(&state) {
         reader.problem(
             "GATEWAY_STATE_DIR",
-            "lies inside SESSION_FILE_DIR, where upstream deletes files",
+            "and SESSION_FILE_DIR, where upstream deletes files, must lie beside one another",
         );
     }
     StoreConfig::Files { directory, state }

@@ -2,15 +2,17 @@
 
 use std::fmt::Write as _;
 
-use super::{reader::Reader, settings::SETTINGS};
+use super::{
+    reader::{Reader, shown},
+    settings::SETTINGS,
+};
 
 /// Name, form, default, meaning and effective value of every setting, for a terminal.
 pub(super) fn plain(reader: &Reader) -> String {
     let mut text = String::new();
     for setting in SETTINGS {
         let value = match reader.text(setting.name) {
-            Some(_) if setting.secret => "********".to_owned(),
-            Some(value) => value,
+            Some(value) => shown(setting.name, &value),
             None => String::new(),
         };
         let default = if setting.default.is_empty() { "none" } else { setting.default };

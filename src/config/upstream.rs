@@ -8,7 +8,7 @@ use std::{
 
 use url::Url;
 
-use super::{Reader, reader::span};
+use super::{Reader, reader::time_out};
 use crate::access::origin::Authority;
 
 /// How upstream is reached.
@@ -30,21 +30,14 @@ pub(crate) enum UpstreamTarget {
     Unix(PathBuf),
 }
 
-pub(super) fn read(reader: &mut Reader, listen: SocketAddr) -> UpstreamConfig {
+/// `own`: the gateway's own listeners, by setting.
+pub(super) fn read(reader: &mut Reader, own: &[(&str, SocketAddr)]) -> UpstreamConfig {
     let target = reader.require("GATEWAY_UPSTREAM_URL", upstream_target);
     let target = target.unwrap_or_else(|| UpstreamTarget::Unix(PathBuf::new()));
-    if let UpstreamTarget::Tcp { host, port, .. } = &target {
-        let is_local = host == "localhost"
-            || host
-                .parse::<IpAddr>()
-                .is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified() || ip == listen.ip());
-        let hears_local = listen.ip().is_unspecified() || listen.ip().is_loopback();
-        let is_same = host.parse::<IpAddr>() == Ok(listen.ip());
-        if *port == listen.port() && (is_same || is_local && hears_local) {
-            reader.problem(
-                "GATEWAY_UPSTREAM_URL",
-                "names the gateway's own listener (GATEWAY_LISTEN)",
-            );
+    for (setting, own) in own {
+        if is_at(&target, own) {
+            let problem = format!("names the gateway's own listener ({setting})");
+            reader.problem("GATEWAY_UPSTREAM_URL", &problem);
         }
     }
     let host = reader.read("GATEWAY_UPSTREAM_HOST", |text| {
@@ -53,9 +46,18 @@ pub(super) fn read(reader: &mut Reader, listen: SocketAddr) -> UpstreamConfig {
     UpstreamConfig {
         target,
         host,
-        connect_timeout: span(reader, "GATEWAY_TIMEOUT_CONNECT"),
-        response_timeout: span(reader, "GATEWAY_TIMEOUT_RESPONSE"),
+        connect_timeout: time_out(reader, "GATEWAY_TIMEOUT_CONNECT"),
+        response_timeout: time_out(reader, "GATEWAY_TIMEOUT_RESPONSE"),
     }
+}
+
+fn is_at(target: &UpstreamTarget, own: &SocketAddr) -> bool {
+    let UpstreamTarget::Tcp { host, port, .. } = target else { return false };
+    let address = host.parse::<IpAddr>();
+    let is_local = host == "localhost"
+        || address.as_ref().is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified());
+    let hears_local = own.ip().is_unspecified() || own.ip().is_loopback();
+    *port == own.port() && (address == Ok(own.ip()) || is_local && hears_local)
 }
 
 fn upstream_target(text: &str) -> Result<UpstreamTarget, String> {

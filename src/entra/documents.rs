@@ -63,8 +63,8 @@ impl Documents {
     pub(super) fn new() -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(5))
-            .timeout(Duration::from_secs(10))
+            .connect_timeout(Duration::from_secs(3))
+            .timeout(Duration::from_secs(5))
             .user_agent(concat!("simplechat-gateway/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(Self { client })

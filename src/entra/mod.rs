@@ -1,7 +1,7 @@
 //! The tenant's signing keys and issuers: fetched from its own documents, kept, refreshed.
 //!
-//! Keys are replaced as a whole, so that one that was withdrawn stops counting at the next refresh.
-//! They survive an outage for [`HARD_AGE`]. A token with an unknown key id causes one refresh for
+//! A document's keys are replaced as a whole, so that one that was withdrawn stops counting at the next
+//! refresh. They survive an outage for [`HARD_AGE`]. A token with an unknown key id causes one refresh for
 //! all callers together, at most every [`COOLDOWN`].
 
 mod documents;
@@ -13,20 +13,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use tokio::{sync::Mutex, time::sleep};
+use url::Url;
 
 pub(crate) use self::documents::DocumentError;
 use self::documents::Documents;
 use crate::{
     access::token::{BearerToken, Claims, Issuers, SigningKey, TokenError},
     config::EntraConfig,
+    telemetry,
 };
 
 /// How often keys are refreshed when all is well, give or take a tenth.
 const REFRESH: Duration = Duration::from_hours(1);
 /// How soon a refresh that failed is tried again while keys are known.
-const RETRY: Duration = Duration::from_mins(1);
+const RETRY: Duration = Duration::from_secs(30);
 /// How soon while none are known.
 const RETRY_EMPTY: Duration = Duration::from_secs(1);
 /// How long keys count that could not be refreshed.
@@ -52,22 +54,58 @@ pub(crate) struct Entra(Arc<Inner>);
 struct Inner {
     config: EntraConfig,
     documents: Documents,
-    known: ArcSwapOption<Known>,
+    known: ArcSwap<Known>,
     refreshing: Mutex<Refreshing>,
 }
 
-/// What the documents said.
+/// What the documents said. Version 1 and version 2 tokens have documents of their own; neither
+/// waits for the other's.
+#[derive(Clone, Default)]
 struct Known {
-    keys: HashMap<String, SigningKey>,
-    issuers: Issuers,
-    fetched: Instant,
+    v2: Option<Arc<Published>>,
+    v1: Option<Arc<Published>>,
     /// Counts refreshes, so that callers who waited for one notice it.
     version: u64,
+    /// Whether the last refresh left something as it was.
+    is_stale: bool,
+}
+
+/// One metadata document and its keys.
+struct Published {
+    issuer: String,
+    keys: HashMap<String, SigningKey>,
+    fetched: Instant,
 }
 
 #[derive(Default)]
 struct Refreshing {
     last_for_unknown_key: Option<Instant>,
+}
+
+impl Known {
+    /// Without what is too old.
+    fn current(&self) -> Self {
+        let fresh = |published: &Option<Arc<Published>>| {
+            published.clone().filter(|published| published.fetched.elapsed() < HARD_AGE)
+        };
+        Self { v2: fresh(&self.v2), v1: fresh(&self.v1), ..*self }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.v2.is_none() && self.v1.is_none()
+    }
+
+    /// The v2 document has the last word on an id that both name.
+    fn key(&self, id: &str) -> Option<&SigningKey> {
+        [&self.v2, &self.v1].into_iter().flatten().find_map(|published| published.keys.get(id))
+    }
+
+    fn issuers(&self) -> Issuers {
+        let issuer = |published: &Option<Arc<Published>>| {
+            published.as_ref().map(|published| published.issuer.clone())
+        };
+        Issuers { v2: issuer(&self.v2), v1: issuer(&self.v1) }
+    }
 }
 
 impl fmt::Debug for Entra {
@@ -85,7 +123,7 @@ impl Entra {
         Ok(Self(Arc::new(Inner {
             config,
             documents: Documents::new()?,
-            known: ArcSwapOption::empty(),
+            known: ArcSwap::default(),
             refreshing: Mutex::default(),
         })))
     }
@@ -97,111 +135,122 @@ impl Entra {
             let pause = match self.refresh().await {
                 Ok(()) => {
                     failures = 0;
-                    let v1_is_missing =
-                        self.known().is_some_and(|known| known.issuers.v1.is_none());
-                    if v1_is_missing { RETRY } else { jittered(REFRESH) }
+                    jittered(REFRESH)
                 }
                 Err(error) => {
-                    if failures.is_power_of_two() || failures == 0 {
-                        tracing::warn!(error = %crate::telemetry::chain(&error), "signing keys could not be refreshed");
-                    }
                     failures += 1;
-                    if self.known().is_some() { RETRY } else { RETRY_EMPTY }
+                    if failures.is_power_of_two() {
+                        tracing::warn!(error = %telemetry::chain(&error), "signing keys could not be refreshed");
+                    }
+                    if self.has_keys() { RETRY } else { RETRY_EMPTY }
                 }
             };
             sleep(pause).await;
         }
     }
 
-    /// Fetches the documents once and replaces what was known. An outage leaves it as it was.
+    /// Fetches the documents once and replaces what they say. What cannot be had stays as it was, and
+    /// is the error.
     pub(crate) async fn refresh(&self) -> Result<(), DocumentError> {
-        let mut refreshing = self.0.refreshing.lock().await;
-        self.fetch(&mut refreshing).await
+        let _single_flight = self.0.refreshing.lock().await;
+        self.fetch().await
     }
 
-    async fn fetch(&self, _single_flight: &mut Refreshing) -> Result<(), DocumentError> {
-        let Inner { config, documents, known, .. } = &*self.0;
-        let tenant = config.expected.tenant.to_string();
-        let v2 = documents.metadata(&config.metadata_v2).await?;
-        let mut keys = documents.keys(&v2.jwks_uri).await?;
-        // v1 and v2 have documents of their own. Version 2 tokens do not wait for version 1's.
-        let issuer_v1 = match documents.metadata(&config.metadata_v1).await {
-            Ok(v1) => {
-                if v1.jwks_uri != v2.jwks_uri {
-                    match documents.keys(&v1.jwks_uri).await {
-                        Ok(more) => keys.extend(more),
-                        Err(error) => {
-                            tracing::warn!(error = %crate::telemetry::chain(&error), "the v1 keys could not be read");
-                        }
-                    }
-                }
-                Some(v1.issuer)
+    /// To be called by who holds `refreshing`.
+    async fn fetch(&self) -> Result<(), DocumentError> {
+        let config = &self.0.config;
+        let (v2, v1) =
+            tokio::join!(self.published(&config.metadata_v2), self.published(&config.metadata_v1));
+        let v1 = match (v1, &config.issuer_v1_fallback) {
+            (Err(DocumentError::Status { status: 404, .. }), Some(issuer)) => {
+                let (issuer, keys) = (issuer.clone(), HashMap::new());
+                Ok(Published { issuer, keys, fetched: Instant::now() })
             }
-            Err(DocumentError::Status { status: 404, .. })
-                if config.issuer_v1_fallback.is_some() =>
-            {
-                config.issuer_v1_fallback.clone()
-            }
-            Err(error) => {
-                tracing::warn!(error = %crate::telemetry::chain(&error), "the v1 metadata could not be read");
-                known.load().as_ref().and_then(|known| known.issuers.v1.clone())
-            }
+            (v1, _) => v1,
         };
-        // In reverse, so that the v2 document has the last word on an id that both name.
-        let keys: HashMap<_, _> = keys.into_iter().rev().collect();
-        let version = known.load().as_ref().map_or(1, |known| known.version + 1);
-        tracing::info!(keys = keys.len(), "signing keys refreshed");
-        known.store(Some(Arc::new(Known {
-            keys,
-            issuers: Issuers {
-                v2: v2.issuer.replace("{tenantid}", &tenant),
-                v1: issuer_v1.map(|issuer| issuer.replace("{tenantid}", &tenant)),
-            },
-            fetched: Instant::now(),
-            version,
-        })));
+        let before = self.0.known.load();
+        let mut known =
+            Known { version: before.version + 1, is_stale: false, ..(**before).clone() };
+        let mut failed = None;
+        for (fetched, kept) in [(v1, &mut known.v1), (v2, &mut known.v2)] {
+            match fetched {
+                Ok(published) => *kept = Some(Arc::new(published)),
+                Err(error) => failed = Some(error),
+            }
+        }
+        known.is_stale = failed.is_some();
+        let keys =
+            [&known.v2, &known.v1].into_iter().flatten().map(|p| p.keys.len()).sum::<usize>();
+        self.0.known.store(Arc::new(known));
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        tracing::info!(keys, "signing keys refreshed");
         Ok(())
     }
 
-    /// What is known and not too old.
-    fn known(&self) -> Option<Arc<Known>> {
-        self.0.known.load_full().filter(|known| known.fetched.elapsed() < HARD_AGE)
+    async fn published(&self, metadata: &Url) -> Result<Published, DocumentError> {
+        let Inner { config, documents, .. } = &*self.0;
+        let metadata = documents.metadata(metadata).await?;
+        let keys = documents.keys(&metadata.jwks_uri).await?;
+        Ok(Published {
+            issuer: metadata.issuer.replace("{tenantid}", &config.expected.tenant.to_string()),
+            keys: keys.into_iter().collect(),
+            fetched: Instant::now(),
+        })
     }
 
     /// Whether tokens can be verified at all.
     pub(crate) fn has_keys(&self) -> bool {
-        self.known().is_some()
+        !self.0.known.load().current().is_empty()
     }
 
     /// From the text a caller sent to claims that may be relied on; `now` in Unix seconds.
     pub(crate) async fn verify(&self, token: &BearerToken, now: i64) -> Result<Claims, EntraError> {
-        let mut known = self.known().ok_or(EntraError::KeysUnavailable)?;
-        let key_id = token.unverified_key_id().map_err(EntraError::Rejected)?;
-        if !known.keys.contains_key(&key_id) {
-            known = self.refreshed_for_unknown_key(&known).await;
+        let mut known = self.0.known.load().current();
+        if known.is_empty() {
+            return Err(EntraError::KeysUnavailable);
         }
-        let key = known.keys.get(&key_id).ok_or(EntraError::Rejected(TokenError::UnknownKey))?;
-        token.verify(key, &known.issuers, &self.0.config.expected, now).map_err(|error| match error
-        {
-            TokenError::IssuerUnknownYet => EntraError::KeysUnavailable,
-            error => EntraError::Rejected(error),
+        let key_id = token.unverified_key_id().map_err(EntraError::Rejected)?;
+        if known.key(&key_id).is_none() {
+            known = self.refreshed_for_unknown_key(known.version).await;
+        }
+        let Some(key) = known.key(&key_id) else {
+            // While Entra is away nobody can say that there is no such key.
+            return Err(if known.is_stale {
+                EntraError::KeysUnavailable
+            } else {
+                EntraError::Rejected(TokenError::UnknownKey)
+            });
+        };
+        token.verify(key, &known.issuers(), &self.0.config.expected, now).map_err(|error| {
+            match error {
+                TokenError::IssuerUnknownYet => EntraError::KeysUnavailable,
+                error => EntraError::Rejected(error),
+            }
         })
     }
 
-    /// One refresh for all who ask at once; nothing within [`COOLDOWN`] of the last.
-    async fn refreshed_for_unknown_key(&self, seen: &Arc<Known>) -> Arc<Known> {
-        let mut refreshing = self.0.refreshing.lock().await;
-        let current = self.known();
-        let was_refreshed = current.as_ref().is_some_and(|known| known.version != seen.version);
-        let is_cooling =
-            refreshing.last_for_unknown_key.is_some_and(|last| last.elapsed() < COOLDOWN);
-        if !was_refreshed && !is_cooling {
-            refreshing.last_for_unknown_key = Some(Instant::now());
-            if let Err(error) = self.fetch(&mut refreshing).await {
-                tracing::warn!(error = %crate::telemetry::chain(&error), "signing keys could not be refreshed for an unknown key id");
+    /// One refresh for all who ask at once; nothing within [`COOLDOWN`] of the last. It goes on when
+    /// the caller hangs up: others wait for it.
+    async fn refreshed_for_unknown_key(&self, seen: u64) -> Known {
+        let entra = self.clone();
+        let refreshed = tokio::spawn(async move {
+            let mut refreshing = entra.0.refreshing.lock().await;
+            let was_refreshed = entra.0.known.load().version != seen;
+            let is_cooling =
+                refreshing.last_for_unknown_key.is_some_and(|last| last.elapsed() < COOLDOWN);
+            if was_refreshed || is_cooling {
+                return;
             }
-        }
-        self.known().unwrap_or_else(|| Arc::clone(seen))
+            refreshing.last_for_unknown_key = Some(Instant::now());
+            if let Err(error) = entra.fetch().await {
+                tracing::warn!(error = %telemetry::chain(&error), "signing keys could not be refreshed for an unknown key id");
+            }
+        });
+        // A panic in there is in the log; what is known is known.
+        let _ = refreshed.await;
+        self.0.known.load().current()
     }
 }
 

@@ -75,7 +75,8 @@ impl Refusal {
             | Self::Origin(_)
             | Self::RepeatedAuthorization
             | Self::MalformedBearer
-            | Self::OddSpelling => StatusCode::BAD_REQUEST,
+            | Self::OddSpelling
+            | Self::Upstream(UpstreamError::Body(_)) => StatusCode::BAD_REQUEST,
             Self::NoCredentials | Self::Entra(EntraError::Rejected(_)) => StatusCode::UNAUTHORIZED,
             Self::ForeignOrigin | Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -132,7 +133,7 @@ impl Refusal {
 
     /// Whether the connection must end with the answer: what follows may not be a request.
     fn ends_connection(&self) -> bool {
-        matches!(self, Self::Framing(_))
+        matches!(self, Self::Framing(_) | Self::Upstream(UpstreamError::Body(_)))
     }
 
     /// The whole chain, once, for operators. What callers did wrong is worth less of their attention

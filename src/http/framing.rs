@@ -1,7 +1,9 @@
 //! Requests that two parsers could read as two different ones are refused before anything else.
 //!
-//! hyper has parsed the head: it has refused obsolete folding, bad names and repeated, differing
-//! lengths. What it lets pass is judged here (RFC 9112 §3.2, §6).
+//! hyper has parsed the head (RFC 9112 §2–6). It has refused obsolete folding, bad names, lengths that
+//! are no numbers or differ; it has settled for one where both framings or the same length twice were
+//! sent, and for a target without its fragment: what goes upstream is framed anew. What else it lets
+//! pass is judged here.
 
 use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 
@@ -19,14 +21,9 @@ pub(super) fn judge<B>(request: &Request<B>) -> Result<(), Refusal> {
     if request.version() > Version::HTTP_11 {
         return malformed("HTTP/1.1 and HTTP/1.0 only");
     }
-    let (lengths, encodings) = (count(header::CONTENT_LENGTH), count(header::TRANSFER_ENCODING));
-    if lengths > 1 || lengths == 1 && encodings > 0 {
-        return malformed("its length is ambiguous");
-    }
-    if lengths == 1 && !has_plain_length(headers) {
-        return malformed("its length is not a number");
-    }
-    if encodings > 0 && (request.version() < Version::HTTP_11 || !is_chunked(headers)) {
+    if headers.contains_key(header::TRANSFER_ENCODING)
+        && (request.version() < Version::HTTP_11 || !is_chunked(headers))
+    {
         return malformed("its transfer coding is not chunked");
     }
     if request.version() == Version::HTTP_11 && count(header::HOST) != 1 || count(header::HOST) > 1
@@ -34,6 +31,9 @@ pub(super) fn judge<B>(request: &Request<B>) -> Result<(), Refusal> {
         return malformed("it must bear one Host header");
     }
     if let Some(authority) = request.uri().authority() {
+        if !matches!(request.uri().scheme_str(), Some("http" | "https")) {
+            return malformed("its target is neither a path nor an http URL");
+        }
         let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
         if host.is_some_and(|host| !host.eq_ignore_ascii_case(authority.as_str().as_bytes())) {
             return malformed("its target names another host than its Host header");
@@ -46,11 +46,6 @@ pub(super) fn judge<B>(request: &Request<B>) -> Result<(), Refusal> {
         return malformed("its Connection header names a field that is not hop-by-hop");
     }
     Ok(())
-}
-
-fn has_plain_length(headers: &HeaderMap) -> bool {
-    let is_digits = |value: &HeaderValue| value.as_bytes().iter().all(u8::is_ascii_digit);
-    headers.get(header::CONTENT_LENGTH).is_none_or(is_digits)
 }
 
 fn is_chunked(headers: &HeaderMap) -> bool {

@@ -71,6 +71,7 @@ struct Detail {
     /// `ok`, `degraded`, `starting` or `draining`.
     status: &'static str,
     version: &'static str,
+    commit: &'static str,
     degraded: Vec<Degraded>,
 }
 
@@ -100,5 +101,6 @@ pub(super) async fn detail(
     }
     let (code, status) = standing(&upstream, &draining);
     let status = if status == "ok" && !degraded.is_empty() { "degraded" } else { status };
-    (code, Json(Detail { status, version: env!("CARGO_PKG_VERSION"), degraded })).into_response()
+    let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("COMMIT"));
+    (code, Json(Detail { status, version, commit, degraded })).into_response()
 }

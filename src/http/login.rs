@@ -1,6 +1,6 @@
 //! `POST /external/login`: a bearer token for a Flask session.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Limited};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::{
@@ -36,9 +37,11 @@ use crate::{
 
 /// Most of a request's body that is read, to be thrown away, in bytes.
 const MOST_READ: usize = 64 * 1024;
+/// And how long it may take to come.
+const BODY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A session that was created. The cookie that names it is in `Set-Cookie`.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct SessionCreated {
     /// Always true.
     #[schema(example = true)]
@@ -65,7 +68,7 @@ pub(super) struct SessionCreated {
 }
 
 /// Whose session it is.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 struct User {
     /// Entra's object id (`oid`).
     #[schema(example = "00000000-0000-0000-0000-0000000000aa")]
@@ -125,15 +128,14 @@ pub(super) async fn post(
     }
     judge_origin(&headers, &resource)?;
     let grant = policy.grant(claims, now)?;
-    let record = SessionRecord::new(grant, token.fingerprint(), now);
+    let record = Arc::new(SessionRecord::new(grant, token.fingerprint(), now));
 
-    // Read, so that the connection can be used again; what it says does not matter.
-    let _ = Limited::new(body, MOST_READ).collect().await;
+    // Read, so that the connection can be used again; what it says does not matter, nor whether it
+    // comes.
+    let _ = timeout(BODY_PATIENCE, Limited::new(body, MOST_READ).collect()).await;
     let cookie = SessionCookie(&cookie);
-    for id in cookie.every_minted(&headers) {
-        sessions.end_if_of(&id, record.subject()).await?;
-    }
-    let id = sessions.open(&record).await?;
+    let id = sessions.open(Arc::clone(&record)).await?;
+    sessions.end_if_of(&cookie.minted_in(&headers), record.subject()).await?;
 
     let set_cookie = cookie.set(&id, route.scheme == Scheme::Https).ok_or(Refusal::Internal)?;
     let text = |name: &str| record.user().get(name).and_then(Value::as_str).map(str::to_owned);

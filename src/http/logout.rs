@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header};
 
 use super::{
     bearer,
@@ -38,14 +38,13 @@ pub(super) async fn post(
     headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
     let cookie = SessionCookie(&cookie);
-    let minted = cookie.every_minted(&headers);
-    for id in &minted {
-        sessions.end(id).await?;
-    }
-    if minted.is_empty() && !cookie.is_borne(&headers) {
-        let token = bearer::of(&headers)?;
-        let claims = entra.verify(&token, clock::now()).await?;
-        sessions.end_of_token(claims.subject(), &token.fingerprint()).await?;
+    let minted = cookie.minted_in(&headers);
+    if !minted.is_empty() {
+        sessions.end(&minted).await?;
+    } else if headers.contains_key(header::AUTHORIZATION) || !cookie.is_borne(&headers) {
+        let (token, now) = (bearer::of(&headers)?, clock::now());
+        let claims = entra.verify(&token, now).await?;
+        sessions.end_of_token(claims.subject(), &token.fingerprint(), now).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }

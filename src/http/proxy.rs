@@ -47,11 +47,20 @@ pub(super) async fn pass(
     let (body, body_sent) = if body.is_end_stream() {
         (Either::Right(Empty::<Bytes>::new()), None)
     } else {
+        // hyper takes it that some methods have no body, unless it is told.
+        if !parts.headers.contains_key(header::CONTENT_LENGTH) {
+            let chunked = HeaderValue::from_static("chunked");
+            parts.headers.insert(header::TRANSFER_ENCODING, chunked);
+        }
         let (watched, sent) = Watched::new(body);
         (Either::Left(watched), Some(sent))
     };
     let mut response = upstream.send(Request::from_parts(parts, body), body_sent).await?;
     *response.version_mut() = Version::HTTP_11;
+    // Chunks win over a length (RFC 9112 §6.3), and hyper has read them.
+    if response.headers().contains_key(header::TRANSFER_ENCODING) {
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
     hop_headers::strip_hop_by_hop(response.headers_mut());
     if let Some((_, value)) = live {
         keep_renewals_back(response.headers_mut(), SessionCookie(cookie), &value);
@@ -72,8 +81,9 @@ fn hold_sessions_to_their_end(
     let is_over =
         |id: &SessionId| Ok::<_, SessionsError>(sessions.standing(id, now)? == Standing::Over);
     let Cookies { header, live, over } = SessionCookie(cookie).read(headers, is_over)?;
-    for id in over {
-        sessions.forget(id);
+    // The first is what upstream would have taken; the sweep sees to others.
+    if let Some(id) = over.first() {
+        sessions.forget(*id);
     }
     headers.remove(header::COOKIE);
     if let Some(value) = header {

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::{
     Extension, Json,
-    extract::{Path, State},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -23,8 +23,8 @@ use crate::{
     gateway::Resource,
 };
 
-/// The resources we describe, by what follows the well-known path.
-const RESOURCES: [&str; 3] = ["", "external", "external/login"];
+/// The resources we describe beside the origin itself, by what follows the well-known path.
+const RESOURCES: [&str; 2] = ["external", "external/login"];
 
 /// Protected resource metadata (RFC 9728 §2).
 #[derive(Debug, Serialize, ToSchema)]
@@ -99,13 +99,10 @@ pub(super) async fn get_of(
     State(resource): State<Arc<Resource>>,
     State(surroundings): State<Arc<Surroundings>>,
     Extension(route): Extension<Arc<Route>>,
-    Path(path): Path<String>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    if path.is_empty() {
-        return Err(Refusal::NotFound);
-    }
-    describe(&path, &resource, &surroundings, &route, &headers)
+    describe(named_in(&uri)?, &resource, &surroundings, &route, &headers)
 }
 
 /// A browser asks first (Fetch standard, CORS preflight): anybody may read.
@@ -149,12 +146,15 @@ pub(super) async fn options() -> Response {
         (status = 404, description = "External access is off, or there is no such resource", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn options_of(Path(path): Path<String>) -> Result<Response, Refusal> {
-    if RESOURCES[1..].contains(&path.as_str()) {
-        Ok(options().await)
-    } else {
-        Err(Refusal::NotFound)
-    }
+pub(super) async fn options_of(uri: Uri) -> Result<Response, Refusal> {
+    named_in(&uri)?;
+    Ok(options().await)
+}
+
+/// The resource that a path names, as it is spelled: the answer must name the same (RFC 9728 §3.3).
+fn named_in(uri: &Uri) -> Result<&'static str, Refusal> {
+    let asked = uri.path().strip_prefix("/.well-known/oauth-protected-resource/");
+    RESOURCES.into_iter().find(|known| asked == Some(known)).ok_or(Refusal::NotFound)
 }
 
 fn describe(
@@ -164,9 +164,6 @@ fn describe(
     route: &Route,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
-    if !RESOURCES.contains(&path) {
-        return Err(Refusal::NotFound);
-    }
     let origin = match &route.origin {
         PublicOrigin::Known(origin) => origin,
         PublicOrigin::Unlisted(_) => return Err(Refusal::Misdirected),

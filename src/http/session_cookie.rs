@@ -108,8 +108,11 @@ fn unquoted(value: &[u8]) -> Vec<u8> {
     plain
 }
 
+/// More sessions than that nobody bears.
+const MOST_MINTED: usize = 8;
+
 /// What a request's cookies say about minted sessions.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Cookies {
     /// What is left of the `Cookie` header for upstream; `None`: nothing.
     pub(super) header: Option<HeaderValue>,
@@ -142,7 +145,7 @@ impl SessionCookie<'_> {
             let all = pairs(&text);
             cookies.live = None;
             for pair in &all {
-                if pair.name != self.0.name.as_bytes() {
+                if !self.is_session(pair) {
                     kept.push(pair.raw);
                     continue;
                 }
@@ -169,19 +172,29 @@ impl SessionCookie<'_> {
         Ok(cookies)
     }
 
-    /// Every minted id among a request's cookies, in whatever spelling upstream would read it.
-    pub(super) fn every_minted(self, headers: &HeaderMap) -> Vec<SessionId> {
-        pairs(&joined(headers))
-            .iter()
-            .filter(|pair| pair.name == self.0.name.as_bytes())
-            .filter_map(|pair| std::str::from_utf8(&pair.value).ok())
-            .filter_map(|value| SessionId::parse(&self.unsigned(value)?))
-            .collect()
+    /// The minted ids among a request's cookies, in whatever spelling upstream would read them; the
+    /// first [`MOST_MINTED`].
+    pub(super) fn minted_in(self, headers: &HeaderMap) -> Vec<SessionId> {
+        let mut found = Vec::new();
+        for pair in pairs(&joined(headers)).iter().filter(|pair| self.is_session(pair)) {
+            let id = std::str::from_utf8(&pair.value).ok().and_then(|value| self.minted(value));
+            if let Some(Some(id)) = id
+                && !found.contains(&id)
+                && found.len() < MOST_MINTED
+            {
+                found.push(id);
+            }
+        }
+        found
     }
 
-    /// Whether a request bears a session cookie at all.
+    /// Whether a request bears a session cookie that names anything.
     pub(super) fn is_borne(self, headers: &HeaderMap) -> bool {
-        pairs(&joined(headers)).iter().any(|pair| pair.name == self.0.name.as_bytes())
+        pairs(&joined(headers)).iter().any(|pair| self.is_session(pair) && !pair.value.is_empty())
+    }
+
+    fn is_session(self, pair: &Pair<'_>) -> bool {
+        pair.name == self.0.name.as_bytes()
     }
 
     /// The value, if the pair is spelled `NAME=[A-Za-z0-9_.-]*`.
@@ -200,15 +213,6 @@ impl SessionCookie<'_> {
             None => value,
         };
         SessionId::is_formed_like_one(id).then(|| SessionId::parse(id))
-    }
-
-    /// Takes a signature off; `None` when it is not right.
-    fn unsigned(self, value: &str) -> Option<String> {
-        let Some(key) = &self.0.signing_key else { return Some(value.to_owned()) };
-        let (id, signature) = value.rsplit_once('.')?;
-        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        let key = signing_key(key.expose_secret());
-        hmac::verify(&key, id.as_bytes(), &signature).ok().map(|()| id.to_owned())
     }
 
     /// The value of a cookie that names a session.
@@ -344,11 +348,11 @@ mod tests {
             format!("session=\"{octal}\""),
             format!("session=x; session={id}"),
         ] {
-            let found = SessionCookie(&config).every_minted(&request(&[text.as_bytes()]));
+            let found = SessionCookie(&config).minted_in(&request(&[text.as_bytes()]));
             assert_eq!(found, [id], "{text}");
         }
         let swallowed = format!("a=\"x; session={id}\"");
-        assert!(SessionCookie(&config).every_minted(&request(&[swallowed.as_bytes()])).is_empty());
+        assert!(SessionCookie(&config).minted_in(&request(&[swallowed.as_bytes()])).is_empty());
     }
 
     #[test]
@@ -356,10 +360,11 @@ mod tests {
         // Signer("secret", salt="flask-session", key_derivation="hmac").sign("abc")
         let config = config(Some("secret"));
         let cookie = SessionCookie(&config);
-        assert_eq!(cookie.unsigned("abc.UOOlglGtLOKQM3OFkrI8bWIohNg"), Some("abc".to_owned()));
-        assert_eq!(cookie.unsigned("abd.UOOlglGtLOKQM3OFkrI8bWIohNg"), None);
+        let signature = hmac::sign(&signing_key("secret"), b"abc");
+        assert_eq!(URL_SAFE_NO_PAD.encode(signature), "UOOlglGtLOKQM3OFkrI8bWIohNg");
         let id = SessionId::new(Id::default(), 1_795_384_800);
-        assert_eq!(cookie.unsigned(&cookie.value(&id)), Some(id.to_string()));
+        assert_eq!(cookie.minted(&cookie.value(&id)), Some(Some(id)));
+        assert_eq!(cookie.minted(&id.to_string()), None, "unsigned");
     }
 
     #[test]

@@ -33,7 +33,7 @@ use super::{
     flask_format::{self, FlaskSession},
     shelf::{Bookmark, Ended, Note, Shelf},
 };
-use crate::access::session::SessionId;
+use crate::{access::session::SessionId, telemetry};
 
 /// cachelib's names.
 const COUNT: &str = "__wz_cache_count";
@@ -201,13 +201,20 @@ impl Folders {
         Ok(self.naming()?.of(&format!("{}{id}", self.key_prefix)))
     }
 
-    /// As cachelib's `_update_count`; a race with upstream's own is as harmless as among its workers.
-    fn count(&self, delta: i64) -> Result<(), SessionsError> {
-        let Some((naming, path)) = self.count_file()? else { return Ok(()) };
-        let Some(bytes) = if_there(fs::read(&path))? else { return Ok(()) };
-        let (_, count) = flask_format::from_file(&bytes)?;
-        let count = (count.as_i64().unwrap_or_default() + delta).max(0);
-        write_whole(&self.flask, &naming.of(COUNT), &flask_format::to_file(&Value::from(count), 0)?)
+    /// As cachelib's `_update_count`. A race with upstream's own is as harmless as among its workers,
+    /// and so is a failure: the count only tells cachelib when to look for what it may evict.
+    fn count(&self, delta: i64) {
+        let counted = (|| {
+            let Some((naming, path)) = self.count_file()? else { return Ok(()) };
+            let Some(bytes) = if_there(fs::read(&path))? else { return Ok(()) };
+            let (_, count) = flask_format::from_file(&bytes)?;
+            let count = (count.as_i64().unwrap_or_default() + delta).max(0);
+            let bytes = flask_format::to_file(&Value::from(count), 0)?;
+            write_whole(&self.flask, &naming.of(COUNT), &bytes)
+        })();
+        if let Err::<(), SessionsError>(error) = counted {
+            tracing::debug!(error = %telemetry::chain(&error), "cachelib's count could not be kept");
+        }
     }
 
     fn put(
@@ -229,7 +236,7 @@ impl Folders {
             &flask_format::to_file(&Value::Object(session), expires_at)?,
         )?;
         if is_new {
-            self.count(1)?;
+            self.count(1);
         }
         Ok(true)
     }
@@ -241,7 +248,10 @@ impl Folders {
                 removed -= 1;
             }
         }
-        if removed == 0 { Ok(()) } else { self.count(removed) }
+        if removed < 0 {
+            self.count(removed);
+        }
+        Ok(())
     }
 
     fn note(&self, id: Id) -> Result<Option<Note>, SessionsError> {
@@ -267,21 +277,22 @@ impl Folders {
         Ok(true)
     }
 
-    fn notes_of(&self, subject: Uuid) -> Result<Vec<Note>, SessionsError> {
+    fn sessions_of(&self, subject: Uuid, now: i64) -> Result<Vec<SessionId>, SessionsError> {
         let of_subject = self.subjects.join(subject.to_string());
-        let mut notes = Vec::new();
-        for id in ids_in(&of_subject)? {
-            notes.extend(self.note(id.id())?);
+        let mut found = Vec::new();
+        for id in ids_in(&of_subject)?.into_iter().filter(|id| id.expires_at() > now) {
+            if let Some(metadata) = if_there(fs::metadata(of_subject.join(id.to_string())))? {
+                found.push((metadata.modified()?, id));
+            }
         }
-        notes.sort_by_key(|note| note.opened_at);
-        Ok(notes)
+        found.sort_by_key(|(opened, _)| *opened);
+        Ok(found.into_iter().map(|(_, id)| id).collect())
     }
 
+    /// The subject's folder stays: another login may be about to use it.
     fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
         let of_subject = self.subjects.join(subject.to_string());
         if_there(fs::remove_file(of_subject.join(id.to_string())))?;
-        // Only when it is empty.
-        let _ = fs::remove_dir(of_subject);
         if_there(fs::remove_file(self.sessions.join(id.id().to_string())))?;
         Ok(())
     }
@@ -366,12 +377,12 @@ impl Shelf for Files {
         self.run(move |folders| folders.note(id)).await
     }
 
-    async fn notes_of(&self, subject: Uuid) -> Result<Vec<Note>, SessionsError> {
-        self.run(move |folders| folders.notes_of(subject)).await
+    async fn sessions_of(&self, subject: Uuid, now: i64) -> Result<Vec<SessionId>, SessionsError> {
+        self.run(move |folders| folders.sessions_of(subject, now)).await
     }
 
-    async fn remove_note(&self, note: &Note) -> Result<(), SessionsError> {
-        let (id, subject) = (note.session_id(), note.subject);
+    async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
+        let id = *id;
         self.run(move |folders| folders.remove_note(&id, subject)).await
     }
 

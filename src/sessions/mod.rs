@@ -15,16 +15,17 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     path::PathBuf,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use serde_json::Value;
 use time::OffsetDateTime;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
 use tower_sessions::{Expiry, Session, session::Id, session_store};
 use uuid::Uuid;
 
@@ -44,13 +45,19 @@ use crate::{
 /// How often the store's set of ended sessions is read on.
 const READ_ON: Duration = Duration::from_millis(500);
 /// How often all of it is read again, whatever happened.
-const READ_AGAIN: Duration = Duration::from_secs(30);
+const READ_AGAIN: Duration = Duration::from_mins(1);
+/// For how long what was read last vouches for sessions that do not stand in it.
+const VOUCHES: Duration = Duration::from_secs(5);
+/// After so many failures in a row the connection is made anew.
+const TOO_MANY_FAILURES: u32 = 15;
 /// How often records that should be gone are swept.
 const SWEEP: Duration = Duration::from_secs(10);
 /// After this long no request of a session can be in flight any more: beyond upstream's 900 s.
 const LONG_AGO: i64 = 1200;
 /// How long a caller may be kept waiting for the store.
 const PATIENCE: Duration = Duration::from_millis(1800);
+/// Records waiting to be removed; the sweep takes care of more.
+const MOST_FORGOTTEN: usize = 256;
 
 /// What can go wrong with the store. None of it means "no session".
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +93,7 @@ pub(crate) enum SessionsError {
     Interrupted,
     #[error("session store")]
     Store(#[source] session_store::Error),
-    #[error("the set of ended sessions has not been read yet")]
+    #[error("whether the session has ended is not known: the store is away")]
     NotRead,
 }
 
@@ -106,12 +113,13 @@ pub(crate) struct Sessions(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     shelf: Arc<dyn Shelf>,
-    store: Arc<FlaskStore>,
     per_subject: usize,
     /// Those whose end has not come, with when we learned of it (Unix seconds).
     ended: RwLock<HashMap<SessionId, i64>>,
-    /// Whether the store's set was ever read.
-    is_read: AtomicBool,
+    /// When the store's set was last read.
+    read: ArcSwapOption<Instant>,
+    /// Records to remove soon.
+    forget: mpsc::Sender<SessionId>,
 }
 
 impl Sessions {
@@ -129,29 +137,40 @@ impl Sessions {
                 Arc::new(Files::open(directory, state, config.key_prefix)?)
             }
         };
-        let store = Arc::new(FlaskStore::new(Arc::clone(&shelf)));
+        let (forget, forgotten) = mpsc::channel(MOST_FORGOTTEN);
+        tokio::spawn(remove_forgotten(Arc::clone(&shelf), forgotten));
         Ok(Self(Arc::new(Inner {
             shelf,
-            store,
             per_subject: config.per_subject,
             ended: RwLock::default(),
-            is_read: AtomicBool::new(false),
+            read: ArcSwapOption::empty(),
+            forget,
         })))
     }
 
     /// Mints a session under a fresh id, once the store has confirmed it; the subject's oldest give
-    /// way beyond the limit.
-    pub(crate) async fn open(&self, record: &SessionRecord) -> Result<SessionId, SessionsError> {
-        patiently(async {
-            let id = self.create(record).await?;
-            if let Err(error) = self.make_room(record, &id).await {
-                // Nobody will learn of this session.
-                self.forget(id);
-                return Err(error);
+    /// way beyond the limit. A caller who hangs up meanwhile leaves no session behind.
+    pub(crate) async fn open(
+        &self,
+        record: Arc<SessionRecord>,
+    ) -> Result<SessionId, SessionsError> {
+        let (answer, answered) = oneshot::channel();
+        let sessions = self.clone();
+        tokio::spawn(async move {
+            let subject = record.subject();
+            let store = Arc::new(FlaskStore::new(Arc::clone(&sessions.0.shelf)));
+            let opened = patiently(async {
+                let id = create(&store, &record).await?;
+                sessions.make_room(&record, &id).await?;
+                Ok(id)
+            })
+            .await;
+            let has_failed = opened.is_err();
+            if answer.send(opened).is_err() || has_failed {
+                sessions.discard(store.attempt(), subject);
             }
-            Ok(id)
-        })
-        .await
+        });
+        answered.await.unwrap_or(Err(SessionsError::Interrupted))
     }
 
     async fn make_room(
@@ -159,73 +178,68 @@ impl Sessions {
         record: &SessionRecord,
         newest: &SessionId,
     ) -> Result<(), SessionsError> {
-        let notes = self.0.shelf.notes_of(record.subject()).await?;
-        let live: Vec<Note> =
-            notes.into_iter().filter(|note| note.expires_at > record.opened_at()).collect();
+        let (subject, now) = (record.subject(), record.opened_at());
+        let mut live = self.0.shelf.sessions_of(subject, now).await?;
+        live.retain(|id| !self.knows_as_ended(id));
         let surplus = live.len().saturating_sub(self.0.per_subject);
-        for oldest in live.iter().filter(|note| note.session_id() != *newest).take(surplus) {
-            self.end_noted(oldest).await?;
+        for oldest in live.iter().filter(|id| *id != newest).take(surplus) {
+            self.end_of(oldest, subject).await?;
         }
         Ok(())
     }
 
-    async fn create(&self, record: &SessionRecord) -> Result<SessionId, SessionsError> {
-        let expires_at = OffsetDateTime::from_unix_timestamp(record.expires_at())
-            .map_err(|_| SessionsError::Encoding)?;
-        let note = Note {
-            id: Id::default(),
-            expires_at: record.expires_at(),
-            opened_at: clock::millis(),
-            subject: record.subject(),
-            client: record.client().to_owned(),
-            token: record.token_fingerprint().to_owned(),
-        };
-        let session =
-            Session::new(None, Arc::clone(&self.0.store), Some(Expiry::AtDateTime(expires_at)));
-        for (name, value) in [
-            ("_permanent", Value::Bool(true)),
-            ("user", Value::Object(record.user().clone())),
-            ("last_activity_epoch", Value::from(record.opened_at())),
-            (NOTE, store::as_value(&note).map_err(SessionsError::Store)?),
-        ] {
-            session.insert_value(name, value).await.map_err(of_session)?;
-        }
-        session.save().await.map_err(of_session)?;
-        let id = session.id().ok_or(SessionsError::Encoding)?;
-        Ok(SessionId::new(id, record.expires_at()))
+    /// Takes back what nobody will learn of: also where the store had not confirmed it, and does so
+    /// later. It counts as ended from now on; the sweep sees to what this leaves.
+    fn discard(&self, attempt: Option<SessionId>, subject: Uuid) {
+        let Some(id) = attempt else { return };
+        self.learn([id]);
+        let store = Arc::clone(&self.0.shelf);
+        tokio::spawn(async move {
+            let removed = async {
+                store.remove(&[id]).await?;
+                store.remove_note(&id, subject).await
+            };
+            if let Err(error) = removed.await {
+                tracing::debug!(error = %telemetry::chain(&error), "a session could not be taken back");
+            }
+        });
     }
 
-    /// Ends a session for good, if there is one. `Ok` once the store has confirmed it.
-    pub(crate) async fn end(&self, id: &SessionId) -> Result<(), SessionsError> {
+    /// Ends sessions for good, those of them that there are. `Ok` once the store has confirmed it.
+    pub(crate) async fn end(&self, ids: &[SessionId]) -> Result<(), SessionsError> {
         patiently(async {
-            match self.0.shelf.note(id.id()).await? {
-                Some(note) if note.session_id() == *id => self.end_noted(&note).await,
-                // Without a note (lost with the store's memory) a record that Flask wrote back may
-                // still be there. Where neither is, there is nothing to end, and nothing is kept
-                // that a caller made up.
-                _ if self.0.shelf.has(id).await? => {
-                    self.mark(id).await?;
-                    self.0.shelf.remove(&[*id]).await
+            for id in ids {
+                match self.0.shelf.note(id.id()).await? {
+                    Some(note) if note.session_id() == *id => self.end_of(id, note.subject).await?,
+                    // Without a note (lost with the store's memory) a record that Flask wrote back
+                    // may still be there. Where neither is, there is nothing to end, and nothing is
+                    // kept that a caller made up.
+                    _ if self.0.shelf.has(id).await? => {
+                        self.mark(id).await?;
+                        self.0.shelf.remove(&[*id]).await?;
+                    }
+                    _ => {}
                 }
-                _ => Ok(()),
             }
+            Ok(())
         })
         .await
     }
 
-    /// Ends the session that a login came with, if it is a minted one of the same subject.
+    /// Ends the sessions that a login came with, where they are minted ones of the same subject.
     pub(crate) async fn end_if_of(
         &self,
-        id: &SessionId,
+        ids: &[SessionId],
         subject: Uuid,
     ) -> Result<(), SessionsError> {
         patiently(async {
-            match self.0.shelf.note(id.id()).await? {
-                Some(note) if note.session_id() == *id && note.subject == subject => {
-                    self.end_noted(&note).await
+            for id in ids {
+                let note = self.0.shelf.note(id.id()).await?;
+                if note.is_some_and(|note| note.session_id() == *id && note.subject == subject) {
+                    self.end_of(id, subject).await?;
                 }
-                _ => Ok(()),
             }
+            Ok(())
         })
         .await
     }
@@ -235,22 +249,24 @@ impl Sessions {
         &self,
         subject: Uuid,
         fingerprint: &str,
+        now: i64,
     ) -> Result<(), SessionsError> {
         patiently(async {
-            let notes = self.0.shelf.notes_of(subject).await?;
-            for note in notes.iter().filter(|note| note.token == fingerprint) {
-                self.end_noted(note).await?;
+            for id in self.0.shelf.sessions_of(subject, now).await? {
+                let note = self.0.shelf.note(id.id()).await?;
+                if note.is_some_and(|note| note.token == fingerprint) {
+                    self.end_of(&id, subject).await?;
+                }
             }
             Ok(())
         })
         .await
     }
 
-    async fn end_noted(&self, note: &Note) -> Result<(), SessionsError> {
-        let id = note.session_id();
-        self.mark(&id).await?;
-        self.0.shelf.remove(&[id]).await?;
-        self.0.shelf.remove_note(note).await
+    async fn end_of(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
+        self.mark(id).await?;
+        self.0.shelf.remove(&[*id]).await?;
+        self.0.shelf.remove_note(id, subject).await
     }
 
     /// First for all, then here: what is ended here must not come back with a restart.
@@ -268,27 +284,26 @@ impl Sessions {
         }
     }
 
-    /// Where a session stands; `now` in Unix seconds. Asks nobody.
-    pub(crate) fn standing(&self, id: &SessionId, now: i64) -> Result<Standing, SessionsError> {
-        if id.expires_at() <= now {
-            return Ok(Standing::Over);
-        }
-        if !self.0.is_read.load(Ordering::Acquire) {
-            return Err(SessionsError::NotRead);
-        }
-        let ended = self.0.ended.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(if ended.contains_key(id) { Standing::Over } else { Standing::Live })
+    fn knows_as_ended(&self, id: &SessionId) -> bool {
+        self.0.ended.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
     }
 
-    /// Removes Flask's record of a session that is over, in the background. The sweep comes again
-    /// if this fails.
+    /// Where a session stands; `now` in Unix seconds. Asks nobody: a set that was not read for a
+    /// while cannot vouch for a session, and says so.
+    pub(crate) fn standing(&self, id: &SessionId, now: i64) -> Result<Standing, SessionsError> {
+        if id.expires_at() <= now || self.knows_as_ended(id) {
+            return Ok(Standing::Over);
+        }
+        match &*self.0.read.load() {
+            Some(read) if read.elapsed() < VOUCHES => Ok(Standing::Live),
+            _ => Err(SessionsError::NotRead),
+        }
+    }
+
+    /// Removes Flask's record of a session that is over, soon. Where there is too much to do the
+    /// sweep does it.
     pub(crate) fn forget(&self, id: SessionId) {
-        let store = Arc::clone(&self.0.shelf);
-        tokio::spawn(async move {
-            if let Err(error) = store.remove(&[id]).await {
-                tracing::debug!(error = %telemetry::chain(&error), "a session that is over could not be removed");
-            }
-        });
+        let _ = self.0.forget.try_send(id);
     }
 
     /// Whether the store is there.
@@ -301,14 +316,13 @@ impl Sessions {
         self.read_on(&mut None).await
     }
 
-    /// Reads on and sweeps for ever; to be spawned.
+    /// Reads on for ever; to be spawned.
     pub(crate) async fn keep_in_step(self) {
         let mut ticks = interval(READ_ON);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut bookmark = None;
-        let mut is_away = false;
+        let mut failures = 0;
         let mut read_whole = Instant::now();
-        let mut swept = Instant::now();
         loop {
             ticks.tick().await;
             if read_whole.elapsed() > READ_AGAIN {
@@ -316,35 +330,46 @@ impl Sessions {
                 read_whole = Instant::now();
             }
             match self.read_on(&mut bookmark).await {
-                Ok(()) if is_away => {
-                    is_away = false;
-                    tracing::info!("the session store is back");
+                Ok(()) => {
+                    if failures > 0 {
+                        tracing::info!("the session store is back");
+                    }
+                    failures = 0;
                 }
-                Ok(()) => {}
                 Err(error) => {
                     // Whoever reconnects reads all of it.
                     bookmark = None;
-                    if !is_away {
-                        is_away = true;
+                    failures += 1;
+                    if failures == 1 {
                         tracing::warn!(error = %telemetry::chain(&error), "the session store is away");
                     }
-                }
-            }
-            if !is_away && swept.elapsed() > SWEEP {
-                swept = Instant::now();
-                if let Err(error) = self.sweep().await {
-                    tracing::warn!(error = %telemetry::chain(&error), "sessions could not be swept");
+                    if failures % TOO_MANY_FAILURES == 0 {
+                        self.0.shelf.start_over();
+                    }
                 }
             }
         }
     }
 
+    /// Sweeps for ever; to be spawned.
+    pub(crate) async fn keep_swept(self) {
+        let mut ticks = interval(SWEEP);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.sweep().await {
+                tracing::warn!(error = %telemetry::chain(&error), "sessions could not be swept");
+            }
+        }
+    }
+
     async fn read_on(&self, bookmark: &mut Option<Bookmark>) -> Result<(), SessionsError> {
+        let begun = Instant::now();
         let read = self.0.shelf.ended(bookmark.as_ref()).await?;
         *bookmark = read.bookmark;
         let lost = if read.is_whole { self.known_beside(&read.ids) } else { Vec::new() };
         self.learn(read.ids);
-        self.0.is_read.store(true, Ordering::Release);
+        self.0.read.store(Some(Arc::new(begun)));
         // A store that lost its memory is told again.
         for id in lost {
             self.0.shelf.mark_ended(&id).await?;
@@ -363,16 +388,50 @@ impl Sessions {
     async fn sweep(&self) -> Result<(), SessionsError> {
         let now = clock::now();
         let long_ago = now - LONG_AGO;
-        self.0.shelf.sweep(now, long_ago).await?;
         let written_back: Vec<SessionId> = {
             let mut ended = self.0.ended.write().unwrap_or_else(PoisonError::into_inner);
             ended.retain(|id, _| id.expires_at() >= long_ago);
             ended.iter().filter(|(_, since)| **since >= long_ago).map(|(id, _)| *id).collect()
         };
-        for some in written_back.chunks(500) {
-            self.0.shelf.remove(some).await?;
+        self.0.shelf.remove(&written_back).await?;
+        self.0.shelf.sweep(now, long_ago).await
+    }
+}
+
+async fn create(
+    store: &Arc<FlaskStore>,
+    record: &SessionRecord,
+) -> Result<SessionId, SessionsError> {
+    let expires_at = OffsetDateTime::from_unix_timestamp(record.expires_at())
+        .map_err(|_| SessionsError::Encoding)?;
+    let note = Note {
+        id: Id::default(),
+        expires_at: record.expires_at(),
+        opened_at: clock::millis(),
+        subject: record.subject(),
+        client: record.client().to_owned(),
+        token: record.token_fingerprint().to_owned(),
+    };
+    let session = Session::new(None, Arc::clone(store), Some(Expiry::AtDateTime(expires_at)));
+    for (name, value) in [
+        ("_permanent", Value::Bool(true)),
+        ("user", Value::Object(record.user().clone())),
+        ("last_activity_epoch", Value::from(record.opened_at())),
+        (NOTE, store::as_value(&note).map_err(SessionsError::Store)?),
+    ] {
+        session.insert_value(name, value).await.map_err(of_session)?;
+    }
+    session.save().await.map_err(of_session)?;
+    let id = session.id().ok_or(SessionsError::Encoding)?;
+    Ok(SessionId::new(id, record.expires_at()))
+}
+
+/// One after the other, so that nobody can make the store busy with cookies.
+async fn remove_forgotten(shelf: Arc<dyn Shelf>, mut forgotten: mpsc::Receiver<SessionId>) {
+    while let Some(id) = forgotten.recv().await {
+        if let Err(error) = shelf.remove(&[id]).await {
+            tracing::debug!(error = %telemetry::chain(&error), "a session that is over could not be removed");
         }
-        Ok(())
     }
 }
 

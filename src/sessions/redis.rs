@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use fred::{
     interfaces::{
@@ -24,7 +25,7 @@ use fred::{
     },
     prelude::Client,
     types::{
-        Expiration, SetOptions, Value,
+        ConnectHandle, Expiration, SetOptions, Value,
         config::{
             Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, TlsConfig,
             UnresponsiveConfig,
@@ -53,15 +54,59 @@ const LONGEST_QUEUE: usize = 4096;
 /// Ended sessions read, or records removed, in one command.
 const BATCH: u16 = 500;
 
+/// Of any session, in seconds (`GATEWAY_SESSION_MAX_AGE` goes no higher).
+const LONGEST_LIFE: i64 = 31 * 86_400;
+
 const EXPIRIES: &str = "gateway:expiries";
 const ENDED: &str = "gateway:ended";
+/// Before a stream's first entry.
+const BEGINNING: &str = "0-0";
 
-/// A connection that mends itself.
+/// A connection that mends itself, and is made anew when it does not.
 pub(super) struct Redis {
-    client: Client,
+    live: ArcSwap<Live>,
+    settings: ConnectionSettings,
     key_prefix: String,
     format: SerializationFormat,
+    /// How far the stream has been trimmed.
+    trimmed: Mutex<String>,
+}
+
+/// What a client is made of.
+struct ConnectionSettings {
+    config: Config,
+    performance: PerformanceConfig,
+    connection: ConnectionConfig,
+}
+
+/// One client with its connection.
+struct Live {
+    client: Client,
+    connecting: ConnectHandle,
     reconnects: Mutex<broadcast::Receiver<Server>>,
+}
+
+impl Live {
+    /// Begins to connect, and goes on trying.
+    fn begin(settings: &ConnectionSettings) -> Self {
+        let ConnectionSettings { config, performance, connection } = settings;
+        let forever = ReconnectPolicy::new_constant(0, RECONNECT_DELAY);
+        let client = Client::new(
+            config.clone(),
+            Some(performance.clone()),
+            Some(connection.clone()),
+            Some(forever),
+        );
+        let reconnects = Mutex::new(client.reconnect_rx());
+        let connecting = client.connect();
+        Self { client, connecting, reconnects }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.connecting.abort();
+    }
 }
 
 impl fmt::Debug for Redis {
@@ -71,7 +116,7 @@ impl fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// Begins to connect, and goes on trying; waits for nothing.
+    /// Begins to connect; waits for nothing.
     pub(super) fn connect(
         url: &SecretString,
         password: Option<&SecretString>,
@@ -105,11 +150,18 @@ impl Redis {
             reconnect_on_auth_error: true,
             ..ConnectionConfig::default()
         };
-        let forever = ReconnectPolicy::new_constant(0, RECONNECT_DELAY);
-        let client = Client::new(config, Some(performance), Some(connection), Some(forever));
-        let reconnects = Mutex::new(client.reconnect_rx());
-        client.connect();
-        Ok(Self { client, key_prefix, format, reconnects })
+        let settings = ConnectionSettings { config, performance, connection };
+        Ok(Self {
+            live: ArcSwap::from_pointee(Live::begin(&settings)),
+            settings,
+            key_prefix,
+            format,
+            trimmed: Mutex::new(BEGINNING.to_owned()),
+        })
+    }
+
+    fn client(&self) -> Client {
+        self.live.load().client.clone()
     }
 
     fn flask_key(&self, id: &SessionId) -> String {
@@ -118,7 +170,8 @@ impl Redis {
 
     /// Whether a connection was made since this was last asked: perhaps to another server.
     fn was_reconnected(&self) -> bool {
-        let mut reconnects = self.reconnects.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = self.live.load();
+        let mut reconnects = live.reconnects.lock().unwrap_or_else(PoisonError::into_inner);
         let mut was = false;
         while !matches!(
             reconnects.try_recv(),
@@ -129,6 +182,25 @@ impl Redis {
         was
     }
 
+    /// Takes what no longer matters out of the stream: a batch each time, round and round.
+    async fn trim(&self, long_ago: i64) -> Result<(), SessionsError> {
+        let at = {
+            let mut trimmed = self.trimmed.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *trimmed, BEGINNING.to_owned())
+        };
+        let batch = self.ended_batch(&at).await?;
+        if let Some((last, _)) = batch.last().filter(|_| batch.len() == usize::from(BATCH)) {
+            last.clone_into(&mut self.trimmed.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        let is_over = |id: &Option<SessionId>| id.is_none_or(|id| id.expires_at() < long_ago);
+        let over: Vec<String> =
+            batch.into_iter().filter(|(_, id)| is_over(id)).map(|(at, _)| at).collect();
+        if over.is_empty() {
+            return Ok(());
+        }
+        self.client().xdel::<(), _, _>(ENDED, over).await.map_err(SessionsError::redis)
+    }
+
     /// Reads one batch of the stream after an entry.
     async fn ended_batch(
         &self,
@@ -136,7 +208,7 @@ impl Redis {
     ) -> Result<Vec<(String, Option<SessionId>)>, SessionsError> {
         type Read = XReadResponse<String, String, String, String>;
         let answer: Value = self
-            .client
+            .client()
             .xread(Some(u64::from(BATCH)), None, ENDED, after)
             .await
             .map_err(SessionsError::redis)?;
@@ -150,6 +222,12 @@ impl Redis {
             .map(|(at, fields)| (at, fields.get("id").and_then(|id| SessionId::parse(id))))
             .collect())
     }
+}
+
+/// Unix time as a sorted set's score: whole numbers up to 52 bits are exact.
+#[expect(clippy::cast_precision_loss, reason = "as just said")]
+fn score(time: i64) -> f64 {
+    time as f64
 }
 
 fn note_key(id: Id) -> String {
@@ -173,7 +251,7 @@ impl Shelf for Redis {
         let options = if is_new { SetOptions::NX } else { SetOptions::XX };
         let expire = Expiration::EX((id.expires_at() - now).max(1));
         let answer: Option<String> = self
-            .client
+            .client()
             .set(self.flask_key(id), bytes.as_slice(), Some(expire), Some(options), false)
             .await
             .map_err(SessionsError::redis)?;
@@ -182,32 +260,27 @@ impl Shelf for Redis {
 
     async fn get(&self, id: &SessionId) -> Result<Option<FlaskSession>, SessionsError> {
         let bytes: Option<Vec<u8>> =
-            self.client.get(self.flask_key(id)).await.map_err(SessionsError::redis)?;
+            self.client().get(self.flask_key(id)).await.map_err(SessionsError::redis)?;
         bytes.map(|bytes| flask_format::from_redis(&bytes)).transpose()
     }
 
     async fn has(&self, id: &SessionId) -> Result<bool, SessionsError> {
-        self.client.exists(self.flask_key(id)).await.map_err(SessionsError::redis)
+        self.client().exists(self.flask_key(id)).await.map_err(SessionsError::redis)
     }
 
     async fn remove(&self, ids: &[SessionId]) -> Result<(), SessionsError> {
         // One key a command: in a cluster they lie on different nodes.
-        let pipeline = self.client.pipeline();
         for id in ids {
-            pipeline.del::<(), _>(self.flask_key(id)).await.map_err(SessionsError::redis)?;
+            self.client().del::<(), _>(self.flask_key(id)).await.map_err(SessionsError::redis)?;
         }
-        if ids.is_empty() {
-            Ok(())
-        } else {
-            pipeline.all::<Vec<i64>>().await.map(drop).map_err(SessionsError::redis)
-        }
+        Ok(())
     }
 
     async fn add_note(&self, note: &Note, now: i64) -> Result<bool, SessionsError> {
         let text = serde_json::to_string(note).map_err(|_| SessionsError::Encoding)?;
         let life = (note.expires_at - now).max(1);
         let answer: Option<String> = self
-            .client
+            .client()
             .set(note_key(note.id), text, Some(Expiration::EX(life)), Some(SetOptions::NX), false)
             .await
             .map_err(SessionsError::redis)?;
@@ -215,70 +288,66 @@ impl Shelf for Redis {
             return Ok(false);
         }
         let member = note.session_id().to_string();
-        #[expect(clippy::cast_precision_loss, reason = "Unix seconds fit into 52 bits")]
-        let (opened, expires) = (note.opened_at as f64, note.expires_at as f64);
-        let (by_subject, of_subject) = (subject_key(note.subject), self.client.pipeline());
-        of_subject
-            .zadd::<(), _, _>(&by_subject, None, None, false, false, (opened, member.clone()))
-            .await
-            .map_err(SessionsError::redis)?;
-        // Sessions of a subject may end later than this one; none does after the longest life.
-        of_subject
-            .expire::<(), _>(&by_subject, 31 * 86_400, None)
-            .await
-            .map_err(SessionsError::redis)?;
-        of_subject
-            .zadd::<(), _, _>(EXPIRIES, None, None, false, false, (expires, member))
-            .await
-            .map_err(SessionsError::redis)?;
-        of_subject.all::<Vec<i64>>().await.map_err(SessionsError::redis)?;
+        let (client, of_subject) = (self.client(), subject_key(note.subject));
+        tokio::try_join!(
+            client.zadd::<(), _, _>(
+                &of_subject,
+                None,
+                None,
+                false,
+                false,
+                (score(note.opened_at), member.clone()),
+            ),
+            // Others of the subject's may end later than this one; none after the longest life.
+            client.expire::<(), _>(&of_subject, LONGEST_LIFE, None),
+            client.zadd::<(), _, _>(
+                EXPIRIES,
+                None,
+                None,
+                false,
+                false,
+                (score(note.expires_at), member),
+            ),
+        )
+        .map_err(SessionsError::redis)?;
         Ok(true)
     }
 
     async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError> {
         let text: Option<String> =
-            self.client.get(note_key(id)).await.map_err(SessionsError::redis)?;
+            self.client().get(note_key(id)).await.map_err(SessionsError::redis)?;
         text.map(|text| serde_json::from_str(&text).map_err(|_| SessionsError::Decoding))
             .transpose()
     }
 
-    async fn notes_of(&self, subject: Uuid) -> Result<Vec<Note>, SessionsError> {
+    async fn sessions_of(&self, subject: Uuid, now: i64) -> Result<Vec<SessionId>, SessionsError> {
         let key = subject_key(subject);
         let members: Vec<String> = self
-            .client
+            .client()
             .zrange(&key, 0, -1, None, false, None, false)
             .await
             .map_err(SessionsError::redis)?;
-        let mut notes = Vec::new();
-        for member in members {
-            let note = match SessionId::parse(&member) {
-                Some(id) => self.note(id.id()).await?,
-                None => None,
-            };
-            match note {
-                Some(note) => notes.push(note),
-                // Its note expired with it.
-                None => self
-                    .client
-                    .zrem::<(), _, _>(&key, member)
-                    .await
-                    .map_err(SessionsError::redis)?,
-            }
+        let (live, over): (Vec<String>, Vec<String>) = members
+            .into_iter()
+            .partition(|member| SessionId::parse(member).is_some_and(|id| id.expires_at() > now));
+        if !over.is_empty() {
+            self.client().zrem::<(), _, _>(&key, over).await.map_err(SessionsError::redis)?;
         }
-        Ok(notes)
+        Ok(live.iter().filter_map(|member| SessionId::parse(member)).collect())
     }
 
-    async fn remove_note(&self, note: &Note) -> Result<(), SessionsError> {
-        let member = note.session_id().to_string();
-        self.client
-            .zrem::<(), _, _>(subject_key(note.subject), member)
-            .await
-            .map_err(SessionsError::redis)?;
-        self.client.del::<(), _>(note_key(note.id)).await.map_err(SessionsError::redis)
+    async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
+        let client = self.client();
+        tokio::try_join!(
+            client.zrem::<(), _, _>(subject_key(subject), id.to_string()),
+            client.del::<(), _>(note_key(id.id())),
+        )
+        .map(drop)
+        .map_err(SessionsError::redis)
     }
 
     async fn mark_ended(&self, id: &SessionId) -> Result<(), SessionsError> {
-        self.client
+        self.client()
             .xadd::<String, _, _, _, _>(ENDED, false, None, "*", ("id", id.to_string()))
             .await
             .map(drop)
@@ -287,7 +356,7 @@ impl Shelf for Redis {
 
     async fn ended(&self, since: Option<&Bookmark>) -> Result<Ended, SessionsError> {
         let since = since.filter(|_| !self.was_reconnected());
-        let mut at = since.map_or_else(|| "0-0".to_owned(), |bookmark| bookmark.0.clone());
+        let mut at = since.map_or_else(|| BEGINNING.to_owned(), |bookmark| bookmark.0.clone());
         let mut ids = Vec::new();
         loop {
             let batch = self.ended_batch(&at).await?;
@@ -307,8 +376,8 @@ impl Shelf for Redis {
         loop {
             let limit = Some((offset, i64::from(BATCH)));
             let members: Vec<String> = self
-                .client
-                .zrangebyscore(EXPIRIES, "-inf", now.to_string(), false, limit)
+                .client()
+                .zrangebyscore(EXPIRIES, f64::NEG_INFINITY, score(now), false, limit)
                 .await
                 .map_err(SessionsError::redis)?;
             let ids: Vec<SessionId> =
@@ -319,26 +388,19 @@ impl Shelf for Redis {
             }
             offset += i64::from(BATCH);
         }
-        self.client
-            .zremrangebyscore::<(), _, _, _>(EXPIRIES, "-inf", long_ago.to_string())
+        self.client()
+            .zremrangebyscore::<(), _, _, _>(EXPIRIES, f64::NEG_INFINITY, score(long_ago))
             .await
             .map_err(SessionsError::redis)?;
+        self.trim(long_ago).await
+    }
 
-        // Entries stand in the order of ending; stop at the first that still matters.
-        let batch = self.ended_batch("0-0").await?;
-        let over: Vec<String> = batch
-            .into_iter()
-            .take_while(|(_, id)| id.is_none_or(|id| id.expires_at() < long_ago))
-            .map(|(at, _)| at)
-            .collect();
-        if !over.is_empty() {
-            self.client.xdel::<(), _, _>(ENDED, over).await.map_err(SessionsError::redis)?;
-        }
-        Ok(())
+    fn start_over(&self) {
+        self.live.store(Arc::new(Live::begin(&self.settings)));
     }
 
     async fn ping(&self) -> Result<(), SessionsError> {
-        self.client.ping::<String>(None).await.map(drop).map_err(SessionsError::redis)
+        self.client().ping::<String>(None).await.map(drop).map_err(SessionsError::redis)
     }
 }
 

@@ -9,7 +9,7 @@ use super::{SessionsError, flask_format::FlaskSession};
 use crate::access::session::SessionId;
 
 /// What the gateway remembers of a session it minted; Flask never sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Note {
     /// tower-sessions' part of the id.
     #[serde(with = "id_as_text")]
@@ -85,10 +85,10 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
     async fn add_note(&self, note: &Note, now: i64) -> Result<bool, SessionsError>;
     /// The note of an id.
     async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError>;
-    /// The notes of a subject's sessions, oldest first.
-    async fn notes_of(&self, subject: Uuid) -> Result<Vec<Note>, SessionsError>;
+    /// The sessions of a subject whose end has not come, oldest first.
+    async fn sessions_of(&self, subject: Uuid, now: i64) -> Result<Vec<SessionId>, SessionsError>;
     /// Removes a note.
-    async fn remove_note(&self, note: &Note) -> Result<(), SessionsError>;
+    async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError>;
 
     /// Writes down, for all instances and across restarts, that a session has ended.
     async fn mark_ended(&self, id: &SessionId) -> Result<(), SessionsError>;
@@ -98,6 +98,8 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
     /// Removes Flask's records of sessions whose end has passed, and, once no request of theirs can
     /// be in flight any more (`long_ago`, Unix seconds), what was noted about them.
     async fn sweep(&self, now: i64, long_ago: i64) -> Result<(), SessionsError>;
+    /// Drops its connection and makes a new one, if it has any: this one answers no more.
+    fn start_over(&self) {}
     /// Whether the store is there.
     async fn ping(&self) -> Result<(), SessionsError>;
 }

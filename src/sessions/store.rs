@@ -4,7 +4,10 @@
 //! kept under the 22 characters tells it. `SessionManagerLayer` is not used: it deletes the cookie of
 //! every browser user, whose ids it cannot read (see `docs/decisions/`).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -28,14 +31,25 @@ pub(super) const NOTE: &str = "gateway";
 const FLASK_ORDER: [&str; 3] = ["_permanent", "user", "last_activity_epoch"];
 
 /// Flask's sessions as tower-sessions sees them.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct FlaskStore {
     shelf: Arc<dyn Shelf>,
+    /// The id that a session was last put under, also where the store never confirmed it.
+    attempt: Mutex<Option<SessionId>>,
 }
 
 impl FlaskStore {
     pub(super) fn new(shelf: Arc<dyn Shelf>) -> Self {
-        Self { shelf }
+        Self { shelf, attempt: Mutex::default() }
+    }
+
+    /// What may lie in the store although it did not say so.
+    pub(super) fn attempt(&self) -> Option<SessionId> {
+        *self.attempt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn attempting(&self, id: Option<SessionId>) {
+        *self.attempt.lock().unwrap_or_else(PoisonError::into_inner) = id;
     }
 }
 
@@ -48,13 +62,16 @@ impl SessionStore for FlaskStore {
         note.expires_at = record.expiry_date.unix_timestamp();
         loop {
             note.id = record.id;
+            self.attempting(Some(note.session_id()));
             if self.shelf.add_note(&note, now).await? {
                 // The note first: whatever fails after it, no session is left that we know nothing of.
                 if self.shelf.put(&note.session_id(), &flask_part(record), true, now).await? {
                     return Ok(());
                 }
-                self.shelf.remove_note(&note).await?;
+                self.shelf.remove_note(&note.session_id(), note.subject).await?;
             }
+            // It is somebody else's.
+            self.attempting(None);
             record.id = Id::default();
         }
     }
@@ -85,7 +102,7 @@ impl SessionStore for FlaskStore {
     async fn delete(&self, id: &Id) -> session_store::Result<()> {
         if let Some(note) = self.shelf.note(*id).await? {
             self.shelf.remove(&[note.session_id()]).await?;
-            self.shelf.remove_note(&note).await?;
+            self.shelf.remove_note(&note.session_id(), note.subject).await?;
         }
         Ok(())
     }

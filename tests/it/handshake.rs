@@ -216,3 +216,30 @@ async fn the_body_of_a_login_does_not_matter() {
         assert_eq!(answer.status(), 200, "{} bytes", body.len());
     }
 }
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let world = World::start(Kind::Files).await;
+    let token = world.entra.token().build();
+    let head = format!(
+        "POST /external/login HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 10\r\nConnection: close\r\n\r\n"
+    );
+    let begun = tokio::time::Instant::now();
+    let answer = world.gateway.raw(head).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_cookie_that_is_none_of_ours_does_not_stand_before_the_token_at_logout() {
+    let world = World::start(Kind::Redis).await;
+    let token = world.entra.token().build();
+    let session = world.login(&token).await;
+    let logout = |cookie: &str| {
+        client().post(world.gateway.url("/external/logout")).header("cookie", cookie.to_owned())
+    };
+    assert_eq!(logout("session=").send().await.unwrap().status(), 401);
+    assert_eq!(logout("session=abc").bearer_auth("x.y.z").send().await.unwrap().status(), 401);
+    assert_eq!(logout("session=abc").bearer_auth(&token).send().await.unwrap().status(), 204);
+    assert_eq!(status(world.gateway.url(API), &session).await, 401);
+}

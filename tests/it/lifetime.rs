@@ -193,3 +193,68 @@ async fn a_subjects_oldest_session_gives_way() {
     world.login(&other).await;
     assert_eq!(status(world.gateway.url(API), &sessions[3]).await, 200, "others do not count");
 }
+
+async fn what_nobody_asks_for_is_swept(kind: Kind) {
+    let world = World::with(kind, &[("GATEWAY_SESSION_MAX_AGE", "2s")]).await;
+    let session = world.login(&world.entra.token().build()).await;
+    // Flask extends the record by 31 days; then the caller is never seen again.
+    assert_eq!(status(world.gateway.url(API), &session).await, 200);
+    assert!(is_stored(&world, &session));
+    until("the record is swept", async || !is_stored(&world, &session)).await;
+    assert!(!world.gateway.process.log().contains("could not be swept"));
+}
+
+#[tokio::test]
+async fn what_nobody_asks_for_is_swept_from_redis() {
+    what_nobody_asks_for_is_swept(Kind::Redis).await;
+}
+
+#[tokio::test]
+async fn what_nobody_asks_for_is_swept_from_files() {
+    what_nobody_asks_for_is_swept(Kind::Files).await;
+}
+
+#[tokio::test]
+async fn cookies_that_nobody_minted_cost_the_store_next_to_nothing() {
+    let world = World::start(Kind::Redis).await;
+    let made_up = |n: usize, end: u64| format!("session={}A.{end}", &format!("{n:0>21}")[..21]);
+    let over: Vec<_> = (0..300).map(|n| made_up(n, 1)).collect();
+    let ahead: Vec<_> = (0..300).map(|n| made_up(n, 4_102_444_800)).collect();
+    let asked = |world: &World| {
+        let stats = world.store.redis().ask(&["INFO", "commandstats"]);
+        let calls =
+            |line: &str| line.split("calls=").nth(1)?.split(',').next()?.parse::<u64>().ok();
+        let of = ["cmdstat_del:", "cmdstat_get:", "cmdstat_exists:"];
+        stats
+            .lines()
+            .filter(|line| of.iter().any(|of| line.starts_with(of)))
+            .filter_map(calls)
+            .sum::<u64>()
+    };
+    let before = asked(&world);
+    for _ in 0..20 {
+        let request =
+            client().get(world.gateway.url("/test/pid")).header("cookie", over.join("; "));
+        assert_eq!(request.send().await.unwrap().status(), 200);
+    }
+    let logout =
+        client().post(world.gateway.url("/external/logout")).header("cookie", ahead.join("; "));
+    assert_eq!(logout.send().await.unwrap().status(), 204);
+    let cost = asked(&world) - before;
+    assert!(cost < 60, "{cost} commands");
+    world.login(&world.entra.token().build()).await;
+}
+
+#[tokio::test]
+async fn a_login_that_fails_leaves_nothing_behind() {
+    let world = World::start(Kind::Redis).await;
+    let token = world.entra.token().build();
+    let kept = world.login(&token).await;
+    world.store.redis().freeze();
+    assert_eq!(try_login(&world.gateway, &token).await.status(), 503);
+    world.store.redis().thaw();
+    let sessions = async || world.store.redis().ask(&["KEYS", "session:*"]).lines().count();
+    until("only what was kept is there", async || sessions().await == 1).await;
+    until("the store is back", async || status(world.gateway.url(API), &kept).await == 200).await;
+    assert_eq!(sessions().await, 1);
+}

@@ -54,7 +54,9 @@ async fn the_document_is_as_the_contract_has_it() {
         });
         assert_eq!(json(answer).await, expected);
     }
-    for path in ["/", "/mcp", "/external/", "/external/login/", "/external/x"] {
+    for path in
+        ["/", "/mcp", "/external/", "/external/login/", "/external/x", "/external%2Flogin", "/%ff"]
+    {
         let answer = ask(&gateway, path, &[]).await;
         assert_eq!(answer.status(), 404, "{path}");
         assert_eq!(answer.headers()["cache-control"], "no-store");

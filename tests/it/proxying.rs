@@ -119,6 +119,8 @@ async fn ambiguous_requests_are_refused_and_the_connection_closed() {
         ),
         ("no host", "GET /test/echo HTTP/1.1\r\n\r\n"),
         ("two hosts", "GET /test/echo HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+        ("another scheme", "GET ftp://a/test/echo HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("no path", "GET a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n"),
         ("another authority", "GET http://b/test/echo HTTP/1.1\r\nHost: a\r\n\r\n"),
         (
             "a protected field nominated",
@@ -397,4 +399,29 @@ async fn a_head_that_drips_in_is_cut_off_and_an_idle_connection_is_not() {
             answer.push_str(&String::from_utf8_lossy(&buffer[..read]));
         }
     }
+}
+
+#[tokio::test]
+async fn a_get_may_have_a_body_of_unknown_length() {
+    let world = World::start(Kind::Files).await;
+    let request = "GET /test/echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    assert_eq!(echo(&world, request).await["body_length"], 3);
+}
+
+#[tokio::test]
+async fn a_callers_malformed_body_is_the_callers_fault() {
+    let world = World::start(Kind::Files).await;
+    let head = "POST /test/echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let answer = world.gateway.raw(format!("{head}zz\r\nab\r\n0\r\n\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+}
+
+#[tokio::test]
+async fn an_answer_with_two_framings_leaves_with_one() {
+    let both = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n";
+    let (url, ..) = scripted(both, 1000).await;
+    let (gateway, ..) = in_front_of(&url).await;
+    let answer = client().get(gateway.url("/x")).send().await.unwrap();
+    assert!(!answer.headers().contains_key("content-length"), "{:?}", answer.headers());
+    assert_eq!(answer.text().await.unwrap(), "a");
 }
