@@ -42,10 +42,29 @@ pub fn check(config: &Config) -> Result<(), Failure> {
             "see TENANT_ID and AZURE_ENVIRONMENT; is there a way out to Entra?",
         );
         if config.surroundings.public_urls.is_empty() {
-            report.advise("GATEWAY_PUBLIC_URLS: is empty; public URLs will be derived from each request's Host");
+            report.advise(
+                "GATEWAY_PUBLIC_URLS: is empty; public URLs will be derived from each request's Host",
+            );
+        }
+        for origin in &config.surroundings.public_urls {
+            match leads_to_a_gateway(&origin.to_string()).await {
+                Ok(()) => report.line("public URL", Ok(()), ""),
+                // It cannot before the gateway runs, and perhaps not from here.
+                Err(problem) => report.advise(&format!(
+                    "GATEWAY_PUBLIC_URLS: {origin} does not lead to a running gateway from here ({problem})"
+                )),
+            }
         }
         report.finish()
     })?
+}
+
+/// Whether a gateway answers at a public origin.
+async fn leads_to_a_gateway(origin: &str) -> Result<(), String> {
+    let away = |error: reqwest::Error| telemetry::chain(&error.without_url());
+    let client = reqwest::Client::builder().timeout(PATIENCE).build().map_err(away)?;
+    let answer = client.get(format!("{origin}/gateway/health/live")).send().await.map_err(away)?;
+    if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) }
 }
 
 async fn check_sessions(config: &Config) -> Result<(), String> {

@@ -23,6 +23,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
     sync::oneshot,
     time::{sleep, timeout},
@@ -70,10 +71,17 @@ pub(crate) type Outgoing = Either<Watched, Empty<Bytes>>;
 #[derive(Clone)]
 pub(crate) struct Upstream(Arc<Inner>);
 
+/// A connection that takes requests.
+struct Connection {
+    sender: SendRequest<Outgoing>,
+    /// Whether upstream has said anything since this was last set to false.
+    heard: Arc<AtomicBool>,
+}
+
 struct Inner {
     config: UpstreamConfig,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    idle: Mutex<VecDeque<(SendRequest<Outgoing>, Instant)>>,
+    idle: Mutex<VecDeque<(Connection, Instant)>>,
     has_answered: AtomicBool,
 }
 
@@ -130,7 +138,7 @@ impl Upstream {
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         let patience = Duration::from_secs(5);
         match timeout(patience, async {
-            self.connect().await?.send_request(request).await.map_err(UpstreamError::from)
+            self.connect().await?.sender.send_request(request).await.map_err(UpstreamError::from)
         })
         .await
         {
@@ -178,35 +186,39 @@ impl Upstream {
     ) -> Result<Response<Incoming>, UpstreamError> {
         let again = may_be_sent_again(&request).then(|| copy_of(&request));
         if let Some(mut connection) = self.idle_connection() {
-            match connection.try_send_request(request).await {
+            connection.heard.store(false, Ordering::Relaxed);
+            match connection.sender.try_send_request(request).await {
                 Ok(answer) => {
                     self.keep_when_done(connection);
                     return Ok(answer);
                 }
-                // Either nothing of it was sent, or it may be sent again.
-                Err(mut failed) => match failed.take_message().or(again) {
+                // Either nothing of it was sent, or it may be sent again and nothing was answered.
+                Err(mut failed) => match failed
+                    .take_message()
+                    .or_else(|| again.filter(|_| !connection.heard.load(Ordering::Relaxed)))
+                {
                     Some(unsent) => request = unsent,
                     None => return Err(UpstreamError::from(failed.into_error())),
                 },
             }
         }
         let mut connection = self.connect().await?;
-        let answer = connection.send_request(request).await?;
+        let answer = connection.sender.send_request(request).await?;
         self.keep_when_done(connection);
         Ok(answer)
     }
 
     /// The connection used last that still lives.
-    fn idle_connection(&self) -> Option<SendRequest<Outgoing>> {
+    fn idle_connection(&self) -> Option<Connection> {
         let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|(connection, since)| connection.is_ready() && since.elapsed() < IDLE);
+        idle.retain(|(connection, since)| connection.sender.is_ready() && since.elapsed() < IDLE);
         idle.pop_back().map(|(connection, _)| connection)
     }
 
-    fn keep_when_done(&self, mut connection: SendRequest<Outgoing>) {
+    fn keep_when_done(&self, mut connection: Connection) {
         let inner = Arc::clone(&self.0);
         tokio::spawn(async move {
-            if connection.ready().await.is_err() {
+            if connection.sender.ready().await.is_err() {
                 return;
             }
             {
@@ -222,7 +234,7 @@ impl Upstream {
         });
     }
 
-    async fn connect(&self) -> Result<SendRequest<Outgoing>, UpstreamError> {
+    async fn connect(&self) -> Result<Connection, UpstreamError> {
         let connecting = async {
             match &self.0.config.target {
                 UpstreamTarget::Unix(path) => handshake(UnixStream::connect(path).await?).await,
@@ -245,10 +257,12 @@ impl Upstream {
     }
 }
 
-async fn handshake<S>(stream: S) -> io::Result<SendRequest<Outgoing>>
+async fn handshake<S>(stream: S) -> io::Result<Connection>
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let heard = Arc::new(AtomicBool::new(false));
+    let stream = Listening { stream, heard: Arc::clone(&heard) };
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .handshake(TokioIo::new(stream))
@@ -259,7 +273,58 @@ where
             tracing::debug!(error = %crate::telemetry::chain(&error), "a connection to upstream ended badly");
         }
     });
-    Ok(sender)
+    Ok(Connection { sender, heard })
+}
+
+/// A stream that notes when upstream says something.
+struct Listening<S> {
+    stream: S,
+    heard: Arc<AtomicBool>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 fn may_be_sent_again(request: &Request<Outgoing>) -> bool {

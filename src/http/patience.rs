@@ -22,6 +22,10 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+/// RFC 9110 §15.5.9.
+const TOO_SLOW: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
 /// What a connection is at; shared by its stream and its requests.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
@@ -63,7 +67,7 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Patient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -88,7 +92,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         }
         let is_late =
             this.head.as_mut().is_some_and(|(at, _)| at.as_mut().poll(context).is_ready());
-        if is_late { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
+        if !is_late {
+            return Poll::Pending;
+        }
+        // Said if it goes out at once; a caller that slow gets nothing more.
+        let _ = Pin::new(&mut this.stream).poll_write(context, TOO_SLOW);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
