@@ -25,7 +25,7 @@ ifeq ($(STORE),redis)
 demo: redis
 endif
 demo:
-	cargo build --locked --quiet --bin simplechat-gateway --example demo
+	cargo build --locked --bin simplechat-gateway --example demo
 	target/debug/examples/demo --store $(STORE) $(ARGS)
 
 ## Sets up what is missing and runs every test.

@@ -240,6 +240,7 @@ mod tests {
             ("SESSION_USE_SIGNER", "true"),
             ("SESSION_COOKIE_NAME", "a b"),
             ("REDIS_URL", "http://redis"),
+            ("REDIS_URL", "redis://redis:port/0"),
             ("REDIS_PASSWORD_FILE", "/does/not/exist"),
             ("GATEWAY_STATE_DIR", "/app/flask_session/inside"),
         ] {

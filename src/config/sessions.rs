@@ -3,7 +3,6 @@
 use std::path::{Component, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
-use url::Url;
 
 use super::{
     Reader,
@@ -133,13 +132,15 @@ fn redis_url(text: &str) -> Result<SecretString, String> {
         (false, true) => format!("rediss://{text}/0"),
         (false, false) => format!("rediss://{text}:6380/0"),
     };
-    let schemes = ["redis", "rediss", "valkey", "valkeys"];
     let scheme = url.split("://").next().unwrap_or_default();
     let base = scheme.trim_end_matches("-cluster").trim_end_matches("-sentinel");
-    if !schemes.contains(&base) || Url::parse(&url).is_err() {
-        return Err("is not a Redis URL".to_owned());
+    let is_redis = matches!(base, "redis" | "rediss" | "valkey" | "valkeys");
+    // What the client library says of it could hold the password.
+    if is_redis && fred::types::config::Config::from_url(&url).is_ok() {
+        Ok(SecretString::from(url))
+    } else {
+        Err("is not a Redis URL".to_owned())
     }
-    Ok(SecretString::from(url))
 }
 
 pub(super) fn cookie(reader: &mut Reader) -> CookieConfig {
