@@ -30,8 +30,9 @@ demo:
 
 ## Sets up what is missing and runs every test.
 test: setup lint deny unit
-	target/debug/examples/demo --store files --once > /dev/null
-	target/debug/examples/demo --store redis --once > /dev/null
+	for store in files redis; do \
+		target/debug/examples/demo --store $$store --once > target/demo.log || { cat target/demo.log; exit 1; }; \
+	done
 	@echo 'all is well'
 
 unit: setup

@@ -55,14 +55,14 @@ pub(super) enum Refusal {
     Entra(#[from] EntraError),
     #[error("Pages of this origin may not sign in here")]
     ForeignOrigin,
-    #[error("{0}")]
+    #[error(transparent)]
     Denied(#[from] Denial),
     /// Under `/external/` by some reading, in a spelling that not all readers agree on.
     #[error("This path is spelled in an unusual way; spell it plainly")]
     OddSpelling,
     #[error("Sessions cannot be kept at the moment")]
     Sessions(#[from] SessionsError),
-    #[error("{0}")]
+    #[error(transparent)]
     Upstream(#[from] UpstreamError),
     #[error("An answer could not be written")]
     Internal,

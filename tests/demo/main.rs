@@ -103,7 +103,7 @@ async fn play(world: &World) -> Result<(), String> {
     let documents = "/external/public_documents?user_id=somebody";
     show(get(documents).bearer_auth(&admin), 403).await?;
     show(get(documents).bearer_auth(world.entra.token().v1().build()), 200).await?;
-    show(get("/external/%2e%2e/external/public_documents").bearer_auth(&token), 400).await?;
+    show(get("//external/public_documents").bearer_auth(&token), 400).await?;
     show(get("/external/healthcheck"), 200).await?;
 
     step("9", "Logging out ends the session for good: the next call is a stranger's again.");
