@@ -52,13 +52,16 @@ async fn run(config: Config) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(of_signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(of_signal)?;
 
-    if timeout(START_PATIENCE, gateway.sessions.read_ended()).await.is_err() {
-        tracing::warn!("the session store is slow: minted sessions are refused until it answers");
+    if !matches!(timeout(START_PATIENCE, gateway.sessions.read_ended()).await, Ok(Ok(()))) {
+        tracing::warn!(
+            "the session store does not answer: minted sessions are refused until it does"
+        );
     }
     tokio::spawn(gateway.sessions.clone().keep_in_step());
     tokio::spawn(gateway.sessions.clone().keep_swept());
     tokio::spawn(gateway.entra.clone().keep_fresh());
     tokio::spawn(gateway.upstream.clone().wait_for_first_answer());
+    tokio::spawn(gateway.upstream.clone().keep_tidy());
 
     let address = callers.local_addr().map_err(of_signal)?;
     // Relied on by tests and scripts.

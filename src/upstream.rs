@@ -1,12 +1,13 @@
 //! Connections to Flask: kept while they live, and noticed when they do not.
 
 use std::{
+    any::Any,
     collections::VecDeque,
     fmt, io,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -25,7 +26,6 @@ use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
-    sync::oneshot,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
@@ -129,6 +129,17 @@ impl Upstream {
         tracing::info!("upstream answers");
     }
 
+    /// Closes connections that lie idle too long; to be spawned.
+    pub(crate) async fn keep_tidy(self) {
+        loop {
+            sleep(IDLE / 5).await;
+            let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.retain(|(connection, since)| {
+                connection.sender.is_ready() && since.elapsed() < IDLE
+            });
+        }
+    }
+
     /// A light request that App Service sends too.
     pub(crate) async fn probe(&self) -> Result<(), UpstreamError> {
         let mut request = Request::new(Either::Right(Empty::new()));
@@ -151,8 +162,8 @@ impl Upstream {
         }
     }
 
-    /// Sends a request and waits for the head of the answer. The time allowed begins once the body
-    /// is sent.
+    /// Sends a request and waits for the head of the answer. The time allowed begins anew with every
+    /// part of the body that upstream takes; while the caller is slow to send one it stands still.
     ///
     /// Sent again, once: a `GET`, `HEAD` or `OPTIONS` without a body, on a kept connection that
     /// closed before any byte of an answer. A request of which nothing was sent goes out on another
@@ -160,14 +171,19 @@ impl Upstream {
     pub(crate) async fn send(
         &self,
         request: Request<Outgoing>,
-        body_sent: Option<oneshot::Receiver<()>>,
+        body: Option<Arc<Sending>>,
     ) -> Result<Response<Incoming>, UpstreamError> {
+        let allowed = self.0.config.response_timeout;
         let deadline = async {
-            if let Some(body_sent) = body_sent {
-                // An error means that the body is gone, which is as good.
-                let _ = body_sent.await;
+            loop {
+                let before = body.as_ref().map(|body| body.parts.load(Ordering::Relaxed));
+                sleep(allowed).await;
+                let Some(body) = &body else { break };
+                let is_stuck = before == Some(body.parts.load(Ordering::Relaxed));
+                if is_stuck && !body.waits_for_caller.load(Ordering::Relaxed) {
+                    break;
+                }
             }
-            sleep(self.0.config.response_timeout).await;
         };
         tokio::select! {
             answer = self.send_somewhere(request) => {
@@ -221,16 +237,11 @@ impl Upstream {
             if connection.sender.ready().await.is_err() {
                 return;
             }
-            {
-                let mut idle = inner.idle.lock().unwrap_or_else(PoisonError::into_inner);
-                idle.push_back((connection, Instant::now()));
-                if idle.len() > MOST_IDLE {
-                    idle.pop_front();
-                }
-            }
-            sleep(IDLE).await;
             let mut idle = inner.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.retain(|(_, since)| since.elapsed() < IDLE);
+            idle.push_back((connection, Instant::now()));
+            if idle.len() > MOST_IDLE {
+                idle.pop_front();
+            }
         });
     }
 
@@ -342,18 +353,28 @@ fn copy_of(request: &Request<Outgoing>) -> Request<Outgoing> {
     copy
 }
 
-/// A body that tells when it has been sent, or dropped.
-#[derive(Debug)]
+/// How far a body has got.
+#[derive(Debug, Default)]
+pub(crate) struct Sending {
+    /// Parts that upstream took, the end counted as one.
+    parts: AtomicU64,
+    /// Whether it is the caller who is waited for.
+    waits_for_caller: AtomicBool,
+}
+
+/// A body that tells how far it has got.
 pub(crate) struct Watched {
     body: Incoming,
-    sent: Option<oneshot::Sender<()>>,
+    sending: Arc<Sending>,
+    /// Let go with the body.
+    _held: Box<dyn Any + Send + Sync>,
 }
 
 impl Watched {
-    /// A caller's body, and what resolves when it is gone.
-    pub(crate) fn new(body: Incoming) -> (Self, oneshot::Receiver<()>) {
-        let (sent, is_sent) = oneshot::channel();
-        (Self { body, sent: Some(sent) }, is_sent)
+    /// A caller's body, and how far it has got. `held` is dropped with it.
+    pub(crate) fn new(body: Incoming, held: impl Any + Send + Sync) -> (Self, Arc<Sending>) {
+        let sending = Arc::new(Sending::default());
+        (Self { body, sending: Arc::clone(&sending), _held: Box::new(held) }, sending)
     }
 }
 
@@ -366,8 +387,9 @@ impl Body for Watched {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        if matches!(frame, Poll::Ready(None | Some(Err(_)))) || self.body.is_end_stream() {
-            self.sent = None;
+        self.sending.waits_for_caller.store(frame.is_pending(), Ordering::Relaxed);
+        if frame.is_ready() {
+            self.sending.parts.fetch_add(1, Ordering::Relaxed);
         }
         frame
     }

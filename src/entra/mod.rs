@@ -66,7 +66,7 @@ struct Known {
     v1: Option<Arc<Published>>,
     /// Counts refreshes, so that callers who waited for one notice it.
     version: u64,
-    /// Whether the last refresh left something as it was.
+    /// Whether the last refresh could not have the v2 document. The keys of both are the same ones.
     is_stale: bool,
 }
 
@@ -91,8 +91,8 @@ impl Known {
         Self { v2: fresh(&self.v2), v1: fresh(&self.v1), ..*self }
     }
 
-    fn is_empty(&self) -> bool {
-        self.v2.is_none() && self.v1.is_none()
+    fn has_keys(&self) -> bool {
+        [&self.v2, &self.v1].into_iter().flatten().any(|published| !published.keys.is_empty())
     }
 
     /// The v2 document has the last word on an id that both name.
@@ -142,7 +142,13 @@ impl Entra {
                     if failures.is_power_of_two() {
                         tracing::warn!(error = %telemetry::chain(&error), "signing keys could not be refreshed");
                     }
-                    if self.has_keys() { RETRY } else { RETRY_EMPTY }
+                    let known = self.0.known.load().current();
+                    let is_missing_one = known.v2.is_none() || known.v1.is_none();
+                    match (known.has_keys(), is_missing_one) {
+                        (false, _) => RETRY_EMPTY,
+                        (true, true) => RETRY.min(RETRY_EMPTY * 2_u32.pow(failures.min(5))),
+                        (true, false) => RETRY,
+                    }
                 }
             };
             sleep(pause).await;
@@ -170,7 +176,7 @@ impl Entra {
         };
         let before = self.0.known.load();
         let mut known =
-            Known { version: before.version + 1, is_stale: false, ..(**before).clone() };
+            Known { version: before.version + 1, is_stale: v2.is_err(), ..(**before).clone() };
         let mut failed = None;
         for (fetched, kept) in [(v1, &mut known.v1), (v2, &mut known.v2)] {
             match fetched {
@@ -178,7 +184,6 @@ impl Entra {
                 Err(error) => failed = Some(error),
             }
         }
-        known.is_stale = failed.is_some();
         let keys =
             [&known.v2, &known.v1].into_iter().flatten().map(|p| p.keys.len()).sum::<usize>();
         self.0.known.store(Arc::new(known));
@@ -202,13 +207,13 @@ impl Entra {
 
     /// Whether tokens can be verified at all.
     pub(crate) fn has_keys(&self) -> bool {
-        !self.0.known.load().current().is_empty()
+        self.0.known.load().current().has_keys()
     }
 
     /// From the text a caller sent to claims that may be relied on; `now` in Unix seconds.
     pub(crate) async fn verify(&self, token: &BearerToken, now: i64) -> Result<Claims, EntraError> {
         let mut known = self.0.known.load().current();
-        if known.is_empty() {
+        if !known.has_keys() {
             return Err(EntraError::KeysUnavailable);
         }
         let key_id = token.unverified_key_id().map_err(EntraError::Rejected)?;

@@ -67,6 +67,8 @@ pub(crate) async fn serve<A, F, B>(
         let answer = answer.clone();
         let service = service_fn(move |request| {
             let busy = progress.begin();
+            let mut request: Request<Incoming> = request;
+            request.extensions_mut().insert(busy.clone());
             let answered = answer(request, peer.ip());
             async { Ok::<_, Infallible>(answered.await.map(|body| Lasting::new(body, busy))) }
         });

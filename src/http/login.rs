@@ -134,8 +134,7 @@ pub(super) async fn post(
     // comes.
     let _ = timeout(BODY_PATIENCE, Limited::new(body, MOST_READ).collect()).await;
     let cookie = SessionCookie(&cookie);
-    let id = sessions.open(Arc::clone(&record)).await?;
-    sessions.end_if_of(&cookie.minted_in(&headers), record.subject()).await?;
+    let id = sessions.open(Arc::clone(&record), cookie.minted_in(&headers)).await?;
 
     let set_cookie = cookie.set(&id, route.scheme == Scheme::Https).ok_or(Refusal::Internal)?;
     let text = |name: &str| record.user().get(name).and_then(Value::as_str).map(str::to_owned);

@@ -18,7 +18,7 @@ mod session_cookie;
 use std::{net::IpAddr, sync::Arc};
 
 use axum::{Extension, Router, body::Body, response::IntoResponse, routing};
-use http::{HeaderMap, HeaderName, Request, Response, header};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use tower::ServiceExt;
@@ -90,8 +90,28 @@ impl Front {
         Self { own: own.with_state(gateway.clone()).layer(Extension(document)), gateway }
     }
 
-    /// Answers one request.
-    pub(crate) async fn answer(
+    /// Answers one request. hyper drops the answer's future when the caller hangs up, perhaps before it
+    /// has begun; a logout is done to the end all the same.
+    pub(crate) fn answer(
+        self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> impl Future<Output = Response<Either<Body, Incoming>>> + Send {
+        let is_logout = request.uri().path() == "/external/logout";
+        let answer = self.answer_while_heard(request, peer);
+        let answer = if is_logout { Err(tokio::spawn(answer)) } else { Ok(answer) };
+        async move {
+            match answer {
+                Ok(answer) => answer.await,
+                Err(task) => task.await.unwrap_or_else(|_| {
+                    // It panicked, which is in the log.
+                    StatusCode::INTERNAL_SERVER_ERROR.into_response().map(Either::Left)
+                }),
+            }
+        }
+    }
+
+    async fn answer_while_heard(
         self,
         request: Request<Incoming>,
         peer: IpAddr,

@@ -3,7 +3,8 @@
 //! hyper has one timer for both, which begins when a connection is idle. Kept for as long as proxies
 //! keep idle connections, it would let heads drip in; kept short, it would close connections under
 //! proxies that are about to use them. So hyper's timer is the long one, and the stream itself holds a
-//! head that has begun to the short one.
+//! head that has begun to the short one. (A head that begins while the request before it is still in hand
+//! has the long one.)
 
 use std::{
     io,
@@ -34,19 +35,22 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// A head has been read; the request lasts until what is returned is dropped.
+    /// A head has been read; the request lasts until what is returned is dropped, and its copies.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.is_busy.store(true, Ordering::Relaxed);
-        Busy(Arc::clone(self))
+        Busy(Arc::new(Ending(Arc::clone(self))))
     }
 }
 
-/// A request in hand.
-#[derive(Debug)]
-pub(super) struct Busy(Arc<Progress>);
+/// A request in hand: until the last copy is dropped.
+#[derive(Debug, Clone)]
+pub(super) struct Busy(#[expect(dead_code, reason = "dropped, not read")] Arc<Ending>);
 
-impl Drop for Busy {
+#[derive(Debug)]
+struct Ending(Arc<Progress>);
+
+impl Drop for Ending {
     fn drop(&mut self) {
         self.0.is_busy.store(false, Ordering::Relaxed);
     }

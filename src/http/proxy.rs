@@ -12,6 +12,7 @@ use super::{
     error::Refusal,
     guard::Passage,
     hop_headers,
+    patience::Busy,
     session_cookie::{Cookies, SessionCookie},
 };
 use crate::{
@@ -44,7 +45,7 @@ pub(super) async fn pass(
         parts.headers.insert(header::HOST, host);
     }
 
-    let (body, body_sent) = if body.is_end_stream() {
+    let (body, sending) = if body.is_end_stream() {
         (Either::Right(Empty::<Bytes>::new()), None)
     } else {
         // hyper takes it that some methods have no body, unless it is told.
@@ -52,10 +53,11 @@ pub(super) async fn pass(
             let chunked = HeaderValue::from_static("chunked");
             parts.headers.insert(header::TRANSFER_ENCODING, chunked);
         }
-        let (watched, sent) = Watched::new(body);
-        (Either::Left(watched), Some(sent))
+        // The request lasts as long as its body, also when the answer came early.
+        let (watched, sending) = Watched::new(body, parts.extensions.remove::<Busy>());
+        (Either::Left(watched), Some(sending))
     };
-    let mut response = upstream.send(Request::from_parts(parts, body), body_sent).await?;
+    let mut response = upstream.send(Request::from_parts(parts, body), sending).await?;
     *response.version_mut() = Version::HTTP_11;
     // Chunks win over a length (RFC 9112 §6.3), and hyper has read them.
     if response.headers().contains_key(header::TRANSFER_ENCODING) {

@@ -49,7 +49,9 @@ const READ_AGAIN: Duration = Duration::from_mins(1);
 /// For how long what was read last vouches for sessions that do not stand in it.
 const VOUCHES: Duration = Duration::from_secs(5);
 /// After so many failures in a row the connection is made anew.
-const TOO_MANY_FAILURES: u32 = 15;
+const TOO_MANY_FAILURES: u32 = 3;
+/// Ended sessions that a forgetful store is told of at once.
+const TOLD_AGAIN: usize = 100;
 /// How often records that should be gone are swept.
 const SWEEP: Duration = Duration::from_secs(10);
 /// After this long no request of a session can be in flight any more: beyond upstream's 900 s.
@@ -148,11 +150,13 @@ impl Sessions {
         })))
     }
 
-    /// Mints a session under a fresh id, once the store has confirmed it; the subject's oldest give
-    /// way beyond the limit. A caller who hangs up meanwhile leaves no session behind.
+    /// Mints a session under a fresh id, once the store has confirmed it. The subject's oldest give way
+    /// beyond the limit, and those of `replaced` that are minted ones of the same subject end. Done to
+    /// the end even if the caller hangs up; then, or when any of it fails, no session is left behind.
     pub(crate) async fn open(
         &self,
         record: Arc<SessionRecord>,
+        replaced: Vec<SessionId>,
     ) -> Result<SessionId, SessionsError> {
         let (answer, answered) = oneshot::channel();
         let sessions = self.clone();
@@ -162,6 +166,7 @@ impl Sessions {
             let opened = patiently(async {
                 let id = create(&store, &record).await?;
                 sessions.make_room(&record, &id).await?;
+                sessions.end_replaced(&replaced, subject).await?;
                 Ok(id)
             })
             .await;
@@ -182,8 +187,23 @@ impl Sessions {
         let mut live = self.0.shelf.sessions_of(subject, now).await?;
         live.retain(|id| !self.knows_as_ended(id));
         let surplus = live.len().saturating_sub(self.0.per_subject);
-        for oldest in live.iter().filter(|id| *id != newest).take(surplus) {
+        // Of those who log in at once each ends only what is older than itself.
+        for oldest in live.iter().take(surplus).filter(|id| *id != newest) {
             self.end_of(oldest, subject).await?;
+        }
+        Ok(())
+    }
+
+    async fn end_replaced(&self, ids: &[SessionId], subject: Uuid) -> Result<(), SessionsError> {
+        for id in ids {
+            let note = match self.0.shelf.note(id.id()).await {
+                // What we did not write is not ours.
+                Err(SessionsError::Decoding) => None,
+                note => note?,
+            };
+            if note.is_some_and(|note| note.session_id() == *id && note.subject == subject) {
+                self.end_of(id, subject).await?;
+            }
         }
         Ok(())
     }
@@ -219,24 +239,6 @@ impl Sessions {
                         self.0.shelf.remove(&[*id]).await?;
                     }
                     _ => {}
-                }
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// Ends the sessions that a login came with, where they are minted ones of the same subject.
-    pub(crate) async fn end_if_of(
-        &self,
-        ids: &[SessionId],
-        subject: Uuid,
-    ) -> Result<(), SessionsError> {
-        patiently(async {
-            for id in ids {
-                let note = self.0.shelf.note(id.id()).await?;
-                if note.is_some_and(|note| note.session_id() == *id && note.subject == subject) {
-                    self.end_of(id, subject).await?;
                 }
             }
             Ok(())
@@ -370,9 +372,12 @@ impl Sessions {
         let lost = if read.is_whole { self.known_beside(&read.ids) } else { Vec::new() };
         self.learn(read.ids);
         self.0.read.store(Some(Arc::new(begun)));
-        // A store that lost its memory is told again.
-        for id in lost {
-            self.0.shelf.mark_ended(&id).await?;
+        // A store that lost its memory is told again, a little at a time: reading must go on.
+        for id in lost.iter().take(TOLD_AGAIN) {
+            self.0.shelf.mark_ended(id).await?;
+        }
+        if lost.len() > TOLD_AGAIN {
+            *bookmark = None;
         }
         Ok(())
     }

@@ -47,6 +47,9 @@ use crate::{access::session::SessionId, config::SerializationFormat, tls};
 
 /// For one command, the wait for a connection included.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(1500);
+/// A connection whose server has said nothing for so long is dropped. Shorter than a command may take:
+/// one that timed out is no longer looked at.
+const UNRESPONSIVE: Duration = Duration::from_secs(1);
 /// Between attempts to connect, in milliseconds.
 const RECONNECT_DELAY: u32 = 200;
 /// Commands that may wait for a connection; more are refused at once.
@@ -144,8 +147,8 @@ impl Redis {
             max_command_attempts: 3,
             max_command_buffer_len: LONGEST_QUEUE,
             unresponsive: UnresponsiveConfig {
-                max_timeout: Some(2 * COMMAND_TIMEOUT),
-                interval: COMMAND_TIMEOUT / 3,
+                max_timeout: Some(UNRESPONSIVE),
+                interval: UNRESPONSIVE / 4,
             },
             reconnect_on_auth_error: true,
             ..ConnectionConfig::default()

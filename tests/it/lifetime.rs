@@ -258,3 +258,56 @@ async fn a_login_that_fails_leaves_nothing_behind() {
     until("the store is back", async || status(world.gateway.url(API), &kept).await == 200).await;
     assert_eq!(sessions().await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_logins_at_once_as_many_live_as_may() {
+    let world = World::with(Kind::Redis, &[("GATEWAY_SESSIONS_PER_SUBJECT", "3")]).await;
+    let token = world.entra.token().build();
+    let url = world.gateway.url("/external/login");
+    for round in 0..5 {
+        let logins: Vec<_> =
+            (0..12).map(|_| tokio::spawn(client().post(&url).bearer_auth(&token).send())).collect();
+        let mut live = 0;
+        let mut sessions = Vec::new();
+        for login in logins {
+            sessions.push(session_in(&login.await.unwrap().unwrap()));
+        }
+        for session in &sessions {
+            live += usize::from(status(world.gateway.url(API), session).await == 200);
+        }
+        assert!((1..=3).contains(&live), "{live} live in round {round}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_whose_old_session_cannot_be_ended_leaves_no_new_one() {
+    let world = World::start(Kind::Redis).await;
+    let token = world.entra.token().build();
+    let old = world.login(&token).await;
+    // Redis refuses the end of the old one alone.
+    let redis = world.store.redis();
+    redis.ask(&["DEL", "gateway:ended"]);
+    redis.ask(&["SET", "gateway:ended", "not a stream"]);
+    let login = client().post(world.gateway.url("/external/login")).bearer_auth(&token);
+    let answer = login.session(&old).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    assert!(!answer.headers().contains_key("set-cookie"));
+    let sessions = async || redis.ask(&["KEYS", "session:*"]);
+    until("the old one alone is there", async || sessions().await == format!("session:{old}"))
+        .await;
+}
+
+#[tokio::test]
+async fn a_logout_counts_even_if_nobody_waits_for_the_answer() {
+    let world = World::start(Kind::Redis).await;
+    for _ in 0..5 {
+        let session = world.login(&world.entra.token().build()).await;
+        let head = format!(
+            "POST /external/logout HTTP/1.1\r\nHost: a\r\nCookie: session={session}\r\nContent-Length: 0\r\n\r\n"
+        );
+        let mut stream = tokio::net::TcpStream::connect(world.gateway.address()).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.unwrap();
+        drop(stream);
+        until("it has ended", async || !is_stored(&world, &session)).await;
+    }
+}
