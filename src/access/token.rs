@@ -246,7 +246,7 @@ impl Claims {
             }
             _ => Vec::new(),
         };
-        let caller = judge_type(&all, version_2, !roles.is_empty())?;
+        let caller = judge_type(&all, version_2)?;
         Ok(Self { all, subject, client, caller, roles, expires_at })
     }
 
@@ -317,8 +317,9 @@ fn judge_times(all: &Map<String, Value>, now: i64) -> Result<i64, TokenError> {
 }
 
 /// Access token of a user or of an app, by the claims only such tokens carry. Agent identities get
-/// app-only tokens with the scope `/`, which is none.
-fn judge_type(all: &Map<String, Value>, v2: bool, has_roles: bool) -> Result<Caller, TokenError> {
+/// app-only tokens with the scope `/`, which is none. An app to which no role is assigned gets a token
+/// without `roles`: a good one, that admits to nothing.
+fn judge_type(all: &Map<String, Value>, v2: bool) -> Result<Caller, TokenError> {
     let scopes: Vec<String> = match all.get("scp") {
         None => Vec::new(),
         Some(Value::String(scp)) => {
@@ -337,7 +338,7 @@ fn judge_type(all: &Map<String, Value>, v2: bool, has_roles: bool) -> Result<Cal
         (false, Some("app")) => Err(TokenError::WrongType),
         (false, _) => Ok(Caller::Delegated { scopes }),
         (true, Some("app")) => Ok(Caller::AppOnly),
-        (true, None) if has_roles && is_confidential => Ok(Caller::AppOnly),
+        (true, None) if is_confidential => Ok(Caller::AppOnly),
         (true, _) => Err(TokenError::WrongType),
     }
 }

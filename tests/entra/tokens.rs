@@ -444,7 +444,6 @@ fn of_another_type(good: &TokenBuilder) -> Vec<(&'static str, String)> {
         ("app-only with a scope", app_only().scopes("access_as_user").build()),
         ("the scope / of a user", app_only().scopes("/").claim("idtyp", "user").build()),
         ("of a user without a scope", app_only().claim("idtyp", "user").build()),
-        ("neither scope nor role", good.clone().without("scp").roles(&[]).build()),
         ("a public client on its own", {
             app_only().without("idtyp").claim("azpacr", "0").build()
         }),

@@ -133,6 +133,9 @@ async fn a_good_token_may_not_be_enough() {
         entra.token().roles(&["User", "Admin"]).scopes("ExternalApi").build(),
         entra.token().roles(&["externalapi", "ExternalApi "]).build(),
         entra.token().claim("roles", json!("ExternalApi")).build(),
+        // Apps to which no role is assigned, or whose roles are no list.
+        entra.token().app_only().without("idtyp").without("roles").build(),
+        entra.token().v1().without("scp").claim("roles", json!({"ExternalApi": true})).build(),
         entra.token().claim("azp", other).build(),
     ] {
         assert_eq!(guard(token).await, None);
