@@ -37,7 +37,7 @@ test: setup lint deny unit
 
 unit: setup
 	cargo build --locked --bin simplechat-gateway --example demo
-	cargo test --locked
+	cargo test --locked --lib --test it
 
 lint:
 	cargo fmt --check
