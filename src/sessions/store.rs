@@ -136,3 +136,52 @@ impl From<SessionsError> for session_store::Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+    use tower_sessions::{Expiry, Session};
+
+    use super::*;
+    use crate::sessions::{files::Files, flask_format};
+
+    #[tokio::test]
+    async fn tower_sessions_finds_saves_and_deletes_by_its_own_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let flask = folder.path().join("flask_session");
+        fs::create_dir(&flask).unwrap();
+        // SHA-256 of cachelib's count file: upstream has been here.
+        let count = "79bc207ee04a581ab2348ca1f3494e64cd0ec36128735b8c6bc85ddd8fe1938c";
+        fs::write(flask.join(count), flask_format::to_file(&json!(0), 0).unwrap()).unwrap();
+        let files = Files::open(&flask, &folder.path().join("state"), "session:".to_owned());
+        let store = Arc::new(FlaskStore::new(Arc::new(files.unwrap())));
+
+        let end = OffsetDateTime::from_unix_timestamp(clock::now() + 60).unwrap();
+        let opened = Session::new(None, Arc::clone(&store), Some(Expiry::AtDateTime(end)));
+        let note = Note {
+            id: Id::default(),
+            expires_at: 0,
+            opened_at: 0,
+            subject: uuid::Uuid::nil(),
+            client: "client".to_owned(),
+            token: "token".to_owned(),
+        };
+        opened.insert_value(NOTE, as_value(&note).unwrap()).await.unwrap();
+        opened.insert("user", json!({"roles": ["User"]})).await.unwrap();
+        opened.save().await.unwrap();
+        let id = opened.id().unwrap();
+
+        let found = Session::new(Some(id), Arc::clone(&store), Some(Expiry::AtDateTime(end)));
+        assert_eq!(found.get_value("user").await.unwrap(), Some(json!({"roles": ["User"]})));
+        found.insert("user", json!({"roles": []})).await.unwrap();
+        found.save().await.unwrap();
+        let record = store.load(&id).await.unwrap().unwrap();
+        assert_eq!((record.expiry_date, &record.data["user"]), (end, &json!({"roles": []})));
+
+        store.delete(&id).await.unwrap();
+        assert_eq!(store.load(&id).await.unwrap(), None);
+        assert!(store.save(&record).await.is_err(), "what is gone stays gone");
+    }
+}

@@ -6,18 +6,15 @@ use serde_json::json;
 use crate::{
     entra::{CLIENT, Entra, Mode, OTHER_CLIENT},
     world::{
-        Kind, Store, World, client, gateway::Gateway, json, process::until, session_in, settings,
-        status, try_login,
+        self, Kind, Store, World, client, gateway::Gateway, json, process::until, session_in,
+        settings, status, try_login,
     },
 };
 
-/// A gateway without upstream, for what never gets there.
 async fn alone(more: &[(&str, &str)]) -> (Gateway, Entra, Store) {
-    let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
-    let more: Vec<_> = more.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-    let gateway = Gateway::start(&settings(&entra, None, &store, &more)).await;
-    gateway.wait_until_it_has_keys().await;
-    (gateway, entra, store)
+    let world = world::alone(Kind::Redis, more).await;
+    world.0.wait_until_it_has_keys().await;
+    world
 }
 
 fn challenge(answer: &Response) -> Option<String> {

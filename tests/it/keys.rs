@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::{
     entra::{Entra, Mode, V1},
-    world::{Kind, Store, gateway::Gateway, process::until, settings, try_login},
+    world::{Kind, Store, alone, client, gateway::Gateway, process::until, settings, try_login},
 };
 
 async fn gateway_with(entra: &Entra, store: &Store) -> Gateway {
@@ -14,10 +15,9 @@ async fn gateway_with(entra: &Entra, store: &Store) -> Gateway {
 }
 
 async fn ready() -> (Gateway, Entra, Store) {
-    let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
-    let gateway = gateway_with(&entra, &store).await;
-    gateway.wait_until_it_has_keys().await;
-    (gateway, entra, store)
+    let world = alone(Kind::Redis, &[]).await;
+    world.0.wait_until_it_has_keys().await;
+    world
 }
 
 async fn login(gateway: &Gateway, token: &str) -> u16 {
@@ -31,34 +31,14 @@ async fn a_new_key_is_fetched_once_for_all_who_need_it() {
     let before = entra.fetches();
     entra.rotate();
     let new = entra.token().build();
-    let logins = (0..20).map(|_| login(&gateway, &new));
-    let answers = futures_of(logins).await;
-    assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
+    let url = gateway.url("/external/login");
+    let logins: JoinSet<_> =
+        (0..20).map(|_| client().post(&url).bearer_auth(&new).send()).collect();
+    let answers = logins.join_all().await;
+    assert!(answers.iter().all(|answer| answer.as_ref().unwrap().status() == 200), "{answers:?}");
     // One refresh reads the v2 and the v1 keys.
     assert_eq!(entra.fetches() - before, 2);
     assert_eq!(login(&gateway, &old).await, 200, "the old key is still published");
-}
-
-async fn futures_of(logins: impl Iterator<Item = impl Future<Output = u16>>) -> Vec<u16> {
-    let mut set = Vec::new();
-    for login in logins {
-        set.push(Box::pin(login));
-    }
-    let mut answers = vec![None; set.len()];
-    std::future::poll_fn(|context| {
-        let mut is_done = true;
-        for (login, answer) in set.iter_mut().zip(&mut answers) {
-            if answer.is_none() {
-                match login.as_mut().poll(context) {
-                    std::task::Poll::Ready(status) => *answer = Some(status),
-                    std::task::Poll::Pending => is_done = false,
-                }
-            }
-        }
-        if is_done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    answers.into_iter().flatten().collect()
 }
 
 #[tokio::test]

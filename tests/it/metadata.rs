@@ -5,16 +5,13 @@ use serde_json::json;
 
 use crate::{
     entra::{CLIENT, Entra, TENANT},
-    world::{Kind, Store, client, gateway::Gateway, json, settings},
+    world::{Kind, Store, alone, client, gateway::Gateway, json},
 };
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
 async fn gateway(more: &[(&str, &str)]) -> (Gateway, Entra, Store) {
-    let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
-    let more: Vec<_> = more.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-    let gateway = Gateway::start(&settings(&entra, None, &store, &more)).await;
-    (gateway, entra, store)
+    alone(Kind::Files, more).await
 }
 
 async fn ask(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Response {

@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     entra::Entra,
     tls_edge::TlsEdge,
-    world::{Kind, Store, World, client, gateway::Gateway, json, settings},
+    world::{Kind, Store, World, alone, client, gateway::Gateway, json, process::until, settings},
 };
 
 async fn echo(world: &World, request: &str) -> Value {
@@ -275,11 +275,9 @@ async fn scripted(
 const OK: &str = "HTTP/1.1 200 Fine\r\nX-Case: Kept\r\nContent-Length: 2\r\nKeep-Alive: timeout=5\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\nok";
 
 async fn in_front_of(url: &str) -> (Gateway, Entra, Store) {
-    let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
-    let more = [("GATEWAY_UPSTREAM_URL".to_owned(), url.to_owned())];
-    let gateway = Gateway::start(&settings(&entra, None, &store, &more)).await;
-    crate::world::process::until("upstream answered", async || gateway.is_ready().await).await;
-    (gateway, entra, store)
+    let world = alone(Kind::Files, &[("GATEWAY_UPSTREAM_URL", url)]).await;
+    until("upstream answered", async || world.0.is_ready().await).await;
+    world
 }
 
 #[tokio::test]
@@ -370,10 +368,7 @@ async fn requests_in_flight_finish_when_the_gateway_is_told_to_go() {
     let mut world = World::start(Kind::Files).await;
     let slow = client().get(world.gateway.url("/test/hang?seconds=1.5")).send();
     let slow = tokio::spawn(slow);
-    crate::world::process::until("it hangs", async || {
-        world.flask.log().contains("a hanging request began")
-    })
-    .await;
+    until("it hangs", async || world.flask.log().contains("a hanging request began")).await;
     world.gateway.process.signal("TERM");
     assert_eq!(slow.await.unwrap().unwrap().status(), 200);
     assert_eq!(world.gateway.process.ended().await.code(), Some(0));
@@ -465,10 +460,8 @@ async fn an_upstream_that_takes_no_body_is_given_up_on() {
             kept.push(listener.accept().await.unwrap());
         }
     });
-    let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
-    let more = [("GATEWAY_UPSTREAM_URL", url.as_str()), ("GATEWAY_TIMEOUT_RESPONSE", "1s")]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let gateway = Gateway::start(&settings(&entra, None, &store, &more)).await;
+    let more = [("GATEWAY_UPSTREAM_URL", url.as_str()), ("GATEWAY_TIMEOUT_RESPONSE", "1s")];
+    let (gateway, ..) = alone(Kind::Files, &more).await;
     let upload = client().post(gateway.url("/upload")).body(vec![0; 60_000_000]);
     assert_eq!(upload.send().await.unwrap().status(), 504);
 }
@@ -491,10 +484,8 @@ async fn an_upload_goes_on_although_its_answer_came_early() {
             }
         }
     });
-    let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
-    let more = [("GATEWAY_UPSTREAM_URL", url.as_str()), ("GATEWAY_TIMEOUT_HEAD", "500ms")]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let gateway = Gateway::start(&settings(&entra, None, &store, &more)).await;
+    let more = [("GATEWAY_UPSTREAM_URL", url.as_str()), ("GATEWAY_TIMEOUT_HEAD", "500ms")];
+    let (gateway, ..) = alone(Kind::Files, &more).await;
     let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
     stream
         .write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n")

@@ -131,6 +131,15 @@ impl World {
     }
 }
 
+/// A gateway without upstream, for what never gets there.
+pub(crate) async fn alone(kind: Kind, more: &[(&str, &str)]) -> (Gateway, Entra, Store) {
+    let (entra, store) = (Entra::start().await, Store::start(kind).await);
+    let more: Vec<_> =
+        more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let gateway = Gateway::start(&settings(&entra, None, &store, &more)).await;
+    (gateway, entra, store)
+}
+
 /// Settings for a gateway in this world.
 pub(crate) fn settings(
     entra: &Entra,
