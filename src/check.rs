@@ -23,7 +23,7 @@ pub fn check(config: &Config) -> Result<(), Failure> {
         let mut report = Report::default();
         report.line("settings", Ok(()), "");
         for warning in &config.warnings {
-            report.advise(warning);
+            advise(warning);
         }
         let upstream = match Upstream::new(config.upstream.clone()) {
             Ok(upstream) => upstream.probe().await.map_err(|error| telemetry::chain(&error)),
@@ -42,7 +42,7 @@ pub fn check(config: &Config) -> Result<(), Failure> {
             "see TENANT_ID and AZURE_ENVIRONMENT; is there a way out to Entra?",
         );
         if config.surroundings.public_urls.is_empty() {
-            report.advise(
+            advise(
                 "GATEWAY_PUBLIC_URLS: is empty; public URLs will be derived from each request's Host",
             );
         }
@@ -50,7 +50,7 @@ pub fn check(config: &Config) -> Result<(), Failure> {
             match leads_to_a_gateway(&origin.to_string()).await {
                 Ok(()) => report.line("public URL", Ok(()), ""),
                 // It cannot before the gateway runs, and perhaps not from here.
-                Err(problem) => report.advise(&format!(
+                Err(problem) => advise(&format!(
                     "GATEWAY_PUBLIC_URLS: {origin} does not lead to a running gateway from here ({problem})"
                 )),
             }
@@ -116,6 +116,16 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     Ok(result)
 }
 
+fn advise(advice: &str) {
+    print(&format!("advice  {advice}"));
+}
+
+/// At once: a report is read as it grows.
+fn print(line: &str) {
+    // Whoever closed the pipe does not want to know.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 #[derive(Default)]
 struct Report {
     failed: Vec<&'static str>,
@@ -130,17 +140,7 @@ impl Report {
                 format!("FAILED  {part}: {problem} ({advice})")
             }
         };
-        self.print(&text);
-    }
-
-    fn advise(&mut self, advice: &str) {
-        self.print(&format!("advice  {advice}"));
-    }
-
-    #[expect(clippy::unused_self, reason = "a report is printed as it grows")]
-    fn print(&mut self, line: &str) {
-        // Whoever closed the pipe does not want to know.
-        let _ = writeln!(std::io::stdout(), "{line}");
+        print(&text);
     }
 
     fn finish(self) -> Result<(), Failure> {

@@ -14,6 +14,7 @@ mod gateway;
 mod http;
 mod serve;
 mod sessions;
+mod stream;
 mod telemetry;
 mod tls;
 mod upstream;

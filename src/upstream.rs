@@ -6,7 +6,7 @@ use std::{
     fmt, io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -32,6 +32,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     config::{UpstreamConfig, UpstreamTarget},
+    stream::{Attended, Reading},
     tls,
 };
 
@@ -133,10 +134,7 @@ impl Upstream {
     pub(crate) async fn keep_tidy(self) {
         loop {
             sleep(IDLE / 5).await;
-            let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.retain(|(connection, since)| {
-                connection.sender.is_ready() && since.elapsed() < IDLE
-            });
+            drop(self.usable_connections());
         }
     }
 
@@ -226,9 +224,14 @@ impl Upstream {
 
     /// The connection used last that still lives.
     fn idle_connection(&self) -> Option<Connection> {
+        self.usable_connections().pop_back().map(|(connection, _)| connection)
+    }
+
+    /// The kept connections, without those that died or lay idle too long.
+    fn usable_connections(&self) -> MutexGuard<'_, VecDeque<(Connection, Instant)>> {
         let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|(connection, since)| connection.sender.is_ready() && since.elapsed() < IDLE);
-        idle.pop_back().map(|(connection, _)| connection)
+        idle
     }
 
     fn keep_when_done(&self, mut connection: Connection) {
@@ -273,7 +276,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let heard = Arc::new(AtomicBool::new(false));
-    let stream = Listening { stream, heard: Arc::clone(&heard) };
+    let stream = Attended::new(stream, Listening { heard: Arc::clone(&heard) });
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .handshake(TokioIo::new(stream))
@@ -287,54 +290,24 @@ where
     Ok(Connection { sender, heard })
 }
 
-/// A stream that notes when upstream says something.
-struct Listening<S> {
-    stream: S,
+/// Notes when upstream says something.
+struct Listening {
     heard: Arc<AtomicBool>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
+impl<S: AsyncRead + Unpin> Reading<S> for Listening {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        &mut self,
+        stream: &mut S,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = Pin::new(stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
             self.heard.store(true, Ordering::Relaxed);
         }
         read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

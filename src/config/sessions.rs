@@ -2,7 +2,7 @@
 
 use std::path::{Component, PathBuf};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use super::{
     Reader,
@@ -166,13 +166,11 @@ pub(super) fn cookie(reader: &mut Reader) -> CookieConfig {
             None
         }
         (true, key) => key,
-        (false, Some(key)) => {
-            if !key.expose_secret().is_empty() {
-                reader.warn(
-                    "SECRET_KEY",
-                    "is not used without SESSION_USE_SIGNER; remove it here (SimpleChat's Bicep puts the client secret there)",
-                );
-            }
+        (false, Some(_)) => {
+            reader.warn(
+                "SECRET_KEY",
+                "is not used without SESSION_USE_SIGNER; remove it here (SimpleChat's Bicep puts the client secret there)",
+            );
             None
         }
         (false, None) => None,

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::patience::{Lasting, Patient, Progress};
+use crate::stream::Attended;
 
 /// How long callers may take.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +64,8 @@ pub(crate) async fn serve<A, F, B>(
         // Without it a stream's small events would wait for one another.
         let _ = stream.set_nodelay(true);
         let progress = Arc::new(Progress::default());
-        let stream = Patient::new(stream, Arc::clone(&progress), patience.head);
+        let patient = Patient::new(Arc::clone(&progress), patience.head);
+        let stream = Attended::new(stream, patient);
         let answer = answer.clone();
         let service = service_fn(move |request| {
             let busy = progress.begin();

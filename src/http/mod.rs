@@ -65,10 +65,9 @@ fn needs_external_access(path: &str) -> bool {
     path == "/external/login" || path.starts_with("/.well-known/")
 }
 
-/// The `OpenAPI` document, as text.
+/// The OpenAPI document, as text.
 pub(crate) fn openapi_text() -> String {
-    let (_, document) = own_routes().split_for_parts();
-    document.to_pretty_json().unwrap_or_default() + "\n"
+    openapi::text(&own_routes().split_for_parts().1)
 }
 
 /// What callers meet.
@@ -85,8 +84,8 @@ pub(crate) struct Ops(Router);
 impl Front {
     /// Puts the routes in front of the parts.
     pub(crate) fn new(gateway: Gateway) -> Self {
-        let (own, _) = own_routes().split_for_parts();
-        let document = openapi::Text(openapi_text().into());
+        let (own, document) = own_routes().split_for_parts();
+        let document = openapi::Text(openapi::text(&document).into());
         Self { own: own.with_state(gateway.clone()).layer(Extension(document)), gateway }
     }
 
@@ -119,12 +118,14 @@ impl Front {
         let started = tokio::time::Instant::now();
         let request_id = Uuid::now_v7().to_string();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let asking = request.headers().get_all(header::ORIGIN).iter().cloned();
-        let asking: HeaderMap = asking.map(|origin| (header::ORIGIN, origin)).collect();
+        let resource = &self.gateway.resource;
+        let asking: Option<HeaderMap> = (path == "/external/login" && resource.is_on).then(|| {
+            let origins = request.headers().get_all(header::ORIGIN).iter().cloned();
+            origins.map(|origin| (header::ORIGIN, origin)).collect()
+        });
 
         let placed = framing::judge(&request).and_then(|()| self.place(&request, peer));
         let route = placed.as_ref().ok().cloned();
-        let resource = &self.gateway.resource;
         let asked =
             Asked { path: &path, request_id: &request_id, route: route.as_deref(), resource };
         let mut response = match placed {
@@ -138,7 +139,7 @@ impl Front {
                 Err(refusal) => error::answer(&refusal, &asked).map(Either::Left),
             },
         };
-        if path == "/external/login" && resource.is_on {
+        if let Some(asking) = asking {
             login::share_with_listed_origin(&asking, resource, response.headers_mut());
         }
         tracing::info!(

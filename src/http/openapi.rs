@@ -100,6 +100,11 @@ fn external() {}
 #[expect(dead_code, reason = "documents what guard.rs and proxy.rs do")]
 fn healthcheck() {}
 
+/// A document as text.
+pub(super) fn text(document: &Document) -> String {
+    document.to_pretty_json().unwrap_or_default() + "\n"
+}
+
 /// The document's text, as the `openapi` command prints it.
 #[derive(Debug, Clone)]
 pub(super) struct Text(pub(super) std::sync::Arc<str>);

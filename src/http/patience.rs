@@ -23,6 +23,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use crate::stream::Reading;
+
 /// RFC 9110 §15.5.9.
 const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
@@ -56,82 +58,51 @@ impl Drop for Ending {
     }
 }
 
-/// A stream that gives up on heads which take too long.
-pub(super) struct Patient<S> {
-    stream: S,
+/// Gives up on heads which take too long.
+pub(super) struct Patient {
     progress: Arc<Progress>,
     head_timeout: Duration,
     /// Until when the head must be there, and how many requests came before it.
     head: Option<(Pin<Box<Sleep>>, u64)>,
 }
 
-impl<S> Patient<S> {
-    pub(super) fn new(stream: S, progress: Arc<Progress>, head_timeout: Duration) -> Self {
-        Self { stream, progress, head_timeout, head: None }
+impl Patient {
+    pub(super) fn new(progress: Arc<Progress>, head_timeout: Duration) -> Self {
+        Self { progress, head_timeout, head: None }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Reading<S> for Patient {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        &mut self,
+        stream: &mut S,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let requests = this.progress.requests.load(Ordering::Relaxed);
-        let is_busy = this.progress.is_busy.load(Ordering::Relaxed);
-        if is_busy || this.head.as_ref().is_some_and(|(_, before)| *before != requests) {
-            this.head = None;
+        let requests = self.progress.requests.load(Ordering::Relaxed);
+        let is_busy = self.progress.is_busy.load(Ordering::Relaxed);
+        if is_busy || self.head.as_ref().is_some_and(|(_, before)| *before != requests) {
+            self.head = None;
         }
         let filled = buffer.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        let read = Pin::new(&mut *stream).poll_read(context, buffer);
         if is_busy {
             return read;
         }
         if read.is_ready() {
-            if buffer.filled().len() > filled && this.head.is_none() {
-                this.head = Some((Box::pin(sleep(this.head_timeout)), requests));
+            if buffer.filled().len() > filled && self.head.is_none() {
+                self.head = Some((Box::pin(sleep(self.head_timeout)), requests));
             }
             return read;
         }
         let is_late =
-            this.head.as_mut().is_some_and(|(at, _)| at.as_mut().poll(context).is_ready());
+            self.head.as_mut().is_some_and(|(at, _)| at.as_mut().poll(context).is_ready());
         if !is_late {
             return Poll::Pending;
         }
         // Said if it goes out at once; a caller that slow gets nothing more.
-        let _ = Pin::new(&mut this.stream).poll_write(context, TOO_SLOW);
+        let _ = Pin::new(stream).poll_write(context, TOO_SLOW);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

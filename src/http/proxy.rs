@@ -64,7 +64,7 @@ pub(super) async fn pass(
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
     hop_headers::strip_hop_by_hop(response.headers_mut());
-    if let Some((_, value)) = live {
+    if let Some(value) = live {
         keep_renewals_back(response.headers_mut(), SessionCookie(cookie), &value);
     }
     Ok(response.map(Either::Right))
@@ -75,7 +75,7 @@ fn hold_sessions_to_their_end(
     headers: &mut HeaderMap,
     sessions: &Sessions,
     cookie: &CookieConfig,
-) -> Result<Option<(SessionId, String)>, SessionsError> {
+) -> Result<Option<String>, SessionsError> {
     if !headers.contains_key(header::COOKIE) {
         return Ok(None);
     }
@@ -84,8 +84,8 @@ fn hold_sessions_to_their_end(
         |id: &SessionId| Ok::<_, SessionsError>(sessions.standing(id, now)? == Standing::Over);
     let Cookies { header, live, over } = SessionCookie(cookie).read(headers, is_over)?;
     // The first is what upstream would have taken; the sweep sees to others.
-    if let Some(id) = over.first() {
-        sessions.forget(*id);
+    if let Some(id) = over {
+        sessions.forget(id);
     }
     headers.remove(header::COOKIE);
     if let Some(value) = header {

@@ -118,9 +118,9 @@ pub(super) struct Cookies {
     pub(super) header: Option<HeaderValue>,
     /// The cookie value that upstream will take for its session, where that is a minted one that
     /// lives.
-    pub(super) live: Option<(SessionId, String)>,
-    /// Minted ids that were dropped because they are over.
-    pub(super) over: Vec<SessionId>,
+    pub(super) live: Option<String>,
+    /// The first minted id that was dropped because it is over.
+    pub(super) over: Option<SessionId>,
 }
 
 /// Reads, signs and writes the session cookie.
@@ -153,11 +153,11 @@ impl SessionCookie<'_> {
                 if let Some(id) = self.minted(value) {
                     let Some(id) = id else { continue };
                     if is_over(&id)? {
-                        cookies.over.push(id);
+                        cookies.over.get_or_insert(id);
                         continue;
                     }
                     if is_first {
-                        cookies.live = Some((id, value.to_owned()));
+                        cookies.live = Some(value.to_owned());
                     }
                 }
                 is_first = false;

@@ -54,7 +54,7 @@ const UNRESPONSIVE: Duration = Duration::from_secs(1);
 const RECONNECT_DELAY: u32 = 200;
 /// Commands that may wait for a connection; more are refused at once.
 const LONGEST_QUEUE: usize = 4096;
-/// Ended sessions read, or records removed, in one command.
+/// Entries read in one command.
 const BATCH: u16 = 500;
 
 /// Of any session, in seconds (`GATEWAY_SESSION_MAX_AGE` goes no higher).
