@@ -1,0 +1,236 @@
+//! Heads: the first line and the fields (RFC 9112 §2–5).
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use memchr::{memchr, memchr_iter};
+
+use super::{Fields, HeadError, Malformed};
+
+/// The versions that are spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Version {
+    Http10,
+    Http11,
+}
+
+/// Where the head that begins with `bytes` ends, its empty line counted; `None`: not yet. Bytes
+/// before `seen` are known to hold no end.
+pub(crate) fn find_end(bytes: &[u8], seen: usize) -> Result<Option<usize>, Malformed> {
+    // The end may have begun before.
+    let from = seen.saturating_sub(3);
+    for at in memchr_iter(b'\n', &bytes[from..]).map(|at| from + at) {
+        if at == 0 || bytes[at - 1] != b'\r' {
+            return Err(Malformed("a line ends with LF alone"));
+        }
+        if at >= 3 && bytes[at - 3..at - 1] == *b"\r\n" {
+            return Ok(Some(at + 1));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether bytes begin with an empty line, which is passed over before a request (RFC 9112 §2.2);
+/// `None`: it cannot be told yet.
+pub(crate) fn is_blank_line(bytes: &[u8]) -> Option<bool> {
+    match bytes {
+        [] | [b'\r'] => None,
+        [first, second, ..] => Some([*first, *second] == *b"\r\n"),
+        [_] => Some(false),
+    }
+}
+
+/// A request's head.
+#[derive(Debug)]
+pub(crate) struct RequestHead {
+    method: Range<usize>,
+    target: Range<usize>,
+    pub(crate) version: Version,
+    pub(crate) fields: Fields,
+}
+
+impl RequestHead {
+    /// Reads a head, whole and in which every LF follows a CR: see [`find_end`].
+    pub(crate) fn parse(bytes: Bytes) -> Result<Self, HeadError> {
+        let malformed = |what| Err(Malformed(what).into());
+        let line_end = memchr(b'\r', &bytes).unwrap_or(bytes.len());
+        let line = &bytes[..line_end];
+        let Some(method_end) = memchr(b' ', line) else {
+            return malformed("its first line is no request line");
+        };
+        let Some(target_len) = memchr(b' ', &line[method_end + 1..]) else {
+            return malformed("its first line is no request line");
+        };
+        let method = 0..method_end;
+        let target = method_end + 1..method_end + 1 + target_len;
+        let version = match &line[target.end + 1..] {
+            b"HTTP/1.1" => Version::Http11,
+            b"HTTP/1.0" => Version::Http10,
+            _ => return malformed("HTTP/1.1 and HTTP/1.0 only"),
+        };
+        if method.is_empty() || !line[method.clone()].iter().all(|b| is_token(*b)) {
+            return malformed("its method is no token");
+        }
+        if target.is_empty() || !line[target.clone()].iter().all(|b| may_be_in_target(*b)) {
+            return malformed("its target holds bytes that must be escaped");
+        }
+        let fields = Fields::parse(bytes, line_end + 2)?;
+        Ok(Self { method, target, version, fields })
+    }
+
+    /// The method, a token.
+    pub(crate) fn method(&self) -> &str {
+        std::str::from_utf8(&self.fields.head[self.method.clone()]).unwrap_or_default()
+    }
+
+    /// The target as it was sent.
+    pub(crate) fn target(&self) -> &[u8] {
+        &self.fields.head[self.target.clone()]
+    }
+}
+
+/// A response's head.
+#[derive(Debug)]
+pub(crate) struct ResponseHead {
+    pub(crate) status: u16,
+    after_status: Range<usize>,
+    pub(crate) version: Version,
+    pub(crate) fields: Fields,
+}
+
+impl ResponseHead {
+    /// Reads a head, whole and in which every LF follows a CR: see [`find_end`].
+    pub(crate) fn parse(bytes: Bytes) -> Result<Self, HeadError> {
+        let malformed = |what| Err(Malformed(what).into());
+        let line_end = memchr(b'\r', &bytes).unwrap_or(bytes.len());
+        let line = &bytes[..line_end];
+        let version = match line.get(..9) {
+            Some(b"HTTP/1.1 ") => Version::Http11,
+            Some(b"HTTP/1.0 ") => Version::Http10,
+            _ => return malformed("its first line is no status line of HTTP/1.1 or HTTP/1.0"),
+        };
+        let status = match line[9..] {
+            [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9']
+            | [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..] => {
+                u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0')
+            }
+            _ => return malformed("its status is no number of three digits"),
+        };
+        let after_status = 12..line_end;
+        if line[12..].iter().any(|b| b.is_ascii_control() && *b != b'\t') {
+            return malformed("its reason holds control bytes");
+        }
+        let fields = Fields::parse(bytes, line_end + 2)?;
+        Ok(Self { status, after_status, version, fields })
+    }
+
+    /// The status and what stands after it on its line.
+    pub(crate) fn status_and_reason(&self) -> &[u8] {
+        &self.fields.head[9..self.after_status.end]
+    }
+}
+
+/// RFC 9110 §5.6.2.
+pub(super) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Neither white space nor control bytes, nor what some readers cut a target at.
+fn may_be_in_target(byte: u8) -> bool {
+    byte > b' ' && byte != 0x7f && !matches!(byte, b'#' | b'<' | b'>')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(text: &str) -> Result<RequestHead, HeadError> {
+        let end = find_end(text.as_bytes(), 0)?.expect("whole");
+        RequestHead::parse(Bytes::copy_from_slice(&text.as_bytes()[..end]))
+    }
+
+    #[test]
+    fn a_head_is_found_however_it_is_cut() {
+        let bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest";
+        for seen in 0..bytes.len() - 4 {
+            assert_eq!(
+                find_end(&bytes[..seen], 0).unwrap(),
+                None.filter(|()| seen < 27).map(|()| 0).or((seen >= 27).then_some(27))
+            );
+            assert_eq!(find_end(bytes, seen.min(26)).unwrap(), Some(27));
+        }
+    }
+
+    #[test]
+    fn what_was_sent_is_what_is_read() {
+        let head = request(
+            "PURGE /a`\"{}|\\^%zz//?q=\u{e4} HTTP/1.0\r\nX-A:  1 \r\nx-a:\t2\r\nEmpty:\r\n\r\n",
+        )
+        .unwrap();
+        assert_eq!(head.method(), "PURGE");
+        assert_eq!(head.target(), "/a`\"{}|\\^%zz//?q=\u{e4}".as_bytes());
+        assert_eq!(head.version, Version::Http10);
+        assert_eq!(head.fields.all("X-a").collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!(head.fields.all("empty").collect::<Vec<_>>(), [b""]);
+    }
+
+    #[test]
+    fn what_two_readers_could_read_differently_is_malformed() {
+        for text in [
+            "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
+            "GET /\r\n\r\n",
+            "GET / HTTP/1.2\r\n\r\n",
+            "GET / http/1.1\r\n\r\n",
+            "PRI * HTTP/2.0\r\n\r\n",
+            "G(T / HTTP/1.1\r\n\r\n",
+            " / HTTP/1.1\r\n\r\n",
+            "GET /#a HTTP/1.1\r\n\r\n",
+            "GET /<a HTTP/1.1\r\n\r\n",
+            "GET /a>b HTTP/1.1\r\n\r\n",
+            "GET /\t HTTP/1.1\r\n\r\n",
+            "GET /\u{7f} HTTP/1.1\r\n\r\n",
+            "GET /\rX HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            "GET / HTTP/1.1\r\n: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost\r\n\r\n",
+            "GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\0\r\n\r\n",
+            "GET / HTTP/1.1\r\nH\u{e4}: a\r\n\r\n",
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n\r\n",
+        ] {
+            assert!(matches!(request(text), Err(HeadError::Malformed(_))), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn more_fields_than_are_taken_are_told_apart() {
+        let with = |count: usize| {
+            let fields = "a: b\r\n".repeat(count);
+            request(&format!("GET / HTTP/1.1\r\n{fields}\r\n"))
+        };
+        assert_eq!(with(256).unwrap().fields.iter().count(), 256);
+        assert_eq!(with(257).unwrap_err(), HeadError::TooManyFields);
+    }
+
+    #[test]
+    fn status_lines_keep_their_reason() {
+        let response = |text: &[u8]| ResponseHead::parse(Bytes::copy_from_slice(text));
+        let odd = response(b"HTTP/1.1 299 Fr\xf6hlich\r\nA: b\r\n\r\n").unwrap();
+        assert_eq!((odd.status, odd.status_and_reason()), (299, &b"299 Fr\xf6hlich"[..]));
+        let bare = response(b"HTTP/1.0 200\r\n\r\n").unwrap();
+        assert_eq!((bare.status_and_reason(), bare.version), (&b"200"[..], Version::Http10));
+        for wrong in [
+            &b"HTTP/2 200 OK\r\n\r\n"[..],
+            b"HTTP/1.1 20 OK\r\n\r\n",
+            b"HTTP/1.1 2000\r\n\r\n",
+            b"200 OK\r\n\r\n",
+            b"HTTP/1.1 099 x\r\n\r\n",
+        ] {
+            assert!(response(wrong).is_err());
+        }
+    }
+}
