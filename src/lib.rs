@@ -18,6 +18,7 @@ mod stream;
 mod telemetry;
 mod tls;
 mod upstream;
+mod wire;
 
 pub use self::{
     check::{check, healthcheck},

@@ -1,11 +1,14 @@
 //! `serve`: bind, serve, drain.
 
-use std::{io::Write as _, net::SocketAddr, time::Duration};
+use std::{io::Write as _, net::SocketAddr, rc::Rc, thread, time::Duration};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
+    runtime::{LocalOptions, LocalRuntime},
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::{spawn_blocking, spawn_local},
     time::{sleep, timeout},
 };
 
@@ -13,44 +16,47 @@ use crate::{
     config::{Config, ExternalAccess},
     failure::Failure,
     gateway::Gateway,
-    http::{
-        Front, Ops,
-        listener::{self, Patience},
-    },
+    http::{Front, Ops, Patience, Room, Site, listener},
     telemetry,
+    upstream::{Kept, Upstream},
 };
 
 /// How long the start may wait for the set of ended sessions. Until it has been read, requests that
 /// bear a minted session are answered 503.
 const START_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Runs the gateway until SIGTERM or SIGINT.
+/// Runs the gateway until SIGTERM or SIGINT. This thread serves, and does what is done once for all;
+/// the others serve alone.
 ///
 /// # Errors
 /// When an address cannot be bound or the session store can never be used as configured.
 pub fn serve(config: Config) -> Result<(), Failure> {
     telemetry::start(&config.log_filter);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.workers)
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Internal(format!("cannot start threads: {error}")))?;
+    let runtime = runtime()?;
     let ended = runtime.block_on(run(config));
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
+fn runtime() -> Result<LocalRuntime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(|error| Failure::Internal(format!("cannot start a thread: {error}")))
+}
+
 async fn run(config: Config) -> Result<(), Failure> {
     tell(&config);
+    let descriptors = raise_descriptor_limit();
     let gateway =
         Gateway::build(&config).map_err(|error| Failure::Unavailable(telemetry::chain(&error)))?;
-    let callers = bind(config.listen, "GATEWAY_LISTEN").await?;
+    let mut callers = bind(config.listen, config.workers, "GATEWAY_LISTEN")?;
     let operators = match config.ops_listen {
-        Some(address) => Some(bind(address, "GATEWAY_OPS_LISTEN").await?),
+        Some(address) => bind(address, 1, "GATEWAY_OPS_LISTEN")?.pop(),
         None => None,
     };
-    let mut terminate = signal(SignalKind::terminate()).map_err(of_signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(of_signal)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
 
     if !matches!(timeout(START_PATIENCE, gateway.sessions.read_ended()).await, Ok(Ok(()))) {
         tracing::warn!(
@@ -61,31 +67,44 @@ async fn run(config: Config) -> Result<(), Failure> {
     tokio::spawn(gateway.sessions.clone().keep_swept());
     tokio::spawn(gateway.entra.clone().keep_fresh());
     tokio::spawn(gateway.upstream.clone().wait_for_first_answer());
-    tokio::spawn(gateway.upstream.clone().keep_tidy());
-
-    let address = callers.local_addr().map_err(of_signal)?;
-    // Relied on by tests and scripts.
-    let _ = writeln!(std::io::stdout(), "listening on http://{address}");
-    tracing::info!(address = %address, version = env!("CARGO_PKG_VERSION"), "listening");
 
     let (stop, stopping) = watch::channel(false);
-    let patience = Patience {
-        head: config.timeout_head,
-        idle: config.timeout_idle,
-        drain: config.drain_timeout,
-    };
     let draining = gateway.draining.clone();
     if let Some(operators) = operators {
-        let address = operators.local_addr().map_err(of_signal)?;
+        let address = operators.local_addr().map_err(internal)?;
         tracing::info!(address = %address, "operators' listener");
-        let ops = Ops::new(gateway.clone());
-        let answer = move |request, peer| ops.clone().answer(request, peer);
-        let patience = Patience { drain: Duration::ZERO, ..patience };
-        tokio::spawn(listener::serve(operators, patience, stopping.clone(), answer));
+        let ops = Rc::new(Ops::new(gateway.clone()));
+        let operators = TcpListener::from_std(operators).map_err(internal)?;
+        let patience = patience(&config);
+        let (stopping, none) = (stopping.clone(), Duration::ZERO);
+        spawn_local(listener::serve(operators, ops, patience, Room::SMALL, none, stopping));
     }
-    let front = Front::new(gateway);
-    let answer = move |request, peer| front.clone().answer(request, peer);
-    let serving = tokio::spawn(listener::serve(callers, patience, stopping, answer));
+
+    let crew = Crew {
+        upstream: gateway.upstream.clone(),
+        site: Site::new(gateway),
+        patience: patience(&config),
+        room: Room::of(descriptors, config.workers),
+        drain: config.drain_timeout,
+        stopping,
+    };
+    let address = callers.first().and_then(|socket| socket.local_addr().ok());
+    let own = callers.pop();
+    let mut threads = Vec::new();
+    for socket in callers {
+        let crew = crew.clone();
+        let thread = thread::Builder::new().name("worker".to_owned());
+        let thread = thread.spawn(move || runtime()?.block_on(crew.serve(socket)));
+        threads.push(thread.map_err(internal)?);
+    }
+    let serving = own.map(|socket| spawn_local(crew.serve(socket)));
+
+    if let Some(address) = address {
+        // Relied on by tests and scripts.
+        let _ = writeln!(std::io::stdout(), "listening on http://{address}");
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(address = %address, version, workers = config.workers, "listening");
+    }
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -100,9 +119,51 @@ async fn run(config: Config) -> Result<(), Failure> {
         _ = interrupt.recv() => {}
     }
     let _ = stop.send(true);
-    serving.await.map_err(|error| Failure::Internal(error.to_string()))?;
+    if let Some(serving) = serving {
+        serving.await.map_err(|error| Failure::Internal(error.to_string()))??;
+    }
+    for thread in threads {
+        let joined = spawn_blocking(move || thread.join()).await;
+        let panicked = || Failure::Internal("a thread panicked".to_owned());
+        joined.map_err(|_| panicked())?.map_err(|_| panicked())??;
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What every thread serves with.
+#[derive(Clone)]
+struct Crew {
+    site: Site,
+    upstream: Upstream,
+    patience: Patience,
+    room: Room,
+    drain: Duration,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Crew {
+    /// Serves on this thread until told to stop.
+    async fn serve(self, socket: std::net::TcpListener) -> Result<(), Failure> {
+        let listener = TcpListener::from_std(socket).map_err(internal)?;
+        let kept = Rc::new(Kept::new(self.upstream));
+        spawn_local(Rc::clone(&kept).keep_tidy());
+        let front = Rc::new(Front::new(self.site, kept));
+        listener::serve(listener, front, self.patience, self.room, self.drain, self.stopping).await;
+        Ok(())
+    }
+}
+
+fn patience(config: &Config) -> Patience {
+    Patience { head: config.timeout_head, idle: config.timeout_idle, send: config.timeout_send }
+}
+
+/// Lets this process have as many descriptors as it may, as servers do; how many it has.
+fn raise_descriptor_limit() -> u64 {
+    let now = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: now.maximum, maximum: now.maximum };
+    let _ = setrlimit(Resource::Nofile, raised);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 fn tell(config: &Config) {
@@ -122,13 +183,17 @@ fn tell(config: &Config) {
     }
 }
 
-async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
+fn bind(
+    address: SocketAddr,
+    threads: usize,
+    setting: &str,
+) -> Result<Vec<std::net::TcpListener>, Failure> {
+    listener::bind(address, threads).map_err(|error| {
         Failure::Unavailable(format!("{setting}: cannot listen on {address}: {error}"))
     })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn of_signal(error: std::io::Error) -> Failure {
+fn internal(error: std::io::Error) -> Failure {
     Failure::Internal(error.to_string())
 }

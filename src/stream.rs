@@ -1,74 +1,88 @@
-//! A stream whose reading somebody looks after; writing passes.
+//! A stream, and what has been read of it but not used.
 
 use std::{
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{Buf, BufMut, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Reads from a stream in its own way.
-pub(crate) trait Reading<S> {
-    /// As [`AsyncRead::poll_read`].
-    fn poll_read(
+/// Room for one read. A connection has such a buffer only while there is something in it: lying
+/// idle, it has none.
+const ROOM: usize = 256 * 1024;
+/// Buffers kept for the next read.
+const MOST_KEPT: usize = 16;
+
+/// Buffers of one thread, lent to connections that have something to read.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers(Vec<BytesMut>);
+
+impl Buffers {
+    fn lend(&mut self) -> BytesMut {
+        self.0.pop().unwrap_or_else(|| BytesMut::with_capacity(ROOM))
+    }
+
+    fn take_back(&mut self, mut buffer: BytesMut) {
+        buffer.clear();
+        if self.0.len() < MOST_KEPT && buffer.try_reclaim(ROOM) {
+            self.0.push(buffer);
+        }
+    }
+}
+
+/// A stream with what has been read of it.
+#[derive(Debug)]
+pub(crate) struct Side<S> {
+    pub(crate) stream: S,
+    /// Read and not used.
+    pub(crate) held: BytesMut,
+}
+
+impl<S> Side<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, held: BytesMut::new() }
+    }
+
+    /// Forgets the first bytes that are held, and gives the buffer back with the last of them.
+    pub(crate) fn used(&mut self, length: usize, buffers: &mut Buffers) {
+        self.held.advance(length);
+        if self.held.is_empty() && self.held.capacity() > 0 {
+            buffers.take_back(std::mem::take(&mut self.held));
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Side<S> {
+    /// Reads once, at most `most` bytes; 0: the other side has ended.
+    pub(crate) fn poll_fill(
         &mut self,
-        stream: &mut S,
         context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>>;
-}
-
-/// A stream, and who reads from it.
-pub(crate) struct Attended<S, R> {
-    stream: S,
-    reading: R,
-}
-
-impl<S, R> Attended<S, R> {
-    /// From now on `reading` does the reading.
-    pub(crate) fn new(stream: S, reading: R) -> Self {
-        Self { stream, reading }
-    }
-}
-
-impl<S: Unpin, R: Reading<S> + Unpin> AsyncRead for Attended<S, R> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let Self { stream, reading } = &mut *self;
-        reading.poll_read(stream, context, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin, R: Unpin> AsyncWrite for Attended<S, R> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
+        buffers: &mut Buffers,
+        most: usize,
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        if self.held.capacity() == 0 {
+            self.held = buffers.lend();
+        } else if self.held.capacity() - self.held.len() < most.min(ROOM) / 4 {
+            self.held.reserve(most.min(ROOM));
+        }
+        let read = {
+            let mut into = (&mut self.held).limit(most);
+            pin!(self.stream.read_buf(&mut into)).poll(context)
+        };
+        if self.held.is_empty() {
+            buffers.take_back(std::mem::take(&mut self.held));
+        }
+        read
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    /// Whether there is nothing to be read and the other side has not ended, as far as is known.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut into = tokio::io::ReadBuf::new(&mut byte);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        self.held.is_empty()
+            && Pin::new(&mut self.stream).poll_read(&mut context, &mut into).is_pending()
     }
 }

@@ -223,9 +223,9 @@ pub(crate) struct Route {
 
 impl Route {
     /// The public host, for upstream's `X-Forwarded-Host`.
-    pub(crate) fn public_host(&self) -> Option<String> {
+    pub(crate) fn public_host(&self) -> Option<&Authority> {
         match &self.origin {
-            PublicOrigin::Known(origin) => Some(origin.authority.to_string()),
+            PublicOrigin::Known(origin) => Some(&origin.authority),
             PublicOrigin::Unlisted(_) | PublicOrigin::Unnamed => None,
         }
     }

@@ -21,6 +21,9 @@ pub(crate) enum Target {
 impl Target {
     /// Reads the path of a request target (RFC 9112 §3.2.1), without its query.
     pub(crate) fn read(path: &str) -> Self {
+        if is_plain(path) {
+            return if is_external(path) { Self::Guarded } else { Self::Open };
+        }
         let once = decode(path);
         let twice = decode(&once);
         // In whatever order a reader decodes, merges slashes and removes dot segments, one of these
@@ -42,6 +45,20 @@ impl Target {
             Self::GuardedOddly
         }
     }
+}
+
+/// Whether all readers read a path alike: nothing to decode, no empty or dotted segments.
+fn is_plain(path: &str) -> bool {
+    let mut before = 0;
+    path.starts_with('/')
+        && path.bytes().all(|byte| {
+            let is_plain = byte.is_ascii_alphanumeric()
+                || matches!(byte, b'-' | b'_' | b'~')
+                || matches!(byte, b'/' | b'.') && before != b'/'
+                || byte == b'/' && before == 0;
+            before = byte;
+            is_plain
+        })
 }
 
 fn is_external(path: &str) -> bool {

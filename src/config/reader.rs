@@ -297,6 +297,25 @@ pub(super) fn time_out(reader: &mut Reader, name: &str) -> Duration {
     reader.require(name, positive).unwrap_or_default()
 }
 
+/// `512`, `256KiB`, `64MiB`, `1GiB`, in bytes.
+pub(super) fn size(text: &str) -> Result<usize, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let bytes: Option<usize> = match unit.trim_start() {
+        "" | "B" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    number
+        .parse::<usize>()
+        .ok()
+        .zip(bytes)
+        .and_then(|(number, unit)| number.checked_mul(unit))
+        .ok_or_else(|| "is not a size like 256KiB or 64MiB".to_owned())
+}
+
 /// A number of things.
 pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "is not a number of 1 or more".to_owned())

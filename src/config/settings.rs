@@ -176,6 +176,48 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "For upstream to begin its answer once it has the whole request (504)",
     ),
     setting(
+        "GATEWAY_TIMEOUT_SEND",
+        "duration",
+        "60s",
+        "For a caller to take some more of an answer; one that takes nothing is cut off",
+    ),
+    setting(
+        "GATEWAY_TIMEOUT_SLOT",
+        "duration",
+        "30s",
+        "For an upload to wait while GATEWAY_STREAMING_UPLOADS others are under way (503)",
+    ),
+    setting(
+        "GATEWAY_REQUEST_HOLD",
+        "size",
+        "256KiB",
+        "A request's body is held until it ends, or this much is there, before upstream is asked for one of its few threads",
+    ),
+    setting(
+        "GATEWAY_REQUEST_HOLD_TOTAL",
+        "size",
+        "64MiB",
+        "All bodies held together; beyond that 503",
+    ),
+    setting(
+        "GATEWAY_STREAMING_UPLOADS",
+        "1 or more",
+        "8",
+        "Bodies longer than GATEWAY_REQUEST_HOLD that are passed on at a time",
+    ),
+    setting(
+        "GATEWAY_RETRY_ANONYMOUS",
+        "on, off",
+        "on",
+        "Ask again, once, when a GET with a live minted session is answered as a stranger's: the first request of a fresh worker is",
+    ),
+    setting(
+        "GATEWAY_WARMUP_WAIT",
+        "duration",
+        "180s",
+        "How long GET /robots933456.txt waits for upstream's first answer before it is answered 200",
+    ),
+    setting(
         "GATEWAY_DRAIN_DELAY",
         "duration",
         "5s",

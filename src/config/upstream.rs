@@ -6,9 +6,13 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Semaphore;
 use url::Url;
 
-use super::{Reader, reader::time_out};
+use super::{
+    Reader,
+    reader::{at_least_one, flag, size, span, time_out},
+};
 use crate::access::origin::Authority;
 
 /// How upstream is reached.
@@ -17,8 +21,22 @@ pub(crate) struct UpstreamConfig {
     pub(crate) target: UpstreamTarget,
     /// `Host` sent; `None`: the caller's.
     pub(crate) host: Option<String>,
+    /// `Host` where neither is known (HTTP/1.0): upstream's own.
+    pub(crate) authority: String,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
+    /// Most bytes of one request's body that are held before it is passed on.
+    pub(crate) request_hold: usize,
+    /// Most bytes of all bodies held.
+    pub(crate) request_hold_total: usize,
+    /// Longer bodies that are passed on at a time.
+    pub(crate) streaming_uploads: usize,
+    /// How long others wait for their turn.
+    pub(crate) slot_timeout: Duration,
+    /// Whether a fresh worker's answer to a stranger is asked for again.
+    pub(crate) retry_anonymous: bool,
+    /// How long App Service's warm-up request waits for upstream.
+    pub(crate) warmup_wait: Duration,
 }
 
 /// Where upstream listens.
@@ -43,11 +61,30 @@ pub(super) fn read(reader: &mut Reader, own: &[(&str, SocketAddr)]) -> UpstreamC
     let host = reader.read("GATEWAY_UPSTREAM_HOST", |text| {
         Authority::parse(text).map(|a| a.to_string()).ok_or_else(|| "is not host[:port]".to_owned())
     });
+    let authority = match &target {
+        UpstreamTarget::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
+        UpstreamTarget::Tcp { host, port, .. } => format!("{host}:{port}"),
+        UpstreamTarget::Unix(_) => "localhost".to_owned(),
+    };
+    let request_hold = reader.require("GATEWAY_REQUEST_HOLD", size).unwrap_or_default();
+    let request_hold_total = reader.require("GATEWAY_REQUEST_HOLD_TOTAL", size).unwrap_or_default();
+    if request_hold_total < request_hold {
+        reader.problem("GATEWAY_REQUEST_HOLD_TOTAL", "is less than GATEWAY_REQUEST_HOLD");
+    }
     UpstreamConfig {
         target,
         host,
+        authority,
         connect_timeout: time_out(reader, "GATEWAY_TIMEOUT_CONNECT"),
         response_timeout: time_out(reader, "GATEWAY_TIMEOUT_RESPONSE"),
+        request_hold,
+        request_hold_total,
+        streaming_uploads: reader
+            .require("GATEWAY_STREAMING_UPLOADS", at_least_one)
+            .map_or(1, |most| most.min(Semaphore::MAX_PERMITS)),
+        slot_timeout: time_out(reader, "GATEWAY_TIMEOUT_SLOT"),
+        retry_anonymous: reader.require("GATEWAY_RETRY_ANONYMOUS", flag).unwrap_or_default(),
+        warmup_wait: span(reader, "GATEWAY_WARMUP_WAIT"),
     }
 }
 

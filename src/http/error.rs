@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::{caller::HeadFault, exchange::ExchangeError};
 use crate::{
     access::{
         origin::{OriginError, PublicOrigin, Route},
@@ -23,6 +24,7 @@ use crate::{
     sessions::SessionsError,
     telemetry,
     upstream::UpstreamError,
+    wire::HeadError,
 };
 
 /// When to try again, in seconds, after a neighbour failed.
@@ -64,6 +66,14 @@ pub(super) enum Refusal {
     Sessions(#[from] SessionsError),
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    /// A head that cannot be read.
+    #[error(transparent)]
+    Head(#[from] HeadFault),
+    /// A request's body that cannot be passed on.
+    #[error("The request's body cannot be passed on")]
+    Exchange(#[source] ExchangeError),
+    #[error("The gateway serves as many connections as it can")]
+    NoRoom,
     #[error("An answer could not be written")]
     Internal,
 }
@@ -76,22 +86,29 @@ impl Refusal {
             | Self::RepeatedAuthorization
             | Self::MalformedBearer
             | Self::OddSpelling
-            | Self::Upstream(UpstreamError::Body(_)) => StatusCode::BAD_REQUEST,
+            | Self::Head(HeadFault::Head(HeadError::Malformed(_)))
+            | Self::Exchange(ExchangeError::Body(_) | ExchangeError::CallerGone(_)) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Head(HeadFault::TooSlow) | Self::Exchange(ExchangeError::BodyTooSlow) => {
+                StatusCode::REQUEST_TIMEOUT
+            }
+            Self::Head(HeadFault::TargetTooLong) => StatusCode::URI_TOO_LONG,
+            Self::Head(HeadFault::TooLong | HeadFault::Head(HeadError::TooManyFields)) => {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            }
             Self::NoCredentials | Self::Entra(EntraError::Rejected(_)) => StatusCode::UNAUTHORIZED,
             Self::ForeignOrigin | Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Upstream(
-                UpstreamError::Connect(_)
-                | UpstreamError::ConnectTimeout
-                | UpstreamError::BrokeOff(_),
-            ) => StatusCode::BAD_GATEWAY,
-            Self::Sessions(_) | Self::Entra(EntraError::KeysUnavailable) => {
+            Self::Upstream(error) | Self::Exchange(ExchangeError::Upstream(error)) => {
+                of_upstream(error)
+            }
+            Self::Sessions(_) | Self::Entra(EntraError::KeysUnavailable) | Self::NoRoom => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Upstream(UpstreamError::ResponseTimeout) => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -127,13 +144,16 @@ impl Refusal {
             | Self::OddSpelling
             | Self::Sessions(_)
             | Self::Upstream(_)
+            | Self::Head(_)
+            | Self::Exchange(_)
+            | Self::NoRoom
             | Self::Internal => None,
         }
     }
 
     /// Whether the connection must end with the answer: what follows may not be a request.
     fn ends_connection(&self) -> bool {
-        matches!(self, Self::Framing(_) | Self::Upstream(UpstreamError::Body(_)))
+        matches!(self, Self::Framing(_) | Self::Head(_) | Self::Exchange(_) | Self::NoRoom)
     }
 
     /// The whole chain, once, for operators. What callers did wrong is worth less of their attention
@@ -144,6 +164,26 @@ impl Refusal {
             tracing::error!(request_id, status, error, "refused");
         } else {
             tracing::info!(request_id, status, error, "refused");
+        }
+    }
+}
+
+fn of_upstream(error: &UpstreamError) -> StatusCode {
+    match error {
+        UpstreamError::Connect(_)
+        | UpstreamError::ConnectTimeout
+        | UpstreamError::BrokeOff(_)
+        | UpstreamError::Malformed(_) => StatusCode::BAD_GATEWAY,
+        UpstreamError::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+        UpstreamError::NoUploadSlot | UpstreamError::HoldIsFull => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+impl From<ExchangeError> for Refusal {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Upstream(error) => Self::Upstream(error),
+            error => Self::Exchange(error),
         }
     }
 }

@@ -1,56 +1,122 @@
-//! Requests that two parsers could read as two different ones are refused before anything else.
-//!
-//! hyper has parsed the head (RFC 9112 §2–6). It has refused obsolete folding, bad names, lengths that
-//! are no numbers or differ; it has settled for one where both framings or the same length twice were
-//! sent, and for a target without its fragment: what goes upstream is framed anew. What else it lets
-//! pass is judged here.
+//! Requests that two parsers could read as two different ones are refused before anything else
+//! (RFC 9112 §2–6). The head's bytes have been read strictly; what its parts mean together is judged
+//! here.
 
-use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
+use std::borrow::Cow;
 
 use super::{error::Refusal, hop_headers};
+use crate::wire::{Length, RequestHead, Version};
 
-/// Judges a request's head.
-pub(super) fn judge<B>(request: &Request<B>) -> Result<(), Refusal> {
-    let headers = request.headers();
-    let count = |name| headers.get_all(name).iter().count();
-    let malformed = |what| Err(Refusal::Framing(what));
-
-    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-        return malformed("this method is not served here");
-    }
-    if request.version() > Version::HTTP_11 {
-        return malformed("HTTP/1.1 and HTTP/1.0 only");
-    }
-    if headers.contains_key(header::TRANSFER_ENCODING)
-        && (request.version() < Version::HTTP_11 || !is_chunked(headers))
-    {
-        return malformed("its transfer coding is not chunked");
-    }
-    if request.version() == Version::HTTP_11 && count(header::HOST) != 1 || count(header::HOST) > 1
-    {
-        return malformed("it must bear one Host header");
-    }
-    if let Some(authority) = request.uri().authority() {
-        if !matches!(request.uri().scheme_str(), Some("http" | "https")) {
-            return malformed("its target is neither a path nor an http URL");
-        }
-        let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
-        if host.is_some_and(|host| !host.eq_ignore_ascii_case(authority.as_str().as_bytes())) {
-            return malformed("its target names another host than its Host header");
-        }
-    }
-    if request.uri().path() == "*" && request.method() != Method::OPTIONS {
-        return malformed("its target is not a path");
-    }
-    if hop_headers::judge_connection(headers).is_err() {
-        return malformed("its Connection header names a field that is not hop-by-hop");
-    }
-    Ok(())
+/// A request's head that reads one way only.
+#[derive(Debug)]
+pub(super) struct Judged<'a> {
+    pub(super) head: &'a RequestHead,
+    /// The target in origin-form, or `*`.
+    pub(super) target: Cow<'a, [u8]>,
+    /// Its path; what is not UTF-8 is replaced.
+    pub(super) path: Cow<'a, str>,
+    /// Of its body.
+    pub(super) length: Length,
 }
 
-fn is_chunked(headers: &HeaderMap) -> bool {
-    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let first = encodings.next();
-    first.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"))
-        && encodings.next().is_none()
+/// Judges a request's head.
+pub(super) fn judge(head: &RequestHead) -> Result<Judged<'_>, Refusal> {
+    let malformed = |what| Err(Refusal::Framing(what));
+    if matches!(head.method(), "CONNECT" | "TRACE") {
+        return malformed("this method is not served here");
+    }
+    let length = Length::of_request(head).map_err(|error| Refusal::Framing(error.0))?;
+    let mut hosts = head.fields.all("host");
+    let host = hosts.next();
+    if host.is_none() && head.version == Version::Http11 || hosts.next().is_some() {
+        return malformed("it must bear one Host header");
+    }
+    let target = match head.target() {
+        origin_form @ [b'/', ..] => Cow::Borrowed(origin_form),
+        b"*" if head.method() == "OPTIONS" => Cow::Borrowed(&b"*"[..]),
+        absolute => {
+            let Some((authority, rest)) = split_absolute(absolute) else {
+                return malformed("its target is neither a path nor an http URL");
+            };
+            if host.is_some_and(|host| !host.eq_ignore_ascii_case(authority)) {
+                return malformed("its target names another host than its Host header");
+            }
+            if rest.first() == Some(&b'/') {
+                Cow::Borrowed(rest)
+            } else {
+                Cow::Owned([b"/", rest].concat())
+            }
+        }
+    };
+    if hop_headers::judge_connection(&head.fields).is_err() {
+        return malformed("its Connection header names a field that is not hop-by-hop");
+    }
+    let path = match &target {
+        Cow::Borrowed(target) => String::from_utf8_lossy(path_of(target)),
+        Cow::Owned(target) => Cow::Owned(String::from_utf8_lossy(path_of(target)).into_owned()),
+    };
+    Ok(Judged { head, target, path, length })
+}
+
+fn path_of(target: &[u8]) -> &[u8] {
+    target.split(|b| *b == b'?').next().unwrap_or_default()
+}
+
+/// Authority and rest of an absolute-form target (RFC 9112 §3.2.2).
+fn split_absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = target.iter().position(|b| *b == b':')?;
+    let (scheme, rest) = target.split_at(colon);
+    if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
+        return None;
+    }
+    let rest = rest.strip_prefix(b"://")?;
+    let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at(end);
+    (!authority.is_empty() && !authority.contains(&b'@')).then_some((authority, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn judged(text: &str) -> Result<String, String> {
+        let head = RequestHead::parse(Bytes::copy_from_slice(text.as_bytes())).expect("a head");
+        let judged = judge(&head).map_err(|refusal| refusal.to_string())?;
+        Ok(format!("{} {}", String::from_utf8_lossy(&judged.target), judged.path))
+    }
+
+    #[test]
+    fn absolute_form_becomes_origin_form() {
+        for (target, expected) in [
+            ("http://a/x?y", "/x?y /x"),
+            ("HTTPS://A", "/ /"),
+            ("http://a?q", "/?q /"),
+            ("//x/y", "//x/y //x/y"),
+        ] {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(judged(&text).as_deref(), Ok(expected), "{target}");
+        }
+        assert_eq!(judged("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").as_deref(), Ok("* *"));
+    }
+
+    #[test]
+    fn targets_of_other_forms_are_refused() {
+        for line in [
+            "GET *",
+            "GET x",
+            "GET external/login",
+            "GET a:80",
+            "GET ftp://a/",
+            "GET http:/x",
+            "GET http://b/",
+            "GET http://u@a/",
+            "GET http:///x",
+            "CONNECT a:80",
+            "TRACE /",
+        ] {
+            assert!(judged(&format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n")).is_err(), "{line}");
+        }
+    }
 }

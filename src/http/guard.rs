@@ -1,8 +1,6 @@
 //! `/external/*`: for tokens with the role `ExternalApi`, and nobody else, in every spelling.
 
-use http::{HeaderMap, Method};
-
-use super::{bearer, error::Refusal};
+use super::{bearer, error::Refusal, framing::Judged};
 use crate::{
     access::{
         policy::{Admission, Policy},
@@ -27,21 +25,20 @@ impl From<Admission> for Passage {
 
 /// Judges a request by its method, its path and its token.
 pub(super) async fn judge(
-    method: &Method,
-    path: &str,
-    headers: &HeaderMap,
+    judged: &Judged<'_>,
     entra: &Entra,
     policy: &Policy,
 ) -> Result<Passage, Refusal> {
+    let Judged { head, path, .. } = judged;
     match Target::read(path) {
         Target::Open => return Ok(Passage(())),
         Target::GuardedOddly => return Err(Refusal::OddSpelling),
         Target::Guarded => {}
     }
-    if path == HEALTHCHECK && matches!(*method, Method::GET | Method::HEAD) {
+    if path == HEALTHCHECK && matches!(head.method(), "GET" | "HEAD") {
         return Ok(Passage(()));
     }
-    let token = bearer::of(headers)?;
+    let token = bearer::of_lines(head.fields.all("authorization"))?;
     let claims = entra.verify(&token, clock::now()).await?;
     Ok(policy.admit(&claims)?.into())
 }

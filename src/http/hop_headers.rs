@@ -1,156 +1,282 @@
-//! Which headers travel on.
+//! Which headers travel on, byte for byte and in their order.
 //!
 //! Hop-by-hop fields stay on their hop (RFC 9110 §7.6.1), both ways. Upward, names with an underscore
 //! are dropped (gunicorn turns `SCRIPT_NAME` from a trusted peer into routing), and so is whatever
 //! claims to say which way the request came: we say that ourselves.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use std::io::Write as _;
 
-use crate::access::origin::Route;
+use crate::{
+    access::origin::Route,
+    wire::{Fields, Length, RequestHead, ResponseHead},
+};
 
-const HOP_BY_HOP: [HeaderName; 7] = [
-    header::CONNECTION,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-];
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// What a field is to a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It travels on.
+    EndToEnd,
+    Connection,
+    /// Belongs to one hop.
+    HopByHop,
+    TransferEncoding,
+    ContentLength,
+    Upgrade,
+    Host,
+    Cookie,
+    SetCookie,
+    Expect,
+    /// `traceparent` and its kin.
+    Trace,
+    /// Says which way a request came.
+    Forwarding,
+    /// gunicorn could take it for another.
+    Underscored,
+    Authorization,
+}
 
-pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// The rest of the forwarding family, beside `X-Forwarded…` and `X-Original-…`.
-const FORWARDING: [&str; 10] = [
-    "forwarded",
-    "x-real-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "true-client-ip",
-    "x-rewrite-url",
-    "x-url-scheme",
-    "x-scheme",
-    "front-end-https",
-    "x-proxyuser-ip",
-];
+impl Kind {
+    fn of(name: &[u8]) -> Self {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        let known = match name.len() {
+            2 if is("te") => Self::HopByHop,
+            4 if is("host") => Self::Host,
+            6 if is("cookie") => Self::Cookie,
+            6 if is("expect") => Self::Expect,
+            7 if is("upgrade") => Self::Upgrade,
+            7 if is("baggage") => Self::Trace,
+            9 if is("forwarded") || is("x-real-ip") => Self::Forwarding,
+            8 if is("x-scheme") => Self::Forwarding,
+            10 if is("connection") => Self::Connection,
+            10 if is("keep-alive") => Self::HopByHop,
+            10 if is("set-cookie") => Self::SetCookie,
+            10 if is("tracestate") => Self::Trace,
+            11 if is("traceparent") => Self::Trace,
+            11 if is("x-client-ip") => Self::Forwarding,
+            12 if is("x-url-scheme") => Self::Forwarding,
+            13 if is("authorization") => Self::Authorization,
+            13 if is("x-rewrite-url") => Self::Forwarding,
+            14 if is("content-length") => Self::ContentLength,
+            14 if is("http2-settings") => Self::HopByHop,
+            14 if is("true-client-ip") || is("x-proxyuser-ip") => Self::Forwarding,
+            15 if is("front-end-https") => Self::Forwarding,
+            16 if is("proxy-connection") => Self::HopByHop,
+            17 if is("transfer-encoding") => Self::TransferEncoding,
+            18 if is("proxy-authenticate") => Self::HopByHop,
+            19 if is("proxy-authorization") => Self::HopByHop,
+            19 if is("x-cluster-client-ip") => Self::Forwarding,
+            _ => Self::EndToEnd,
+        };
+        let begins = |with: &str| {
+            name.get(..with.len()).is_some_and(|front| front.eq_ignore_ascii_case(with.as_bytes()))
+        };
+        match known {
+            Self::EndToEnd if name.contains(&b'_') => Self::Underscored,
+            Self::EndToEnd if begins("x-forwarded") || begins("x-original-") => Self::Forwarding,
+            known => known,
+        }
+    }
+}
 
 /// A `Connection` header that names a field which security rests on: somebody wants it removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NamesProtectedField;
 
 /// Checks every `Connection` line of a request.
-pub(super) fn judge_connection(headers: &HeaderMap) -> Result<(), NamesProtectedField> {
-    let is_protected = |name: &str| {
-        matches!(name, "authorization" | "cookie" | "host" | "content-length")
-            || is_forwarding(name)
+pub(super) fn judge_connection(fields: &Fields) -> Result<(), NamesProtectedField> {
+    let is_protected = |name: &[u8]| {
+        matches!(
+            Kind::of(name),
+            Kind::Authorization
+                | Kind::Cookie
+                | Kind::Host
+                | Kind::ContentLength
+                | Kind::Forwarding
+        )
     };
-    if nominated(headers).iter().any(|name| is_protected(name.as_str())) {
-        Err(NamesProtectedField)
-    } else {
-        Ok(())
-    }
+    if fields.list("connection").any(is_protected) { Err(NamesProtectedField) } else { Ok(()) }
 }
 
-/// Removes what belongs to one hop alone; for requests and responses.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    for name in nominated(headers) {
-        headers.remove(name);
-    }
-    for name in HOP_BY_HOP.iter().chain([&PROXY_CONNECTION]) {
-        headers.remove(name);
-    }
+/// Whether a field may stand among a request's trailers: those that say where a message ends, whose
+/// it is and which way it came may not (RFC 9110 §6.5.1).
+pub(super) fn may_trail(name: &[u8]) -> bool {
+    matches!(Kind::of(name), Kind::EndToEnd | Kind::Trace)
 }
 
-/// Puts in place of what callers and proxies say about a request's way what is trusted of it.
-pub(super) fn set_forwarding(headers: &mut HeaderMap, route: &Route) {
-    let odd: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().contains('_') || is_forwarding(name.as_str()))
-        .cloned()
-        .collect();
-    for name in odd {
-        headers.remove(name);
-    }
-    if !route.peer_is_trusted {
-        headers.remove("traceparent");
-        headers.remove("tracestate");
-        headers.remove("baggage");
-    }
-    let chain: Vec<String> = route.chain.iter().map(ToString::to_string).collect();
-    let proto = HeaderValue::from_static(route.scheme.as_str());
-    headers.insert(X_FORWARDED_PROTO, proto);
-    for (name, text) in
-        [(X_FORWARDED_FOR, Some(chain.join(", "))), (X_FORWARDED_HOST, route.public_host())]
-    {
-        if let Some(value) = text.and_then(|text| HeaderValue::try_from(text).ok()) {
-            headers.insert(name, value);
+/// The protocol that a request without a body asks to change to (RFC 9110 §7.8); HTTP/2 is not
+/// spoken.
+pub(super) fn upgrade(head: &RequestHead, length: Length) -> Option<&[u8]> {
+    let is_asked =
+        head.fields.list("connection").any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+    let mut protocols = head.fields.all("upgrade");
+    let protocol = protocols.next().filter(|_| is_asked && length == Length::None)?;
+    let is_http2 = protocol
+        .split(|b| *b == b',')
+        .any(|one| one.trim_ascii().to_ascii_lowercase().starts_with(b"h2"));
+    (protocols.next().is_none() && !is_http2).then_some(protocol)
+}
+
+/// What stands in place of a request's cookies.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum CookieLine<'a> {
+    /// The one that came, if one came.
+    AsItIs,
+    /// This one.
+    Is(&'a [u8]),
+    Gone,
+}
+
+/// What the head that goes to upstream differs in.
+#[derive(Debug)]
+pub(super) struct Upward<'a> {
+    pub(super) target: &'a [u8],
+    pub(super) route: &'a Route,
+    pub(super) cookie: CookieLine<'a>,
+    /// In place of the caller's `Host`.
+    pub(super) host: Option<&'a str>,
+    /// Where the caller named none (HTTP/1.0).
+    pub(super) default_host: &'a str,
+    pub(super) upgrade: Option<&'a [u8]>,
+}
+
+/// A request's head for upstream.
+pub(super) fn request(head: &RequestHead, upward: &Upward<'_>) -> Vec<u8> {
+    let Upward { target, route, cookie, host, default_host, upgrade } = upward;
+    let mut out = Vec::with_capacity(1024);
+    out.extend_from_slice(head.method().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(target);
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let nominated = nominated(&head.fields);
+    let mut cookie = Some(*cookie);
+    let mut has_host = false;
+    for (name, value) in head.fields.iter() {
+        match Kind::of(name) {
+            Kind::Host => {
+                has_host = true;
+                line(&mut out, name, host.map_or(value, str::as_bytes));
+            }
+            Kind::Cookie => match cookie.take() {
+                Some(CookieLine::AsItIs) => line(&mut out, name, value),
+                Some(CookieLine::Is(changed)) => line(&mut out, name, changed),
+                Some(CookieLine::Gone) | None => {}
+            },
+            Kind::TransferEncoding => line(&mut out, name, b"chunked"),
+            Kind::Expect if value.eq_ignore_ascii_case(b"100-continue") => {}
+            Kind::Trace if !route.peer_is_trusted => {}
+            Kind::Connection
+            | Kind::HopByHop
+            | Kind::Upgrade
+            | Kind::Forwarding
+            | Kind::Underscored => {}
+            _ if nominated.iter().any(|n| n.eq_ignore_ascii_case(name)) => {}
+            Kind::EndToEnd
+            | Kind::Authorization
+            | Kind::ContentLength
+            | Kind::Expect
+            | Kind::SetCookie
+            | Kind::Trace => line(&mut out, name, value),
         }
     }
+    if !has_host {
+        line(&mut out, b"Host", host.unwrap_or(default_host).as_bytes());
+    }
+    forwarding(&mut out, route);
+    if let Some(protocol) = upgrade {
+        line(&mut out, b"Connection", b"Upgrade");
+        line(&mut out, b"Upgrade", protocol);
+    }
+    out.extend_from_slice(b"\r\n");
+    out
 }
 
-fn is_forwarding(name: &str) -> bool {
-    name.starts_with("x-forwarded") || name.starts_with("x-original-") || FORWARDING.contains(&name)
+/// What is trusted of a request's way.
+fn forwarding(out: &mut Vec<u8>, route: &Route) {
+    // Writing into memory does not fail.
+    for (at, address) in route.chain.iter().enumerate() {
+        let before = if at == 0 { "X-Forwarded-For: " } else { ", " };
+        let _ = write!(out, "{before}{address}");
+    }
+    out.extend_from_slice(b"\r\n");
+    line(out, b"X-Forwarded-Proto", route.scheme.as_str().as_bytes());
+    if let Some(host) = route.public_host() {
+        let _ = write!(out, "X-Forwarded-Host: {host}\r\n");
+    }
 }
 
-/// The fields that `Connection` names, over all its lines.
-fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect()
+/// How a response's head differs.
+pub(super) struct Downward<'a> {
+    /// Whether a `Set-Cookie` is kept back.
+    pub(super) keeps_back: &'a dyn Fn(&[u8]) -> bool,
+    /// How the body comes to the caller.
+    pub(super) length: Length,
+    /// Whether chunks are undone on the way: the caller knows none.
+    pub(super) decodes: bool,
+    /// What the connection is told to do, where that does not go without saying.
+    pub(super) connection: Option<&'static str>,
+    pub(super) upgrade: Option<&'a [u8]>,
+}
+
+/// A response's head for the caller.
+pub(super) fn response(head: &ResponseHead, downward: &Downward<'_>) -> Vec<u8> {
+    let Downward { keeps_back, length, decodes, connection, upgrade } = downward;
+    let mut out = Vec::with_capacity(1024);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(head.status_and_reason());
+    out.extend_from_slice(b"\r\n");
+    let nominated = nominated(&head.fields);
+    for (name, value) in head.fields.iter() {
+        match Kind::of(name) {
+            Kind::TransferEncoding if !decodes => line(&mut out, name, b"chunked"),
+            // Chunks win over a length, and one of them is enough.
+            Kind::ContentLength if *length == Length::Chunked => {}
+            Kind::SetCookie if keeps_back(value) => {}
+            Kind::Connection | Kind::HopByHop | Kind::Upgrade | Kind::TransferEncoding => {}
+            // Without it the answer would read otherwise.
+            Kind::ContentLength => line(&mut out, name, value),
+            _ if nominated.iter().any(|n| n.eq_ignore_ascii_case(name)) => {}
+            _ => line(&mut out, name, value),
+        }
+    }
+    if let Some(protocol) = upgrade {
+        line(&mut out, b"Connection", b"Upgrade");
+        line(&mut out, b"Upgrade", protocol);
+    } else if let Some(option) = connection {
+        line(&mut out, b"Connection", option.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The fields that `Connection` names, over all its lines, beside those that never travel on.
+fn nominated(fields: &Fields) -> Vec<&[u8]> {
+    let is_dropped_anyway = |name: &&[u8]| {
+        name.eq_ignore_ascii_case(b"close")
+            || matches!(Kind::of(name), Kind::HopByHop | Kind::Upgrade | Kind::Connection)
+    };
+    fields.list("connection").filter(|name| !is_dropped_anyway(name)).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::access::origin::{ForwardedFamily, Forwarding, Surroundings, TrustedProxies};
 
-    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect()
+    fn head(fields: &str) -> RequestHead {
+        let text = format!("GET /x HTTP/1.1\r\n{fields}\r\n");
+        RequestHead::parse(Bytes::from(text)).expect("a head")
     }
 
-    #[test]
-    fn every_connection_line_is_read() {
-        let mut map = headers(&[
-            ("connection", "close, X-Hop"),
-            ("connection", "x-more"),
-            ("x-hop", "1"),
-            ("x-more", "1"),
-            ("keep-alive", "timeout=5"),
-            ("te", "trailers"),
-            ("upgrade", "h2c"),
-            ("x-stays", "1"),
-        ]);
-        strip_hop_by_hop(&mut map);
-        assert_eq!(map, headers(&[("x-stays", "1")]));
-    }
-
-    #[test]
-    fn protected_fields_may_not_be_nominated() {
-        for name in ["Authorization", "cookie", "Host", "X-Forwarded-Proto", "forwarded"] {
-            let map = headers(&[("connection", "close"), ("connection", name)]);
-            assert_eq!(judge_connection(&map), Err(NamesProtectedField), "{name}");
-        }
-        assert_eq!(judge_connection(&headers(&[("connection", "keep-alive, Upgrade")])), Ok(()));
-    }
-
-    #[test]
-    fn what_an_untrusted_peer_says_of_its_way_is_replaced() {
-        let mut map = headers(&[
-            ("script_name", "/a"),
-            ("x-forwarded-ssl", "on"),
-            ("x-forwarded-for", "10.0.0.1"),
-            ("x-original-url", "/external/login"),
-            ("front-end-https", "on"),
-            ("traceparent", "00-1-2-01"),
-            ("accept", "*/*"),
-        ]);
+    fn upward(fields: &str, cookie: CookieLine<'_>) -> String {
         let nobody = Surroundings {
             public_urls: Vec::new(),
             trusted: TrustedProxies::None,
@@ -162,15 +288,74 @@ mod tests {
                 &Forwarding { host: Some("gw.example"), ..Forwarding::default() },
             )
             .unwrap();
-        set_forwarding(&mut map, &route);
-        assert_eq!(
-            map,
-            headers(&[
-                ("accept", "*/*"),
-                ("x-forwarded-proto", "http"),
-                ("x-forwarded-for", "127.0.0.1"),
-                ("x-forwarded-host", "gw.example"),
-            ])
+        let upward = Upward {
+            target: b"/x",
+            route: &route,
+            cookie,
+            host: None,
+            default_host: "upstream",
+            upgrade: None,
+        };
+        let bytes = request(&head(fields), &upward);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    const OURS: &str = "X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: gw.example\r\n\r\n";
+
+    #[test]
+    fn every_connection_line_is_read() {
+        let sent = upward(
+            "HOST: a\r\nConnection: close, X-Hop\r\nconnection: x-more\r\nX-Hop: 1\r\nx-MORE: 1\r\n\
+             Keep-Alive: timeout=5\r\nTE: trailers\r\nUpgrade: h2c\r\nX-Stays: 1\r\n",
+            CookieLine::AsItIs,
         );
+        assert_eq!(sent, format!("GET /x HTTP/1.1\r\nHOST: a\r\nX-Stays: 1\r\n{OURS}"));
+    }
+
+    #[test]
+    fn protected_fields_may_not_be_nominated() {
+        for name in
+            ["Authorization", "cookie", "Host", "X-Forwarded-Proto", "forwarded", "content-length"]
+        {
+            let head = head(&format!("Connection: close\r\nConnection: {name}\r\n"));
+            assert_eq!(judge_connection(&head.fields), Err(NamesProtectedField), "{name}");
+        }
+        let head = head("Connection: keep-alive, Upgrade\r\n");
+        assert_eq!(judge_connection(&head.fields), Ok(()));
+    }
+
+    #[test]
+    fn what_an_untrusted_peer_says_of_its_way_is_replaced() {
+        let sent = upward(
+            "SCRIPT_NAME: /a\r\nX-Forwarded-Ssl: on\r\nx-forwarded-for: 10.0.0.1\r\n\
+             X-Original-URL: /external/login\r\nFront-End-Https: on\r\ntraceparent: 00-1-2-01\r\n\
+             Accept: */*\r\n",
+            CookieLine::AsItIs,
+        );
+        assert_eq!(sent, format!("GET /x HTTP/1.1\r\nAccept: */*\r\nHost: upstream\r\n{OURS}"));
+    }
+
+    #[test]
+    fn cookies_leave_in_one_line_where_the_first_came() {
+        let came = "Host: a\r\nCookie: a=1\r\nX: 1\r\ncookie: b=2\r\n";
+        let sent = upward(came, CookieLine::Is(b"a=1; b=2"));
+        let expected = format!("GET /x HTTP/1.1\r\nHost: a\r\nCookie: a=1; b=2\r\nX: 1\r\n{OURS}");
+        assert_eq!(sent, expected);
+        assert!(!upward(came, CookieLine::Gone).contains("ookie"));
+    }
+
+    #[test]
+    fn only_a_request_without_a_body_may_ask_for_another_protocol() {
+        let ws = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+        assert_eq!(upgrade(&head(ws), Length::None), Some(&b"websocket"[..]));
+        assert_eq!(upgrade(&head(ws), Length::Sized(1)), None);
+        for none in [
+            "Upgrade: websocket\r\n",
+            "Connection: Upgrade\r\nUpgrade: h2c\r\n",
+            "Connection: Upgrade\r\nUpgrade: websocket, H2C\r\n",
+            "Connection: Upgrade\r\nUpgrade: a\r\nUpgrade: b\r\n",
+        ] {
+            assert_eq!(upgrade(&head(none), Length::None), None, "{none}");
+        }
     }
 }

@@ -1,89 +1,222 @@
 //! Takes connections and serves HTTP/1.1 on them until told to stop.
+//!
+//! One runs on each thread, on a socket of its own: the kernel spreads connections over them
+//! (`SO_REUSEPORT`), and no request changes threads.
 
-use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
-
-use http::{Request, Response};
-use http_body::Body;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    task::Poll,
+    time::Duration,
 };
+
 use tokio::{
-    net::TcpListener,
-    sync::watch,
-    time::{sleep, timeout},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{Notify, watch},
+    task::{AbortHandle, spawn_local},
+    time::{Instant, sleep, timeout},
 };
 
-use super::patience::{Lasting, Patient, Progress};
-use crate::stream::Attended;
+use super::{
+    caller::{After, Caller, HeadFault, Heard, Patience},
+    room::Room,
+};
+use crate::{stream::Buffers, wire::RequestHead};
 
-/// How long callers may take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
-    /// To send a request's head, once it has begun.
-    pub(crate) head: Duration,
-    /// Between requests.
-    pub(crate) idle: Duration,
-    /// For requests in flight to finish when the gateway goes.
-    pub(crate) drain: Duration,
+/// Connections that wait to be taken; the kernel may allow fewer (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
+/// How long to let be when a connection could not be taken.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Answers requests, one after the other on each connection.
+pub(crate) trait Service: 'static {
+    /// Answers one request and says what becomes of the connection.
+    fn answer(
+        &self,
+        caller: &mut Caller,
+        head: Result<RequestHead, HeadFault>,
+    ) -> impl Future<Output = After>;
 }
 
-/// Serves until `stop` says so.
-pub(crate) async fn serve<A, F, B>(
+/// Sockets for an address, one a thread; port 0 picks one port for all.
+///
+/// # Errors
+/// When the address cannot be had, also because another process has it.
+pub(crate) fn bind(address: SocketAddr, threads: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    // Two processes could share the address unseen: this one finds out.
+    let alone = std::net::TcpListener::bind(address)?;
+    let address = alone.local_addr()?;
+    drop(alone);
+    (0..threads).map(|_| bind_shared(address)).collect()
+}
+
+fn bind_shared(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    // Connections inherit both. Small events must not wait for one another; peers that vanished are
+    // found out.
+    socket.set_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
+}
+
+/// The connections of one thread.
+#[derive(Default)]
+struct Connections {
+    live: RefCell<HashMap<u64, Connected>>,
+    next: Cell<u64>,
+    ended: Notify,
+}
+
+struct Connected {
+    task: Option<AbortHandle>,
+    /// Since when it waits for a request, if it does.
+    idle_since: Rc<Cell<Option<Instant>>>,
+}
+
+impl Connections {
+    fn count(&self) -> usize {
+        self.live.borrow().len()
+    }
+
+    /// Closes the one that has waited longest for a request.
+    fn close_idlest(&self) -> bool {
+        let mut live = self.live.borrow_mut();
+        let idlest = live
+            .iter()
+            .filter_map(|(id, connected)| Some((connected.idle_since.get()?, *id)))
+            .min()
+            .and_then(|(_, id)| live.remove(&id));
+        let Some(task) = idlest.and_then(|connected| connected.task) else { return false };
+        task.abort();
+        true
+    }
+
+    async fn all_ended(&self) {
+        while self.count() > 0 {
+            self.ended.notified().await;
+        }
+    }
+}
+
+/// Leaves the register when its connection ends.
+struct Registered(Rc<Connections>, u64);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.0.live.borrow_mut().remove(&self.1);
+        self.0.ended.notify_one();
+    }
+}
+
+/// Serves on one thread until `stop` says so, and for `drain` longer what was begun.
+pub(crate) async fn serve<S: Service>(
     listener: TcpListener,
+    service: Rc<S>,
     patience: Patience,
+    room: Room,
+    drain: Duration,
     mut stop: watch::Receiver<bool>,
-    answer: A,
-) where
-    A: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + 'static,
-    F: Future<Output = Response<B>> + Send,
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(patience.idle).preserve_header_case(true);
-    let in_flight = GracefulShutdown::new();
+) {
+    let connections = Rc::new(Connections::default());
+    let buffers = Rc::new(RefCell::new(Buffers::default()));
+    let stopping = stop.clone();
+    let begin = |stream: TcpStream, peer: SocketAddr, is_beyond_room: bool| {
+        let id = connections.next.get();
+        connections.next.set(id + 1);
+        let idle_since = Rc::new(Cell::new(None));
+        let connected = Connected { task: None, idle_since: Rc::clone(&idle_since) };
+        connections.live.borrow_mut().insert(id, connected);
+        let registered = Registered(Rc::clone(&connections), id);
+        let caller = Caller::new(
+            stream,
+            peer.ip(),
+            Rc::clone(&buffers),
+            patience,
+            idle_since,
+            stopping.clone(),
+            is_beyond_room,
+        );
+        let task = spawn_local(converse(caller, Rc::clone(&service), registered));
+        if let Some(connected) = connections.live.borrow_mut().get_mut(&id) {
+            connected.task = Some(task.abort_handle());
+        }
+    };
     loop {
+        if connections.count() >= room.with_reserve() && !connections.close_idlest() {
+            tokio::select! {
+                () = connections.ended.notified() => {}
+                _ = stop.wait_for(|stopping| *stopping) => break,
+            }
+            continue;
+        }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stopping| *stopping) => break,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok((stream, peer)) => {
+                let is_full = connections.count() >= room.most && !connections.close_idlest();
+                begin(stream, peer, is_full);
+            }
+            Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // No descriptors left, perhaps: those in use will come free.
-                if !is_of_one_connection(&error) {
-                    tracing::error!(%error, "a connection could not be taken");
-                    sleep(Duration::from_millis(100)).await;
-                }
-                continue;
+                tracing::error!(%error, "a connection could not be taken");
+                connections.close_idlest();
+                sleep(BACK_OFF).await;
             }
-        };
-        // Without it a stream's small events would wait for one another.
-        let _ = stream.set_nodelay(true);
-        let progress = Arc::new(Progress::default());
-        let patient = Patient::new(Arc::clone(&progress), patience.head);
-        let stream = Attended::new(stream, patient);
-        let answer = answer.clone();
-        let service = service_fn(move |request| {
-            let busy = progress.begin();
-            let mut request: Request<Incoming> = request;
-            request.extensions_mut().insert(busy.clone());
-            let answered = answer(request, peer.ip());
-            async { Ok::<_, Infallible>(answered.await.map(|body| Lasting::new(body, busy))) }
-        });
-        let connection = in_flight.watch(http.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error = %crate::telemetry::chain(&error), "a caller's connection ended badly");
-            }
-        });
+        }
+    }
+    // The kernel has taken these already; closed unseen, they would be reset.
+    while let Some((stream, peer)) = waiting(&listener).await {
+        begin(stream, peer, false);
     }
     drop(listener);
-    if timeout(patience.drain, in_flight.shutdown()).await.is_err() {
+    if timeout(drain, connections.all_ended()).await.is_err() {
         tracing::warn!("requests still in flight were cut off");
+    }
+}
+
+async fn waiting(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    poll_fn(|context| match listener.poll_accept(context) {
+        Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+async fn converse<S: Service>(mut caller: Caller, service: Rc<S>, registered: Registered) {
+    while caller.speaks().await {
+        // Boxed: an idle connection does without the room that requests need.
+        match Box::pin(serve_until_quiet(&mut caller, &*service)).await {
+            After::Next => {}
+            after => {
+                Box::pin(caller.end(after)).await;
+                break;
+            }
+        }
+    }
+    drop(registered);
+}
+
+/// Serves requests until the caller is quiet, or the connection must end.
+async fn serve_until_quiet<S: Service>(caller: &mut Caller, service: &S) -> After {
+    loop {
+        match caller.next_head().await {
+            Heard::Head(head) => match service.answer(caller, head).await {
+                After::Next => {}
+                after => return after,
+            },
+            Heard::Quiet => return After::Next,
+            Heard::Nothing => return After::Close,
+        }
     }
 }
 

@@ -1,19 +1,16 @@
 //! `POST /external/login`: a bearer token for a Flask session.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Extension, Json,
-    body::Body,
     extract::State,
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::{
@@ -33,12 +30,8 @@ use crate::{
     entra::{Entra, EntraError},
     gateway::Resource,
     sessions::Sessions,
+    wire::RequestHead,
 };
-
-/// Most of a request's body that is read, to be thrown away, in bytes.
-const MOST_READ: usize = 64 * 1024;
-/// And how long it may take to come.
-const BODY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A session that was created. The cookie that names it is in `Set-Cookie`.
 #[derive(Serialize, ToSchema)]
@@ -105,10 +98,6 @@ struct User {
             headers(("Retry-After" = String, description = "Seconds"))),
     )
 )]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one argument a part: the signature lists what login needs"
-)]
 pub(super) async fn post(
     State(entra): State<Entra>,
     State(sessions): State<Sessions>,
@@ -117,7 +106,6 @@ pub(super) async fn post(
     State(cookie): State<Arc<CookieConfig>>,
     Extension(route): Extension<Arc<Route>>,
     headers: HeaderMap,
-    body: Body,
 ) -> Result<Response, Refusal> {
     let now = clock::now();
     let token = bearer::of(&headers)?;
@@ -130,9 +118,6 @@ pub(super) async fn post(
     let grant = policy.grant(claims, now)?;
     let record = Arc::new(SessionRecord::new(grant, token.fingerprint(), now));
 
-    // Read, so that the connection can be used again; what it says does not matter, nor whether it
-    // comes.
-    let _ = timeout(BODY_PATIENCE, Limited::new(body, MOST_READ).collect()).await;
     let cookie = SessionCookie(&cookie);
     let id = sessions.open(Arc::clone(&record), cookie.minted_in(&headers)).await?;
 
@@ -199,26 +184,36 @@ pub(super) async fn options(
 
 /// A page of an origin that is not listed may not sign anybody in (login CSRF).
 fn judge_origin(headers: &HeaderMap, resource: &Resource) -> Result<(), Refusal> {
-    let is_listed = |origin: &HeaderValue| {
-        origin.to_str().is_ok_and(|text| resource.config.allowed_origins.iter().any(|o| o == text))
-    };
-    if headers.get_all(header::ORIGIN).iter().all(is_listed) {
+    if is_listed(headers.get_all(header::ORIGIN).iter().map(HeaderValue::as_bytes), resource) {
         Ok(())
     } else {
         Err(Refusal::ForeignOrigin)
     }
 }
 
-/// What a page of a listed origin needs to read an answer, be it good or bad.
-pub(super) fn share_with_listed_origin(
-    request: &HeaderMap,
+/// What a page of a listed origin needs to read the answer of this route, be it good or bad.
+pub(super) fn shared(
+    mut answer: Response,
+    path: &str,
+    request: &RequestHead,
     resource: &Resource,
-    answer: &mut HeaderMap,
-) {
-    let Some(origin) = request.get(header::ORIGIN) else { return };
-    if judge_origin(request, resource).is_ok() {
-        answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+) -> Response {
+    let Some(origin) = request.fields.all("origin").next() else { return answer };
+    if path != "/external/login" || !resource.is_on {
+        return answer;
     }
-    answer.append(header::VARY, HeaderValue::from_static("Origin"));
+    let headers = answer.headers_mut();
+    if is_listed(request.fields.all("origin"), resource)
+        && let Ok(origin) = HeaderValue::from_bytes(origin)
+    {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    }
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    answer
+}
+
+fn is_listed<'a>(mut origins: impl Iterator<Item = &'a [u8]>, resource: &Resource) -> bool {
+    let listed = &resource.config.allowed_origins;
+    origins.all(|origin| listed.iter().any(|one| one.as_bytes() == origin))
 }

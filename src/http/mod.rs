@@ -1,7 +1,10 @@
 //! Answers: every route and what happens around it, on one screen.
 
 mod bearer;
+mod caller;
 mod error;
+mod exchange;
+mod flow;
 mod framing;
 mod guard;
 mod health;
@@ -10,27 +13,40 @@ pub(crate) mod listener;
 mod login;
 mod logout;
 mod openapi;
-mod patience;
+mod pace;
 mod proxy;
 mod resource_metadata;
+mod room;
 mod session_cookie;
+mod timer;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{cell::OnceCell, net::IpAddr, rc::Rc, sync::Arc};
 
 use axum::{Extension, Router, body::Body, response::IntoResponse, routing};
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
-use http_body_util::Either;
-use hyper::body::Incoming;
+use http::{Request, Response, StatusCode};
+use tokio::time::{Instant, timeout};
 use tower::ServiceExt;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use self::error::{Asked, Refusal};
+pub(crate) use self::{caller::Patience, room::Room};
+use self::{
+    caller::{After, Caller, HeadFault, Unread},
+    error::{Asked, Refusal},
+    framing::Judged,
+    listener::Service,
+    proxy::{Answered, Proxy},
+};
 use crate::{
     access::origin::{Forwarding, Route},
-    gateway::Gateway,
+    gateway::{Gateway, Resource},
+    upstream::Kept,
+    wire::{self, Fields, Length, RequestHead},
 };
+
+/// What App Service asks for until something answers.
+const WARMUP: &str = "/robots933456.txt";
 
 /// The gateway's own routes, and the document that describes them.
 fn own_routes() -> OpenApiRouter<Gateway> {
@@ -70,157 +86,240 @@ pub(crate) fn openapi_text() -> String {
     openapi::text(&own_routes().split_for_parts().1)
 }
 
-/// What callers meet.
+/// What callers meet, for all threads.
 #[derive(Debug, Clone)]
-pub(crate) struct Front {
+pub(crate) struct Site {
     gateway: Gateway,
     own: Router,
 }
 
-/// What stands for operators alone.
-#[derive(Debug, Clone)]
-pub(crate) struct Ops(Router);
-
-impl Front {
+impl Site {
     /// Puts the routes in front of the parts.
     pub(crate) fn new(gateway: Gateway) -> Self {
         let (own, document) = own_routes().split_for_parts();
         let document = openapi::Text(openapi::text(&document).into());
         Self { own: own.with_state(gateway.clone()).layer(Extension(document)), gateway }
     }
+}
 
-    /// Answers one request. hyper drops the answer's future when the caller hangs up, perhaps before it
-    /// has begun; a logout is done to the end all the same.
-    pub(crate) fn answer(
-        self,
-        request: Request<Incoming>,
-        peer: IpAddr,
-    ) -> impl Future<Output = Response<Either<Body, Incoming>>> + Send {
-        let is_logout = request.uri().path() == "/external/logout";
-        let answer = self.answer_while_heard(request, peer);
-        let answer = if is_logout { Err(tokio::spawn(answer)) } else { Ok(answer) };
-        async move {
-            match answer {
-                Ok(answer) => answer.await,
-                Err(task) => task.await.unwrap_or_else(|_| {
-                    // It panicked, which is in the log.
-                    StatusCode::INTERNAL_SERVER_ERROR.into_response().map(Either::Left)
-                }),
+/// What callers meet on one thread.
+#[derive(Debug)]
+pub(crate) struct Front {
+    site: Site,
+    kept: Rc<Kept>,
+}
+
+impl Front {
+    pub(crate) fn new(site: Site, kept: Rc<Kept>) -> Self {
+        Self { site, kept }
+    }
+}
+
+impl Service for Front {
+    async fn answer(&self, caller: &mut Caller, head: Result<RequestHead, HeadFault>) -> After {
+        let asked = Question::new(caller.peer);
+        match head {
+            Ok(head) => self.answer_request(caller, &head, asked).await,
+            Err(fault) => {
+                let answer = asked.refusal(&fault.into(), "", &self.site.gateway.resource);
+                asked.log("", "", answer.status().as_u16());
+                Box::pin(caller.answer(answer, None, Unread::Some)).await
             }
         }
     }
+}
 
-    async fn answer_while_heard(
-        self,
-        request: Request<Incoming>,
-        peer: IpAddr,
-    ) -> Response<Either<Body, Incoming>> {
-        let started = tokio::time::Instant::now();
-        let request_id = Uuid::now_v7().to_string();
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let resource = &self.gateway.resource;
-        let asking: Option<HeaderMap> = (path == "/external/login" && resource.is_on).then(|| {
-            let origins = request.headers().get_all(header::ORIGIN).iter().cloned();
-            origins.map(|origin| (header::ORIGIN, origin)).collect()
+impl Front {
+    async fn answer_request(
+        &self,
+        caller: &mut Caller,
+        head: &RequestHead,
+        asked: Question,
+    ) -> After {
+        let Gateway { resource, surroundings, .. } = &self.site.gateway;
+        let judged = framing::judge(head).and_then(|judged| {
+            let route = surroundings.place(caller.peer, &forwarding(&head.fields))?;
+            Ok((judged, route))
         });
-
-        let placed = framing::judge(&request).and_then(|()| self.place(&request, peer));
-        let route = placed.as_ref().ok().cloned();
-        let asked =
-            Asked { path: &path, request_id: &request_id, route: route.as_deref(), resource };
-        let mut response = match placed {
-            Err(refusal) => error::answer(&refusal, &asked).map(Either::Left),
-            Ok(route) if is_own(&path, resource.is_on) => {
-                error::render(self.answer_own(request, route, &path).await, &asked)
-                    .map(Either::Left)
+        let (judged, route) = match judged {
+            Ok((judged, route)) => (judged, asked.route.get_or_init(|| route)),
+            Err(refusal) => {
+                let answer = asked.refusal(&refusal, "", resource);
+                asked.log(head.method(), "", answer.status().as_u16());
+                // What follows may not be a request.
+                return Box::pin(caller.answer(answer, Some(head), Unread::Some)).await;
             }
-            Ok(route) => match self.answer_upstream(request, &route).await {
-                Ok(response) => response,
-                Err(refusal) => error::answer(&refusal, &asked).map(Either::Left),
-            },
         };
-        if let Some(asking) = asking {
-            login::share_with_listed_origin(&asking, resource, response.headers_mut());
-        }
-        tracing::info!(
-            request_id,
-            http.request.method = %method,
-            url.path = path,
-            http.response.status_code = response.status().as_u16(),
-            client.address = %route.map_or(peer, |route| route.client),
-            duration_ms = started.elapsed().as_secs_f64() * 1e3,
-            "request"
-        );
-        response
-    }
-
-    /// Which way the request came.
-    fn place(&self, request: &Request<Incoming>, peer: IpAddr) -> Result<Arc<Route>, Refusal> {
-        let headers = request.headers();
-        let one = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        let all = |name: &str| {
-            // What is not text cannot be read: it stays in the list as something malformed.
-            headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("\u{fffd}")).collect()
+        let path = &*judged.path;
+        let unread = || {
+            let body = wire::Body::new(judged.length, hop_headers::may_trail);
+            Unread::of(body, proxy::awaits_continue(&judged))
         };
-        let host = if headers.contains_key(header::HOST) {
-            one(header::HOST).or(Some("\u{fffd}"))
+        let (answer, unread) = if caller.is_beyond_room && !path.starts_with("/gateway/health/") {
+            (asked.refusal(&Refusal::NoRoom, path, resource), unread())
+        } else if is_own(path, resource.is_on) {
+            let answer = Box::pin(self.answer_own(head, &judged, route.clone())).await;
+            let answer = asked.fill(answer, path, resource);
+            (login::shared(answer, path, head, resource), unread())
+        } else if path == WARMUP && !Box::pin(self.is_warm()).await {
+            ("SimpleChat is still starting".into_response(), unread())
         } else {
-            None
+            match self.pass(caller, &judged, route).await {
+                Ok(answered) => {
+                    asked.log(head.method(), path, answered.status);
+                    return answered.after;
+                }
+                Err((refusal, has_begun)) => {
+                    let unread = if has_begun && judged.length != Length::None {
+                        Unread::Some
+                    } else {
+                        unread()
+                    };
+                    (asked.refusal(&refusal, path, resource), unread)
+                }
+            }
         };
-        let forwarding = Forwarding {
-            host,
-            x_for: all("x-forwarded-for"),
-            x_proto: all("x-forwarded-proto"),
-            x_host: all("x-forwarded-host"),
-            forwarded: all("forwarded"),
-        };
-        Ok(Arc::new(self.gateway.surroundings.place(peer, &forwarding)?))
+        asked.log(head.method(), path, answer.status().as_u16());
+        Box::pin(caller.answer(answer, Some(head), unread)).await
     }
 
     async fn answer_own(
         &self,
-        request: Request<Incoming>,
-        route: Arc<Route>,
-        path: &str,
+        head: &RequestHead,
+        judged: &Judged<'_>,
+        route: Route,
     ) -> Response<Body> {
-        if !self.gateway.resource.is_on && needs_external_access(path) {
+        let Site { gateway, own } = &self.site;
+        if !gateway.resource.is_on && needs_external_access(&judged.path) {
             return Refusal::NotFound.into_response();
         }
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(route);
-        match self.own.clone().oneshot(request).await {
+        let request = Request::builder().method(head.method()).uri(&*judged.target);
+        let Ok(mut request) = request.body(Body::empty()) else {
+            return Refusal::NotFound.into_response();
+        };
+        *request.headers_mut() = head.fields.to_map();
+        request.extensions_mut().insert(Arc::new(route));
+        match own.clone().oneshot(request).await {
             Ok(response) => response,
             Err(infallible) => match infallible {},
         }
     }
 
-    async fn answer_upstream(
+    /// Waits for upstream's first answer, as long as the platform does.
+    async fn is_warm(&self) -> bool {
+        let upstream = &self.kept.upstream;
+        upstream.has_answered()
+            || timeout(upstream.config().warmup_wait, upstream.first_answer()).await.is_ok()
+    }
+
+    /// To upstream; or why not, and whether the request's body has been begun.
+    async fn pass(
         &self,
-        request: Request<Incoming>,
+        caller: &mut Caller,
+        judged: &Judged<'_>,
         route: &Route,
-    ) -> Result<Response<Either<Body, Incoming>>, Refusal> {
-        let Gateway { entra, policy, upstream, sessions, cookie, .. } = &self.gateway;
-        let (method, path) = (request.method(), request.uri().path());
-        let passage = guard::judge(method, path, request.headers(), entra, policy).await?;
-        proxy::pass(passage, request, route, upstream, sessions, cookie).await
+    ) -> Result<Answered, (Refusal, bool)> {
+        let Gateway { entra, policy, sessions, cookie, .. } = &self.site.gateway;
+        let passage =
+            guard::judge(judged, entra, policy).await.map_err(|refusal| (refusal, false))?;
+        let proxy = Proxy { kept: &self.kept, sessions, cookie };
+        proxy.pass(passage, judged, route, caller).await.map_err(|refusal| (refusal, true))
     }
 }
 
+/// What a request says of its way.
+fn forwarding(fields: &Fields) -> Forwarding<'_> {
+    // What is not text cannot be read: it stays in the list as something malformed.
+    let text = |value| std::str::from_utf8(value).unwrap_or("\u{fffd}");
+    let all = |name| fields.all(name).map(text).collect();
+    Forwarding {
+        host: fields.all("host").next().map(text),
+        x_for: all("x-forwarded-for"),
+        x_proto: all("x-forwarded-proto"),
+        x_host: all("x-forwarded-host"),
+        forwarded: all("forwarded"),
+    }
+}
+
+/// What is known of a request, for its answer and the log.
+struct Question {
+    started: Instant,
+    request_id: OnceCell<String>,
+    peer: IpAddr,
+    route: OnceCell<Route>,
+}
+
+impl Question {
+    fn new(peer: IpAddr) -> Self {
+        Self { started: Instant::now(), request_id: OnceCell::new(), peer, route: OnceCell::new() }
+    }
+
+    fn request_id(&self) -> &str {
+        self.request_id.get_or_init(|| Uuid::now_v7().to_string())
+    }
+
+    fn asked<'a>(&'a self, path: &'a str, resource: &'a Resource) -> Asked<'a> {
+        Asked { path, request_id: self.request_id(), route: self.route.get(), resource }
+    }
+
+    fn refusal(&self, refusal: &Refusal, path: &str, resource: &Resource) -> Response<Body> {
+        error::answer(refusal, &self.asked(path, resource))
+    }
+
+    /// Fills an answer in which a refusal travels.
+    fn fill(&self, answer: Response<Body>, path: &str, resource: &Resource) -> Response<Body> {
+        error::render(answer, &self.asked(path, resource))
+    }
+
+    fn log(&self, method: &str, path: &str, status: u16) {
+        if !tracing::enabled!(tracing::Level::INFO) {
+            return;
+        }
+        tracing::info!(
+            request_id = self.request_id(),
+            http.request.method = method,
+            url.path = path,
+            http.response.status_code = status,
+            client.address = %self.route.get().map_or(self.peer, |route| route.client),
+            duration_ms = self.started.elapsed().as_secs_f64() * 1e3,
+            "request"
+        );
+    }
+}
+
+/// What stands for operators alone: health with reasons.
+#[derive(Debug, Clone)]
+pub(crate) struct Ops(Router);
+
 impl Ops {
-    /// Health with reasons.
     pub(crate) fn new(gateway: Gateway) -> Self {
         let router = Router::new()
             .route("/health/live", routing::get(health::live))
             .route("/health/ready", routing::get(health::detail));
         Self(router.with_state(gateway))
     }
+}
 
-    /// Answers one request.
-    pub(crate) async fn answer(self, request: Request<Incoming>, _peer: IpAddr) -> Response<Body> {
-        match self.0.oneshot(request.map(Body::new)).await {
-            Ok(response) => response,
-            Err(infallible) => match infallible {},
-        }
+impl Service for Ops {
+    async fn answer(&self, caller: &mut Caller, head: Result<RequestHead, HeadFault>) -> After {
+        let plain = |status: StatusCode| status.into_response();
+        let judged = match &head {
+            Ok(head) => framing::judge(head).ok(),
+            Err(_) => None,
+        };
+        let Some(judged) = judged else {
+            return caller.answer(plain(StatusCode::BAD_REQUEST), None, Unread::Some).await;
+        };
+        let request = Request::builder().method(judged.head.method()).uri(&*judged.target);
+        let answer = match request.body(Body::empty()) {
+            Ok(request) => match self.0.clone().oneshot(request).await {
+                Ok(answer) => answer,
+                Err(infallible) => match infallible {},
+            },
+            Err(_) => plain(StatusCode::NOT_FOUND),
+        };
+        let unread = Unread::of(wire::Body::new(judged.length, |_| true), false);
+        caller.answer(answer, Some(judged.head), unread).await
     }
 }
 

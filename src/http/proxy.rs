@@ -1,18 +1,15 @@
 //! Everything else: to Flask and back, streamed, unchanged but for what `hop_headers` and
 //! `session_cookie` say.
 
-use axum::body::Body;
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
-use http_body::Body as _;
-use http_body_util::{Either, Empty};
-use hyper::body::Incoming;
+use std::borrow::Cow;
 
 use super::{
+    caller::{After, Caller, keeps_alive},
     error::Refusal,
+    exchange::{Exchange, ExchangeError, Gathered, gather, upstream_keeps_alive},
+    framing::Judged,
     guard::Passage,
-    hop_headers,
-    patience::Busy,
+    hop_headers::{self, CookieLine, Downward, Upward},
     session_cookie::{Cookies, SessionCookie},
 };
 use crate::{
@@ -20,102 +17,301 @@ use crate::{
     clock,
     config::CookieConfig,
     sessions::{Sessions, SessionsError, Standing},
-    upstream::{Upstream, Watched},
+    upstream::{Connection, Held, Kept, UpstreamError},
+    wire::{Body, Fields, Length, Malformed, ResponseHead, Version},
 };
 
-/// Passes a request on. The answer's body is upstream's own, as it comes.
-pub(super) async fn pass(
-    _passage: Passage,
-    request: Request<Incoming>,
-    route: &Route,
-    upstream: &Upstream,
-    sessions: &Sessions,
-    cookie: &CookieConfig,
-) -> Result<Response<Either<Body, Incoming>>, Refusal> {
-    let (mut parts, body) = request.into_parts();
-    parts.uri = origin_form(&parts.uri);
-    // Each hop has its own version (RFC 9110 §2.5).
-    parts.version = Version::HTTP_11;
-    let live = hold_sessions_to_their_end(&mut parts.headers, sessions, cookie)?;
-    hop_headers::strip_hop_by_hop(&mut parts.headers);
-    // hyper has answered, or will answer, 100 Continue when the body is asked for.
-    parts.headers.remove(header::EXPECT);
-    hop_headers::set_forwarding(&mut parts.headers, route);
-    if let Some(host) = upstream.host() {
-        parts.headers.insert(header::HOST, host);
-    }
+/// Most bytes of an answer that is kept while the request is sent again.
+const MOST_SET_ASIDE: usize = 64 * 1024;
+/// nginx's word for a caller that did not wait for its answer.
+const GONE: u16 = 499;
 
-    let (body, sending) = if body.is_end_stream() {
-        (Either::Right(Empty::<Bytes>::new()), None)
-    } else {
-        // hyper takes it that some methods have no body, unless it is told.
-        if !parts.headers.contains_key(header::CONTENT_LENGTH) {
-            let chunked = HeaderValue::from_static("chunked");
-            parts.headers.insert(header::TRANSFER_ENCODING, chunked);
+/// What the proxy needs.
+pub(super) struct Proxy<'a> {
+    pub(super) kept: &'a Kept,
+    pub(super) sessions: &'a Sessions,
+    pub(super) cookie: &'a CookieConfig,
+}
+
+/// How a request was answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answered {
+    pub(super) status: u16,
+    pub(super) after: After,
+}
+
+/// An answer that was read whole and set aside.
+struct Aside {
+    head: ResponseHead,
+    length: Length,
+    body: Vec<u8>,
+}
+
+impl Proxy<'_> {
+    /// Passes a request on, and its answer back as it comes.
+    pub(super) async fn pass(
+        &self,
+        _passage: Passage,
+        judged: &Judged<'_>,
+        route: &Route,
+        caller: &mut Caller,
+    ) -> Result<Answered, Refusal> {
+        let upstream = &self.kept.upstream;
+        let config = upstream.config();
+        let head = judged.head;
+        let cookies = self.hold_sessions_to_their_end(&head.fields)?;
+        let upgrade = hop_headers::upgrade(head, judged.length);
+
+        let mut hold = upstream.hold();
+        let mut gathered = match self.body(judged, caller, &mut hold).await {
+            Ok(gathered) => gathered,
+            Err(error) => return gone_or_refused(error),
+        };
+        let _slot = if gathered.body.is_done() {
+            None
+        } else {
+            Some(Box::pin(upstream.upload_slot()).await?)
+        };
+
+        let upward = Upward {
+            target: &judged.target,
+            route,
+            cookie: cookies.line(),
+            host: config.host.as_deref(),
+            default_host: &config.authority,
+            upgrade,
+        };
+        let bytes = bytes::Bytes::from(hop_headers::request(head, &upward));
+        let may_repeat =
+            matches!(head.method(), "GET" | "HEAD" | "OPTIONS") && judged.length == Length::None;
+        let may_ask_again = config.retry_anonymous
+            && cookies.live.is_some()
+            && matches!(head.method(), "GET" | "HEAD");
+
+        let mut connection = self.kept.connection(!may_repeat).await?;
+        let mut was_repeated = false;
+        let mut aside: Option<Aside> = None;
+        loop {
+            let timeout = config.response_timeout;
+            let mut exchange =
+                Exchange::new(&mut *caller, connection, bytes.clone(), gathered, timeout);
+            let answer = match self.final_head(&mut exchange, judged).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let failed = exchange.failed(error);
+                    if let Some(aside) = aside {
+                        return Ok(Box::pin(self.give(aside, judged, &cookies, caller)).await);
+                    }
+                    let is_lost = failed.was_stale && (may_repeat || failed.sent_nothing);
+                    if !is_lost || was_repeated {
+                        return gone_or_refused(failed.error);
+                    }
+                    // Stale connections tell of others: no second one is tried.
+                    was_repeated = true;
+                    gathered = failed.gathered;
+                    connection = Box::pin(upstream.fresh_connection()).await?;
+                    continue;
+                }
+            };
+            upstream.answered();
+            hold.release();
+            let length =
+                Length::of_response(&answer, head.method()).map_err(UpstreamError::from)?;
+            if answer.status == 101 {
+                let Some(_) = upgrade else {
+                    let unasked = Malformed("it changes to a protocol nobody asked for");
+                    return Err(UpstreamError::from(unasked).into());
+                };
+                let out = self.write_head(&answer, length, false, None, &cookies);
+                let after = Box::pin(exchange.tunnel(out)).await;
+                return Ok(Answered { status: 101, after });
+            }
+            let decodes = length == Length::Chunked && head.version == Version::Http10;
+            if may_ask_again
+                && aside.is_none()
+                && !decodes
+                && is_of_a_stranger(&answer)
+                && let Some(body) = Box::pin(exchange.small_body(length, MOST_SET_ASIDE)).await
+            {
+                let again = self.set_aside(exchange, answer, length, body).await?;
+                aside = Some(again.0);
+                (connection, gathered) = (again.1, again.2);
+                continue;
+            }
+            let closes = !keeps_alive(head)
+                || exchange.is_callers_last()
+                || length == Length::UntilClose
+                || decodes;
+            let out =
+                self.write_head(&answer, length, decodes, told(head.version, closes), &cookies);
+            let keeps_upstream = upstream_keeps_alive(&answer) && length != Length::UntilClose;
+            let after = exchange.finish(out, length, decodes, keeps_upstream, self.kept).await;
+            let after = if closes && after == After::Next { After::Close } else { after };
+            return Ok(Answered { status: answer.status, after });
         }
-        // The request lasts as long as its body, also when the answer came early.
-        let (watched, sending) = Watched::new(body, parts.extensions.remove::<Busy>());
-        (Either::Left(watched), Some(sending))
+    }
+
+    /// The request's body, whole or as much of it as is held. What is seldom waited for is boxed:
+    /// most requests do without its room.
+    async fn body(
+        &self,
+        judged: &Judged<'_>,
+        caller: &mut Caller,
+        hold: &mut Held<'_>,
+    ) -> Result<Gathered, ExchangeError> {
+        let body = Body::new(judged.length, hop_headers::may_trail);
+        if body.is_done() {
+            return Ok(Gathered::nothing(caller.patience.idle));
+        }
+        if awaits_continue(judged) && caller.side.held.is_empty() {
+            let said = Box::pin(caller.write(b"HTTP/1.1 100 Continue\r\n\r\n"));
+            said.await.map_err(ExchangeError::CallerGone)?;
+        }
+        let most = self.kept.upstream.config().request_hold;
+        Box::pin(gather(caller, body, most, |bytes| hold.grow_to(bytes))).await
+    }
+
+    /// Sets an answer aside, to ask again: the same worker on the same connection, where that is
+    /// kept, knows its sessions by now.
+    async fn set_aside(
+        &self,
+        exchange: Exchange<'_>,
+        head: ResponseHead,
+        length: Length,
+        body: Vec<u8>,
+    ) -> Result<(Aside, Connection, Gathered), UpstreamError> {
+        let is_kept = upstream_keeps_alive(&head) && length != Length::UntilClose;
+        let (mut connection, gathered) = exchange.into_parts();
+        if is_kept && connection.side.held.is_empty() {
+            connection.is_reused = true;
+        } else {
+            connection = self.kept.connection(false).await?;
+        }
+        Ok((Aside { head, length, body }, connection, gathered))
+    }
+
+    /// The head of the answer; those that come before it (1xx) are passed on at once.
+    async fn final_head(
+        &self,
+        exchange: &mut Exchange<'_>,
+        judged: &Judged<'_>,
+    ) -> Result<ResponseHead, ExchangeError> {
+        loop {
+            let head = exchange.next_head().await?;
+            if !(100..=199).contains(&head.status) || head.status == 101 {
+                return Ok(head);
+            }
+            if judged.head.version == Version::Http11 {
+                let nothing = Cookies::default();
+                let out = self.write_head(&head, Length::None, false, None, &nothing);
+                Box::pin(exchange.tell(&out)).await?;
+            }
+        }
+    }
+
+    /// Drops cookies that name a minted session which is over; upstream sees a stranger.
+    fn hold_sessions_to_their_end<'a>(
+        &self,
+        fields: &'a Fields,
+    ) -> Result<Cookies<'a>, SessionsError> {
+        if !fields.has("cookie") {
+            return Ok(Cookies::default());
+        }
+        let now = clock::now();
+        let is_over = |id: &SessionId| {
+            Ok::<_, SessionsError>(self.sessions.standing(id, now)? == Standing::Over)
+        };
+        let cookies = SessionCookie(self.cookie).read(fields.all("cookie"), is_over)?;
+        // The first is what upstream would have taken; the sweep sees to others.
+        if let Some(id) = cookies.over {
+            self.sessions.forget(id);
+        }
+        Ok(cookies)
+    }
+
+    fn write_head(
+        &self,
+        answer: &ResponseHead,
+        length: Length,
+        decodes: bool,
+        connection: Option<&'static str>,
+        cookies: &Cookies<'_>,
+    ) -> Vec<u8> {
+        let cookie = SessionCookie(self.cookie);
+        let keeps_back = |set_cookie: &[u8]| {
+            cookies.live.as_ref().is_some_and(|value| cookie.renews(set_cookie, value))
+        };
+        let upgrade =
+            (answer.status == 101).then(|| answer.fields.all("upgrade").next().unwrap_or_default());
+        let downward = Downward { keeps_back: &keeps_back, length, decodes, connection, upgrade };
+        hop_headers::response(answer, &downward)
+    }
+
+    /// Gives an answer that was set aside.
+    async fn give(
+        &self,
+        aside: Aside,
+        judged: &Judged<'_>,
+        cookies: &Cookies<'_>,
+        caller: &mut Caller,
+    ) -> Answered {
+        let Aside { head, length, body } = aside;
+        let connection = told(judged.head.version, true);
+        let mut out = self.write_head(&head, length, false, connection, cookies);
+        out.extend_from_slice(&body);
+        let _ = caller.write(&out).await;
+        Answered { status: head.status, after: After::Close }
+    }
+}
+
+impl Cookies<'_> {
+    fn line(&self) -> CookieLine<'_> {
+        match &self.header {
+            None => CookieLine::Gone,
+            Some(Cow::Borrowed(_)) => CookieLine::AsItIs,
+            Some(Cow::Owned(text)) => CookieLine::Is(text),
+        }
+    }
+}
+
+/// Whether the caller waits for 100 before it sends its body (RFC 9110 §10.1.1).
+pub(super) fn awaits_continue(judged: &Judged<'_>) -> bool {
+    judged.head.version == Version::Http11
+        && judged.head.fields.all("expect").any(|value| value.eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// What the caller is told about its connection.
+fn told(version: Version, closes: bool) -> Option<&'static str> {
+    match (version, closes) {
+        (_, true) => Some("close"),
+        (Version::Http10, false) => Some("keep-alive"),
+        (Version::Http11, false) => None,
+    }
+}
+
+/// Whether SimpleChat answered somebody whom it does not know: 401, or to the sign-in page, and no
+/// session of its own.
+fn is_of_a_stranger(answer: &ResponseHead) -> bool {
+    let leads_to_login = || {
+        answer.fields.all("location").any(|location| {
+            let path = match location.windows(3).position(|w| w == b"://") {
+                Some(at) => {
+                    let rest = &location[at + 3..];
+                    &rest[rest.iter().position(|b| *b == b'/').unwrap_or(rest.len())..]
+                }
+                None => location,
+            };
+            path.split(|b| matches!(b, b'?' | b'#')).next() == Some(b"/login")
+        })
     };
-    let mut response = upstream.send(Request::from_parts(parts, body), sending).await?;
-    *response.version_mut() = Version::HTTP_11;
-    // Chunks win over a length (RFC 9112 §6.3), and hyper has read them.
-    if response.headers().contains_key(header::TRANSFER_ENCODING) {
-        response.headers_mut().remove(header::CONTENT_LENGTH);
-    }
-    hop_headers::strip_hop_by_hop(response.headers_mut());
-    if let Some(value) = live {
-        keep_renewals_back(response.headers_mut(), SessionCookie(cookie), &value);
-    }
-    Ok(response.map(Either::Right))
+    let is_refused = answer.status == 401
+        || matches!(answer.status, 301 | 302 | 303 | 307 | 308) && leads_to_login();
+    is_refused && !answer.fields.has("set-cookie")
 }
 
-/// Drops cookies that name a minted session which is over; upstream sees a stranger.
-fn hold_sessions_to_their_end(
-    headers: &mut HeaderMap,
-    sessions: &Sessions,
-    cookie: &CookieConfig,
-) -> Result<Option<String>, SessionsError> {
-    if !headers.contains_key(header::COOKIE) {
-        return Ok(None);
+fn gone_or_refused(error: ExchangeError) -> Result<Answered, Refusal> {
+    match error {
+        ExchangeError::CallerGone(_) => Ok(Answered { status: GONE, after: After::Abort }),
+        error => Err(error.into()),
     }
-    let now = clock::now();
-    let is_over =
-        |id: &SessionId| Ok::<_, SessionsError>(sessions.standing(id, now)? == Standing::Over);
-    let Cookies { header, live, over } = SessionCookie(cookie).read(headers, is_over)?;
-    // The first is what upstream would have taken; the sweep sees to others.
-    if let Some(id) = over {
-        sessions.forget(id);
-    }
-    headers.remove(header::COOKIE);
-    if let Some(value) = header {
-        headers.insert(header::COOKIE, value);
-    }
-    Ok(live)
-}
-
-fn keep_renewals_back(headers: &mut HeaderMap, cookie: SessionCookie<'_>, value: &str) {
-    if !headers.get_all(header::SET_COOKIE).iter().any(|set| cookie.renews(set, value)) {
-        return;
-    }
-    let others: Vec<HeaderValue> = headers
-        .get_all(header::SET_COOKIE)
-        .iter()
-        .filter(|set| !cookie.renews(set, value))
-        .cloned()
-        .collect();
-    headers.remove(header::SET_COOKIE);
-    for other in others {
-        headers.append(header::SET_COOKIE, other);
-    }
-}
-
-/// Absolute-form becomes origin-form; the authority was found equal to `Host`.
-fn origin_form(uri: &Uri) -> Uri {
-    if uri.authority().is_none() {
-        return uri.clone();
-    }
-    let mut parts = http::uri::Parts::default();
-    parts.path_and_query = uri.path_and_query().cloned();
-    Uri::from_parts(parts).unwrap_or_else(|_| Uri::from_static("/"))
 }

@@ -4,6 +4,8 @@
 //! must not slip past us in a spelling that upstream still understands, so a pair that is the session
 //! by that reading, but not plainly spelled, is dropped.
 
+use std::borrow::Cow;
+
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header};
@@ -113,9 +115,10 @@ const MOST_MINTED: usize = 8;
 
 /// What a request's cookies say about minted sessions.
 #[derive(Default)]
-pub(super) struct Cookies {
-    /// What is left of the `Cookie` header for upstream; `None`: nothing.
-    pub(super) header: Option<HeaderValue>,
+pub(super) struct Cookies<'a> {
+    /// What is left of the `Cookie` header for upstream, borrowed where it is as it came; `None`:
+    /// nothing.
+    pub(super) header: Option<Cow<'a, [u8]>>,
     /// The cookie value that upstream will take for its session, where that is a minted one that
     /// lives.
     pub(super) live: Option<String>,
@@ -128,14 +131,14 @@ pub(super) struct Cookies {
 pub(super) struct SessionCookie<'a>(pub(super) &'a CookieConfig);
 
 impl SessionCookie<'_> {
-    /// Goes through a request's cookies. `is_over` says whether a minted session has ended; its
-    /// error ends the reading.
-    pub(super) fn read<E>(
+    /// Goes through the lines of a request's cookies. `is_over` says whether a minted session has
+    /// ended; its error ends the reading.
+    pub(super) fn read<'a, E>(
         self,
-        headers: &HeaderMap,
+        lines: impl Iterator<Item = &'a [u8]>,
         mut is_over: impl FnMut(&SessionId) -> Result<bool, E>,
-    ) -> Result<Cookies, E> {
-        let mut text = joined(headers);
+    ) -> Result<Cookies<'a>, E> {
+        let mut text = joined(lines);
         let mut cookies = Cookies::default();
         // Without some pairs the rest may read otherwise (an open quote): read until nothing is
         // dropped any more.
@@ -166,9 +169,9 @@ impl SessionCookie<'_> {
             if kept.len() == all.len() {
                 break;
             }
-            text = kept.join(b"; ".as_slice());
+            text = Cow::Owned(kept.join(b"; ".as_slice()));
         }
-        cookies.header = (!text.is_empty()).then(|| HeaderValue::from_bytes(&text).ok()).flatten();
+        cookies.header = (!text.is_empty()).then_some(text);
         Ok(cookies)
     }
 
@@ -176,7 +179,7 @@ impl SessionCookie<'_> {
     /// first [`MOST_MINTED`].
     pub(super) fn minted_in(self, headers: &HeaderMap) -> Vec<SessionId> {
         let mut found = Vec::new();
-        for pair in pairs(&joined(headers)).iter().filter(|pair| self.is_session(pair)) {
+        for pair in pairs(&joined(lines(headers))).iter().filter(|pair| self.is_session(pair)) {
             let id = std::str::from_utf8(&pair.value).ok().and_then(|value| self.minted(value));
             if let Some(Some(id)) = id
                 && !found.contains(&id)
@@ -190,7 +193,9 @@ impl SessionCookie<'_> {
 
     /// Whether a request bears a session cookie that names anything.
     pub(super) fn is_borne(self, headers: &HeaderMap) -> bool {
-        pairs(&joined(headers)).iter().any(|pair| self.is_session(pair) && !pair.value.is_empty())
+        pairs(&joined(lines(headers)))
+            .iter()
+            .any(|pair| self.is_session(pair) && !pair.value.is_empty())
     }
 
     fn is_session(self, pair: &Pair<'_>) -> bool {
@@ -246,8 +251,8 @@ impl SessionCookie<'_> {
 
     /// Whether a `Set-Cookie` of upstream's renews this very cookie: it would take Secure and
     /// `SameSite` off and promise 31 days. One that deletes it has another value.
-    pub(super) fn renews(self, set_cookie: &HeaderValue, value: &str) -> bool {
-        let pair = set_cookie.as_bytes().split(|b| *b == b';').next().unwrap_or_default();
+    pub(super) fn renews(self, set_cookie: &[u8], value: &str) -> bool {
+        let pair = set_cookie.split(|b| *b == b';').next().unwrap_or_default();
         self.plainly_spelled(strip(pair)) == Some(value)
     }
 }
@@ -261,10 +266,18 @@ fn signing_key(secret_key: &str) -> hmac::Key {
 }
 
 /// Several `Cookie` lines are one list (RFC 9113 §8.2.3); gunicorn would join them with a comma.
-fn joined(headers: &HeaderMap) -> Vec<u8> {
-    let lines: Vec<&[u8]> =
-        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    lines.join(b"; ".as_slice())
+fn joined<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Cow<'a, [u8]> {
+    let mut text = Cow::Borrowed(lines.next().unwrap_or_default());
+    for line in lines {
+        let text = text.to_mut();
+        text.extend_from_slice(b"; ");
+        text.extend_from_slice(line);
+    }
+    text
+}
+
+fn lines(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes)
 }
 
 #[cfg(test)]
@@ -294,8 +307,8 @@ mod tests {
     fn left(lines: &[&[u8]], over: bool) -> Option<String> {
         let config = config(None);
         let read =
-            SessionCookie(&config).read::<Infallible>(&request(lines), |_| Ok(over)).unwrap();
-        read.header.map(|header| String::from_utf8_lossy(header.as_bytes()).into_owned())
+            SessionCookie(&config).read::<Infallible>(lines.iter().copied(), |_| Ok(over)).unwrap();
+        read.header.map(|header| String::from_utf8_lossy(&header).into_owned())
     }
 
     #[test]
@@ -371,11 +384,9 @@ mod tests {
     fn a_renewal_is_told_from_a_deletion() {
         let config = config(None);
         let cookie = SessionCookie(&config);
-        let renewal = HeaderValue::from_static(
-            "session=abc.1; Expires=Thu, 01 Jan 2027 00:00:00 GMT; Path=/",
-        );
-        assert!(cookie.renews(&renewal, "abc.1"));
-        assert!(!cookie.renews(&HeaderValue::from_static("session=; Max-Age=0; Path=/"), "abc.1"));
-        assert!(!cookie.renews(&HeaderValue::from_static("other=abc.1"), "abc.1"));
+        let renewal = b"session=abc.1; Expires=Thu, 01 Jan 2027 00:00:00 GMT; Path=/";
+        assert!(cookie.renews(renewal, "abc.1"));
+        assert!(!cookie.renews(b"session=; Max-Age=0; Path=/", "abc.1"));
+        assert!(!cookie.renews(b"other=abc.1", "abc.1"));
     }
 }

@@ -1,0 +1,389 @@
+//! A caller's connection: heads in, answers out, in order.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io,
+    net::IpAddr,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::{Body, to_bytes};
+use bytes::Bytes;
+use http::{Response, StatusCode, header};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use super::{flow::Flow, timer::Timer};
+use crate::{
+    clock,
+    stream::{Buffers, Side},
+    wire::{self, Body as WireBody, HeadError, Malformed, RequestHead, Version},
+};
+
+/// How long callers may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// To send a request's head, once it has begun.
+    pub(crate) head: Duration,
+    /// Between requests.
+    pub(crate) idle: Duration,
+    /// To take some of an answer.
+    pub(crate) send: Duration,
+}
+
+/// After so long a connection counts as idle, and lets go of what serves requests.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Most bytes of the requests that a caller sends ahead.
+const MOST_AHEAD: usize = wire::MOST_HEAD;
+/// How long a caller may go on sending what nobody wants, so that it can read the answer.
+const LINGER: Duration = Duration::from_secs(2);
+/// Most bytes of a body that are read, to be thrown away, for the connection to be used again.
+const MOST_DRAINED: usize = 64 * 1024;
+const DRAIN: Duration = Duration::from_secs(1);
+/// Most bytes of an answer of our own.
+const MOST_OWN: usize = 16 * 1024 * 1024;
+
+/// Why a request's head cannot be served.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+pub(crate) enum HeadFault {
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    #[error("the request's head is too long")]
+    TooLong,
+    #[error("the request's target is too long")]
+    TargetTooLong,
+    #[error("the request's head did not come in time")]
+    TooSlow,
+}
+
+/// What a caller was heard to say.
+pub(super) enum Heard {
+    Head(Result<RequestHead, HeadFault>),
+    /// Nothing for a while.
+    Quiet,
+    /// Nothing, and it will not say anything any more.
+    Nothing,
+}
+
+/// What becomes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// The next request may come.
+    Next,
+    /// It ends; the caller has sent no more than was read.
+    Close,
+    /// It ends; the caller may still be sending.
+    Linger,
+    /// It ends so that the caller sees that something is missing.
+    Abort,
+}
+
+/// A caller's connection.
+pub(crate) struct Caller {
+    pub(super) side: Side<TcpStream>,
+    pub(super) peer: IpAddr,
+    pub(super) buffers: Rc<RefCell<Buffers>>,
+    pub(super) timer: Timer,
+    pub(super) patience: Patience,
+    /// The caller sends no more; it may still listen.
+    pub(super) has_ended: bool,
+    /// Whether there is room for health probes alone.
+    pub(super) is_beyond_room: bool,
+    /// Since when it waits for a request, if it does.
+    idle_since: Rc<Cell<Option<Instant>>>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Caller {
+    pub(super) fn new(
+        stream: TcpStream,
+        peer: IpAddr,
+        buffers: Rc<RefCell<Buffers>>,
+        patience: Patience,
+        idle_since: Rc<Cell<Option<Instant>>>,
+        stop: watch::Receiver<bool>,
+        is_beyond_room: bool,
+    ) -> Self {
+        let (side, timer) = (Side::new(stream), Timer::new(patience.idle));
+        Self {
+            side,
+            peer,
+            buffers,
+            timer,
+            patience,
+            has_ended: false,
+            is_beyond_room,
+            idle_since,
+            stop,
+        }
+    }
+
+    /// Whether the gateway goes: this request is the connection's last.
+    pub(super) fn is_last(&self) -> bool {
+        self.has_ended && self.side.held.is_empty() || self.is_beyond_room || *self.stop.borrow()
+    }
+
+    /// Waits until the caller sends something; false: it does not.
+    pub(super) async fn speaks(&mut self) -> bool {
+        let Self { side, buffers, timer, patience, has_ended, idle_since, stop, .. } = self;
+        if !side.held.is_empty() {
+            return true;
+        }
+        let mut stopped = std::pin::pin!(stop.wait_for(|stop| *stop));
+        let since = idle_since.get().unwrap_or_else(Instant::now);
+        idle_since.set(Some(since));
+        poll_fn(|context| {
+            match side.poll_fill(context, &mut buffers.borrow_mut(), wire::MOST_HEAD) {
+                Poll::Ready(Ok(0) | Err(_)) => *has_ended = true,
+                Poll::Ready(Ok(_)) => {
+                    idle_since.set(None);
+                    return Poll::Ready(true);
+                }
+                Poll::Pending => {}
+            }
+            let ends = *has_ended
+                || stopped.as_mut().poll(context).is_ready()
+                || timer.is_past(context, since + patience.idle);
+            if ends { Poll::Ready(false) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// The next request's head.
+    pub(super) async fn next_head(&mut self) -> Heard {
+        match self.head_bytes().await {
+            Some(Ok(bytes)) => Heard::Head(RequestHead::parse(bytes).map_err(HeadFault::from)),
+            Some(Err(fault)) => Heard::Head(Err(fault)),
+            None if self.has_ended => Heard::Nothing,
+            None => Heard::Quiet,
+        }
+    }
+
+    async fn head_bytes(&mut self) -> Option<Result<Bytes, HeadFault>> {
+        let Self { side, buffers, timer, patience, has_ended, idle_since, .. } = self;
+        let mut since: Option<Instant> = None;
+        let mut seen = 0;
+        poll_fn(|context| {
+            loop {
+                // RFC 9112 §2.2.
+                while wire::is_blank_line(&side.held) == Some(true) {
+                    side.used(2, &mut buffers.borrow_mut());
+                }
+                match wire::find_end(&side.held, seen) {
+                    Ok(Some(end)) if end <= wire::MOST_HEAD => {
+                        let bytes = Bytes::copy_from_slice(&side.held[..end]);
+                        side.used(end, &mut buffers.borrow_mut());
+                        return Poll::Ready(Some(Ok(bytes)));
+                    }
+                    Ok(_) if side.held.len() >= wire::MOST_HEAD => {
+                        let has_target = side.held.contains(&b'\r');
+                        let fault =
+                            if has_target { HeadFault::TooLong } else { HeadFault::TargetTooLong };
+                        return Poll::Ready(Some(Err(fault)));
+                    }
+                    Ok(_) => seen = side.held.len(),
+                    Err(malformed) => {
+                        let fault = HeadFault::Head(HeadError::Malformed(malformed));
+                        return Poll::Ready(Some(Err(fault)));
+                    }
+                }
+                if *has_ended {
+                    let cut = HeadFault::Head(Malformed("it ended in the middle").into());
+                    return Poll::Ready((!side.held.is_empty()).then_some(Err(cut)));
+                }
+                let has_begun = !side.held.is_empty();
+                match side.poll_fill(context, &mut buffers.borrow_mut(), wire::MOST_HEAD) {
+                    Poll::Ready(Ok(0) | Err(_)) => *has_ended = true,
+                    Poll::Ready(Ok(_)) => {
+                        if !has_begun {
+                            since = None;
+                        }
+                        idle_since.set(None);
+                    }
+                    Poll::Pending => {
+                        let since = *since.get_or_insert_with(Instant::now);
+                        let wait = if has_begun {
+                            patience.head
+                        } else {
+                            idle_since.set(Some(since));
+                            SETTLE.min(patience.idle)
+                        };
+                        if !timer.is_past(context, since + wait) {
+                            return Poll::Pending;
+                        }
+                        return Poll::Ready(has_begun.then_some(Err(HeadFault::TooSlow)));
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// Looks whether the caller is still there, while somebody else is waited for. What it sends
+    /// ahead is kept.
+    pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        while !self.has_ended && self.side.held.len() < MOST_AHEAD {
+            match self.side.poll_fill(context, &mut self.buffers.borrow_mut(), MOST_AHEAD) {
+                Poll::Ready(Ok(0)) => self.has_ended = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(error),
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Writes bytes of our own.
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match timeout(self.patience.send, self.side.stream.write_all(bytes)).await {
+            Ok(written) => written,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Writes an answer of our own, and what becomes of the connection. `unread`: what has not been
+    /// read of the request's body.
+    pub(super) async fn answer(
+        &mut self,
+        response: Response<Body>,
+        request: Option<&RequestHead>,
+        unread: Unread,
+    ) -> After {
+        let says_close = response.headers().get(header::CONNECTION).is_some();
+        let closes = says_close
+            || !request.is_some_and(keeps_alive)
+            || matches!(unread, Unread::Some)
+            || self.is_last();
+        let Some(bytes) = own_answer(response, request, closes).await else { return After::Abort };
+        if self.write(&bytes).await.is_err() {
+            return After::Abort;
+        }
+        match unread {
+            Unread::Nothing if closes && !says_close => After::Close,
+            Unread::Nothing if closes => After::Linger,
+            Unread::Nothing => After::Next,
+            Unread::Little(body) => {
+                let is_read = self.drain(body).await;
+                if is_read && !closes { After::Next } else { After::Linger }
+            }
+            Unread::Some => After::Linger,
+        }
+    }
+
+    /// Reads the rest of a body, to throw it away.
+    async fn drain(&mut self, body: WireBody) -> bool {
+        let mut flow = Flow::new(Bytes::new(), body, 0, MOST_DRAINED);
+        let Self { side, buffers, .. } = self;
+        let draining = poll_fn(|context| {
+            flow.poll(context, side, &mut tokio::io::sink(), &mut buffers.borrow_mut())
+        });
+        matches!(timeout(DRAIN, draining).await, Ok(Ok(())))
+    }
+
+    /// Ends the connection.
+    pub(super) async fn end(mut self, after: After) {
+        match after {
+            After::Next | After::Close => {}
+            After::Abort => {
+                let _ = self.side.stream.set_zero_linger();
+            }
+            After::Linger => {
+                // Closed with bytes unread, the answer might be lost with them.
+                let _ = self.side.stream.shutdown().await;
+                let discard = async {
+                    loop {
+                        self.side.held.clear();
+                        match self.side.stream.read_buf(&mut self.side.held).await {
+                            Ok(0) | Err(_) => break,
+                            Ok(_) => {}
+                        }
+                    }
+                };
+                let _ = timeout(LINGER, discard).await;
+            }
+        }
+    }
+}
+
+/// What has not been read of a request's body.
+pub(super) enum Unread {
+    Nothing,
+    /// So little that it is worth reading, for the connection's sake.
+    Little(WireBody),
+    Some,
+}
+
+impl Unread {
+    /// `body`: of which nothing has been read.
+    pub(super) fn of(body: WireBody, awaits_continue: bool) -> Self {
+        match body {
+            body if body.is_done() => Self::Nothing,
+            // It may come or not: nobody can tell where the next request begins.
+            _ if awaits_continue => Self::Some,
+            WireBody::Sized(length) if length > MOST_DRAINED as u64 => Self::Some,
+            WireBody::UntilClose => Self::Some,
+            body => Self::Little(body),
+        }
+    }
+}
+
+/// Whether a request leaves its connection open (RFC 9112 §9.3).
+pub(super) fn keeps_alive(head: &RequestHead) -> bool {
+    let says =
+        |option: &[u8]| head.fields.list("connection").any(|o| o.eq_ignore_ascii_case(option));
+    match head.version {
+        Version::Http11 => !says(b"close"),
+        Version::Http10 => says(b"keep-alive") && !says(b"close"),
+    }
+}
+
+/// An answer of our own as bytes.
+async fn own_answer(
+    response: Response<Body>,
+    request: Option<&RequestHead>,
+    closes: bool,
+) -> Option<Vec<u8>> {
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, MOST_OWN).await.ok()?;
+    let mut bytes = Vec::with_capacity(512 + body.len());
+    let reason = parts.status.canonical_reason().unwrap_or_default();
+    bytes.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", parts.status.as_u16()).as_bytes());
+    for (name, value) in &parts.headers {
+        if name != header::CONNECTION && name != header::CONTENT_LENGTH {
+            line(&mut bytes, name.as_str(), value.as_bytes());
+        }
+    }
+    let has_none =
+        parts.status == StatusCode::NO_CONTENT || parts.status == StatusCode::NOT_MODIFIED;
+    let told = parts.headers.get(header::CONTENT_LENGTH).filter(|_| body.is_empty());
+    match told {
+        Some(length) => line(&mut bytes, "content-length", length.as_bytes()),
+        None if has_none => {}
+        None => line(&mut bytes, "content-length", body.len().to_string().as_bytes()),
+    }
+    line(&mut bytes, "date", clock::http_date().as_bytes());
+    if closes {
+        line(&mut bytes, "connection", b"close");
+    } else if request.is_some_and(|head| head.version == Version::Http10) {
+        line(&mut bytes, "connection", b"keep-alive");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    if request.is_none_or(|head| head.method() != "HEAD") {
+        bytes.extend_from_slice(&body);
+    }
+    Some(bytes)
+}
+
+fn line(bytes: &mut Vec<u8>, name: &str, value: &[u8]) {
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.extend_from_slice(b": ");
+    bytes.extend_from_slice(value);
+    bytes.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,476 @@
+//! One request to Flask and its answer back: both ways at once, streamed.
+
+use std::{
+    future::poll_fn,
+    io,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{
+    caller::{After, Caller},
+    flow::{Flow, FlowError, Waits},
+    pace::Pace,
+};
+use crate::{
+    upstream::{Connection, Kept, UpstreamError},
+    wire::{self, Body, Length, ResponseHead, Version},
+};
+
+/// Most bytes read at a time of an answer: a slow reader holds so much.
+const MOST_DOWN: usize = 64 * 1024;
+/// Most bytes read at a time of a request's body.
+const MOST_UP: usize = 256 * 1024;
+
+/// Most bytes of a body that are copied behind the head.
+const MOST_COPIED: usize = 8 * 1024;
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExchangeError {
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// The caller's body is malformed, or ended in the middle.
+    #[error("the request's body is malformed or was cut off")]
+    Body(#[source] FlowError),
+    #[error("the request's body came too slowly")]
+    BodyTooSlow,
+    /// There is nobody to answer.
+    #[error("the caller is gone")]
+    CallerGone(#[source] io::Error),
+}
+
+/// A request on its way up, and what is known of its answer.
+pub(super) struct Exchange<'a> {
+    caller: &'a mut Caller,
+    connection: Connection,
+    up: Flow,
+    /// Upstream takes no more: its answer may be there all the same.
+    up_broke: Option<io::Error>,
+    pace: Pace,
+    /// When upstream was last found to have taken more, and how much it had taken then.
+    progress: Option<(Instant, u64)>,
+    response_timeout: Duration,
+}
+
+/// The request's body as far as it has been read.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) body: Body,
+    /// So many bytes of what is held are the body's.
+    pub(super) cleared: usize,
+    pub(super) pace: Pace,
+}
+
+impl Gathered {
+    /// Of a request without a body.
+    pub(super) fn nothing(silence: Duration) -> Self {
+        let body = Body::new(Length::None, |_| true);
+        Self { body, cleared: 0, pace: Pace::new(silence) }
+    }
+}
+
+/// Reads a request's body until it ends or `most` bytes are there. `grow` is told how many there
+/// are.
+pub(super) async fn gather(
+    caller: &mut Caller,
+    mut body: Body,
+    most: usize,
+    mut grow: impl FnMut(usize) -> Result<(), UpstreamError>,
+) -> Result<Gathered, ExchangeError> {
+    let mut pace = Pace::new(caller.patience.idle);
+    let (mut cleared, mut seen) = (0, 0);
+    poll_fn(|context| {
+        loop {
+            if caller.side.held.len() > seen {
+                let taken = body.take(&caller.side.held[cleared..]);
+                cleared += taken.map_err(|error| ExchangeError::Body(error.into()))?;
+                seen = caller.side.held.len();
+                grow(cleared)?;
+            }
+            if body.is_done() || cleared >= most {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffers = caller.buffers.borrow_mut();
+            match caller.side.poll_fill(context, &mut buffers, MOST_UP) {
+                Poll::Ready(Ok(0)) => {
+                    caller.has_ended = true;
+                    return Poll::Ready(Err(ExchangeError::Body(FlowError::CutShort)));
+                }
+                Poll::Ready(Ok(read)) => pace.came(read as u64),
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(ExchangeError::CallerGone(error)));
+                }
+                Poll::Pending if caller.timer.is_past(context, pace.deadline()) => {
+                    return Poll::Ready(Err(ExchangeError::BodyTooSlow));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await?;
+    pace.stop();
+    Ok(Gathered { body, cleared, pace })
+}
+
+/// Why an attempt failed, and whether another may be made.
+pub(super) struct Failed {
+    pub(super) error: ExchangeError,
+    /// On a connection that had served before, nothing came back.
+    pub(super) was_stale: bool,
+    /// Not even a byte went out.
+    pub(super) sent_nothing: bool,
+    /// The request's body as it was, if nothing of it went out.
+    pub(super) gathered: Gathered,
+}
+
+impl<'a> Exchange<'a> {
+    pub(super) fn new(
+        caller: &'a mut Caller,
+        connection: Connection,
+        head: Bytes,
+        gathered: Gathered,
+        response_timeout: Duration,
+    ) -> Self {
+        let Gathered { body, cleared, pace } = gathered;
+        Self {
+            caller,
+            connection,
+            up: Flow::new(head, body, cleared, MOST_UP),
+            up_broke: None,
+            pace,
+            progress: None,
+            response_timeout,
+        }
+    }
+
+    /// Passes the request on; ready when all of it has gone, or upstream takes no more.
+    fn poll_up(&mut self, context: &mut Context<'_>) -> Poll<Result<(), FlowError>> {
+        if self.up_broke.is_some() || self.up.is_done() {
+            return Poll::Ready(Ok(()));
+        }
+        let Caller { side, buffers, .. } = &mut *self.caller;
+        let before = self.up.read;
+        let to = &mut self.connection.side.stream;
+        let polled = self.up.poll(context, side, to, &mut buffers.borrow_mut());
+        if self.up.read > before {
+            self.pace.came(self.up.read - before);
+        }
+        match polled {
+            Poll::Pending => {
+                if self.up.waits == Waits::Sink {
+                    self.pace.stop();
+                }
+                Poll::Pending
+            }
+            Poll::Ready(Err(FlowError::Sink(error))) => {
+                self.up_broke = Some(error);
+                Poll::Ready(Ok(()))
+            }
+            ended @ Poll::Ready(_) => ended,
+        }
+    }
+
+    /// Until when something must happen for the request to go on; `None`: whenever.
+    fn deadline_up(&mut self) -> (Instant, bool) {
+        let waits_for_caller =
+            self.up_broke.is_none() && !self.up.is_done() && self.up.waits == Waits::Source;
+        if waits_for_caller {
+            (self.pace.deadline(), true)
+        } else {
+            let taken = self.up.written;
+            let since = match self.progress {
+                Some((since, before)) if before == taken => since,
+                _ => Instant::now(),
+            };
+            self.progress = Some((since, taken));
+            (since + self.response_timeout, false)
+        }
+    }
+
+    /// Waits for the next head from upstream, 1xx included.
+    pub(super) async fn next_head(&mut self) -> Result<ResponseHead, ExchangeError> {
+        let mut seen = 0;
+        poll_fn(|context| {
+            let up = self.poll_up(context);
+            if let Poll::Ready(Err(error)) = up {
+                return Poll::Ready(Err(ExchangeError::Body(error)));
+            }
+            loop {
+                let held = &self.connection.side.held;
+                match wire::find_end(held, seen) {
+                    Ok(Some(end)) if end <= wire::MOST_HEAD => {
+                        let bytes = Bytes::copy_from_slice(&held[..end]);
+                        let buffers = &mut self.caller.buffers.borrow_mut();
+                        self.connection.side.used(end, buffers);
+                        let answer = ResponseHead::parse(bytes).map_err(UpstreamError::from);
+                        return Poll::Ready(answer.map_err(ExchangeError::from));
+                    }
+                    Ok(_) if held.len() >= wire::MOST_HEAD => {
+                        let error = wire::Malformed("its head is too long");
+                        return Poll::Ready(Err(UpstreamError::from(error).into()));
+                    }
+                    Ok(_) => seen = held.len(),
+                    Err(error) => return Poll::Ready(Err(UpstreamError::from(error).into())),
+                }
+                let buffers = &mut self.caller.buffers.borrow_mut();
+                let broke = match self.connection.side.poll_fill(context, buffers, MOST_DOWN) {
+                    Poll::Ready(Ok(0)) => io::ErrorKind::UnexpectedEof.into(),
+                    Poll::Ready(Ok(_)) => continue,
+                    Poll::Ready(Err(error)) => error,
+                    Poll::Pending => break,
+                };
+                return Poll::Ready(Err(UpstreamError::BrokeOff(broke).into()));
+            }
+            if up.is_ready()
+                && let Poll::Ready(error) = self.caller.poll_gone(context)
+            {
+                return Poll::Ready(Err(ExchangeError::CallerGone(error)));
+            }
+            let (deadline, of_caller) = self.deadline_up();
+            if !self.caller.timer.is_past(context, deadline) {
+                return Poll::Pending;
+            }
+            Poll::Ready(Err(if of_caller {
+                ExchangeError::BodyTooSlow
+            } else {
+                UpstreamError::ResponseTimeout.into()
+            }))
+        })
+        .await
+    }
+
+    /// Takes the exchange apart after it failed before any head.
+    pub(super) fn failed(self, error: ExchangeError) -> Failed {
+        let broke_off = matches!(error, ExchangeError::Upstream(UpstreamError::BrokeOff(_)));
+        let was_stale =
+            broke_off && self.connection.is_reused && self.connection.side.held.is_empty();
+        let sent_nothing = broke_off && self.up.written == 0;
+        let (body, cleared) = self.up.into_rest();
+        Failed {
+            error,
+            was_stale,
+            sent_nothing,
+            gathered: Gathered { body, cleared, pace: self.pace },
+        }
+    }
+
+    /// Says something to the caller at once: a 1xx.
+    pub(super) async fn tell(&mut self, head: &[u8]) -> Result<(), ExchangeError> {
+        self.caller.write(head).await.map_err(ExchangeError::CallerGone)
+    }
+
+    /// Whether all of the request has gone, so that the connection may be used again.
+    pub(super) fn is_sent(&self) -> bool {
+        self.up.is_done() && self.up_broke.is_none()
+    }
+
+    /// Whether the caller's connection must end with this answer, as far as is known.
+    pub(super) fn is_callers_last(&self) -> bool {
+        self.caller.is_last() || !self.up.is_read()
+    }
+
+    /// Reads an answer's body of at most `most` bytes that is all but there, leaving it in place.
+    /// `None`: it is longer, or does not come.
+    pub(super) async fn small_body(&mut self, length: Length, most: usize) -> Option<Vec<u8>> {
+        let mut body = Body::new(length, |_| true);
+        let (mut taken, mut seen) = (0, 0);
+        let read = poll_fn(|context| {
+            loop {
+                let side = &mut self.connection.side;
+                if side.held.len() > seen {
+                    let Ok(more) = body.take(&side.held[taken..]) else {
+                        return Poll::Ready(None);
+                    };
+                    taken += more;
+                    seen = side.held.len();
+                }
+                if body.is_done() {
+                    return Poll::Ready(Some(()));
+                }
+                if taken > most {
+                    return Poll::Ready(None);
+                }
+                match side.poll_fill(context, &mut self.caller.buffers.borrow_mut(), most) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => return Poll::Ready(None),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        tokio::time::timeout(Duration::from_secs(1), read).await.ok().flatten()?;
+        let bytes = self.connection.side.held[..taken].to_vec();
+        self.connection.side.used(taken, &mut self.caller.buffers.borrow_mut());
+        Some(bytes)
+    }
+
+    /// The connection alone, its answer read and its request sent, and what is left of that.
+    pub(super) fn into_parts(self) -> (Connection, Gathered) {
+        let (body, cleared) = self.up.into_rest();
+        (self.connection, Gathered { body, cleared, pace: self.pace })
+    }
+
+    /// Passes an answer on to its end, its head (`out`) first. What becomes of the caller's
+    /// connection is told; upstream's is kept if it may be used again.
+    pub(super) async fn finish(
+        mut self,
+        mut out: Vec<u8>,
+        length: Length,
+        decodes: bool,
+        keeps_upstream: bool,
+        kept: &Kept,
+    ) -> After {
+        let mut body = Body::new(length, |_| true);
+        let from = &mut self.connection.side;
+        if !decodes && from.held.len() <= MOST_COPIED {
+            // One write of one piece costs less than one of two.
+            let Ok(taken) = body.take(&from.held) else { return After::Abort };
+            out.extend_from_slice(&from.held[..taken]);
+            from.used(taken, &mut self.caller.buffers.borrow_mut());
+        }
+        let mut down = Flow::new(out.into(), body, 0, MOST_DOWN);
+        if decodes {
+            down = down.decoding();
+        }
+        let mut down_stalled: Option<Instant> = None;
+        let ended = poll_fn(|context| {
+            let up = self.poll_up(context);
+            if !down.is_done() {
+                let Caller { side: to, buffers, .. } = &mut *self.caller;
+                let from = &mut self.connection.side;
+                let before = down.written;
+                match down.poll(context, from, &mut to.stream, &mut buffers.borrow_mut()) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending if down.waits == Waits::Sink => {
+                        if down_stalled.is_none() || down.written != before {
+                            down_stalled = Some(Instant::now());
+                        }
+                    }
+                    Poll::Pending => down_stalled = None,
+                }
+            }
+            match up {
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) if down.is_done() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if down_stalled.is_none() => {
+                    // Between bytes of an answer nothing is waited for but the caller's going.
+                    return match self.caller.poll_gone(context) {
+                        Poll::Ready(error) => Poll::Ready(Err(FlowError::Sink(error))),
+                        Poll::Pending => Poll::Pending,
+                    };
+                }
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            let stalled = down_stalled.map(|since| since + self.caller.patience.send);
+            let up_until = match up {
+                Poll::Pending => {
+                    let (deadline, of_caller) = self.deadline_up();
+                    // While upstream answers it may take the rest as it likes.
+                    (of_caller || down.is_done()).then_some(deadline)
+                }
+                Poll::Ready(_) => None,
+            };
+            let Some(deadline) = stalled.into_iter().chain(up_until).min() else {
+                return Poll::Pending;
+            };
+            if self.caller.timer.is_past(context, deadline) {
+                return Poll::Ready(Err(FlowError::Sink(io::ErrorKind::TimedOut.into())));
+            }
+            Poll::Pending
+        })
+        .await;
+        match ended {
+            Ok(()) => {
+                let is_read = self.up.is_read();
+                if keeps_upstream && self.is_sent() && self.connection.side.held.is_empty() {
+                    kept.keep(self.connection);
+                }
+                if is_read { After::Next } else { After::Linger }
+            }
+            Err(error) if down.is_done() => {
+                tracing::debug!(error = %crate::telemetry::chain(&error), "a request's body was not passed on whole");
+                After::Linger
+            }
+            Err(error) => {
+                tracing::debug!(error = %crate::telemetry::chain(&error), "an answer was cut short");
+                // A body that ends with the connection must not seem to have ended.
+                let is_told_by_length = !decodes && length != Length::UntilClose;
+                if is_told_by_length { After::Close } else { After::Abort }
+            }
+        }
+    }
+
+    /// Passes bytes both ways until both sides have ended, after 101.
+    pub(super) async fn tunnel(self, out: Vec<u8>) -> After {
+        let Self { caller, mut connection, .. } = self;
+        let Caller { side, buffers, timer, patience, .. } = caller;
+        let mut down = Flow::new(out.into(), Body::UntilClose, 0, MOST_DOWN);
+        let mut up = Flow::new(Bytes::new(), Body::UntilClose, 0, MOST_DOWN);
+        let (mut up_shut, mut down_shut) = (false, false);
+        let mut stalled: Option<Instant> = None;
+        let ended = poll_fn(|context| {
+            let mut waits_for_sink = false;
+            let before = (down.written, up.written);
+            if !down_shut {
+                match down.poll(
+                    context,
+                    &mut connection.side,
+                    &mut side.stream,
+                    &mut buffers.borrow_mut(),
+                ) {
+                    Poll::Ready(Ok(())) => down_shut = shut(context, &mut side.stream)?,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => waits_for_sink |= down.waits == Waits::Sink,
+                }
+            }
+            if !up_shut {
+                match up.poll(context, side, &mut connection.side.stream, &mut buffers.borrow_mut())
+                {
+                    Poll::Ready(Ok(())) => up_shut = shut(context, &mut connection.side.stream)?,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => waits_for_sink |= up.waits == Waits::Sink,
+                }
+            }
+            if up_shut && down_shut {
+                return Poll::Ready(Ok(()));
+            }
+            if !waits_for_sink || before != (down.written, up.written) {
+                stalled = waits_for_sink.then(Instant::now);
+            }
+            if let Some(since) = stalled.or(waits_for_sink.then(Instant::now)) {
+                stalled = Some(since);
+                if timer.is_past(context, since + patience.send) {
+                    return Poll::Ready(Err(FlowError::Sink(io::ErrorKind::TimedOut.into())));
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+        if ended.is_ok() { After::Close } else { After::Abort }
+    }
+}
+
+fn shut<W: tokio::io::AsyncWrite + Unpin>(
+    context: &mut Context<'_>,
+    writer: &mut W,
+) -> Result<bool, FlowError> {
+    match std::pin::Pin::new(writer).poll_shutdown(context) {
+        Poll::Ready(Ok(())) => Ok(true),
+        Poll::Ready(Err(error)) => Err(FlowError::Sink(error)),
+        Poll::Pending => Ok(false),
+    }
+}
+
+/// Whether upstream leaves its connection open after an answer.
+pub(super) fn upstream_keeps_alive(head: &ResponseHead) -> bool {
+    let says =
+        |option: &[u8]| head.fields.list("connection").any(|o| o.eq_ignore_ascii_case(option));
+    match head.version {
+        Version::Http11 => !says(b"close"),
+        Version::Http10 => says(b"keep-alive") && !says(b"close"),
+    }
+}

@@ -1,0 +1,196 @@
+//! Bytes one way through the gateway: as they come, never more than one read ahead.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    stream::{Buffers, Side},
+    wire::{Body, Malformed},
+};
+
+/// Why a flow ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FlowError {
+    /// The reader's side broke.
+    #[error("reading failed")]
+    Source(#[source] io::Error),
+    /// The reader's side ended in the middle.
+    #[error("it ended in the middle")]
+    CutShort,
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The writer's side broke.
+    #[error("writing failed")]
+    Sink(#[source] io::Error),
+}
+
+/// What a flow waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// Bytes to come in.
+    Source,
+    /// Bytes to be taken.
+    Sink,
+}
+
+/// One way.
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// Goes first: a head, or what was decoded.
+    ahead: Bytes,
+    body: Body,
+    /// How many bytes of what is held are the body's and may go.
+    cleared: usize,
+    /// How many bytes of what is held have been looked at.
+    seen: usize,
+    /// Whether chunks are undone.
+    decodes: bool,
+    /// Most bytes read at a time.
+    most: usize,
+    has_ended: bool,
+    /// Bytes read so far.
+    pub(super) read: u64,
+    /// Valid while it is pending.
+    pub(super) waits: Waits,
+    /// Bytes taken so far.
+    pub(super) written: u64,
+}
+
+impl Flow {
+    /// `ahead` and then a body of which `cleared` bytes are known to be held.
+    pub(super) fn new(ahead: Bytes, body: Body, cleared: usize, most: usize) -> Self {
+        Self {
+            ahead,
+            body,
+            cleared,
+            seen: cleared,
+            decodes: false,
+            most,
+            has_ended: false,
+            read: 0,
+            waits: Waits::Sink,
+            written: 0,
+        }
+    }
+
+    /// The same with chunks undone: for peers that know none.
+    pub(super) fn decoding(self) -> Self {
+        Self { decodes: true, ..self }
+    }
+
+    /// Whether all of it has gone.
+    pub(super) fn is_done(&self) -> bool {
+        self.ahead.is_empty() && self.cleared == 0 && (self.has_ended || self.body.is_done())
+    }
+
+    /// Whether every byte of it has been read; it may not have gone yet.
+    pub(super) fn is_read(&self) -> bool {
+        self.has_ended || self.body.is_done()
+    }
+
+    /// The body that is still to come, and how much of it is held.
+    pub(super) fn into_rest(self) -> (Body, usize) {
+        (self.body, self.cleared)
+    }
+
+    /// Passes on what there is, until all of it has gone.
+    pub(super) fn poll<R, W>(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut Side<R>,
+        to: &mut W,
+        buffers: &mut Buffers,
+    ) -> Poll<Result<(), FlowError>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            self.clear(from, buffers)?;
+            while !(self.ahead.is_empty() && self.cleared == 0) {
+                match self.poll_write(context, from, to, buffers) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowError::Sink(error))),
+                    Poll::Pending => {
+                        self.waits = Waits::Sink;
+                        return Poll::Pending;
+                    }
+                }
+            }
+            // TLS may hold bytes back; a socket does not.
+            if let Poll::Ready(Err(error)) = Pin::new(&mut *to).poll_flush(context) {
+                return Poll::Ready(Err(FlowError::Sink(error)));
+            }
+            if self.is_done() {
+                return Poll::Ready(Ok(()));
+            }
+            match from.poll_fill(context, buffers, self.most) {
+                Poll::Ready(Ok(0)) if self.body.may_end_here() => self.has_ended = true,
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(FlowError::CutShort)),
+                Poll::Ready(Ok(read)) => self.read += read as u64,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowError::Source(error))),
+                Poll::Pending => {
+                    self.waits = Waits::Source;
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Looks at what is held and was not looked at before.
+    fn clear<R>(&mut self, from: &mut Side<R>, buffers: &mut Buffers) -> Result<(), Malformed> {
+        if self.is_read() || from.held.len() == self.seen {
+            return Ok(());
+        }
+        if self.decodes {
+            let mut data = self.ahead.to_vec();
+            let taken = self.body.take_data(&from.held, &mut data)?;
+            from.used(taken, buffers);
+            self.ahead = data.into();
+        } else {
+            self.cleared += self.body.take(&from.held[self.cleared..])?;
+        }
+        self.seen = from.held.len();
+        Ok(())
+    }
+
+    fn poll_write<R, W: AsyncWrite + Unpin>(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut Side<R>,
+        to: &mut W,
+        buffers: &mut Buffers,
+    ) -> Poll<io::Result<()>> {
+        let body = &from.held[..self.cleared];
+        let to = Pin::new(to);
+        let written = if body.is_empty() {
+            to.poll_write(context, &self.ahead)
+        } else if self.ahead.is_empty() {
+            to.poll_write(context, body)
+        } else {
+            to.poll_write_vectored(context, &[IoSlice::new(&self.ahead), IoSlice::new(body)])
+        };
+        let written = match written {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(Ok(written)) => written,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        };
+        self.written += written as u64;
+        let of_ahead = written.min(self.ahead.len());
+        self.ahead.advance(of_ahead);
+        let of_body = written - of_ahead;
+        if of_body > 0 {
+            self.cleared -= of_body;
+            self.seen -= of_body;
+            from.used(of_body, buffers);
+        }
+        Poll::Ready(Ok(()))
+    }
+}

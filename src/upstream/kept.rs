@@ -1,0 +1,69 @@
+//! One thread's connections to Flask: kept while they live, and noticed when they do not.
+
+use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::{Connection, Upstream, UpstreamError};
+
+/// How long a connection may lie idle. Far below gunicorn's 75 s: a gunicorn worker that recycles
+/// waits for idle connections, and takes no new ones meanwhile.
+const IDLE: Duration = Duration::from_secs(5);
+/// Idle connections kept; more are closed.
+const MOST_IDLE: usize = 64;
+
+/// Connections of one thread.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) upstream: Upstream,
+    /// The one used last at the back.
+    idle: RefCell<VecDeque<(Connection, Instant)>>,
+}
+
+impl Kept {
+    pub(crate) fn new(upstream: Upstream) -> Self {
+        Self { upstream, idle: RefCell::default() }
+    }
+
+    /// A kept connection that still lives, else a new one. `is_once`: what will be sent must not be
+    /// sent twice, so the socket itself is asked whether it lives.
+    pub(crate) async fn connection(&self, is_once: bool) -> Result<Connection, UpstreamError> {
+        match self.idle_connection(is_once) {
+            Some(connection) => Ok(connection),
+            None => Box::pin(self.upstream.fresh_connection()).await,
+        }
+    }
+
+    fn idle_connection(&self, is_once: bool) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some((mut connection, since)) = idle.pop_back() {
+            if since.elapsed() < IDLE
+                && connection.side.is_quiet()
+                && (!is_once || connection.is_surely_quiet())
+            {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose last answer has been read to its end.
+    pub(crate) fn keep(&self, mut connection: Connection) {
+        connection.is_reused = true;
+        let mut idle = self.idle.borrow_mut();
+        idle.push_back((connection, Instant::now()));
+        if idle.len() > MOST_IDLE {
+            idle.pop_front();
+        }
+    }
+
+    /// Closes connections that lie idle too long, or that upstream has closed; to be spawned.
+    pub(crate) async fn keep_tidy(self: Rc<Self>) {
+        loop {
+            sleep(IDLE / 5).await;
+            self.idle.borrow_mut().retain_mut(|(connection, since)| {
+                since.elapsed() < IDLE && connection.side.is_quiet()
+            });
+        }
+    }
+}

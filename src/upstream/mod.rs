@@ -1,0 +1,240 @@
+//! Connections to Flask, and what protects its few threads.
+
+mod connection;
+mod kept;
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
+    sync::{Notify, Semaphore, SemaphorePermit},
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsConnector;
+
+pub(crate) use self::{
+    connection::{Connection, Stream},
+    kept::Kept,
+};
+use crate::{
+    config::{UpstreamConfig, UpstreamTarget},
+    tls,
+    wire::{self, HeadError, Malformed, ResponseHead},
+};
+
+/// How long a probe may take.
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why upstream did not answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    #[error("upstream cannot be reached")]
+    Connect(#[source] io::Error),
+    #[error("upstream did not take the connection in time")]
+    ConnectTimeout,
+    #[error("upstream did not answer in time")]
+    ResponseTimeout,
+    #[error("upstream broke off before its answer")]
+    BrokeOff(#[source] io::Error),
+    #[error("upstream's answer is malformed")]
+    Malformed(#[from] HeadError),
+    #[error("uploads are at their limit")]
+    NoUploadSlot,
+    #[error("bodies held are at their limit")]
+    HoldIsFull,
+}
+
+impl From<Malformed> for UpstreamError {
+    fn from(error: Malformed) -> Self {
+        Self::Malformed(error.into())
+    }
+}
+
+/// SimpleChat. Cheap to clone; shared by all threads.
+#[derive(Clone)]
+pub(crate) struct Upstream(Arc<Inner>);
+
+struct Inner {
+    config: UpstreamConfig,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    has_answered: AtomicBool,
+    first_answer: Notify,
+    /// Bytes of request bodies held.
+    held: AtomicUsize,
+    uploads: Semaphore,
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Upstream").field(&self.0.config.target).finish()
+    }
+}
+
+impl Upstream {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// When TLS is asked for and cannot be set up.
+    pub(crate) fn new(config: UpstreamConfig) -> io::Result<Self> {
+        let tls = match &config.target {
+            UpstreamTarget::Tcp { host, tls: true, .. } => {
+                let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+                Some((TlsConnector::from(Arc::new(tls::client(None)?)), name))
+            }
+            _ => None,
+        };
+        Ok(Self(Arc::new(Inner {
+            uploads: Semaphore::new(config.streaming_uploads),
+            config,
+            tls,
+            has_answered: AtomicBool::new(false),
+            first_answer: Notify::new(),
+            held: AtomicUsize::new(0),
+        })))
+    }
+
+    /// How it is reached, and what it is spared.
+    pub(crate) fn config(&self) -> &UpstreamConfig {
+        &self.0.config
+    }
+
+    /// Whether upstream has ever answered.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.0.has_answered.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it has.
+    pub(crate) fn answered(&self) {
+        if !self.has_answered() {
+            self.0.has_answered.store(true, Ordering::Relaxed);
+            self.0.first_answer.notify_waiters();
+        }
+    }
+
+    /// Waits until it has.
+    pub(crate) async fn first_answer(&self) {
+        let notified = self.0.first_answer.notified();
+        if !self.has_answered() {
+            notified.await;
+        }
+    }
+
+    /// Asks until upstream has answered once; to be spawned.
+    pub(crate) async fn wait_for_first_answer(self) {
+        while !self.has_answered() {
+            if let Err(error) = self.probe().await {
+                tracing::debug!(error = %crate::telemetry::chain(&error), "upstream is not there yet");
+                sleep(Duration::from_millis(500)).await;
+            }
+        }
+        tracing::info!("upstream answers");
+    }
+
+    /// A light request that App Service sends too.
+    pub(crate) async fn probe(&self) -> Result<(), UpstreamError> {
+        let host = self.config().host.clone().unwrap_or_else(|| "localhost".to_owned());
+        let request =
+            format!("GET /robots933456.txt HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let asking = async {
+            let mut side = self.fresh_connection().await?.side;
+            side.stream.write_all(request.as_bytes()).await.map_err(UpstreamError::BrokeOff)?;
+            side.stream.flush().await.map_err(UpstreamError::BrokeOff)?;
+            loop {
+                if let Some(end) = wire::find_end(&side.held, 0)? {
+                    let head = Bytes::copy_from_slice(&side.held[..end]);
+                    return ResponseHead::parse(head).map_err(UpstreamError::from);
+                }
+                let read = side.stream.read_buf(&mut side.held).await;
+                let broke_off = match read {
+                    Ok(1..) if side.held.len() < wire::MOST_HEAD => continue,
+                    Ok(_) => io::ErrorKind::UnexpectedEof.into(),
+                    Err(error) => error,
+                };
+                return Err(UpstreamError::BrokeOff(broke_off));
+            }
+        };
+        timeout(PROBE_PATIENCE, asking).await.map_err(|_| UpstreamError::ResponseTimeout)??;
+        self.answered();
+        Ok(())
+    }
+
+    /// A new connection.
+    pub(crate) async fn fresh_connection(&self) -> Result<Connection, UpstreamError> {
+        let connecting = async {
+            Ok(match &self.0.config.target {
+                UpstreamTarget::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
+                UpstreamTarget::Tcp { host, port, .. } => {
+                    let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                    // Without it a request's end would wait for the acknowledgement of its beginning.
+                    stream.set_nodelay(true)?;
+                    match &self.0.tls {
+                        Some((connector, name)) => {
+                            let stream = connector.connect(name.clone(), stream).await?;
+                            Stream::Tls(Box::new(stream))
+                        }
+                        None => Stream::Tcp(stream),
+                    }
+                }
+            })
+        };
+        match timeout(self.0.config.connect_timeout, connecting).await {
+            Ok(connected) => connected.map(Connection::new).map_err(UpstreamError::Connect),
+            Err(_) => Err(UpstreamError::ConnectTimeout),
+        }
+    }
+
+    /// Leave to pass on a body that is too long to be held.
+    pub(crate) async fn upload_slot(&self) -> Result<SemaphorePermit<'_>, UpstreamError> {
+        match timeout(self.0.config.slot_timeout, self.0.uploads.acquire()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(_)) | Err(_) => Err(UpstreamError::NoUploadSlot),
+        }
+    }
+
+    /// Begins to hold a request's body.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        Held { total: &self.0.held, most: self.0.config.request_hold_total, bytes: 0 }
+    }
+}
+
+/// Bytes of one body that are held; counted in the total until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Held<'a> {
+    total: &'a AtomicUsize,
+    most: usize,
+    bytes: usize,
+}
+
+impl Held<'_> {
+    /// So many bytes are held of this body by now.
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), UpstreamError> {
+        let more = bytes.saturating_sub(self.bytes);
+        if self.total.fetch_add(more, Ordering::Relaxed) + more > self.most && more > 0 {
+            self.total.fetch_sub(more, Ordering::Relaxed);
+            return Err(UpstreamError::HoldIsFull);
+        }
+        self.bytes += more;
+        Ok(())
+    }
+
+    /// They are on their way.
+    pub(crate) fn release(&mut self) {
+        self.total.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
