@@ -9,6 +9,7 @@ mod world;
 
 mod commands;
 mod failures;
+mod framing;
 mod guard;
 mod handshake;
 mod keys;
@@ -17,5 +18,8 @@ mod mcp_server;
 mod metadata;
 mod openapi;
 mod proxying;
+mod slow_callers;
 mod store_formats;
 mod tls_edge;
+mod transparency;
+mod upstream_connections;

@@ -275,7 +275,9 @@ async fn scripted(
 const OK: &str = "HTTP/1.1 200 Fine\r\nX-Case: Kept\r\nContent-Length: 2\r\nKeep-Alive: timeout=5\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\nok";
 
 async fn in_front_of(url: &str) -> (Gateway, Entra, Store) {
-    let world = alone(Kind::Files, &[("GATEWAY_UPSTREAM_URL", url)]).await;
+    // Each thread keeps connections of its own.
+    let more = [("GATEWAY_UPSTREAM_URL", url), ("GATEWAY_WORKERS", "1")];
+    let world = alone(Kind::Files, &more).await;
     until("upstream answered", async || world.0.is_ready().await).await;
     world
 }

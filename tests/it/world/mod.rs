@@ -5,6 +5,7 @@ pub(crate) mod flask;
 pub(crate) mod gateway;
 pub(crate) mod process;
 pub(crate) mod redis;
+pub(crate) mod scripted;
 
 use std::path::PathBuf;
 

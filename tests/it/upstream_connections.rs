@@ -1,0 +1,264 @@
+//! Connections to upstream: kept, noticed when they die, and never the caller's trouble.
+
+use std::time::{Duration, Instant};
+
+use crate::world::{
+    API, Kind, World, client,
+    flask::Flask,
+    gateway::Gateway,
+    login,
+    scripted::{OK, Peer, QUIET, Scripted},
+    settings, status,
+};
+
+const CLOSING: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+
+/// One request on a connection of its own, to which upstream answers OK; the connection to upstream.
+async fn prime(world: &Scripted, caller: &mut Peer) -> Peer {
+    caller.send("GET /prime HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut upstream = world.upstream().await;
+    upstream.head().await;
+    upstream.send(OK).await;
+    caller.head().await;
+    caller.bytes(2).await;
+    upstream
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again_by_all_callers_and_closed_when_idle() {
+    let world = Scripted::start(&[]).await;
+    let mut upstream = prime(&world, &mut world.caller().await).await;
+    for _ in 0..3 {
+        let mut caller = world.caller().await;
+        caller.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+        assert!(upstream.head().await.starts_with("POST /x "));
+        upstream.send(OK).await;
+        caller.head().await;
+        assert_eq!(caller.bytes(2).await, "ok");
+    }
+    let begun = Instant::now();
+    upstream.is_closed().await;
+    let idle = begun.elapsed();
+    assert!(idle > Duration::from_secs(4) && idle < Duration::from_secs(10), "{idle:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_upstream_ends_is_not_used_again() {
+    let world = Scripted::start(&[]).await;
+    for says in [true, false] {
+        let mut caller = world.caller().await;
+        let first = if says {
+            caller.send("GET /prime HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            let mut first = world.upstream().await;
+            first.head().await;
+            first.send(CLOSING).await;
+            caller.head().await;
+            caller.bytes(2).await;
+            Some(first)
+        } else {
+            drop(prime(&world, &mut caller).await);
+            // Nothing is sent twice: it must be noticed beforehand.
+            tokio::time::sleep(QUIET).await;
+            None
+        };
+        caller.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na").await;
+        let mut second = world.upstream().await;
+        assert!(second.head().await.starts_with("POST /x "));
+        second.bytes(1).await;
+        second.send(CLOSING).await;
+        assert!(caller.head().await.starts_with("HTTP/1.1 200 "));
+        if let Some(mut first) = first {
+            first.is_closed().await;
+        }
+        world.stays_unasked().await;
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_repeated_is_sent_again_once_when_a_kept_connection_dies_under_it() {
+    let world = Scripted::start(&[]).await;
+    for (method, body, is_repeated) in [
+        ("GET", "", true),
+        ("HEAD", "", true),
+        ("OPTIONS", "", true),
+        ("POST", "", false),
+        ("PUT", "Content-Length: 1\r\n", false),
+        ("DELETE", "", false),
+        ("GET", "Content-Length: 1\r\n", false),
+    ] {
+        let mut caller = world.caller().await;
+        let mut first = prime(&world, &mut caller).await;
+        let end = if body.is_empty() { "" } else { "a" };
+        caller.send(format!("{method} /x HTTP/1.1\r\nHost: a\r\n{body}\r\n{end}")).await;
+        assert!(first.head().await.starts_with(method));
+        drop(first);
+        if is_repeated {
+            let mut second = world.upstream().await;
+            assert!(second.head().await.starts_with(&format!("{method} /x ")));
+            // A fresh connection that dies tells of an upstream that does.
+            drop(second);
+        }
+        let got = caller.head().await;
+        assert!(got.starts_with("HTTP/1.1 502 "), "{method} {body}: {got}");
+        world.stays_unasked().await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_again_once_an_answer_has_begun() {
+    let world = Scripted::start(&[]).await;
+    let mut caller = world.caller().await;
+    let mut first = prime(&world, &mut caller).await;
+    caller.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    first.head().await;
+    first.send("H").await;
+    tokio::time::sleep(QUIET).await;
+    drop(first);
+    assert!(caller.head().await.starts_with("HTTP/1.1 502 "));
+    world.stays_unasked().await;
+}
+
+#[tokio::test]
+async fn upstream_may_be_a_unix_socket_byte_for_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = Scripted::start_unix(&folder.path().join("s")).await;
+    let mut upstream = prime(&world, &mut world.caller().await).await;
+    let mut caller = world.caller().await;
+    caller.send("GET /x HTTP/1.0\r\nX-a: 1\r\n\r\n").await;
+    assert_eq!(
+        upstream.head().await,
+        "GET /x HTTP/1.1\r\nX-a: 1\r\nHost: localhost\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n\r\n"
+    );
+}
+
+/// A gateway in front of a scripted upstream, and a minted session.
+async fn with_session(more: &[(&str, &str)]) -> (Scripted, String) {
+    let world = Scripted::start_with(Kind::Redis, more).await;
+    world.gateway.wait_until_it_has_keys().await;
+    let session = login(&world.gateway, &world.entra.token().build()).await;
+    (world, session)
+}
+
+const STRANGER: &str = "HTTP/1.1 401 UNAUTHORIZED\r\nContent-Length: 3\r\n\r\nwho";
+const TO_LOGIN: &str =
+    "HTTP/1.1 302 FOUND\r\nLocation: /login?next=x\r\nContent-Length: 2\r\n\r\nto";
+
+#[tokio::test]
+async fn a_stranger_with_a_live_session_is_asked_for_again_on_the_same_connection() {
+    let (world, session) = with_session(&[]).await;
+    for (method, first) in [("GET", STRANGER), ("GET", TO_LOGIN)] {
+        let mut caller = world.caller().await;
+        let request =
+            format!("{method} /x HTTP/1.1\r\nHost: a\r\nCookie: session={session}\r\n\r\n");
+        caller.send(&request).await;
+        let mut upstream = world.upstream().await;
+        let asked = upstream.head().await;
+        upstream.send(first).await;
+        assert_eq!(upstream.head().await, asked);
+        upstream.send(CLOSING).await;
+        assert!(caller.head().await.starts_with("HTTP/1.1 200 "));
+
+        // A second such answer is upstream's own.
+        caller.send(&request).await;
+        let mut upstream = world.upstream().await;
+        upstream.head().await;
+        upstream.send(first).await;
+        upstream.head().await;
+        upstream
+            .send(first.replace("\r\n\r\n", "\r\nConnection: close\r\nX-Second: 1\r\n\r\n"))
+            .await;
+        assert!(caller.head().await.contains("X-Second: 1\r\n"));
+        caller.bytes(2).await;
+
+        // One that breaks off leaves the first.
+        let mut caller = world.caller().await;
+        caller.send(&request).await;
+        let mut upstream = world.upstream().await;
+        upstream.head().await;
+        upstream.send(first).await;
+        upstream.head().await;
+        drop(upstream);
+        let got = caller.rest().await;
+        assert!(got.starts_with(&first[..first.find("\r\n").unwrap()]), "{got}");
+        assert!(got.ends_with(&first[first.len() - 2..]), "{got}");
+    }
+}
+
+#[tokio::test]
+async fn other_answers_to_strangers_are_passed_on() {
+    let (world, session) = with_session(&[]).await;
+    let with_cookie = STRANGER.replace("\r\n\r\n", "\r\nSet-Cookie: session=; Max-Age=0\r\n\r\n");
+    let elsewhere = TO_LOGIN.replace("/login?next=x", "/login/other");
+    let stranger = STRANGER.to_owned();
+    for (method, cookie, answer) in [
+        ("POST", session.as_str(), &stranger),
+        ("GET", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", &stranger),
+        ("GET", session.as_str(), &with_cookie),
+        ("GET", session.as_str(), &elsewhere),
+    ] {
+        let answer = answer.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+        let mut caller = world.caller().await;
+        caller
+            .send(format!("{method} /x HTTP/1.1\r\nHost: a\r\nCookie: session={cookie}\r\nContent-Length: 0\r\n\r\n").replace(
+                if method == "GET" { "Content-Length: 0\r\n" } else { "\0" },
+                "",
+            ))
+            .await;
+        let mut upstream = world.upstream().await;
+        upstream.head().await;
+        upstream.send(&answer).await;
+        let status = &answer[..12];
+        assert!(caller.head().await.starts_with(status), "{method} {cookie} {answer}");
+        world.stays_unasked().await;
+    }
+}
+
+#[tokio::test]
+async fn asking_again_can_be_turned_off() {
+    let (world, session) = with_session(&[("GATEWAY_RETRY_ANONYMOUS", "off")]).await;
+    let mut caller = world.caller().await;
+    caller.send(format!("GET /x HTTP/1.1\r\nHost: a\r\nCookie: session={session}\r\n\r\n")).await;
+    let mut upstream = world.upstream().await;
+    upstream.head().await;
+    upstream.send(STRANGER).await;
+    assert!(caller.head().await.starts_with("HTTP/1.1 401 "));
+}
+
+#[tokio::test]
+async fn fresh_and_recycled_workers_are_not_the_callers_trouble() {
+    let mut world = World::start(Kind::Redis).await;
+    let session = world.login(&world.entra.token().build()).await;
+    let mut environment = world.store.settings();
+    environment.push(("UPSTREAM_MAX_REQUESTS".to_owned(), "25".to_owned()));
+    let flask = Flask::start_unprimed(&environment).await;
+    let settings = settings(&world.entra, Some(&flask), &world.store, &[]);
+    world.gateway = Gateway::start(&settings).await;
+    world.flask = flask;
+    for n in 0..250 {
+        assert_eq!(status(world.gateway.url(API), &session).await, 200, "request {n}");
+        if n % 25 == 0 {
+            let head = client().head(world.gateway.url("/test/echo")).send().await.unwrap();
+            assert_eq!(head.status(), 200);
+        }
+    }
+    assert!(world.flask.log().matches("Booting worker").count() > 5, "workers were recycled");
+}
+
+#[tokio::test]
+async fn the_platforms_warm_up_waits_for_upstreams_first_answer() {
+    let begun = Instant::now();
+    let more = [("GATEWAY_WARMUP_WAIT", "1s")];
+    let (gateway, ..) = crate::world::alone(Kind::Files, &more).await;
+    let waited = client().get(gateway.url("/robots933456.txt")).send().await.unwrap();
+    assert_eq!(waited.status(), 200);
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+
+    // Upstream is there by now: it answers itself.
+    let world = Scripted::start(&[]).await;
+    let mut caller = world.caller().await;
+    caller.send("GET /robots933456.txt HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut upstream = world.upstream().await;
+    upstream.head().await;
+    upstream.send("HTTP/1.1 404 NOT FOUND\r\nContent-Length: 0\r\n\r\n").await;
+    assert!(caller.head().await.starts_with("HTTP/1.1 404 "));
+}
