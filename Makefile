@@ -6,6 +6,9 @@ SHELL := /bin/bash
 
 STORE ?= files
 ARGS ?=
+# Smuggling payloads are replayed where they are at hand.
+CORPORA ?= $(wildcard $(abspath ../shared/corpora))
+export CORPORA
 VENV := .venv
 OLD_CACHELIB := target/python/cachelib-0.13.0
 CARGO_DENY_VERSION := 0.20.2

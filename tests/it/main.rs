@@ -19,6 +19,7 @@ mod metadata;
 mod openapi;
 mod proxying;
 mod slow_callers;
+mod smuggling;
 mod store_formats;
 mod tls_edge;
 mod transparency;

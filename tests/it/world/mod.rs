@@ -4,6 +4,7 @@
 pub(crate) mod flask;
 pub(crate) mod gateway;
 pub(crate) mod process;
+pub(crate) mod recorder;
 pub(crate) mod redis;
 pub(crate) mod scripted;
 

@@ -185,7 +185,11 @@ impl Peer {
 
     /// Sends no more; goes on listening.
     pub(crate) async fn finish(&mut self) {
-        self.stream.shutdown().await.expect("half-closed");
+        self.try_finish().await.expect("half-closed");
+    }
+
+    pub(crate) async fn try_finish(&mut self) -> std::io::Result<()> {
+        self.stream.shutdown().await
     }
 
     /// Breaks the connection off (RST).
