@@ -14,12 +14,15 @@ OLD_CACHELIB := target/python/cachelib-0.13.0
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := target/tools/bin/cargo-deny
 
-.PHONY: help demo test setup redis python docs lint deny unit release
+PEERS := target/python/peers/ready
+
+.PHONY: help demo test setup redis python docs lint deny unit release bench
 
 help:
 	@echo 'make demo [STORE=redis] [ARGS=--once]   the handshake on screen'
 	@echo 'make test                               every test'
 	@echo 'make docs                               what the code prints into README.md and openapi/'
+	@echo 'make bench [QUICK=1]                     the gateway beside nginx, haproxy, Envoy, Caddy, Traefik'
 	@echo 'make release                            target/release/simplechat-gateway'
 
 ## Shows the main job end to end.
@@ -76,6 +79,19 @@ docs:
 
 release:
 	cargo build --locked --release --bin simplechat-gateway
+
+## Measures; QUICK=1 within three minutes, DOCS=1 writes the README's table and plot.
+bench: python redis $(PEERS)
+	command -v nginx haproxy wrk > /dev/null || { $(call install,nginx-light haproxy wrk); }
+	cargo build --locked --release --bin simplechat-gateway --bench load
+	load=$$(cargo build --locked --release --bench load --message-format json 2> /dev/null \
+		| sed -n 's/.*"executable":"\([^"]*load-[^"]*\)".*/\1/p'); \
+	python3 benches/run.py --load "$$load" $(if $(QUICK),--quick) $(if $(DOCS),--docs) $(ARGS)
+
+$(PEERS): benches/requirements.txt | $(VENV)/ready
+	python3 -m venv target/python/peers
+	target/python/peers/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 # Debian's packages, as root or through sudo.
 define install
