@@ -11,17 +11,20 @@ CORPORA ?= $(wildcard $(abspath ../shared/corpora))
 export CORPORA
 VENV := .venv
 OLD_CACHELIB := target/python/cachelib-0.13.0
+SECONDS ?= 20
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := target/tools/bin/cargo-deny
 
 PEERS := target/python/peers/ready
 
-.PHONY: help demo test setup redis python docs lint deny unit release bench
+.PHONY: help demo test setup redis python docs lint deny unit release bench fuzz
 
 help:
 	@echo 'make demo [STORE=redis] [ARGS=--once]   the handshake on screen'
 	@echo 'make test                               every test'
 	@echo 'make docs                               what the code prints into README.md and openapi/'
+	@echo 'make fuzz [SECONDS=1800]                 throws bytes at what reads them'
 	@echo 'make bench [QUICK=1]                     the gateway beside nginx, haproxy, Envoy, Caddy, Traefik'
 	@echo 'make release                            target/release/simplechat-gateway'
 
@@ -79,6 +82,22 @@ docs:
 
 release:
 	cargo build --locked --release --bin simplechat-gateway
+
+## libFuzzer with coverage, on stable Rust: what reads bytes from callers, so long each.
+fuzz: export RUSTFLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing
+fuzz:
+	command -v c++ > /dev/null || { $(call install,g++); }
+	# With a target named, build scripts go without the instrumentation.
+	cargo build --locked --release --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz --target $(HOST)
+	for part in wire target; do \
+		mkdir -p target/fuzz/corpus/$$part; \
+		target/fuzz/$(HOST)/release/$$part -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 \
+			-artifact_prefix=target/fuzz/ target/fuzz/corpus/$$part tests/fuzz/seeds/$$part \
+			2> target/fuzz/$$part.log || { tail -n 40 target/fuzz/$$part.log; exit 1; }; \
+		tail -n 1 target/fuzz/$$part.log; \
+	done
 
 ## Measures; QUICK=1 within three minutes, DOCS=1 writes the README's table and plot.
 bench: python redis $(PEERS)

@@ -273,11 +273,17 @@ fn idle(address: &str, count: usize) {
     let _ = std::io::stdin().read(&mut buffer);
 }
 
-/// The tests' stand-in for Entra: prints settings for gateway and Flask and a token, as JSON.
+/// Subjects that log in.
+const SUBJECTS: usize = 2_000;
+
+/// The tests' stand-in for Entra: prints settings for gateway and Flask and a token for each of many
+/// subjects, as JSON.
 fn stand_in() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let entra = entra::Entra::start().await;
+        let token = |n| entra.token().oid(&format!("00000000-0000-0000-0000-{n:012}")).build();
+        let tokens: Vec<String> = (0..SUBJECTS).map(token).collect();
         let settings = serde_json::json!({
             "TENANT_ID": entra::TENANT,
             "CLIENT_ID": entra::CLIENT,
@@ -285,7 +291,7 @@ fn stand_in() {
             "CUSTOM_OIDC_METADATA_URL_VALUE": entra.metadata_url(),
             "issuer": entra.issuer_v2(),
             "keys": format!("{}/common/discovery/keys", entra.url()),
-            "token": entra.token().build(),
+            "tokens": tokens,
         });
         println!("{settings}");
         std::future::pending::<()>().await;

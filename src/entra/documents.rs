@@ -3,7 +3,6 @@
 use std::{collections::HashSet, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use url::Url;
 
@@ -177,10 +176,11 @@ impl Key {
         let is_strong = (2048..=8192).contains(&bits(&modulus))
             && (17..=64).contains(&bits(&exponent))
             && exponent.last().is_some_and(|last| last % 2 == 1);
-        (is_for_signatures && is_strong).then(|| {
-            let verifying = DecodingKey::from_rsa_raw_components(&modulus, &exponent);
-            SigningKey::new(verifying, self.issuer)
-        })
+        if is_for_signatures && is_strong {
+            SigningKey::new(&modulus, &exponent, self.issuer)
+        } else {
+            None
+        }
     }
 }
 

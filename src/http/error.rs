@@ -274,13 +274,14 @@ pub(super) struct Asked<'a> {
 }
 
 /// Fills a response in whose extensions a [`Refusal`] travels; any other passes as it is.
-pub(super) fn render(response: Response, asked: &Asked<'_>) -> Response {
+pub(super) fn render<'a>(response: Response, asked: impl FnOnce() -> Asked<'a>) -> Response {
     let refusal = response.extensions().get::<std::sync::Arc<Refusal>>().cloned();
     match refusal {
-        Some(refusal) => answer(&refusal, asked),
+        Some(refusal) => answer(&refusal, &asked()),
         None if response.status() == StatusCode::METHOD_NOT_ALLOWED => {
             let allow = response.headers().get(header::ALLOW).cloned();
-            answer(&Refusal::MethodNotAllowed(allow.unwrap_or(HeaderValue::from_static(""))), asked)
+            let allow = allow.unwrap_or(HeaderValue::from_static(""));
+            answer(&Refusal::MethodNotAllowed(allow), &asked())
         }
         None => response,
     }

@@ -25,6 +25,8 @@ const MOST_DOWN: usize = 64 * 1024;
 /// Most bytes read at a time of a request's body.
 const MOST_UP: usize = 256 * 1024;
 
+/// Least room for the next part of a body.
+const LEAST_UP: usize = 16 * 1024;
 /// Most bytes of a body that are copied behind the head.
 const MOST_COPIED: usize = 8 * 1024;
 
@@ -95,7 +97,8 @@ pub(super) async fn gather(
                 return Poll::Ready(Ok(()));
             }
             let mut buffers = caller.buffers.borrow_mut();
-            match caller.side.poll_fill(context, &mut buffers, MOST_UP) {
+            let missing = (most - cleared).clamp(LEAST_UP, MOST_UP);
+            match caller.side.poll_fill(context, &mut buffers, missing) {
                 Poll::Ready(Ok(0)) => {
                     caller.has_ended = true;
                     return Poll::Ready(Err(ExchangeError::Body(FlowError::CutShort)));

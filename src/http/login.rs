@@ -35,7 +35,7 @@ use crate::{
 
 /// A session that was created. The cookie that names it is in `Set-Cookie`.
 #[derive(Serialize, ToSchema)]
-pub(super) struct SessionCreated {
+pub(super) struct SessionCreated<'a> {
     /// Always true.
     #[schema(example = true)]
     #[serde(rename = "session_created")]
@@ -46,7 +46,7 @@ pub(super) struct SessionCreated {
     user: User,
     /// The token's claims as they were stored, `roles` cut to what a session may carry.
     #[schema(value_type = Object, example = json!({"oid": "00000000-0000-0000-0000-0000000000aa", "name": "Ada Lovelace", "roles": ["User", "ExternalApi"]}))]
-    claims: Map<String, Value>,
+    claims: &'a Map<String, Value>,
     /// When the session ends (RFC 3339).
     #[schema(example = "2026-11-22T20:00:00Z", format = DateTime)]
     expires_at: String,
@@ -139,7 +139,7 @@ pub(super) async fn post(
             name: text("name"),
             email: text("preferred_username").or_else(|| text("email")).or_else(|| text("upn")),
         },
-        claims: record.user().clone(),
+        claims: record.user(),
         expires_at,
         expires_in: id.expires_at() - now,
         warnings: if record.upstream_will_refuse() { vec!["no_user_role"] } else { Vec::new() },

@@ -268,7 +268,7 @@ impl Question {
 
     /// Fills an answer in which a refusal travels.
     fn fill(&self, answer: Response<Body>, path: &str, resource: &Resource) -> Response<Body> {
-        error::render(answer, &self.asked(path, resource))
+        error::render(answer, || self.asked(path, resource))
     }
 
     fn log(&self, method: &str, path: &str, status: u16) {

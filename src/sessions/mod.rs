@@ -165,7 +165,9 @@ impl Sessions {
             let store = Arc::new(FlaskStore::new(Arc::clone(&sessions.0.shelf)));
             let opened = patiently(async {
                 let id = create(&store, &record).await?;
-                sessions.make_room(&record, &id).await?;
+                if store.crowd() > sessions.0.per_subject {
+                    sessions.make_room(&record, &id).await?;
+                }
                 sessions.end_replaced(&replaced, subject).await?;
                 Ok(id)
             })

@@ -279,41 +279,36 @@ impl Shelf for Redis {
         Ok(())
     }
 
-    async fn add_note(&self, note: &Note, now: i64) -> Result<bool, SessionsError> {
+    async fn add_note(&self, note: &Note, now: i64) -> Result<Option<usize>, SessionsError> {
         let text = serde_json::to_string(note).map_err(|_| SessionsError::Encoding)?;
-        let life = (note.expires_at - now).max(1);
-        let answer: Option<String> = self
-            .client()
-            .set(note_key(note.id), text, Some(Expiration::EX(life)), Some(SetOptions::NX), false)
-            .await
-            .map_err(SessionsError::redis)?;
-        if answer.is_none() {
-            return Ok(false);
-        }
+        let life = Some(Expiration::EX((note.expires_at - now).max(1)));
         let member = note.session_id().to_string();
         let (client, of_subject) = (self.client(), subject_key(note.subject));
-        tokio::try_join!(
-            client.zadd::<(), _, _>(
-                &of_subject,
-                None,
-                None,
-                false,
-                false,
-                (score(note.opened_at), member.clone()),
+        let add = |key: &str, score: f64| {
+            let key = key.to_owned();
+            client.zadd::<(), _, _>(key, None, None, false, false, (score, member.clone()))
+        };
+        // They leave in this order, at once: the note first.
+        let (answer, (), (), (), count) = tokio::try_join!(
+            client.set::<Option<String>, _, _>(
+                note_key(note.id),
+                text,
+                life,
+                Some(SetOptions::NX),
+                false
             ),
+            add(&of_subject, score(note.opened_at)),
             // Others of the subject's may end later than this one; none after the longest life.
             client.expire::<(), _>(&of_subject, LONGEST_LIFE, None),
-            client.zadd::<(), _, _>(
-                EXPIRIES,
-                None,
-                None,
-                false,
-                false,
-                (score(note.expires_at), member),
-            ),
+            add(EXPIRIES, score(note.expires_at)),
+            client.zcard::<usize, _>(&of_subject),
         )
         .map_err(SessionsError::redis)?;
-        Ok(true)
+        if answer.is_some() {
+            return Ok(Some(count));
+        }
+        client.zrem::<(), _, _>(of_subject, member).await.map_err(SessionsError::redis)?;
+        Ok(None)
     }
 
     async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError> {

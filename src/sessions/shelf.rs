@@ -81,8 +81,9 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
     /// Removes Flask's records; those that are gone already are passed over.
     async fn remove(&self, ids: &[SessionId]) -> Result<(), SessionsError>;
 
-    /// Adds a note. False: there is one of this id.
-    async fn add_note(&self, note: &Note, now: i64) -> Result<bool, SessionsError>;
+    /// Adds a note; how many sessions its subject has by now, or more. `None`: there is a note of
+    /// this id.
+    async fn add_note(&self, note: &Note, now: i64) -> Result<Option<usize>, SessionsError>;
     /// The note of an id.
     async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError>;
     /// The sessions of a subject whose end has not come, oldest first.

@@ -6,7 +6,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -36,16 +39,23 @@ pub(super) struct FlaskStore {
     shelf: Arc<dyn Shelf>,
     /// The id that a session was last put under, also where the store never confirmed it.
     attempt: Mutex<Option<SessionId>>,
+    /// How many sessions its subject had then, or more.
+    crowd: AtomicUsize,
 }
 
 impl FlaskStore {
     pub(super) fn new(shelf: Arc<dyn Shelf>) -> Self {
-        Self { shelf, attempt: Mutex::default() }
+        Self { shelf, attempt: Mutex::default(), crowd: AtomicUsize::default() }
     }
 
     /// What may lie in the store although it did not say so.
     pub(super) fn attempt(&self) -> Option<SessionId> {
         *self.attempt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many sessions the subject has with the one that was created, or more.
+    pub(super) fn crowd(&self) -> usize {
+        self.crowd.load(Ordering::Relaxed)
     }
 
     fn attempting(&self, id: Option<SessionId>) {
@@ -63,7 +73,8 @@ impl SessionStore for FlaskStore {
         loop {
             note.id = record.id;
             self.attempting(Some(note.session_id()));
-            if self.shelf.add_note(&note, now).await? {
+            if let Some(crowd) = self.shelf.add_note(&note, now).await? {
+                self.crowd.store(crowd, Ordering::Relaxed);
                 // The note first: whatever fails after it, no session is left that we know nothing of.
                 if self.shelf.put(&note.session_id(), &flask_part(record), true, now).await? {
                     return Ok(());

@@ -40,6 +40,14 @@ pub(crate) fn is_blank_line(bytes: &[u8]) -> Option<bool> {
     }
 }
 
+/// Where the first line ends, before its CRLF. A CR alone ends it for some readers.
+fn first_line_end(bytes: &[u8]) -> Result<usize, Malformed> {
+    match memchr(b'\r', bytes) {
+        Some(end) if bytes.get(end + 1) == Some(&b'\n') => Ok(end),
+        _ => Err(Malformed("a line ends with CR alone")),
+    }
+}
+
 /// A request's head.
 #[derive(Debug)]
 pub(crate) struct RequestHead {
@@ -53,7 +61,7 @@ impl RequestHead {
     /// Reads a head, whole and in which every LF follows a CR: see [`find_end`].
     pub(crate) fn parse(bytes: Bytes) -> Result<Self, HeadError> {
         let malformed = |what| Err(Malformed(what).into());
-        let line_end = memchr(b'\r', &bytes).unwrap_or(bytes.len());
+        let line_end = first_line_end(&bytes)?;
         let line = &bytes[..line_end];
         let Some(method_end) = memchr(b' ', line) else {
             return malformed("its first line is no request line");
@@ -102,7 +110,7 @@ impl ResponseHead {
     /// Reads a head, whole and in which every LF follows a CR: see [`find_end`].
     pub(crate) fn parse(bytes: Bytes) -> Result<Self, HeadError> {
         let malformed = |what| Err(Malformed(what).into());
-        let line_end = memchr(b'\r', &bytes).unwrap_or(bytes.len());
+        let line_end = first_line_end(&bytes)?;
         let line = &bytes[..line_end];
         let version = match line.get(..9) {
             Some(b"HTTP/1.1 ") => Version::Http11,
@@ -197,6 +205,7 @@ mod tests {
             "GET / HTTP/1.1\r\n Host: a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n",
+            "GET / HTTP/1.1\rXHost: a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\0\r\n\r\n",
             "GET / HTTP/1.1\r\nH\u{e4}: a\r\n\r\n",
             "GET / HTTP/1.1\nHost: a\r\n\r\n",

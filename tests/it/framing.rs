@@ -68,6 +68,7 @@ async fn heads_that_readers_split_differently_are_refused() {
         ("bare LF as the empty line", b"GET /x HTTP/1.1\r\nHost: a\r\n\n"),
         ("bare LF throughout", b"GET /x HTTP/1.1\nHost: a\n\n"),
         ("bare CR", b"GET /x HTTP/1.1\r\nHost: a\rX: 1\r\n\r\n"),
+        ("bare CR after the request line", b"GET /x HTTP/1.1\rXHost: a\r\n\r\n"),
         ("a folded field", b"GET /x HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n"),
         ("a field folded with a tab", b"GET /x HTTP/1.1\r\nHost: a\r\nX: 1\r\n\t2\r\n\r\n"),
         ("a space before the colon", b"GET /x HTTP/1.1\r\nHost : a\r\n\r\n"),

@@ -1,0 +1,114 @@
+//! What every request costs before a byte has moved: heads, targets, tokens, sessions.
+//!
+//! The rooms measured import nothing of ours, so they are taken as they are. `cargo bench --bench
+//! hot_path`.
+#![allow(missing_docs, reason = "a program")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "the gateway uses all of it")]
+
+#[path = "../src/access/mod.rs"]
+mod access;
+#[path = "../tests/entra/mod.rs"]
+mod entra;
+#[path = "../src/wire/mod.rs"]
+mod wire;
+
+use access::{
+    origin::{ForwardedFamily, Forwarding, Surroundings, TrustedProxies},
+    target::Target,
+    token::{BearerToken, Expected, Issuers, SigningKey},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use divan::{Bencher, black_box};
+use wire::{Body, Length, RequestHead};
+
+fn main() {
+    divan::main();
+}
+
+/// As Chromium sends it.
+const HEAD: &str = "GET /api/get_conversations?limit=50 HTTP/1.1\r\nHost: chat.example\r\nConnection: keep-alive\r\nsec-ch-ua: \"Chromium\";v=\"142\"\r\nsec-ch-ua-mobile: ?0\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36\r\nAccept: application/json\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nReferer: https://chat.example/chats\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-GB,en;q=0.9\r\nCookie: session=AAAAAAAAAAAAAAAAAAAAAA.1795384800; theme=dark\r\n\r\n";
+
+#[divan::bench]
+fn a_heads_end_is_found(bencher: Bencher) {
+    bencher.bench(|| wire::find_end(black_box(HEAD.as_bytes()), 0));
+}
+
+#[divan::bench]
+fn a_head_is_read(bencher: Bencher) {
+    bencher
+        .with_inputs(|| Bytes::from_static(HEAD.as_bytes()))
+        .bench_values(|bytes| RequestHead::parse(black_box(bytes)));
+}
+
+#[divan::bench]
+fn a_requests_length_is_judged(bencher: Bencher) {
+    let head = RequestHead::parse(Bytes::from_static(HEAD.as_bytes())).unwrap();
+    bencher.bench(|| Length::of_request(black_box(&head)));
+}
+
+#[divan::bench]
+fn a_megabyte_in_chunks_is_followed(bencher: Bencher) {
+    let chunk = [b"4000\r\n".as_slice(), &vec![b'a'; 0x4000], b"\r\n"].concat();
+    let body = [chunk.repeat(64), b"0\r\n\r\n".to_vec()].concat();
+    bencher.bench(|| Body::new(Length::Chunked, |_| true).take(black_box(&body)));
+}
+
+#[divan::bench(args = ["/api/get_conversations", "/external/public_documents/3f2a", "/static/a%20b.css"])]
+fn a_target_is_read(path: &str) -> bool {
+    Target::read(black_box(path)) == Target::Open
+}
+
+#[divan::bench]
+fn a_request_is_placed(bencher: Bencher) {
+    let surroundings = Surroundings {
+        public_urls: Vec::new(),
+        trusted: TrustedProxies::Private,
+        family: ForwardedFamily::XForwarded,
+    };
+    let forwarding = Forwarding {
+        host: Some("chat.example"),
+        x_for: vec!["198.51.100.7"],
+        x_proto: vec!["https"],
+        ..Forwarding::default()
+    };
+    let peer = "10.0.0.2".parse().unwrap();
+    bencher.bench(|| surroundings.place(black_box(peer), &forwarding));
+}
+
+#[divan::bench]
+fn a_token_is_verified_with_a_key_that_was_parsed_once(bencher: Bencher) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (token, keys, issuers) = runtime.block_on(async {
+        let entra = entra::Entra::start().await;
+        let keys = reqwest::get(format!("{}/common/discovery/keys", entra.url())).await.unwrap();
+        let keys: serde_json::Value = keys.json().await.unwrap();
+        let issuers = Issuers { v2: Some(entra.issuer_v2()), v1: Some(entra.issuer_v1()) };
+        (entra.token().build(), keys, issuers)
+    });
+    let number =
+        |name: &str| URL_SAFE_NO_PAD.decode(keys["keys"][0][name].as_str().unwrap()).unwrap();
+    let key = SigningKey::new(&number("n"), &number("e"), None).unwrap();
+    let (tenant, client) = (entra::TENANT.parse().unwrap(), entra::CLIENT.parse().unwrap());
+    let expected =
+        Expected { tenant, client_id: client, audiences: vec![entra::CLIENT.to_owned()] };
+    let now = std::fs::metadata("/proc/self").and_then(|started| started.modified()).unwrap();
+    let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().cast_signed();
+    let token = BearerToken::parse(&token).unwrap();
+    assert!(token.verify(&key, &issuers, &expected, now).is_ok());
+    bencher.bench(|| black_box(&token).verify(&key, &issuers, &expected, now));
+}
+
+#[divan::bench]
+fn a_session_is_encoded_as_flask_session_has_it(bencher: Bencher) {
+    let user = serde_json::json!({
+        "aud": "11111111-2222-3333-4444-555555555555", "exp": 1_795_384_800, "name": "Ada Lovelace",
+        "oid": "00000000-0000-0000-0000-0000000000aa", "roles": ["User", "ExternalApi"],
+        "preferred_username": "ada@contoso.example", "tid": "11111111-2222-3333-4444-555555555555"
+    });
+    let session = serde_json::json!({
+        "_permanent": true, "user": user, "last_activity_epoch": 1_795_381_200
+    });
+    bencher.bench(|| rmp_serde::to_vec_named(black_box(&session)));
+}
