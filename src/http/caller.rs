@@ -96,8 +96,8 @@ pub(crate) struct Caller {
     pub(super) has_ended: bool,
     /// Whether there is room for health probes alone.
     pub(super) is_beyond_room: bool,
-    /// Since when it waits for a request, if it does.
-    idle_since: Rc<Cell<Option<Instant>>>,
+    /// Since when it waits for a request, or for the rest of a head, if it does.
+    waits_since: Rc<Cell<Option<Instant>>>,
     stop: watch::Receiver<bool>,
 }
 
@@ -107,7 +107,7 @@ impl Caller {
         peer: IpAddr,
         buffers: Rc<RefCell<Buffers>>,
         patience: Patience,
-        idle_since: Rc<Cell<Option<Instant>>>,
+        waits_since: Rc<Cell<Option<Instant>>>,
         stop: watch::Receiver<bool>,
         is_beyond_room: bool,
     ) -> Self {
@@ -120,7 +120,7 @@ impl Caller {
             patience,
             has_ended: false,
             is_beyond_room,
-            idle_since,
+            waits_since,
             stop,
         }
     }
@@ -132,20 +132,17 @@ impl Caller {
 
     /// Waits until the caller sends something; false: it does not.
     pub(super) async fn speaks(&mut self) -> bool {
-        let Self { side, buffers, timer, patience, has_ended, idle_since, stop, .. } = self;
+        let Self { side, buffers, timer, patience, has_ended, waits_since, stop, .. } = self;
         if !side.held.is_empty() {
             return true;
         }
         let mut stopped = std::pin::pin!(stop.wait_for(|stop| *stop));
-        let since = idle_since.get().unwrap_or_else(Instant::now);
-        idle_since.set(Some(since));
+        let since = waits_since.get().unwrap_or_else(Instant::now);
+        waits_since.set(Some(since));
         poll_fn(|context| {
             match side.poll_fill(context, &mut buffers.borrow_mut(), wire::MOST_HEAD) {
                 Poll::Ready(Ok(0) | Err(_)) => *has_ended = true,
-                Poll::Ready(Ok(_)) => {
-                    idle_since.set(None);
-                    return Poll::Ready(true);
-                }
+                Poll::Ready(Ok(_)) => return Poll::Ready(true),
                 Poll::Pending => {}
             }
             let ends = *has_ended
@@ -167,7 +164,7 @@ impl Caller {
     }
 
     async fn head_bytes(&mut self) -> Option<Result<Bytes, HeadFault>> {
-        let Self { side, buffers, timer, patience, has_ended, idle_since, .. } = self;
+        let Self { side, buffers, timer, patience, has_ended, waits_since, .. } = self;
         let mut since: Option<Instant> = None;
         let mut seen = 0;
         poll_fn(|context| {
@@ -178,6 +175,7 @@ impl Caller {
                 }
                 match wire::find_end(&side.held, seen) {
                     Ok(Some(end)) if end <= wire::MOST_HEAD => {
+                        waits_since.set(None);
                         let bytes = Bytes::copy_from_slice(&side.held[..end]);
                         side.used(end, &mut buffers.borrow_mut());
                         return Poll::Ready(Some(Ok(bytes)));
@@ -201,20 +199,13 @@ impl Caller {
                 let has_begun = !side.held.is_empty();
                 match side.poll_fill(context, &mut buffers.borrow_mut(), wire::MOST_HEAD) {
                     Poll::Ready(Ok(0) | Err(_)) => *has_ended = true,
-                    Poll::Ready(Ok(_)) => {
-                        if !has_begun {
-                            since = None;
-                        }
-                        idle_since.set(None);
-                    }
+                    Poll::Ready(Ok(_)) if has_begun => {}
+                    Poll::Ready(Ok(_)) => since = None,
                     Poll::Pending => {
                         let since = *since.get_or_insert_with(Instant::now);
-                        let wait = if has_begun {
-                            patience.head
-                        } else {
-                            idle_since.set(Some(since));
-                            SETTLE.min(patience.idle)
-                        };
+                        waits_since.set(Some(since));
+                        let wait =
+                            if has_begun { patience.head } else { SETTLE.min(patience.idle) };
                         if !timer.is_past(context, since + wait) {
                             return Poll::Pending;
                         }

@@ -76,8 +76,8 @@ struct Connections {
 
 struct Connected {
     task: Option<AbortHandle>,
-    /// Since when it waits for a request, if it does.
-    idle_since: Rc<Cell<Option<Instant>>>,
+    /// Since when it waits for a request, or for the rest of a head, if it does.
+    waits_since: Rc<Cell<Option<Instant>>>,
 }
 
 impl Connections {
@@ -85,15 +85,15 @@ impl Connections {
         self.live.borrow().len()
     }
 
-    /// Closes the one that has waited longest for a request.
-    fn close_idlest(&self) -> bool {
+    /// Closes the one that has waited longest for a request, or for the rest of a head.
+    fn close_longest_waiting(&self) -> bool {
         let mut live = self.live.borrow_mut();
-        let idlest = live
+        let longest = live
             .iter()
-            .filter_map(|(id, connected)| Some((connected.idle_since.get()?, *id)))
+            .filter_map(|(id, connected)| Some((connected.waits_since.get()?, *id)))
             .min()
             .and_then(|(_, id)| live.remove(&id));
-        let Some(task) = idlest.and_then(|connected| connected.task) else { return false };
+        let Some(task) = longest.and_then(|connected| connected.task) else { return false };
         task.abort();
         true
     }
@@ -130,8 +130,8 @@ pub(crate) async fn serve<S: Service>(
     let begin = |stream: TcpStream, peer: SocketAddr, is_beyond_room: bool| {
         let id = connections.next.get();
         connections.next.set(id + 1);
-        let idle_since = Rc::new(Cell::new(None));
-        let connected = Connected { task: None, idle_since: Rc::clone(&idle_since) };
+        let waits_since = Rc::new(Cell::new(None));
+        let connected = Connected { task: None, waits_since: Rc::clone(&waits_since) };
         connections.live.borrow_mut().insert(id, connected);
         let registered = Registered(Rc::clone(&connections), id);
         let caller = Caller::new(
@@ -139,7 +139,7 @@ pub(crate) async fn serve<S: Service>(
             peer.ip(),
             Rc::clone(&buffers),
             patience,
-            idle_since,
+            waits_since,
             stopping.clone(),
             is_beyond_room,
         );
@@ -149,9 +149,11 @@ pub(crate) async fn serve<S: Service>(
         }
     };
     loop {
-        if connections.count() >= room.with_reserve() && !connections.close_idlest() {
+        if connections.count() >= room.with_reserve() && !connections.close_longest_waiting() {
             tokio::select! {
                 () = connections.ended.notified() => {}
+                // One may wait by then.
+                () = sleep(BACK_OFF) => {}
                 _ = stop.wait_for(|stopping| *stopping) => break,
             }
             continue;
@@ -162,14 +164,15 @@ pub(crate) async fn serve<S: Service>(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let is_full = connections.count() >= room.most && !connections.close_idlest();
+                let is_full =
+                    connections.count() >= room.most && !connections.close_longest_waiting();
                 begin(stream, peer, is_full);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // No descriptors left, perhaps: those in use will come free.
                 tracing::error!(%error, "a connection could not be taken");
-                connections.close_idlest();
+                connections.close_longest_waiting();
                 sleep(BACK_OFF).await;
             }
         }
