@@ -11,6 +11,7 @@ CORPORA ?= $(wildcard $(abspath ../shared/corpora))
 export CORPORA
 VENV := .venv
 OLD_CACHELIB := target/python/cachelib-0.13.0
+AUTOBAHN := target/python/autobahn/ported/ready
 SECONDS ?= 20
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 CARGO_DENY_VERSION := 0.20.2
@@ -18,13 +19,14 @@ CARGO_DENY := target/tools/bin/cargo-deny
 
 PEERS := target/python/peers/ready
 
-.PHONY: help demo test setup redis python docs lint deny unit release bench fuzz
+.PHONY: help demo test setup redis python docs lint deny unit release bench fuzz soak
 
 help:
 	@echo 'make demo [STORE=redis] [ARGS=--once]   the handshake on screen'
 	@echo 'make test                               every test'
 	@echo 'make docs                               what the code prints into README.md and openapi/'
 	@echo 'make fuzz [SECONDS=1800]                 throws bytes at what reads them'
+	@echo 'make soak                                gigabytes, thousands of connections, upstream killed'
 	@echo 'make bench [QUICK=1]                     the gateway beside nginx, haproxy, Envoy, Caddy, Traefik'
 	@echo 'make release                            target/release/simplechat-gateway'
 
@@ -58,7 +60,7 @@ deny: $(CARGO_DENY)
 $(CARGO_DENY):
 	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
 
-setup: python redis $(OLD_CACHELIB)
+setup: python redis $(OLD_CACHELIB) $(AUTOBAHN)
 
 python: $(VENV)/ready
 
@@ -70,6 +72,14 @@ $(VENV)/ready: tests/upstream/requirements.txt
 $(OLD_CACHELIB): | $(VENV)/ready
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --target $@ cachelib==0.13.0
 
+# Its own dependencies are of Python 2's time.
+$(AUTOBAHN): tests/autobahn/requirements.txt tests/autobahn/needs.txt tests/autobahn/port.py | $(VENV)/ready
+	python3 -m venv target/python/autobahn
+	target/python/autobahn/bin/pip install --quiet --disable-pip-version-check -r tests/autobahn/needs.txt
+	target/python/autobahn/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	cd target/python/autobahn && bin/python ../../../tests/autobahn/port.py lib/python3*/site-packages ported
+	touch $@
+
 redis:
 	command -v redis-server redis-cli > /dev/null || { $(call install,redis-server redis-tools); }
 
@@ -79,6 +89,11 @@ docs:
 	target/debug/simplechat-gateway openapi > openapi/gateway.json
 	target/debug/simplechat-gateway settings --markdown > target/settings.md
 	sed -i -e '/<!-- settings -->/,/<!-- end of settings -->/{//!d}' -e '/<!-- settings -->/r target/settings.md' README.md
+
+## Much, long and many, as meant; prints figures.
+soak: setup
+	cargo build --locked --bin simplechat-gateway
+	SOAK=1 cargo test --locked --test it -- soak autobahn --nocapture --test-threads 1
 
 release:
 	cargo build --locked --release --bin simplechat-gateway

@@ -46,6 +46,13 @@ def register(app, setup_is_done):
     app.url_map.add(app.url_rule_class("/test/echo/<path:rest>", endpoint="test_echo"))
     app.view_functions["test_echo"] = echo
 
+    @app.post("/test/journal")
+    def test_journal():
+        """Writes down that this was done, in one piece, also when the worker dies next."""
+        with open(os.environ["UPSTREAM_JOURNAL"], "ab", buffering=0) as journal:
+            journal.write(request.args["id"].encode() + b"\n")
+        return {"done": True}
+
     @app.get("/test/slow")
     @login_required
     def test_slow():

@@ -72,6 +72,16 @@ impl Flask {
         .await;
     }
 
+    /// Ends it and its workers at once, in the middle of whatever they do.
+    pub(crate) fn kill(self) {
+        let pid = self.process.id().to_string();
+        // Workers first: the master would start others.
+        for arguments in [["-STOP", &pid], ["-KILL", &pid]] {
+            let _ = Command::new("kill").args(arguments).status();
+            let _ = Command::new("pkill").args(["-KILL", "-P", &pid]).status();
+        }
+    }
+
     /// For `GATEWAY_UPSTREAM_URL`.
     pub(crate) fn url(&self) -> String {
         if self.address.starts_with('/') {
