@@ -43,7 +43,7 @@ async fn same_verdicts(groups: &str, at_least: usize) {
     let folder = tempfile::tempdir().unwrap();
     let (without, with) = (folder.path().join("without.json"), folder.path().join("with.json"));
     let (without, with) =
-        tokio::join!(judge(&direct, &without, groups), judge(&gateway.address(), &with, groups));
+        tokio::join!(judge(&direct, &without, groups), judge(gateway.address(), &with, groups));
     assert!(without.len() >= at_least, "{} cases", without.len());
     let good = without.values().filter(|verdict| verdict["behavior"] == "OK").count();
     assert!(good * 20 >= without.len() * 19, "{good} of {} pass without us", without.len());
