@@ -9,9 +9,9 @@ use std::{
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Room for one read. A connection has such a buffer only while there is something in it: lying
+/// Room for one read, the largest of a body behind a head. A connection has such a buffer only while there is something in it: lying
 /// idle, it has none.
-const ROOM: usize = 256 * 1024;
+const ROOM: usize = (256 + 64) * 1024;
 /// Buffers kept for the next read.
 const MOST_KEPT: usize = 16;
 
@@ -64,7 +64,7 @@ impl<S: AsyncRead + Unpin> Side<S> {
     ) -> Poll<io::Result<usize>> {
         if self.held.capacity() == 0 {
             self.held = buffers.lend();
-        } else if self.held.capacity() - self.held.len() < most.min(ROOM) / 4 {
+        } else if self.held.capacity() - self.held.len() < most.min(ROOM) / 16 {
             self.held.reserve(most.min(ROOM));
         }
         let read = {

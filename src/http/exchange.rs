@@ -20,8 +20,8 @@ use crate::{
     wire::{self, Body, Length, ResponseHead, Version},
 };
 
-/// Most bytes read at a time of an answer: a slow reader holds so much.
-const MOST_DOWN: usize = 64 * 1024;
+/// Most bytes read at a time of an answer, 64 KiB and a head: a slow reader holds so much.
+const MOST_DOWN: usize = 80 * 1024;
 /// Most bytes read at a time of a request's body.
 const MOST_UP: usize = 256 * 1024;
 

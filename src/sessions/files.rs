@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 use super::{
     SessionsError,
-    flask_format::{self, FlaskSession},
+    flask_format::{self, FlaskSession, Members},
     shelf::{Bookmark, Ended, Note, Shelf},
 };
 use crate::{access::session::SessionId, telemetry};
@@ -217,24 +217,13 @@ impl Folders {
         }
     }
 
-    fn put(
-        &self,
-        id: &SessionId,
-        session: FlaskSession,
-        is_new: bool,
-        now: i64,
-    ) -> Result<bool, SessionsError> {
+    fn put(&self, id: &SessionId, file: &[u8], is_new: bool) -> Result<bool, SessionsError> {
         self.refuse_other_user()?;
         let name = self.flask_name(id)?;
         if fs::exists(self.flask.join(&name))? == is_new {
             return Ok(false);
         }
-        let expires_at = u32::try_from(now + FLASK_LIFETIME).unwrap_or(0);
-        write_whole(
-            &self.flask,
-            &name,
-            &flask_format::to_file(&Value::Object(session), expires_at)?,
-        )?;
+        write_whole(&self.flask, &name, file)?;
         if is_new {
             self.count(1);
         }
@@ -334,12 +323,13 @@ impl Shelf for Files {
     async fn put(
         &self,
         id: &SessionId,
-        session: &FlaskSession,
+        session: &Members<'_>,
         is_new: bool,
         now: i64,
     ) -> Result<bool, SessionsError> {
-        let (id, session) = (*id, session.clone());
-        self.run(move |folders| folders.put(&id, session, is_new, now)).await
+        let expires_at = u32::try_from(now + FLASK_LIFETIME).unwrap_or(0);
+        let (id, file) = (*id, flask_format::to_file(session, expires_at)?);
+        self.run(move |folders| folders.put(&id, &file, is_new)).await
     }
 
     async fn get(&self, id: &SessionId) -> Result<Option<FlaskSession>, SessionsError> {

@@ -13,20 +13,31 @@
 //! 00 00 00 00 | 80 03 7d … 2e
 //! ```
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{SessionsError, pickle};
 use crate::config::SerializationFormat;
 
-/// A session as Flask sees it: a map, in the order in which it is written.
+/// A session that was read.
 pub(super) type FlaskSession = Map<String, Value>;
+
+/// A session to write: its members, in the order in which they are written.
+#[derive(Clone)]
+pub(super) struct Members<'a>(pub(super) Vec<(&'a str, &'a Value)>);
+
+impl Serialize for Members<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
+}
 
 /// How deep a stored session may nest before it is refused.
 const DEEPEST: usize = 64;
 
 /// For Redis.
 pub(super) fn to_redis(
-    session: &FlaskSession,
+    session: &impl Serialize,
     format: SerializationFormat,
 ) -> Result<Vec<u8>, SessionsError> {
     match format {
@@ -50,7 +61,7 @@ pub(super) fn from_redis(bytes: &[u8]) -> Result<FlaskSession, SessionsError> {
 }
 
 /// For one of cachelib's files; `expires_at` in Unix seconds, 0 for never.
-pub(super) fn to_file(value: &Value, expires_at: u32) -> Result<Vec<u8>, SessionsError> {
+pub(super) fn to_file(value: &impl Serialize, expires_at: u32) -> Result<Vec<u8>, SessionsError> {
     let mut bytes = expires_at.to_ne_bytes().to_vec();
     let pickled = serde_pickle::to_vec(value, serde_pickle::SerOptions::new());
     bytes.extend(pickled.map_err(|_| SessionsError::Encoding)?);

@@ -8,6 +8,7 @@ mod files;
 mod flask_format;
 mod pickle;
 mod redis;
+mod redis_script;
 mod shelf;
 mod store;
 

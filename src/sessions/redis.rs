@@ -1,14 +1,15 @@
 //! Redis as the store that Flask reads too, and for our notes.
 //!
 //! ```text
-//! session:ID                Flask's record             string, TTL
-//! gateway:session:22CHARS   note                       string, TTL
-//! gateway:subject:OID       a subject's sessions       sorted set by opening time
-//! gateway:expiries          all minted sessions        sorted set by expiry
-//! gateway:ended             ended sessions             stream, read by every instance
+//! session:ID                        Flask's record         string, TTL
+//! gateway:{notes}:session:22CHARS   note                   string, TTL
+//! gateway:{notes}:subject:OID       a subject's sessions   sorted set by opening time
+//! gateway:{notes}:expiries          all minted sessions    sorted set by expiry
+//! gateway:ended                     ended sessions         stream, read by every instance
 //! ```
 //!
-//! Ours never begin with Flask's prefix: a cookie can name any key under that.
+//! Ours never begin with Flask's prefix: a cookie can name any key under that. In a cluster the notes
+//! lie on one node, by their hash tag, so that one script reaches them.
 
 use std::{
     fmt,
@@ -40,7 +41,8 @@ use uuid::Uuid;
 
 use super::{
     SessionsError,
-    flask_format::{self, FlaskSession},
+    flask_format::{self, FlaskSession, Members},
+    redis_script::Script,
     shelf::{Bookmark, Ended, Note, Shelf},
 };
 use crate::{access::session::SessionId, config::SerializationFormat, tls};
@@ -60,7 +62,7 @@ const BATCH: u16 = 500;
 /// Of any session, in seconds (`GATEWAY_SESSION_MAX_AGE` goes no higher).
 const LONGEST_LIFE: i64 = 31 * 86_400;
 
-const EXPIRIES: &str = "gateway:expiries";
+const EXPIRIES: &str = "gateway:{notes}:expiries";
 const ENDED: &str = "gateway:ended";
 /// Before a stream's first entry.
 const BEGINNING: &str = "0-0";
@@ -71,6 +73,7 @@ pub(super) struct Redis {
     settings: ConnectionSettings,
     key_prefix: String,
     format: SerializationFormat,
+    add_note: Script,
     /// How far the stream has been trimmed.
     trimmed: Mutex<String>,
 }
@@ -159,6 +162,7 @@ impl Redis {
             settings,
             key_prefix,
             format,
+            add_note: Script::new(include_str!("add_note.lua")),
             trimmed: Mutex::new(BEGINNING.to_owned()),
         })
     }
@@ -234,11 +238,11 @@ fn score(time: i64) -> f64 {
 }
 
 fn note_key(id: Id) -> String {
-    format!("gateway:session:{id}")
+    format!("gateway:{{notes}}:session:{id}")
 }
 
 fn subject_key(subject: Uuid) -> String {
-    format!("gateway:subject:{subject}")
+    format!("gateway:{{notes}}:subject:{subject}")
 }
 
 #[async_trait]
@@ -246,7 +250,7 @@ impl Shelf for Redis {
     async fn put(
         &self,
         id: &SessionId,
-        session: &FlaskSession,
+        session: &Members<'_>,
         is_new: bool,
         now: i64,
     ) -> Result<bool, SessionsError> {
@@ -281,34 +285,18 @@ impl Shelf for Redis {
 
     async fn add_note(&self, note: &Note, now: i64) -> Result<Option<usize>, SessionsError> {
         let text = serde_json::to_string(note).map_err(|_| SessionsError::Encoding)?;
-        let life = Some(Expiration::EX((note.expires_at - now).max(1)));
-        let member = note.session_id().to_string();
-        let (client, of_subject) = (self.client(), subject_key(note.subject));
-        let add = |key: &str, score: f64| {
-            let key = key.to_owned();
-            client.zadd::<(), _, _>(key, None, None, false, false, (score, member.clone()))
-        };
-        // They leave in this order, at once: the note first.
-        let (answer, (), (), (), count) = tokio::try_join!(
-            client.set::<Option<String>, _, _>(
-                note_key(note.id),
-                text,
-                life,
-                Some(SetOptions::NX),
-                false
-            ),
-            add(&of_subject, score(note.opened_at)),
-            // Others of the subject's may end later than this one; none after the longest life.
-            client.expire::<(), _>(&of_subject, LONGEST_LIFE, None),
-            add(EXPIRIES, score(note.expires_at)),
-            client.zcard::<usize, _>(&of_subject),
-        )
-        .map_err(SessionsError::redis)?;
-        if answer.is_some() {
-            return Ok(Some(count));
-        }
-        client.zrem::<(), _, _>(of_subject, member).await.map_err(SessionsError::redis)?;
-        Ok(None)
+        let keys = [note_key(note.id), subject_key(note.subject), EXPIRIES.to_owned()];
+        let life = (note.expires_at - now).max(1);
+        let id = note.session_id().to_string();
+        let args: [Value; 6] = [
+            text.into(),
+            life.into(),
+            id.into(),
+            note.opened_at.into(),
+            LONGEST_LIFE.into(),
+            note.expires_at.into(),
+        ];
+        self.add_note.run(&self.client(), &keys, &args).await.map_err(SessionsError::redis)
     }
 
     async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError> {

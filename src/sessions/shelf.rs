@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use tower_sessions::session::Id;
 use uuid::Uuid;
 
-use super::{SessionsError, flask_format::FlaskSession};
+use super::{
+    SessionsError,
+    flask_format::{FlaskSession, Members},
+};
 use crate::access::session::SessionId;
 
 /// What the gateway remembers of a session it minted; Flask never sees it.
@@ -70,7 +73,7 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
     async fn put(
         &self,
         id: &SessionId,
-        session: &FlaskSession,
+        session: &Members<'_>,
         is_new: bool,
         now: i64,
     ) -> Result<bool, SessionsError>;

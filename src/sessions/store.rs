@@ -23,7 +23,7 @@ use tower_sessions::{
 
 use super::{
     SessionsError,
-    flask_format::FlaskSession,
+    flask_format::Members,
     shelf::{Note, Shelf},
 };
 use crate::{access::session::SessionId, clock};
@@ -129,13 +129,14 @@ pub(super) fn as_value(note: &Note) -> session_store::Result<Value> {
     serde_json::to_value(note).map_err(|error| session_store::Error::Encode(error.to_string()))
 }
 
-fn flask_part(record: &Record) -> FlaskSession {
-    let mut names: Vec<&String> = record.data.keys().filter(|name| *name != NOTE).collect();
+fn flask_part(record: &Record) -> Members<'_> {
     let place = |name: &str| {
         FLASK_ORDER.iter().position(|known| *known == name).unwrap_or(FLASK_ORDER.len())
     };
-    names.sort_by_key(|name| (place(name), *name));
-    names.into_iter().map(|name| (name.clone(), record.data[name].clone())).collect()
+    let members = record.data.iter().map(|(name, value)| (name.as_str(), value));
+    let mut members: Vec<_> = members.filter(|(name, _)| *name != NOTE).collect();
+    members.sort_by_key(|(name, _)| (place(name), *name));
+    Members(members)
 }
 
 impl From<SessionsError> for session_store::Error {
