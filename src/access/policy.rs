@@ -132,8 +132,8 @@ impl Grant {
     }
 
     /// The session's `user` map: the token's claims in their order, `roles` cut to the ceiling.
-    pub(crate) fn user(&self) -> &Map<String, Value> {
-        &self.user
+    pub(crate) fn into_user(self) -> Map<String, Value> {
+        self.user
     }
 
     /// When the session ends, in Unix seconds.

@@ -110,8 +110,8 @@ impl SessionRecord {
     }
 
     /// The claims that upstream will read.
-    pub(crate) fn user(&self) -> &Map<String, Value> {
-        self.grant.user()
+    pub(crate) fn into_user(self) -> Map<String, Value> {
+        self.grant.into_user()
     }
 
     /// Whether upstream will answer 403 to nearly all of its API.

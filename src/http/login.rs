@@ -9,7 +9,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
 
@@ -29,7 +29,7 @@ use crate::{
     config::CookieConfig,
     entra::{Entra, EntraError},
     gateway::Resource,
-    sessions::Sessions,
+    sessions::{Opened, Sessions},
     wire::RequestHead,
 };
 
@@ -46,7 +46,7 @@ pub(super) struct SessionCreated<'a> {
     user: User,
     /// The token's claims as they were stored, `roles` cut to what a session may carry.
     #[schema(value_type = Object, example = json!({"oid": "00000000-0000-0000-0000-0000000000aa", "name": "Ada Lovelace", "roles": ["User", "ExternalApi"]}))]
-    claims: &'a Map<String, Value>,
+    claims: &'a Value,
     /// When the session ends (RFC 3339).
     #[schema(example = "2026-11-22T20:00:00Z", format = DateTime)]
     expires_at: String,
@@ -116,33 +116,35 @@ pub(super) async fn post(
     }
     judge_origin(&headers, &resource)?;
     let grant = policy.grant(claims, now)?;
-    let record = Arc::new(SessionRecord::new(grant, token.fingerprint(), now));
+    let record = SessionRecord::new(grant, token.fingerprint(), now);
+    let (subject, client) = (record.subject(), record.client().to_owned());
+    let warnings = if record.upstream_will_refuse() { vec!["no_user_role"] } else { Vec::new() };
 
     let cookie = SessionCookie(&cookie);
-    let id = sessions.open(Arc::clone(&record), cookie.minted_in(&headers)).await?;
+    let Opened { id, user } = sessions.open(record, cookie.minted_in(&headers)).await?;
 
     let set_cookie = cookie.set(&id, route.scheme == Scheme::Https).ok_or(Refusal::Internal)?;
-    let text = |name: &str| record.user().get(name).and_then(Value::as_str).map(str::to_owned);
+    let text = |name: &str| user.get(name).and_then(Value::as_str).map(str::to_owned);
     let expires_at = OffsetDateTime::from_unix_timestamp(id.expires_at())
         .ok()
         .and_then(|at| at.format(&Rfc3339).ok())
         .ok_or(Refusal::Internal)?;
     tracing::info!(
-        subject = %record.subject(), client = record.client(), client_address = %route.client,
+        %subject, client, client_address = %route.client,
         "session created"
     );
     let created = SessionCreated {
         created: true,
         session_id: id.to_string(),
         user: User {
-            id: record.subject().to_string(),
+            id: subject.to_string(),
             name: text("name"),
             email: text("preferred_username").or_else(|| text("email")).or_else(|| text("upn")),
         },
-        claims: record.user(),
+        claims: &user,
         expires_at,
         expires_in: id.expires_at() - now,
-        warnings: if record.upstream_will_refuse() { vec!["no_user_role"] } else { Vec::new() },
+        warnings,
     };
     let answer = [
         (header::SET_COOKIE, set_cookie),

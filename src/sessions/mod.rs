@@ -27,7 +27,11 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use tower_sessions::{Expiry, Session, session::Id, session_store};
+use tower_sessions::{
+    SessionStore,
+    session::{Id, Record},
+    session_store,
+};
 use uuid::Uuid;
 
 use self::{
@@ -61,6 +65,9 @@ const LONG_AGO: i64 = 1200;
 const PATIENCE: Duration = Duration::from_millis(1800);
 /// Records waiting to be removed; the sweep takes care of more.
 const MOST_FORGOTTEN: usize = 256;
+
+/// The member of Flask's session that says whose it is.
+const USER: &str = "user";
 
 /// What can go wrong with the store. None of it means "no session".
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +116,13 @@ pub(crate) enum Standing {
     Over,
 }
 
+/// A session that was minted.
+pub(crate) struct Opened {
+    pub(crate) id: SessionId,
+    /// The claims that were stored: an object.
+    pub(crate) user: Value,
+}
+
 /// The minted sessions. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Sessions(Arc<Inner>);
@@ -151,26 +165,26 @@ impl Sessions {
         })))
     }
 
-    /// Mints a session under a fresh id, once the store has confirmed it. The subject's oldest give way
+    /// Mints a session under a fresh id; ready once the store has confirmed it. The subject's oldest give way
     /// beyond the limit, and those of `replaced` that are minted ones of the same subject end. Done to
     /// the end even if the caller hangs up; then, or when any of it fails, no session is left behind.
     pub(crate) async fn open(
         &self,
-        record: Arc<SessionRecord>,
+        record: SessionRecord,
         replaced: Vec<SessionId>,
-    ) -> Result<SessionId, SessionsError> {
+    ) -> Result<Opened, SessionsError> {
         let (answer, answered) = oneshot::channel();
         let sessions = self.clone();
         tokio::spawn(async move {
-            let subject = record.subject();
-            let store = Arc::new(FlaskStore::new(Arc::clone(&sessions.0.shelf)));
+            let (subject, opened_at) = (record.subject(), record.opened_at());
+            let store = FlaskStore::new(Arc::clone(&sessions.0.shelf));
             let opened = patiently(async {
-                let id = create(&store, &record).await?;
+                let opened = create(&store, record).await?;
                 if store.crowd() > sessions.0.per_subject {
-                    sessions.make_room(&record, &id).await?;
+                    sessions.make_room(subject, opened_at, &opened.id).await?;
                 }
                 sessions.end_replaced(&replaced, subject).await?;
-                Ok(id)
+                Ok(opened)
             })
             .await;
             let has_failed = opened.is_err();
@@ -183,10 +197,10 @@ impl Sessions {
 
     async fn make_room(
         &self,
-        record: &SessionRecord,
+        subject: Uuid,
+        now: i64,
         newest: &SessionId,
     ) -> Result<(), SessionsError> {
-        let (subject, now) = (record.subject(), record.opened_at());
         let mut live = self.0.shelf.sessions_of(subject, now).await?;
         live.retain(|id| !self.knows_as_ended(id));
         let surplus = live.len().saturating_sub(self.0.per_subject);
@@ -270,8 +284,8 @@ impl Sessions {
 
     async fn end_of(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
         self.mark(id).await?;
-        self.0.shelf.remove(&[*id]).await?;
-        self.0.shelf.remove_note(id, subject).await
+        let (shelf, ids) = (&self.0.shelf, [*id]);
+        tokio::try_join!(shelf.remove(&ids), shelf.remove_note(id, subject)).map(drop)
     }
 
     /// First for all, then here: what is ended here must not come back with a restart.
@@ -406,32 +420,30 @@ impl Sessions {
     }
 }
 
-async fn create(
-    store: &Arc<FlaskStore>,
-    record: &SessionRecord,
-) -> Result<SessionId, SessionsError> {
-    let expires_at = OffsetDateTime::from_unix_timestamp(record.expires_at())
+async fn create(store: &FlaskStore, session: SessionRecord) -> Result<Opened, SessionsError> {
+    let expiry_date = OffsetDateTime::from_unix_timestamp(session.expires_at())
         .map_err(|_| SessionsError::Encoding)?;
     let note = Note {
         id: Id::default(),
-        expires_at: record.expires_at(),
+        expires_at: session.expires_at(),
         opened_at: clock::millis(),
-        subject: record.subject(),
-        client: record.client().to_owned(),
-        token: record.token_fingerprint().to_owned(),
+        subject: session.subject(),
+        client: session.client().to_owned(),
+        token: session.token_fingerprint().to_owned(),
     };
-    let session = Session::new(None, Arc::clone(store), Some(Expiry::AtDateTime(expires_at)));
-    for (name, value) in [
+    let note = store::as_value(&note).map_err(SessionsError::Store)?;
+    let members = [
         ("_permanent", Value::Bool(true)),
-        ("user", Value::Object(record.user().clone())),
-        ("last_activity_epoch", Value::from(record.opened_at())),
-        (NOTE, store::as_value(&note).map_err(SessionsError::Store)?),
-    ] {
-        session.insert_value(name, value).await.map_err(of_session)?;
-    }
-    session.save().await.map_err(of_session)?;
-    let id = session.id().ok_or(SessionsError::Encoding)?;
-    Ok(SessionId::new(id, record.expires_at()))
+        ("last_activity_epoch", Value::from(session.opened_at())),
+        (USER, Value::Object(session.into_user())),
+        (NOTE, note),
+    ];
+    let data = members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let mut record = Record { id: Id::default(), data, expiry_date };
+    store.create(&mut record).await.map_err(SessionsError::Store)?;
+    let id = SessionId::new(record.id, expiry_date.unix_timestamp());
+    let user = record.data.remove(USER).unwrap_or_default();
+    Ok(Opened { id, user })
 }
 
 /// One after the other, so that nobody can make the store busy with cookies.
@@ -440,13 +452,6 @@ async fn remove_forgotten(shelf: Arc<dyn Shelf>, mut forgotten: mpsc::Receiver<S
         if let Err(error) = shelf.remove(&[id]).await {
             tracing::debug!(error = %telemetry::chain(&error), "a session that is over could not be removed");
         }
-    }
-}
-
-fn of_session(error: tower_sessions::session::Error) -> SessionsError {
-    match error {
-        tower_sessions::session::Error::Store(error) => SessionsError::Store(error),
-        tower_sessions::session::Error::SerdeJson(_) => SessionsError::Encoding,
     }
 }
 

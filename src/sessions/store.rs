@@ -13,6 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use serde::Deserialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tower_sessions::{
@@ -120,8 +121,8 @@ impl SessionStore for FlaskStore {
 }
 
 fn note_in(record: &Record) -> session_store::Result<Note> {
-    let note = record.data.get(NOTE).cloned().unwrap_or_default();
-    serde_json::from_value(note).map_err(|error| session_store::Error::Encode(error.to_string()))
+    let note = record.data.get(NOTE).unwrap_or(&Value::Null);
+    Note::deserialize(note).map_err(|error| session_store::Error::Encode(error.to_string()))
 }
 
 /// A note as a member of [`Record::data`].
