@@ -16,6 +16,8 @@ from flask import Flask, jsonify, request, session
 from flask_session import Session
 
 app = Flask(__name__)
+# Live sessions of one subject.
+LIMIT = int(os.environ["GATEWAY_SESSIONS_PER_SUBJECT"])
 STORE = redis.Redis.from_url(os.environ["REDIS_URL"])
 app.config.update(SECRET_KEY="bench", SESSION_TYPE="redis", SESSION_REDIS=STORE)
 Session(app)
@@ -32,8 +34,8 @@ def note_session(sid, claims):
         pipeline.zadd("bench:expiries", {sid: claims["exp"]})
         pipeline.zcard(subject)
         *_, live = pipeline.execute()
-    if live > 16:
-        for oldest in STORE.zpopmin(subject, live - 16):
+    if live > LIMIT:
+        for oldest in STORE.zpopmin(subject, live - LIMIT):
             STORE.delete(b"session:" + oldest[0])
 
 

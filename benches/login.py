@@ -16,7 +16,8 @@ HERE = pathlib.Path(__file__).parent
 PYTHON = peers.ROOT / ".venv/bin/python"
 
 
-# Subjects take turns, as in life: of each a few sessions live at a time.
+# Subjects take turns, and stay below their limit: a quicker side that reached it would have more to do.
+LIMIT = "1000"
 SCRIPT = """
 local tokens = {%s}
 local requests, at = {}, 0
@@ -46,6 +47,7 @@ def measure(folder, rounds, seconds):
         **{name: value for name, value in told.items() if name.isupper()},
         "GATEWAY_EXTERNAL_ACCESS": "on",
         "GATEWAY_EXPOSURE_ACCEPTED_BY": "bench",
+        "GATEWAY_SESSIONS_PER_SUBJECT": LIMIT,
         "REDIS_URL": url,
     }
     gateway = peers.start_gateway("127.0.0.1:9", folder, settings)
@@ -55,7 +57,8 @@ def measure(folder, rounds, seconds):
          "-b", f"127.0.0.1:{flask_port}", "--chdir", str(HERE), "flask_login:app"],
         processes.PROXY_CPU,
         {"PATH": os.environ["PATH"], "REDIS_URL": url, "KEYS": told["keys"],
-         "CLIENT_ID": told["CLIENT_ID"], "ISSUER": told["issuer"], "PYTHONDONTWRITEBYTECODE": "1"},
+         "CLIENT_ID": told["CLIENT_ID"], "ISSUER": told["issuer"], "PYTHONDONTWRITEBYTECODE": "1",
+         "GATEWAY_SESSIONS_PER_SUBJECT": LIMIT},
         log=folder / "flask.log",
     )
     script = folder / "login.lua"
