@@ -41,6 +41,7 @@ demo:
 
 ## Sets up what is missing and runs every test.
 test: setup lint deny unit
+	$(MAKE) --no-print-directory fuzz SECONDS=10
 	for store in files redis; do \
 		target/debug/examples/demo --store $$store --once > target/demo.log || { cat target/demo.log; exit 1; }; \
 	done
@@ -52,6 +53,7 @@ unit: setup
 
 lint:
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 
 deny: $(CARGO_DENY)
