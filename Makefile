@@ -57,6 +57,8 @@ lint:
 	cargo clippy --locked --all-targets -- -D warnings
 
 deny: $(CARGO_DENY)
+	# It reads every crate of the lock file, also those that other platforms need.
+	cargo fetch --quiet --locked
 	$(CARGO_DENY) --offline --locked check bans licenses sources
 
 $(CARGO_DENY):
