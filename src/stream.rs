@@ -4,9 +4,11 @@ use std::{
     io,
     pin::{Pin, pin},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf, BufMut, BytesMut};
+use socket2::TcpKeepalive;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Room for one read, the largest of a body behind a head. A connection has such a buffer only while there is something in it: lying
@@ -26,10 +28,19 @@ impl Buffers {
 
     fn take_back(&mut self, mut buffer: BytesMut) {
         buffer.clear();
-        if self.0.len() < MOST_KEPT && buffer.try_reclaim(ROOM) {
+        let is_as_lent = buffer.try_reclaim(ROOM) && buffer.capacity() <= 2 * ROOM;
+        if self.0.len() < MOST_KEPT && is_as_lent {
             self.0.push(buffer);
         }
     }
+}
+
+/// Finds out within two minutes that the other side has vanished without a word.
+pub(crate) fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(6)
 }
 
 /// A stream with what has been read of it.

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{Notify, watch},
@@ -25,10 +26,15 @@ use super::{
     caller::{After, Caller, HeadFault, Heard, Patience},
     room::Room,
 };
-use crate::{stream::Buffers, wire::RequestHead};
+use crate::{
+    stream::{self, Buffers},
+    wire::RequestHead,
+};
 
 /// Connections that wait to be taken; the kernel may allow fewer (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
+/// Most bytes that wait in the kernel to be sent to a caller; those under way are not counted.
+const MOST_UNSENT: u32 = 256 * 1024;
 /// How long to let be when a connection could not be taken.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -61,7 +67,11 @@ fn bind_shared(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     // Connections inherit both. Small events must not wait for one another; peers that vanished are
     // found out.
     socket.set_nodelay(true)?;
-    socket.set_keepalive(true)?;
+    let of_tcp = SockRef::from(&socket);
+    of_tcp.set_tcp_keepalive(&stream::keepalive())?;
+    // What the kernel takes beyond that, it takes for a caller that does not read: the caller's pace
+    // could not be told.
+    of_tcp.set_tcp_notsent_lowat(MOST_UNSENT)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
 }

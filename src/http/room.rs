@@ -1,5 +1,5 @@
-//! How many connections there is room for: each may need two descriptors, its own and one to
-//! upstream.
+//! How many connections there is room for: each needs a descriptor, and while upstream is asked for it
+//! another one. Half of them may ask at a time.
 
 /// Descriptors for everything that is no caller: listeners, the store, Entra, operators, files.
 const OTHERS: u64 = 32;
@@ -24,7 +24,7 @@ impl Room {
         let for_callers = descriptors.saturating_sub(OTHERS);
         let reserve = RESERVE.min(for_callers / 4);
         let share = |all: u64| usize::try_from(all).unwrap_or(usize::MAX).div_ceil(threads).max(1);
-        Self { most: share((for_callers - reserve) / 2), reserve: share(reserve) }
+        Self { most: share((for_callers - reserve) * 2 / 3), reserve: share(reserve) }
     }
 
     pub(super) fn with_reserve(self) -> usize {
@@ -37,9 +37,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_descriptors_a_caller_leave_some_for_the_rest() {
+    fn three_descriptors_for_two_callers_leave_some_for_the_rest() {
         let room = Room::of(1024, 2);
-        assert!((room.most * 2 + room.reserve) * 2 + 32 <= 1024 + 4, "{room:?}");
+        assert!((room.most * 3 / 2 + room.reserve) * 2 + 32 <= 1024 + 4, "{room:?}");
         let tiny = Room::of(20, 2);
         assert_eq!((tiny.most, tiny.reserve), (1, 1));
     }

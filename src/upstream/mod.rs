@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UnixStream},
@@ -28,6 +29,7 @@ pub(crate) use self::{
 };
 use crate::{
     config::{UpstreamConfig, UpstreamTarget},
+    stream::keepalive,
     tls,
     wire::{self, HeadError, Malformed, ResponseHead},
 };
@@ -177,6 +179,7 @@ impl Upstream {
                     let stream = TcpStream::connect((host.as_str(), *port)).await?;
                     // Without it a request's end would wait for the acknowledgement of its beginning.
                     stream.set_nodelay(true)?;
+                    SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
                     match &self.0.tls {
                         Some((connector, name)) => {
                             let stream = connector.connect(name.clone(), stream).await?;
