@@ -14,7 +14,7 @@ use axum::body::{Body, to_bytes};
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncWriteExt,
     net::TcpStream,
     sync::watch,
     time::{Instant, timeout},
@@ -44,6 +44,10 @@ const SETTLE: Duration = Duration::from_secs(1);
 const MOST_AHEAD: usize = wire::MOST_HEAD;
 /// How long a caller may go on sending what nobody wants, so that it can read the answer.
 const LINGER: Duration = Duration::from_secs(2);
+/// The same where connections are short.
+const LINGER_BEYOND_ROOM: Duration = Duration::from_millis(100);
+/// Most bytes of it that are read.
+const MOST_LINGERED: usize = 64 * 1024 * 1024;
 /// Most bytes of a body that are read, to be thrown away, for the connection to be used again.
 const MOST_DRAINED: usize = 64 * 1024;
 const DRAIN: Duration = Duration::from_secs(1);
@@ -288,16 +292,22 @@ impl Caller {
             After::Linger => {
                 // Closed with bytes unread, the answer might be lost with them.
                 let _ = self.side.stream.shutdown().await;
-                let discard = async {
+                let Self { side, buffers, is_beyond_room, .. } = &mut self;
+                let mut left = MOST_LINGERED;
+                let discard = poll_fn(|context| {
                     loop {
-                        self.side.held.clear();
-                        match self.side.stream.read_buf(&mut self.side.held).await {
-                            Ok(0) | Err(_) => break,
-                            Ok(_) => {}
+                        let buffers = &mut buffers.borrow_mut();
+                        side.used(side.held.len(), buffers);
+                        match side.poll_fill(context, buffers, MOST_DRAINED) {
+                            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                            Poll::Ready(Ok(read)) if read >= left => return Poll::Ready(()),
+                            Poll::Ready(Ok(read)) => left -= read,
+                            Poll::Pending => return Poll::Pending,
                         }
                     }
-                };
-                let _ = timeout(LINGER, discard).await;
+                });
+                let linger = if *is_beyond_room { LINGER_BEYOND_ROOM } else { LINGER };
+                let _ = timeout(linger, discard).await;
             }
         }
     }

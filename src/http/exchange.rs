@@ -8,7 +8,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 
 use super::{
     caller::{After, Caller},
@@ -16,6 +19,7 @@ use super::{
     pace::Pace,
 };
 use crate::{
+    stream::{Buffers, Side},
     upstream::{Connection, Kept, UpstreamError},
     wire::{self, Body, Length, ResponseHead, Version},
 };
@@ -209,6 +213,8 @@ impl<'a> Exchange<'a> {
                         let bytes = Bytes::copy_from_slice(&held[..end]);
                         let buffers = &mut self.caller.buffers.borrow_mut();
                         self.connection.side.used(end, buffers);
+                        // Something came back: it was not closed before.
+                        self.connection.is_reused = false;
                         let answer = ResponseHead::parse(bytes).map_err(UpstreamError::from);
                         return Poll::Ready(answer.map_err(ExchangeError::from));
                     }
@@ -279,6 +285,9 @@ impl<'a> Exchange<'a> {
     /// Reads an answer's body of at most `most` bytes that is all but there, leaving it in place.
     /// `None`: it is longer, or does not come.
     pub(super) async fn small_body(&mut self, length: Length, most: usize) -> Option<Vec<u8>> {
+        if length == Length::UntilClose {
+            return None;
+        }
         let mut body = Body::new(length, |_| true);
         let (mut taken, mut seen) = (0, 0);
         let read = poll_fn(|context| {
@@ -316,8 +325,9 @@ impl<'a> Exchange<'a> {
         (self.connection, Gathered { body, cleared, pace: self.pace })
     }
 
-    /// Passes an answer on to its end, its head (`out`) first. What becomes of the caller's
-    /// connection is told; upstream's is kept if it may be used again.
+    /// Passes an answer on to its end, its head (`out`) first. With it the exchange ends: what upstream
+    /// has not taken of the request by then it does not get. What becomes of the caller's connection is
+    /// told; upstream's is kept if it may be used again. An error: nothing went out yet.
     pub(super) async fn finish(
         mut self,
         mut out: Vec<u8>,
@@ -325,12 +335,12 @@ impl<'a> Exchange<'a> {
         decodes: bool,
         keeps_upstream: bool,
         kept: &Kept,
-    ) -> After {
+    ) -> Result<After, UpstreamError> {
         let mut body = Body::new(length, |_| true);
         let from = &mut self.connection.side;
         if !decodes && from.held.len() <= MOST_COPIED {
             // One write of one piece costs less than one of two.
-            let Ok(taken) = body.take(&from.held) else { return After::Abort };
+            let taken = body.take(&from.held)?;
             out.extend_from_slice(&from.held[..taken]);
             from.used(taken, &mut self.caller.buffers.borrow_mut());
         }
@@ -339,6 +349,7 @@ impl<'a> Exchange<'a> {
             down = down.decoding();
         }
         let mut down_stalled: Option<Instant> = None;
+        let mut is_callers_fault = false;
         let ended = poll_fn(|context| {
             let up = self.poll_up(context);
             if !down.is_done() {
@@ -356,9 +367,14 @@ impl<'a> Exchange<'a> {
                     Poll::Pending => down_stalled = None,
                 }
             }
+            if down.is_done() {
+                return Poll::Ready(Ok(()));
+            }
             match up {
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Ready(Ok(())) if down.is_done() => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(error)) => {
+                    is_callers_fault = true;
+                    return Poll::Ready(Err(error));
+                }
                 Poll::Ready(Ok(())) if down_stalled.is_none() => {
                     // Between bytes of an answer nothing is waited for but the caller's going.
                     return match self.caller.poll_gone(context) {
@@ -373,7 +389,7 @@ impl<'a> Exchange<'a> {
                 Poll::Pending => {
                     let (deadline, of_caller) = self.deadline_up();
                     // While upstream answers it may take the rest as it likes.
-                    (of_caller || down.is_done()).then_some(deadline)
+                    of_caller.then_some(deadline)
                 }
                 Poll::Ready(_) => None,
             };
@@ -388,21 +404,32 @@ impl<'a> Exchange<'a> {
         .await;
         match ended {
             Ok(()) => {
-                let is_read = self.up.is_read();
-                if keeps_upstream && self.is_sent() && self.connection.side.held.is_empty() {
-                    kept.keep(self.connection);
+                let is_sent = self.is_sent();
+                let Self { caller, connection, up, .. } = self;
+                if keeps_upstream && is_sent && connection.side.held.is_empty() {
+                    kept.keep(connection);
                 }
-                if is_read { After::Next } else { After::Linger }
-            }
-            Err(error) if down.is_done() => {
-                tracing::debug!(error = %crate::telemetry::chain(&error), "a request's body was not passed on whole");
-                After::Linger
+                let (rest, cleared) = up.into_rest();
+                if !rest.is_done() {
+                    return Ok(After::Linger);
+                }
+                // Read, but not taken: not to be read for the next request.
+                caller.side.used(cleared, &mut caller.buffers.borrow_mut());
+                Ok(After::Next)
             }
             Err(error) => {
-                tracing::debug!(error = %crate::telemetry::chain(&error), "an answer was cut short");
+                let chain = crate::telemetry::chain(&error);
+                if is_callers_fault || matches!(error, FlowError::Sink(_)) {
+                    tracing::debug!(
+                        error = chain,
+                        "a caller did not wait for the end of its answer"
+                    );
+                } else {
+                    tracing::warn!(error = chain, "upstream cut its answer short");
+                }
                 // A body that ends with the connection must not seem to have ended.
                 let is_told_by_length = !decodes && length != Length::UntilClose;
-                if is_told_by_length { After::Close } else { After::Abort }
+                Ok(if is_told_by_length { After::Close } else { After::Abort })
             }
         }
     }
@@ -411,53 +438,80 @@ impl<'a> Exchange<'a> {
     pub(super) async fn tunnel(self, out: Vec<u8>) -> After {
         let Self { caller, mut connection, .. } = self;
         let Caller { side, buffers, timer, patience, .. } = caller;
-        let mut down = Flow::new(out.into(), Body::UntilClose, 0, MOST_DOWN);
-        let mut up = Flow::new(Bytes::new(), Body::UntilClose, 0, MOST_DOWN);
-        let (mut up_shut, mut down_shut) = (false, false);
-        let mut stalled: Option<Instant> = None;
+        let mut down = Way::new(out.into());
+        let mut up = Way::new(Bytes::new());
+        let mut moved = (0, Instant::now());
         let ended = poll_fn(|context| {
-            let mut waits_for_sink = false;
-            let before = (down.written, up.written);
-            if !down_shut {
-                match down.poll(
-                    context,
-                    &mut connection.side,
-                    &mut side.stream,
-                    &mut buffers.borrow_mut(),
-                ) {
-                    Poll::Ready(Ok(())) => down_shut = shut(context, &mut side.stream)?,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => waits_for_sink |= down.waits == Waits::Sink,
-                }
-            }
-            if !up_shut {
-                match up.poll(context, side, &mut connection.side.stream, &mut buffers.borrow_mut())
-                {
-                    Poll::Ready(Ok(())) => up_shut = shut(context, &mut connection.side.stream)?,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => waits_for_sink |= up.waits == Waits::Sink,
-                }
-            }
-            if up_shut && down_shut {
+            let buffers = &mut buffers.borrow_mut();
+            let (theirs, ours) = (&mut connection.side, &mut *side);
+            down.poll(context, theirs, &mut ours.stream, buffers)?;
+            up.poll(context, ours, &mut theirs.stream, buffers)?;
+            if up.is_shut && down.is_shut {
                 return Poll::Ready(Ok(()));
             }
-            if !waits_for_sink || before != (down.written, up.written) {
-                stalled = waits_for_sink.then(Instant::now);
+            let written = down.flow.written + up.flow.written;
+            if written != moved.0 {
+                moved = (written, Instant::now());
             }
-            if let Some(since) = stalled.or(waits_for_sink.then(Instant::now)) {
-                stalled = Some(since);
-                if timer.is_past(context, since + patience.send) {
-                    return Poll::Ready(Err(FlowError::Sink(io::ErrorKind::TimedOut.into())));
+            let stalled = [up.stalled, down.stalled].into_iter().flatten();
+            // Once one side has ended, the other may be gone for good.
+            let half_open = (up.is_shut || down.is_shut).then(|| moved.1 + patience.idle);
+            match stalled.map(|since| since + patience.send).chain(half_open).min() {
+                Some(deadline) if timer.is_past(context, deadline) => {
+                    Poll::Ready(Err(FlowError::Sink(io::ErrorKind::TimedOut.into())))
                 }
+                _ => Poll::Pending,
             }
-            Poll::Pending
         })
         .await;
         if ended.is_ok() { After::Close } else { After::Abort }
     }
 }
 
-fn shut<W: tokio::io::AsyncWrite + Unpin>(
+/// One way of a tunnel.
+struct Way {
+    flow: Flow,
+    /// Whether its end has been passed on.
+    is_shut: bool,
+    /// Since when nothing of what there is has been taken.
+    stalled: Option<Instant>,
+}
+
+impl Way {
+    fn new(ahead: Bytes) -> Self {
+        let flow = Flow::new(ahead, Body::UntilClose, 0, MOST_DOWN);
+        Self { flow, is_shut: false, stalled: None }
+    }
+
+    fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut Side<R>,
+        to: &mut W,
+        buffers: &mut Buffers,
+    ) -> Result<(), FlowError> {
+        if self.is_shut {
+            return Ok(());
+        }
+        let before = self.flow.written;
+        let mut waits_for_sink = true;
+        match self.flow.poll(context, from, to, buffers) {
+            Poll::Ready(ended) => {
+                ended?;
+                self.is_shut = shut(context, to)?;
+            }
+            Poll::Pending => waits_for_sink = self.flow.waits == Waits::Sink,
+        }
+        if self.is_shut || !waits_for_sink {
+            self.stalled = None;
+        } else if self.stalled.is_none() || self.flow.written != before {
+            self.stalled = Some(Instant::now());
+        }
+        Ok(())
+    }
+}
+
+fn shut<W: AsyncWrite + Unpin>(
     context: &mut Context<'_>,
     writer: &mut W,
 ) -> Result<bool, FlowError> {

@@ -54,6 +54,8 @@ pub(super) struct Flow {
     /// Most bytes read at a time.
     most: usize,
     has_ended: bool,
+    /// Whether the writer has let go of what it was given. TLS may hold bytes back; a socket does not.
+    is_flushed: bool,
     /// Bytes read so far.
     pub(super) read: u64,
     /// Valid while it is pending.
@@ -73,6 +75,7 @@ impl Flow {
             decodes: false,
             most,
             has_ended: false,
+            is_flushed: true,
             read: 0,
             waits: Waits::Sink,
             written: 0,
@@ -86,7 +89,7 @@ impl Flow {
 
     /// Whether all of it has gone.
     pub(super) fn is_done(&self) -> bool {
-        self.ahead.is_empty() && self.cleared == 0 && (self.has_ended || self.body.is_done())
+        self.is_flushed && self.ahead.is_empty() && self.cleared == 0 && self.is_read()
     }
 
     /// Whether every byte of it has been read; it may not have gone yet.
@@ -123,9 +126,17 @@ impl Flow {
                     }
                 }
             }
-            // TLS may hold bytes back; a socket does not.
-            if let Poll::Ready(Err(error)) = Pin::new(&mut *to).poll_flush(context) {
-                return Poll::Ready(Err(FlowError::Sink(error)));
+            if !self.is_flushed {
+                match Pin::new(&mut *to).poll_flush(context) {
+                    Poll::Ready(Ok(())) => self.is_flushed = true,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowError::Sink(error))),
+                    // What comes in meanwhile may go on all the same.
+                    Poll::Pending if !self.is_read() => {}
+                    Poll::Pending => {
+                        self.waits = Waits::Sink;
+                        return Poll::Pending;
+                    }
+                }
             }
             if self.is_done() {
                 return Poll::Ready(Ok(()));
@@ -182,6 +193,7 @@ impl Flow {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending => return Poll::Pending,
         };
+        self.is_flushed = false;
         self.written += written as u64;
         let of_ahead = written.min(self.ahead.len());
         self.ahead.advance(of_ahead);
@@ -192,5 +204,33 @@ impl Flow {
             from.used(of_body, buffers);
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, BufWriter, duplex};
+
+    use super::*;
+    use crate::wire::Length;
+
+    #[tokio::test]
+    async fn what_the_writer_keeps_back_has_not_gone() {
+        let (near, mut far) = duplex(16);
+        let mut to = BufWriter::with_capacity(1024, near);
+        let mut flow = Flow::new(vec![b'x'; 100].into(), Body::new(Length::None, |_| true), 0, 16);
+        let mut from = Side::new(tokio::io::empty());
+        let mut buffers = Buffers::default();
+        let mut going = poll_fn(|cx| flow.poll(cx, &mut from, &mut to, &mut buffers));
+        let mut read = [0; 100];
+        tokio::select! {
+            biased;
+            gone = &mut going => panic!("{gone:?} with a hundred bytes in the buffer"),
+            () = std::future::ready(()) => {}
+        }
+        let (gone, all) = tokio::join!(going, far.read_exact(&mut read));
+        assert!(gone.is_ok() && all.is_ok() && read == [b'x'; 100]);
     }
 }

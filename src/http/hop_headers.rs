@@ -8,7 +8,7 @@ use std::io::Write as _;
 
 use crate::{
     access::origin::Route,
-    wire::{Fields, Length, RequestHead, ResponseHead},
+    wire::{Fields, Length, RequestHead, ResponseHead, Version},
 };
 
 /// What a field is to a proxy.
@@ -103,13 +103,14 @@ pub(super) fn may_trail(name: &[u8]) -> bool {
     matches!(Kind::of(name), Kind::EndToEnd | Kind::Trace)
 }
 
-/// The protocol that a request without a body asks to change to (RFC 9110 §7.8); HTTP/2 is not
-/// spoken.
+/// The protocol that an HTTP/1.1 request without a body asks to change to (RFC 9110 §7.8); HTTP/2 is
+/// not spoken.
 pub(super) fn upgrade(head: &RequestHead, length: Length) -> Option<&[u8]> {
     let is_asked =
         head.fields.list("connection").any(|option| option.eq_ignore_ascii_case(b"upgrade"));
     let mut protocols = head.fields.all("upgrade");
-    let protocol = protocols.next().filter(|_| is_asked && length == Length::None)?;
+    let may_ask = is_asked && length == Length::None && head.version == Version::Http11;
+    let protocol = protocols.next().filter(|_| may_ask)?;
     let is_http2 = protocol
         .split(|b| *b == b',')
         .any(|one| one.trim_ascii().to_ascii_lowercase().starts_with(b"h2"));
@@ -225,11 +226,13 @@ pub(super) fn response(head: &ResponseHead, downward: &Downward<'_>) -> Vec<u8> 
     out.extend_from_slice(head.status_and_reason());
     out.extend_from_slice(b"\r\n");
     let nominated = nominated(&head.fields);
+    let says_none = matches!(head.status, 100..=199 | 204);
     for (name, value) in head.fields.iter() {
         match Kind::of(name) {
-            Kind::TransferEncoding if !decodes => line(&mut out, name, b"chunked"),
-            // Chunks win over a length, and one of them is enough.
-            Kind::ContentLength if *length == Length::Chunked => {}
+            Kind::TransferEncoding if !decodes && !says_none => line(&mut out, name, b"chunked"),
+            // Chunks win over a length, and one of them is enough; where there can be no body, neither
+            // may be said (RFC 9110 §8.6, RFC 9112 §6.1).
+            Kind::ContentLength if *length == Length::Chunked || says_none => {}
             Kind::SetCookie if keeps_back(value) => {}
             Kind::Connection | Kind::HopByHop | Kind::Upgrade | Kind::TransferEncoding => {}
             // Without it the answer would read otherwise.

@@ -86,6 +86,7 @@ impl Proxy<'_> {
             matches!(head.method(), "GET" | "HEAD" | "OPTIONS") && judged.length == Length::None;
         let may_ask_again = config.retry_anonymous
             && cookies.live.is_some()
+            && judged.length == Length::None
             && matches!(head.method(), "GET" | "HEAD");
 
         let mut connection = self.kept.connection(!may_repeat).await?;
@@ -114,14 +115,16 @@ impl Proxy<'_> {
                 }
             };
             upstream.answered();
-            hold.release();
+            if exchange.is_sent() {
+                hold.release();
+            }
             let length =
                 Length::of_response(&answer, head.method()).map_err(UpstreamError::from)?;
             if answer.status == 101 {
-                let Some(_) = upgrade else {
+                if upgrade.is_none() || !answer.fields.has("upgrade") {
                     let unasked = Malformed("it changes to a protocol nobody asked for");
                     return Err(UpstreamError::from(unasked).into());
-                };
+                }
                 let out = self.write_head(&answer, length, false, None, &cookies);
                 let after = Box::pin(exchange.tunnel(out)).await;
                 return Ok(Answered { status: 101, after });
@@ -129,13 +132,21 @@ impl Proxy<'_> {
             let decodes = length == Length::Chunked && head.version == Version::Http10;
             if may_ask_again
                 && aside.is_none()
+                && exchange.is_sent()
                 && !decodes
                 && is_of_a_stranger(&answer)
                 && let Some(body) = Box::pin(exchange.small_body(length, MOST_SET_ASIDE)).await
             {
-                let again = self.set_aside(exchange, answer, length, body).await?;
-                aside = Some(again.0);
-                (connection, gathered) = (again.1, again.2);
+                let stranger = Aside { head: answer, length, body };
+                let (used, rest) = exchange.into_parts();
+                match self.ask_again_on(used, &stranger).await {
+                    Ok(next) => (connection, gathered, aside) = (next, rest, Some(stranger)),
+                    Err(error) => {
+                        let error = crate::telemetry::chain(&error);
+                        tracing::debug!(error, "upstream could not be asked again");
+                        return Ok(Box::pin(self.give(stranger, judged, &cookies, caller)).await);
+                    }
+                }
                 continue;
             }
             let closes = !keeps_alive(head)
@@ -145,7 +156,7 @@ impl Proxy<'_> {
             let out =
                 self.write_head(&answer, length, decodes, told(head.version, closes), &cookies);
             let keeps_upstream = upstream_keeps_alive(&answer) && length != Length::UntilClose;
-            let after = exchange.finish(out, length, decodes, keeps_upstream, self.kept).await;
+            let after = exchange.finish(out, length, decodes, keeps_upstream, self.kept).await?;
             let after = if closes && after == After::Next { After::Close } else { after };
             return Ok(Answered { status: answer.status, after });
         }
@@ -171,23 +182,19 @@ impl Proxy<'_> {
         Box::pin(gather(caller, body, most, |bytes| hold.grow_to(bytes))).await
     }
 
-    /// Sets an answer aside, to ask again: the same worker on the same connection, where that is
-    /// kept, knows its sessions by now.
-    async fn set_aside(
+    /// The connection to ask again on: the same worker on the same connection, where that is kept, knows
+    /// its sessions by now.
+    async fn ask_again_on(
         &self,
-        exchange: Exchange<'_>,
-        head: ResponseHead,
-        length: Length,
-        body: Vec<u8>,
-    ) -> Result<(Aside, Connection, Gathered), UpstreamError> {
-        let is_kept = upstream_keeps_alive(&head) && length != Length::UntilClose;
-        let (mut connection, gathered) = exchange.into_parts();
-        if is_kept && connection.side.held.is_empty() {
-            connection.is_reused = true;
-        } else {
-            connection = self.kept.connection(false).await?;
+        mut used: Connection,
+        aside: &Aside,
+    ) -> Result<Connection, UpstreamError> {
+        if upstream_keeps_alive(&aside.head) && used.side.held.is_empty() {
+            used.is_reused = true;
+            return Ok(used);
         }
-        Ok((Aside { head, length, body }, connection, gathered))
+        drop(used);
+        self.kept.connection(false).await
     }
 
     /// The head of the answer; those that come before it (1xx) are passed on at once.

@@ -205,6 +205,7 @@ async fn empty_lines_before_a_request_are_passed_over() {
 async fn an_answer_that_is_cut_short_reaches_the_caller_as_cut_short() {
     let world = Scripted::start(&[]).await;
     let get = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+    let closing = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let (_, sized) = world.exchange(get, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc").await;
     assert!(sized.contains("Content-Length: 5\r\n") && sized.ends_with("\r\n\r\nabc"), "{sized}");
     let cut = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
@@ -215,8 +216,44 @@ async fn an_answer_that_is_cut_short_reaches_the_caller_as_cut_short() {
     assert!(!chunked.contains("0\r\n\r\n"), "{chunked}");
     let spoiled =
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n0\r\n\r\n";
-    let (_, chunked) = world.exchange(get, spoiled).await;
-    assert!(!chunked.contains("0\r\n\r\n"), "{chunked}");
+    let mut caller = world.caller().await;
+    caller.send(get).await;
+    let mut upstream = world.upstream().await;
+    upstream.head().await;
+    let (good, bad) = spoiled.split_at(spoiled.len() - b"zz\r\n0\r\n\r\n".len());
+    upstream.send(good).await;
+    let begun = caller.head().await;
+    assert!(begun.starts_with("HTTP/1.1 200 "), "{begun}");
+    upstream.send(bad).await;
+    assert_eq!(caller.rest().await, "3\r\nabc\r\n");
+    let (_, at_once) = world.exchange(closing, spoiled).await;
+    assert!(at_once.starts_with("HTTP/1.1 502 "), "{at_once}");
+}
+
+#[tokio::test]
+async fn what_upstream_does_not_take_of_a_body_is_never_the_next_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = Scripted::start_unix(&folder.path().join("flask.sock")).await;
+    let body = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n".repeat(7_000);
+    let mut caller = world.caller().await;
+    let length = body.len();
+    caller
+        .send(format!("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}"))
+        .await;
+    let mut upstream = world.upstream().await;
+    upstream.head().await;
+    upstream.send(OK).await;
+    drop(upstream);
+    assert!(caller.head().await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(caller.bytes(2).await, "ok");
+    // Whether or not the connection is used on.
+    if caller.try_send("GET /after HTTP/1.1\r\nHost: a\r\n\r\n").await.is_ok() {
+        let _ = caller.try_finish().await;
+    }
+    let mut next = world.caller().await;
+    next.send("GET /after HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let asked = world.upstream().await.head().await;
+    assert!(asked.starts_with("GET /after "), "{asked}");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! What passes, passes byte for byte, both ways.
 
+use std::time::{Duration, Instant};
+
 use crate::{
     entra::Entra,
     world::{
@@ -268,6 +270,50 @@ async fn an_upgrade_that_upstream_does_not_take_is_a_request_like_others() {
         caller.head().await;
         caller.bytes(2).await;
     }
+}
+
+#[tokio::test]
+async fn a_change_of_protocol_needs_http_1_1_and_a_name() {
+    let world = Scripted::start(&[]).await;
+    let mut caller = world.caller().await;
+    let ask = "Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    caller.send(format!("GET /1 HTTP/1.0\r\n{ask}")).await;
+    let mut upstream = world.upstream().await;
+    let seen = upstream.head().await;
+    assert!(!seen.contains("pgrade"), "{seen}");
+    upstream.send(OK).await;
+    assert!(caller.rest().await.ends_with("ok"));
+
+    let mut caller = world.caller().await;
+    caller.send(format!("GET /2 HTTP/1.1\r\n{ask}")).await;
+    upstream.head().await;
+    upstream.send("HTTP/1.1 101 Switching Protocols\r\n\r\nraw").await;
+    assert!(caller.head().await.starts_with("HTTP/1.1 502 "));
+    upstream.is_closed().await;
+}
+
+#[tokio::test]
+async fn half_a_tunnel_does_not_stay_for_ever() {
+    let world = Scripted::start(&[("GATEWAY_TIMEOUT_IDLE", "1s")]).await;
+    let mut caller = world.caller().await;
+    let ask = "GET /1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    caller.send(ask).await;
+    let mut upstream = world.upstream().await;
+    upstream.head().await;
+    upstream
+        .send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        )
+        .await;
+    caller.head().await;
+    // With both sides there, silence may last.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    upstream.finish().await;
+    caller.is_closed().await;
+    // The caller goes on listening to nobody.
+    let begun = Instant::now();
+    upstream.is_closed().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -119,6 +119,42 @@ async fn nothing_is_sent_again_once_an_answer_has_begun() {
 }
 
 #[tokio::test]
+async fn an_interim_answer_is_one_too() {
+    let world = Scripted::start(&[]).await;
+    let mut upstream = prime(&world, &mut world.caller().await).await;
+    let mut caller = world.caller().await;
+    caller.send("GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    upstream.head().await;
+    upstream.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await;
+    assert!(caller.head().await.starts_with("HTTP/1.1 103 "));
+    drop(upstream);
+    assert!(caller.rest().await.starts_with("HTTP/1.1 502 "));
+    world.stays_unasked().await;
+}
+
+#[tokio::test]
+async fn with_its_answer_an_exchange_ends_though_the_upload_does_not() {
+    let world = Scripted::start(&[("GATEWAY_STREAMING_UPLOADS", "1")]).await;
+    for answer in [OK, "HTTP/1.1 200 OK\r\n\r\nok"] {
+        let mut caller = world.caller().await;
+        let head = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 60000000\r\n\r\n";
+        caller.send(format!("{head}{}", "x".repeat(300_000))).await;
+        let mut upstream = world.upstream().await;
+        upstream.head().await;
+        upstream.bytes(300_000).await;
+        upstream.send(answer).await;
+        if answer != OK {
+            upstream.finish().await;
+        }
+        let begun = Instant::now();
+        assert!(caller.rest().await.ends_with("\r\n\r\nok"));
+        upstream.is_closed().await;
+        // The one slot is free for the next.
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
 async fn upstream_may_be_a_unix_socket_byte_for_byte() {
     let folder = tempfile::tempdir().unwrap();
     let world = Scripted::start_unix(&folder.path().join("s")).await;
@@ -211,6 +247,51 @@ async fn other_answers_to_strangers_are_passed_on() {
         assert!(caller.head().await.starts_with(status), "{method} {cookie} {answer}");
         world.stays_unasked().await;
     }
+}
+
+#[tokio::test]
+async fn a_request_with_a_body_is_never_asked_again() {
+    let (world, session) = with_session(&[("GATEWAY_REQUEST_HOLD", "1KiB")]).await;
+    // All of it there, and most of it still to come.
+    for there in [20, 2_000] {
+        let mut caller = world.caller().await;
+        caller
+            .send(format!(
+                "GET /x HTTP/1.1\r\nHost: a\r\nCookie: session={session}\r\nContent-Length: {}\r\n\r\n{}",
+                if there == 20 { 20 } else { 60_000 },
+                "b".repeat(there)
+            ))
+            .await;
+        let mut upstream = world.upstream().await;
+        upstream.head().await;
+        upstream.bytes(there).await;
+        upstream.send(STRANGER).await;
+        assert!(caller.head().await.starts_with("HTTP/1.1 401 "));
+        assert_eq!(caller.bytes(3).await, "who");
+        if there == 20 {
+            upstream.is_quiet().await;
+            drop(upstream);
+        } else {
+            upstream.is_closed().await;
+        }
+        world.stays_unasked().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_a_stranger_is_given_when_nobody_can_be_asked_again() {
+    let (world, session) = with_session(&[]).await;
+    let mut caller = world.caller().await;
+    caller.send(format!("GET /x HTTP/1.1\r\nHost: a\r\nCookie: session={session}\r\n\r\n")).await;
+    let mut upstream = world.upstream().await;
+    upstream.head().await;
+    upstream.send(STRANGER.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await;
+    // The next connection is taken and ended without a word.
+    let mut second = world.upstream().await;
+    second.head().await;
+    drop(second);
+    let got = caller.rest().await;
+    assert!(got.starts_with("HTTP/1.1 401 ") && got.ends_with("who"), "{got}");
 }
 
 #[tokio::test]
