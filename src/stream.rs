@@ -38,7 +38,7 @@ impl Buffers {
 /// Finds out within two minutes that the other side has vanished without a word.
 pub(crate) fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
+        .with_time(Duration::from_mins(1))
         .with_interval(Duration::from_secs(10))
         .with_retries(6)
 }

@@ -121,10 +121,7 @@ impl Proxy<'_> {
             let length =
                 Length::of_response(&answer, head.method()).map_err(UpstreamError::from)?;
             if answer.status == 101 {
-                if upgrade.is_none() || !answer.fields.has("upgrade") {
-                    let unasked = Malformed("it changes to a protocol nobody asked for");
-                    return Err(UpstreamError::from(unasked).into());
-                }
+                judge_change(upgrade, &answer)?;
                 let out = self.write_head(&answer, length, false, None, &cookies);
                 let after = Box::pin(exchange.tunnel(out)).await;
                 return Ok(Answered { status: 101, after });
@@ -294,6 +291,14 @@ fn told(version: Version, closes: bool) -> Option<&'static str> {
         (Version::Http10, false) => Some("keep-alive"),
         (Version::Http11, false) => None,
     }
+}
+
+/// Whether a 101 answers what was asked, and says what the connection changes to.
+fn judge_change(asked: Option<&[u8]>, answer: &ResponseHead) -> Result<(), UpstreamError> {
+    if asked.is_none() || !answer.fields.has("upgrade") {
+        return Err(Malformed("it changes to a protocol nobody asked for").into());
+    }
+    Ok(())
 }
 
 /// Whether SimpleChat answered somebody whom it does not know: 401, or to the sign-in page, and no

@@ -284,8 +284,8 @@ impl Sessions {
 
     async fn end_of(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
         self.mark(id).await?;
-        let (shelf, ids) = (&self.0.shelf, [*id]);
-        tokio::try_join!(shelf.remove(&ids), shelf.remove_note(id, subject)).map(drop)
+        let (store, gone) = (&self.0.shelf, [*id]);
+        tokio::try_join!(store.remove(&gone), store.remove_note(id, subject)).map(drop)
     }
 
     /// First for all, then here: what is ended here must not come back with a restart.
