@@ -19,13 +19,13 @@ CARGO_DENY := target/tools/bin/cargo-deny
 
 PEERS := target/python/peers/ready
 
-.PHONY: help demo test setup redis python docs lint deny unit release bench fuzz soak
+.PHONY: help demo test setup redis python docs lint deny unit release bench fuzz corpus soak
 
 help:
 	@echo 'make demo [STORE=redis] [ARGS=--once]   the handshake on screen'
 	@echo 'make test                               every test'
 	@echo 'make docs                               what the code prints into README.md and openapi/'
-	@echo 'make fuzz [SECONDS=1800]                 throws bytes at what reads them'
+	@echo 'make fuzz [SECONDS=1800]                 throws bytes at what reads them; make corpus keeps what was found'
 	@echo 'make soak                                gigabytes, thousands of connections, upstream killed'
 	@echo 'make bench [QUICK=1]                     the gateway beside nginx, haproxy, Envoy, Caddy, Traefik'
 	@echo 'make release                            target/release/simplechat-gateway'
@@ -112,10 +112,20 @@ fuzz:
 	cargo build --locked --release --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz --target $(HOST)
 	for part in wire target; do \
 		mkdir -p target/fuzz/corpus/$$part; \
+		tar -xzf tests/fuzz/corpus/$$part.tar.gz -C target/fuzz/corpus/$$part; \
 		target/fuzz/$(HOST)/release/$$part -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 \
 			-artifact_prefix=target/fuzz/ target/fuzz/corpus/$$part tests/fuzz/seeds/$$part \
 			2> target/fuzz/$$part.log || { tail -n 40 target/fuzz/$$part.log; exit 1; }; \
 		tail -n 1 target/fuzz/$$part.log; \
+	done
+
+## Keeps what fuzzing has found worth keeping.
+corpus:
+	for part in wire target; do \
+		rm -rf target/fuzz/merged; mkdir -p target/fuzz/merged; \
+		target/fuzz/$(HOST)/release/$$part -merge=1 -max_len=512 target/fuzz/merged tests/fuzz/seeds/$$part \
+			target/fuzz/corpus/$$part 2> target/fuzz/$$part.log; \
+		tar --sort=name --owner=0 --group=0 --mtime=@0 -C target/fuzz/merged -czf tests/fuzz/corpus/$$part.tar.gz .; \
 	done
 
 ## Measures; QUICK=1 within three minutes, DOCS=1 writes the README's table and plot.
