@@ -1,7 +1,7 @@
 //! Heads and bodies: nothing panics, a reading does not depend on how the bytes are cut, and what is
 //! taken is what a plain second reader takes.
 #![no_main]
-#![allow(dead_code, unreachable_pub, reason = "the gateway uses all of it")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "the gateway uses all of it")]
 
 #[path = "../../src/wire/mod.rs"]
 mod wire;
