@@ -11,6 +11,7 @@ mod commands;
 mod failures;
 mod framing;
 mod guard;
+mod guard_spellings;
 mod handshake;
 mod keys;
 mod lifetime;
