@@ -11,8 +11,8 @@ use bytes::{Buf, BufMut, BytesMut};
 use socket2::TcpKeepalive;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Room for one read, the largest of a body behind a head. A connection has such a buffer only while there is something in it: lying
-/// idle, it has none.
+/// Room for one read, the largest of a body behind a head. A connection has such a buffer only while
+/// there is something in it: lying idle, it has none.
 const ROOM: usize = (256 + 64) * 1024;
 /// Buffers kept for the next read.
 const MOST_KEPT: usize = 16;

@@ -23,7 +23,6 @@ use crate::config::SerializationFormat;
 pub(super) type FlaskSession = Map<String, Value>;
 
 /// A session to write: its members, in the order in which they are written.
-#[derive(Clone)]
 pub(super) struct Members<'a>(pub(super) Vec<(&'a str, &'a Value)>);
 
 impl Serialize for Members<'_> {
