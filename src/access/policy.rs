@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::token::{Caller, Claims};
+use super::token::{Caller, Claims, Identity};
 
 /// The app role that lets machines in. Nothing else does: not `User`, not `Admin`.
 pub(crate) const EXTERNAL_API: &str = "ExternalApi";
@@ -72,22 +72,23 @@ pub(crate) struct Grant {
 }
 
 impl Policy {
-    /// Whether these claims reach `/external/*`.
-    pub(crate) fn admit(&self, claims: &Claims) -> Result<Admission, Denial> {
-        self.judge_client(claims)?;
-        if claims.has_role(EXTERNAL_API) { Ok(Admission(())) } else { Err(Denial::RoleMissing) }
+    /// Whether this caller reaches `/external/*`.
+    pub(crate) fn admit(&self, identity: &Identity) -> Result<Admission, Denial> {
+        self.judge_client(identity)?;
+        if identity.has_role(EXTERNAL_API) { Ok(Admission(())) } else { Err(Denial::RoleMissing) }
     }
 
     /// Whether these claims may be exchanged for a session; `now` in Unix seconds.
     pub(crate) fn grant(&self, claims: Claims, now: i64) -> Result<Grant, Denial> {
-        self.judge_client(&claims)?;
-        let scope_admits = match claims.caller() {
+        let identity = claims.identity();
+        self.judge_client(identity)?;
+        let scope_admits = match identity.caller() {
             Caller::AppOnly if !self.login_app_only => return Err(Denial::AppOnlyNotAllowed),
             Caller::AppOnly => false,
             Caller::Delegated { scopes } => scopes.iter().any(|s| self.login_scopes.contains(s)),
         };
-        if !scope_admits && !claims.has_role(EXTERNAL_API) {
-            let curable = matches!(claims.caller(), Caller::Delegated { .. });
+        if !scope_admits && !identity.has_role(EXTERNAL_API) {
+            let curable = matches!(identity.caller(), Caller::Delegated { .. });
             return Err(if curable && !self.login_scopes.is_empty() {
                 Denial::ScopeMissing
             } else {
@@ -96,11 +97,11 @@ impl Policy {
         }
 
         let max_age = i64::try_from(self.session_max_age.as_secs()).unwrap_or(i64::MAX);
-        let expires_at = claims.expires_at().min(now.saturating_add(max_age));
-        let mut roles = claims.roles().to_vec();
+        let expires_at = identity.expires_at().min(now.saturating_add(max_age));
+        let mut roles = identity.roles().to_vec();
         roles.retain(|role| self.session_roles.allows(role));
         let upstream_will_refuse = !roles.iter().any(|role| role == "User" || role == "Admin");
-        let (subject, client) = (claims.subject(), claims.client().to_owned());
+        let (subject, client) = (identity.subject(), identity.client().to_owned());
         let mut user = claims.into_all();
         // Flask reads a string here as a list of letters: always a list. `insert` keeps the place
         // of a member that is already there.
@@ -108,9 +109,9 @@ impl Policy {
         Ok(Grant { subject, client, user, expires_at, upstream_will_refuse })
     }
 
-    fn judge_client(&self, claims: &Claims) -> Result<(), Denial> {
+    fn judge_client(&self, identity: &Identity) -> Result<(), Denial> {
         let is_allowed = |allowed: &Uuid| {
-            Uuid::try_parse(claims.client()).is_ok_and(|client| client == *allowed)
+            Uuid::try_parse(identity.client()).is_ok_and(|client| client == *allowed)
         };
         if self.allowed_clients.is_empty() || self.allowed_clients.iter().any(is_allowed) {
             Ok(())

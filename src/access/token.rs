@@ -20,7 +20,7 @@ use uuid::Uuid;
 /// Longest token accepted, in bytes.
 pub(crate) const LONGEST: usize = 16 * 1024;
 /// How far clocks may be apart, in seconds.
-const LEEWAY: f64 = 60.0;
+const LEEWAY: i64 = 60;
 /// Longest life a token may claim, in seconds: Entra's longest (continuous access evaluation) is
 /// 28 hours.
 const LONGEST_LIFE: f64 = 28.0 * 3600.0 + 600.0;
@@ -38,10 +38,12 @@ impl BearerToken {
         (!body.is_empty() && body.bytes().all(is_b64token)).then(|| Self(text.to_owned()))
     }
 
-    /// A name for this very token that does not give it away: SHA-256, base64url.
-    pub(crate) fn fingerprint(&self) -> String {
+    /// A name for this very token that does not give it away: its SHA-256.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.0.as_bytes());
-        URL_SAFE_NO_PAD.encode(digest)
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Fingerprint(bytes)
     }
 
     /// The id of the key that the token says it is signed with, when its header is one that Entra
@@ -102,6 +104,16 @@ impl BearerToken {
 impl fmt::Debug for BearerToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BearerToken(..)")
+    }
+}
+
+/// Names a token without giving it away; base64url as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Fingerprint([u8; 32]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
     }
 }
 
@@ -193,15 +205,21 @@ pub(crate) enum Caller {
     AppOnly,
 }
 
-/// The claims of a token that was verified; made by [`BearerToken::verify`] alone.
-#[derive(Clone)]
-pub(crate) struct Claims {
-    all: Map<String, Value>,
+/// Whom a token that was verified speaks for; made by [`BearerToken::verify`] alone.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
     subject: Uuid,
     client: String,
     caller: Caller,
     roles: Vec<String>,
     expires_at: i64,
+}
+
+/// The claims of a token that was verified; made by [`BearerToken::verify`] alone.
+#[derive(Clone)]
+pub(crate) struct Claims {
+    all: Map<String, Value>,
+    identity: Identity,
 }
 
 impl Claims {
@@ -265,9 +283,27 @@ impl Claims {
             _ => Vec::new(),
         };
         let caller = judge_type(&all, version_2)?;
-        Ok(Self { all, subject, client, caller, roles, expires_at })
+        let identity = Identity { subject, client, caller, roles, expires_at };
+        Ok(Self { all, identity })
     }
 
+    /// Whom the token speaks for.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The same, without the claims.
+    pub(crate) fn into_identity(self) -> Identity {
+        self.identity
+    }
+
+    /// Every claim, in the token's order.
+    pub(crate) fn into_all(self) -> Map<String, Value> {
+        self.all
+    }
+}
+
+impl Identity {
     /// The subject: Entra's object id, unique within the tenant.
     pub(crate) fn subject(&self) -> Uuid {
         self.subject
@@ -298,19 +334,15 @@ impl Claims {
         self.expires_at
     }
 
-    /// Every claim, in the token's order.
-    pub(crate) fn into_all(self) -> Map<String, Value> {
-        self.all
+    /// Whether a token that once was good still is; `now` in Unix seconds.
+    pub(crate) fn judge_again(&self, now: i64) -> Result<(), TokenError> {
+        if self.expires_at + LEEWAY > now { Ok(()) } else { Err(TokenError::Expired) }
     }
 }
 
 impl fmt::Debug for Claims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Claims")
-            .field("subject", &self.subject)
-            .field("client", &self.client)
-            .field("caller", &self.caller)
-            .finish_non_exhaustive()
+        f.debug_struct("Claims").field("identity", &self.identity).finish_non_exhaustive()
     }
 }
 
@@ -320,11 +352,11 @@ fn judge_times(all: &Map<String, Value>, now: i64) -> Result<i64, TokenError> {
         |name: &'static str| all.get(name).and_then(Value::as_f64).ok_or(TokenError::Claim(name));
     let (exp, nbf, iat) = (seconds("exp")?, seconds("nbf")?, seconds("iat")?);
     #[expect(clippy::cast_precision_loss, reason = "Unix seconds fit into 52 bits")]
-    let now = now as f64;
-    if exp + LEEWAY <= now {
+    let (earliest, latest) = ((now - LEEWAY) as f64, (now + LEEWAY) as f64);
+    if exp <= earliest {
         return Err(TokenError::Expired);
     }
-    if nbf - LEEWAY > now || iat - LEEWAY > now {
+    if nbf > latest || iat > latest {
         return Err(TokenError::NotYetValid);
     }
     if exp - iat > LONGEST_LIFE {

@@ -5,6 +5,7 @@
 //! all callers together, at most every [`COOLDOWN`].
 
 mod documents;
+mod remembered;
 
 use std::{
     collections::HashMap,
@@ -18,9 +19,9 @@ use tokio::{sync::Mutex, time::sleep};
 use url::Url;
 
 pub(crate) use self::documents::DocumentError;
-use self::documents::Documents;
+use self::{documents::Documents, remembered::Remembered};
 use crate::{
-    access::token::{BearerToken, Claims, Issuers, SigningKey, TokenError},
+    access::token::{BearerToken, Claims, Identity, Issuers, SigningKey, TokenError},
     config::EntraConfig,
     telemetry,
 };
@@ -56,6 +57,7 @@ struct Inner {
     documents: Documents,
     known: ArcSwap<Known>,
     refreshing: Mutex<Refreshing>,
+    remembered: Remembered,
 }
 
 /// What the documents said. Version 1 and version 2 tokens have documents of their own; neither
@@ -125,6 +127,7 @@ impl Entra {
             documents: Documents::new()?,
             known: ArcSwap::default(),
             refreshing: Mutex::default(),
+            remembered: Remembered::new(),
         })))
     }
 
@@ -208,6 +211,26 @@ impl Entra {
     /// Whether tokens can be verified at all.
     pub(crate) fn has_keys(&self) -> bool {
         self.0.known.load().current().has_keys()
+    }
+
+    /// Whom a token speaks for; `now` in Unix seconds. One that was verified with the keys known now is
+    /// remembered: a caller that sends it with every request costs one verification.
+    pub(crate) async fn identify(
+        &self,
+        token: &BearerToken,
+        now: i64,
+    ) -> Result<Arc<Identity>, EntraError> {
+        let fingerprint = token.fingerprint();
+        let version = self.0.known.load().version;
+        if let Some(identity) = self.0.remembered.find(&fingerprint, version)
+            && self.has_keys()
+        {
+            identity.judge_again(now).map_err(EntraError::Rejected)?;
+            return Ok(identity);
+        }
+        let identity = Arc::new(self.verify(token, now).await?.into_identity());
+        self.0.remembered.add(fingerprint, version, Arc::clone(&identity));
+        Ok(identity)
     }
 
     /// From the text a caller sent to claims that may be relied on; `now` in Unix seconds.

@@ -39,6 +39,6 @@ pub(super) async fn judge(
         return Ok(Passage(()));
     }
     let token = bearer::of_lines(head.fields.all("authorization"))?;
-    let claims = entra.verify(&token, clock::now()).await?;
-    Ok(policy.admit(&claims)?.into())
+    let identity = entra.identify(&token, clock::now()).await?;
+    Ok(policy.admit(&identity)?.into())
 }

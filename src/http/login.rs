@@ -111,12 +111,12 @@ pub(super) async fn post(
     let token = bearer::of(&headers)?;
     let claims = entra.verify(&token, now).await?;
     // Within the leeway a token still counts, but a session of it would be over at once.
-    if claims.expires_at() <= now {
+    if claims.identity().expires_at() <= now {
         return Err(EntraError::Rejected(TokenError::Expired).into());
     }
     judge_origin(&headers, &resource)?;
     let grant = policy.grant(claims, now)?;
-    let record = SessionRecord::new(grant, token.fingerprint(), now);
+    let record = SessionRecord::new(grant, token.fingerprint().to_string(), now);
     let (subject, client) = (record.subject(), record.client().to_owned());
     let warnings = if record.upstream_will_refuse() { vec!["no_user_role"] } else { Vec::new() };
 

@@ -43,8 +43,9 @@ pub(super) async fn post(
         sessions.end(&minted).await?;
     } else if headers.contains_key(header::AUTHORIZATION) || !cookie.is_borne(&headers) {
         let (token, now) = (bearer::of(&headers)?, clock::now());
-        let claims = entra.verify(&token, now).await?;
-        sessions.end_of_token(claims.subject(), &token.fingerprint(), now).await?;
+        let identity = entra.identify(&token, now).await?;
+        let fingerprint = token.fingerprint().to_string();
+        sessions.end_of_token(identity.subject(), &fingerprint, now).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
