@@ -7,5 +7,6 @@
 pub(crate) mod origin;
 pub(crate) mod policy;
 pub(crate) mod session;
+pub(crate) mod subject;
 pub(crate) mod target;
 pub(crate) mod token;

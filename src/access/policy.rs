@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::token::{Caller, Claims, Identity};
+use super::{
+    subject::SubjectBinding,
+    token::{Caller, Claims, Identity},
+};
 
 /// The app role that lets machines in. Nothing else does: not `User`, not `Admin`.
 pub(crate) const EXTERNAL_API: &str = "ExternalApi";
@@ -42,6 +45,15 @@ impl RoleCeiling {
     }
 }
 
+/// When a minted session counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SessionBinding {
+    /// By itself; beside a valid token only if that is of the same subject.
+    WhenPresent,
+    /// Beside a valid token of its subject only.
+    Required,
+}
+
 /// The operator's decisions about callers.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
@@ -55,11 +67,24 @@ pub(crate) struct Policy {
     pub(crate) session_roles: RoleCeiling,
     /// Cap on a minted session's life.
     pub(crate) session_max_age: Duration,
+    /// When a minted session counts.
+    pub(crate) session_binding: SessionBinding,
+    /// Whether a user's token reaches that user's documents alone.
+    pub(crate) bind_subject: bool,
 }
 
 /// Proof that a caller may reach `/external/*`. Made by [`Policy::admit`] alone.
 #[derive(Debug)]
-pub(crate) struct Admission(());
+pub(crate) struct Admission {
+    binding: Option<SubjectBinding>,
+}
+
+impl Admission {
+    /// What every `user_id` of the request must be; `None`: the caller may name anybody.
+    pub(crate) fn into_binding(self) -> Option<SubjectBinding> {
+        self.binding
+    }
+}
 
 /// Proof that a session may be minted, with what it may hold. Made by [`Policy::grant`] alone.
 #[derive(Debug)]
@@ -75,7 +100,11 @@ impl Policy {
     /// Whether this caller reaches `/external/*`.
     pub(crate) fn admit(&self, identity: &Identity) -> Result<Admission, Denial> {
         self.judge_client(identity)?;
-        if identity.has_role(EXTERNAL_API) { Ok(Admission(())) } else { Err(Denial::RoleMissing) }
+        if !identity.has_role(EXTERNAL_API) {
+            return Err(Denial::RoleMissing);
+        }
+        let is_bound = self.bind_subject && *identity.caller() != Caller::AppOnly;
+        Ok(Admission { binding: is_bound.then(|| SubjectBinding::to(identity.subject())) })
     }
 
     /// Whether these claims may be exchanged for a session; `now` in Unix seconds.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::access::{
     origin::{ForwardedFamily, Origin, Surroundings, TrustedProxies},
-    policy::{Policy, RoleCeiling},
+    policy::{Policy, RoleCeiling, SessionBinding},
 };
 
 /// Whether an administrator opted in.
@@ -65,6 +65,9 @@ pub(super) fn policy(reader: &mut Reader) -> Policy {
         let is_sound = !age.is_zero() && age <= longest;
         if is_sound { Ok(age) } else { Err("does not lie between 1s and 31d".to_owned()) }
     });
+    let bindings =
+        [("when-present", SessionBinding::WhenPresent), ("required", SessionBinding::Required)];
+    let session_binding = reader.read("GATEWAY_SESSION_BINDING", word(&bindings));
     Policy {
         allowed_clients: reader.list("GATEWAY_ALLOWED_CLIENTS", |text| {
             Uuid::try_parse(text).map_err(|_| "is not a GUID".to_owned())
@@ -73,6 +76,8 @@ pub(super) fn policy(reader: &mut Reader) -> Policy {
         login_app_only: reader.read("GATEWAY_LOGIN_APP_ONLY", flag).unwrap_or_default(),
         session_roles,
         session_max_age: session_max_age.unwrap_or_default(),
+        session_binding: session_binding.unwrap_or(SessionBinding::Required),
+        bind_subject: reader.read("GATEWAY_BIND_SUBJECT", flag).unwrap_or(true),
     }
 }
 

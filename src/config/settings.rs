@@ -155,6 +155,18 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "16",
         "Live minted sessions of one subject; beyond that the oldest goes",
     ),
+    setting(
+        "GATEWAY_SESSION_BINDING",
+        "when-present, required",
+        "when-present",
+        "A minted session beside a valid token of somebody else is refused; required: also one without a valid token of its subject",
+    ),
+    setting(
+        "GATEWAY_BIND_SUBJECT",
+        "on, off",
+        "on",
+        "Under /external/ every user_id that comes with a user's token (query, urlencoded or multipart body) must be that user's own oid; off: SimpleChat takes any",
+    ),
     setting("GATEWAY_WORKERS", "1 or more", "cores", "Threads that serve"),
     setting(
         "GATEWAY_TIMEOUT_HEAD",

@@ -12,12 +12,12 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{caller::HeadFault, exchange::ExchangeError};
+use super::{caller::HeadFault, exchange::ExchangeError, flow::FlowError};
 use crate::{
     access::{
         origin::{OriginError, PublicOrigin, Route},
         policy::Denial,
-        token::TokenError,
+        subject::SubjectFault,
     },
     entra::EntraError,
     gateway::Resource,
@@ -59,6 +59,11 @@ pub(super) enum Refusal {
     ForeignOrigin,
     #[error(transparent)]
     Denied(#[from] Denial),
+    #[error("This session was not opened by the subject of this token")]
+    SessionOfAnother,
+    /// Whose documents a guarded request is about.
+    #[error(transparent)]
+    Subject(#[from] SubjectFault),
     /// Under `/external/` by some reading, in a spelling that not all readers agree on.
     #[error("This path is spelled in an unusual way; spell it plainly")]
     OddSpelling,
@@ -81,10 +86,12 @@ pub(super) enum Refusal {
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
+            Self::Subject(SubjectFault::Mismatch) => StatusCode::FORBIDDEN,
             Self::Framing(_)
             | Self::Origin(_)
             | Self::RepeatedAuthorization
             | Self::MalformedBearer
+            | Self::Subject(SubjectFault::Unreadable(_))
             | Self::OddSpelling
             | Self::Head(HeadFault::Head(HeadError::Malformed(_)))
             | Self::Exchange(ExchangeError::Body(_) | ExchangeError::CallerGone(_)) => {
@@ -97,7 +104,9 @@ impl Refusal {
             Self::Head(HeadFault::TooLong | HeadFault::Head(HeadError::TooManyFields)) => {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
             }
-            Self::NoCredentials | Self::Entra(EntraError::Rejected(_)) => StatusCode::UNAUTHORIZED,
+            Self::NoCredentials
+            | Self::SessionOfAnother
+            | Self::Entra(EntraError::Rejected(_)) => StatusCode::UNAUTHORIZED,
             Self::ForeignOrigin | Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -121,10 +130,10 @@ impl Refusal {
                 scope: Scope::None,
                 description: None,
             }),
-            Self::Entra(EntraError::Rejected(error)) => Some(Challenge {
+            Self::Entra(EntraError::Rejected(_)) | Self::SessionOfAnother => Some(Challenge {
                 error: Some("invalid_token"),
                 scope: Scope::Advertised,
-                description: Some(*error),
+                description: Some(self.to_string()),
             }),
             Self::Denied(Denial::ScopeMissing) => Some(Challenge {
                 error: Some("insufficient_scope"),
@@ -141,6 +150,7 @@ impl Refusal {
             | Self::Denied(
                 Denial::RoleMissing | Denial::ClientNotAllowed | Denial::AppOnlyNotAllowed,
             )
+            | Self::Subject(_)
             | Self::OddSpelling
             | Self::Sessions(_)
             | Self::Upstream(_)
@@ -183,6 +193,7 @@ impl From<ExchangeError> for Refusal {
     fn from(error: ExchangeError) -> Self {
         match error {
             ExchangeError::Upstream(error) => Self::Upstream(error),
+            ExchangeError::Body(FlowError::Subject(fault)) => Self::Subject(fault),
             error => Self::Exchange(error),
         }
     }
@@ -208,7 +219,7 @@ enum Scope {
 struct Challenge {
     error: Option<&'static str>,
     scope: Scope,
-    description: Option<TokenError>,
+    description: Option<String>,
 }
 
 impl Challenge {
@@ -230,7 +241,7 @@ impl Challenge {
             }
             // Last: some clients search the whole text for `scope=`.
             if let Some(description) = &self.description {
-                add("error_description", &description.to_string());
+                add("error_description", description);
             }
         }
         format!("Bearer {}", members.join(", ")).trim_end().to_owned()
@@ -344,7 +355,7 @@ fn metadata_url(asked: &Asked<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ResourceConfig;
+    use crate::{access::token::TokenError, config::ResourceConfig};
 
     fn resource(is_on: bool) -> Resource {
         Resource {

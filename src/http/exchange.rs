@@ -17,6 +17,7 @@ use super::{
     caller::{After, Caller},
     flow::{Flow, FlowError, Waits},
     pace::Pace,
+    watched::Watched,
 };
 use crate::{
     stream::{Buffers, Side},
@@ -65,7 +66,7 @@ pub(super) struct Exchange<'a> {
 /// The request's body as far as it has been read.
 #[derive(Debug)]
 pub(super) struct Gathered {
-    pub(super) body: Body,
+    pub(super) body: Watched,
     /// So many bytes of what is held are the body's.
     pub(super) cleared: usize,
     pub(super) pace: Pace,
@@ -74,7 +75,7 @@ pub(super) struct Gathered {
 impl Gathered {
     /// Of a request without a body.
     pub(super) fn nothing(silence: Duration) -> Self {
-        let body = Body::new(Length::None, |_| true);
+        let body = Body::new(Length::None, |_| true).into();
         Self { body, cleared: 0, pace: Pace::new(silence) }
     }
 }
@@ -83,7 +84,7 @@ impl Gathered {
 /// are.
 pub(super) async fn gather(
     caller: &mut Caller,
-    mut body: Body,
+    mut body: Watched,
     most: usize,
     mut grow: impl FnMut(usize) -> Result<(), UpstreamError>,
 ) -> Result<Gathered, ExchangeError> {
@@ -93,7 +94,7 @@ pub(super) async fn gather(
         loop {
             if caller.side.held.len() > seen {
                 let taken = body.take(&caller.side.held[cleared..]);
-                cleared += taken.map_err(|error| ExchangeError::Body(error.into()))?;
+                cleared += taken.map_err(ExchangeError::Body)?;
                 seen = caller.side.held.len();
                 grow(cleared)?;
             }

@@ -9,9 +9,11 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::watched::Watched;
 use crate::{
+    access::subject::SubjectFault,
     stream::{Buffers, Side},
-    wire::{Body, Malformed},
+    wire::Malformed,
 };
 
 /// Why a flow ended before its end.
@@ -25,6 +27,9 @@ pub(super) enum FlowError {
     CutShort,
     #[error(transparent)]
     Malformed(#[from] Malformed),
+    /// Who reads along does not let it go on.
+    #[error(transparent)]
+    Subject(#[from] SubjectFault),
     /// The writer's side broke.
     #[error("writing failed")]
     Sink(#[source] io::Error),
@@ -44,7 +49,7 @@ pub(super) enum Waits {
 pub(super) struct Flow {
     /// Goes first: a head, or what was decoded.
     ahead: Bytes,
-    body: Body,
+    body: Watched,
     /// How many bytes of what is held are the body's and may go.
     cleared: usize,
     /// How many bytes of what is held have been looked at.
@@ -66,10 +71,15 @@ pub(super) struct Flow {
 
 impl Flow {
     /// `ahead` and then a body of which `cleared` bytes are known to be held.
-    pub(super) fn new(ahead: Bytes, body: Body, cleared: usize, most: usize) -> Self {
+    pub(super) fn new(
+        ahead: Bytes,
+        body: impl Into<Watched>,
+        cleared: usize,
+        most: usize,
+    ) -> Self {
         Self {
             ahead,
-            body,
+            body: body.into(),
             cleared,
             seen: cleared,
             decodes: false,
@@ -98,7 +108,7 @@ impl Flow {
     }
 
     /// The body that is still to come, and how much of it is held.
-    pub(super) fn into_rest(self) -> (Body, usize) {
+    pub(super) fn into_rest(self) -> (Watched, usize) {
         (self.body, self.cleared)
     }
 
@@ -155,13 +165,13 @@ impl Flow {
     }
 
     /// Looks at what is held and was not looked at before.
-    fn clear<R>(&mut self, from: &mut Side<R>, buffers: &mut Buffers) -> Result<(), Malformed> {
+    fn clear<R>(&mut self, from: &mut Side<R>, buffers: &mut Buffers) -> Result<(), FlowError> {
         if self.is_read() || from.held.len() == self.seen {
             return Ok(());
         }
         if self.decodes {
             let mut data = self.ahead.to_vec();
-            let taken = self.body.take_data(&from.held, &mut data)?;
+            let taken = self.body.take_seeing(&from.held, |more| data.extend_from_slice(more))?;
             from.used(taken, buffers);
             self.ahead = data.into();
         } else {
@@ -214,7 +224,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, BufWriter, duplex};
 
     use super::*;
-    use crate::wire::Length;
+    use crate::wire::{Body, Length};
 
     #[tokio::test]
     async fn what_the_writer_keeps_back_has_not_gone() {

@@ -4,22 +4,43 @@ use super::{bearer, error::Refusal, framing::Judged};
 use crate::{
     access::{
         policy::{Admission, Policy},
+        subject::{FormReader, SubjectFault},
         target::Target,
     },
     clock,
     entra::Entra,
+    wire::Length,
 };
 
 /// Upstream's health probe, open to all: App Service asks it without a token.
 const HEALTHCHECK: &str = "/external/healthcheck";
 
-/// Proof that a request may be proxied: it is not guarded, or it was admitted.
+/// Proof that a request may be proxied: it is not guarded, or it was admitted. With it goes what must
+/// read the request's body along the way.
 #[derive(Debug)]
-pub(super) struct Passage(());
+pub(super) struct Passage {
+    reader: Option<Box<FormReader>>,
+}
 
-impl From<Admission> for Passage {
-    fn from(_: Admission) -> Self {
-        Self(())
+impl Passage {
+    const OPEN: Self = Self { reader: None };
+
+    /// What must read the body.
+    pub(super) fn into_reader(self) -> Option<Box<FormReader>> {
+        self.reader
+    }
+
+    /// An admitted request, all of whose users are its token's own as far as the head tells.
+    fn admitted(admission: Admission, judged: &Judged<'_>) -> Result<Self, SubjectFault> {
+        let Some(binding) = admission.into_binding() else { return Ok(Self::OPEN) };
+        if let Some(at) = memchr::memchr(b'?', &judged.target) {
+            binding.judge_query(&judged.target[at + 1..])?;
+        }
+        if judged.length == Length::None {
+            return Ok(Self::OPEN);
+        }
+        let reader = binding.reader(judged.head.fields.all("content-type"))?;
+        Ok(Self { reader: reader.map(Box::new) })
     }
 }
 
@@ -31,14 +52,14 @@ pub(super) async fn judge(
 ) -> Result<Passage, Refusal> {
     let Judged { head, path, .. } = judged;
     match Target::read(path) {
-        Target::Open => return Ok(Passage(())),
+        Target::Open => return Ok(Passage::OPEN),
         Target::GuardedOddly => return Err(Refusal::OddSpelling),
         Target::Guarded => {}
     }
     if path == HEALTHCHECK && matches!(head.method(), "GET" | "HEAD") {
-        return Ok(Passage(()));
+        return Ok(Passage::OPEN);
     }
     let token = bearer::of_lines(head.fields.all("authorization"))?;
     let identity = entra.identify(&token, clock::now()).await?;
-    Ok(policy.admit(&identity)?.into())
+    Ok(Passage::admitted(policy.admit(&identity)?, judged)?)
 }

@@ -1,6 +1,7 @@
 //! Answers: every route and what happens around it, on one screen.
 
 mod bearer;
+mod binding;
 mod caller;
 mod error;
 mod exchange;
@@ -19,6 +20,7 @@ mod resource_metadata;
 mod room;
 mod session_cookie;
 mod timer;
+mod watched;
 
 use std::{cell::OnceCell, net::IpAddr, rc::Rc, sync::Arc};
 
@@ -32,6 +34,7 @@ use uuid::Uuid;
 
 pub(crate) use self::{caller::Patience, room::Room};
 use self::{
+    binding::Binding,
     caller::{After, Caller, HeadFault, Unread},
     error::{Asked, Refusal},
     framing::Judged,
@@ -222,7 +225,8 @@ impl Front {
         let Gateway { entra, policy, sessions, cookie, .. } = &self.site.gateway;
         let passage =
             guard::judge(judged, entra, policy).await.map_err(|refusal| (refusal, false))?;
-        let proxy = Proxy { kept: &self.kept, sessions, cookie };
+        let binding = Binding { entra, sessions, mode: policy.session_binding };
+        let proxy = Proxy { kept: &self.kept, sessions, cookie, binding };
         proxy.pass(passage, judged, route, caller).await.map_err(|refusal| (refusal, true))
     }
 }

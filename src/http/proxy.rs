@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use super::{
+    binding::Binding,
     caller::{After, Caller, keeps_alive},
     error::Refusal,
     exchange::{Exchange, ExchangeError, Gathered, gather, upstream_keeps_alive},
@@ -11,6 +12,7 @@ use super::{
     guard::Passage,
     hop_headers::{self, CookieLine, Downward, Upward},
     session_cookie::{Cookies, SessionCookie},
+    watched::Watched,
 };
 use crate::{
     access::{origin::Route, session::SessionId},
@@ -31,6 +33,7 @@ pub(super) struct Proxy<'a> {
     pub(super) kept: &'a Kept,
     pub(super) sessions: &'a Sessions,
     pub(super) cookie: &'a CookieConfig,
+    pub(super) binding: Binding<'a>,
 }
 
 /// How a request was answered.
@@ -51,7 +54,7 @@ impl Proxy<'_> {
     /// Passes a request on, and its answer back as it comes.
     pub(super) async fn pass(
         &self,
-        _passage: Passage,
+        passage: Passage,
         judged: &Judged<'_>,
         route: &Route,
         caller: &mut Caller,
@@ -60,10 +63,13 @@ impl Proxy<'_> {
         let config = upstream.config();
         let head = judged.head;
         let cookies = self.hold_sessions_to_their_end(&head.fields)?;
+        if let Some(live) = &cookies.live {
+            Box::pin(self.binding.judge(&live.id, &head.fields)).await?;
+        }
         let upgrade = hop_headers::upgrade(head, judged.length);
 
         let mut hold = upstream.hold();
-        let mut gathered = match self.body(judged, caller, &mut hold).await {
+        let mut gathered = match self.body(passage, judged, caller, &mut hold).await {
             Ok(gathered) => gathered,
             Err(error) => return gone_or_refused(error),
         };
@@ -163,11 +169,13 @@ impl Proxy<'_> {
     /// most requests do without its room.
     async fn body(
         &self,
+        passage: Passage,
         judged: &Judged<'_>,
         caller: &mut Caller,
         hold: &mut Held<'_>,
     ) -> Result<Gathered, ExchangeError> {
         let body = Body::new(judged.length, hop_headers::may_trail);
+        let body = Watched::by(passage.into_reader(), body);
         if body.is_done() {
             return Ok(Gathered::nothing(caller.patience.idle));
         }
@@ -243,7 +251,7 @@ impl Proxy<'_> {
     ) -> Vec<u8> {
         let cookie = SessionCookie(self.cookie);
         let keeps_back = |set_cookie: &[u8]| {
-            cookies.live.as_ref().is_some_and(|value| cookie.renews(set_cookie, value))
+            cookies.live.as_ref().is_some_and(|live| cookie.renews(set_cookie, &live.value))
         };
         let upgrade =
             (answer.status == 101).then(|| answer.fields.all("upgrade").next().unwrap_or_default());

@@ -119,11 +119,17 @@ pub(super) struct Cookies<'a> {
     /// What is left of the `Cookie` header for upstream, borrowed where it is as it came; `None`:
     /// nothing.
     pub(super) header: Option<Cow<'a, [u8]>>,
-    /// The cookie value that upstream will take for its session, where that is a minted one that
-    /// lives.
-    pub(super) live: Option<String>,
+    /// What upstream will take for its session, where that is a minted one that lives.
+    pub(super) live: Option<Live>,
     /// The first minted id that was dropped because it is over.
     pub(super) over: Option<SessionId>,
+}
+
+/// A minted session that lives, as a cookie names it.
+pub(super) struct Live {
+    pub(super) id: SessionId,
+    /// The cookie's value.
+    pub(super) value: String,
 }
 
 /// Reads, signs and writes the session cookie.
@@ -160,7 +166,7 @@ impl SessionCookie<'_> {
                         continue;
                     }
                     if is_first {
-                        cookies.live = Some(value.to_owned());
+                        cookies.live = Some(Live { id, value: value.to_owned() });
                     }
                 }
                 is_first = false;

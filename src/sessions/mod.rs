@@ -21,6 +21,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use moka::sync::Cache;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::{
@@ -65,6 +66,9 @@ const LONG_AGO: i64 = 1200;
 const PATIENCE: Duration = Duration::from_millis(1800);
 /// Records waiting to be removed; the sweep takes care of more.
 const MOST_FORGOTTEN: usize = 256;
+
+/// Sessions whose subject is remembered; the least used give way.
+const MOST_SUBJECTS: u64 = 10_000;
 
 /// The member of Flask's session that says whose it is.
 const USER: &str = "user";
@@ -137,6 +141,8 @@ struct Inner {
     read: ArcSwapOption<Instant>,
     /// Records to remove soon.
     forget: mpsc::Sender<SessionId>,
+    /// Whose sessions are; that never changes.
+    subjects: Cache<SessionId, Uuid>,
 }
 
 impl Sessions {
@@ -162,6 +168,7 @@ impl Sessions {
             ended: RwLock::default(),
             read: ArcSwapOption::empty(),
             forget,
+            subjects: Cache::new(MOST_SUBJECTS),
         })))
     }
 
@@ -317,6 +324,19 @@ impl Sessions {
             Some(read) if read.elapsed() < VOUCHES => Ok(Standing::Live),
             _ => Err(SessionsError::NotRead),
         }
+    }
+
+    /// Whose a minted session is; `None`: there is no note of it.
+    pub(crate) async fn subject_of(&self, id: &SessionId) -> Result<Option<Uuid>, SessionsError> {
+        if let Some(subject) = self.0.subjects.get(id) {
+            return Ok(Some(subject));
+        }
+        let note = patiently(self.0.shelf.note(id.id())).await?;
+        let subject = note.filter(|note| note.session_id() == *id).map(|note| note.subject);
+        if let Some(subject) = subject {
+            self.0.subjects.insert(*id, subject);
+        }
+        Ok(subject)
     }
 
     /// Removes Flask's record of a session that is over, soon. Where there is too much to do the

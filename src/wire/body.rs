@@ -109,45 +109,38 @@ impl Body {
     /// How many bytes at the front of `bytes` are the body's, frames included. What is left may
     /// belong to what comes after, or need more bytes to be read.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+        self.take_seeing(bytes, |_| Ok(()))
+    }
+
+    /// As [`Self::take`], and `see` is shown the data alone, without frames.
+    pub(crate) fn take_seeing<E: From<Malformed>>(
+        &mut self,
+        bytes: &[u8],
+        mut see: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<usize, E> {
         match self {
             Self::Sized(left) => {
                 let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 *left -= here as u64;
+                see(&bytes[..here])?;
                 Ok(here)
             }
             Self::Chunked(chunks) => {
                 let mut taken = 0;
                 loop {
                     match chunks.take(&bytes[taken..])? {
-                        Part::Frame(length) | Part::Data(length) => taken += length,
+                        Part::Frame(length) => taken += length,
+                        Part::Data(length) => {
+                            see(&bytes[taken..taken + length])?;
+                            taken += length;
+                        }
                         Part::Unclear => return Ok(taken),
                     }
                 }
             }
-            Self::UntilClose => Ok(bytes.len()),
-        }
-    }
-
-    /// As [`Self::take`], and the data alone, without frames, is added to `data`.
-    pub(crate) fn take_data(
-        &mut self,
-        bytes: &[u8],
-        data: &mut Vec<u8>,
-    ) -> Result<usize, Malformed> {
-        let Self::Chunked(chunks) = self else {
-            let taken = self.take(bytes)?;
-            data.extend_from_slice(&bytes[..taken]);
-            return Ok(taken);
-        };
-        let mut taken = 0;
-        loop {
-            match chunks.take(&bytes[taken..])? {
-                Part::Frame(length) => taken += length,
-                Part::Data(length) => {
-                    data.extend_from_slice(&bytes[taken..taken + length]);
-                    taken += length;
-                }
-                Part::Unclear => return Ok(taken),
+            Self::UntilClose => {
+                see(bytes)?;
+                Ok(bytes.len())
             }
         }
     }
@@ -214,7 +207,10 @@ mod tests {
         let (mut at, mut seen, mut data) = (0, 0, Vec::new());
         while seen < bytes.len() {
             seen = (seen + step).min(bytes.len());
-            at += body.take_data(&bytes[at..seen], &mut data)?;
+            at += body.take_seeing(&bytes[at..seen], |more| {
+            data.extend_from_slice(more);
+            Ok::<_, Malformed>(())
+        })?;
         }
         Ok((at, data, body.is_done()))
     }

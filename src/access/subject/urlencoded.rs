@@ -1,0 +1,97 @@
+//! `application/x-www-form-urlencoded` as Python's `urllib.parse.parse_qsl` reads it, which Werkzeug uses
+//! for queries and bodies: pairs at `&`, cut at the first `=`, `+` a space, escapes undone once.
+
+use percent_encoding::percent_decode;
+
+use super::{Expected, SubjectFault, USER_ID};
+
+/// Every byte of a name or value may be an escape.
+const ESCAPED: usize = 3;
+
+/// Reads pairs as they come.
+#[derive(Debug)]
+pub(crate) struct Urlencoded {
+    expected: Expected,
+    at: At,
+    /// Of the name or the value, undecoded, as far as it matters.
+    raw: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    Name,
+    /// Of `user_id`.
+    Value,
+    /// In a pair of another name.
+    Other,
+}
+
+impl Urlencoded {
+    pub(super) fn new(expected: Expected) -> Self {
+        Self { expected, at: At::Name, raw: Vec::new() }
+    }
+
+    pub(super) fn read(&mut self, data: &[u8]) -> Result<(), SubjectFault> {
+        let mut rest = data;
+        while !rest.is_empty() {
+            let stops: fn(&u8) -> bool =
+                if self.at == At::Name { |b| matches!(b, b'&' | b'=') } else { |b| *b == b'&' };
+            let end = rest.iter().position(stops);
+            let (part, after) = rest.split_at(end.unwrap_or(rest.len()));
+            self.note(part)?;
+            match after.first() {
+                Some(b'=') => self.name_ends(),
+                Some(_) => self.pair_ends()?,
+                None => {}
+            }
+            rest = after.get(1..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(&mut self) -> Result<(), SubjectFault> {
+        self.pair_ends()
+    }
+
+    fn note(&mut self, part: &[u8]) -> Result<(), SubjectFault> {
+        let most = match self.at {
+            At::Other => return Ok(()),
+            At::Name => USER_ID.len() * ESCAPED,
+            At::Value => self.expected.value.len() * ESCAPED,
+        };
+        if self.raw.len() + part.len() <= most {
+            self.raw.extend_from_slice(part);
+            Ok(())
+        } else if self.at == At::Name {
+            self.at = At::Other;
+            Ok(())
+        } else {
+            Err(SubjectFault::Mismatch)
+        }
+    }
+
+    fn name_ends(&mut self) {
+        if self.at == At::Name {
+            self.at = if decoded(&self.raw) == USER_ID { At::Value } else { At::Other };
+            self.raw.clear();
+        }
+    }
+
+    fn pair_ends(&mut self) -> Result<(), SubjectFault> {
+        // A name alone has an empty value.
+        self.name_ends();
+        if self.at == At::Value {
+            self.expected.begin();
+            self.expected.take(&decoded(&self.raw))?;
+            self.expected.end()?;
+        }
+        self.at = At::Name;
+        self.raw.clear();
+        Ok(())
+    }
+}
+
+/// A space is neither in the name nor in any value looked for, so `+` need not become one.
+fn decoded(raw: &[u8]) -> Vec<u8> {
+    percent_decode(raw).collect()
+}

@@ -1,0 +1,61 @@
+//! A body, and who reads along: nothing of it goes on that was not read without a fault.
+
+use super::flow::FlowError;
+use crate::{access::subject::FormReader, wire::Body};
+
+/// A body on its way, perhaps with a reader.
+#[derive(Debug)]
+pub(super) struct Watched {
+    body: Body,
+    reader: Option<Box<FormReader>>,
+}
+
+impl From<Body> for Watched {
+    fn from(body: Body) -> Self {
+        Self { body, reader: None }
+    }
+}
+
+impl Watched {
+    /// Read by `reader`, if there is one.
+    pub(super) fn by(reader: Option<Box<FormReader>>, body: Body) -> Self {
+        Self { body, reader }
+    }
+
+    /// Whether all of it has been taken.
+    pub(super) fn is_done(&self) -> bool {
+        self.body.is_done()
+    }
+
+    /// Whether it is whole if the connection ends here.
+    pub(super) fn may_end_here(&self) -> bool {
+        self.body.may_end_here()
+    }
+
+    /// How many bytes at the front of `bytes` are the body's and may go: see [`Body::take`].
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, FlowError> {
+        self.take_seeing(bytes, |_| {})
+    }
+
+    /// As [`Self::take`], and `see` is shown the data alone, without frames.
+    pub(super) fn take_seeing(
+        &mut self,
+        bytes: &[u8],
+        mut see: impl FnMut(&[u8]),
+    ) -> Result<usize, FlowError> {
+        let Self { body, reader } = self;
+        let was_done = body.is_done();
+        let taken = body.take_seeing(bytes, |data| {
+            see(data);
+            reader.as_mut().map_or(Ok(()), |reader| reader.read(data)).map_err(FlowError::from)
+        })?;
+        // With its last bytes upstream has all of it: they wait for the verdict.
+        if let Some(reader) = reader
+            && body.is_done()
+            && !was_done
+        {
+            reader.end()?;
+        }
+        Ok(taken)
+    }
+}
