@@ -1,4 +1,4 @@
-"""Routes under /test/ that SimpleChat does not have.
+"""Routes under /test/ and /external/test/ that SimpleChat does not have.
 
 They let a test see what arrived here, what the session holds, and which worker
 answered, and let it provoke what is hard to provoke otherwise: a request still
@@ -52,6 +52,15 @@ def register(app, setup_is_done):
         with open(os.environ["UPSTREAM_JOURNAL"], "ab", buffering=0) as journal:
             journal.write(request.args["id"].encode() + b"\n")
         return {"done": True}
+
+    @app.route("/external/test/users", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    def test_users():
+        """Every user_id that Werkzeug finds, in whatever part of the request."""
+        files = [file.read().decode("latin-1") for file in request.files.getlist("user_id")]
+        return {
+            "query": request.args.getlist("user_id"),
+            "body": request.form.getlist("user_id") + files,
+        }
 
     @app.get("/test/slow")
     @login_required

@@ -237,6 +237,12 @@ impl Peer {
         self.take(|read| (read.len() >= length).then_some(length)).await
     }
 
+    /// Everything up to an end, that included.
+    pub(crate) async fn until(&mut self, end: &str) -> String {
+        let end = end.as_bytes();
+        self.take(|read| read.ends_with(end).then_some(read.len())).await
+    }
+
     /// Everything until the other side closes, or breaks off.
     pub(crate) async fn rest(&mut self) -> String {
         loop {

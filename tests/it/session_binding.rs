@@ -1,0 +1,121 @@
+//! A minted session is a handle: beside a token it counts for the token's own subject only.
+
+use reqwest::Response;
+
+use crate::world::{API, Kind, WithSession, World, client, process::until};
+
+const SOMEBODY: &str = "cccccccc-0000-1111-2222-dddddddddddd";
+
+async fn ask(world: &World, session: &str, token: Option<&str>) -> Response {
+    let mut request = client().get(world.gateway.url(API)).session(session);
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    request.header("accept", "application/json").send().await.unwrap()
+}
+
+/// How often upstream was asked for the API route.
+fn asked(world: &World) -> usize {
+    world.flask.log().lines().filter(|line| line.contains(API)).count()
+}
+
+#[tokio::test]
+async fn a_session_beside_somebody_elses_token_never_reaches_upstream() {
+    let world = World::start(Kind::Redis).await;
+    let token = world.entra.token().build();
+    let session = world.login(&token).await;
+    let foreign = world.entra.token().oid(SOMEBODY).build();
+    let before = asked(&world);
+    for _ in 0..2 {
+        let answer = ask(&world, &session, Some(&foreign)).await;
+        assert_eq!(answer.status(), 401);
+        let challenge = answer.headers()["www-authenticate"].to_str().unwrap().to_owned();
+        assert!(challenge.starts_with("Bearer error=\"invalid_token\", "), "{challenge}");
+    }
+    let app = world.entra.token().app_only().build();
+    assert_eq!(ask(&world, &session, Some(&app)).await.status(), 401);
+    assert_eq!(asked(&world), before, "{}", world.flask.log());
+
+    // Its own subject's tokens, no token, and what is no token at all.
+    let another = world.entra.token().v1().build();
+    let expired = world.entra.token().oid(SOMEBODY).expires_in(-120).build();
+    for token in [Some(&*token), Some(&another), None, Some("abc"), Some(&expired)] {
+        assert_eq!(ask(&world, &session, token).await.status(), 200);
+    }
+    // Under /external/ the guard lets the token in, but not with that session.
+    let guarded = client().get(world.gateway.url("/external/test/users")).session(&session);
+    let answer = guarded.bearer_auth(&foreign).send().await.unwrap();
+    assert_eq!(answer.status(), 401);
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_knows_is_no_subjects() {
+    let world = World::start(Kind::Files).await;
+    let token = world.entra.token().build();
+    let session = world.login(&token).await;
+    let (_, end) = session.split_once('.').unwrap();
+    let made_up = format!("AAAAAAAAAAAAAAAAAAAAAA.{end}");
+    let before = asked(&world);
+    assert_eq!(ask(&world, &made_up, Some(&token)).await.status(), 401);
+    assert_eq!(asked(&world), before);
+    // A browser's session is not ours to judge.
+    assert_eq!(ask(&world, &"a".repeat(43), Some(&token)).await.status(), 401);
+    assert_eq!(asked(&world), before + 1, "upstream's own answer");
+}
+
+#[tokio::test]
+async fn where_binding_is_required_a_session_alone_is_nothing() {
+    let world = World::with(Kind::Redis, &[("GATEWAY_SESSION_BINDING", "required")]).await;
+    let token = world.entra.token().build();
+    let session = world.login(&token).await;
+    let before = asked(&world);
+    let alone = ask(&world, &session, None).await;
+    assert_eq!(alone.status(), 401);
+    let challenge = alone.headers()["www-authenticate"].to_str().unwrap().to_owned();
+    assert!(challenge.starts_with("Bearer resource_metadata="), "{challenge}");
+    let expired = world.entra.token().expires_in(-120).build();
+    let foreign = world.entra.token().oid(SOMEBODY).build();
+    for token in [&*expired, &foreign, "abc"] {
+        assert_eq!(ask(&world, &session, Some(token)).await.status(), 401);
+    }
+    assert_eq!(asked(&world), before);
+    assert_eq!(ask(&world, &session, Some(&token)).await.status(), 200);
+    // Who has no minted session needs no token.
+    let open = client().get(world.gateway.url("/static/lines.txt")).send().await.unwrap();
+    assert_eq!(open.status(), 200);
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_binds_nobody() {
+    let mut world = World::start(Kind::Redis).await;
+    let token = world.entra.token().build();
+    let session = world.login(&token).await;
+    // It remembers nobody's session.
+    world.restart_gateway().await;
+    world.store.redis().freeze();
+    let answer = ask(&world, &session, Some(&token)).await;
+    world.store.redis().thaw();
+    assert_eq!(answer.status(), 503);
+    until("it is back", async || ask(&world, &session, Some(&token)).await.status() == 200).await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_remembered_stops_counting_with_its_key_and_at_its_end() {
+    let world = World::start(Kind::Files).await;
+    let ask = async |token: &str| {
+        let request = client().get(world.gateway.url("/external/test/users")).bearer_auth(token);
+        request.send().await.unwrap().status().as_u16()
+    };
+    let short = world.entra.token().expires_in(-57).build();
+    assert_eq!(ask(&short).await, 200, "within the leeway");
+    assert_eq!(ask(&short).await, 200);
+    until("it has expired", async || ask(&short).await == 401).await;
+
+    let token = world.entra.token().build();
+    assert_eq!(ask(&token).await, 200);
+    world.entra.rotate();
+    world.entra.withdraw_old();
+    // A key that nobody has seen yet makes the gateway read the keys again.
+    assert_eq!(ask(&world.entra.token().build()).await, 200);
+    assert_eq!(ask(&token).await, 401, "its key was withdrawn");
+}
