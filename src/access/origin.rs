@@ -17,6 +17,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use uuid::Uuid;
 
 /// `http` or `https`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +151,7 @@ impl TrustedProxies {
 }
 
 /// Loopback, RFC 1918, RFC 6598, link-local and unique local addresses.
-fn is_private(address: IpAddr) -> bool {
+pub(crate) fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xC0 == 64;
@@ -182,6 +183,10 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) x_host: Vec<&'a str>,
     /// `Forwarded`.
     pub(crate) forwarded: Vec<&'a str>,
+    /// `X-Azure-FDID`: which Front Door it came through.
+    pub(crate) front_door: Vec<&'a str>,
+    /// `X-Azure-ClientIP`: who came to it.
+    pub(crate) front_door_client: Vec<&'a str>,
 }
 
 /// Why a request cannot be placed.
@@ -219,6 +224,8 @@ pub(crate) struct Route {
     pub(crate) scheme: Scheme,
     /// Where the client believes to be.
     pub(crate) origin: PublicOrigin,
+    /// Whether it came the way the operator wants: through the front door, where there is one.
+    pub(crate) is_by_front_door: bool,
 }
 
 impl Route {
@@ -240,6 +247,8 @@ pub(crate) struct Surroundings {
     pub(crate) trusted: TrustedProxies,
     /// Which headers.
     pub(crate) family: ForwardedFamily,
+    /// The Azure Front Door that all requests must come through.
+    pub(crate) front_door: Option<Uuid>,
 }
 
 /// One hop as a header describes it.
@@ -271,6 +280,16 @@ impl Surroundings {
                 break;
             }
             trusted_hops += 1;
+        }
+        let is_by_front_door = self.is_by_front_door(headers);
+        if self.front_door.is_some()
+            && is_by_front_door
+            && let [client] = *headers.front_door_client
+            && let Some(client) = node(client)
+            && chain.last() != Some(&client)
+        {
+            // Whoever stands in between, Front Door knows who came to it.
+            chain.push(client);
         }
         let client = *chain.last().unwrap_or(&peer);
         chain.reverse();
@@ -311,7 +330,13 @@ impl Surroundings {
                 }
             }
         };
-        Ok(Route { client, chain, peer_is_trusted, scheme, origin })
+        Ok(Route { client, chain, peer_is_trusted, scheme, origin, is_by_front_door })
+    }
+
+    fn is_by_front_door(&self, headers: &Forwarding<'_>) -> bool {
+        let Some(ours) = self.front_door else { return true };
+        let [id] = *headers.front_door else { return false };
+        id.parse::<Uuid>().is_ok_and(|id| id == ours)
     }
 
     /// Names of the request headers that [`Self::place`] may read, for `Vary`.
@@ -424,6 +449,7 @@ mod tests {
             public_urls: urls.iter().map(|u| Origin::parse(u).unwrap()).collect(),
             trusted,
             family: ForwardedFamily::XForwarded,
+            front_door: None,
         }
     }
 
@@ -539,6 +565,33 @@ mod tests {
         assert_eq!(host(vec!["a.example", "a.example"]), OriginError::ForwardedHost);
         let own = Forwarding { host: Some("user@chat.example"), ..Forwarding::default() };
         assert_eq!(at.place(peer, &own), Err(OriginError::Host));
+    }
+
+    #[test]
+    fn a_front_door_is_known_by_its_id_and_tells_who_came() {
+        let id = "11111111-2222-3333-4444-aaaaaaaaaaaa";
+        let at = Surroundings {
+            front_door: Some(id.parse().unwrap()),
+            ..surroundings(&[], TrustedProxies::Private)
+        };
+        let place = |front_door, front_door_client| {
+            let x_for = vec!["192.0.2.99, 203.0.113.9"];
+            let headers =
+                Forwarding { x_for, front_door, front_door_client, ..Forwarding::default() };
+            at.place(ip("10.0.0.2"), &headers).unwrap()
+        };
+        let came = place(vec!["11111111-2222-3333-4444-AAAAAAAAAAAA"], vec!["198.51.100.7"]);
+        assert!(came.is_by_front_door);
+        assert_eq!(came.client, ip("198.51.100.7"));
+        assert_eq!(came.chain, [ip("198.51.100.7"), ip("203.0.113.9"), ip("10.0.0.2")]);
+        for clients in [vec![], vec!["nobody"], vec!["198.51.100.7", "198.51.100.8"]] {
+            assert_eq!(place(vec![id], clients).client, ip("203.0.113.9"), "as without");
+        }
+        for ids in [vec![], vec!["22222222-2222-3333-4444-aaaaaaaaaaaa"], vec![id, id], vec![""]] {
+            let came = place(ids, vec!["198.51.100.7"]);
+            assert!(!came.is_by_front_door);
+            assert_eq!(came.client, ip("203.0.113.9"), "anybody may say so");
+        }
     }
 
     #[test]

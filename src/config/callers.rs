@@ -155,5 +155,13 @@ pub(super) fn surroundings(reader: &mut Reader) -> Surroundings {
     let families =
         [("x-forwarded", ForwardedFamily::XForwarded), ("forwarded", ForwardedFamily::Forwarded)];
     let family = reader.read("GATEWAY_FORWARDED_HEADER", word(&families));
-    Surroundings { public_urls, trusted, family: family.unwrap_or(ForwardedFamily::XForwarded) }
+    let front_door = reader.read("GATEWAY_FRONT_DOOR_ID", |text| {
+        Uuid::try_parse(text).map_err(|_| "is not a GUID".to_owned())
+    });
+    Surroundings {
+        public_urls,
+        trusted,
+        family: family.unwrap_or(ForwardedFamily::XForwarded),
+        front_door,
+    }
 }

@@ -23,7 +23,7 @@ use self::reader::{Reader, at_least_one, read_file, span, time_out};
 pub(crate) use self::{
     callers::{ExternalAccess, ResourceConfig},
     entra::EntraConfig,
-    sessions::{CookieConfig, SerializationFormat, SessionsConfig, StoreConfig},
+    sessions::{CookieConfig, Limit, SerializationFormat, SessionsConfig, StoreConfig},
     upstream::{UpstreamConfig, UpstreamTarget},
 };
 use crate::access::{origin::Surroundings, policy::Policy};
@@ -232,6 +232,11 @@ mod tests {
             ("GATEWAY_UPSTREAM_URL", "http://127.0.0.1:9464"),
             ("GATEWAY_TIMEOUT_RESPONSE", "0s"),
             ("GATEWAY_WORKERS", "99999"),
+            ("GATEWAY_LOGIN_LIMIT", "600"),
+            ("GATEWAY_LOGIN_LIMIT", "0/1m"),
+            ("GATEWAY_LOGIN_FAILURE_LIMIT", "60/0s"),
+            ("GATEWAY_SESSION_BINDING", "sometimes"),
+            ("GATEWAY_FRONT_DOOR_ID", "contoso.azurefd.net"),
             ("RUST_LOG", "[[["),
             ("SESSION_KEY_PREFIX", "gateway:session:"),
             ("SESSION_KEY_PREFIX", "gate"),

@@ -1,12 +1,15 @@
 //! Where upstream keeps its sessions, in which form, and under which cookie.
 
-use std::path::{Component, PathBuf};
+use std::{
+    path::{Component, PathBuf},
+    time::Duration,
+};
 
 use secrecy::SecretString;
 
 use super::{
     Reader,
-    reader::{at_least_one, flag, word},
+    reader::{at_least_one, duration, flag, word},
 };
 
 /// Where upstream keeps its sessions, and in which form.
@@ -16,6 +19,17 @@ pub(crate) struct SessionsConfig {
     pub(crate) key_prefix: String,
     pub(crate) format: SerializationFormat,
     pub(crate) per_subject: usize,
+    /// Logins of one subject; `None`: as many as it likes.
+    pub(crate) login_limit: Option<Limit>,
+    /// Failed logins from one address; `None`: as many as it likes.
+    pub(crate) failure_limit: Option<Limit>,
+}
+
+/// So many within a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) most: u32,
+    pub(crate) per: Duration,
 }
 
 /// Which store.
@@ -80,7 +94,22 @@ pub(super) fn sessions(reader: &mut Reader) -> SessionsConfig {
         key_prefix,
         format: format.unwrap_or(SerializationFormat::Msgpack),
         per_subject: reader.read("GATEWAY_SESSIONS_PER_SUBJECT", at_least_one).unwrap_or(1),
+        login_limit: reader.require("GATEWAY_LOGIN_LIMIT", limit).flatten(),
+        failure_limit: reader.require("GATEWAY_LOGIN_FAILURE_LIMIT", limit).flatten(),
     }
+}
+
+/// `600/1m`, or `off`.
+fn limit(text: &str) -> Result<Option<Limit>, String> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    let wrong = || "is neither a limit like 600/1m nor off".to_owned();
+    let (most, per) = text.split_once('/').ok_or_else(wrong)?;
+    let most = most.trim().parse().ok().filter(|most| *most > 0).ok_or_else(wrong)?;
+    let per = duration(per.trim())?;
+    let is_sound = per >= Duration::from_secs(1) && per <= Duration::from_hours(24);
+    if is_sound { Ok(Some(Limit { most, per })) } else { Err("does not lie between 1s and 24h".to_owned()) }
 }
 
 /// A cookie can name any key under it.

@@ -107,6 +107,12 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "Which family of forwarding headers is read; the other is removed unread",
     ),
     setting(
+        "GATEWAY_FRONT_DOOR_ID",
+        "GUID",
+        "",
+        "Azure Front Door's id: requests must carry it in X-Azure-FDID (else 403; probes excepted), and X-Azure-ClientIP is the client's address",
+    ),
+    setting(
         "GATEWAY_SCOPES",
         "scopes, comma-separated",
         "api://$CLIENT_ID/.default",
@@ -137,6 +143,18 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "Delegated scopes (exact scp values) that admit to login, beside the role ExternalApi",
     ),
     setting("GATEWAY_LOGIN_APP_ONLY", "true, false", "false", "Whether app-only tokens may log in"),
+    setting(
+        "GATEWAY_LOGIN_LIMIT",
+        "number/duration, off",
+        "600/1m",
+        "Logins of one subject; more are 429. Shared by all instances where Redis is the store",
+    ),
+    setting(
+        "GATEWAY_LOGIN_FAILURE_LIMIT",
+        "number/duration, off",
+        "60/1m",
+        "Failed logins from one client address (IPv6: one /64); then its logins are 429 until the time is over. Shared likewise",
+    ),
     setting(
         "GATEWAY_SESSION_ROLES",
         "roles, comma-separated; *",

@@ -4,6 +4,8 @@
 //! the request's origin and so can write the challenge (RFC 6750 §3, RFC 9728 §5.1) and the problem
 //! document (RFC 9457).
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -67,8 +69,13 @@ pub(super) enum Refusal {
     /// Under `/external/` by some reading, in a spelling that not all readers agree on.
     #[error("This path is spelled in an unusual way; spell it plainly")]
     OddSpelling,
+    #[error("Too many sign-ins; try again later")]
+    TooOften(Duration),
     #[error("Sessions cannot be kept at the moment")]
-    Sessions(#[from] SessionsError),
+    Sessions(#[source] SessionsError),
+    /// `GATEWAY_FRONT_DOOR_ID` is set, and this is not it.
+    #[error("Requests must come through this deployment's front door")]
+    NotThroughFrontDoor,
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
     /// A head that cannot be read.
@@ -107,7 +114,10 @@ impl Refusal {
             Self::NoCredentials
             | Self::SessionOfAnother
             | Self::Entra(EntraError::Rejected(_)) => StatusCode::UNAUTHORIZED,
-            Self::ForeignOrigin | Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::ForeignOrigin | Self::Denied(_) | Self::NotThroughFrontDoor => {
+                StatusCode::FORBIDDEN
+            }
+            Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
@@ -152,6 +162,8 @@ impl Refusal {
             )
             | Self::Subject(_)
             | Self::OddSpelling
+            | Self::TooOften(_)
+            | Self::NotThroughFrontDoor
             | Self::Sessions(_)
             | Self::Upstream(_)
             | Self::Head(_)
@@ -164,6 +176,16 @@ impl Refusal {
     /// Whether the connection must end with the answer: what follows may not be a request.
     fn ends_connection(&self) -> bool {
         matches!(self, Self::Framing(_) | Self::Head(_) | Self::Exchange(_) | Self::NoRoom)
+    }
+
+    /// Whether somebody tried to come in and failed, and not for want of credentials.
+    pub(super) fn is_failed_attempt(&self) -> bool {
+        let status = self.status();
+        !matches!(self, Self::NoCredentials)
+            && matches!(
+                status,
+                StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+            )
     }
 
     /// The whole chain, once, for operators. What callers did wrong is worth less of their attention
@@ -186,6 +208,15 @@ fn of_upstream(error: &UpstreamError) -> StatusCode {
         | UpstreamError::Malformed(_) => StatusCode::BAD_GATEWAY,
         UpstreamError::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
         UpstreamError::NoUploadSlot | UpstreamError::HoldIsFull => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+impl From<SessionsError> for Refusal {
+    fn from(error: SessionsError) -> Self {
+        match error {
+            SessionsError::TooOften(wait) => Self::TooOften(wait),
+            error => Self::Sessions(error),
+        }
     }
 }
 
@@ -333,6 +364,11 @@ fn describe(refusal: &Refusal, asked: &Asked<'_>, headers: &mut HeaderMap) {
     }
     if let Refusal::MethodNotAllowed(allow) = refusal {
         headers.insert(header::ALLOW, allow.clone());
+    }
+    if let Refusal::TooOften(wait) = refusal {
+        // Rounded up: who comes back by then is let in.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
     if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));

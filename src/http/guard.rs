@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Upstream's health probe, open to all: App Service asks it without a token.
-const HEALTHCHECK: &str = "/external/healthcheck";
+pub(super) const HEALTHCHECK: &str = "/external/healthcheck";
 
 /// Proof that a request may be proxied: it is not guarded, or it was admitted. With it goes what must
 /// read the request's body along the way.

@@ -57,6 +57,7 @@ impl Kind {
             13 if is("authorization") => Self::Authorization,
             13 if is("x-rewrite-url") => Self::Forwarding,
             14 if is("content-length") => Self::ContentLength,
+            16 if is("x-azure-clientip") || is("x-azure-socketip") => Self::Forwarding,
             14 if is("http2-settings") => Self::HopByHop,
             14 if is("true-client-ip") || is("x-proxyuser-ip") => Self::Forwarding,
             15 if is("front-end-https") => Self::Forwarding,
@@ -284,6 +285,7 @@ mod tests {
             public_urls: Vec::new(),
             trusted: TrustedProxies::None,
             family: ForwardedFamily::XForwarded,
+            front_door: None,
         };
         let route = nobody
             .place(

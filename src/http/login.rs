@@ -108,20 +108,32 @@ pub(super) async fn post(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let now = clock::now();
-    let token = bearer::of(&headers)?;
-    let claims = entra.verify(&token, now).await?;
-    // Within the leeway a token still counts, but a session of it would be over at once.
-    if claims.identity().expires_at() <= now {
-        return Err(EntraError::Rejected(TokenError::Expired).into());
-    }
-    judge_origin(&headers, &resource)?;
-    let grant = policy.grant(claims, now)?;
-    let record = SessionRecord::new(grant, token.fingerprint().to_string(), now);
+    let from = route.client.into();
+    let judging = async {
+        let token = bearer::of(&headers)?;
+        if let Some(wait) = sessions.is_shut_out(from) {
+            return Err(Refusal::TooOften(wait));
+        }
+        let claims = entra.verify(&token, now).await?;
+        // Within the leeway a token still counts, but a session of it would be over at once.
+        if claims.identity().expires_at() <= now {
+            return Err(EntraError::Rejected(TokenError::Expired).into());
+        }
+        judge_origin(&headers, &resource)?;
+        let grant = policy.grant(claims, now)?;
+        Ok(SessionRecord::new(grant, token.fingerprint().to_string(), now))
+    };
+    let record = match judging.await {
+        Err(refusal) if refusal.is_failed_attempt() => {
+            return Err(sessions.count_failure(from).await.map_or(refusal, Refusal::TooOften));
+        }
+        judged => judged?,
+    };
     let (subject, client) = (record.subject(), record.client().to_owned());
     let warnings = if record.upstream_will_refuse() { vec!["no_user_role"] } else { Vec::new() };
 
     let cookie = SessionCookie(&cookie);
-    let Opened { id, user } = sessions.open(record, cookie.minted_in(&headers)).await?;
+    let Opened { id, user } = sessions.open(record, cookie.minted_in(&headers), from).await?;
 
     let set_cookie = cookie.set(&id, route.scheme == Scheme::Https).ok_or(Refusal::Internal)?;
     let text = |name: &str| user.get(name).and_then(Value::as_str).map(str::to_owned);

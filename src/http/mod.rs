@@ -19,10 +19,16 @@ mod proxy;
 mod resource_metadata;
 mod room;
 mod session_cookie;
+mod sole_client;
 mod timer;
 mod watched;
 
-use std::{cell::OnceCell, net::IpAddr, rc::Rc, sync::Arc};
+use std::{
+    cell::OnceCell,
+    net::IpAddr,
+    rc::Rc,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use axum::{Extension, Router, body::Body, response::IntoResponse, routing};
 use http::{Request, Response, StatusCode};
@@ -40,9 +46,10 @@ use self::{
     framing::Judged,
     listener::Service,
     proxy::{Answered, Proxy},
+    sole_client::SoleClient,
 };
 use crate::{
-    access::origin::{Forwarding, Route},
+    access::origin::{Forwarding, Route, Surroundings},
     gateway::{Gateway, Resource},
     upstream::Kept,
     wire::{self, Fields, Length, RequestHead},
@@ -50,6 +57,11 @@ use crate::{
 
 /// What App Service asks for until something answers.
 const WARMUP: &str = "/robots933456.txt";
+
+/// Whether the platform itself asks: its probes come to each replica without a detour.
+fn is_probe(path: &str) -> bool {
+    path.starts_with("/gateway/health/") || matches!(path, WARMUP | guard::HEALTHCHECK)
+}
 
 /// The gateway's own routes, and the document that describes them.
 fn own_routes() -> OpenApiRouter<Gateway> {
@@ -94,6 +106,8 @@ pub(crate) fn openapi_text() -> String {
 pub(crate) struct Site {
     gateway: Gateway,
     own: Router,
+    /// Whether the operator was told of a sole client.
+    was_told: Arc<AtomicBool>,
 }
 
 impl Site {
@@ -101,7 +115,8 @@ impl Site {
     pub(crate) fn new(gateway: Gateway) -> Self {
         let (own, document) = own_routes().split_for_parts();
         let document = openapi::Text(openapi::text(&document).into());
-        Self { own: own.with_state(gateway.clone()).layer(Extension(document)), gateway }
+        let own = own.with_state(gateway.clone()).layer(Extension(document));
+        Self { own, gateway, was_told: Arc::default() }
     }
 }
 
@@ -110,11 +125,13 @@ impl Site {
 pub(crate) struct Front {
     site: Site,
     kept: Rc<Kept>,
+    sole_client: SoleClient,
 }
 
 impl Front {
     pub(crate) fn new(site: Site, kept: Rc<Kept>) -> Self {
-        Self { site, kept }
+        let sole_client = SoleClient::new(Arc::clone(&site.was_told));
+        Self { site, kept, sole_client }
     }
 }
 
@@ -141,7 +158,7 @@ impl Front {
     ) -> After {
         let Gateway { resource, surroundings, .. } = &self.site.gateway;
         let judged = framing::judge(head).and_then(|judged| {
-            let route = surroundings.place(caller.peer, &forwarding(&head.fields))?;
+            let route = surroundings.place(caller.peer, &forwarding(&head.fields, surroundings))?;
             Ok((judged, route))
         });
         let (judged, route) = match judged {
@@ -153,6 +170,7 @@ impl Front {
                 return Box::pin(caller.answer(answer, Some(head), Unread::Some)).await;
             }
         };
+        self.sole_client.came(route.client);
         let path = &*judged.path;
         let unread = || {
             let body = wire::Body::new(judged.length, hop_headers::may_trail);
@@ -160,6 +178,8 @@ impl Front {
         };
         let (answer, unread) = if caller.is_beyond_room && !path.starts_with("/gateway/health/") {
             (asked.refusal(&Refusal::NoRoom, path, resource), unread())
+        } else if !route.is_by_front_door && !is_probe(path) {
+            (asked.refusal(&Refusal::NotThroughFrontDoor, path, resource), unread())
         } else if is_own(path, resource.is_on) {
             let answer = Box::pin(self.answer_own(head, &judged, route.clone())).await;
             let answer = asked.fill(answer, path, resource);
@@ -192,7 +212,7 @@ impl Front {
         judged: &Judged<'_>,
         route: Route,
     ) -> Response<Body> {
-        let Site { gateway, own } = &self.site;
+        let Site { gateway, own, .. } = &self.site;
         if !gateway.resource.is_on && needs_external_access(&judged.path) {
             return Refusal::NotFound.into_response();
         }
@@ -232,16 +252,20 @@ impl Front {
 }
 
 /// What a request says of its way.
-fn forwarding(fields: &Fields) -> Forwarding<'_> {
+fn forwarding<'a>(fields: &'a Fields, surroundings: &Surroundings) -> Forwarding<'a> {
     // What is not text cannot be read: it stays in the list as something malformed.
     let text = |value| std::str::from_utf8(value).unwrap_or("\u{fffd}");
     let all = |name| fields.all(name).map(text).collect();
+    let has_front_door = surroundings.front_door.is_some();
+    let of_front_door = |name| if has_front_door { all(name) } else { Vec::new() };
     Forwarding {
         host: fields.all("host").next().map(text),
         x_for: all("x-forwarded-for"),
         x_proto: all("x-forwarded-proto"),
         x_host: all("x-forwarded-host"),
         forwarded: all("forwarded"),
+        front_door: of_front_door("x-azure-fdid"),
+        front_door_client: of_front_door("x-azure-clientip"),
     }
 }
 

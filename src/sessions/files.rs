@@ -31,7 +31,7 @@ use uuid::Uuid;
 use super::{
     SessionsError,
     flask_format::{self, FlaskSession, Members},
-    shelf::{Bookmark, Ended, Note, Shelf},
+    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf},
 };
 use crate::{access::session::SessionId, telemetry};
 
@@ -358,11 +358,17 @@ impl Shelf for Files {
         self.run(move |folders| folders.remove(&ids)).await
     }
 
-    async fn add_note(&self, note: &Note, _now: i64) -> Result<Option<usize>, SessionsError> {
+    /// One machine's quota is counted in its memory.
+    async fn add_note(
+        &self,
+        note: &Note,
+        _quota: &Quota,
+        _now: i64,
+    ) -> Result<Added, SessionsError> {
         let note = note.clone();
         let is_new = self.run(move |folders| folders.add_note(&note)).await?;
         // Counting them is no less work than reading them.
-        Ok(is_new.then_some(usize::MAX))
+        Ok(if is_new { Added::New { crowd: usize::MAX } } else { Added::Taken })
     }
 
     async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError> {

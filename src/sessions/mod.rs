@@ -6,6 +6,7 @@
 
 mod files;
 mod flask_format;
+mod limits;
 mod pickle;
 mod redis;
 mod redis_script;
@@ -35,10 +36,12 @@ use tower_sessions::{
 };
 use uuid::Uuid;
 
+pub(crate) use self::limits::Network;
 use self::{
     files::Files,
+    limits::Limits,
     redis::Redis,
-    shelf::{Bookmark, Note, Shelf},
+    shelf::{Bookmark, Note, Quota, Shelf},
     store::{FlaskStore, NOTE},
 };
 use crate::{
@@ -64,6 +67,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 const LONG_AGO: i64 = 1200;
 /// How long a caller may be kept waiting for the store.
 const PATIENCE: Duration = Duration::from_millis(1800);
+/// How long a caller who failed may be kept waiting for it to be counted.
+const COUNT_PATIENCE: Duration = Duration::from_millis(250);
 /// Records waiting to be removed; the sweep takes care of more.
 const MOST_FORGOTTEN: usize = 256;
 
@@ -107,6 +112,8 @@ pub(crate) enum SessionsError {
     Interrupted,
     #[error("session store")]
     Store(#[source] session_store::Error),
+    #[error("too many logins")]
+    TooOften(Duration),
     #[error("whether the session has ended is not known: the store is away")]
     NotRead,
 }
@@ -141,6 +148,7 @@ struct Inner {
     read: ArcSwapOption<Instant>,
     /// Records to remove soon.
     forget: mpsc::Sender<SessionId>,
+    limits: Limits,
     /// Whose sessions are; that never changes.
     subjects: Cache<SessionId, Uuid>,
 }
@@ -168,6 +176,7 @@ impl Sessions {
             ended: RwLock::default(),
             read: ArcSwapOption::empty(),
             forget,
+            limits: Limits::new(config.login_limit, config.failure_limit),
             subjects: Cache::new(MOST_SUBJECTS),
         })))
     }
@@ -175,16 +184,23 @@ impl Sessions {
     /// Mints a session under a fresh id; ready once the store has confirmed it. The subject's oldest give way
     /// beyond the limit, and those of `replaced` that are minted ones of the same subject end. Done to
     /// the end even if the caller hangs up; then, or when any of it fails, no session is left behind.
+    /// [`SessionsError::TooOften`] when the subject, or `from` where it is tried, must wait.
     pub(crate) async fn open(
         &self,
         record: SessionRecord,
         replaced: Vec<SessionId>,
+        from: Network,
     ) -> Result<Opened, SessionsError> {
+        if let Some(wait) = self.0.limits.login(record.subject()) {
+            return Err(SessionsError::TooOften(wait));
+        }
         let (answer, answered) = oneshot::channel();
         let sessions = self.clone();
         tokio::spawn(async move {
             let (subject, opened_at) = (record.subject(), record.opened_at());
-            let store = FlaskStore::new(Arc::clone(&sessions.0.shelf));
+            let (logins, failures) = sessions.0.limits.both();
+            let quota = Quota { logins, failures, from };
+            let store = FlaskStore::new(Arc::clone(&sessions.0.shelf), quota);
             let opened = patiently(async {
                 let opened = create(&store, record).await?;
                 if store.crowd() > sessions.0.per_subject {
@@ -200,6 +216,24 @@ impl Sessions {
             }
         });
         answered.await.unwrap_or(Err(SessionsError::Interrupted))
+    }
+
+    /// How long an address must wait that has failed to log in as often as may be.
+    pub(crate) fn is_shut_out(&self, from: Network) -> Option<Duration> {
+        self.0.limits.is_shut_out(&from)
+    }
+
+    /// Counts a login that failed; how long to wait when it is one too many. Where the store is away,
+    /// what this instance has seen counts.
+    pub(crate) async fn count_failure(&self, from: Network) -> Option<Duration> {
+        let limit = self.0.limits.both().1?;
+        let here = self.0.limits.failure(from);
+        let shared = timeout(COUNT_PATIENCE, self.0.shelf.count_failure(from, limit)).await;
+        let everywhere = shared.ok().and_then(Result::ok).flatten();
+        if let Some(wait) = everywhere {
+            self.0.limits.shut_out(from, wait);
+        }
+        everywhere.or(here)
     }
 
     async fn make_room(
@@ -460,7 +494,10 @@ async fn create(store: &FlaskStore, session: SessionRecord) -> Result<Opened, Se
     ];
     let data = members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let mut record = Record { id: Id::default(), data, expiry_date };
-    store.create(&mut record).await.map_err(SessionsError::Store)?;
+    store.create(&mut record).await.map_err(|error| match store.wait() {
+        Some(wait) => SessionsError::TooOften(wait),
+        None => SessionsError::Store(error),
+    })?;
     let id = SessionId::new(record.id, expiry_date.unix_timestamp());
     let user = record.data.remove(USER).unwrap_or_default();
     Ok(Opened { id, user })

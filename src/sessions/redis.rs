@@ -5,6 +5,8 @@
 //! gateway:{notes}:session:22CHARS   note                   string, TTL
 //! gateway:{notes}:subject:OID       a subject's sessions   sorted set by opening time
 //! gateway:{notes}:expiries          all minted sessions    sorted set by expiry
+//! gateway:{notes}:logins:OID        logins in a window     counter, TTL
+//! gateway:{notes}:failures:ADDRESS  failures in a window   counter, TTL
 //! gateway:ended                     ended sessions         stream, read by every instance
 //! ```
 //!
@@ -42,10 +44,15 @@ use uuid::Uuid;
 use super::{
     SessionsError,
     flask_format::{self, FlaskSession, Members},
+    limits::Network,
     redis_script::Script,
-    shelf::{Bookmark, Ended, Note, Shelf},
+    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf},
 };
-use crate::{access::session::SessionId, config::SerializationFormat, tls};
+use crate::{
+    access::session::SessionId,
+    config::{Limit, SerializationFormat},
+    tls,
+};
 
 /// For one command, the wait for a connection included.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -74,6 +81,7 @@ pub(super) struct Redis {
     key_prefix: String,
     format: SerializationFormat,
     add_note: Script,
+    count_failure: Script,
     /// How far the stream has been trimmed.
     trimmed: Mutex<String>,
 }
@@ -163,6 +171,7 @@ impl Redis {
             key_prefix,
             format,
             add_note: Script::new(include_str!("add_note.lua")),
+            count_failure: Script::new(include_str!("count_failure.lua")),
             trimmed: Mutex::new(BEGINNING.to_owned()),
         })
     }
@@ -241,6 +250,15 @@ fn note_key(id: Id) -> String {
     format!("gateway:{{notes}}:session:{id}")
 }
 
+fn failures_key(from: Network) -> String {
+    format!("gateway:{{notes}}:failures:{from}")
+}
+
+/// A limit's window, in whole seconds.
+fn seconds(limit: Limit) -> i64 {
+    i64::try_from(limit.per.as_secs().max(1)).unwrap_or(i64::MAX)
+}
+
 fn subject_key(subject: Uuid) -> String {
     format!("gateway:{{notes}}:subject:{subject}")
 }
@@ -283,20 +301,52 @@ impl Shelf for Redis {
         Ok(())
     }
 
-    async fn add_note(&self, note: &Note, now: i64) -> Result<Option<usize>, SessionsError> {
+    async fn add_note(&self, note: &Note, quota: &Quota, now: i64) -> Result<Added, SessionsError> {
         let text = serde_json::to_string(note).map_err(|_| SessionsError::Encoding)?;
-        let keys = [note_key(note.id), subject_key(note.subject), EXPIRIES.to_owned()];
+        let keys = [
+            note_key(note.id),
+            subject_key(note.subject),
+            EXPIRIES.to_owned(),
+            format!("gateway:{{notes}}:logins:{}", note.subject),
+            failures_key(quota.from),
+        ];
         let life = (note.expires_at - now).max(1);
         let id = note.session_id().to_string();
-        let args: [Value; 6] = [
+        let most = |limit: Option<Limit>| Value::from(limit.map_or(0, |limit| i64::from(limit.most)));
+        let args: [Value; 9] = [
             text.into(),
             life.into(),
             id.into(),
             note.opened_at.into(),
             LONGEST_LIFE.into(),
             note.expires_at.into(),
+            most(quota.logins),
+            quota.logins.map_or(0, seconds).into(),
+            most(quota.failures),
         ];
-        self.add_note.run(&self.client(), &keys, &args).await.map_err(SessionsError::redis)
+        let answer: Value =
+            self.add_note.run(&self.client(), &keys, &args).await.map_err(SessionsError::redis)?;
+        Ok(match answer {
+            Value::Null => Added::Taken,
+            Value::Array(wait) => Added::TooOften(Duration::from_secs(
+                wait.first().and_then(Value::as_u64).unwrap_or(1),
+            )),
+            crowd => Added::New { crowd: crowd.as_usize().unwrap_or(usize::MAX) },
+        })
+    }
+
+    async fn count_failure(
+        &self,
+        from: Network,
+        limit: Limit,
+    ) -> Result<Option<Duration>, SessionsError> {
+        let args = [i64::from(limit.most).into(), seconds(limit).into()];
+        let wait: u64 = self
+            .count_failure
+            .run(&self.client(), &[failures_key(from)], &args)
+            .await
+            .map_err(SessionsError::redis)?;
+        Ok((wait > 0).then(|| Duration::from_secs(wait)))
     }
 
     async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError> {

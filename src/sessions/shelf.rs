@@ -1,5 +1,7 @@
 //! What a store must be able to keep: Flask's records, and our notes about them.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tower_sessions::session::Id;
@@ -8,8 +10,9 @@ use uuid::Uuid;
 use super::{
     SessionsError,
     flask_format::{FlaskSession, Members},
+    limits::Network,
 };
-use crate::access::session::SessionId;
+use crate::{access::session::SessionId, config::Limit};
 
 /// What the gateway remembers of a session it minted; Flask never sees it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +53,25 @@ mod id_as_text {
     }
 }
 
+/// How often may be logged in, and from where it is tried.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quota {
+    pub(super) logins: Option<Limit>,
+    pub(super) failures: Option<Limit>,
+    pub(super) from: Network,
+}
+
+/// What became of a note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Added {
+    /// It is there; so many sessions its subject has by now, or more.
+    New { crowd: usize },
+    /// There was one of this id.
+    Taken,
+    /// Too often: to be tried again after so long.
+    TooOften(Duration),
+}
+
 /// Where reading the ended sessions left off; made and understood by a shelf alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bookmark(pub(super) String);
@@ -84,9 +106,8 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
     /// Removes Flask's records; those that are gone already are passed over.
     async fn remove(&self, ids: &[SessionId]) -> Result<(), SessionsError>;
 
-    /// Adds a note; how many sessions its subject has by now, or more. `None`: there is a note of
-    /// this id.
-    async fn add_note(&self, note: &Note, now: i64) -> Result<Option<usize>, SessionsError>;
+    /// Adds a note, if the quota has not been used up by all instances together.
+    async fn add_note(&self, note: &Note, quota: &Quota, now: i64) -> Result<Added, SessionsError>;
     /// The note of an id.
     async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError>;
     /// The sessions of a subject whose end has not come, oldest first.
@@ -98,6 +119,16 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
     async fn mark_ended(&self, id: &SessionId) -> Result<(), SessionsError>;
     /// The ended sessions, all of them or those since a bookmark.
     async fn ended(&self, since: Option<&Bookmark>) -> Result<Ended, SessionsError>;
+
+    /// Counts a login that failed, for all instances together; how long to wait when it is one too many.
+    /// A store that only one instance has need not.
+    async fn count_failure(
+        &self,
+        _from: Network,
+        _limit: Limit,
+    ) -> Result<Option<Duration>, SessionsError> {
+        Ok(None)
+    }
 
     /// Removes Flask's records of sessions whose end has passed, and, once no request of theirs can
     /// be in flight any more (`long_ago`, Unix seconds), what was noted about them.

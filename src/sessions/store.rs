@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -25,7 +26,7 @@ use tower_sessions::{
 use super::{
     SessionsError,
     flask_format::Members,
-    shelf::{Note, Shelf},
+    shelf::{Added, Note, Quota, Shelf},
 };
 use crate::{access::session::SessionId, clock};
 
@@ -42,11 +43,20 @@ pub(super) struct FlaskStore {
     attempt: Mutex<Option<SessionId>>,
     /// How many sessions its subject had then, or more.
     crowd: AtomicUsize,
+    quota: Quota,
+    /// How long to wait, where the quota was used up.
+    wait: Mutex<Option<Duration>>,
 }
 
 impl FlaskStore {
-    pub(super) fn new(shelf: Arc<dyn Shelf>) -> Self {
-        Self { shelf, attempt: Mutex::default(), crowd: AtomicUsize::default() }
+    pub(super) fn new(shelf: Arc<dyn Shelf>, quota: Quota) -> Self {
+        let (attempt, crowd) = (Mutex::default(), AtomicUsize::default());
+        Self { shelf, attempt, crowd, quota, wait: Mutex::default() }
+    }
+
+    /// Whether nothing was written because the quota was used up, and how long to wait then.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        *self.wait.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What may lie in the store although it did not say so.
@@ -74,13 +84,21 @@ impl SessionStore for FlaskStore {
         loop {
             note.id = record.id;
             self.attempting(Some(note.session_id()));
-            if let Some(crowd) = self.shelf.add_note(&note, now).await? {
-                self.crowd.store(crowd, Ordering::Relaxed);
-                // The note first: whatever fails after it, no session is left that we know nothing of.
-                if self.shelf.put(&note.session_id(), &flask_part(record), true, now).await? {
-                    return Ok(());
+            match self.shelf.add_note(&note, &self.quota, now).await? {
+                Added::New { crowd } => {
+                    self.crowd.store(crowd, Ordering::Relaxed);
+                    // The note first: whatever fails after it, no session is left that we know nothing of.
+                    if self.shelf.put(&note.session_id(), &flask_part(record), true, now).await? {
+                        return Ok(());
+                    }
+                    self.shelf.remove_note(&note.session_id(), note.subject).await?;
                 }
-                self.shelf.remove_note(&note.session_id(), note.subject).await?;
+                Added::Taken => {}
+                Added::TooOften(wait) => {
+                    self.attempting(None);
+                    *self.wait.lock().unwrap_or_else(PoisonError::into_inner) = Some(wait);
+                    return Err(session_store::Error::Backend("too many logins".to_owned()));
+                }
             }
             // It is somebody else's.
             self.attempting(None);
@@ -169,7 +187,9 @@ mod tests {
         let count = "79bc207ee04a581ab2348ca1f3494e64cd0ec36128735b8c6bc85ddd8fe1938c";
         fs::write(flask.join(count), flask_format::to_file(&json!(0), 0).unwrap()).unwrap();
         let files = Files::open(&flask, &folder.path().join("state"), "session:".to_owned());
-        let store = Arc::new(FlaskStore::new(Arc::new(files.unwrap())));
+        let from = std::net::IpAddr::from([127, 0, 0, 1]).into();
+        let quota = Quota { logins: None, failures: None, from };
+        let store = Arc::new(FlaskStore::new(Arc::new(files.unwrap()), quota));
 
         let end = OffsetDateTime::from_unix_timestamp(clock::now() + 60).unwrap();
         let opened = Session::new(None, Arc::clone(&store), Some(Expiry::AtDateTime(end)));

@@ -1,0 +1,164 @@
+//! How often may be tried: logins by subject, failures by client address. Counted here, bounded in
+//! memory; where Redis is the store, counted there as well for all instances together.
+//!
+//! A window begins with the first that is counted in it.
+
+use std::{
+    fmt,
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
+
+use moka::sync::Cache;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::config::Limit;
+
+/// Subjects, and addresses, that are counted at a time; the least used give way.
+const MOST_COUNTED: u64 = 20_000;
+
+/// An address as it is counted: an IPv6 caller commands a network of 64 bits (RFC 4291 §2.5.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Network(IpAddr);
+
+impl From<IpAddr> for Network {
+    fn from(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(v4) => v4.into(),
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, ..] = v6.segments();
+                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+            }
+        })
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What was counted in a window.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    count: u32,
+    ends: Instant,
+}
+
+/// Counts of one kind; no limit: nothing is counted.
+struct Counter<K> {
+    limit: Option<Limit>,
+    windows: Cache<K, Window>,
+}
+
+impl<K: Hash + Eq + Send + Sync + 'static> Counter<K> {
+    fn new(limit: Option<Limit>) -> Self {
+        let longest = limit.map_or(Duration::ZERO, |limit| limit.per);
+        let windows = Cache::builder().max_capacity(MOST_COUNTED).time_to_live(longest).build();
+        Self { limit, windows }
+    }
+
+    /// Counts one more; how long to wait when that was too many.
+    fn add(&self, key: K) -> Option<Duration> {
+        let Limit { most, per } = self.limit?;
+        let now = Instant::now();
+        let counted = self.windows.entry(key).and_upsert_with(|before| {
+            match before.map(moka::Entry::into_value).filter(|window| window.ends > now) {
+                Some(window) => Window { count: window.count.saturating_add(1), ..window },
+                None => Window { count: 1, ends: now + per },
+            }
+        });
+        let window = counted.into_value();
+        (window.count > most).then(|| window.ends - now)
+    }
+
+    /// How long to wait, when as many as may be were counted.
+    fn is_full(&self, key: &K) -> Option<Duration> {
+        let most = self.limit?.most;
+        let window = self.windows.get(key).filter(|window| window.count >= most)?;
+        window.ends.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    }
+
+    /// Learns that elsewhere there were too many, for so long.
+    fn learn(&self, key: K, wait: Duration) {
+        if let Some(Limit { most, .. }) = self.limit {
+            self.windows.insert(key, Window { count: most, ends: Instant::now() + wait });
+        }
+    }
+}
+
+/// Both counters.
+pub(super) struct Limits {
+    logins: Counter<Uuid>,
+    failures: Counter<Network>,
+}
+
+impl fmt::Debug for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Limits").field(&self.logins.limit).field(&self.failures.limit).finish()
+    }
+}
+
+impl Limits {
+    pub(super) fn new(logins: Option<Limit>, failures: Option<Limit>) -> Self {
+        Self { logins: Counter::new(logins), failures: Counter::new(failures) }
+    }
+
+    /// The limits themselves: of logins, of failures.
+    pub(super) fn both(&self) -> (Option<Limit>, Option<Limit>) {
+        (self.logins.limit, self.failures.limit)
+    }
+
+    /// Counts a login; how long to wait when it is one too many.
+    pub(super) fn login(&self, subject: Uuid) -> Option<Duration> {
+        self.logins.add(subject)
+    }
+
+    /// Counts a login that failed; how long to wait when it is one too many.
+    pub(super) fn failure(&self, from: Network) -> Option<Duration> {
+        self.failures.add(from)
+    }
+
+    /// How long an address must wait that has failed as often as may be.
+    pub(super) fn is_shut_out(&self, network: &Network) -> Option<Duration> {
+        self.failures.is_full(network)
+    }
+
+    /// Learns that an address has failed too often on all instances together.
+    pub(super) fn shut_out(&self, network: Network, wait: Duration) {
+        self.failures.learn(network, wait);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_lets_so_many_in_and_ends() {
+        let limit = Limit { most: 2, per: Duration::from_mins(1) };
+        let counter = Counter::new(Some(limit));
+        assert_eq!((counter.add("a"), counter.is_full(&"a")), (None, None));
+        tokio::time::advance(Duration::from_secs(20)).await;
+        assert_eq!(counter.add("a"), None);
+        assert_eq!(counter.is_full(&"a"), Some(Duration::from_secs(40)));
+        assert_eq!(counter.add("a"), Some(Duration::from_secs(40)));
+        assert_eq!(counter.add("b"), None, "others are counted apart");
+        tokio::time::advance(Duration::from_secs(40)).await;
+        assert_eq!((counter.is_full(&"a"), counter.add("a")), (None, None), "a new window");
+        counter.learn("c", Duration::from_secs(5));
+        assert_eq!(counter.is_full(&"c"), Some(Duration::from_secs(5)));
+        assert_eq!(Counter::new(None).add("a"), None);
+    }
+
+    #[test]
+    fn an_ipv6_caller_is_counted_by_its_network() {
+        let of = |text: &str| Network::from(text.parse::<IpAddr>().unwrap()).to_string();
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::1"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
+    }
+}
