@@ -10,6 +10,10 @@ pub(crate) fn now() -> i64 {
 /// Now, in Unix milliseconds.
 #[expect(clippy::disallowed_methods, reason = "this is the edge that the ban points to")]
 pub(crate) fn millis() -> i64 {
+    #[cfg(debug_assertions)]
+    if let Some(seconds) = stopped::at() {
+        return seconds * 1000;
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
@@ -18,4 +22,22 @@ pub(crate) fn millis() -> i64 {
 #[expect(clippy::disallowed_methods, reason = "this is the edge that the ban points to")]
 pub(crate) fn http_date() -> String {
     httpdate::fmt_http_date(SystemTime::now())
+}
+
+/// A clock that stands still, so that tokens of a test corpus can be judged at the moment they were made
+/// for. Debug builds alone have it: no released gateway can be told another time.
+#[cfg(debug_assertions)]
+pub(crate) mod stopped {
+    use std::sync::OnceLock;
+
+    static AT: OnceLock<i64> = OnceLock::new();
+
+    pub(super) fn at() -> Option<i64> {
+        AT.get().copied()
+    }
+
+    /// Stops the clock at a Unix time in seconds, for good.
+    pub(crate) fn stop(at: i64) {
+        let _ = AT.set(at);
+    }
 }

@@ -32,3 +32,9 @@ pub use self::{
 pub fn openapi() -> String {
     http::openapi_text()
 }
+
+/// Stops the clock, for tests: see `clock`. Debug builds alone have it.
+#[cfg(debug_assertions)]
+pub fn stop_clock(unix_seconds: i64) {
+    clock::stopped::stop(unix_seconds);
+}

@@ -60,6 +60,10 @@ impl From<Failure> for Ending {
 }
 
 fn main() -> ExitCode {
+    #[cfg(debug_assertions)]
+    if let Some(at) = environment().find_map(|(name, at)| (name == "STOPPED_CLOCK").then_some(at)) {
+        simplechat_gateway::stop_clock(at.parse().unwrap_or_default());
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

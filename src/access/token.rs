@@ -12,7 +12,7 @@ use aws_lc_rs::{
     signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::Algorithm;
+use jsonwebtoken::{Algorithm, Header};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -46,10 +46,15 @@ impl BearerToken {
         Fingerprint(bytes)
     }
 
-    /// The id of the key that the token says it is signed with, when its header is one that Entra
-    /// could have written (RFC 7515 §4). Nothing else in the header is ever acted on: no `jku`,
-    /// `x5u`, `jwk` or `x5c`.
+    /// The id of the key that the token says it is signed with.
     pub(crate) fn unverified_key_id(&self) -> Result<String, TokenError> {
+        let kid = self.unverified_header()?.kid;
+        kid.filter(|kid| !kid.is_empty()).ok_or(TokenError::Malformed("no kid"))
+    }
+
+    /// The header, when it is one that Entra could have written (RFC 7515 §4). Nothing but `kid` in it is
+    /// ever acted on: no `jku`, `x5u`, `jwk` or `x5c`.
+    pub(crate) fn unverified_header(&self) -> Result<Header, TokenError> {
         if self.0.len() > LONGEST {
             return Err(TokenError::Malformed("longer than 16 KiB"));
         }
@@ -72,7 +77,7 @@ impl BearerToken {
         if !header.typ.as_deref().is_none_or(is_access_token) {
             return Err(TokenError::WrongType);
         }
-        header.kid.filter(|kid| !kid.is_empty()).ok_or(TokenError::Malformed("no kid"))
+        Ok(header)
     }
 
     /// Checks the signature and every claim that matters; `now` in Unix seconds.
@@ -85,19 +90,22 @@ impl BearerToken {
     ) -> Result<Claims, TokenError> {
         // Not jsonwebtoken's `decode`: it parses the key each time, its own claim checks pass over
         // claims that are missing or of another type, and it reads a clock of its own.
+        let payload = self.payload_signed_by(key)?;
+        let UniqueMembers(all) = serde_json::from_slice(&payload)
+            .map_err(|_| TokenError::Malformed("claims are not one JSON object"))?;
+        Claims::judge(all, key, issuers, expected, now)
+    }
+
+    /// The payload, when this key signed it.
+    pub(crate) fn payload_signed_by(&self, key: &SigningKey) -> Result<Vec<u8>, TokenError> {
         let malformed = TokenError::Malformed("not a signed JWT");
         let (message, signature) = self.0.rsplit_once('.').ok_or(malformed)?;
         let (_, payload) = message.split_once('.').ok_or(malformed)?;
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenError::Signature)?;
-        let is_signed = key.verifying.verify_sig(message.as_bytes(), &signature).is_ok();
-        if !is_signed {
+        if !key.has_signed(message.as_bytes(), &signature) {
             return Err(TokenError::Signature);
         }
-        let malformed = |()| TokenError::Malformed("claims are not one JSON object");
-        let payload = URL_SAFE_NO_PAD.decode(payload).map_err(drop).map_err(malformed)?;
-        let UniqueMembers(all) =
-            serde_json::from_slice(&payload).map_err(drop).map_err(malformed)?;
-        Claims::judge(all, key, issuers, expected, now)
+        URL_SAFE_NO_PAD.decode(payload).map_err(|_| malformed)
     }
 }
 
@@ -135,6 +143,11 @@ impl SigningKey {
         let der = AsDer::<aws_lc_rs::encoding::PublicKeyX509Der<'_>>::as_der(&key).ok()?;
         let verifying = ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, der.as_ref()).ok()?;
         Some(Self { verifying: Arc::new(verifying), issuer })
+    }
+
+    /// Whether a signature of a message is this key's (RSASSA-PKCS1-v1_5 with SHA-256).
+    pub(crate) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.verifying.verify_sig(message, signature).is_ok()
     }
 }
 

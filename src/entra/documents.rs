@@ -146,7 +146,7 @@ struct Key {
 
 /// RSA keys of 2048 bits or more, meant for RS256 signatures. A key of another kind is passed over;
 /// an id that stands twice says nothing, so neither key counts.
-fn usable(keys: Vec<serde_json::Value>) -> Vec<(String, SigningKey)> {
+pub(super) fn usable(keys: Vec<serde_json::Value>) -> Vec<(String, SigningKey)> {
     let mut seen = HashSet::new();
     let mut repeated = HashSet::new();
     let mut usable = Vec::new();

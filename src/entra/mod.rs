@@ -6,6 +6,8 @@
 
 mod documents;
 mod remembered;
+#[cfg(test)]
+mod wycheproof;
 
 use std::{
     collections::HashMap,

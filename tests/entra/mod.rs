@@ -186,6 +186,11 @@ impl Entra {
         keys::stranger().jwk(None)
     }
 
+    /// The key that signs, as the v1 document publishes it.
+    pub(crate) fn published_key(&self) -> Value {
+        lock(&self.shared.keyring).signing().jwk(None)
+    }
+
     /// A token to be altered: of a user, through [`OTHER_CLIENT`], v2, good for an hour, signed
     /// with the current key.
     pub(crate) fn token(&self) -> TokenBuilder {

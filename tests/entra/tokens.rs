@@ -93,6 +93,12 @@ impl TokenBuilder {
         self
     }
 
+    /// Issued by these, as v1 and as v2 token.
+    pub(crate) fn issued_by(mut self, v1: &str, v2: &str) -> Self {
+        (self.issuer_v1, self.issuer_v2) = (v1.to_owned(), v2.to_owned());
+        self
+    }
+
     /// For an app on its own (client credentials), with the role `ExternalApi`.
     pub(crate) fn app_only(mut self) -> Self {
         self.kind = Kind::AppOnly;

@@ -7,12 +7,14 @@
 mod entra;
 mod world;
 
+mod clouds;
 mod commands;
 mod failures;
 mod framing;
 mod front_door;
 mod guard;
 mod guard_spellings;
+mod header_sets;
 mod handshake;
 mod keys;
 mod lifetime;
@@ -28,6 +30,7 @@ mod soak;
 mod store_formats;
 mod subject_binding;
 mod tls_edge;
+mod token_corpus;
 mod transparency;
 mod upstream_connections;
 mod websockets;

@@ -1,0 +1,158 @@
+//! Project Wycheproof's vectors of JWS, JWK and RSA signatures (C2SP/wycheproof, Apache-2.0), where
+//! `CORPORA` names the folder that has them.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::documents::usable;
+use crate::access::token::{BearerToken, SigningKey};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Vectors {
+    test_groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Group {
+    /// A key, or `keys`.
+    public: Option<Value>,
+    /// Of RSA signatures.
+    key_jwk: Option<Value>,
+    tests: Vec<Vector>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Vector {
+    tc_id: u32,
+    comment: String,
+    /// RFC 7515 §7.1.
+    jws: Option<String>,
+    /// In hexadecimal digits.
+    msg: Option<String>,
+    sig: Option<String>,
+    result: String,
+}
+
+fn read(name: &str) -> Option<Vectors> {
+    let folder = std::env::vars_os().find(|(name, _)| name == "CORPORA").map(|(_, folder)| folder);
+    let folder = folder.filter(|folder| !folder.is_empty());
+    let Some(folder) = folder else {
+        println!("skipped: CORPORA names no folder");
+        return None;
+    };
+    let file = Path::new(&folder).join("public").join(name);
+    Some(serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap())
+}
+
+/// The keys of a group: one, or a set.
+fn keys(public: &Value) -> Vec<Value> {
+    match public.get("keys") {
+        Some(Value::Array(keys)) => keys.clone(),
+        _ => vec![public.clone()],
+    }
+}
+
+/// Whether one of these keys counts as the signer. Entra gives each key an id, these vectors do not.
+fn is_signed(jws: &str, keys: Vec<Value>) -> bool {
+    let named = keys.into_iter().enumerate().map(|(at, mut key)| {
+        if key.get("kid").is_none() {
+            key["kid"] = format!("key {at}").into();
+        }
+        key
+    });
+    let Some(token) = BearerToken::parse(jws) else { return false };
+    let Ok(header) = token.unverified_header() else { return false };
+    usable(named.collect())
+        .iter()
+        .filter(|(kid, _)| header.kid.as_ref().is_none_or(|wanted| wanted == kid))
+        .any(|(_, key)| token.payload_signed_by(key).is_ok())
+}
+
+/// What Entra's keys are: RSA for RS256 signatures.
+fn is_for_rs256(key: &Value) -> bool {
+    let is = |name: &str, expected: &str| key.get(name).is_none_or(|value| value == expected);
+    let verifies = key.get("key_ops").is_none_or(|operations| {
+        operations.as_array().is_some_and(|all| all.iter().any(|one| one == "verify"))
+    });
+    key["kty"] == "RSA" && is("alg", "RS256") && is("use", "sig") && verifies
+}
+
+#[test]
+fn signatures_of_the_jws_vectors_count_when_they_are_valid_and_the_key_is_for_them() {
+    let Some(vectors) = read("wycheproof_json_web_signature.json") else { return };
+    let (mut count, mut accepted) = (0, 0);
+    for group in &vectors.test_groups {
+        let Some(public) = &group.public else {
+            // A shared secret: nothing that is signed with one ever counts.
+            for vector in &group.tests {
+                assert!(!is_signed(vector.jws.as_ref().unwrap(), Vec::new()), "{}", vector.tc_id);
+                count += 1;
+            }
+            continue;
+        };
+        for vector in &group.tests {
+            let expected = vector.result == "valid" && is_for_rs256(public);
+            let judged = is_signed(vector.jws.as_ref().unwrap(), keys(public));
+            assert_eq!(judged, expected, "{} {}", vector.tc_id, vector.comment);
+            count += 1;
+            accepted += usize::from(judged);
+        }
+    }
+    println!("{count} JWS vectors: {accepted} accepted");
+    assert!(count == 401 && accepted >= 8, "{count} {accepted}");
+}
+
+#[test]
+fn key_sets_of_the_jwk_vectors_are_refused_or_pass_over_what_is_wrong() {
+    let Some(vectors) = read("wycheproof_json_web_key.json") else { return };
+    let (mut count, mut accepted) = (0, 0);
+    for group in &vectors.test_groups {
+        for vector in &group.tests {
+            let set = group.public.as_ref().map(keys).unwrap_or_default();
+            let judged = is_signed(vector.jws.as_ref().unwrap(), set);
+            // Keys come from Entra over TLS: whether they were made badly (ROCA, CVE-2017-15361) is not
+            // looked into.
+            let is_badly_made = vector.comment == "rejectsKeyWithRocaVulnerability";
+            if vector.result == "invalid" && !is_badly_made {
+                assert!(!judged, "{} {}", vector.tc_id, vector.comment);
+            }
+            count += 1;
+            accepted += usize::from(judged);
+        }
+    }
+    println!("{count} JWK vectors: {accepted} accepted");
+    assert!(count == 26 && accepted >= 1, "{count} {accepted}");
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits: Vec<char> = hex.chars().collect();
+    let pair = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16).unwrap();
+    digits.chunks(2).map(pair).collect()
+}
+
+#[test]
+fn signatures_of_the_rsa_vectors_are_judged_without_difference() {
+    let Some(vectors) = read("wycheproof_rsa_signature_2048_sha256.json") else { return };
+    let (mut count, mut accepted) = (0, 0);
+    for group in &vectors.test_groups {
+        let Some(jwk) = &group.key_jwk else { continue };
+        let key: Vec<(String, SigningKey)> = usable(vec![jwk.clone()]);
+        for vector in &group.tests {
+            let message = bytes(vector.msg.as_ref().unwrap());
+            let signature = bytes(vector.sig.as_ref().unwrap());
+            let judged = key.iter().any(|(_, key)| key.has_signed(&message, &signature));
+            // Keys with the exponent 3 do not count here at all.
+            let expected = vector.result == "valid" && jwk["e"] == "AQAB";
+            assert_eq!(judged, expected, "{} {}", vector.tc_id, vector.comment);
+            count += 1;
+            accepted += usize::from(judged);
+        }
+    }
+    println!("{count} RSA vectors: {accepted} accepted");
+    assert!(count == 259 && accepted >= 5, "{count} {accepted}");
+}

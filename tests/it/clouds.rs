@@ -1,0 +1,162 @@
+//! Each cloud's tokens count under its own settings and no other's. The gateway goes to the real names,
+//! through a proxy that plays the internet.
+
+use std::sync::Arc;
+
+use rcgen::generate_simple_self_signed;
+use rustls::{ServerConfig, pki_types::PrivateKeyDer};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    entra::{Entra, TENANT, TokenBuilder},
+    world::{Kind, Store, gateway::Gateway, settings, try_login},
+};
+
+/// A cloud's sign-in host and the issuer of its v1 tokens.
+#[derive(Clone, Copy)]
+struct Cloud {
+    setting: &'static str,
+    host: &'static str,
+    issuer_v1: &'static str,
+}
+
+const CLOUDS: [Cloud; 3] = [
+    Cloud {
+        setting: "public",
+        host: "login.microsoftonline.com",
+        issuer_v1: "https://sts.windows.net",
+    },
+    // Its v1 issuer is the public one's: the keys make the difference.
+    Cloud {
+        setting: "usgovernment",
+        host: "login.microsoftonline.us",
+        issuer_v1: "https://sts.windows.net",
+    },
+    Cloud {
+        setting: "china",
+        host: "login.partner.microsoftonline.cn",
+        issuer_v1: "https://sts.chinacloudapi.cn",
+    },
+];
+
+impl Cloud {
+    fn issuers(self) -> [String; 2] {
+        [
+            format!("{}/{TENANT}/", self.issuer_v1),
+            format!("https://{}/{TENANT}/v2.0", self.host),
+        ]
+    }
+
+    /// Public tokens are signed with one key, those of other clouds with another.
+    fn tokens(self, entra: &Entra) -> [TokenBuilder; 2] {
+        let [v1, v2] = self.issuers();
+        let token = entra.token().issued_by(&v1, &v2);
+        let token = if self.setting == "public" {
+            token
+        } else {
+            let kid = Entra::stranger_jwk()["kid"].as_str().unwrap().to_owned();
+            token.signed_by_stranger().kid(&kid)
+        };
+        [token.clone().v1(), token]
+    }
+
+    fn document(self, path: &str, public_key: &Value) -> Value {
+        let [v1, v2] = self.issuers();
+        let (is_v2, host) = (path.contains("v2.0"), self.host);
+        if path.contains("/keys") {
+            let mut key =
+                if self.setting == "public" { public_key.clone() } else { Entra::stranger_jwk() };
+            if is_v2 {
+                key["issuer"] = format!("https://{host}/{{tenantid}}/v2.0").into();
+            }
+            json!({ "keys": [key] })
+        } else {
+            let keys = if is_v2 { "discovery/v2.0/keys" } else { "discovery/keys" };
+            let issuer = if is_v2 { v2 } else { v1 };
+            json!({ "issuer": issuer, "jwks_uri": format!("https://{host}/{TENANT}/{keys}") })
+        }
+    }
+}
+
+async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap_or(b'\n'));
+        assert!(head.len() < 10_000);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// `CONNECT` to a sign-in host leads to its documents.
+async fn serve(mut stream: TcpStream, tls: TlsAcceptor, public_key: Value) {
+    let asked = head(&mut stream).await;
+    let host = asked.strip_prefix("CONNECT ").and_then(|rest| rest.split(':').next());
+    let Some(cloud) = CLOUDS.into_iter().find(|cloud| Some(cloud.host) == host) else {
+        let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").await;
+        return;
+    };
+    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    let mut stream = tls.accept(stream).await.unwrap();
+    let asked = head(&mut stream).await;
+    let path = asked.split(' ').nth(1).unwrap();
+    let body = cloud.document(path, &public_key).to_string();
+    let length = body.len();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+    let _ = stream.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_clouds_tokens_count_under_its_own_settings_alone() {
+    let names: Vec<String> = CLOUDS.iter().map(|cloud| cloud.host.to_owned()).collect();
+    let certificate = generate_simple_self_signed(names).unwrap();
+    let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.cert.der().clone()], key)
+        .unwrap();
+    let tls = TlsAcceptor::from(Arc::new(config));
+    let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
+    let public_key = entra.published_key();
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy_url = format!("http://{}", proxy.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = proxy.accept().await {
+            tokio::spawn(serve(stream, tls.clone(), public_key.clone()));
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, certificate.cert.pem()).unwrap();
+
+    for here in CLOUDS {
+        let mut settings = settings(&entra, None, &store, &[]);
+        settings.retain(|(name, _)| !name.starts_with("CUSTOM_"));
+        settings.extend(
+            [
+                ("AZURE_ENVIRONMENT", here.setting),
+                ("HTTPS_PROXY", &proxy_url),
+                ("SSL_CERT_FILE", &ca.display().to_string()),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        let gateway = Gateway::start(&settings).await;
+        gateway.wait_until_it_has_keys().await;
+        for there in CLOUDS {
+            for token in there.tokens(&entra) {
+                let status = try_login(&gateway, &token.build()).await.status();
+                let is_home = here.setting == there.setting;
+                let told = format!("a token of {} under {}", there.setting, here.setting);
+                assert_eq!(status, if is_home { 200 } else { 401 }, "{told}");
+            }
+        }
+    }
+}
