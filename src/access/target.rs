@@ -1,11 +1,22 @@
 //! A request target as upstream would route it.
 //!
 //! gunicorn 25 percent-decodes a path once; Werkzeug 3.1 strips leading slashes to one, merges runs
-//! of slashes (with a redirect) and compares case-sensitively. Dot segments stay as they are. What
-//! proxies before us and later versions behind us may do in addition (remove dot segments, decode
-//! twice) is read as well, so that nothing reaches `/external/` by being read in another way.
+//! of slashes (with a redirect) and compares case-sensitively: [`upstream_path`]. Dot segments stay as
+//! they are. What proxies before us and later versions behind us may do in addition (remove dot
+//! segments, decode twice) is read as well, so that nothing reaches `/external/` by being read in
+//! another way.
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{percent_decode, percent_decode_str};
+
+/// The path that upstream compares its routes with: `split_request_uri` and `PATH_INFO` of gunicorn
+/// 25.0.3 (`gunicorn/util.py`, `gunicorn/http/wsgi.py`), then `MapAdapter.match` of Werkzeug 3.1.6
+/// (`werkzeug/routing/map.py`). Of a target without bytes that must be escaped, as `wire` lets pass.
+pub(crate) fn upstream_path(target: &[u8]) -> Vec<u8> {
+    let path = target.split(|b| *b == b'?').next().unwrap_or_default();
+    let decoded: Vec<u8> = percent_decode(path).collect();
+    let slashes = decoded.iter().take_while(|b| **b == b'/').count();
+    [b"/", &decoded[slashes..]].concat()
+}
 
 /// What the guard must do about a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +40,7 @@ impl Target {
         // In whatever order a reader decodes, merges slashes and removes dot segments, one of these
         // is what it arrives at.
         let readings = [
+            flat(&String::from_utf8_lossy(&upstream_path(path.as_bytes()))),
             flat(path),
             flat(&once),
             flat(&twice),
@@ -123,7 +135,49 @@ fn escapes_are_needed(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Whether Werkzeug answers from a route under `/external/`, or with a redirect to one.
+    fn is_routed_externally(path: &[u8]) -> bool {
+        let mut merged = path.to_vec();
+        merged.dedup_by(|b, a| *a == b'/' && *b == b'/');
+        merged == b"/external" || merged.starts_with(b"/external/")
+    }
+
+    /// A byte of the word, plain or escaped once or twice, or something that could hide it.
+    fn piece() -> impl Strategy<Value = String> {
+        let word = prop::sample::select(&b"/external/login"[..]).prop_flat_map(|byte| {
+            prop_oneof![
+                4 => Just(char::from(byte).to_string()),
+                2 => Just(format!("%{byte:02x}")),
+                1 => Just(format!("%25{byte:02X}")),
+                1 => Just("/external/".to_owned()),
+            ]
+        });
+        let odd = prop::sample::select(
+            &["%2f", "/", "//", ".", "..", "%2e", "%2E%2e", "\\", "%5c", "%09", "%0a", "%00", "%", "%zz", ";", ":", "\u{e4}", "@"][..],
+        );
+        prop_oneof![3 => word, 1 => odd.prop_map(str::to_owned), 1 => "[!-\"$-;=@-~]"]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn what_is_open_is_not_routed_under_external(
+            pieces in prop::collection::vec(piece(), 0..16),
+            begins in prop::sample::select(&["/", "//", "/external", "/%65xternal", "/x/../external/"][..]),
+        ) {
+            let path = format!("{begins}{}", pieces.concat());
+            let read = Target::read(&path);
+            let is_external = is_routed_externally(&upstream_path(path.as_bytes()));
+            prop_assert!(!is_external || read != Target::Open, "{}", path);
+            // What may pass the guard is read alike by everybody.
+            prop_assert!(read != Target::Guarded || path.starts_with("/external"), "{}", path);
+        }
+    }
 
     #[test]
     fn every_spelling_that_upstream_routes_under_external_is_guarded() {

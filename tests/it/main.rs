@@ -3,8 +3,13 @@
 #![allow(missing_docs, reason = "a test's name is a sentence")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod dice;
 #[path = "../entra/mod.rs"]
 mod entra;
+/// The guard's own reading, to be compared with upstream's.
+#[allow(dead_code, unreachable_pub, reason = "the gateway uses all of it")]
+#[path = "../../src/access/target.rs"]
+mod target;
 mod world;
 
 mod clouds;
@@ -33,4 +38,5 @@ mod tls_edge;
 mod token_corpus;
 mod transparency;
 mod upstream_connections;
+mod upstream_reading;
 mod websockets;

@@ -6,6 +6,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use crate::{
+    dice::Dice,
     entra::USER_OID,
     world::{Kind, World, client, json, scripted::Scripted},
 };
@@ -134,18 +135,6 @@ async fn an_upload_for_somebody_else_ends_before_upstream_has_all_of_it() {
     }
 }
 
-/// A small generator that is the same each time (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, most: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % most as u64).unwrap()
-    }
-}
-
 /// Where an odd spelling could hide a field.
 const MULTIPART_PIECES: &[&str] = &[
     "--B", "--B--", "\r\n", "\n", "\r", "\r\n\r\n", " ", "\t", ";", "\"", "\\", "'", "=", "--",
@@ -195,7 +184,7 @@ async fn werkzeug_finds_nobody_else_in_a_form_that_was_let_in() {
     let token = world.entra.token().build();
     let http = client();
     let url = world.gateway.url(USERS);
-    let mut dice = Dice(0x5eed);
+    let mut dice = Dice::new(0x5eed);
     let (mut let_in, mut named) = (0, 0);
     const FORMS: usize = 3000;
     for round in 0..FORMS {
