@@ -109,7 +109,11 @@ fn limit(text: &str) -> Result<Option<Limit>, String> {
     let most = most.trim().parse().ok().filter(|most| *most > 0).ok_or_else(wrong)?;
     let per = duration(per.trim())?;
     let is_sound = per >= Duration::from_secs(1) && per <= Duration::from_hours(24);
-    if is_sound { Ok(Some(Limit { most, per })) } else { Err("does not lie between 1s and 24h".to_owned()) }
+    if is_sound {
+        Ok(Some(Limit { most, per }))
+    } else {
+        Err("does not lie between 1s and 24h".to_owned())
+    }
 }
 
 /// A cookie can name any key under it.

@@ -111,9 +111,9 @@ impl Refusal {
             Self::Head(HeadFault::TooLong | HeadFault::Head(HeadError::TooManyFields)) => {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
             }
-            Self::NoCredentials
-            | Self::SessionOfAnother
-            | Self::Entra(EntraError::Rejected(_)) => StatusCode::UNAUTHORIZED,
+            Self::NoCredentials | Self::SessionOfAnother | Self::Entra(EntraError::Rejected(_)) => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::ForeignOrigin | Self::Denied(_) | Self::NotThroughFrontDoor => {
                 StatusCode::FORBIDDEN
             }

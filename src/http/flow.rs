@@ -71,12 +71,7 @@ pub(super) struct Flow {
 
 impl Flow {
     /// `ahead` and then a body of which `cleared` bytes are known to be held.
-    pub(super) fn new(
-        ahead: Bytes,
-        body: impl Into<Watched>,
-        cleared: usize,
-        most: usize,
-    ) -> Self {
+    pub(super) fn new(ahead: Bytes, body: impl Into<Watched>, cleared: usize, most: usize) -> Self {
         Self {
             ahead,
             body: body.into(),

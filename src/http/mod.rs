@@ -38,7 +38,6 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-pub(crate) use self::{caller::Patience, room::Room};
 use self::{
     binding::Binding,
     caller::{After, Caller, HeadFault, Unread},
@@ -48,6 +47,7 @@ use self::{
     proxy::{Answered, Proxy},
     sole_client::SoleClient,
 };
+pub(crate) use self::{caller::Patience, room::Room};
 use crate::{
     access::origin::{Forwarding, Route, Surroundings},
     gateway::{Gateway, Resource},

@@ -312,7 +312,8 @@ impl Shelf for Redis {
         ];
         let life = (note.expires_at - now).max(1);
         let id = note.session_id().to_string();
-        let most = |limit: Option<Limit>| Value::from(limit.map_or(0, |limit| i64::from(limit.most)));
+        let most =
+            |limit: Option<Limit>| Value::from(limit.map_or(0, |limit| i64::from(limit.most)));
         let args: [Value; 9] = [
             text.into(),
             life.into(),

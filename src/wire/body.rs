@@ -208,9 +208,9 @@ mod tests {
         while seen < bytes.len() {
             seen = (seen + step).min(bytes.len());
             at += body.take_seeing(&bytes[at..seen], |more| {
-            data.extend_from_slice(more);
-            Ok::<_, Malformed>(())
-        })?;
+                data.extend_from_slice(more);
+                Ok::<_, Malformed>(())
+            })?;
         }
         Ok((at, data, body.is_done()))
     }

@@ -46,10 +46,7 @@ const CLOUDS: [Cloud; 3] = [
 
 impl Cloud {
     fn issuers(self) -> [String; 2] {
-        [
-            format!("{}/{TENANT}/", self.issuer_v1),
-            format!("https://{}/{TENANT}/v2.0", self.host),
-        ]
+        [format!("{}/{TENANT}/", self.issuer_v1), format!("https://{}/{TENANT}/v2.0", self.host)]
     }
 
     /// Public tokens are signed with one key, those of other clouds with another.

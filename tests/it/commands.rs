@@ -2,7 +2,7 @@
 
 use crate::{
     entra::Entra,
-    world::{Kind, Store, World, flask::in_repository, gateway::run, settings},
+    world::{Kind, Store, World, flask::in_repository, gateway::run, process::until, settings},
 };
 
 fn least() -> Vec<(String, String)> {
@@ -103,6 +103,7 @@ async fn healthcheck_asks_the_running_gateway() {
     let world = World::start(Kind::Files).await;
     let mut settings = settings(&world.entra, Some(&world.flask), &world.store, &[]);
     settings.push(("GATEWAY_LISTEN".to_owned(), world.gateway.address().to_owned()));
+    until("upstream answered", async || world.gateway.is_ready().await).await;
     assert_eq!(run(&settings, &["healthcheck"]).await.status.code(), Some(0));
     settings.push(("GATEWAY_LISTEN".to_owned(), "127.0.0.1:1".to_owned()));
     assert_eq!(run(&settings, &["healthcheck"]).await.status.code(), Some(69));

@@ -28,7 +28,9 @@ async fn only_what_comes_through_the_front_door_comes_in() {
         "/gateway/openapi.json",
     ];
     for path in paths {
-        for headers in [&[][..], &[("x-azure-fdid", &*other)], &[("x-azure-fdid", ID), ("x-azure-fdid", ID)]] {
+        for headers in
+            [&[][..], &[("x-azure-fdid", &*other)], &[("x-azure-fdid", ID), ("x-azure-fdid", ID)]]
+        {
             assert_eq!(status(ask(&world, Method::GET, path, headers)).await, 403, "{path}");
         }
         let through = ask(&world, Method::GET, path, &[("x-azure-fdid", ID)]);
@@ -54,11 +56,15 @@ async fn the_front_door_tells_who_the_client_is() {
         let headers = [&through[..], &[("x-azure-clientip", client), ("x-azure-socketip", client)]];
         headers.concat()
     };
-    let seen = json(ask(&world, Method::GET, "/test/echo", &from("198.51.100.7")).send().await.unwrap());
+    let seen =
+        json(ask(&world, Method::GET, "/test/echo", &from("198.51.100.7")).send().await.unwrap());
     let seen = seen.await;
     let of = |name: &str| {
         let headers = seen["headers"].as_array().unwrap().iter();
-        headers.filter(|header| header[0] == name).map(|header| header[1].clone()).collect::<Vec<_>>()
+        headers
+            .filter(|header| header[0] == name)
+            .map(|header| header[1].clone())
+            .collect::<Vec<_>>()
     };
     assert_eq!(of("x-forwarded-for"), ["198.51.100.7, 203.0.113.9, 127.0.0.1"]);
     assert!(of("x-azure-clientip").is_empty() && of("x-azure-socketip").is_empty());

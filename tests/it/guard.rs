@@ -2,7 +2,10 @@
 
 use reqwest::Method;
 
-use crate::world::{Kind, World, client};
+use crate::{
+    entra::USER_OID,
+    world::{Kind, World, client},
+};
 
 #[tokio::test]
 async fn the_role_opens_the_guard_for_users_and_apps() {
@@ -13,7 +16,7 @@ async fn the_role_opens_the_guard_for_users_and_apps() {
         assert_eq!(answer.status(), 200, "upstream itself asks for no token here");
     }
     // Upstream's own check accepts v1 tokens alone: that is its answer, not ours.
-    let list = world.gateway.url("/external/public_documents?user_id=x");
+    let list = world.gateway.url(&format!("/external/public_documents?user_id={USER_OID}"));
     let v1 = world.entra.token().v1().build();
     assert_eq!(client().get(&list).bearer_auth(v1).send().await.unwrap().status(), 200);
     let answer = client().get(&list).bearer_auth(world.entra.token().build()).send().await.unwrap();

@@ -40,7 +40,8 @@ async fn replay(trusted: &str) -> usize {
     let is_trusted = trusted == "private";
     let world = World::with(Kind::Files, &[("GATEWAY_TRUSTED_PROXIES", trusted)]).await;
     for set in &corpus.cases {
-        let mut request = b"GET /test/echo HTTP/1.1\r\nHost: gw.example\r\nConnection: close\r\n".to_vec();
+        let mut request =
+            b"GET /test/echo HTTP/1.1\r\nHost: gw.example\r\nConnection: close\r\n".to_vec();
         for (name, value) in &set.headers {
             request.extend(format!("{name}: ").bytes());
             // As the corpus was measured: Latin-1.
@@ -62,7 +63,8 @@ async fn replay(trusted: &str) -> usize {
             continue;
         }
         let body = answer.split_once("\r\n\r\n").unwrap().1;
-        let seen: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {told}"));
+        let seen: Value =
+            serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {told}"));
         assert_eq!(seen["path"], "/test/echo", "{told}");
         assert_eq!(seen["scheme"], scheme.unwrap(), "{told}");
         let headers = |name: &str| -> Vec<String> {
@@ -74,11 +76,22 @@ async fn replay(trusted: &str) -> usize {
         assert_eq!(headers("host"), ["gw.example"], "{told}");
         assert_eq!(headers("x-forwarded-proto"), [scheme.unwrap()], "{told}");
         assert_eq!(headers("x-forwarded-host"), ["gw.example"], "{told}");
-        let came_by = if is_trusted && set.has("X-Forwarded-For") { "1.2.3.4, 127.0.0.1" } else { "127.0.0.1" };
+        let came_by = if is_trusted && set.has("X-Forwarded-For") {
+            "1.2.3.4, 127.0.0.1"
+        } else {
+            "127.0.0.1"
+        };
         assert_eq!(headers("x-forwarded-for"), [came_by], "{told}");
         for never in [
-            "forwarded", "x-forwarded-protocol", "x-forwarded-ssl", "x-forwarded-prefix",
-            "x-forwarded-client-cert", "path-info", "content-length", "transfer-encoding", "expect",
+            "forwarded",
+            "x-forwarded-protocol",
+            "x-forwarded-ssl",
+            "x-forwarded-prefix",
+            "x-forwarded-client-cert",
+            "path-info",
+            "content-length",
+            "transfer-encoding",
+            "expect",
         ] {
             assert!(headers(never).is_empty(), "{never}: {told}");
         }

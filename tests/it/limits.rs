@@ -92,10 +92,8 @@ async fn an_address_that_failed_too_often_is_shut_out_and_no_other() {
     assert_eq!(world.entra.fetches(), keys, "tokens of who is shut out are not looked at");
     assert_eq!(from(&world.gateway, "2001:db8:1:2:ffff::9", &good).await.status(), 429, "its /64");
     assert_eq!(from(&world.gateway, "2001:db8:1:3::1", &good).await.status(), 200);
-    until("the window ends", async || {
-        from(&world.gateway, here, &good).await.status() == 200
-    })
-    .await;
+    until("the window ends", async || from(&world.gateway, here, &good).await.status() == 200)
+        .await;
 }
 
 #[tokio::test]
@@ -120,5 +118,8 @@ async fn limits_can_be_off() {
     for _ in 0..70 {
         assert_eq!(from(&world.gateway, "203.0.113.9", &stranger).await.status(), 401);
     }
-    assert_eq!(from(&world.gateway, "203.0.113.9", &world.entra.token().build()).await.status(), 200);
+    assert_eq!(
+        from(&world.gateway, "203.0.113.9", &world.entra.token().build()).await.status(),
+        200
+    );
 }

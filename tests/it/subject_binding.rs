@@ -16,7 +16,13 @@ const USERS: &str = "/external/test/users";
 const FORM: &str = "application/x-www-form-urlencoded";
 const MULTIPART: &str = "multipart/form-data; boundary=B";
 
-async fn send(world: &World, token: &str, query: &str, content_type: &str, body: String) -> Response {
+async fn send(
+    world: &World,
+    token: &str,
+    query: &str,
+    content_type: &str,
+    body: String,
+) -> Response {
     let url = world.gateway.url(&format!("{USERS}{query}"));
     let request = client().request(Method::POST, url).bearer_auth(token);
     request.header("content-type", content_type).body(body).send().await.unwrap()
@@ -67,7 +73,8 @@ async fn a_users_token_names_its_own_user_alone() {
 
     // An app acts for whom it likes.
     let app = world.entra.token().app_only().build();
-    let seen = json(send(&world, &app, &format!("?{other}"), MULTIPART, multipart(SOMEBODY)).await).await;
+    let seen =
+        json(send(&world, &app, &format!("?{other}"), MULTIPART, multipart(SOMEBODY)).await).await;
     assert_eq!(seen, json!({"query": [SOMEBODY], "body": [SOMEBODY]}));
 }
 
@@ -137,15 +144,57 @@ async fn an_upload_for_somebody_else_ends_before_upstream_has_all_of_it() {
 
 /// Where an odd spelling could hide a field.
 const MULTIPART_PIECES: &[&str] = &[
-    "--B", "--B--", "\r\n", "\n", "\r", "\r\n\r\n", " ", "\t", ";", "\"", "\\", "'", "=", "--",
-    "Content-Disposition: form-data; name=\"user_id\"", "Content-Disposition: form-data; name=\"a\"",
-    "; name=\"user_id\"", "; filename=\"f\"", "; name*=utf-8''user_id", "; name*0=\"user_\"; name*1=\"id\"",
-    "Content-Type: text/plain; charset=utf-8", "\u{a0}", "\u{85}", "\u{2028}", "%22", "\0", "\u{b}",
-    USER_OID, SOMEBODY, "user_id", "x",
+    "--B",
+    "--B--",
+    "\r\n",
+    "\n",
+    "\r",
+    "\r\n\r\n",
+    " ",
+    "\t",
+    ";",
+    "\"",
+    "\\",
+    "'",
+    "=",
+    "--",
+    "Content-Disposition: form-data; name=\"user_id\"",
+    "Content-Disposition: form-data; name=\"a\"",
+    "; name=\"user_id\"",
+    "; filename=\"f\"",
+    "; name*=utf-8''user_id",
+    "; name*0=\"user_\"; name*1=\"id\"",
+    "Content-Type: text/plain; charset=utf-8",
+    "\u{a0}",
+    "\u{85}",
+    "\u{2028}",
+    "%22",
+    "\0",
+    "\u{b}",
+    USER_OID,
+    SOMEBODY,
+    "user_id",
+    "x",
 ];
 const FORM_PIECES: &[&str] = &[
-    "user_id", "user%5Fid", "%75ser_id", "=", "&", ";", "+", "%20", "%00", "%3D", "%26", "\u{e4}", "%C3",
-    USER_OID, SOMEBODY, "a", "\r\n", "user_id=",
+    "user_id",
+    "user%5Fid",
+    "%75ser_id",
+    "=",
+    "&",
+    ";",
+    "+",
+    "%20",
+    "%00",
+    "%3D",
+    "%26",
+    "\u{e4}",
+    "%C3",
+    USER_OID,
+    SOMEBODY,
+    "a",
+    "\r\n",
+    "user_id=",
 ];
 
 /// A good body with some of its pieces changed.
@@ -220,5 +269,8 @@ async fn werkzeug_finds_nobody_else_in_a_form_that_was_let_in() {
         }
     }
     println!("{FORMS} forms: {let_in} let in, {named} users found in them");
-    assert!(let_in > FORMS / 20 && named > FORMS / 50, "{let_in} {named}: too few to show anything");
+    assert!(
+        let_in > FORMS / 20 && named > FORMS / 50,
+        "{let_in} {named}: too few to show anything"
+    );
 }

@@ -9,12 +9,8 @@ use tokio::net::TcpListener;
 use crate::{
     entra::Entra,
     world::{
-        Kind, Store, World,
-        flask::in_repository,
-        gateway::Gateway,
-        process::until,
-        recorder::Recorder,
-        settings, try_login,
+        Kind, Store, World, flask::in_repository, gateway::Gateway, process::until,
+        recorder::Recorder, settings, try_login,
     },
 };
 
@@ -78,10 +74,12 @@ async fn publish(corpus: &Corpus) -> String {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let [v1, v2] = corpus.expected.issuers.clone();
     let (keys, jwks_uri) = (corpus.jwks.clone(), format!("{url}/keys"));
-    let router = Router::new().route("/keys", get(async move || Json(keys))).fallback(async move |uri: Uri| {
-        let issuer = if uri.path().contains("/v2.0/") { v2 } else { v1 };
-        Json(json!({"issuer": issuer, "jwks_uri": jwks_uri}))
-    });
+    let router = Router::new().route("/keys", get(async move || Json(keys))).fallback(
+        async move |uri: Uri| {
+            let issuer = if uri.path().contains("/v2.0/") { v2 } else { v1 };
+            Json(json!({"issuer": issuer, "jwks_uri": jwks_uri}))
+        },
+    );
     tokio::spawn(async move { axum::serve(listener, router).await });
     url
 }

@@ -19,10 +19,59 @@ const TARGETS: usize = 8000;
 const CONNECTIONS: usize = 4;
 
 const PIECES: &[&str] = &[
-    "/", "//", "///", "external", "/external/", "login", "api", "%2f", "%2F", "%65", "%78ternal", "exter",
-    "nal", "%25", "%2565", ".", "..", "%2e", "%2E%2E", "\\", "%5C", "%09", "%0d", "%0A", "%00", "%20", "%",
-    "%2", "%zz", "%C3%A4", "%ff", ";", ";a=b", ":", "@", "?", "?x=/external/", "%3F", "%23", "&", "=", "+",
-    "~", "External", "EXTERNAL", "|", "\"", "`", "{", "^", "[", "]", "x",
+    "/",
+    "//",
+    "///",
+    "external",
+    "/external/",
+    "login",
+    "api",
+    "%2f",
+    "%2F",
+    "%65",
+    "%78ternal",
+    "exter",
+    "nal",
+    "%25",
+    "%2565",
+    ".",
+    "..",
+    "%2e",
+    "%2E%2E",
+    "\\",
+    "%5C",
+    "%09",
+    "%0d",
+    "%0A",
+    "%00",
+    "%20",
+    "%",
+    "%2",
+    "%zz",
+    "%C3%A4",
+    "%ff",
+    ";",
+    ";a=b",
+    ":",
+    "@",
+    "?",
+    "?x=/external/",
+    "%3F",
+    "%23",
+    "&",
+    "=",
+    "+",
+    "~",
+    "External",
+    "EXTERNAL",
+    "|",
+    "\"",
+    "`",
+    "{",
+    "^",
+    "[",
+    "]",
+    "x",
 ];
 
 fn target(dice: &mut Dice) -> String {
@@ -50,9 +99,15 @@ async fn compare(address: String, seed: u64) -> usize {
         assert!(head.starts_with("HTTP/1.1 200 "), "{target}: {head}");
         let length = head.split("Content-Length: ").nth(1).and_then(|rest| rest.split('\r').next());
         let body = peer.bytes(length.unwrap().parse().unwrap()).await;
-        let [_, matched, verdict] = body.split(' ').collect::<Vec<_>>()[..] else { panic!("{body}") };
+        let [_, matched, verdict] = body.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{body}")
+        };
         let expected = upstream_path(target.as_bytes());
-        assert_eq!(bytes(matched).escape_ascii().to_string(), expected.escape_ascii().to_string(), "{target}");
+        assert_eq!(
+            bytes(matched).escape_ascii().to_string(),
+            expected.escape_ascii().to_string(),
+            "{target}"
+        );
         if verdict != "open" {
             let path = target.split('?').next().unwrap();
             assert_ne!(Target::read(path), Target::Open, "{target} is {verdict}");

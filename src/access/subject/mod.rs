@@ -187,7 +187,8 @@ mod tests {
 
     #[test]
     fn an_urlencoded_body_is_judged_like_a_query() {
-        for form in ["application/x-www-form-urlencoded", "Application/X-WWW-Form-Urlencoded ; a=b"] {
+        for form in ["application/x-www-form-urlencoded", "Application/X-WWW-Form-Urlencoded ; a=b"]
+        {
             assert_eq!(judge(form, &format!("a=b&user_id={OID}")), Ok(()));
             let judged = judge(form, &format!("a={}&user_id={OTHER}", "x".repeat(5000)));
             assert_eq!(judged, Err(SubjectFault::Mismatch));
@@ -202,7 +203,8 @@ mod tests {
     #[test]
     fn a_multipart_body_is_judged_by_its_parts() {
         let form = "multipart/form-data; boundary=B";
-        let file = part("form-data; name=\"file\"; filename=\"a;b \u{e4}.pdf\"", "%PDF\r\n-\n--\r\n--A");
+        let file =
+            part("form-data; name=\"file\"; filename=\"a;b \u{e4}.pdf\"", "%PDF\r\n-\n--\r\n--A");
         let good = part("form-data; name=\"user_id\"", OID);
         let bad = part("form-data; name=\"user_id\"", OTHER);
         assert_eq!(judge(form, &format!("{file}{good}--B--\r\n")), Ok(()));
@@ -244,7 +246,10 @@ mod tests {
             format!("{}--B--", part("form-data", OID)),
             format!("{}--B--", part("attachment; name=\"user_id\"", OID)),
             format!("{}--B--", part("form-data; name=\"a\"\r\n b", OID)),
-            format!("{}--B--", part("form-data; name=\"a\"\r\nContent-Disposition: form-data; name=\"b\"", OID)),
+            format!(
+                "{}--B--",
+                part("form-data; name=\"a\"\r\nContent-Disposition: form-data; name=\"b\"", OID)
+            ),
             "--B\r\nContent-Type: text/plain\r\n\r\nx\r\n--B--".to_owned(),
             "--B\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n--B--".to_owned(),
             format!("--B\r\nX: {}", "x".repeat(20_000)),

@@ -13,12 +13,22 @@ use tokio::{
 use super::{
     client,
     process::{Process, until},
+    secrets::Secrets,
 };
 
-/// A running gateway.
+/// A running gateway. When it ends, nothing that it wrote may hold a secret.
 pub(crate) struct Gateway {
     pub(crate) process: Process,
     address: String,
+    secrets: Secrets,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.secrets.assert_absent_in(&self.process.said_in_all());
+        }
+    }
 }
 
 /// The binary that was built beside this one.
@@ -33,17 +43,24 @@ pub(crate) async fn run(settings: &[(String, String)], arguments: &[&str]) -> Ou
     let mut command = Command::new(binary());
     command.env_clear().envs(settings.iter().cloned()).args(arguments);
     // Entra and others are served on this thread meanwhile.
-    tokio::task::spawn_blocking(move || command.output())
-        .await
-        .expect("a thread")
-        .expect("the binary")
+    let ended = tokio::task::spawn_blocking(move || command.output()).await;
+    let output = ended.expect("a thread").expect("the binary");
+    // The document shows what an id looks like.
+    if arguments == ["openapi"] {
+        return output;
+    }
+    let secrets = Secrets::of(settings);
+    for written in [&output.stdout, &output.stderr] {
+        secrets.assert_absent_in(&String::from_utf8_lossy(written));
+    }
+    output
 }
 
 impl Gateway {
     pub(crate) async fn start(settings: &[(String, String)]) -> Self {
         let mut process = Process::start(&mut Command::new(binary()), settings, "KILL");
         let address = process.said("listening on http://").await;
-        Self { process, address }
+        Self { process, address, secrets: Secrets::of(settings) }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

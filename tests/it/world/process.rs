@@ -61,6 +61,11 @@ impl Process {
         lines(&self.stderr).join("\n")
     }
 
+    /// All of stdout and stderr so far.
+    pub(crate) fn said_in_all(&self) -> String {
+        format!("{}\n{}", lines(&self.stdout).join("\n"), self.log())
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
