@@ -38,3 +38,26 @@ pub fn openapi() -> String {
 pub fn stop_clock(unix_seconds: i64) {
     clock::stopped::stop(unix_seconds);
 }
+
+/// What libFuzzer is set upon: every reader of bytes from outside, by name. `make fuzz`.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use crate::{access, config, entra, http, sessions, wire};
+
+    /// A part and its name.
+    type Part = (&'static str, fn(&[u8]));
+
+    /// All of them.
+    pub const PARTS: &[Part] = &[
+        ("wire", wire::fuzzing::wire),
+        ("target", access::fuzzing::target),
+        ("origin", access::fuzzing::origin),
+        ("token", access::fuzzing::token),
+        ("form", access::fuzzing::form),
+        ("keys", entra::fuzzing::keys),
+        ("stored", sessions::fuzzing::stored),
+        ("pickle", sessions::fuzzing::pickle),
+        ("cookie", http::fuzzing::cookie),
+        ("settings", config::fuzzing::settings),
+    ];
+}

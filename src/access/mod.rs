@@ -4,6 +4,9 @@
 //! made only from the one before it: [`token::BearerToken`] → [`token::Claims`] → [`policy::Grant`]
 //! → [`session::SessionRecord`] → [`session::SessionId`].
 
+#[cfg(fuzzing)]
+#[path = "../../tests/fuzz/of_access.rs"]
+pub(crate) mod fuzzing;
 pub(crate) mod origin;
 pub(crate) mod policy;
 pub(crate) mod session;

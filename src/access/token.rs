@@ -236,7 +236,7 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    fn judge(
+    pub(super) fn judge(
         all: Map<String, Value>,
         key: &SigningKey,
         issuers: &Issuers,
@@ -412,7 +412,7 @@ fn guid(text: &str) -> Option<Uuid> {
 }
 
 /// A JSON object none of whose members stands twice (RFC 7519 §4 lets a reader refuse those).
-struct UniqueMembers(Map<String, Value>);
+pub(super) struct UniqueMembers(pub(super) Map<String, Value>);
 
 impl<'de> Deserialize<'de> for UniqueMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -2,6 +2,9 @@
 
 mod callers;
 mod entra;
+#[cfg(fuzzing)]
+#[path = "../../tests/fuzz/of_config.rs"]
+pub(crate) mod fuzzing;
 mod reader;
 mod sessions;
 mod settings;

@@ -125,8 +125,8 @@ impl Documents {
 }
 
 #[derive(Deserialize)]
-struct KeySet {
-    keys: Vec<serde_json::Value>,
+pub(super) struct KeySet {
+    pub(super) keys: Vec<serde_json::Value>,
 }
 
 /// A key as Entra publishes it (RFC 7517 §4), with its own `issuer` and without `alg`.

@@ -5,6 +5,9 @@
 //! all callers together, at most every [`COOLDOWN`].
 
 mod documents;
+#[cfg(fuzzing)]
+#[path = "../../tests/fuzz/of_entra.rs"]
+pub(crate) mod fuzzing;
 mod remembered;
 #[cfg(test)]
 mod wycheproof;

@@ -7,6 +7,9 @@ mod error;
 mod exchange;
 mod flow;
 mod framing;
+#[cfg(fuzzing)]
+#[path = "../../tests/fuzz/of_http.rs"]
+pub(crate) mod fuzzing;
 mod guard;
 mod health;
 mod hop_headers;

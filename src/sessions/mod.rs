@@ -6,6 +6,9 @@
 
 mod files;
 mod flask_format;
+#[cfg(fuzzing)]
+#[path = "../../tests/fuzz/of_sessions.rs"]
+pub(crate) mod fuzzing;
 mod limits;
 mod pickle;
 mod redis;

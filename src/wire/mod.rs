@@ -6,6 +6,9 @@
 pub(crate) mod body;
 mod chunks;
 mod fields;
+#[cfg(fuzzing)]
+#[path = "../../tests/fuzz/of_wire.rs"]
+pub(crate) mod fuzzing;
 mod head;
 
 pub(crate) use self::{

@@ -1,16 +1,12 @@
 //! Heads and bodies: nothing panics, a reading does not depend on how the bytes are cut, and what is
 //! taken is what a plain second reader takes.
-#![no_main]
-#![allow(dead_code, unreachable_pub, unused_imports, reason = "the gateway uses all of it")]
-
-#[path = "../../src/wire/mod.rs"]
-mod wire;
 
 use bytes::Bytes;
-use libfuzzer_sys::fuzz_target;
-use wire::{Body, Length, RequestHead, ResponseHead};
 
-fuzz_target!(|data: &[u8]| {
+use super::{self as wire, Body, Length, RequestHead, ResponseHead};
+
+/// HTTP/1.1 from either side.
+pub(crate) fn wire(data: &[u8]) {
     let Some((&step, bytes)) = data.split_first() else { return };
     let step = usize::from(step % 61) + 1;
     match step % 3 {
@@ -18,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
         1 => response(bytes),
         _ => chunks(bytes, step),
     }
-});
+}
 
 /// The end of a head, its bytes coming `step` at a time.
 fn find_end_by_steps(bytes: &[u8], step: usize) -> Result<Option<usize>, wire::Malformed> {

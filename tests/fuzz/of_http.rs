@@ -1,0 +1,27 @@
+//! Cookies and `Authorization`.
+
+use std::convert::Infallible;
+
+use super::{bearer, session_cookie::SessionCookie};
+use crate::config::CookieConfig;
+
+/// After reading no session that is over is left, by upstream's reading or ours.
+pub(crate) fn cookie(data: &[u8]) {
+    let _ = bearer::of_lines(data.split(|b| *b == b'\n'));
+    let lines: Vec<&[u8]> = data.split(|b| *b == b'\n').collect();
+    let config = CookieConfig {
+        name: "session".to_owned(),
+        path: "/".to_owned(),
+        domain: None,
+        same_site: "Lax",
+        secure: None,
+        signing_key: None,
+    };
+    let cookie = SessionCookie(&config);
+    let Ok(read) = cookie.read::<Infallible>(lines.iter().copied(), |_| Ok(true));
+    assert!(read.live.is_none());
+    let Some(left) = read.header else { return };
+    let Ok(again) = cookie.read::<Infallible>([&*left].into_iter(), |_| Ok(true));
+    assert_eq!(again.header.as_deref(), Some(&*left), "{}", left.escape_ascii());
+    assert!(again.over.is_none(), "{}", left.escape_ascii());
+}

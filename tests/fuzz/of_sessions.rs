@@ -1,0 +1,29 @@
+//! What lies in the store: anybody who can write there, upstream above all, may have put it there.
+
+use serde_json::Value;
+
+use super::{flask_format, pickle};
+
+/// How deep a value nests.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Redis' values, msgpack or JSON.
+pub(crate) fn stored(data: &[u8]) {
+    if let Ok(session) = flask_format::from_redis(data) {
+        assert!(depth(&Value::Object(session)) <= 128);
+    }
+}
+
+/// cachelib's files: a pickle behind an expiry.
+pub(crate) fn pickle(data: &[u8]) {
+    let _ = flask_format::from_file(data);
+    if let Some(value) = pickle::read(data, 64) {
+        assert!(depth(&value) <= 64);
+    }
+}
