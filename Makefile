@@ -24,7 +24,7 @@ SBOM := target/sbom/simplechat-gateway.cdx.json
 
 PEERS := target/python/peers/ready
 
-.PHONY: help demo test setup redis python docs lint deny unit release sbom bench fuzz corpus soak
+.PHONY: help demo test setup redis python docs lint deny unit release sbom fips bench fuzz corpus soak
 
 help:
 	@echo 'make demo [STORE=redis] [ARGS=--once]   the handshake on screen'
@@ -35,6 +35,7 @@ help:
 	@echo 'make bench [QUICK=1]                     the gateway beside nginx, haproxy, Envoy, Caddy, Traefik'
 	@echo 'make release                            target/release/simplechat-gateway, which carries a list of its crates'
 	@echo 'make sbom                               $(SBOM) (CycloneDX), held against that list'
+	@echo 'make fips                               target/fips/release/simplechat-gateway: docs/fips.md'
 
 ## Shows the main job end to end.
 demo: python
@@ -65,7 +66,9 @@ lint:
 deny: $(CARGO_DENY)
 	# It reads every crate of the lock file, also those that other platforms need.
 	cargo fetch --quiet --locked
-	$(CARGO_DENY) --offline --locked check bans licenses sources
+	$(CARGO_DENY) --offline --locked check -A license-exception-not-encountered bans licenses sources
+	# Its lock file must have kept up.
+	cargo update --quiet --locked --workspace --manifest-path fips/Cargo.toml
 
 $(CARGO_DENY):
 	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
@@ -122,6 +125,14 @@ $(CARGO_AUDITABLE):
 $(CARGO_CYCLONEDX):
 	cargo install --locked --root target/tools --version $(CARGO_CYCLONEDX_VERSION) cargo-cyclonedx
 
+## With AWS-LC's FIPS module; then the handshake is played by that binary. Slow: a quarter of an hour.
+fips: redis python $(CARGO_DENY)
+	command -v cmake go clang > /dev/null || { $(call install,cmake golang-go clang); }
+	cargo fetch --quiet --locked --manifest-path fips/Cargo.toml
+	$(CARGO_DENY) --offline --locked --manifest-path fips/Cargo.toml --config deny.toml check bans licenses sources
+	cargo build --locked --release --manifest-path fips/Cargo.toml --target-dir target/fips
+	GATEWAY_FIPS_BINARY=$(CURDIR)/target/fips/release/simplechat-gateway \
+		cargo test --locked --test it -- fips handshake failures keys over_tls
 
 ## libFuzzer with coverage, on stable Rust: what reads bytes from callers, so long each.
 fuzz: export RUSTFLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

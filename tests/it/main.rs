@@ -15,6 +15,7 @@ mod world;
 mod clouds;
 mod commands;
 mod failures;
+mod fips;
 mod framing;
 mod front_door;
 mod guard;
