@@ -25,6 +25,7 @@ mod header_sets;
 mod keys;
 mod lifetime;
 mod limits;
+mod logs;
 mod mcp_server;
 mod metadata;
 mod openapi;
