@@ -29,6 +29,7 @@ mod logs;
 mod mcp_server;
 mod metadata;
 mod openapi;
+mod papers;
 mod proxying;
 mod secrets;
 mod session_binding;
