@@ -19,10 +19,15 @@ SECONDS ?= $(if $(MINUTES),$(shell echo $$(($(MINUTES) * 60))),20)
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := target/tools/bin/cargo-deny
+CARGO_AUDITABLE_VERSION := 0.7.7
+CARGO_AUDITABLE := target/tools/bin/cargo-auditable
+CARGO_CYCLONEDX_VERSION := 0.5.9
+CARGO_CYCLONEDX := target/tools/bin/cargo-cyclonedx
+SBOM := target/sbom/simplechat-gateway.cdx.json
 
 PEERS := target/python/peers/ready
 
-.PHONY: help demo test setup redis python docs lint deny unit release bench fuzz corpus soak
+.PHONY: help demo test setup redis python docs lint deny unit release sbom fips bench fuzz corpus soak
 
 help:
 	@echo 'make demo [STORE=redis] [ARGS=--once]   the handshake on screen'
@@ -31,7 +36,9 @@ help:
 	@echo 'make fuzz [MINUTES=10]                   throws bytes at what reads them; make corpus keeps what was found'
 	@echo 'make soak                                gigabytes, thousands of connections, upstream killed'
 	@echo 'make bench [QUICK=1]                     the gateway beside nginx, haproxy, Envoy, Caddy, Traefik'
-	@echo 'make release                            target/release/simplechat-gateway'
+	@echo 'make release                            target/release/simplechat-gateway, which carries a list of its crates'
+	@echo 'make sbom                               $(SBOM) (CycloneDX), held against that list'
+	@echo 'make fips                               target/fips/release/simplechat-gateway: docs/fips.md'
 
 ## Shows the main job end to end.
 demo: python
@@ -63,7 +70,9 @@ lint:
 deny: $(CARGO_DENY)
 	# It reads every crate of the lock file, also those that other platforms need.
 	cargo fetch --quiet --locked
-	$(CARGO_DENY) --offline --locked check bans licenses sources
+	$(CARGO_DENY) --offline --locked check -A license-exception-not-encountered bans licenses sources
+	# Its lock file must have kept up.
+	cargo update --quiet --locked --workspace --manifest-path fips/Cargo.toml
 
 $(CARGO_DENY):
 	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
@@ -103,8 +112,31 @@ soak: setup
 	cargo build --locked --bin simplechat-gateway
 	SOAK=1 cargo test --locked --test it -- soak autobahn --nocapture --test-threads 1
 
-release:
-	cargo build --locked --release --bin simplechat-gateway
+## With a list of its crates inside (`cargo audit bin` reads it).
+release: $(CARGO_AUDITABLE)
+	$(CARGO_AUDITABLE) auditable build --locked --release --bin simplechat-gateway
+
+## The same list as CycloneDX 1.5, with the binary's hash. Fails unless SBOM, binary and cargo tree agree.
+sbom: release $(CARGO_CYCLONEDX)
+	mkdir -p $(dir $(SBOM))
+	$(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --target $(HOST) --override-filename simplechat-gateway.cdx
+	mv simplechat-gateway.cdx.json $(SBOM)
+	python3 supply/sbom.py $(SBOM) target/release/simplechat-gateway $(HOST)
+
+$(CARGO_AUDITABLE):
+	cargo install --locked --root target/tools --version $(CARGO_AUDITABLE_VERSION) cargo-auditable
+
+$(CARGO_CYCLONEDX):
+	cargo install --locked --root target/tools --version $(CARGO_CYCLONEDX_VERSION) cargo-cyclonedx
+
+## With AWS-LC's FIPS module; then the handshake is played by that binary. Slow: a quarter of an hour.
+fips: redis python $(CARGO_DENY)
+	command -v cmake go clang > /dev/null || { $(call install,cmake golang-go clang); }
+	cargo fetch --quiet --locked --manifest-path fips/Cargo.toml
+	$(CARGO_DENY) --offline --locked --manifest-path fips/Cargo.toml --config deny.toml check bans licenses sources
+	cargo build --locked --release --manifest-path fips/Cargo.toml --target-dir target/fips
+	GATEWAY_FIPS_BINARY=$(CURDIR)/target/fips/release/simplechat-gateway \
+		cargo test --locked --test it -- fips handshake failures keys over_tls
 
 ## libFuzzer with coverage, on stable Rust: what reads bytes from outside, so long each, a core each.
 fuzz: export RUSTFLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

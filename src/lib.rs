@@ -4,6 +4,7 @@
 //! `/external/*`, and proxies the rest. `docs/architecture.md` shows the rooms; imports point one way:
 //! `lib → http → gateway → entra · sessions · upstream → config → access`.
 
+mod about;
 mod access;
 mod check;
 mod clock;
@@ -21,6 +22,7 @@ mod upstream;
 mod wire;
 
 pub use self::{
+    about::VERSION,
     check::{check, healthcheck},
     config::{Config, Problems},
     failure::Failure,

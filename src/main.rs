@@ -3,19 +3,16 @@
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
-use simplechat_gateway::{Config, Failure, Problems, check, healthcheck, openapi, serve};
+use simplechat_gateway::{Config, Failure, Problems, VERSION, check, healthcheck, openapi, serve};
 
 /// `EX_USAGE`
 const BAD_COMMAND_LINE: u8 = 64;
 /// `EX_CONFIG`
 const BAD_SETTINGS: u8 = 78;
 
-/// Version and commit.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("COMMIT"), ")");
-
 /// Lets machines into SimpleChat.
 #[derive(Parser)]
-#[command(version = VERSION, about, max_term_width = 100)]
+#[command(name = "simplechat-gateway", version = VERSION, about, max_term_width = 100)]
 struct Arguments {
     /// A TOML file with settings; the environment wins.
     #[arg(long, value_name = "FILE", global = true)]

@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use crate::{
+    about,
     config::{Config, ExternalAccess},
     failure::Failure,
     gateway::Gateway,
@@ -32,6 +33,9 @@ const START_PATIENCE: Duration = Duration::from_millis(500);
 /// When an address cannot be bound or the session store can never be used as configured.
 pub fn serve(config: Config) -> Result<(), Failure> {
     telemetry::start(&config.log_filter);
+    if !about::is_as_promised() {
+        return Err(Failure::Internal("the FIPS module is not in use".to_owned()));
+    }
     let runtime = runtime()?;
     let ended = runtime.block_on(run(config));
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -102,8 +106,8 @@ async fn run(config: Config) -> Result<(), Failure> {
     if let Some(address) = address {
         // Relied on by tests and scripts.
         let _ = writeln!(std::io::stdout(), "listening on http://{address}");
-        let version = env!("CARGO_PKG_VERSION");
-        tracing::info!(address = %address, version, workers = config.workers, "listening");
+        let (version, fips) = (env!("CARGO_PKG_VERSION"), about::is_fips());
+        tracing::info!(address = %address, version, fips, workers = config.workers, "listening");
     }
 
     tokio::select! {

@@ -9,7 +9,9 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{entra::Entra, gateway::Draining, sessions::Sessions, telemetry, upstream::Upstream};
+use crate::{
+    about, entra::Entra, gateway::Draining, sessions::Sessions, telemetry, upstream::Upstream,
+};
 
 /// Whether this replica should get requests.
 #[derive(Debug, Serialize, ToSchema)]
@@ -72,6 +74,8 @@ struct Detail {
     status: &'static str,
     version: &'static str,
     commit: &'static str,
+    /// Whether cryptography is done by the FIPS module.
+    fips: bool,
     degraded: Vec<Degraded>,
 }
 
@@ -102,5 +106,6 @@ pub(super) async fn detail(
     let (code, status) = standing(&upstream, &draining);
     let status = if status == "ok" && !degraded.is_empty() { "degraded" } else { status };
     let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("COMMIT"));
-    (code, Json(Detail { status, version, commit, degraded })).into_response()
+    (code, Json(Detail { status, version, commit, fips: about::is_fips(), degraded }))
+        .into_response()
 }

@@ -32,11 +32,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use tower_sessions::{
-    SessionStore,
-    session::{Id, Record},
-    session_store,
-};
+use tower_sessions::{SessionStore, session::Record, session_store};
 use uuid::Uuid;
 
 pub(crate) use self::limits::Network;
@@ -480,8 +476,9 @@ impl Sessions {
 async fn create(store: &FlaskStore, session: SessionRecord) -> Result<Opened, SessionsError> {
     let expiry_date = OffsetDateTime::from_unix_timestamp(session.expires_at())
         .map_err(|_| SessionsError::Encoding)?;
+    let id = store::fresh_id().map_err(SessionsError::Store)?;
     let note = Note {
-        id: Id::default(),
+        id,
         expires_at: session.expires_at(),
         opened_at: clock::millis(),
         subject: session.subject(),
@@ -496,7 +493,7 @@ async fn create(store: &FlaskStore, session: SessionRecord) -> Result<Opened, Se
         (NOTE, note),
     ];
     let data = members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let mut record = Record { id: Id::default(), data, expiry_date };
+    let mut record = Record { id, data, expiry_date };
     store.create(&mut record).await.map_err(|error| match store.wait() {
         Some(wait) => SessionsError::TooOften(wait),
         None => SessionsError::Store(error),

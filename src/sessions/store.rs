@@ -35,6 +35,15 @@ pub(super) const NOTE: &str = "gateway";
 /// The members that Flask-Session 0.8.0 and SimpleChat put first, in their order.
 const FLASK_ORDER: [&str; 3] = ["_permanent", "user", "last_activity_epoch"];
 
+/// A fresh id: 128 random bits of the library that does all cryptography here. tower-sessions' own default
+/// asks another generator.
+pub(super) fn fresh_id() -> session_store::Result<Id> {
+    let mut bits = [0; 16];
+    aws_lc_rs::rand::fill(&mut bits)
+        .map_err(|_| session_store::Error::Backend("there are no random bits".to_owned()))?;
+    Ok(Id(i128::from_be_bytes(bits)))
+}
+
 /// Flask's sessions as tower-sessions sees them.
 #[derive(Debug)]
 pub(super) struct FlaskStore {
@@ -102,7 +111,7 @@ impl SessionStore for FlaskStore {
             }
             // It is somebody else's.
             self.attempting(None);
-            record.id = Id::default();
+            record.id = fresh_id()?;
         }
     }
 

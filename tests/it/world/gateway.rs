@@ -31,8 +31,17 @@ impl Drop for Gateway {
     }
 }
 
+/// The gateway's FIPS build, where `make fips` has it tried in place of the usual one.
+pub(crate) fn fips_binary() -> Option<PathBuf> {
+    let named = std::env::vars_os().find(|(name, _)| name == "GATEWAY_FIPS_BINARY");
+    named.map(|(_, path)| path.into())
+}
+
 /// The binary that was built beside this one.
 pub(crate) fn binary() -> PathBuf {
+    if let Some(binary) = fips_binary() {
+        return binary;
+    }
     let this = std::env::current_exe().expect("an executable");
     let folder = this.parent().and_then(|folder| folder.parent()).expect("a target folder");
     folder.join("simplechat-gateway")

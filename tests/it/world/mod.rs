@@ -123,6 +123,15 @@ impl World {
         gateway
     }
 
+    /// The same with other settings.
+    pub(crate) async fn restart_gateway_with(&mut self, more: &[(&str, &str)]) {
+        let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let more: Vec<_> = self.more.iter().cloned().chain(more).collect();
+        self.gateway =
+            Gateway::start(&settings(&self.entra, Some(&self.flask), &self.store, &more)).await;
+        self.gateway.wait_until_it_has_keys().await;
+    }
+
     /// Stops the gateway at once and starts it again.
     pub(crate) async fn restart_gateway(&mut self) {
         self.gateway = self.another_gateway().await;

@@ -1,0 +1,71 @@
+//! What a log must tell, and what nobody can make it tell.
+
+use serde_json::Value;
+
+use crate::{
+    entra::{OTHER_CLIENT, USER_OID},
+    world::{self, Kind, client, gateway::Gateway, json, process::until, try_login},
+};
+
+/// The log's lines, each of which is one JSON object.
+fn lines(gateway: &Gateway) -> Vec<Value> {
+    let log = gateway.process.log();
+    let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+}
+
+#[tokio::test]
+async fn who_signed_in_and_who_was_refused_is_in_the_log() {
+    let (gateway, entra, _store) = world::alone(Kind::Redis, &[]).await;
+    gateway.wait_until_it_has_keys().await;
+    assert_eq!(try_login(&gateway, &entra.token().build()).await.status(), 200);
+    let refused = json(try_login(&gateway, &entra.token().roles(&[]).build()).await).await;
+    let guard = client().get(gateway.url("/external/x?secret=1")).bearer_auth("a.b.c");
+    let guarded = json(guard.send().await.unwrap()).await;
+    let requests =
+        |lines: &[Value]| lines.iter().filter(|line| line["message"] == "request").count();
+    until("three requests are logged", async || requests(&lines(&gateway)) == 3).await;
+
+    let lines = lines(&gateway);
+    let created: Vec<_> =
+        lines.iter().filter(|line| line["message"] == "session created").collect();
+    assert_eq!(created.len(), 1);
+    assert_eq!(created[0]["subject"], USER_OID);
+    assert_eq!(created[0]["client"], OTHER_CLIENT);
+    assert_eq!(created[0]["client_address"], "127.0.0.1");
+    assert!(created[0]["timestamp"].as_str().is_some_and(|at| at.ends_with('Z')), "UTC");
+    for (answer, path) in [(refused, "/external/login"), (guarded, "/external/x")] {
+        let about = |message: &str| {
+            let mut found = lines.iter().filter(|line| line["message"] == message);
+            found.find(|line| line["request_id"] == answer["request_id"]).cloned().expect(message)
+        };
+        assert_eq!(about("refused")["status"], answer["status"]);
+        assert!(about("refused")["error"].as_str().is_some_and(|error| !error.is_empty()));
+        assert_eq!(about("request")["url.path"], path, "without its query");
+        assert_eq!(about("request")["client.address"], "127.0.0.1");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_cannot_write_lines_of_its_own() {
+    let (gateway, _entra, _store) = world::alone(Kind::Files, &[]).await;
+    let forged = "\"}%0a%0d{\"message\":\"request\",\"x\":\"\\";
+    let paths: [&[u8]; 5] = [
+        b"/gateway/%0a%0D%1b[31m",
+        b"/gateway/\xc2\x85\xe2\x80\xa8\xff",
+        b"/gateway/a\x0bb",
+        b"/gateway/\x1b[2K",
+        forged.as_bytes(),
+    ];
+    for path in paths {
+        let request =
+            [b"GET /gateway", path, b" HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n"];
+        gateway.raw(request.concat()).await;
+    }
+    let requests =
+        |lines: &[Value]| lines.iter().filter(|line| line["message"] == "request").count();
+    until("all requests are logged", async || requests(&lines(&gateway)) >= paths.len()).await;
+    assert_eq!(requests(&lines(&gateway)), paths.len());
+    let log = gateway.process.log();
+    assert!(!log.contains(['\u{1b}', '\u{b}', '\r']), "{log}");
+}
