@@ -24,6 +24,7 @@ mod header_sets;
 mod keys;
 mod lifetime;
 mod limits;
+mod mcp_sdks;
 mod mcp_server;
 mod metadata;
 mod openapi;
