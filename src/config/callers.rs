@@ -93,6 +93,11 @@ pub(super) fn resource(
     policy: &Policy,
 ) -> ResourceConfig {
     let client_id = entra.expected.client_id.to_string();
+    let given = reader.text("GATEWAY_SCOPES").unwrap_or_default();
+    if given.split(',').all(|entry| entry.trim().is_empty()) {
+        // Clients would ask for what they make of it.
+        reader.problem("GATEWAY_SCOPES", "names no scope");
+    }
     ResourceConfig {
         scopes: reader
             .list("GATEWAY_SCOPES", |text| scope(&text.replace("$CLIENT_ID", &client_id))),

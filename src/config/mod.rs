@@ -226,6 +226,7 @@ mod tests {
             ("GATEWAY_TRUSTED_PROXIES", "everyone"),
             ("GATEWAY_PUBLIC_URLS", "https://chat.example/path"),
             ("GATEWAY_SCOPES", "a\"b"),
+            ("GATEWAY_SCOPES", " , "),
             ("GATEWAY_SESSIONS_PER_SUBJECT", "0"),
             ("GATEWAY_SESSION_MAX_AGE", "32d"),
             ("GATEWAY_TRUSTED_PROXIES", "0.0.0.0/1,128.0.0.0/1"),

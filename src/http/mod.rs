@@ -88,10 +88,18 @@ fn is_own(path: &str, is_on: bool) -> bool {
         || below("/gateway")
         || below("/.well-known/oauth-protected-resource")
         // Clients that guess must not be sent to upstream's sign-in page.
-        || is_on
-            && (path == "/register"
-                || path.starts_with("/.well-known/oauth-authorization-server")
-                || path.starts_with("/.well-known/openid-configuration"))
+        || is_on && (path == "/register" || is_guess(path))
+}
+
+/// Whether a path is one at which clients look for an authorization server's metadata: at the origin, or
+/// below a resource of ours that they take for an issuer (OpenID Connect Discovery 1.0 §4).
+fn is_guess(path: &str) -> bool {
+    ["/external/login", "/external", ""].into_iter().any(|resource| {
+        path.strip_prefix(resource).is_some_and(|rest| {
+            rest.starts_with("/.well-known/oauth-authorization-server")
+                || rest.starts_with("/.well-known/openid-configuration")
+        })
+    })
 }
 
 /// Whether a path of our own is closed while external access is off.
@@ -376,6 +384,7 @@ mod tests {
             "/gateways",
             "/.well-known/oauth-protected-resources",
             "/registers",
+            "/external/x/.well-known/openid-configuration",
         ] {
             assert!(!is_own(path, true), "{path}");
         }
@@ -383,6 +392,8 @@ mod tests {
             "/register",
             "/.well-known/openid-configuration/x",
             "/.well-known/oauth-authorization-server",
+            "/external/.well-known/oauth-authorization-server",
+            "/external/login/.well-known/openid-configuration",
         ] {
             assert!(is_own(path, true) && !is_own(path, false), "{path}");
         }

@@ -26,6 +26,7 @@ mod keys;
 mod lifetime;
 mod limits;
 mod logs;
+mod mcp_sdks;
 mod mcp_server;
 mod metadata;
 mod openapi;

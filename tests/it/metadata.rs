@@ -91,14 +91,24 @@ async fn it_is_cached_by_its_tag_and_read_across_origins() {
 #[tokio::test]
 async fn clients_that_guess_get_a_quick_404() {
     let (gateway, _entra, _store) = gateway(&[]).await;
-    for path in [
-        "/.well-known/oauth-authorization-server",
-        "/.well-known/openid-configuration/x",
-        "/register",
-    ] {
-        let answer = client().get(gateway.url(path)).send().await.unwrap();
-        assert_eq!(answer.status(), 404, "{path}");
-        assert_eq!(answer.headers()["content-type"], "application/problem+json", "our own: {path}");
+    let mut guesses = vec!["/register".to_owned()];
+    for document in ["oauth-authorization-server", "openid-configuration"] {
+        for suffix in ["", "/external/login", "/external/public_documents", "/x"] {
+            guesses.push(format!("/.well-known/{document}{suffix}"));
+        }
+        for resource in ["/external", "/external/login"] {
+            guesses.push(format!("{resource}/.well-known/{document}"));
+        }
+    }
+    for guess in guesses {
+        for method in [Method::GET, Method::HEAD, Method::POST, Method::OPTIONS] {
+            let request = client().request(method.clone(), gateway.url(&guess));
+            let answer = request.send().await.unwrap();
+            // Upstream is not there: from it this would be 502.
+            assert_eq!(answer.status(), 404, "{method} {guess}");
+            assert_eq!(answer.headers()["content-type"], "application/problem+json", "{guess}");
+            assert!(!answer.headers().contains_key("www-authenticate"), "{guess}");
+        }
     }
 }
 

