@@ -12,6 +12,7 @@ mod entra;
 mod failure;
 mod gateway;
 mod http;
+mod report;
 mod serve;
 mod sessions;
 mod stream;
