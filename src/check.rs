@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use reqwest::redirect;
+
 use crate::{
     config::Config,
     entra::Entra,
@@ -83,7 +85,12 @@ async fn check_upstream(config: &Config) -> Result<Upstream, String> {
 /// Whether a gateway answers at a public origin.
 async fn leads_to_a_gateway(origin: &str) -> Result<(), String> {
     let away = |error: reqwest::Error| telemetry::chain(&error.without_url());
-    let client = reqwest::Client::builder().timeout(PATIENCE).build().map_err(away)?;
+    // A sign-in page at the end of redirects is no gateway.
+    let client = reqwest::Client::builder()
+        .timeout(PATIENCE)
+        .redirect(redirect::Policy::none())
+        .build()
+        .map_err(away)?;
     let answer = client.get(format!("{origin}/gateway/health/live")).send().await.map_err(away)?;
     if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) }
 }
