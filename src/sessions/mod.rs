@@ -41,7 +41,10 @@ use self::{
     store::{FlaskStore, NOTE},
 };
 use crate::{
-    access::session::{SessionId, SessionRecord},
+    access::{
+        policy::CANARY,
+        session::{SessionId, SessionRecord},
+    },
     clock,
     config::{SessionsConfig, StoreConfig},
     telemetry,
@@ -180,7 +183,8 @@ impl Sessions {
             let store = FlaskStore::new(Arc::clone(&sessions.0.shelf));
             let opened = patiently(async {
                 let opened = create(&store, record).await?;
-                if store.crowd() > sessions.0.per_subject {
+                // Canaries of several instances must not end one another.
+                if subject != CANARY && store.crowd() > sessions.0.per_subject {
                     sessions.make_room(subject, opened_at, &opened.id).await?;
                 }
                 sessions.end_replaced(&replaced, subject).await?;
@@ -280,6 +284,17 @@ impl Sessions {
             Ok(())
         })
         .await
+    }
+
+    /// Whether Flask's record of a session is in the store.
+    pub(crate) async fn has(&self, id: &SessionId) -> Result<bool, SessionsError> {
+        patiently(self.0.shelf.has(id)).await
+    }
+
+    /// Forgets that a session was there and ended: for one that no caller ever knew, and of which no
+    /// request can be in flight.
+    pub(crate) async fn erase(&self, id: &SessionId) -> Result<(), SessionsError> {
+        patiently(self.0.shelf.erase(id)).await
     }
 
     async fn end_of(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {

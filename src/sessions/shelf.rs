@@ -99,6 +99,9 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
     /// The ended sessions, all of them or those since a bookmark.
     async fn ended(&self, since: Option<&Bookmark>) -> Result<Ended, SessionsError>;
 
+    /// Takes out what [`Self::mark_ended`] wrote down about a session, and what was kept for the sweep.
+    async fn erase(&self, id: &SessionId) -> Result<(), SessionsError>;
+
     /// Removes Flask's records of sessions whose end has passed, and, once no request of theirs can
     /// be in flight any more (`long_ago`, Unix seconds), what was noted about them.
     async fn sweep(&self, now: i64, long_ago: i64) -> Result<(), SessionsError>;
