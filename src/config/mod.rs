@@ -2,6 +2,7 @@
 
 mod callers;
 mod entra;
+mod platform;
 mod reader;
 mod sessions;
 mod settings;
@@ -22,7 +23,8 @@ pub use self::reader::Problems;
 use self::reader::{Reader, at_least_one, read_file, span, time_out};
 pub(crate) use self::{
     callers::{ExternalAccess, ResourceConfig},
-    entra::EntraConfig,
+    entra::{Cloud, EntraConfig},
+    platform::Platform,
     sessions::{CookieConfig, SerializationFormat, SessionsConfig, StoreConfig},
     upstream::{UpstreamConfig, UpstreamTarget},
 };
@@ -48,6 +50,7 @@ pub struct Config {
     pub(crate) drain_delay: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) log_filter: String,
+    pub(crate) platform: Platform,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -134,6 +137,7 @@ fn assemble(reader: &mut Reader) -> Config {
         drain_delay: span(reader, "GATEWAY_DRAIN_DELAY"),
         drain_timeout: span(reader, "GATEWAY_DRAIN_TIMEOUT"),
         log_filter: reader.read("RUST_LOG", log_filter).unwrap_or_default(),
+        platform: platform::read(reader),
         warnings: Vec::new(),
         policy,
         entra,
