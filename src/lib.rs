@@ -5,9 +5,11 @@
 //! `lib → http → gateway → entra · sessions · upstream → config → access`.
 
 mod access;
+mod canary;
 mod check;
 mod clock;
 mod config;
+mod doctor;
 mod entra;
 mod failure;
 mod gateway;
@@ -24,6 +26,7 @@ mod wire;
 pub use self::{
     check::{check, healthcheck},
     config::{Config, Problems},
+    doctor::doctor,
     failure::Failure,
     serve::serve,
 };
