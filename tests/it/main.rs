@@ -8,6 +8,7 @@ mod entra;
 mod world;
 
 mod commands;
+mod doctor;
 mod failures;
 mod framing;
 mod guard;
