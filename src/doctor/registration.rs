@@ -231,6 +231,7 @@ fn exposed_scopes(wanted: &Wanted, said: &mut Said) -> Vec<String> {
 fn pre_authorized(wanted: &Wanted, scopes: &[String], said: &mut Said) -> Vec<Uuid> {
     let mut clients = wanted.allowed_clients.clone();
     clients.retain(|client| *client != wanted.client);
+    clients.sort_unstable();
     clients.dedup();
     if scopes.is_empty() {
         return Vec::new();

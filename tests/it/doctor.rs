@@ -479,7 +479,7 @@ async fn allowed_clients_are_pre_authorized_and_vs_code_is_suggested() {
     let told = registration(&[]).await;
     assert_eq!(told.manifest()["api"]["preAuthorizedApplications"], json!([]));
     told.says(VS_CODE);
-    let allowed = format!("{VS_CODE},{CLIENT}");
+    let allowed = format!("{VS_CODE},{CLIENT},{VS_CODE}");
     let told = registration(&[("GATEWAY_ALLOWED_CLIENTS", &allowed)]).await;
     assert_eq!(
         told.manifest()["api"]["preAuthorizedApplications"],
