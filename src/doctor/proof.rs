@@ -1,48 +1,29 @@
 //! The canary's lines, and what to do about each doubt.
 
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tokio::sync::watch;
 
 use crate::{
     canary::{Canary, Doubt, Step},
     config::{Config, StoreConfig},
-    failure::Failure,
     report::Report,
     sessions::Sessions,
     telemetry,
     upstream::Upstream,
 };
 
+/// Makes the proof and tells each step.
 pub(super) async fn run(
     config: &Config,
     upstream: &Upstream,
     sessions: &Sessions,
+    stopping: &watch::Receiver<bool>,
     report: &mut Report,
-) -> Result<(), Failure> {
-    let cannot = |error: std::io::Error| Failure::Internal(error.to_string());
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
-    let (stop, stopping) = watch::channel(false);
-    let listening = tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        let _ = stop.send(true);
-    });
-    let was_stopped = stopping.clone();
-    let findings = Canary { sessions, upstream, cookie: &config.cookie }.prove(&stopping).await;
-    listening.abort();
+) {
+    let findings = Canary { sessions, upstream, cookie: &config.cookie }.prove(stopping).await;
     for (step, finding) in findings {
         let advice = finding.as_ref().err().map(|doubt| advice(doubt, config)).unwrap_or_default();
         report.line(part(step), finding.map_err(|doubt| telemetry::chain(&doubt)), &advice);
     }
-    if *was_stopped.borrow() {
-        return Err(Failure::Unavailable("interrupted".to_owned()));
-    }
-    Ok(())
 }
 
 fn part(step: Step) -> &'static str {

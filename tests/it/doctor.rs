@@ -254,7 +254,7 @@ async fn an_upstream_whose_workers_disagree_fails_the_proof() {
     let ground = Ground::start(Kind::Redis).await;
     let asked = Arc::new(AtomicUsize::new(0));
     let heartbeat = async move |headers: HeaderMap| {
-        let is_good_worker = asked.fetch_add(1, Ordering::Relaxed) % 2 == 0;
+        let is_good_worker = asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
         let is_let_in = headers.contains_key("cookie") && is_good_worker;
         if is_let_in { StatusCode::OK } else { StatusCode::UNAUTHORIZED }
     };
@@ -359,8 +359,8 @@ async fn an_upstream_that_others_reach_past_the_gateway_is_told_of() {
         IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
         IpAddr::V6(_) => false,
     };
-    let addresses = if_addrs::get_if_addrs().unwrap().into_iter().map(|of| of.ip());
-    let address = addresses.filter(is_global).next();
+    let mut addresses = if_addrs::get_if_addrs().unwrap().into_iter().map(|of| of.ip());
+    let address = addresses.find(is_global);
     let ground = Ground::start(Kind::Files).await;
     let flask = Flask::start(&ground.of_upstream(&[("GUNICORN_BIND", "0.0.0.0:0")])).await;
     let port: u16 = flask.url().rsplit(':').next().unwrap().parse().unwrap();
@@ -565,11 +565,11 @@ async fn no_command_holds_what_entra_refuses() {
             let in_commands = commands.iter().any(|command| command.contains(&uri));
             assert!(!in_commands && !manifest.contains(&uri), "{url}");
         }
-        let uris = told.manifest()["identifierUris"].clone();
-        let uris: Vec<&str> = uris.as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        assert_eq!(uris.len(), 3, "{uris:?}");
-        assert!(uris.iter().all(|uri| !uri.ends_with('/')), "{uris:?}");
-        assert_eq!(uris.iter().collect::<BTreeSet<_>>().len(), uris.len(), "{uris:?}");
+        let listed = told.manifest()["identifierUris"].clone();
+        let listed: Vec<_> = listed.as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert_eq!(listed.len(), 3, "{listed:?}");
+        assert!(listed.iter().all(|uri| !uri.ends_with('/')), "{listed:?}");
+        assert_eq!(listed.iter().collect::<BTreeSet<_>>().len(), listed.len(), "{listed:?}");
     }
 }
 
