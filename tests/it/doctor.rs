@@ -190,6 +190,19 @@ async fn fresh_workers_that_take_anybody_for_a_stranger_do_not_disturb_the_proof
     let ground = Ground::start(Kind::Redis).await;
     let flask = Flask::start_unprimed(&ground.of_upstream(&[("UPSTREAM_WORKERS", "4")])).await;
     ground.doctor(&flask.url(), &[]).await.ends_with(0).says("ok      canary: removed");
+
+    // Who meets which worker is chance there; here six fresh ones are met for sure.
+    let shown = Arc::new(AtomicUsize::new(0));
+    let heartbeat = async move |headers: HeaderMap| {
+        let is_shown = headers.contains_key("cookie");
+        match if is_shown { shown.fetch_add(1, Ordering::Relaxed) } else { 0 } {
+            // Two of the second round, then two rounds in a row; what comes after is the end.
+            6..16 => StatusCode::OK,
+            _ => StatusCode::UNAUTHORIZED,
+        }
+    };
+    let url = other_upstream(Router::new().route(HEARTBEAT, routing::post(heartbeat))).await;
+    ground.doctor(&url, &[]).await.ends_with(0).says("ok      canary: upstream honours its end\n");
 }
 
 #[tokio::test]
