@@ -1,13 +1,19 @@
 //! `check` and `healthcheck`: what an operator asks before and while the gateway runs.
 
 use std::{
-    io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
+use reqwest::redirect;
+
 use crate::{
-    config::Config, entra::Entra, failure::Failure, sessions::Sessions, telemetry,
+    config::Config,
+    entra::Entra,
+    failure::Failure,
+    report::{Report, block_on},
+    sessions::Sessions,
+    telemetry,
     upstream::Upstream,
 };
 
@@ -21,53 +27,75 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn check(config: &Config) -> Result<(), Failure> {
     block_on(async {
         let mut report = Report::default();
-        report.line("settings", Ok(()), "");
-        for warning in &config.warnings {
-            advise(warning);
-        }
-        let upstream = match Upstream::new(config.upstream.clone()) {
-            Ok(upstream) => upstream.probe().await.map_err(|error| telemetry::chain(&error)),
-            Err(error) => Err(error.to_string()),
-        };
-        report.line("upstream", upstream, "is SimpleChat running where GATEWAY_UPSTREAM_URL says?");
-        let sessions = check_sessions(config).await;
-        report.line("session store", sessions, "see REDIS_URL, or SESSION_FILE_DIR");
-        let keys = match Entra::new(config.entra.clone()) {
-            Ok(entra) => entra.refresh().await.map_err(|error| telemetry::chain(&error)),
-            Err(error) => Err(error.to_string()),
-        };
-        report.line(
-            "signing keys",
-            keys,
-            "see TENANT_ID and AZURE_ENVIRONMENT; is there a way out to Entra?",
-        );
-        if config.surroundings.public_urls.is_empty() {
-            advise(
-                "GATEWAY_PUBLIC_URLS: is empty; public URLs will be derived from each request's Host",
-            );
-        }
-        for origin in &config.surroundings.public_urls {
-            match leads_to_a_gateway(&origin.to_string()).await {
-                Ok(()) => report.line("public URL", Ok(()), ""),
-                // It cannot before the gateway runs, and perhaps not from here.
-                Err(problem) => advise(&format!(
-                    "GATEWAY_PUBLIC_URLS: {origin} does not lead to a running gateway from here ({problem})"
-                )),
-            }
-        }
+        try_everything(config, &mut report).await;
         report.finish()
     })?
+}
+
+/// What answered, to go on with.
+#[derive(Default)]
+pub(crate) struct Found {
+    pub(crate) upstream: Option<Upstream>,
+    pub(crate) sessions: Option<Sessions>,
+}
+
+/// `check`'s lines.
+pub(crate) async fn try_everything(config: &Config, report: &mut Report) -> Found {
+    let mut found = Found::default();
+    report.line("settings", Ok(()), "");
+    for warning in &config.warnings {
+        report.advise(warning);
+    }
+    let upstream = check_upstream(config).await.map(|upstream| found.upstream = Some(upstream));
+    report.line("upstream", upstream, "is SimpleChat running where GATEWAY_UPSTREAM_URL says?");
+    let sessions = check_sessions(config).await.map(|sessions| found.sessions = Some(sessions));
+    report.line("session store", sessions, "see REDIS_URL, or SESSION_FILE_DIR");
+    let keys = match Entra::new(config.entra.clone()) {
+        Ok(entra) => entra.refresh().await.map_err(|error| telemetry::chain(&error)),
+        Err(error) => Err(error.to_string()),
+    };
+    report.line(
+        "signing keys",
+        keys,
+        "see TENANT_ID and AZURE_ENVIRONMENT; is there a way out to Entra?",
+    );
+    if config.surroundings.public_urls.is_empty() {
+        report.advise(
+            "GATEWAY_PUBLIC_URLS: is empty; public URLs will be derived from each request's Host",
+        );
+    }
+    for origin in &config.surroundings.public_urls {
+        match leads_to_a_gateway(&origin.to_string()).await {
+            Ok(()) => report.line("public URL", Ok(()), ""),
+            // It cannot before the gateway runs, and perhaps not from here.
+            Err(problem) => report.advise(&format!(
+                "GATEWAY_PUBLIC_URLS: {origin} does not lead to a running gateway from here ({problem})"
+            )),
+        }
+    }
+    found
+}
+
+async fn check_upstream(config: &Config) -> Result<Upstream, String> {
+    let upstream = Upstream::new(config.upstream.clone()).map_err(|error| error.to_string())?;
+    upstream.probe().await.map_err(|error| telemetry::chain(&error))?;
+    Ok(upstream)
 }
 
 /// Whether a gateway answers at a public origin.
 async fn leads_to_a_gateway(origin: &str) -> Result<(), String> {
     let away = |error: reqwest::Error| telemetry::chain(&error.without_url());
-    let client = reqwest::Client::builder().timeout(PATIENCE).build().map_err(away)?;
+    // A sign-in page at the end of redirects is no gateway.
+    let client = reqwest::Client::builder()
+        .timeout(PATIENCE)
+        .redirect(redirect::Policy::none())
+        .build()
+        .map_err(away)?;
     let answer = client.get(format!("{origin}/gateway/health/live")).send().await.map_err(away)?;
     if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) }
 }
 
-async fn check_sessions(config: &Config) -> Result<(), String> {
+async fn check_sessions(config: &Config) -> Result<Sessions, String> {
     let told = |error| telemetry::chain(&error);
     let sessions = Sessions::open_store(config.sessions.clone()).map_err(told)?;
     let begun = tokio::time::Instant::now();
@@ -76,7 +104,7 @@ async fn check_sessions(config: &Config) -> Result<(), String> {
             Err(_) if begun.elapsed() < PATIENCE => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            result => return result.map_err(told),
+            result => return result.map(|()| sessions).map_err(told),
         }
     }
 }
@@ -104,50 +132,4 @@ pub fn healthcheck(config: &Config) -> Result<(), Failure> {
             Err(Failure::Unavailable(format!("not ready: {}", answer.status())))
         }
     })?
-}
-
-fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Internal(format!("cannot start: {error}")))?;
-    let result = runtime.block_on(work);
-    runtime.shutdown_background();
-    Ok(result)
-}
-
-fn advise(advice: &str) {
-    print(&format!("advice  {advice}"));
-}
-
-/// At once: a report is read as it grows.
-fn print(line: &str) {
-    // Whoever closed the pipe does not want to know.
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-#[derive(Default)]
-struct Report {
-    failed: Vec<&'static str>,
-}
-
-impl Report {
-    fn line(&mut self, part: &'static str, result: Result<(), String>, advice: &str) {
-        let text = match result {
-            Ok(()) => format!("ok      {part}"),
-            Err(problem) => {
-                self.failed.push(part);
-                format!("FAILED  {part}: {problem} ({advice})")
-            }
-        };
-        print(&text);
-    }
-
-    fn finish(self) -> Result<(), Failure> {
-        if self.failed.is_empty() {
-            Ok(())
-        } else {
-            Err(Failure::Unavailable(format!("could not serve: {}", self.failed.join(", "))))
-        }
-    }
 }

@@ -6,13 +6,16 @@
 
 mod about;
 mod access;
+mod canary;
 mod check;
 mod clock;
 mod config;
+mod doctor;
 mod entra;
 mod failure;
 mod gateway;
 mod http;
+mod report;
 mod serve;
 mod sessions;
 mod stream;
@@ -25,6 +28,7 @@ pub use self::{
     about::VERSION,
     check::{check, healthcheck},
     config::{Config, Problems},
+    doctor::doctor,
     failure::Failure,
     serve::serve,
 };

@@ -3,7 +3,9 @@
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
-use simplechat_gateway::{Config, Failure, Problems, VERSION, check, healthcheck, openapi, serve};
+use simplechat_gateway::{
+    Config, Failure, Problems, VERSION, check, doctor, healthcheck, openapi, serve,
+};
 
 /// `EX_USAGE`
 const BAD_COMMAND_LINE: u8 = 64;
@@ -27,6 +29,9 @@ enum Command {
     Serve,
     /// Read the settings and try everything they name.
     Check,
+    /// Check, then prove that upstream honours a minted session, and print what the app registration
+    /// must hold.
+    Doctor,
     /// Ask the running gateway whether it is ready.
     Healthcheck,
     /// Print the `OpenAPI` document.
@@ -89,6 +94,7 @@ fn run(arguments: Arguments) -> Result<(), Ending> {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(read()?)?,
         Command::Check => check(&read()?)?,
+        Command::Doctor => doctor(&read()?)?,
         Command::Healthcheck => healthcheck(&read()?)?,
         Command::Openapi => print(&openapi()),
         Command::Settings { markdown: true } => print(&Config::markdown_table()),

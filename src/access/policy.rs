@@ -86,7 +86,13 @@ impl Admission {
     }
 }
 
-/// Proof that a session may be minted, with what it may hold. Made by [`Policy::grant`] alone.
+/// Whose the canary's sessions are: `canary` in ASCII. No object id of Entra's looks like it.
+pub(crate) const CANARY: Uuid = Uuid::from_u128(0x6361_6e61_7279);
+/// How long a canary's session lives, in seconds.
+const CANARY_LIFE: i64 = 120;
+
+/// Proof that a session may be minted, with what it may hold. Made by [`Policy::grant`], and by
+/// [`Grant::canary`] for nobody.
 #[derive(Debug)]
 pub(crate) struct Grant {
     subject: Uuid,
@@ -151,6 +157,23 @@ impl Policy {
 }
 
 impl Grant {
+    /// For the gateway's own proof that upstream reads what it writes: the session of a subject that
+    /// does not exist, without any role, for two minutes. No caller ever gets its id. `now` in Unix
+    /// seconds.
+    pub(crate) fn canary(now: i64) -> Self {
+        let mut user = Map::new();
+        user.insert("oid".to_owned(), Value::from(CANARY.to_string()));
+        user.insert("name".to_owned(), Value::from("SimpleChat Gateway's canary"));
+        user.insert("roles".to_owned(), Value::Array(Vec::new()));
+        Self {
+            subject: CANARY,
+            client: "canary".to_owned(),
+            user,
+            expires_at: now.saturating_add(CANARY_LIFE),
+            upstream_will_refuse: true,
+        }
+    }
+
     /// Whose session it will be.
     pub(crate) fn subject(&self) -> Uuid {
         self.subject

@@ -6,9 +6,23 @@ use uuid::Uuid;
 use super::{Reader, reader::word};
 use crate::access::token::Expected;
 
+/// `AZURE_ENVIRONMENT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cloud {
+    /// Azure's worldwide one.
+    Public,
+    /// Azure Government (US).
+    UsGovernment,
+    /// Azure operated by 21Vianet.
+    China,
+    /// Another, by its own URLs.
+    Custom,
+}
+
 /// Where keys and issuers come from.
 #[derive(Debug, Clone)]
 pub(crate) struct EntraConfig {
+    pub(crate) cloud: Cloud,
     pub(crate) expected: Expected,
     /// The tenant's v2 OpenID Connect metadata.
     pub(crate) metadata_v2: Url,
@@ -29,17 +43,24 @@ pub(super) fn read(reader: &mut Reader) -> EntraConfig {
     let expected = Expected { tenant, client_id, audiences };
 
     let clouds = [
-        ("public", Some("https://login.microsoftonline.com")),
-        ("usgovernment", Some("https://login.microsoftonline.us")),
-        ("china", Some("https://login.partner.microsoftonline.cn")),
-        ("custom", None),
+        ("public", Cloud::Public),
+        ("usgovernment", Cloud::UsGovernment),
+        ("china", Cloud::China),
+        ("custom", Cloud::Custom),
     ];
-    let cloud = reader.require("AZURE_ENVIRONMENT", word(&clouds)).flatten();
+    let given = reader.require("AZURE_ENVIRONMENT", word(&clouds));
+    let cloud = given.unwrap_or(Cloud::Custom);
+    let host = match cloud {
+        Cloud::Public => Some("https://login.microsoftonline.com"),
+        Cloud::UsGovernment => Some("https://login.microsoftonline.us"),
+        Cloud::China => Some("https://login.partner.microsoftonline.cn"),
+        Cloud::Custom => None,
+    };
     let document = |authority: &str| {
         Url::parse(&format!("{authority}/.well-known/openid-configuration"))
             .map_err(|_| "is not a URL".to_owned())
     };
-    if let Some(host) = cloud {
+    if let Some(host) = host {
         let authority = format!("{host}/{tenant}/v2.0");
         let of = |authority: &str| document(authority).unwrap_or_else(|_| placeholder_url());
         return EntraConfig {
@@ -47,14 +68,12 @@ pub(super) fn read(reader: &mut Reader) -> EntraConfig {
             metadata_v1: of(&format!("{host}/{tenant}")),
             issuer_v1_fallback: None,
             authority,
+            cloud,
             expected,
         };
     }
 
-    let is_custom = reader
-        .text("AZURE_ENVIRONMENT")
-        .is_some_and(|environment| environment.eq_ignore_ascii_case("custom"));
-    if is_custom {
+    if given == Some(Cloud::Custom) {
         for name in ["CUSTOM_IDENTITY_URL_VALUE", "CUSTOM_OIDC_METADATA_URL_VALUE"] {
             if reader.given(name).is_none() {
                 reader.problem(name, "is required with AZURE_ENVIRONMENT=custom");
@@ -73,6 +92,7 @@ pub(super) fn read(reader: &mut Reader) -> EntraConfig {
         authority: format!("{identity}/{tenant}/v2.0"),
         metadata_v2,
         metadata_v1,
+        cloud,
         expected,
     }
 }

@@ -5,6 +5,7 @@ mod entra;
 #[cfg(fuzzing)]
 #[path = "../../tests/fuzz/of_config.rs"]
 pub(crate) mod fuzzing;
+mod platform;
 mod reader;
 mod sessions;
 mod settings;
@@ -25,7 +26,8 @@ pub use self::reader::Problems;
 use self::reader::{Reader, at_least_one, read_file, span, time_out};
 pub(crate) use self::{
     callers::{ExternalAccess, ResourceConfig},
-    entra::EntraConfig,
+    entra::{Cloud, EntraConfig},
+    platform::Platform,
     sessions::{CookieConfig, Limit, SerializationFormat, SessionsConfig, StoreConfig},
     upstream::{UpstreamConfig, UpstreamTarget},
 };
@@ -51,6 +53,7 @@ pub struct Config {
     pub(crate) drain_delay: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) log_filter: String,
+    pub(crate) platform: Platform,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -137,6 +140,7 @@ fn assemble(reader: &mut Reader) -> Config {
         drain_delay: span(reader, "GATEWAY_DRAIN_DELAY"),
         drain_timeout: span(reader, "GATEWAY_DRAIN_TIMEOUT"),
         log_filter: reader.read("RUST_LOG", log_filter).unwrap_or_default(),
+        platform: platform::read(reader),
         warnings: Vec::new(),
         policy,
         entra,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Reader,
@@ -44,6 +44,15 @@ pub(crate) enum StoreConfig {
         /// Ours.
         state: PathBuf,
     },
+}
+
+impl StoreConfig {
+    /// The number of the database that a Redis URL names.
+    pub(crate) fn database(&self) -> Option<u8> {
+        let Self::Redis { url, .. } = self else { return None };
+        let config = fred::types::config::Config::from_url(url.expose_secret()).ok()?;
+        Some(config.database.unwrap_or_default())
+    }
 }
 
 /// `SESSION_SERIALIZATION_FORMAT`.

@@ -319,8 +319,14 @@ pub(crate) static SETTINGS: &[Setting] = &[
 
 /// Names that platforms put into every container: they join a list of public origins that the
 /// operator began (App Service; Container Apps).
-pub(crate) static PLATFORM_NAMES: &[&str] =
-    &["WEBSITE_HOSTNAME", "CONTAINER_APP_NAME", "CONTAINER_APP_ENV_DNS_SUFFIX"];
+pub(crate) static PLATFORM_NAMES: &[&str] = &[
+    "WEBSITE_HOSTNAME",
+    "WEBSITE_AUTH_ENABLED",
+    "WEBSITE_AUTH_OPENID_ISSUER",
+    "WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES",
+    "CONTAINER_APP_NAME",
+    "CONTAINER_APP_ENV_DNS_SUFFIX",
+];
 
 /// Whether Kubernetes injected a name for a Service called `gateway` or `gateway-…`:
 /// `GATEWAY_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_.*)?)`.

@@ -133,7 +133,7 @@ pub(super) async fn post(
     let warnings = if record.upstream_will_refuse() { vec!["no_user_role"] } else { Vec::new() };
 
     let cookie = SessionCookie(&cookie);
-    let Opened { id, user } = sessions.open(record, cookie.minted_in(&headers), from).await?;
+    let Opened { id, user } = sessions.open(record, cookie.minted_in(&headers), Some(from)).await?;
 
     let set_cookie = cookie.set(&id, route.scheme == Scheme::Https).ok_or(Refusal::Internal)?;
     let text = |name: &str| user.get(name).and_then(Value::as_str).map(str::to_owned);

@@ -48,11 +48,16 @@ use self::{
     framing::Judged,
     listener::Service,
     proxy::{Answered, Proxy},
+    session_cookie::SessionCookie,
     sole_client::SoleClient,
 };
 pub(crate) use self::{caller::Patience, room::Room};
 use crate::{
-    access::origin::{Forwarding, Route, Surroundings},
+    access::{
+        origin::{Forwarding, Route, Surroundings},
+        session::SessionId,
+    },
+    config::CookieConfig,
     gateway::{Gateway, Resource},
     upstream::Kept,
     wire::{self, Fields, Length, RequestHead},
@@ -77,6 +82,11 @@ fn own_routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(health::ready))
         .route("/gateway/openapi.json", routing::get(openapi::document))
         .fallback(async || Refusal::NotFound)
+}
+
+/// A `Cookie` field's value that bears a session, as a browser would send it.
+pub(crate) fn cookie_that_bears(cookie: &CookieConfig, id: &SessionId) -> String {
+    format!("{}={}", cookie.name, SessionCookie(cookie).value(id))
 }
 
 /// Whether a path is the gateway's own; everything else is upstream's. `is_on`: external access.

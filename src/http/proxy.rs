@@ -62,10 +62,7 @@ impl Proxy<'_> {
         let upstream = &self.kept.upstream;
         let config = upstream.config();
         let head = judged.head;
-        let cookies = self.hold_sessions_to_their_end(&head.fields)?;
-        if let Some(live) = &cookies.live {
-            Box::pin(self.binding.judge(&live.id, &head.fields)).await?;
-        }
+        let cookies = self.cookies_that_count(&head.fields).await?;
         let upgrade = hop_headers::upgrade(head, judged.length);
 
         let mut hold = upstream.hold();
@@ -219,6 +216,15 @@ impl Proxy<'_> {
                 Box::pin(exchange.tell(&out)).await?;
             }
         }
+    }
+
+    /// The cookies for upstream: none of a session that is over, or that is not the caller's.
+    async fn cookies_that_count<'a>(&self, fields: &'a Fields) -> Result<Cookies<'a>, Refusal> {
+        let cookies = self.hold_sessions_to_their_end(fields)?;
+        if let Some(live) = &cookies.live {
+            Box::pin(self.binding.judge(&live.id, fields)).await?;
+        }
+        Ok(cookies)
     }
 
     /// Drops cookies that name a minted session which is over; upstream sees a stranger.

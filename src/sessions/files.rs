@@ -394,6 +394,14 @@ impl Shelf for Files {
         self.run(move |folders| folders.ended(since.as_ref())).await
     }
 
+    async fn erase(&self, id: &SessionId) -> Result<(), SessionsError> {
+        let id = *id;
+        self.run(move |folders| {
+            if_there(fs::remove_file(folders.ended.join(id.to_string()))).map(drop)
+        })
+        .await
+    }
+
     async fn sweep(&self, now: i64, long_ago: i64) -> Result<(), SessionsError> {
         self.run(move |folders| folders.sweep(now, long_ago)).await
     }

@@ -44,7 +44,10 @@ use self::{
     store::{FlaskStore, NOTE},
 };
 use crate::{
-    access::session::{SessionId, SessionRecord},
+    access::{
+        policy::CANARY,
+        session::{SessionId, SessionRecord},
+    },
     clock,
     config::{SessionsConfig, StoreConfig},
     telemetry,
@@ -183,12 +186,13 @@ impl Sessions {
     /// Mints a session under a fresh id; ready once the store has confirmed it. The subject's oldest give way
     /// beyond the limit, and those of `replaced` that are minted ones of the same subject end. Done to
     /// the end even if the caller hangs up; then, or when any of it fails, no session is left behind.
-    /// [`SessionsError::TooOften`] when the subject, or `from` where it is tried, must wait.
+    /// [`SessionsError::TooOften`] when the subject, or `from` where it is tried, must wait; `None`: the
+    /// gateway itself tries.
     pub(crate) async fn open(
         &self,
         record: SessionRecord,
         replaced: Vec<SessionId>,
-        from: Network,
+        from: Option<Network>,
     ) -> Result<Opened, SessionsError> {
         if let Some(wait) = self.0.limits.login(record.subject()) {
             return Err(SessionsError::TooOften(wait));
@@ -198,11 +202,12 @@ impl Sessions {
         tokio::spawn(async move {
             let (subject, opened_at) = (record.subject(), record.opened_at());
             let (logins, failures) = sessions.0.limits.both();
-            let quota = Quota { logins, failures, from };
+            let quota = Quota { logins, failures: failures.zip(from) };
             let store = FlaskStore::new(Arc::clone(&sessions.0.shelf), quota);
             let opened = patiently(async {
                 let opened = create(&store, record).await?;
-                if store.crowd() > sessions.0.per_subject {
+                // Canaries of several instances must not end one another.
+                if subject != CANARY && store.crowd() > sessions.0.per_subject {
                     sessions.make_room(subject, opened_at, &opened.id).await?;
                 }
                 sessions.end_replaced(&replaced, subject).await?;
@@ -320,6 +325,17 @@ impl Sessions {
             Ok(())
         })
         .await
+    }
+
+    /// Whether Flask's record of a session is in the store.
+    pub(crate) async fn has(&self, id: &SessionId) -> Result<bool, SessionsError> {
+        patiently(self.0.shelf.has(id)).await
+    }
+
+    /// Forgets that a session was there and ended: for one that no caller ever knew, and of which no
+    /// request can be in flight.
+    pub(crate) async fn erase(&self, id: &SessionId) -> Result<(), SessionsError> {
+        patiently(self.0.shelf.erase(id)).await
     }
 
     async fn end_of(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {

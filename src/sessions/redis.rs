@@ -14,6 +14,7 @@
 //! lie on one node, by their hash tag, so that one script reaches them.
 
 use std::{
+    collections::HashMap,
     fmt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -308,7 +309,8 @@ impl Shelf for Redis {
             subject_key(note.subject),
             EXPIRIES.to_owned(),
             format!("gateway:{{notes}}:logins:{}", note.subject),
-            failures_key(quota.from),
+            // Not looked at where there is no limit.
+            quota.failures.map_or_else(|| EXPIRIES.to_owned(), |(_, from)| failures_key(from)),
         ];
         let life = (note.expires_at - now).max(1);
         let id = note.session_id().to_string();
@@ -323,7 +325,7 @@ impl Shelf for Redis {
             note.expires_at.into(),
             most(quota.logins),
             quota.logins.map_or(0, seconds).into(),
-            most(quota.failures),
+            most(quota.failures.map(|(limit, _)| limit)),
         ];
         let answer: Value =
             self.add_note.run(&self.client(), &keys, &args).await.map_err(SessionsError::redis)?;
@@ -406,6 +408,23 @@ impl Shelf for Redis {
                 return Ok(Ended { ids, is_whole: since.is_none(), bookmark: Some(Bookmark(at)) });
             }
         }
+    }
+
+    async fn erase(&self, id: &SessionId) -> Result<(), SessionsError> {
+        type Entry = (String, HashMap<String, String>);
+        let (client, text) = (self.client(), id.to_string());
+        client.zrem::<(), _, _>(EXPIRIES, &text).await.map_err(SessionsError::redis)?;
+        // It was written a moment ago: it is among the last.
+        let last: Vec<Entry> = client
+            .xrevrange_values(ENDED, "+", "-", Some(u64::from(BATCH)))
+            .await
+            .map_err(SessionsError::redis)?;
+        let of_it = |(_, fields): &Entry| fields.get("id") == Some(&text);
+        let entries: Vec<String> = last.into_iter().filter(of_it).map(|(at, _)| at).collect();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        client.xdel::<(), _, _>(ENDED, entries).await.map_err(SessionsError::redis)
     }
 
     async fn sweep(&self, now: i64, long_ago: i64) -> Result<(), SessionsError> {

@@ -53,12 +53,12 @@ mod id_as_text {
     }
 }
 
-/// How often may be logged in, and from where it is tried.
+/// How often may be logged in, and have failed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quota {
     pub(super) logins: Option<Limit>,
-    pub(super) failures: Option<Limit>,
-    pub(super) from: Network,
+    /// Failures from where it is tried.
+    pub(super) failures: Option<(Limit, Network)>,
 }
 
 /// What became of a note.
@@ -129,6 +129,9 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
     ) -> Result<Option<Duration>, SessionsError> {
         Ok(None)
     }
+
+    /// Takes out what [`Self::mark_ended`] wrote down about a session, and what was kept for the sweep.
+    async fn erase(&self, id: &SessionId) -> Result<(), SessionsError>;
 
     /// Removes Flask's records of sessions whose end has passed, and, once no request of theirs can
     /// be in flight any more (`long_ago`, Unix seconds), what was noted about them.

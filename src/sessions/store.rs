@@ -196,8 +196,7 @@ mod tests {
         let count = "79bc207ee04a581ab2348ca1f3494e64cd0ec36128735b8c6bc85ddd8fe1938c";
         fs::write(flask.join(count), flask_format::to_file(&json!(0), 0).unwrap()).unwrap();
         let files = Files::open(&flask, &folder.path().join("state"), "session:".to_owned());
-        let from = std::net::IpAddr::from([127, 0, 0, 1]).into();
-        let quota = Quota { logins: None, failures: None, from };
+        let quota = Quota { logins: None, failures: None };
         let store = Arc::new(FlaskStore::new(Arc::new(files.unwrap()), quota));
 
         let end = OffsetDateTime::from_unix_timestamp(clock::now() + 60).unwrap();

@@ -144,30 +144,40 @@ impl Upstream {
 
     /// A light request that App Service sends too.
     pub(crate) async fn probe(&self) -> Result<(), UpstreamError> {
-        let host = self.config().host.clone().unwrap_or_else(|| "localhost".to_owned());
-        let request =
-            format!("GET /robots933456.txt HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        let asking = async {
-            let mut side = self.fresh_connection().await?.side;
-            side.stream.write_all(request.as_bytes()).await.map_err(UpstreamError::BrokeOff)?;
-            side.stream.flush().await.map_err(UpstreamError::BrokeOff)?;
-            loop {
-                if let Some(end) = wire::find_end(&side.held, 0)? {
-                    let head = Bytes::copy_from_slice(&side.held[..end]);
-                    return ResponseHead::parse(head).map_err(UpstreamError::from);
-                }
-                let read = side.stream.read_buf(&mut side.held).await;
-                let broke_off = match read {
-                    Ok(1..) if side.held.len() < wire::MOST_HEAD => continue,
-                    Ok(_) => io::ErrorKind::UnexpectedEof.into(),
-                    Err(error) => error,
-                };
-                return Err(UpstreamError::BrokeOff(broke_off));
-            }
-        };
+        let asking = self.ask("GET", "/robots933456.txt", "");
         timeout(PROBE_PATIENCE, asking).await.map_err(|_| UpstreamError::ResponseTimeout)??;
         self.answered();
         Ok(())
+    }
+
+    /// Asks on a connection of its own, which then ends, and reads the head of the answer. `fields`:
+    /// further lines of the request's head, each with its CRLF.
+    pub(crate) async fn ask(
+        &self,
+        method: &str,
+        target: &str,
+        fields: &str,
+    ) -> Result<ResponseHead, UpstreamError> {
+        let host = self.config().host.as_deref().unwrap_or("localhost");
+        let request = format!(
+            "{method} {target} HTTP/1.1\r\nHost: {host}\r\n{fields}Connection: close\r\n\r\n"
+        );
+        let mut side = self.fresh_connection().await?.side;
+        side.stream.write_all(request.as_bytes()).await.map_err(UpstreamError::BrokeOff)?;
+        side.stream.flush().await.map_err(UpstreamError::BrokeOff)?;
+        loop {
+            if let Some(end) = wire::find_end(&side.held, 0)? {
+                let head = Bytes::copy_from_slice(&side.held[..end]);
+                return ResponseHead::parse(head).map_err(UpstreamError::from);
+            }
+            let read = side.stream.read_buf(&mut side.held).await;
+            let broke_off = match read {
+                Ok(1..) if side.held.len() < wire::MOST_HEAD => continue,
+                Ok(_) => io::ErrorKind::UnexpectedEof.into(),
+                Err(error) => error,
+            };
+            return Err(UpstreamError::BrokeOff(broke_off));
+        }
     }
 
     /// A new connection.

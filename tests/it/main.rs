@@ -14,6 +14,7 @@ mod world;
 
 mod clouds;
 mod commands;
+mod doctor;
 mod failures;
 mod fips;
 mod framing;

@@ -60,7 +60,7 @@ impl SubjectBinding {
         Ok(match essence.trim_ascii().to_ascii_lowercase().as_slice() {
             b"multipart/form-data" => {
                 let boundary = multipart::boundary(parameters)?;
-                Some(FormReader::Multipart(Multipart::new(self.value(), boundary)))
+                Some(FormReader::Multipart(Multipart::new(self.value(), &boundary)))
             }
             b"application/x-www-form-urlencoded" => {
                 Some(FormReader::Urlencoded(Urlencoded::new(self.value())))
@@ -77,6 +77,7 @@ impl SubjectBinding {
 /// Reads a form as its bytes go by. Whatever has been read without a fault may go on; the end may not
 /// before [`Self::end`].
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one a request at most, in a box")]
 pub(crate) enum FormReader {
     Urlencoded(Urlencoded),
     Multipart(Multipart),

@@ -74,8 +74,8 @@ enum At {
 }
 
 impl Multipart {
-    pub(super) fn new(expected: Expected, boundary: Vec<u8>) -> Self {
-        let dashes = Finder::new(&[b"--", boundary.as_slice()].concat()).into_owned();
+    pub(super) fn new(expected: Expected, boundary: &[u8]) -> Self {
+        let dashes = Finder::new(&[b"--", boundary].concat()).into_owned();
         Self { expected, dashes, at: At::Start, held: Vec::new() }
     }
 

@@ -1,0 +1,140 @@
+//! Which public URLs Entra takes as identifier URIs of an app registration.
+//!
+//! An `https://` one needs a domain that is verified in the tenant, or a name below it. Nobody can
+//! verify a domain that belongs to a platform.
+
+use url::{Host, Url};
+
+use crate::access::origin::Origin;
+
+/// The resources that have metadata of their own: clients send their URLs to Entra as `resource`. The
+/// bare origin is left out: clients make `https://host/` of it, and Entra takes no trailing slash.
+pub(super) const PATHS: [&str; 2] = ["/external/login", "/external"];
+
+/// Domains that belong to a platform.
+const PLATFORMS: [&str; 38] = [
+    "azurewebsites.net",
+    "azurewebsites.us",
+    "chinacloudsites.cn",
+    "appserviceenvironment.net",
+    "appserviceenvironment.us",
+    "azurecontainerapps.io",
+    "azurecontainerapps.us",
+    "azurecontainerapps.cn",
+    "azurecontainer.io",
+    "azurestaticapps.net",
+    "azurefd.net",
+    "azurefd.us",
+    "azurefd.cn",
+    "azureedge.net",
+    "azureedge.us",
+    "azure-api.net",
+    "azure-api.us",
+    "azure-api.cn",
+    "azure.com",
+    "azure.us",
+    "azure.cn",
+    "windows.net",
+    "cloudapp.net",
+    "usgovcloudapi.net",
+    "usgovcloudapp.net",
+    "chinacloudapp.cn",
+    "trafficmanager.net",
+    "usgovtrafficmanager.net",
+    "trafficmanager.cn",
+    "devtunnels.ms",
+    "github.dev",
+    "ngrok.io",
+    "ngrok.app",
+    "ngrok.dev",
+    "ngrok-free.app",
+    "ngrok-free.dev",
+    "trycloudflare.com",
+    "amazonaws.com",
+];
+
+/// Names that are of no public domain (RFC 6761, RFC 6762, RFC 8375, and habit).
+const PRIVATE: [&str; 11] = [
+    "localhost",
+    "local",
+    "internal",
+    "intranet",
+    "private",
+    "corp",
+    "home",
+    "lan",
+    "test",
+    "invalid",
+    "arpa",
+];
+
+/// Why Entra refuses identifier URIs at an origin; `None`: it takes them if the domain is verified.
+pub(super) fn refusal(origin: &Origin) -> Option<String> {
+    let Ok(url) = Url::parse(&origin.to_string()) else { return Some("is no URL".to_owned()) };
+    if url.scheme() != "https" {
+        return Some("is not https://".to_owned());
+    }
+    let Some(Host::Domain(host)) = url.host() else {
+        return Some("is an IP address, and no domain that could be verified".to_owned());
+    };
+    if let Some(port) = url.port() {
+        return Some(format!("has a port ({port}), which no form that Entra documents has"));
+    }
+    let is_plain = host.split('.').all(|label| {
+        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        !label.is_empty() && label.bytes().all(is_plain)
+    });
+    if !is_plain {
+        return Some("has a name that no domain has".to_owned());
+    }
+    let Some((_, top)) = host.rsplit_once('.') else {
+        return Some("is a bare host name, and no domain that could be verified".to_owned());
+    };
+    if PRIVATE.contains(&top) {
+        return Some(format!("is in .{top}, where no domain can be verified"));
+    }
+    let is_below = |platform: &&&str| {
+        host.strip_suffix(**platform).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    PLATFORMS
+        .iter()
+        .find(is_below)
+        .map(|platform| format!("is in {platform}, which nobody can verify in a tenant"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_private_names_and_addresses_are_refused() {
+        for refused in [
+            "https://chat.azurewebsites.net",
+            "https://chat.azurewebsites.us",
+            "https://chat.scm.azurewebsites.net",
+            "https://chat.blue-1.eastus.azurecontainerapps.io",
+            "https://chat.blue-1.usgovvirginia.azurecontainerapps.us",
+            "https://chat.eastus.cloudapp.azure.com",
+            "https://chat-a1.z01.azurefd.net",
+            "https://localhost",
+            "https://chat",
+            "https://chat.corp.internal",
+            "https://10.0.0.4",
+            "https://[fd00::2]",
+            "http://chat.contoso.com",
+            "https://chat.contoso.com:8443",
+            "https://chat_1.contoso.com",
+            "https://chat.contoso.com.",
+        ] {
+            assert!(refusal(&Origin::parse(refused).unwrap()).is_some(), "{refused}");
+        }
+        for taken in [
+            "https://chat.contoso.com",
+            "https://contoso.onmicrosoft.com",
+            "https://notazurewebsites.net",
+            "https://chat.contoso.com:443",
+        ] {
+            assert_eq!(refusal(&Origin::parse(taken).unwrap()), None, "{taken}");
+        }
+    }
+}

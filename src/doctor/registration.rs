@@ -1,0 +1,334 @@
+//! What the Entra app registration must hold, from the settings alone: nobody asks Microsoft Graph.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde_json::{Value, json};
+use uuid::{Builder, Uuid};
+
+use super::{
+    graph::{Command, commands},
+    identifier_uri::{PATHS, refusal},
+};
+use crate::{
+    access::{origin::Origin, policy::EXTERNAL_API},
+    config::{Cloud, Config},
+    report::Report,
+};
+
+/// SimpleChat's id for its app role `ExternalApi`, and its words (deployers/azurecli).
+const ROLE_ID: &str = "b0288440-5195-4264-9a33-cf9a4635d634";
+const ROLE_DESCRIPTION: &str = "Allows External API access.";
+/// SimpleChat's other app roles. Roles and scopes of one app share their names.
+const OTHER_ROLES: [&str; 8] = [
+    "User",
+    "Admin",
+    "FeedbackAdmin",
+    "SafetyViolationAdmin",
+    "CreateGroups",
+    "ControlCenterAdmin",
+    "ControlCenterDashboardReader",
+    "DeepResearchUser",
+];
+/// Visual Studio Code's client id.
+const VS_CODE: Uuid = Uuid::from_u128(0xaebc_6443_996d_45c2_90f0_388f_f96f_aa56);
+/// Scopes of OpenID Connect, which no app exposes.
+const OF_OPENID: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+
+/// What it depends on.
+pub(super) struct Wanted {
+    pub(super) tenant: Uuid,
+    pub(super) client: Uuid,
+    pub(super) cloud: Cloud,
+    public_urls: Vec<Origin>,
+    scopes: Vec<String>,
+    login_scopes: Vec<String>,
+    allowed_clients: Vec<Uuid>,
+    audiences: Vec<String>,
+    version_1_only: Option<bool>,
+}
+
+impl Wanted {
+    /// `version_1_only`: whether upstream checks some tokens itself, as version 1 alone; `None`: that
+    /// is not known.
+    pub(super) fn of(config: &Config, version_1_only: Option<bool>) -> Self {
+        Self {
+            tenant: config.entra.expected.tenant,
+            client: config.entra.expected.client_id,
+            cloud: config.entra.cloud,
+            public_urls: config.surroundings.public_urls.clone(),
+            scopes: config.resource.scopes.clone(),
+            login_scopes: config.policy.login_scopes.clone(),
+            allowed_clients: config.policy.allowed_clients.clone(),
+            audiences: config.entra.expected.audiences.clone(),
+            version_1_only,
+        }
+    }
+}
+
+/// What the registration must hold, how it gets there, and what there is to say.
+pub(super) struct Registration {
+    version: u8,
+    manifest: Value,
+    commands: Vec<Command>,
+    fine: Vec<String>,
+    advice: Vec<String>,
+    untried: Vec<String>,
+}
+
+impl Registration {
+    pub(super) fn new(wanted: &Wanted) -> Self {
+        let mut said = Said::default();
+        let uris = identifier_uris(wanted, &mut said);
+        let version = version(wanted, &uris, &mut said);
+        let scopes = exposed_scopes(wanted, &mut said);
+        let clients = pre_authorized(wanted, &scopes, &mut said);
+        judge_advertised_scopes(wanted, &uris, &scopes, &mut said);
+        judge_audiences(wanted, version, &uris, &mut said);
+        said.untried.push(
+            "the app registration itself: the gateway has no access to Microsoft Graph; compare with the manifest below".to_owned(),
+        );
+        let manifest = json!({
+            "identifierUris": uris,
+            "api": {
+                "requestedAccessTokenVersion": version,
+                "oauth2PermissionScopes": scopes.iter().map(|scope| scope_entry(scope, wanted.client)).collect::<Vec<_>>(),
+                "preAuthorizedApplications": clients.iter().map(|client| json!({
+                    "appId": client,
+                    "delegatedPermissionIds": scopes.iter().map(|scope| scope_id(scope, wanted.client)).collect::<Vec<_>>(),
+                })).collect::<Vec<_>>(),
+            },
+            "appRoles": [role_entry()],
+        });
+        let commands = commands(wanted, version, &uris, &scopes, &clients);
+        let Said { fine, advice, untried } = said;
+        Self { version, manifest, commands, fine, advice, untried }
+    }
+
+    /// Of the access tokens that it should give out.
+    pub(super) fn version(&self) -> u8 {
+        self.version
+    }
+
+    pub(super) fn print(&self, report: &Report) {
+        self.fine.iter().for_each(|line| report.fine(line));
+        self.advice.iter().for_each(|line| report.advise(line));
+        self.untried.iter().for_each(|line| report.untried(line));
+        report.block(
+            "App registration: the part of its manifest that the gateway needs, beside what is there",
+            &format!("{:#}", self.manifest),
+        );
+        let lines: Vec<String> =
+            self.commands.iter().map(|Command { why, line }| format!("# {why}\n{line}")).collect();
+        report.block(
+            "The same by commands, in the order that Entra needs (they keep what is there; az and jq)",
+            &lines.join("\n"),
+        );
+    }
+}
+
+/// What there is to say.
+#[derive(Default)]
+struct Said {
+    fine: Vec<String>,
+    advice: Vec<String>,
+    untried: Vec<String>,
+}
+
+fn identifier_uris(wanted: &Wanted, said: &mut Said) -> Vec<String> {
+    let mut uris = vec![format!("api://{}", wanted.client)];
+    let mut refused = Vec::new();
+    for origin in &wanted.public_urls {
+        if let Some(reason) = refusal(origin) {
+            refused.push(format!("{origin} {reason}"));
+            continue;
+        }
+        for path in PATHS {
+            let uri = format!("{origin}{path}");
+            if !uris.contains(&uri) {
+                uris.push(uri);
+            }
+        }
+    }
+    let without = format!(
+        "clients ask for api://{}/.default or a scope below it, spelled in full, and send no `resource` (or can be told so, like mcp-remote with --disable-resource-parameter)",
+        wanted.client
+    );
+    if wanted.public_urls.is_empty() {
+        said.advice.push(format!(
+            "GATEWAY_PUBLIC_URLS: without it nobody can say which identifier URIs clients will send. What works without them: {without}"
+        ));
+    }
+    if !refused.is_empty() {
+        said.advice.push(format!(
+            "identifier URIs: Entra takes none of {}. What works without: {without}. A domain of your own, verified in the tenant, cures it",
+            refused.join("; ")
+        ));
+    }
+    if uris.len() > 1 {
+        said.fine.push(format!(
+            "identifier URIs: clients that send a `resource` send one of {}; Entra compares byte for byte, so each stands in the manifest, without a slash at its end",
+            uris[1..].join(", ")
+        ));
+        said.untried.push(format!(
+            "whether the domains of {} are verified in tenant {}: Entra refuses their identifier URIs otherwise",
+            uris[1..].join(", "),
+            wanted.tenant
+        ));
+    }
+    uris
+}
+
+fn version(wanted: &Wanted, uris: &[String], said: &mut Said) -> u8 {
+    let has_https = uris.len() > 1;
+    match (wanted.version_1_only, has_https) {
+        (Some(true), false) => {
+            said.fine.push(
+                "access tokens: version 1, since SimpleChat's own check under /external/public_documents takes no other".to_owned(),
+            );
+            1
+        }
+        (Some(true), true) => {
+            said.advice.push(format!(
+                "access tokens: identifier URIs with https:// need version 2, but SimpleChat's own check under /external/public_documents takes version 1 alone (audience api://{}, issuer of sts.windows.net): its callers would get 401 from SimpleChat. Choose: version 2 and do without those routes, or version 1 and leave the https:// URIs out",
+                wanted.client
+            ));
+            2
+        }
+        (None, _) => {
+            said.untried.push(
+                "whether SimpleChat has its own check under /external/public_documents, which takes version 1 tokens alone".to_owned(),
+            );
+            2
+        }
+        (Some(false), _) => 2,
+    }
+}
+
+/// The scopes of `GATEWAY_LOGIN_SCOPES` that Entra lets an app expose.
+fn exposed_scopes(wanted: &Wanted, said: &mut Said) -> Vec<String> {
+    let mut exposed: Vec<String> = Vec::new();
+    for scope in &wanted.login_scopes {
+        let is_taken_as_name = scope.len() <= 120
+            && !scope.starts_with('.')
+            && scope.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.:".contains(&b));
+        if !is_taken_as_name {
+            said.advice.push(format!(
+                "GATEWAY_LOGIN_SCOPES: {scope:?} is left out below: letters, digits, and _ - . : are sure to be taken by Entra, up to 120 of them"
+            ));
+        } else if OTHER_ROLES.contains(&scope.as_str()) {
+            said.advice.push(format!(
+                "GATEWAY_LOGIN_SCOPES: {scope} is left out below: SimpleChat has an app role of that name, and Entra takes no scope beside it; choose another name"
+            ));
+        } else if !exposed.contains(scope) {
+            exposed.push(scope.clone());
+        }
+    }
+    exposed
+}
+
+fn pre_authorized(wanted: &Wanted, scopes: &[String], said: &mut Said) -> Vec<Uuid> {
+    let mut clients = wanted.allowed_clients.clone();
+    clients.retain(|client| *client != wanted.client);
+    clients.sort_unstable();
+    clients.dedup();
+    if scopes.is_empty() {
+        return Vec::new();
+    }
+    if !clients.contains(&VS_CODE) {
+        let how =
+            if wanted.allowed_clients.is_empty() { "" } else { "and to GATEWAY_ALLOWED_CLIENTS " };
+        said.advice.push(format!(
+            "Visual Studio Code signs in without a question once its client id {VS_CODE} is added {how}to api.preAuthorizedApplications"
+        ));
+    }
+    clients
+}
+
+/// Scopes that Entra could not find, because their prefix is no identifier URI or their name is not
+/// exposed.
+fn judge_advertised_scopes(wanted: &Wanted, uris: &[String], scopes: &[String], said: &mut Said) {
+    let mut is_fine = true;
+    for scope in &wanted.scopes {
+        if OF_OPENID.contains(&scope.as_str()) {
+            continue;
+        }
+        let advice = match scope.rsplit_once('/') {
+            None => {
+                "has no prefix: Entra takes it for one of Microsoft Graph's (AADSTS650053); write it as api://$CLIENT_ID/…"
+            }
+            Some((prefix, _))
+                if !uris.iter().any(|uri| uri == prefix) && prefix != wanted.client.to_string() =>
+            {
+                "begins with no identifier URI of this app: Entra will not find the resource (AADSTS500011)"
+            }
+            Some((_, name)) if name != ".default" && !scopes.iter().any(|known| known == name) => {
+                "names a scope that is not in GATEWAY_LOGIN_SCOPES: it does not admit to login, and must be exposed by itself"
+            }
+            Some(_) => continue,
+        };
+        is_fine = false;
+        said.advice.push(format!("GATEWAY_SCOPES: {scope} {advice}"));
+    }
+    if is_fine {
+        said.fine.push("GATEWAY_SCOPES: all begin with an identifier URI of this app".to_owned());
+    }
+}
+
+fn judge_audiences(wanted: &Wanted, version: u8, uris: &[String], said: &mut Said) {
+    let client = wanted.client.to_string();
+    let missing: Vec<&str> = uris
+        .iter()
+        .chain([&client])
+        .filter(|audience| !wanted.audiences.contains(audience))
+        .map(String::as_str)
+        .collect();
+    if missing.is_empty() {
+        return;
+    }
+    let until = if version == 1 { "" } else { "until the registration gives out version 2, " };
+    said.advice.push(format!(
+        "GATEWAY_AUDIENCES: {until}the audience of a version 1 token is the identifier URI it was asked for; it lacks {}",
+        missing.join(", ")
+    ));
+}
+
+/// SimpleChat's own app role.
+pub(super) fn role_entry() -> Value {
+    json!({
+        "id": ROLE_ID,
+        "value": EXTERNAL_API,
+        "displayName": EXTERNAL_API,
+        "description": ROLE_DESCRIPTION,
+        "isEnabled": true,
+        "allowedMemberTypes": ["User", "Application"],
+    })
+}
+
+/// Entra takes a scope that is called like a role if both have the same id and the same words.
+pub(super) fn scope_entry(scope: &str, client: Uuid) -> Value {
+    let (name, description) = if scope == EXTERNAL_API {
+        (EXTERNAL_API.to_owned(), ROLE_DESCRIPTION)
+    } else {
+        (format!("Sign in to SimpleChat ({scope})"), "Lets an app sign in to SimpleChat as you.")
+    };
+    json!({
+        "id": scope_id(scope, client),
+        "value": scope,
+        "type": "Admin",
+        "isEnabled": true,
+        "adminConsentDisplayName": name,
+        "adminConsentDescription": description,
+        "userConsentDisplayName": name,
+        "userConsentDescription": description,
+    })
+}
+
+/// The same each time, so that a second run changes nothing.
+fn scope_id(scope: &str, client: Uuid) -> String {
+    if scope == EXTERNAL_API {
+        return ROLE_ID.to_owned();
+    }
+    let hash = digest(&SHA256, format!("{client}/{scope}").as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.as_ref()[..16]);
+    Builder::from_custom_bytes(bytes).into_uuid().to_string()
+}

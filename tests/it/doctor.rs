@@ -1,0 +1,635 @@
+//! `doctor`: the live proof on real upstreams, what else it finds, and what it says of the app
+//! registration.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    process::{Command, Output},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    http::{HeaderMap, StatusCode},
+    response::IntoResponse,
+    routing,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    entra::{CLIENT, Entra, TENANT},
+    world::{
+        Kind, Store,
+        flask::Flask,
+        gateway::{binary, run},
+        process::{Process, until},
+        settings,
+    },
+};
+
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
+fn owned(pairs: Pairs<'_>) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Everything but a gateway.
+struct Ground {
+    entra: Entra,
+    store: Store,
+}
+
+impl Ground {
+    async fn start(kind: Kind) -> Self {
+        Self { entra: Entra::start().await, store: Store::start(kind).await }
+    }
+
+    fn of_upstream(&self, more: Pairs<'_>) -> Vec<(String, String)> {
+        let mut settings = self.store.settings();
+        settings.extend(owned(&[("TENANT_ID", TENANT), ("CLIENT_ID", CLIENT)]));
+        settings.extend(owned(more));
+        settings
+    }
+
+    fn settings(&self, upstream: &str, more: Pairs<'_>) -> Vec<(String, String)> {
+        let mut settings = settings(&self.entra, None, &self.store, &[]);
+        settings.extend(owned(&[("GATEWAY_UPSTREAM_URL", upstream)]));
+        settings.extend(owned(more));
+        settings
+    }
+
+    async fn doctor(&self, upstream: &str, more: Pairs<'_>) -> Told {
+        Told::by(run(&self.settings(upstream, more), &["doctor"]).await)
+    }
+
+    /// All that lies in the store and beside it, but counts.
+    fn contents(&self) -> BTreeSet<String> {
+        match &self.store {
+            Store::Files(folder) => [
+                "flask_session",
+                "flask_session.gateway/sessions",
+                "flask_session.gateway/ended",
+                "flask_session.gateway/subjects/00000000-0000-0000-0000-63616e617279",
+            ]
+            .iter()
+            .filter_map(|name| std::fs::read_dir(folder.path().join(name)).ok())
+            .flatten()
+            .map(|entry| entry.unwrap().path().display().to_string())
+            // cachelib's count.
+            .filter(|path| {
+                !path.ends_with("79bc207ee04a581ab2348ca1f3494e64cd0ec36128735b8c6bc85ddd8fe1938c")
+            })
+            .collect(),
+            Store::Redis(redis, _) => {
+                let databases =
+                    ["0", "5"].map(|database| redis.ask(&["-n", database, "KEYS", "*"]));
+                let ended = redis.ask(&["XLEN", "gateway:ended"]);
+                let noted = redis.ask(&["-n", "5", "XLEN", "gateway:ended"]);
+                let keys = databases.iter().flat_map(|keys| keys.lines());
+                // A stream stays when its entries are gone.
+                let keys = keys.filter(|key| !key.is_empty() && *key != "gateway:ended");
+                keys.map(str::to_owned).chain([format!("{ended} and {noted} ended")]).collect()
+            }
+        }
+    }
+}
+
+/// What doctor said.
+struct Told {
+    code: Option<i32>,
+    text: String,
+}
+
+impl Told {
+    fn by(output: Output) -> Self {
+        let text = [output.stdout, output.stderr].concat();
+        Self { code: output.status.code(), text: String::from_utf8_lossy(&text).into_owned() }
+    }
+
+    #[track_caller]
+    fn says(&self, what: &str) -> &Self {
+        assert!(self.text.contains(what), "{what:?} is not in:\n{}", self.text);
+        self
+    }
+
+    #[track_caller]
+    fn is_silent_on(&self, what: &str) -> &Self {
+        assert!(!self.text.contains(what), "{what:?} is in:\n{}", self.text);
+        self
+    }
+
+    #[track_caller]
+    fn ends_with(&self, code: i32) -> &Self {
+        assert_eq!(self.code, Some(code), "{}", self.text);
+        self
+    }
+
+    /// The JSON below a title.
+    #[track_caller]
+    fn json(&self, title: &str) -> Value {
+        let below = self.text.split_once(&format!("\n{title}")).expect(title).1;
+        let json = &below[below.find("\n{\n").expect("an object")..];
+        let end = json.find("\n}\n").expect("its end") + 2;
+        serde_json::from_str(&json[..end]).unwrap()
+    }
+
+    fn manifest(&self) -> Value {
+        self.json("App registration")
+    }
+
+    /// Lines that a shell would run.
+    fn commands(&self) -> Vec<&str> {
+        self.text.lines().filter(|line| line.starts_with("az ")).collect()
+    }
+}
+
+/// An upstream that is not SimpleChat; how many sessions it was shown.
+async fn other_upstream(app: Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    url
+}
+
+const HEARTBEAT: &str = "/api/session/heartbeat";
+const HONOURED: &str = "canary: upstream honours the session";
+
+#[tokio::test]
+async fn the_proof_holds_on_both_stores_and_leaves_nothing() {
+    for kind in [Kind::Files, Kind::Redis] {
+        let ground = Ground::start(kind).await;
+        let flask = Flask::start(&ground.of_upstream(&[])).await;
+        let before = ground.contents();
+        let told = ground.doctor(&flask.url(), &[]).await;
+        told.ends_with(0)
+            .says("ok      upstream\n")
+            .says("ok      canary: upstream refuses a stranger\n")
+            .says("ok      canary: minted\n")
+            .says("ok      canary: upstream honours the session\n")
+            .says("ok      canary: upstream honours its end\n")
+            .says("ok      canary: removed\n")
+            .is_silent_on("FAILED")
+            .says("ok      upstream answers at none of the gateway's paths\n");
+        if kind == Kind::Redis {
+            assert!(before.contains("0 and 0 ended"), "{before:?}");
+        }
+        assert_eq!(ground.contents(), before, "{kind:?}");
+        let log = flask.log();
+        for line in [r#"heartbeat HTTP/1.1" 200"#, r#"heartbeat HTTP/1.1" 401"#] {
+            assert!(log.contains(line), "{line} in {log}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn fresh_workers_that_take_anybody_for_a_stranger_do_not_disturb_the_proof() {
+    let ground = Ground::start(Kind::Redis).await;
+    let flask = Flask::start_unprimed(&ground.of_upstream(&[("UPSTREAM_WORKERS", "4")])).await;
+    ground.doctor(&flask.url(), &[]).await.ends_with(0).says("ok      canary: removed");
+
+    // Who meets which worker is chance there; here six fresh ones are met for sure.
+    let shown = Arc::new(AtomicUsize::new(0));
+    let heartbeat = async move |headers: HeaderMap| {
+        let is_shown = headers.contains_key("cookie");
+        match if is_shown { shown.fetch_add(1, Ordering::Relaxed) } else { 0 } {
+            // Two of the second round, then two rounds in a row; what comes after is the end.
+            6..16 => StatusCode::OK,
+            _ => StatusCode::UNAUTHORIZED,
+        }
+    };
+    let url = other_upstream(Router::new().route(HEARTBEAT, routing::post(heartbeat))).await;
+    ground.doctor(&url, &[]).await.ends_with(0).says("ok      canary: upstream honours its end\n");
+}
+
+#[tokio::test]
+async fn signed_cookies_are_proved_too() {
+    let signer = [("SESSION_USE_SIGNER", "true"), ("SECRET_KEY", "a key of both")];
+    let ground = Ground::start(Kind::Redis).await;
+    let flask = Flask::start(&ground.of_upstream(&signer)).await;
+    ground.doctor(&flask.url(), &signer).await.ends_with(0).is_silent_on("a key of both");
+    ground
+        .doctor(&flask.url(), &[])
+        .await
+        .ends_with(69)
+        .says("FAILED  canary: upstream honours the session")
+        .says("SESSION_USE_SIGNER (here off)");
+}
+
+#[tokio::test]
+async fn where_upstream_looks_elsewhere_the_proof_fails_says_where_and_leaves_nothing() {
+    let ground = Ground::start(Kind::Redis).await;
+    let flask = Flask::start(&ground.of_upstream(&[])).await;
+    let other_database = ground.store.redis().url().replace("/0", "/5");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("flask_session")).unwrap();
+    let before = ground.contents();
+    for (more, advice) in [
+        (vec![("SESSION_KEY_PREFIX", "other:")], r#"SESSION_KEY_PREFIX (here "other:")"#),
+        (vec![("REDIS_URL", other_database.as_str())], "database (here 5, SimpleChat's own is 0)"),
+        (vec![("SESSION_COOKIE_NAME", "sitzung")], r#"SESSION_COOKIE_NAME (here "sitzung")"#),
+    ] {
+        let told = ground.doctor(&flask.url(), &more).await;
+        told.ends_with(69)
+            .says(&format!(
+                "FAILED  {HONOURED}: upstream refused the session 48 times of 48, with 401 ("
+            ))
+            .says(advice)
+            .says("ok      canary: removed\n")
+            .is_silent_on("canary: upstream honours its end")
+            .says("could not serve: canary");
+        assert_eq!(ground.contents(), before, "{more:?}");
+    }
+}
+
+#[tokio::test]
+async fn workers_that_met_redis_down_are_found_out() {
+    let mut ground = Ground::start(Kind::Redis).await;
+    let Store::Redis(redis, _) = &mut ground.store else { unreachable!() };
+    redis.end();
+    let of_upstream = ground.of_upstream(&[]);
+    let flask = Flask::start(&of_upstream).await;
+    let Store::Redis(redis, _) = &mut ground.store else { unreachable!() };
+    redis.begin().await;
+    ground
+        .doctor(&flask.url(), &[])
+        .await
+        .ends_with(69)
+        .says("FAILED  canary: upstream honours the session")
+        .says("keeps to files for good: restart it");
+}
+
+#[tokio::test]
+async fn an_upstream_whose_workers_disagree_fails_the_proof() {
+    let ground = Ground::start(Kind::Redis).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let heartbeat = async move |headers: HeaderMap| {
+        let is_good_worker = asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+        let is_let_in = headers.contains_key("cookie") && is_good_worker;
+        if is_let_in { StatusCode::OK } else { StatusCode::UNAUTHORIZED }
+    };
+    let url = other_upstream(Router::new().route(HEARTBEAT, routing::post(heartbeat))).await;
+    let before = ground.contents();
+    ground
+        .doctor(&url, &[])
+        .await
+        .ends_with(69)
+        .says("24 times of 48: its workers disagree")
+        .says("restart SimpleChat")
+        .says("ok      canary: removed");
+    assert_eq!(ground.contents(), before);
+}
+
+#[tokio::test]
+async fn an_upstream_that_lets_anybody_in_proves_nothing() {
+    let ground = Ground::start(Kind::Redis).await;
+    let before = ground.contents();
+    let open = Router::new().route(HEARTBEAT, routing::post(async || StatusCode::OK));
+    ground
+        .doctor(&other_upstream(open).await, &[])
+        .await
+        .ends_with(69)
+        .says("FAILED  canary: upstream refuses a stranger: upstream lets a stranger in")
+        .is_silent_on("canary: minted");
+    ground
+        .doctor(&other_upstream(Router::new()).await, &[])
+        .await
+        .ends_with(69)
+        .says("with 404, SimpleChat with 401");
+    assert_eq!(ground.contents(), before);
+}
+
+#[tokio::test]
+async fn an_upstream_that_ignores_the_end_fails_the_proof() {
+    let ground = Ground::start(Kind::Redis).await;
+    let before = ground.contents();
+    let heartbeat = async |headers: HeaderMap| {
+        if headers.contains_key("cookie") { StatusCode::OK } else { StatusCode::UNAUTHORIZED }
+    };
+    let url = other_upstream(Router::new().route(HEARTBEAT, routing::post(heartbeat))).await;
+    ground
+        .doctor(&url, &[])
+        .await
+        .ends_with(69)
+        .says("ok      canary: upstream honours the session\n")
+        .says(
+            "FAILED  canary: upstream honours its end: upstream lets the session in after its end",
+        );
+    assert_eq!(ground.contents(), before);
+}
+
+#[tokio::test]
+async fn an_interrupted_proof_leaves_nothing() {
+    let ground = Ground::start(Kind::Redis).await;
+    let before = ground.contents();
+    let shown = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&shown);
+    let heartbeat = async move |headers: HeaderMap| {
+        if headers.contains_key("cookie") {
+            seen.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        StatusCode::UNAUTHORIZED
+    };
+    let url = other_upstream(Router::new().route(HEARTBEAT, routing::post(heartbeat))).await;
+    let mut doctor =
+        Process::start(Command::new(binary()).arg("doctor"), &ground.settings(&url, &[]), "KILL");
+    until("the session is shown to upstream", async || shown.load(Ordering::Relaxed) > 0).await;
+    assert_ne!(ground.contents(), before, "it is in the store");
+    doctor.signal("INT");
+    assert_eq!(doctor.ended().await.code(), Some(69));
+    assert!(doctor.log().contains("interrupted"), "{}", doctor.log());
+    assert_eq!(ground.contents(), before);
+    assert!(shown.load(Ordering::Relaxed) <= 8, "it went on asking");
+}
+
+#[tokio::test]
+async fn an_upstream_that_answers_at_the_gateways_paths_is_told_of() {
+    let ground = Ground::start(Kind::Files).await;
+    let app = Router::new()
+        .route(HEARTBEAT, routing::post(async || StatusCode::UNAUTHORIZED))
+        .route("/external/login", routing::post(async || StatusCode::UNAUTHORIZED))
+        .route(
+            "/external/logout",
+            routing::post(async || (StatusCode::FOUND, [("location", "/login?next=1")])),
+        )
+        .route("/gateway/health/live", routing::get(async || StatusCode::SERVICE_UNAVAILABLE));
+    ground
+        .doctor(&other_upstream(app).await, &[])
+        .await
+        .says("advice  upstream answers 401 to POST /external/login itself")
+        .says("untried GET /gateway/health/live on upstream: it answers 503")
+        .is_silent_on("/external/logout")
+        .is_silent_on("answers at none");
+}
+
+#[tokio::test]
+async fn an_upstream_that_others_reach_past_the_gateway_is_told_of() {
+    let is_global = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(_) => false,
+    };
+    let mut addresses = if_addrs::get_if_addrs().unwrap().into_iter().map(|of| of.ip());
+    let address = addresses.find(is_global);
+    let ground = Ground::start(Kind::Files).await;
+    let flask = Flask::start(&ground.of_upstream(&[("GUNICORN_BIND", "0.0.0.0:0")])).await;
+    let port: u16 = flask.url().rsplit(':').next().unwrap().parse().unwrap();
+    let told = ground.doctor(&format!("http://127.0.0.1:{port}"), &[]).await;
+    told.ends_with(0);
+    let Some(address) = address else {
+        // A machine without any network: then nobody reaches it.
+        told.says("ok      upstream's port answers on no other address");
+        return;
+    };
+    told.says(&format!("answers at {} as well", SocketAddr::new(address, port)))
+        .says(&format!("Set GUNICORN_BIND=127.0.0.1:{port}"));
+
+    let told = ground.doctor(&format!("http://{address}:{port}"), &[]).await;
+    told.ends_with(0).says(&format!("GATEWAY_UPSTREAM_URL: {address} is no loopback address"));
+
+    let alone = Flask::start(&ground.of_upstream(&[])).await;
+    let told = ground.doctor(&alone.url(), &[]).await;
+    told.ends_with(0).says("ok      upstream's port answers on no other address of this host\n");
+}
+
+#[tokio::test]
+async fn app_services_own_sign_in_is_told_of_by_what_it_answers_and_by_its_variables() {
+    let ground = Ground::start(Kind::Files).await;
+    let sign_in = Router::new().fallback(async || {
+        let to = "/.auth/login/aad?post_login_redirect_uri=%2F&nonce=hunter2";
+        (StatusCode::FOUND, [("location", to)]).into_response()
+    });
+    let public = other_upstream(sign_in).await;
+    let dead = "http://127.0.0.1:1";
+    let told = ground.doctor(dead, &[("GATEWAY_PUBLIC_URLS", &public)]).await;
+    told.says(&format!("{public} does not lead to a running gateway from here (302 Found)"))
+        .says("is answered by a sign-in in front of the gateway (302 to /.auth/login/aad)")
+        .says("every call to /api must carry the bearer token")
+        .says("untried App Service's settings themselves")
+        .is_silent_on("hunter2");
+    let part = &told.json("App Service's sign-in")["properties"];
+    assert_eq!(
+        part["globalValidation"]["excludedPaths"],
+        json!(["/.well-known/oauth-protected-resource*", "/external/*"])
+    );
+
+    let by_variables = [
+        ("AZURE_ENVIRONMENT", "public"),
+        ("WEBSITE_HOSTNAME", "chat.azurewebsites.net"),
+        ("WEBSITE_AUTH_ENABLED", "True"),
+        ("WEBSITE_AUTH_OPENID_ISSUER", "https://sts.windows.net/elsewhere/"),
+        ("WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES", "https://chat/user_impersonation"),
+        ("HTTPS_PROXY", "http://127.0.0.1:1"),
+    ];
+    let told = ground.doctor(dead, &by_variables).await;
+    let issuer = format!("https://login.microsoftonline.com/{TENANT}/v2.0");
+    told.says("advice  App Service signs users in before the gateway (WEBSITE_AUTH_ENABLED)")
+        .says("WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES: unset it")
+        .says(&format!("App Service takes tokens of https://sts.windows.net/elsewhere/; version 2 access tokens have the issuer {issuer}"));
+    let part = told.json("App Service's sign-in");
+    let entra = &part["properties"]["identityProviders"]["azureActiveDirectory"];
+    assert_eq!(entra["registration"]["openIdIssuer"], issuer);
+
+    let off = [("WEBSITE_HOSTNAME", "chat.azurewebsites.net"), ("WEBSITE_AUTH_ENABLED", "False")];
+    ground.doctor(dead, &off).await.says("ok      App Service's own sign-in is off");
+}
+
+const ROLE: &str = "b0288440-5195-4264-9a33-cf9a4635d634";
+const VS_CODE: &str = "aebc6443-996d-45c2-90f0-388ff96faa56";
+
+/// Settings alone: nothing of it is asked anything.
+async fn registration(more: Pairs<'_>) -> Told {
+    let mut settings = owned(&[
+        ("TENANT_ID", TENANT),
+        ("CLIENT_ID", CLIENT),
+        ("GATEWAY_UPSTREAM_URL", "http://127.0.0.1:1"),
+        ("SESSION_FILE_DIR", "/does/not/exist"),
+        ("HTTPS_PROXY", "http://127.0.0.1:1"),
+        ("HTTP_PROXY", "http://127.0.0.1:1"),
+    ]);
+    settings.extend(owned(more));
+    let told = Told::by(run(&settings, &["doctor"]).await);
+    told.ends_with(69);
+    told
+}
+
+#[tokio::test]
+async fn the_manifest_holds_the_role_and_a_scope_that_entra_takes_beside_it() {
+    let told = registration(&[("GATEWAY_LOGIN_SCOPES", "ExternalApi,Chat.Sign-In")]).await;
+    let manifest = told.manifest();
+    let role = &manifest["appRoles"][0];
+    assert_eq!(role["id"], ROLE);
+    assert_eq!(role["value"], "ExternalApi");
+    assert_eq!(role["allowedMemberTypes"], json!(["User", "Application"]));
+    let scopes = manifest["api"]["oauth2PermissionScopes"].as_array().unwrap();
+    assert_eq!(scopes.len(), 2);
+    // Entra refuses a scope with a role's name, unless it is the same in all of this.
+    for (of_scope, of_role) in [
+        ("id", "id"),
+        ("value", "value"),
+        ("isEnabled", "isEnabled"),
+        ("adminConsentDisplayName", "displayName"),
+        ("adminConsentDescription", "description"),
+    ] {
+        assert_eq!(scopes[0][of_scope], role[of_role], "{of_scope}");
+    }
+    assert_eq!(scopes[1]["value"], "Chat.Sign-In");
+    let id = scopes[1]["id"].as_str().unwrap().to_owned();
+    assert!(id.len() == 36 && id != ROLE, "{id}");
+    let again = registration(&[("GATEWAY_LOGIN_SCOPES", "Chat.Sign-In")]).await.manifest();
+    assert_eq!(again["api"]["oauth2PermissionScopes"][0]["id"], id, "the same each time");
+
+    let told = registration(&[("GATEWAY_LOGIN_SCOPES", "User,it's")]).await;
+    assert_eq!(told.manifest()["api"]["oauth2PermissionScopes"], json!([]));
+    told.says("User is left out below").says(r#""it's" is left out below"#);
+}
+
+#[tokio::test]
+async fn allowed_clients_are_pre_authorized_and_vs_code_is_suggested() {
+    let told = registration(&[]).await;
+    assert_eq!(told.manifest()["api"]["preAuthorizedApplications"], json!([]));
+    told.says(VS_CODE);
+    let allowed = format!("{VS_CODE},{CLIENT},{VS_CODE}");
+    let told = registration(&[("GATEWAY_ALLOWED_CLIENTS", &allowed)]).await;
+    assert_eq!(
+        told.manifest()["api"]["preAuthorizedApplications"],
+        json!([{"appId": VS_CODE, "delegatedPermissionIds": [ROLE]}])
+    );
+    told.is_silent_on("Visual Studio Code");
+}
+
+#[tokio::test]
+async fn identifier_uris_are_those_of_every_public_url_that_entra_could_take() {
+    let api = format!("api://{CLIENT}");
+    for (urls, expected, version) in [
+        ("https://no-such.azurewebsites.net", vec![], 2),
+        ("http://chat.contoso.example,https://10.0.0.4,https://localhost", vec![], 2),
+        (
+            "https://chat.contoso.example/,https://chat.contoso.example,https://no-such.azurecontainerapps.io",
+            vec![
+                "https://chat.contoso.example/external/login",
+                "https://chat.contoso.example/external",
+            ],
+            2,
+        ),
+        (
+            "https://a.contoso.example,https://b.contoso.example",
+            vec![
+                "https://a.contoso.example/external/login",
+                "https://a.contoso.example/external",
+                "https://b.contoso.example/external/login",
+                "https://b.contoso.example/external",
+            ],
+            2,
+        ),
+    ] {
+        let told = registration(&[("GATEWAY_PUBLIC_URLS", urls)]).await;
+        let manifest = told.manifest();
+        let mut uris = vec![api.as_str()];
+        uris.extend(&expected);
+        assert_eq!(manifest["identifierUris"], json!(uris), "{urls}");
+        assert_eq!(manifest["api"]["requestedAccessTokenVersion"], version, "{urls}");
+        if !expected.is_empty() {
+            told.says("are verified in tenant");
+            let commands = told.commands();
+            let at = |part: &str| {
+                commands.iter().position(|command| command.contains(part)).expect(part)
+            };
+            assert!(at("requestedAccessTokenVersion") < at("--identifier-uris"), "{commands:?}");
+            assert!(at("isVerified") < at("--identifier-uris"), "{commands:?}");
+        }
+    }
+    registration(&[("GATEWAY_PUBLIC_URLS", "https://no-such.azurewebsites.net")])
+        .await
+        .says("https://no-such.azurewebsites.net is in azurewebsites.net, which nobody can verify")
+        .says("send no `resource`");
+}
+
+#[tokio::test]
+async fn no_command_holds_what_entra_refuses() {
+    let refused = [
+        "https://no-such.azurewebsites.net",
+        "https://no-such.azurewebsites.us",
+        "https://no-such.chinacloudsites.cn",
+        "https://no-such.blue-1.eastus.azurecontainerapps.io",
+        "https://no-such.blue-1.usgovvirginia.azurecontainerapps.us",
+        "https://no-such.azurefd.net",
+        "https://no-such.eastus.cloudapp.azure.com",
+        "https://localhost",
+        "https://chat",
+        "https://chat.corp.internal",
+        "https://10.0.0.4",
+        "https://[fd00::2]",
+        "http://chat.contoso.example",
+        "https://ported.contoso.example:8443",
+    ];
+    for cloud in ["public", "usgovernment", "china"] {
+        let urls = format!("https://chat.contoso.example,{}", refused.join(","));
+        let told =
+            registration(&[("GATEWAY_PUBLIC_URLS", &urls), ("AZURE_ENVIRONMENT", cloud)]).await;
+        let commands = told.commands();
+        assert!(commands.len() > 5, "{commands:?}");
+        let manifest = told.manifest().to_string();
+        for url in refused {
+            let uri = format!("{url}/external");
+            let in_commands = commands.iter().any(|command| command.contains(&uri));
+            assert!(!in_commands && !manifest.contains(&uri), "{url}");
+        }
+        let listed = told.manifest()["identifierUris"].clone();
+        let listed: Vec<_> = listed.as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert_eq!(listed.len(), 3, "{listed:?}");
+        assert!(listed.iter().all(|uri| !uri.ends_with('/')), "{listed:?}");
+        assert_eq!(listed.iter().collect::<BTreeSet<_>>().len(), listed.len(), "{listed:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_cloud_has_its_own_graph() {
+    for (cloud, graph, name) in [
+        ("public", "https://graph.microsoft.com/", "AzureCloud"),
+        ("usgovernment", "https://graph.microsoft.us/", "AzureUSGovernment"),
+        ("china", "https://microsoftgraph.chinacloudapi.cn/", "AzureChinaCloud"),
+    ] {
+        let told = registration(&[("AZURE_ENVIRONMENT", cloud)]).await;
+        told.says(&format!("az cloud set --name {name}\n"));
+        let asked: Vec<_> =
+            told.commands().into_iter().filter(|line| line.contains("az rest")).collect();
+        assert!(asked.len() >= 2 && asked.iter().all(|line| line.contains(graph)), "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn scopes_and_audiences_that_do_not_fit_are_told_of() {
+    let scopes = "mcp.read,openid,https://no-such.azurewebsites.net/user_impersonation,api://$CLIENT_ID/Other,api://$CLIENT_ID/ExternalApi";
+    let told = registration(&[
+        ("GATEWAY_SCOPES", scopes),
+        ("GATEWAY_AUDIENCES", "$CLIENT_ID"),
+        ("GATEWAY_PUBLIC_URLS", "https://chat.contoso.example"),
+    ])
+    .await;
+    told.says("GATEWAY_SCOPES: mcp.read has no prefix")
+        .says("GATEWAY_SCOPES: https://no-such.azurewebsites.net/user_impersonation begins with no identifier URI")
+        .says(&format!("GATEWAY_SCOPES: api://{CLIENT}/Other names a scope that is not in GATEWAY_LOGIN_SCOPES"))
+        .is_silent_on("GATEWAY_SCOPES: openid")
+        .is_silent_on(&format!("GATEWAY_SCOPES: api://{CLIENT}/ExternalApi"))
+        .says(&format!("it lacks api://{CLIENT}, https://chat.contoso.example/external/login, https://chat.contoso.example/external"));
+    registration(&[]).await.says("ok      GATEWAY_SCOPES").is_silent_on("GATEWAY_AUDIENCES");
+}
+
+#[tokio::test]
+async fn upstreams_own_check_of_version_1_tokens_counts() {
+    let ground = Ground::start(Kind::Files).await;
+    let flask = Flask::start(&ground.of_upstream(&[])).await;
+    let told = ground.doctor(&flask.url(), &[]).await;
+    assert_eq!(told.manifest()["api"]["requestedAccessTokenVersion"], 1);
+    let proxied = [
+        ("GATEWAY_PUBLIC_URLS", "https://chat.contoso.example"),
+        ("HTTPS_PROXY", "http://127.0.0.1:1"),
+    ];
+    let told = ground.doctor(&flask.url(), &proxied).await;
+    told.ends_with(0).says("takes version 1 alone (audience api://");
+    assert_eq!(told.manifest()["api"]["requestedAccessTokenVersion"], 2);
+}
