@@ -66,6 +66,7 @@ fn a_request_is_placed(bencher: Bencher) {
         public_urls: Vec::new(),
         trusted: TrustedProxies::Private,
         family: ForwardedFamily::XForwarded,
+        front_door: None,
     };
     let forwarding = Forwarding {
         host: Some("chat.example"),

@@ -7,7 +7,6 @@ mod dice;
 #[path = "../entra/mod.rs"]
 mod entra;
 /// The guard's own reading, to be compared with upstream's.
-#[allow(dead_code, unreachable_pub, reason = "the gateway uses all of it")]
 #[path = "../../src/access/target.rs"]
 mod target;
 mod world;

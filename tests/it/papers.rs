@@ -135,7 +135,7 @@ async fn the_rights_in_redis_that_the_hardening_page_gives_are_enough() {
     let logout = client().post(world.gateway.url("/external/logout")).bearer_auth(&token);
     assert_eq!(logout.send().await.unwrap().status(), 204);
     let made_up =
-        client().post(world.gateway.url("/external/logout")).session(&format!("{}9", first));
+        client().post(world.gateway.url("/external/logout")).session(&format!("{first}9"));
     assert_eq!(made_up.send().await.unwrap().status(), 204);
     for session in [&first, &second] {
         assert_ne!(status(world.gateway.url(API), session).await, 200);

@@ -226,6 +226,9 @@ fn altered(dice: &mut Dice, good: &str, pieces: &[&str]) -> String {
     body
 }
 
+/// Altered forms that are tried.
+const FORMS: usize = 3000;
+
 /// Whatever Werkzeug finds in a body that was let in is the subject.
 #[tokio::test]
 async fn werkzeug_finds_nobody_else_in_a_form_that_was_let_in() {
@@ -235,7 +238,6 @@ async fn werkzeug_finds_nobody_else_in_a_form_that_was_let_in() {
     let url = world.gateway.url(USERS);
     let mut dice = Dice::new(0x5eed);
     let (mut let_in, mut named) = (0, 0);
-    const FORMS: usize = 3000;
     for round in 0..FORMS {
         let is_multipart = round % 3 > 0;
         let (good, pieces, content_type) = if is_multipart {
