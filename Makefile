@@ -73,8 +73,9 @@ deny: $(CARGO_DENY)
 	# It reads every crate of the lock file, also those that other platforms need.
 	cargo fetch --quiet --locked
 	$(CARGO_DENY) --offline --locked check -A license-exception-not-encountered bans licenses sources
-	# Its lock file must have kept up.
-	cargo update --quiet --locked --workspace --manifest-path fips/Cargo.toml
+	# Its lock file must have kept up with Cargo.toml.
+	cargo update --quiet --locked --workspace --manifest-path fips/Cargo.toml \
+		|| { echo 'cargo update --workspace --manifest-path fips/Cargo.toml'; exit 1; }
 
 $(CARGO_DENY):
 	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
