@@ -73,8 +73,9 @@ deny: $(CARGO_DENY)
 	# It reads every crate of the lock file, also those that other platforms need.
 	cargo fetch --quiet --locked
 	$(CARGO_DENY) --offline --locked check -A license-exception-not-encountered bans licenses sources
-	# Its lock file must have kept up.
-	cargo update --quiet --locked --workspace --manifest-path fips/Cargo.toml
+	# Its lock file must have kept up with Cargo.toml.
+	cargo update --quiet --locked --workspace --manifest-path fips/Cargo.toml \
+		|| { echo 'cargo update --workspace --manifest-path fips/Cargo.toml'; exit 1; }
 
 $(CARGO_DENY):
 	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
@@ -138,10 +139,10 @@ soak: setup
 release: $(CARGO_AUDITABLE)
 	$(CARGO_AUDITABLE) auditable build --locked --release --bin simplechat-gateway
 
-## The same list as CycloneDX 1.5, with the binary's hash. Fails unless SBOM, binary and cargo tree agree.
+## CycloneDX 1.5 with the binary's hash. Fails unless it names what cargo tree names, and the binary no less.
 sbom: release $(CARGO_CYCLONEDX)
 	mkdir -p $(dir $(SBOM))
-	$(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --target $(HOST) --override-filename simplechat-gateway.cdx
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --target $(HOST) --override-filename simplechat-gateway.cdx
 	mv simplechat-gateway.cdx.json $(SBOM)
 	python3 supply/sbom.py $(SBOM) target/release/simplechat-gateway $(HOST)
 
