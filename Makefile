@@ -18,8 +18,10 @@ CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := target/tools/bin/cargo-deny
 
 PEERS := target/python/peers/ready
+OPENAPI_TOOLS := target/node/openapi/ready
+SCHEMATHESIS := target/python/schemathesis/ready
 
-.PHONY: help demo test setup redis python docs lint deny unit release bench fuzz corpus soak
+.PHONY: help demo test setup redis python node browser docs lint deny unit release bench fuzz corpus soak
 
 help:
 	@echo 'make demo [STORE=redis] [ARGS=--once]   the handshake on screen'
@@ -64,7 +66,7 @@ deny: $(CARGO_DENY)
 $(CARGO_DENY):
 	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
 
-setup: python redis $(OLD_CACHELIB) $(AUTOBAHN)
+setup: python redis browser $(OLD_CACHELIB) $(AUTOBAHN) $(OPENAPI_TOOLS) $(SCHEMATHESIS)
 
 python: $(VENV)/ready
 
@@ -86,6 +88,26 @@ $(AUTOBAHN): tests/autobahn/requirements.txt tests/autobahn/needs.txt tests/auto
 
 redis:
 	command -v redis-server redis-cli > /dev/null || { $(call install,redis-server redis-tools); }
+
+## Node.js, for SDKs and linters.
+node:
+	command -v node npm > /dev/null || { $(call install,nodejs npm); }
+
+## Pages are looked at in a real browser, and by axe.
+browser: $(OPENAPI_TOOLS)
+	command -v chromium chromedriver > /dev/null || { $(call install,chromium chromium-driver); }
+
+# Spectral and axe; nothing they bring runs at installation.
+$(OPENAPI_TOOLS): tests/openapi/package.json tests/openapi/package-lock.json | node
+	mkdir -p $(@D)
+	cp tests/openapi/package.json tests/openapi/package-lock.json $(@D)
+	cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
+
+$(SCHEMATHESIS): tests/openapi/requirements.txt | $(VENV)/ready
+	python3 -m venv target/python/schemathesis
+	target/python/schemathesis/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 ## Writes the settings table and the OpenAPI document, as the code prints them.
 docs:

@@ -8,6 +8,8 @@ mod entra;
 mod world;
 
 mod commands;
+mod docs_page;
+mod every_route;
 mod failures;
 mod framing;
 mod guard;
@@ -18,6 +20,7 @@ mod lifetime;
 mod mcp_server;
 mod metadata;
 mod openapi;
+mod openapi_conformance;
 mod proxying;
 mod slow_callers;
 mod smuggling;
