@@ -112,12 +112,13 @@ fn describe(path: &str, operation: &mut Operation) {
     if operation.security.as_ref().is_some_and(is_open) {
         operation.security = Some(Vec::new());
     }
+    let takes_tokens = operation.security.as_ref().is_some_and(|security| !security.is_empty());
     let is_proxied = operation.tags.iter().flatten().any(|tag| tag == "External");
     let is_health = path.starts_with("/gateway/health/");
     let answers = &mut operation.responses.responses;
     for (status, answer) in answers.iter_mut() {
         if let RefOr::T(answer) = answer {
-            describe_answer(status, answer);
+            describe_answer(status, answer, takes_tokens);
             if is_proxied && answer.content.contains_key(PROBLEM) {
                 // SimpleChat may answer with the same status, in its own words.
                 answer.content.insert("*/*".to_owned(), Content::new::<RefOr<Schema>>(None).into());
@@ -134,11 +135,11 @@ fn describe(path: &str, operation: &mut Operation) {
 }
 
 /// Headers by name become references; a refusal gets those that go with its status.
-fn describe_answer(status: &str, answer: &mut Response) {
+fn describe_answer(status: &str, answer: &mut Response, takes_tokens: bool) {
     let mut names: Vec<String> = answer.headers.keys().cloned().collect();
     if answer.content.contains_key(PROBLEM) {
         let more: &[&str] = match status {
-            "400" | "403" => &["WWW-Authenticate?"],
+            "400" if takes_tokens => &["WWW-Authenticate?"],
             "401" => &["WWW-Authenticate", "Access-Control-Expose-Headers"],
             "405" => &["Allow"],
             "429" | "503" => &["Retry-After"],
@@ -163,8 +164,7 @@ fn refusal(name: &str, description: &str) -> Response {
     let problem = Content::new(Some(Ref::from_schema_name("Problem")));
     let mut answer =
         ResponseBuilder::new().description(description).content(PROBLEM, problem).build();
-    describe_answer(status, &mut answer);
-    answer.headers.remove("WWW-Authenticate");
+    describe_answer(status, &mut answer, false);
     answer
 }
 

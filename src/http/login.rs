@@ -99,10 +99,11 @@ struct User {
     security(("bearer" = [])),
     responses(
         (status = 200, description = "The session stands", body = SessionCreated,
-            headers(("Set-Cookie"), ("Cache-Control"))),
+            headers(("Set-Cookie"), ("Cache-Control"), ("Access-Control-Allow-Origin?"), ("Vary?"))),
         (status = 400, description = "A malformed request, two Authorization headers, or one that is malformed", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "No token, or one that does not count: malformed, expired, foreign, of the wrong type", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "A good token that is not enough: role or scope missing, client or origin not allowed, app-only not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "A good token that is not enough: role or scope missing, client or origin not allowed, app-only not allowed", body = Problem, content_type = "application/problem+json",
+            headers(("WWW-Authenticate?"))),
         (status = 404, description = "External access is off", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many logins of this subject, or too many failures from this address", body = Problem, content_type = "application/problem+json"),
         (status = 500, description = "The answer could not be written", body = Problem, content_type = "application/problem+json"),
@@ -176,7 +177,8 @@ pub(super) async fn post(
     extensions(("x-public-because" = json!("A preflight carries no credentials (Fetch standard); the answer says only whether this origin is listed."))),
     security(()),
     responses(
-        (status = 204, description = "The origin is among GATEWAY_ALLOWED_ORIGINS, or the request bears none"),
+        (status = 204, description = "The origin is among GATEWAY_ALLOWED_ORIGINS, or the request bears none",
+            headers(("Access-Control-Allow-Origin?"), ("Access-Control-Allow-Methods?"), ("Access-Control-Allow-Headers?"), ("Access-Control-Max-Age?"), ("Allow?"), ("Vary?"))),
         (status = 403, description = "It is not", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "External access is off", body = Problem, content_type = "application/problem+json"),
     )

@@ -107,7 +107,7 @@ impl Site {
         let page = docs::Page::of(&document);
         let document = openapi::Text(openapi::text(&document).into());
         let own = own.with_state(gateway.clone()).layer(Extension(document)).layer(Extension(page));
-        Self { own, gateway }
+        Self { gateway, own }
     }
 }
 

@@ -51,8 +51,10 @@ impl Browser {
     pub(crate) async fn show(&self, view: View) {
         let features = json!([{"name": "prefers-color-scheme", "value": view.theme}]);
         self.devtools("Emulation.setEmulatedMedia", json!({"features": features})).await;
+        // Telephones lay their scroll bars over the page.
+        let is_small = view.width < 600;
         let size =
-            json!({"width": view.width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
+            json!({"width": view.width, "height": 900, "deviceScaleFactor": 1, "mobile": is_small});
         self.devtools("Emulation.setDeviceMetricsOverride", size).await;
     }
 
