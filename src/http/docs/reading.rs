@@ -71,6 +71,8 @@ struct Answer {
     about: Prose,
     bodies: Vec<Body>,
     headers: Vec<HeaderName>,
+    /// Whether SimpleChat may answer so as well, with whatever body.
+    may_be_upstreams: bool,
 }
 
 struct Body {
@@ -135,6 +137,7 @@ impl Docs {
 }
 
 const SOMETIMES: &str = ".sometimes";
+const ANY: &str = "*/*";
 
 /// Whether a header that is not always there never is.
 fn is_alone(components: &Value, name: &str) -> bool {
@@ -231,6 +234,7 @@ fn read_answer(status: &str, answer: &Value) -> Answer {
         status: status.to_owned(),
         about: prose(&answer["description"]),
         bodies: pairs(&answer["content"])
+            .filter(|(media_type, _)| *media_type != ANY)
             .map(|(media_type, content)| Body {
                 media_type: media_type.clone(),
                 schema: named(&content["schema"]),
@@ -242,6 +246,7 @@ fn read_answer(status: &str, answer: &Value) -> Answer {
                 is_sometimes: header["$ref"].as_str().is_some_and(|it| it.ends_with(SOMETIMES)),
             })
             .collect(),
+        may_be_upstreams: answer["content"].get(ANY).is_some(),
     }
 }
 
@@ -312,7 +317,10 @@ fn form(schema: &Value) -> Prose {
         ("minItems", "maxItems", " items"),
     ] {
         match (number(least), number(most)) {
-            (Some(least), Some(most)) if least == most => parts.push(format!("{least}{of}")),
+            (Some(least), Some(most)) if least == most => {
+                let of = if least == "1" { of.trim_end_matches('s') } else { of };
+                parts.push(format!("{least}{of}"));
+            }
             (Some(least), Some(most)) => parts.push(format!("{least} to {most}{of}")),
             (None, Some(most)) => parts.push(format!("at most {most}{of}")),
             (Some(least), None) => parts.push(format!("at least {least}{of}")),

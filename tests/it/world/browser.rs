@@ -1,4 +1,4 @@
-//! A real browser without a window: Debian's Chromium, driven by its ChromeDriver. It resolves no name
+//! A real browser without a window: Debian's Chromium, driven by its driver. It resolves no name
 //! and keeps nothing.
 
 use std::{fs, path::PathBuf, process::Command};
