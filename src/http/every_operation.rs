@@ -18,7 +18,7 @@ const PROBLEM: &str = "application/problem+json";
 const SOMETIMES: &str = ".sometimes";
 
 /// Name, meaning, form, greatest length.
-const HEADERS: [(&str, &str, &str, usize); 18] = [
+const HEADERS: [(&str, &str, &str, usize); 15] = [
     ("Access-Control-Allow-Headers", "For preflights", "^[a-z-]+(, [a-z-]+)*$", 128),
     ("Access-Control-Allow-Methods", "For preflights", "^[A-Z]+(, [A-Z]+)*$", 64),
     (
@@ -36,7 +36,6 @@ const HEADERS: [(&str, &str, &str, usize); 18] = [
         "^no-(cache|store)$",
         8,
     ),
-    ("Connection", "What follows may not be a request", "^close$", 5),
     ("Content-Security-Policy", "Nothing is loaded, no script runs", "^default-src 'none'; ", 512),
     ("ETag", "Of this very content", "^\"[A-Za-z0-9_-]{16}\"$", 18),
     ("Referrer-Policy", "Links tell nobody where they stand", "^no-referrer$", 11),
@@ -55,8 +54,6 @@ const HEADERS: [(&str, &str, &str, usize); 18] = [
         4096,
     ),
     ("X-Content-Type-Options", "The type is the one said", "^nosniff$", 7),
-    ("X-Frame-Options", "In no frame", "^DENY$", 4),
-    ("Location", "Where it is", "^[!-~]+$", 2048),
 ];
 
 /// What refuses a request whatever it asks for.
