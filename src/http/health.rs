@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Health {
     /// `ok`, `starting` or `draining`.
-    #[schema(example = "ok")]
+    #[schema(example = "ok", max_length = 8, pattern = "^(ok|starting|draining)$")]
     status: &'static str,
 }
 
@@ -28,6 +28,8 @@ pub(super) struct Health {
     tag = "Health",
     operation_id = "getLive",
     summary = "Liveness",
+    description = "The process runs and answers; nothing else is asked.",
+    extensions(("x-public-because" = json!("Platforms' probes bear no credentials; the answer is the status alone."))),
     security(()),
     responses((status = 200, description = "The process runs", body = Health))
 )]
@@ -43,6 +45,8 @@ pub(super) async fn live() -> Json<Health> {
     tag = "Health",
     operation_id = "getReady",
     summary = "Readiness",
+    description = "Whether requests should come here. A session store, Entra or a database that is away takes no replica out: it would take all of them out. Reasons stand on the operators' listener.",
+    extensions(("x-public-because" = json!("Platforms' probes bear no credentials; the answer is the status alone."))),
     security(()),
     responses(
         (status = 200, description = "Requests may come", body = Health),

@@ -33,6 +33,14 @@ use crate::{
     wire::RequestHead,
 };
 
+/// What upstream will refuse although the session stands.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Warning {
+    /// The session carries neither `User` nor `Admin`: nearly all of `/api` will answer 403.
+    NoUserRole,
+}
+
 /// A session that was created. The cookie that names it is in `Set-Cookie`.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SessionCreated<'a> {
@@ -41,38 +49,42 @@ pub(super) struct SessionCreated<'a> {
     #[serde(rename = "session_created")]
     created: bool,
     /// The session's id; together with the cookie's name it is all a client must keep.
-    #[schema(example = "URfDrEuKzgWg3bXogAhUAw.1795384800", max_length = 64)]
+    #[schema(
+        example = "URfDrEuKzgWg3bXogAhUAw.1795384800",
+        max_length = 64,
+        pattern = r"^[A-Za-z0-9_-]{22}\.[0-9]{10,12}$"
+    )]
     session_id: String,
     user: User,
     /// The token's claims as they were stored, `roles` cut to what a session may carry.
     #[schema(value_type = Object, example = json!({"oid": "00000000-0000-0000-0000-0000000000aa", "name": "Ada Lovelace", "roles": ["User", "ExternalApi"]}))]
     claims: &'a Value,
     /// When the session ends (RFC 3339).
-    #[schema(example = "2026-11-22T20:00:00Z", format = DateTime)]
+    #[schema(example = "2026-11-22T20:00:00Z", format = DateTime, max_length = 20)]
     expires_at: String,
     /// The same in seconds from now.
-    #[schema(example = 3599)]
+    #[schema(example = 3599, minimum = 1, maximum = 4_294_967_295_i64)]
     expires_in: i64,
-    /// What upstream will refuse although the session stands: `no_user_role` when the session
-    /// carries neither `User` nor `Admin`, so that nearly all of `/api` answers 403.
+    /// What upstream will refuse although the session stands. `no_user_role`: it carries neither
+    /// `User` nor `Admin`, so that nearly all of `/api` answers 403.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(example = json!(["no_user_role"]))]
-    warnings: Vec<&'static str>,
+    #[schema(example = json!(["no_user_role"]), required = false, max_items = 8)]
+    warnings: Vec<Warning>,
 }
 
 /// Whose session it is.
 #[derive(Serialize, ToSchema)]
 struct User {
     /// Entra's object id (`oid`).
-    #[schema(example = "00000000-0000-0000-0000-0000000000aa")]
+    #[schema(example = "00000000-0000-0000-0000-0000000000aa", format = "uuid", max_length = 36)]
     #[serde(rename = "userId")]
     id: String,
     /// `name`.
-    #[schema(example = "Ada Lovelace")]
+    #[schema(example = "Ada Lovelace", required = true, max_length = 16_384)]
     #[serde(rename = "displayName")]
     name: Option<String>,
     /// `preferred_username`, else `email`, else `upn`.
-    #[schema(example = "ada@contoso.example")]
+    #[schema(example = "ada@contoso.example", required = true, max_length = 16_384)]
     email: Option<String>,
 }
 
@@ -87,15 +99,15 @@ struct User {
     security(("bearer" = [])),
     responses(
         (status = 200, description = "The session stands", body = SessionCreated,
-            headers(("Set-Cookie" = String, description = "`session=ID; HttpOnly; Path=/; SameSite=Lax; Expires=…[; Secure]`"))),
-        (status = 400, description = "Two Authorization headers, or one that is malformed", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No token, or one that does not count: malformed, expired, foreign, of the wrong type", body = Problem, content_type = "application/problem+json",
-            headers(("WWW-Authenticate" = String, description = "`Bearer` with `resource_metadata` and `scope`, and `error` where a token was sent"))),
-        (status = 403, description = "A good token that is not enough: role or scope missing, client or origin not allowed, app-only not allowed", body = Problem, content_type = "application/problem+json"),
+            headers(("Set-Cookie"), ("Cache-Control"), ("Access-Control-Allow-Origin?"), ("Vary?"))),
+        (status = 400, description = "A malformed request, two Authorization headers, or one that is malformed", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "No token, or one that does not count: malformed, expired, foreign, of the wrong type", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "A good token that is not enough: role or scope missing, client or origin not allowed, app-only not allowed", body = Problem, content_type = "application/problem+json",
+            headers(("WWW-Authenticate?"))),
         (status = 404, description = "External access is off", body = Problem, content_type = "application/problem+json"),
-        (status = 405, description = "Another method", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store or the signing keys are not available", body = Problem, content_type = "application/problem+json",
-            headers(("Retry-After" = String, description = "Seconds"))),
+        (status = 429, description = "Too many logins of this subject, or too many failures from this address", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "The answer could not be written", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store or the signing keys are not available", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn post(
@@ -130,7 +142,8 @@ pub(super) async fn post(
         judged => judged?,
     };
     let (subject, client) = (record.subject(), record.client().to_owned());
-    let warnings = if record.upstream_will_refuse() { vec!["no_user_role"] } else { Vec::new() };
+    let warnings =
+        if record.upstream_will_refuse() { vec![Warning::NoUserRole] } else { Vec::new() };
 
     let cookie = SessionCookie(&cookie);
     let Opened { id, user } = sessions.open(record, cookie.minted_in(&headers), Some(from)).await?;
@@ -171,10 +184,13 @@ pub(super) async fn post(
     path = "/external/login",
     tag = "Session",
     operation_id = "preflightLogin",
-    summary = "CORS preflight",
+    summary = "CORS preflight for login",
+    description = "A browser asks before it sends a login. Only pages of the origins in GATEWAY_ALLOWED_ORIGINS may.",
+    extensions(("x-public-because" = json!("A preflight carries no credentials (Fetch standard); the answer says only whether this origin is listed."))),
     security(()),
     responses(
-        (status = 204, description = "The origin is among GATEWAY_ALLOWED_ORIGINS"),
+        (status = 204, description = "The origin is among GATEWAY_ALLOWED_ORIGINS, or the request bears none",
+            headers(("Access-Control-Allow-Origin?"), ("Access-Control-Allow-Methods?"), ("Access-Control-Allow-Headers?"), ("Access-Control-Max-Age?"), ("Allow?"), ("Vary?"))),
         (status = 403, description = "It is not", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "External access is off", body = Problem, content_type = "application/problem+json"),
     )

@@ -23,12 +23,9 @@ use crate::{clock, config::CookieConfig, entra::Entra, sessions::Sessions};
     security(("sessionCookie" = []), ("bearer" = [])),
     responses(
         (status = 204, description = "Ended, or there was nothing to end"),
-        (status = 400, description = "Two Authorization headers, or one that is malformed", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Neither a session cookie nor a token that counts", body = Problem, content_type = "application/problem+json",
-            headers(("WWW-Authenticate" = String, description = "As for login; a bare `Bearer` while external access is off"))),
-        (status = 405, description = "Another method", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store or the signing keys are not available", body = Problem, content_type = "application/problem+json",
-            headers(("Retry-After" = String, description = "Seconds"))),
+        (status = 400, description = "A malformed request, two Authorization headers, or one that is malformed", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Neither a session cookie nor a token that counts", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store or the signing keys are not available", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn post(

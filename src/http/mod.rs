@@ -3,7 +3,9 @@
 mod bearer;
 mod binding;
 mod caller;
+mod docs;
 mod error;
+mod every_operation;
 mod exchange;
 mod flow;
 mod framing;
@@ -37,7 +39,7 @@ use axum::{Extension, Router, body::Body, response::IntoResponse, routing};
 use http::{Request, Response, StatusCode};
 use tokio::time::{Instant, timeout};
 use tower::ServiceExt;
-use utoipa::OpenApi;
+use utoipa::{OpenApi, openapi::OpenApi as Document};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
@@ -72,16 +74,21 @@ fn is_probe(path: &str) -> bool {
 }
 
 /// The gateway's own routes, and the document that describes them.
-fn own_routes() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::with_openapi(openapi::Base::openapi())
+fn own_routes() -> (Router<Gateway>, Document) {
+    let of_resource =
+        routing::get(resource_metadata::get_of).options(resource_metadata::options_of);
+    let (routes, document) = OpenApiRouter::with_openapi(openapi::Base::openapi())
         .routes(routes!(resource_metadata::get, resource_metadata::options))
-        .routes(routes!(resource_metadata::get_of, resource_metadata::options_of))
+        .route("/.well-known/oauth-protected-resource/{*resource}", of_resource)
         .routes(routes!(login::post, login::options))
         .routes(routes!(logout::post))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .route("/gateway/openapi.json", routing::get(openapi::document))
+        .routes(routes!(docs::get))
         .fallback(async || Refusal::NotFound)
+        .split_for_parts();
+    (routes, openapi::finished(document))
 }
 
 /// A `Cookie` field's value that bears a session, as a browser would send it.
@@ -119,7 +126,7 @@ fn needs_external_access(path: &str) -> bool {
 
 /// The OpenAPI document, as text.
 pub(crate) fn openapi_text() -> String {
-    openapi::text(&own_routes().split_for_parts().1)
+    openapi::text(&own_routes().1)
 }
 
 /// What callers meet, for all threads.
@@ -134,9 +141,10 @@ pub(crate) struct Site {
 impl Site {
     /// Puts the routes in front of the parts.
     pub(crate) fn new(gateway: Gateway) -> Self {
-        let (own, document) = own_routes().split_for_parts();
+        let (own, document) = own_routes();
+        let page = docs::Page::of(&document);
         let document = openapi::Text(openapi::text(&document).into());
-        let own = own.with_state(gateway.clone()).layer(Extension(document));
+        let own = own.with_state(gateway.clone()).layer(Extension(document)).layer(Extension(page));
         Self { own, gateway, was_told: Arc::default() }
     }
 }

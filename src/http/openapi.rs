@@ -1,5 +1,6 @@
 //! The `OpenAPI` document: built from the handlers, naming neither tenant, client nor commit.
 
+use super::{every_operation, resource_metadata};
 use axum::{
     Extension,
     response::{IntoResponse, Response},
@@ -19,9 +20,10 @@ use utoipa::{
     info(
         title = "SimpleChat Gateway",
         description = "Lets machines into SimpleChat: an Entra access token is exchanged for a Flask session, `/external/*` is guarded by the app role ExternalApi, and every other route passes through to SimpleChat unchanged.",
+        contact(name = "SimpleChat Gateway"),
         license(name = "MIT", identifier = "MIT"),
     ),
-    servers((url = "/", description = "The gateway's public origin")),
+    servers((url = "/", description = "The gateway's public origin, in production, staging and local deployments alike")),
     tags(
         (name = "Discovery", description = "Read before there is a token: deliberately public"),
         (name = "Session", description = "The handshake"),
@@ -29,6 +31,7 @@ use utoipa::{
         (name = "Health", description = "For probes"),
     ),
     paths(external, healthcheck, document),
+    components(schemas(super::error::Problem)),
     modifiers(&SecuritySchemes),
 )]
 pub(super) struct Base;
@@ -44,7 +47,7 @@ impl Modify for SecuritySchemes {
             "bearer",
             SecurityScheme::OpenIdConnect(OpenIdConnect::with_description(
                 issuer,
-                "An Entra access token (RS256, v1 or v2) for SimpleChat's app registration, in the Authorization header (RFC 6750). The deployment's own tenant is named by its protected resource metadata.",
+                "An Entra access token (RS256, v1 or v2) for SimpleChat's app registration, in the Authorization header (RFC 6750). It is judged as RFC8725 advises: one algorithm, issuer, audience, tenant, type and times; it lives as short as the tenant has decided, an hour or so. The deployment's own tenant is named by its protected resource metadata.",
             )),
         );
         components.add_security_scheme(
@@ -64,19 +67,18 @@ impl Modify for SecuritySchemes {
     tag = "External",
     operation_id = "external",
     summary = "SimpleChat's routes for machines",
-    description = "Every method. The token must carry the app role ExternalApi; a scope, `User` or `Admin` do not help. What is let in is proxied unchanged: the answers are SimpleChat's.",
-    params(("path" = String, Path, description = "One or more path segments, spelled plainly", example = "public_documents", max_length = 4094)),
+    description = "Every method, and every path below `/external/` however deep. The token must carry the app role ExternalApi; a scope, `User` or `Admin` do not help. What is let in is proxied unchanged: the answers are SimpleChat's.",
+    params(("path" = String, Path, description = "One or more path segments, spelled plainly; here the first", example = "public_documents", max_length = 128, pattern = "^[A-Za-z0-9_-]+$")),
     security(("bearer" = [])),
     responses(
-        (status = 200, description = "SimpleChat's answer"),
-        (status = 400, description = "An unusual spelling of the path, two Authorization headers, or one that is malformed", body = super::error::Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No token, or one that does not count", body = super::error::Problem, content_type = "application/problem+json",
-            headers(("WWW-Authenticate" = String, description = "`Bearer`; with `resource_metadata` and `scope` while external access is on"))),
+        (status = 400, description = "A malformed request, an unusual spelling of the path, two Authorization headers, or one that is malformed", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = 401, description = "No token, or one that does not count", body = super::error::Problem, content_type = "application/problem+json"),
         (status = 403, description = "The role is missing, or the client app is not allowed", body = super::error::Problem, content_type = "application/problem+json"),
         (status = 502, description = "SimpleChat cannot be reached, or broke off", body = super::error::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The signing keys are not available", body = super::error::Problem, content_type = "application/problem+json",
-            headers(("Retry-After" = String, description = "Seconds"))),
+        (status = 503, description = "The signing keys are not available, or there is no room for one more request", body = super::error::Problem, content_type = "application/problem+json"),
         (status = 504, description = "SimpleChat did not answer in time", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = "2XX", description = "SimpleChat's answer, unchanged"),
+        (status = "default", description = "Any other answer of SimpleChat, unchanged"),
     )
 )]
 #[expect(dead_code, reason = "documents what guard.rs and proxy.rs do")]
@@ -89,16 +91,42 @@ fn external() {}
     tag = "External",
     operation_id = "externalHealthcheck",
     summary = "SimpleChat's health probe",
-    description = "Open to all: App Service asks it without a token. GET and HEAD pass to SimpleChat unguarded.",
+    description = "Passes to SimpleChat unguarded, as `GET` or `HEAD`; any other method or spelling is guarded.",
+    extensions(("x-public-because" = json!("App Service asks it without a token, and SimpleChat answers it to anybody."))),
     security(()),
     responses(
-        (status = 200, description = "SimpleChat's time"),
-        (status = 400, description = "SimpleChat has its probe switched off"),
+        (status = 400, description = "A malformed request; or, in SimpleChat's own words, its probe is switched off", body = super::error::Problem, content_type = "application/problem+json"),
         (status = 502, description = "SimpleChat cannot be reached, or broke off", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no room for one more request", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = 504, description = "SimpleChat did not answer in time", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = 200, description = "SimpleChat's answer: its time"),
+        (status = "default", description = "Any other answer of SimpleChat, unchanged"),
     )
 )]
 #[expect(dead_code, reason = "documents what guard.rs and proxy.rs do")]
 fn healthcheck() {}
+
+/// The document of these routes, with what no annotation says.
+pub(super) fn finished(mut document: Document) -> Document {
+    let paths = &mut document.paths.paths;
+    if let Some(external) = paths.get_mut("/external/{path}") {
+        every_operation::whatever_the_method(external);
+    }
+    if let Some(model) = paths.get(resource_metadata::PATH).cloned() {
+        for resource in resource_metadata::RESOURCES {
+            let mut item = model.clone();
+            for operation in every_operation::operations(&mut item) {
+                operation.operation_id = operation
+                    .operation_id
+                    .take()
+                    .map(|id| format!("{id}_{}", resource.replace('/', "_")));
+            }
+            paths.insert(format!("{}/{resource}", resource_metadata::PATH), item);
+        }
+    }
+    every_operation::complete(&mut document);
+    document
+}
 
 /// A document as text.
 pub(super) fn text(document: &Document) -> String {
@@ -116,8 +144,10 @@ pub(super) struct Text(pub(super) std::sync::Arc<str>);
     tag = "Discovery",
     operation_id = "getOpenApi",
     summary = "This document",
+    description = "OpenAPI 3.1. The same for every deployment of a version; `/gateway/docs` shows it as a page.",
+    extensions(("x-public-because" = json!("It says what the source says, and names neither tenant, client nor commit."))),
     security(()),
-    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json"))
+    responses((status = 200, description = "The document", content_type = "application/json", body = Object))
 )]
 pub(super) async fn document(Extension(Text(text)): Extension<Text>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text.to_string()).into_response()

@@ -23,29 +23,60 @@ use crate::{
     gateway::Resource,
 };
 
+/// Where the metadata of the origin as a whole stands; that of a resource stands below.
+pub(super) const PATH: &str = "/.well-known/oauth-protected-resource";
+
 /// The resources we describe beside the origin itself, by what follows the well-known path.
-const RESOURCES: [&str; 2] = ["external", "external/login"];
+pub(super) const RESOURCES: [&str; 2] = ["external", "external/login"];
+
+/// An issuer, as in the tokens' `iss`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(transparent)]
+#[schema(
+    format = "uri",
+    max_length = 2048,
+    example = "https://login.microsoftonline.com/11111111-2222-3333-4444-555555555555/v2.0"
+)]
+pub(super) struct Issuer(String);
+
+/// A scope, fully qualified (RFC 6749 §3.3).
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(transparent)]
+#[schema(
+    max_length = 512,
+    pattern = r"^[!#-\[\]-~]+$",
+    example = "api://aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee/.default"
+)]
+pub(super) struct Scope(String);
+
+/// How a token may come (RFC 6750 §2).
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum BearerMethod {
+    /// In the `Authorization` header.
+    Header,
+}
 
 /// Protected resource metadata (RFC 9728 §2).
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ProtectedResourceMetadata {
     /// The resource's identifier: the public origin, and the path asked for.
-    #[schema(example = "https://chat.example/external/login")]
+    #[schema(example = "https://chat.example/external/login", format = "uri", max_length = 2048)]
     resource: String,
     /// The tenant's issuer.
-    #[schema(example = json!(["https://login.microsoftonline.com/11111111-2222-3333-4444-555555555555/v2.0"]))]
-    authorization_servers: Vec<String>,
+    #[schema(min_items = 1, max_items = 1)]
+    authorization_servers: Vec<Issuer>,
     /// What to ask for, fully qualified.
-    #[schema(example = json!(["api://aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee/.default"]))]
-    scopes_supported: Vec<String>,
+    #[schema(min_items = 1, max_items = 64)]
+    scopes_supported: Vec<Scope>,
     /// Tokens come in the `Authorization` header alone.
-    #[schema(example = json!(["header"]))]
-    bearer_methods_supported: [&'static str; 1],
+    #[schema(value_type = Vec<BearerMethod>, min_items = 1, max_items = 1)]
+    bearer_methods_supported: [BearerMethod; 1],
     /// Always `SimpleChat`.
-    #[schema(example = "SimpleChat")]
+    #[schema(example = "SimpleChat", max_length = 10, pattern = "^SimpleChat$")]
     resource_name: &'static str,
     /// SimpleChat's documentation.
-    #[schema(example = "https://microsoft.github.io/simplechat/")]
+    #[schema(example = "https://microsoft.github.io/simplechat/", format = "uri", max_length = 64)]
     resource_documentation: &'static str,
 }
 
@@ -56,15 +87,18 @@ pub(super) struct ProtectedResourceMetadata {
     tag = "Discovery",
     operation_id = "getProtectedResourceMetadata",
     summary = "What a client must ask Entra for",
-    description = "Public by RFC 9728: a client reads it before it can have a token. It carries the tenant's and the app's id; it answers only while external access is on.",
+    description = "Names the tenant's issuer and the scope to ask it for, of the origin as a whole or of the resource whose path follows. It carries the tenant's and the app's id: it answers only while external access is on, which somebody must have decided.",
+    extensions(("x-public-because" = json!("RFC 9728: a client reads it before it can have a token."))),
     security(()),
     responses(
-        (status = 200, description = "The metadata", body = ProtectedResourceMetadata),
-        (status = 304, description = "Not changed since the ETag sent"),
+        (status = 200, description = "The metadata", body = ProtectedResourceMetadata,
+            headers(("Cache-Control"), ("ETag"), ("Vary"), ("Access-Control-Allow-Origin"))),
+        (status = 304, description = "Not changed since the ETag sent",
+            headers(("Cache-Control"), ("ETag"), ("Vary"), ("Access-Control-Allow-Origin"))),
         (status = 400, description = "A malformed host or forwarding header", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "External access is off", body = Problem, content_type = "application/problem+json"),
-        (status = 405, description = "Another method", body = Problem, content_type = "application/problem+json"),
         (status = 421, description = "The host is not among GATEWAY_PUBLIC_URLS", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "The answer could not be written", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get(
@@ -77,24 +111,6 @@ pub(super) async fn get(
 }
 
 /// Metadata of one resource, as clients look it up (RFC 9728 §3.1).
-#[utoipa::path(
-    get,
-    path = "/.well-known/oauth-protected-resource/{*resource}",
-    tag = "Discovery",
-    operation_id = "getProtectedResourceMetadataOf",
-    summary = "What a client must ask Entra for, by resource",
-    description = "As without a path; `resource` in the answer then ends with it. Public by RFC 9728.",
-    params(("resource" = String, Path, description = "`external` or `external/login`", example = "external/login", max_length = 64)),
-    security(()),
-    responses(
-        (status = 200, description = "The metadata", body = ProtectedResourceMetadata),
-        (status = 304, description = "Not changed since the ETag sent"),
-        (status = 400, description = "A malformed host or forwarding header", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "External access is off, or there is no such resource", body = Problem, content_type = "application/problem+json"),
-        (status = 405, description = "Another method", body = Problem, content_type = "application/problem+json"),
-        (status = 421, description = "The host is not among GATEWAY_PUBLIC_URLS", body = Problem, content_type = "application/problem+json"),
-    )
-)]
 pub(super) async fn get_of(
     State(resource): State<Arc<Resource>>,
     State(surroundings): State<Arc<Surroundings>>,
@@ -111,10 +127,13 @@ pub(super) async fn get_of(
     path = "/.well-known/oauth-protected-resource",
     tag = "Discovery",
     operation_id = "preflightProtectedResourceMetadata",
-    summary = "CORS preflight",
+    summary = "CORS preflight for metadata",
+    description = "A browser asks before it reads the metadata. Pages of any origin may.",
+    extensions(("x-public-because" = json!("A preflight carries no credentials (Fetch standard)."))),
     security(()),
     responses(
-        (status = 204, description = "Any origin may read"),
+        (status = 204, description = "Any origin may read",
+            headers(("Access-Control-Allow-Origin"), ("Access-Control-Allow-Methods"), ("Access-Control-Allow-Headers"), ("Access-Control-Max-Age"), ("Cache-Control"))),
         (status = 404, description = "External access is off", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -133,19 +152,6 @@ pub(super) async fn options() -> Response {
 }
 
 /// A browser asks first, by resource.
-#[utoipa::path(
-    options,
-    path = "/.well-known/oauth-protected-resource/{*resource}",
-    tag = "Discovery",
-    operation_id = "preflightProtectedResourceMetadataOf",
-    summary = "CORS preflight, by resource",
-    params(("resource" = String, Path, description = "`external` or `external/login`", example = "external/login", max_length = 64)),
-    security(()),
-    responses(
-        (status = 204, description = "Any origin may read"),
-        (status = 404, description = "External access is off, or there is no such resource", body = Problem, content_type = "application/problem+json"),
-    )
-)]
 pub(super) async fn options_of(uri: Uri) -> Result<Response, Refusal> {
     named_in(&uri)?;
     Ok(options().await)
@@ -172,9 +178,9 @@ fn describe(
     let slash = if path.is_empty() { "" } else { "/" };
     let metadata = ProtectedResourceMetadata {
         resource: format!("{origin}{slash}{path}"),
-        authorization_servers: vec![resource.authority.clone()],
-        scopes_supported: resource.config.scopes.clone(),
-        bearer_methods_supported: ["header"],
+        authorization_servers: vec![Issuer(resource.authority.clone())],
+        scopes_supported: resource.config.scopes.iter().cloned().map(Scope).collect(),
+        bearer_methods_supported: [BearerMethod::Header],
         resource_name: "SimpleChat",
         resource_documentation: "https://microsoft.github.io/simplechat/",
     };

@@ -187,14 +187,14 @@ impl Sessions {
     /// beyond the limit, and those of `replaced` that are minted ones of the same subject end. Done to
     /// the end even if the caller hangs up; then, or when any of it fails, no session is left behind.
     /// [`SessionsError::TooOften`] when the subject, or `from` where it is tried, must wait; `None`: the
-    /// gateway itself tries.
+    /// gateway itself tries, as often as it likes.
     pub(crate) async fn open(
         &self,
         record: SessionRecord,
         replaced: Vec<SessionId>,
         from: Option<Network>,
     ) -> Result<Opened, SessionsError> {
-        if let Some(wait) = self.0.limits.login(record.subject()) {
+        if let Some(wait) = from.and_then(|_| self.0.limits.login(record.subject())) {
             return Err(SessionsError::TooOften(wait));
         }
         let (answer, answered) = oneshot::channel();
@@ -202,7 +202,8 @@ impl Sessions {
         tokio::spawn(async move {
             let (subject, opened_at) = (record.subject(), record.opened_at());
             let (logins, failures) = sessions.0.limits.both();
-            let quota = Quota { logins, failures: failures.zip(from) };
+            let quota =
+                Quota { logins: logins.filter(|_| from.is_some()), failures: failures.zip(from) };
             let store = FlaskStore::new(Arc::clone(&sessions.0.shelf), quota);
             let opened = patiently(async {
                 let opened = create(&store, record).await?;

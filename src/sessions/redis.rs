@@ -309,7 +309,7 @@ impl Shelf for Redis {
             subject_key(note.subject),
             EXPIRIES.to_owned(),
             format!("gateway:{{notes}}:logins:{}", note.subject),
-            // Not looked at where there is no limit.
+            // Neither is looked at where there is no limit.
             quota.failures.map_or_else(|| EXPIRIES.to_owned(), |(_, from)| failures_key(from)),
         ];
         let life = (note.expires_at - now).max(1);

@@ -13,7 +13,9 @@ mod world;
 
 mod clouds;
 mod commands;
+mod docs_page;
 mod doctor;
+mod every_route;
 mod failures;
 mod fips;
 mod framing;
@@ -30,6 +32,7 @@ mod mcp_sdks;
 mod mcp_server;
 mod metadata;
 mod openapi;
+mod openapi_conformance;
 mod papers;
 mod proxying;
 mod secrets;

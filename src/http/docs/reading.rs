@@ -1,0 +1,358 @@
+//! What the page shows, read from the document.
+
+use askama::Template;
+use serde_json::{Map, Value};
+
+/// The page.
+#[derive(Template)]
+#[template(path = "docs.html")]
+pub(super) struct Docs {
+    style: &'static str,
+    title: String,
+    version: String,
+    about: Prose,
+    schemes: Vec<Scheme>,
+    chapters: Vec<Chapter>,
+    everywhere: Vec<Answer>,
+    headers: Vec<Member>,
+    schemas: Vec<Shape>,
+}
+
+/// Text in which `…` is code.
+type Prose = Vec<Piece>;
+
+struct Piece {
+    text: String,
+    is_code: bool,
+}
+
+/// A way to show who is calling.
+struct Scheme {
+    id: String,
+    name: String,
+    carried: String,
+    about: Prose,
+}
+
+/// The operations under one tag.
+struct Chapter {
+    id: String,
+    name: String,
+    about: Prose,
+    operations: Vec<Operation>,
+}
+
+/// Operations that differ in nothing but where they stand.
+struct Operation {
+    id: String,
+    summary: String,
+    about: Prose,
+    places: Vec<Place>,
+    /// Why it is open to all; `None`: it is not.
+    public_because: Option<String>,
+    /// Names of schemes, any one of which will do.
+    schemes: Vec<String>,
+    parameters: Vec<Member>,
+    answers: Vec<Answer>,
+    /// Statuses it shares with all others.
+    everywhere: Vec<String>,
+    /// As in the document, without its id: what makes two the same.
+    likeness: Value,
+}
+
+/// A path, and the methods that stand there.
+struct Place {
+    path: String,
+    methods: Vec<String>,
+}
+
+struct Answer {
+    status: String,
+    about: Prose,
+    bodies: Vec<Body>,
+    headers: Vec<HeaderName>,
+    /// Whether SimpleChat may answer so as well, with whatever body.
+    may_be_upstreams: bool,
+}
+
+struct Body {
+    media_type: String,
+    /// A schema of the page.
+    schema: Option<String>,
+}
+
+struct HeaderName {
+    name: String,
+    is_sometimes: bool,
+}
+
+/// An object, or a value with a name.
+struct Shape {
+    name: String,
+    about: Prose,
+    form: Prose,
+    members: Vec<Member>,
+}
+
+/// A parameter, a header or a member of an object.
+struct Member {
+    name: String,
+    note: &'static str,
+    about: Prose,
+    form: Prose,
+    schema: Option<String>,
+    example: Option<String>,
+}
+
+const METHODS: [&str; 7] = ["get", "head", "post", "put", "patch", "delete", "options"];
+
+impl Docs {
+    /// Reads a document.
+    pub(super) fn read(document: &Value, style: &'static str) -> Self {
+        let info = &document["info"];
+        let components = &document["components"];
+        let responses = pairs(&components["responses"]);
+        let mut everywhere: Vec<_> = responses
+            .map(|(name, answer)| read_answer(&status_of(document, name), answer))
+            .collect();
+        everywhere.sort_by(|a, b| a.status.cmp(&b.status));
+        Self {
+            style,
+            title: text(&info["title"]),
+            version: text(&info["version"]),
+            about: prose(&info["description"]),
+            schemes: pairs(&components["securitySchemes"]).map(read_scheme).collect(),
+            chapters: read_chapters(document),
+            everywhere,
+            headers: pairs(&components["headers"])
+                .filter(|(name, _)| !name.ends_with(SOMETIMES) || is_alone(components, name))
+                .map(|(name, header)| {
+                    let name = name.trim_end_matches(SOMETIMES);
+                    read_member(name, header, &header["schema"], "")
+                })
+                .collect(),
+            schemas: pairs(&components["schemas"]).map(read_shape).collect(),
+        }
+    }
+}
+
+const SOMETIMES: &str = ".sometimes";
+const ANY: &str = "*/*";
+
+/// Whether a header that is not always there never is.
+fn is_alone(components: &Value, name: &str) -> bool {
+    components["headers"].get(name.trim_end_matches(SOMETIMES)).is_none()
+}
+
+/// Where a shared answer is used.
+fn status_of(document: &Value, name: &str) -> String {
+    let reference = format!("#/components/responses/{name}");
+    operations(document)
+        .flat_map(|(_, _, operation)| pairs(&operation["responses"]))
+        .find(|(_, answer)| answer["$ref"] == reference.as_str())
+        .map(|(status, _)| status.clone())
+        .unwrap_or_default()
+}
+
+fn operations(document: &Value) -> impl Iterator<Item = (&String, &'static str, &Value)> {
+    pairs(&document["paths"]).flat_map(|(path, item)| {
+        METHODS.iter().filter_map(move |method| Some((path, *method, item.get(method)?)))
+    })
+}
+
+fn read_chapters(document: &Value) -> Vec<Chapter> {
+    let tags = document["tags"].as_array().into_iter().flatten();
+    tags.map(|tag| {
+        let name = text(&tag["name"]);
+        let mut found: Vec<Operation> = Vec::new();
+        for (path, method, operation) in operations(document) {
+            if operation["tags"][0] != name.as_str() {
+                continue;
+            }
+            let mut likeness = operation.clone();
+            likeness.as_object_mut().map(|all| all.remove("operationId"));
+            match found.iter_mut().find(|known| known.likeness == likeness) {
+                Some(known) => known.also_at(path, method),
+                None => found.push(read_operation(path, method, operation, likeness)),
+            }
+        }
+        let id = format!("chapter-{}", name.to_lowercase());
+        Chapter { id, name, about: prose(&tag["description"]), operations: found }
+    })
+    .collect()
+}
+
+impl Operation {
+    fn also_at(&mut self, path: &str, method: &str) {
+        let method = method.to_uppercase();
+        match self.places.iter_mut().find(|place| place.path == path) {
+            Some(place) => place.methods.push(method),
+            None => self.places.push(Place { path: path.to_owned(), methods: vec![method] }),
+        }
+    }
+}
+
+fn read_operation(path: &str, method: &str, operation: &Value, likeness: Value) -> Operation {
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    let is_shared = |answer: &Value| answer.get("$ref").is_some();
+    let answers = || pairs(&operation["responses"]);
+    let because = &operation["x-public-because"];
+    Operation {
+        id: text(&operation["operationId"]),
+        summary: text(&operation["summary"]),
+        about: prose(&operation["description"]),
+        places: vec![Place { path: path.to_owned(), methods: vec![method.to_uppercase()] }],
+        public_because: because.as_str().map(str::to_owned),
+        schemes: operation["security"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .flat_map(|either| pairs(either).map(|(name, _)| name.clone()))
+            .collect(),
+        parameters: parameters
+            .map(|it| {
+                let note = if it["required"] == true { "required" } else { "" };
+                read_member(&text(&it["name"]), it, &it["schema"], note)
+            })
+            .collect(),
+        answers: answers()
+            .filter(|(_, answer)| !is_shared(answer))
+            .map(|(status, answer)| {
+                read_answer(if status == "default" { "other" } else { status }, answer)
+            })
+            .collect(),
+        everywhere: answers()
+            .filter(|(_, answer)| is_shared(answer))
+            .map(|(status, _)| status.clone())
+            .collect(),
+        likeness,
+    }
+}
+
+fn read_answer(status: &str, answer: &Value) -> Answer {
+    Answer {
+        status: status.to_owned(),
+        about: prose(&answer["description"]),
+        bodies: pairs(&answer["content"])
+            .filter(|(media_type, _)| *media_type != ANY)
+            .map(|(media_type, content)| Body {
+                media_type: media_type.clone(),
+                schema: named(&content["schema"]),
+            })
+            .collect(),
+        headers: pairs(&answer["headers"])
+            .map(|(name, header)| HeaderName {
+                name: name.clone(),
+                is_sometimes: header["$ref"].as_str().is_some_and(|it| it.ends_with(SOMETIMES)),
+            })
+            .collect(),
+        may_be_upstreams: answer["content"].get(ANY).is_some(),
+    }
+}
+
+fn read_scheme((name, scheme): (&String, &Value)) -> Scheme {
+    let carried = match scheme["type"].as_str() {
+        Some("apiKey") => format!("`{}`, a {}", text(&scheme["name"]), text(&scheme["in"])),
+        _ => "`Authorization: Bearer TOKEN`".to_owned(),
+    };
+    Scheme {
+        id: format!("scheme-{name}"),
+        name: name.clone(),
+        carried: carried.replace('`', ""),
+        about: prose(&scheme["description"]),
+    }
+}
+
+fn read_shape((name, schema): (&String, &Value)) -> Shape {
+    let required = |member: &str| {
+        schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == member))
+    };
+    Shape {
+        name: name.clone(),
+        about: prose(&schema["description"]),
+        form: form(schema),
+        members: pairs(&schema["properties"])
+            .map(|(name, member)| {
+                let note = if required(name) { "" } else { "may be absent" };
+                read_member(name, member, member, note)
+            })
+            .collect(),
+    }
+}
+
+fn read_member(name: &str, member: &Value, schema: &Value, note: &'static str) -> Member {
+    let example = [&member["example"], &schema["example"]].into_iter().find(|it| !it.is_null());
+    Member {
+        name: name.to_owned(),
+        note,
+        about: prose(&member["description"]),
+        form: form(schema),
+        schema: named(schema).or_else(|| named(&schema["items"])),
+        example: example.map(|it| it.as_str().map_or_else(|| it.to_string(), str::to_owned)),
+    }
+}
+
+/// The schema that a reference names.
+fn named(schema: &Value) -> Option<String> {
+    schema["$ref"].as_str()?.rsplit('/').next().map(str::to_owned)
+}
+
+/// What a value must look like, in words.
+fn form(schema: &Value) -> Prose {
+    let mut parts = Vec::new();
+    match &schema["type"] {
+        Value::String(one) => parts.push(one.clone()),
+        Value::Array(any) => {
+            parts.push(any.iter().map(text).collect::<Vec<_>>().join(" or "));
+        }
+        _ => {}
+    }
+    if let Some(format) = schema["format"].as_str() {
+        parts.push(format.to_owned());
+    }
+    let number = |name: &str| schema.get(name).map(Value::to_string);
+    for (least, most, of) in [
+        ("minLength", "maxLength", " characters"),
+        ("minimum", "maximum", ""),
+        ("minItems", "maxItems", " items"),
+    ] {
+        match (number(least), number(most)) {
+            (Some(least), Some(most)) if least == most => {
+                let of = if least == "1" { of.trim_end_matches('s') } else { of };
+                parts.push(format!("{least}{of}"));
+            }
+            (Some(least), Some(most)) => parts.push(format!("{least} to {most}{of}")),
+            (None, Some(most)) => parts.push(format!("at most {most}{of}")),
+            (Some(least), None) => parts.push(format!("at least {least}{of}")),
+            (None, None) => {}
+        }
+    }
+    if let Some(values) = schema["enum"].as_array() {
+        let values: Vec<_> = values.iter().map(|value| format!("`{}`", text(value))).collect();
+        parts.push(format!("one of {}", values.join(", ")));
+    }
+    if let Some(pattern) = schema["pattern"].as_str() {
+        parts.push(format!("`{pattern}`"));
+    }
+    if schema["additionalProperties"] == false {
+        parts.push("no other members".to_owned());
+    }
+    pieces(&parts.join(", "))
+}
+
+fn pairs(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    object.as_object().into_iter().flat_map(Map::iter)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn prose(value: &Value) -> Prose {
+    pieces(value.as_str().unwrap_or_default())
+}
+
+fn pieces(text: &str) -> Prose {
+    let parts = text.split('`').enumerate().filter(|(_, part)| !part.is_empty());
+    parts.map(|(nth, part)| Piece { text: part.to_owned(), is_code: nth % 2 == 1 }).collect()
+}

@@ -1,0 +1,214 @@
+//! What the document says of every operation alike, written once: what refuses a request before its
+//! route is looked at, which headers go with which answer, that objects have no other members.
+//!
+//! Annotations name a header; what it looks like stands here. A `?` after its name: it is not always
+//! there.
+
+use utoipa::openapi::{
+    Components, Content, Header, Object, OpenApi as Document, PathItem, Ref, RefOr, Response,
+    Schema, Type,
+    extensions::Extensions,
+    header::HeaderBuilder,
+    path::Operation,
+    response::ResponseBuilder,
+    schema::{AdditionalProperties, ObjectBuilder},
+};
+
+const PROBLEM: &str = "application/problem+json";
+const SOMETIMES: &str = ".sometimes";
+
+/// Name, meaning, form, greatest length.
+const HEADERS: [(&str, &str, &str, usize); 15] = [
+    ("Access-Control-Allow-Headers", "For preflights", "^[a-z-]+(, [a-z-]+)*$", 128),
+    ("Access-Control-Allow-Methods", "For preflights", "^[A-Z]+(, [A-Z]+)*$", 64),
+    (
+        "Access-Control-Allow-Origin",
+        "Whose pages may read the answer: any, or the asking one where it is listed",
+        r"^(\*|https?://[^/ ]+)$",
+        256,
+    ),
+    ("Access-Control-Expose-Headers", "Lets pages read the challenge", "^WWW-Authenticate$", 16),
+    ("Access-Control-Max-Age", "Seconds", "^[0-9]+$", 5),
+    ("Allow", "The methods that are", "^[A-Z]+(, ?[A-Z]+)*$", 64),
+    (
+        "Cache-Control",
+        "Whether it may be kept at all, or only be used when asked for anew",
+        "^no-(cache|store)$",
+        8,
+    ),
+    ("Content-Security-Policy", "Nothing is loaded, no script runs", "^default-src 'none'; ", 512),
+    ("ETag", "Of this very content", "^\"[A-Za-z0-9_-]{16}\"$", 18),
+    ("Referrer-Policy", "Links tell nobody where they stand", "^no-referrer$", 11),
+    ("Retry-After", "Seconds", "^[1-9][0-9]*$", 10),
+    (
+        "Set-Cookie",
+        "`session=ID; HttpOnly; Path=/; SameSite=Lax; Expires=…[; Secure]`",
+        "^[^=;, ]+=[^;, ]+;",
+        4096,
+    ),
+    ("Vary", "The request headers that took part", "^[A-Za-z-]+(, ?[A-Za-z-]+)*$", 256),
+    (
+        "WWW-Authenticate",
+        "`Bearer`; while external access is on with `resource_metadata` and `scope`, and with `error` where a token was sent",
+        "^Bearer( [a-z_]+=\"[^\"]*\"(, [a-z_]+=\"[^\"]*\")*)?$",
+        4096,
+    ),
+    ("X-Content-Type-Options", "The type is the one said", "^nosniff$", 7),
+];
+
+/// What refuses a request whatever it asks for.
+const REFUSALS: [(&str, &str, &str); 6] = [
+    (
+        "400",
+        "Malformed",
+        "Two readers could take the request for two different ones, or its host or forwarding headers are malformed",
+    ),
+    ("405", "OtherMethod", "Another method"),
+    ("408", "TooSlow", "The request did not come in time"),
+    ("414", "TargetTooLong", "The request's target is too long"),
+    ("431", "HeadTooLong", "The request's head is too long or has too many fields"),
+    ("503", "NoRoom", "The gateway serves as many connections as it can"),
+];
+
+/// Completes a document whose routes are all there.
+pub(super) fn complete(document: &mut Document) {
+    for (path, item) in &mut document.paths.paths {
+        for operation in operations(item) {
+            describe(path, operation);
+        }
+    }
+    let components = document.components.get_or_insert_default();
+    close(components);
+    for (_, name, description) in REFUSALS {
+        components.responses.insert(name.to_owned(), refusal(name, description).into());
+    }
+    for (name, description, pattern, max_length) in HEADERS {
+        let header = header(description, pattern, max_length);
+        let sometimes = Extensions::from_iter([("x-sometimes", true)]);
+        let may_be = HeaderBuilder::from(header.clone()).extensions(Some(sometimes)).build();
+        components.headers.insert(name.to_owned(), header.into());
+        components.headers.insert(format!("{name}{SOMETIMES}"), may_be.into());
+    }
+    for server in document.servers.iter_mut().flatten() {
+        server.extensions = Some(Extensions::from_iter([("x-internal", false)]));
+    }
+    drop_unused_headers(document);
+}
+
+/// The operations of a path.
+pub(super) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, head, post, put, patch, delete, options, .. } = item;
+    [get, head, post, put, patch, delete, options].into_iter().flatten()
+}
+
+fn describe(path: &str, operation: &mut Operation) {
+    // `()` in an annotation means open to all; the document says so by an empty list.
+    let is_open = |security: &Vec<_>| {
+        serde_json::to_value(security).is_ok_and(|value| value == serde_json::json!([{}]))
+    };
+    if operation.security.as_ref().is_some_and(is_open) {
+        operation.security = Some(Vec::new());
+    }
+    let takes_tokens = operation.security.as_ref().is_some_and(|security| !security.is_empty());
+    let is_proxied = operation.tags.iter().flatten().any(|tag| tag == "External");
+    let is_health = path.starts_with("/gateway/health/");
+    let answers = &mut operation.responses.responses;
+    for (status, answer) in answers.iter_mut() {
+        if let RefOr::T(answer) = answer {
+            describe_answer(status, answer, takes_tokens);
+            if is_proxied && answer.content.contains_key(PROBLEM) {
+                // SimpleChat may answer with the same status, in its own words.
+                answer.content.insert("*/*".to_owned(), Content::new::<RefOr<Schema>>(None).into());
+            }
+        }
+    }
+    for (status, name, _) in REFUSALS {
+        let does_not_apply = status == "405" && is_proxied || status == "503" && is_health;
+        if !does_not_apply && !answers.contains_key(status) {
+            let shared = Ref::new(format!("#/components/responses/{name}"));
+            answers.insert(status.to_owned(), RefOr::Ref(shared));
+        }
+    }
+}
+
+/// Headers by name become references; a refusal gets those that go with its status.
+fn describe_answer(status: &str, answer: &mut Response, takes_tokens: bool) {
+    let mut names: Vec<String> = answer.headers.keys().cloned().collect();
+    if answer.content.contains_key(PROBLEM) {
+        let more: &[&str] = match status {
+            "400" if takes_tokens => &["WWW-Authenticate?"],
+            "401" => &["WWW-Authenticate", "Access-Control-Expose-Headers"],
+            "405" => &["Allow"],
+            "429" | "503" => &["Retry-After"],
+            _ => &[],
+        };
+        names.push("Cache-Control".to_owned());
+        names.extend(more.iter().map(|name| (*name).to_owned()));
+    }
+    answer.headers = names
+        .into_iter()
+        .map(|name| {
+            let plain = name.trim_end_matches('?');
+            let suffix = if plain == name { "" } else { SOMETIMES };
+            let known = Ref::new(format!("#/components/headers/{plain}{suffix}"));
+            (plain.to_owned(), RefOr::Ref(known))
+        })
+        .collect();
+}
+
+fn refusal(name: &str, description: &str) -> Response {
+    let status = REFUSALS.iter().find(|one| one.1 == name).map_or("", |one| one.0);
+    let problem = Content::new(Some(Ref::from_schema_name("Problem")));
+    let mut answer =
+        ResponseBuilder::new().description(description).content(PROBLEM, problem).build();
+    describe_answer(status, &mut answer, false);
+    answer
+}
+
+fn header(description: &str, pattern: &str, max_length: usize) -> Header {
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(pattern))
+        .max_length(Some(max_length))
+        .build();
+    HeaderBuilder::new().description(Some(description)).schema(Some(Schema::from(schema))).build()
+}
+
+/// No object has members that are not told, unless it says otherwise.
+fn close(components: &mut Components) {
+    for schema in components.schemas.values_mut() {
+        if let RefOr::T(Schema::Object(Object { properties, additional_properties, .. })) = schema
+            && !properties.is_empty()
+        {
+            additional_properties
+                .get_or_insert_with(|| Box::new(AdditionalProperties::FreeForm(false)));
+        }
+    }
+}
+
+fn drop_unused_headers(document: &mut Document) {
+    let text = serde_json::to_string(document).unwrap_or_default();
+    if let Some(components) = &mut document.components {
+        components
+            .headers
+            .retain(|name, _| text.contains(&format!("\"#/components/headers/{name}\"")));
+    }
+}
+
+/// What is said of `GET` holds for every method; an operation's id ends with its method.
+pub(super) fn whatever_the_method(item: &mut PathItem) {
+    let Some(model) = item.get.clone() else { return };
+    let PathItem { head, post, put, patch, delete, options, .. } = item;
+    for (place, method) in [
+        (head, "Head"),
+        (post, "Post"),
+        (put, "Put"),
+        (patch, "Patch"),
+        (delete, "Delete"),
+        (options, "Options"),
+    ] {
+        let mut operation = model.clone();
+        operation.operation_id = operation.operation_id.map(|id| id + method);
+        *place = Some(operation);
+    }
+}

@@ -1,0 +1,391 @@
+//! Every documented operation × every kind of caller, with access on and off and neighbours away: what
+//! is answered is what the document says. An operation or an answer that nobody ever got is a failure.
+
+use std::collections::{BTreeSet, HashMap};
+
+use jsonschema::Validator;
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    entra::{Entra, Mode},
+    world::{
+        Kind, Store, World, alone, client, flask::in_repository, gateway::Gateway, process::until,
+        settings,
+    },
+};
+
+/// Documented answers that are not provoked here, and why. The list may only shrink.
+const NEVER_SEEN: [(&str, &str); 8] = [
+    // Serialization would have to fail.
+    ("get /.well-known/oauth-protected-resource", "500"),
+    ("get /.well-known/oauth-protected-resource/external", "500"),
+    ("get /.well-known/oauth-protected-resource/external/login", "500"),
+    ("post /external/login", "500"),
+    ("get /gateway/docs", "500"),
+    // Limits have tests of their own.
+    ("post /external/login", "429"),
+    // Takes more connections than there are descriptors: `slow_callers.rs`.
+    ("get /external/healthcheck", "503"),
+    ("*", "NoRoom"),
+];
+
+/// A kind of caller, by the headers it sends.
+struct Caller {
+    name: &'static str,
+    headers: Vec<(&'static str, String)>,
+}
+
+fn callers(entra: &Entra, session: Option<&str>) -> Vec<Caller> {
+    let bearer = |token: String| ("authorization", format!("Bearer {token}"));
+    let good = entra.token().build();
+    let mut callers = vec![
+        Caller { name: "a stranger", headers: vec![] },
+        Caller { name: "malformed", headers: vec![bearer("a b".to_owned())] },
+        Caller { name: "two lines", headers: vec![bearer(good.clone()), bearer(good.clone())] },
+        Caller { name: "expired", headers: vec![bearer(entra.token().expires_in(-3600).build())] },
+        Caller {
+            name: "a user without the role",
+            headers: vec![bearer(entra.token().roles(&["User"]).build())],
+        },
+        Caller { name: "a user with the role", headers: vec![bearer(good)] },
+        Caller {
+            name: "an app",
+            headers: vec![bearer(entra.token().app_only().roles(&[]).build())],
+        },
+        Caller {
+            name: "an app with the role",
+            headers: vec![bearer(entra.token().app_only().build())],
+        },
+    ];
+    if let Some(session) = session {
+        let cookie = ("cookie", format!("session={session}"));
+        callers.push(Caller { name: "a session", headers: vec![cookie] });
+    }
+    callers
+}
+
+/// An answer, however it came.
+struct Answer {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    async fn of(response: Response) -> Self {
+        let status = response.status().as_u16();
+        let headers = response.headers().iter();
+        let headers =
+            headers.map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned())).collect();
+        Self { status, headers, body: response.bytes().await.unwrap().to_vec() }
+    }
+
+    fn parse(raw: &str) -> Self {
+        let (head, body) = raw.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{raw:?}"));
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+            .collect();
+        Self { status, headers, body: body.as_bytes().to_vec() }
+    }
+
+    fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        let name = name.to_lowercase();
+        self.headers.iter().filter(move |(given, _)| *given == name).map(|(_, value)| &**value)
+    }
+}
+
+/// The document, and what of it was met.
+struct Book {
+    document: Value,
+    validators: HashMap<String, Validator>,
+    client: Client,
+    seen: BTreeSet<(String, String)>,
+}
+
+impl Book {
+    fn open() -> Self {
+        let text = std::fs::read_to_string(in_repository("openapi/gateway.json")).unwrap();
+        Self {
+            document: serde_json::from_str(&text).unwrap(),
+            validators: HashMap::new(),
+            client: client(),
+            seen: BTreeSet::new(),
+        }
+    }
+
+    /// `method path` of every operation.
+    fn operations(&self) -> Vec<(String, String)> {
+        let paths = self.document["paths"].as_object().unwrap().iter();
+        let both = |(path, item): (&String, &Value)| {
+            let methods: Vec<_> = item.as_object().unwrap().keys().cloned().collect();
+            methods.into_iter().map(|method| (method, path.clone())).collect::<Vec<_>>()
+        };
+        paths.flat_map(both).collect()
+    }
+
+    fn resolved<'a>(&'a self, value: &'a Value) -> &'a Value {
+        value["$ref"].as_str().map_or(value, |it| self.document.pointer(&it[1..]).unwrap())
+    }
+
+    /// What is wrong with a value.
+    fn judge(&mut self, schema: &Value, value: &Value) -> Vec<String> {
+        let components = &self.document["components"];
+        let validator = self.validators.entry(schema.to_string()).or_insert_with(|| {
+            let schema = json!({"allOf": [schema], "components": components});
+            jsonschema::options().should_validate_formats(true).build(&schema).unwrap()
+        });
+        let errors = validator.iter_errors(value);
+        errors.map(|error| format!("{}: {error}", error.instance_path())).collect()
+    }
+
+    /// Checks an answer to an operation against the document.
+    fn check(&mut self, method: &str, path: &str, caller: &str, answer: &Answer) {
+        let here = format!("{method} {path} for {caller}: {}", answer.status);
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        let responses = self.document["paths"][path][method]["responses"].clone();
+        let status = answer.status.to_string();
+        let class = format!("{}XX", &status[..1]);
+        let key =
+            [&status, &class, "default"].into_iter().find(|key| responses.get(*key).is_some());
+        let key = key.unwrap_or_else(|| panic!("{here} is not documented: {body}"));
+        let documented = self.resolved(&responses[key]).clone();
+        let is_shared = responses[key].get("$ref").is_some();
+
+        let media_type = answer.all("content-type").next().unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap().to_owned();
+        let empty = Map::new();
+        let content = documented["content"].as_object().unwrap_or(&empty);
+        let is_upstreams = match content.get(&media_type) {
+            Some(content) if method != "head" => {
+                let instance = if media_type.ends_with("json") {
+                    serde_json::from_str(&body).unwrap_or_else(|e| panic!("{here}: {e}: {body}"))
+                } else {
+                    Value::from(body.as_str())
+                };
+                if let Some(schema) = content.get("schema") {
+                    let wrong = self.judge(schema, &instance);
+                    assert!(wrong.is_empty(), "{here}: {wrong:#?}\n{body}");
+                }
+                false
+            }
+            Some(_) => false,
+            None if content.contains_key("*/*") => true,
+            None if is_proxied(path) => true,
+            None => {
+                assert!(content.is_empty(), "{here}: {media_type:?} is not documented");
+                assert!(body.is_empty(), "{here}: {body}");
+                false
+            }
+        };
+        if !is_upstreams {
+            self.check_headers(&documented, &here, answer);
+        }
+        let operation = if is_shared { "*".to_owned() } else { format!("{method} {path}") };
+        let name = responses[key]["$ref"].as_str().and_then(|it| it.rsplit('/').next());
+        if !is_upstreams {
+            self.seen.insert((operation, name.unwrap_or(key).to_owned()));
+        }
+        self.seen.insert((format!("{method} {path}"), "at all".to_owned()));
+    }
+
+    fn check_headers(&mut self, documented: &Value, here: &str, answer: &Answer) {
+        for (name, header) in documented["headers"].as_object().into_iter().flatten() {
+            let header = self.resolved(header).clone();
+            let is_there = answer.all(name).next().is_some();
+            assert!(is_there || header["x-sometimes"] == true, "{here} lacks {name}");
+            for value in answer.all(name) {
+                let wrong = self.judge(&header["schema"], &Value::from(value));
+                assert!(wrong.is_empty(), "{here}: {name}: {wrong:#?}");
+            }
+        }
+    }
+
+    /// What is documented of the gateway's own answers and was never met.
+    fn unmet(&self) -> Vec<(String, String)> {
+        let mut expected = BTreeSet::new();
+        for (method, path) in self.operations() {
+            let operation = format!("{method} {path}");
+            expected.insert((operation.clone(), "at all".to_owned()));
+            for (status, answer) in
+                self.document["paths"][&path][&method]["responses"].as_object().unwrap()
+            {
+                if is_upstreams_own(&path, status) {
+                    continue;
+                }
+                match answer["$ref"].as_str().and_then(|it| it.rsplit('/').next()) {
+                    Some(shared) => expected.insert(("*".to_owned(), shared.to_owned())),
+                    None => expected.insert((operation.clone(), status.clone())),
+                };
+            }
+        }
+        expected.difference(&self.seen).cloned().collect()
+    }
+}
+
+/// Whether an answer can be SimpleChat's alone.
+fn is_upstreams_own(path: &str, status: &str) -> bool {
+    is_proxied(path) && matches!(status, "200" | "2XX" | "default")
+}
+
+fn is_proxied(path: &str) -> bool {
+    matches!(path, "/external/{path}" | "/external/healthcheck")
+}
+
+fn ask(client: &Client, gateway: &Gateway, method: &str, path: &str) -> RequestBuilder {
+    let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+    client.request(method, gateway.url(&concrete(path)))
+}
+
+fn concrete(path: &str) -> String {
+    path.replace("{path}", "public_documents")
+}
+
+/// Every operation × every caller.
+async fn everybody_asks(book: &mut Book, gateway: &Gateway, callers: &[Caller]) {
+    let mut asked = Vec::new();
+    for (method, path) in book.operations() {
+        for caller in callers {
+            let mut request = ask(&book.client, gateway, &method, &path);
+            for (name, value) in &caller.headers {
+                request = request.header(*name, value);
+            }
+            asked.push((method.clone(), path.clone(), caller.name, tokio::spawn(request.send())));
+        }
+    }
+    for (method, path, caller, answer) in asked {
+        let answer = Answer::of(answer.await.unwrap().unwrap()).await;
+        book.check(&method, &path, caller, &answer);
+    }
+}
+
+/// What is asked in an unusual way.
+async fn somebody_asks(
+    book: &mut Book,
+    gateway: &Gateway,
+    [method, path]: [&str; 2],
+    with: &[(&str, &str)],
+    status: u16,
+) {
+    let mut request = ask(&book.client, gateway, method, path);
+    for (name, value) in with {
+        request = request.header(*name, *value);
+    }
+    let answer = Answer::of(request.send().await.unwrap()).await;
+    assert_eq!(answer.status, status, "{method} {path} with {with:?}");
+    book.check(method, path, "somebody", &answer);
+}
+
+/// Refused before a route is looked at, for every operation.
+async fn nobody_can_read_it(book: &mut Book, gateway: &Gateway) {
+    let long = "a".repeat(70_000);
+    for (method, path) in book.operations() {
+        let (verb, target) = (method.to_uppercase(), concrete(&path));
+        let line = format!("{verb} {target} HTTP/1.1\r\nHost: a\r\n");
+        for (status, request) in [
+            (400, format!("{line}Host: b\r\n\r\n")),
+            (414, format!("{verb} {target}?{long} HTTP/1.1\r\n")),
+            (431, format!("{line}X: {long}\r\n")),
+        ] {
+            let answer = Answer::parse(&gateway.raw(request).await);
+            assert_eq!(answer.status, status, "{method} {path}");
+            book.check(&method, &path, "a mumbler", &answer);
+        }
+    }
+}
+
+async fn metadata_and_preflights(book: &mut Book, gateway: &Gateway) {
+    let base = "/.well-known/oauth-protected-resource";
+    for path in [base.to_owned(), format!("{base}/external"), format!("{base}/external/login")] {
+        let answer = ask(&book.client, gateway, "get", &path).send().await.unwrap();
+        let tag = answer.headers()["etag"].to_str().unwrap().to_owned();
+        somebody_asks(book, gateway, ["get", &path], &[("if-none-match", &tag)], 304).await;
+    }
+    let login = ["options", "/external/login"];
+    somebody_asks(book, gateway, login, &[("origin", "https://elsewhere.example")], 403).await;
+    somebody_asks(book, gateway, login, &[("origin", "https://page.example")], 204).await;
+    let documented = book.operations();
+    for (method, path) in &documented {
+        if !is_proxied(path) {
+            let answer =
+                Answer::of(ask(&book.client, gateway, "patch", path).send().await.unwrap()).await;
+            assert_eq!(answer.status, 405, "{path}");
+            book.check(method, path, "one with another method", &answer);
+        }
+    }
+}
+
+/// Signing keys that nobody knows, a public origin that is another one, heads that do not end.
+async fn without_keys(book: &mut Book) {
+    let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
+    entra.set(Mode::Down);
+    let more = [("GATEWAY_PUBLIC_URLS", "https://chat.example"), ("GATEWAY_TIMEOUT_HEAD", "1s")];
+    let more: Vec<_> = more.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    let gateway = Gateway::start(&settings(&entra, None, &store, &more)).await;
+    everybody_asks(book, &gateway, &callers(&entra, None)).await;
+    let half = gateway.raw("GET /external/public_documents HTTP/1.1\r\nHost: a\r\n").await;
+    book.check("get", "/external/{path}", "a slow one", &Answer::parse(&half));
+}
+
+/// An upstream that takes connections and never says a word.
+async fn with_a_silent_upstream(book: &mut Book) {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let more = [("GATEWAY_UPSTREAM_URL", url.as_str()), ("GATEWAY_TIMEOUT_RESPONSE", "1s")];
+    let (gateway, entra, _store) = alone(Kind::Files, &more).await;
+    gateway.wait_until_it_has_keys().await;
+    let token = format!("Bearer {}", entra.token().build());
+    let asked: Vec<_> = book
+        .operations()
+        .into_iter()
+        .filter(|(_, path)| is_proxied(path))
+        .map(|(method, path)| {
+            let request =
+                ask(&book.client, &gateway, &method, &path).header("authorization", &token);
+            (method, path, tokio::spawn(request.send()))
+        })
+        .collect();
+    for (method, path, answer) in asked {
+        let answer = Answer::of(answer.await.unwrap().unwrap()).await;
+        assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT.as_u16());
+        book.check(&method, &path, "a patient one", &answer);
+    }
+}
+
+#[tokio::test]
+async fn what_is_answered_is_what_the_document_says() {
+    let mut book = Book::open();
+    let more = [("GATEWAY_ALLOWED_ORIGINS", "https://page.example")];
+    let mut world = World::with(Kind::Redis, &more).await;
+    let session = world.login(&world.entra.token().build()).await;
+    let callers_on = callers(&world.entra, Some(&session));
+    everybody_asks(&mut book, &world.gateway, &callers_on).await;
+    nobody_can_read_it(&mut book, &world.gateway).await;
+    metadata_and_preflights(&mut book, &world.gateway).await;
+
+    // The store is away.
+    let session = world.login(&world.entra.token().build()).await;
+    let Store::Redis(redis, _) = &mut world.store else { unreachable!() };
+    redis.end();
+    everybody_asks(&mut book, &world.gateway, &callers(&world.entra, Some(&session))).await;
+
+    // External access is off, and upstream away.
+    let (gateway, entra, _store) = alone(Kind::Files, &[("GATEWAY_EXTERNAL_ACCESS", "off")]).await;
+    gateway.wait_until_it_has_keys().await;
+    until("it has found upstream away", async || !gateway.is_ready().await).await;
+    everybody_asks(&mut book, &gateway, &callers(&entra, None)).await;
+
+    without_keys(&mut book).await;
+    with_a_silent_upstream(&mut book).await;
+
+    let excused: BTreeSet<_> =
+        NEVER_SEEN.iter().map(|(of, what)| ((*of).to_owned(), (*what).to_owned())).collect();
+    let unmet: BTreeSet<_> = book.unmet().into_iter().collect();
+    let forgotten: Vec<_> = unmet.difference(&excused).collect();
+    assert!(forgotten.is_empty(), "documented, never met: {forgotten:#?}");
+    let needless: Vec<_> = excused.difference(&unmet).collect();
+    assert!(needless.is_empty(), "met after all, or no longer documented: {needless:#?}");
+}

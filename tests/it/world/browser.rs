@@ -1,0 +1,145 @@
+//! A real browser without a window: Debian's Chromium, driven by its driver. It resolves no name
+//! and keeps nothing.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use thirtyfour::{
+    CapabilitiesHelper, ChromeCapabilities, ChromiumLikeCapabilities, DesiredCapabilities,
+    WebDriver,
+};
+
+use super::{flask::in_repository, process::Process};
+
+/// What a page is shown in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub(crate) width: u32,
+    /// `light` or `dark`.
+    pub(crate) theme: &'static str,
+}
+
+/// The running browser. Chromium ends when its driver does.
+pub(crate) struct Browser {
+    driver: WebDriver,
+    _process: Process,
+    _profile: TempDir,
+}
+
+impl Browser {
+    pub(crate) async fn start() -> Self {
+        let mut command = Command::new("chromedriver");
+        let mut process = Process::start(command.arg("--port=0"), &[], "TERM");
+        let port = process.said("ChromeDriver was started successfully on port ").await;
+        let url = format!("http://127.0.0.1:{}", port.trim_end_matches('.'));
+        let profile = tempfile::tempdir().expect("a temporary folder");
+        let capabilities = capabilities(&profile);
+        let driver = WebDriver::new(url, capabilities).await.expect("a session");
+        // Its `Drop` would wait for an answer on the thread that has to bring it.
+        driver.clone().leak().expect("a session that stands");
+        Self { driver, _process: process, _profile: profile }
+    }
+
+    /// Opens an address.
+    pub(crate) async fn open(&self, url: &str) {
+        self.driver.goto(url).await.expect("a page");
+    }
+
+    /// Shows pages like this from now on.
+    pub(crate) async fn show(&self, view: View) {
+        let features = json!([{"name": "prefers-color-scheme", "value": view.theme}]);
+        self.devtools("Emulation.setEmulatedMedia", json!({"features": features})).await;
+        // Telephones lay their scroll bars over the page.
+        let is_small = view.width < 600;
+        let size =
+            json!({"width": view.width, "height": 900, "deviceScaleFactor": 1, "mobile": is_small});
+        self.devtools("Emulation.setDeviceMetricsOverride", size).await;
+    }
+
+    /// What an expression evaluates to in the page.
+    pub(crate) async fn evaluate(&self, expression: &str) -> Value {
+        let script = format!("return {expression}");
+        let answer = self.driver.execute(script, Vec::new()).await.expect("a value");
+        answer.json().clone()
+    }
+
+    /// What axe finds wrong with the page: `rule: why, where`.
+    pub(crate) async fn axe(&self) -> Vec<String> {
+        let path = "target/node/openapi/node_modules/axe-core/axe.min.js";
+        let axe = fs::read_to_string(in_repository(path)).expect("axe; `make browser` sets it up");
+        self.driver.execute(axe, Vec::new()).await.expect("axe");
+        let run = "const done = arguments[arguments.length - 1]; \
+            axe.run(document, {preload: false}).then(done, error => done({failed: String(error)}))";
+        let found = self.driver.execute_async(run, Vec::new()).await.expect("a result");
+        let found = found.json().clone();
+        let passes = found["passes"].as_array().map_or(0, Vec::len);
+        assert!(passes > 10, "axe looked at little: {passes} rules passed: {}", found["failed"]);
+        let violations = found["violations"].as_array().expect("a list");
+        let told = |it: &Value| format!("{}: {}, {}", it["id"], it["help"], it["nodes"][0]["html"]);
+        violations.iter().map(told).collect()
+    }
+
+    /// What the console said.
+    pub(crate) async fn console(&self) -> Vec<String> {
+        let entries = self.driver.get_log("browser").await.expect("a log");
+        entries.into_iter().map(|entry| entry.message).collect()
+    }
+
+    /// The addresses asked for since the last look, the page's own among them. Not those that
+    /// leave nothing: the browser's own pages, and data in an address.
+    pub(crate) async fn requests(&self) -> Vec<String> {
+        let entries = self.driver.get_log("performance").await.expect("a log");
+        let url = |message: &str| {
+            let event: Value = serde_json::from_str(message).ok()?;
+            let event = &event["message"];
+            let is_request = event["method"] == "Network.requestWillBeSent";
+            is_request.then(|| event["params"]["request"]["url"].as_str().map(str::to_owned))?
+        };
+        let urls = entries.iter().filter_map(|entry| url(&entry.message));
+        urls.filter(|url| !url.starts_with("chrome:") && !url.starts_with("data:")).collect()
+    }
+
+    /// Writes the whole page to `target/screenshots/NAME.png`.
+    pub(crate) async fn screenshot(&self, name: &str) -> PathBuf {
+        let whole = json!({"format": "png", "captureBeyondViewport": true});
+        let shot = self.devtools("Page.captureScreenshot", whole).await;
+        let bytes = STANDARD.decode(shot["data"].as_str().expect("data")).expect("base64");
+        let folder = in_repository("target/screenshots");
+        fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join(format!("{name}.png"));
+        fs::write(&path, bytes).expect("a file");
+        path
+    }
+
+    async fn devtools(&self, command: &str, parameters: Value) -> Value {
+        self.driver.cdp().send_raw(command, parameters).await.expect(command)
+    }
+}
+
+fn capabilities(profile: &TempDir) -> ChromeCapabilities {
+    let mut capabilities = DesiredCapabilities::chrome();
+    let profile = format!("--user-data-dir={}", profile.path().display());
+    for argument in [
+        "--headless=new",
+        // Root has no sandbox of its own to give.
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        // Over a pipe, whose end is the browser's.
+        "--remote-debugging-pipe",
+        &profile,
+    ] {
+        capabilities.add_arg(argument).expect("an argument");
+    }
+    let logs = json!({"browser": "ALL", "performance": "ALL"});
+    capabilities.set("goog:loggingPrefs", logs).expect("a capability");
+    capabilities
+}
