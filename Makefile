@@ -15,7 +15,7 @@ AUTOBAHN := target/python/autobahn/ported/ready
 NODE := target/node/runtime
 CLIENTS := target/node/clients/ready target/python/mcp/ready
 FUZZED := wire target origin token form keys stored pickle cookie settings
-FUZZER = target/fuzz/$(HOST)/release/fuzz
+FUZZER := target/fuzz/release/fuzz
 MINUTES ?=
 SECONDS ?= $(if $(MINUTES),$(shell echo $$(($(MINUTES) * 60))),20)
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
@@ -75,9 +75,11 @@ deny: $(CARGO_DENY)
 	# It reads every crate of the lock file, also those that other platforms need.
 	cargo fetch --quiet --locked
 	$(CARGO_DENY) --offline --locked check -A license-exception-not-encountered bans licenses sources
-	# Its lock file must have kept up with Cargo.toml.
-	cargo update --quiet --locked --workspace --manifest-path fips/Cargo.toml \
-		|| { echo 'cargo update --workspace --manifest-path fips/Cargo.toml'; exit 1; }
+	# Other lock files must have kept up with Cargo.toml.
+	for package in fips tests/fuzz; do \
+		cargo update --quiet --locked --workspace --manifest-path $$package/Cargo.toml \
+			|| { echo "cargo update --workspace --manifest-path $$package/Cargo.toml"; exit 1; }; \
+	done
 
 $(CARGO_DENY):
 	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
@@ -174,13 +176,10 @@ fips: redis python $(CARGO_DENY)
 		cargo test --locked --test it -- fips handshake failures keys over_tls
 
 ## libFuzzer with coverage, on stable Rust: what reads bytes from outside, so long each, a core each.
-fuzz: export RUSTFLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-	-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing
+fuzz: export RUSTC_WRAPPER := $(CURDIR)/tests/fuzz/instrumented
 fuzz:
 	command -v c++ > /dev/null || { $(call install,g++); }
-	# With a target named, build scripts go without the instrumentation.
-	cargo build --locked --release --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz --target $(HOST)
+	cargo build --locked --release --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz
 	for part in $(FUZZED); do \
 		mkdir -p target/fuzz/corpus/$$part tests/fuzz/seeds/$$part; \
 		[ ! -e tests/fuzz/corpus/$$part.tar.gz ] || tar -xzf tests/fuzz/corpus/$$part.tar.gz -C target/fuzz/corpus/$$part; \

@@ -185,7 +185,7 @@ impl Caller {
                         return Poll::Ready(Some(Ok(bytes)));
                     }
                     Ok(_) if side.held.len() >= wire::MOST_HEAD => {
-                        let has_target = side.held.contains(&b'\r');
+                        let has_target = side.held[..wire::MOST_HEAD].contains(&b'\r');
                         let fault =
                             if has_target { HeadFault::TooLong } else { HeadFault::TargetTooLong };
                         return Poll::Ready(Some(Err(fault)));

@@ -158,10 +158,13 @@ pub(crate) fn form(data: &[u8]) {
     }
     let text = String::from_utf8_lossy(body);
     let users: Vec<String> = if is_multipart {
-        // Whatever could be a delimiter is one; whatever could name the field does.
+        // Whatever could be a delimiter is one.
+        let is_user = |line: &str| {
+            line.to_ascii_lowercase().starts_with("content-disposition:")
+                && line.contains(" name=\"user_id\"")
+        };
         let parts = text.split("--B").filter(|part| {
-            let header = part.split("\r\n\r\n").next().unwrap_or_default();
-            header.contains("name=\"user_id\"") && !header.contains("filename=\"user_id\"")
+            part.split("\r\n\r\n").next().unwrap_or_default().split("\r\n").any(is_user)
         });
         let value = |part: &str| Some(part.split_once("\r\n\r\n")?.1.trim_end().to_owned());
         parts.filter_map(value).collect()
