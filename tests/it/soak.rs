@@ -322,7 +322,13 @@ async fn an_upstream_that_is_killed_again_and_again_does_nothing_twice() {
     for _ in 0..kills {
         tokio::time::sleep(pause).await;
         flask.take().unwrap().kill();
-        flask = Some(Flask::start_unprimed(&environment).await);
+        let revived = Flask::start_unprimed(&environment).await;
+        until("upstream itself answers", async || {
+            let answer = client().get(format!("{}/test/pid", revived.url())).send().await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+        flask = Some(revived);
         let begun = Instant::now();
         until("requests are served again", async || {
             let answer = client().get(gateway.url("/test/pid")).send().await;
