@@ -5,7 +5,7 @@ use std::{error::Error, fmt::Write as _, io::IsTerminal};
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
     EnvFilter, Layer,
-    filter::{FilterExt, filter_fn},
+    filter::{FilterExt, LevelFilter, filter_fn},
     fmt,
     layer::SubscriberExt,
     registry,
@@ -15,7 +15,9 @@ use tracing_subscriber::{
 /// Begins to log. `filter` as in `RUST_LOG`; one that cannot be read counts as `info`.
 pub(crate) fn start(filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let filter = filter.and(filter_fn(is_fit_to_print));
+    // With it what nobody asked for is not even looked at.
+    let most = filter.max_level_hint().unwrap_or(LevelFilter::TRACE);
+    let filter = filter.and(filter_fn(is_fit_to_print).with_max_level_hint(most));
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = if std::io::stderr().is_terminal() {
         lines.with_filter(filter).boxed()

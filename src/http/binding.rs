@@ -32,6 +32,8 @@ impl Binding<'_> {
         let identity = match identity {
             Ok(identity) => identity,
             Err(refusal) if is_required => return Err(refusal),
+            // One of them could be somebody else's.
+            Err(refusal @ Refusal::RepeatedAuthorization) => return Err(refusal),
             // Whoever has the session could have sent it without a token.
             Err(_) => return Ok(()),
         };

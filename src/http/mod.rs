@@ -69,8 +69,9 @@ use crate::{
 const WARMUP: &str = "/robots933456.txt";
 
 /// Whether the platform itself asks: its probes come to each replica without a detour.
-fn is_probe(path: &str) -> bool {
-    path.starts_with("/gateway/health/") || matches!(path, WARMUP | guard::HEALTHCHECK)
+fn is_probe(method: &str, path: &str) -> bool {
+    matches!(method, "GET" | "HEAD")
+        && (path.starts_with("/gateway/health/") || matches!(path, WARMUP | guard::HEALTHCHECK))
 }
 
 /// The gateway's own routes, and the document that describes them.
@@ -207,7 +208,7 @@ impl Front {
         };
         let (answer, unread) = if caller.is_beyond_room && !path.starts_with("/gateway/health/") {
             (asked.refusal(&Refusal::NoRoom, path, resource), unread())
-        } else if !route.is_by_front_door && !is_probe(path) {
+        } else if !route.is_by_front_door && !is_probe(head.method(), path) {
             (asked.refusal(&Refusal::NotThroughFrontDoor, path, resource), unread())
         } else if is_own(path, resource.is_on) {
             let answer = Box::pin(self.answer_own(head, &judged, route.clone())).await;

@@ -1,5 +1,6 @@
 //! How fast a caller sends a body, while it is the caller who is waited for. As ASP.NET Core's
-//! Kestrel has it (`MinRequestBodyDataRate`): 240 bytes a second, after 5 seconds.
+//! Kestrel has it (`MinRequestBodyDataRate`): 240 bytes a second, after 5 seconds. What comes faster earns
+//! some silence, but not much: who sends much at once and then nothing holds what others need.
 
 use std::time::Duration;
 
@@ -7,13 +8,14 @@ use tokio::time::Instant;
 
 const GRACE: Duration = Duration::from_secs(5);
 const LEAST_PER_SECOND: u64 = 240;
+/// Most silence that can be earned.
+const MOST_CREDIT: Duration = Duration::from_secs(30);
 
 /// The pace of one body.
 #[derive(Debug)]
 pub(super) struct Pace {
-    bytes: u64,
-    /// How long the caller was waited for, before the present wait.
-    waited: Duration,
+    /// How long the caller may be waited for.
+    credit: Duration,
     waits_since: Option<Instant>,
     /// Longest silence.
     silence: Duration,
@@ -21,26 +23,26 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(silence: Duration) -> Self {
-        Self { bytes: 0, waited: Duration::ZERO, waits_since: None, silence }
+        Self { credit: GRACE, waits_since: None, silence }
     }
 
     /// Until when the caller must send something, being waited for.
     pub(super) fn deadline(&mut self) -> Instant {
         let since = *self.waits_since.get_or_insert_with(Instant::now);
-        let earned = Duration::from_secs(self.bytes / LEAST_PER_SECOND).max(GRACE);
-        since + earned.saturating_sub(self.waited).min(self.silence)
+        since + self.credit.min(self.silence)
     }
 
     /// So many bytes came.
     pub(super) fn came(&mut self, bytes: u64) {
-        self.bytes += bytes;
         self.stop();
+        let earned = Duration::from_millis(bytes.saturating_mul(1000) / LEAST_PER_SECOND);
+        self.credit = self.credit.saturating_add(earned).min(MOST_CREDIT);
     }
 
     /// It is somebody else who is waited for.
     pub(super) fn stop(&mut self) {
         if let Some(since) = self.waits_since.take() {
-            self.waited += since.elapsed();
+            self.credit = self.credit.saturating_sub(since.elapsed());
         }
     }
 }
@@ -55,22 +57,18 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(pace.deadline() - begun, GRACE);
         tokio::time::advance(Duration::from_secs(4)).await;
-        pace.came(100);
-        assert_eq!(pace.deadline() - begun, GRACE, "100 bytes earn nothing");
-        pace.came(2400 - 100);
-        assert_eq!(pace.deadline() - begun, Duration::from_secs(10));
+        pace.came(240);
+        assert_eq!(pace.deadline() - begun, Duration::from_secs(6));
         pace.stop();
         tokio::time::advance(Duration::from_secs(100)).await;
         assert_eq!(
             pace.deadline() - begun,
-            Duration::from_secs(110),
+            Duration::from_secs(106),
             "others' time does not count"
         );
         pace.came(1_000_000);
-        assert_eq!(
-            pace.deadline() - Instant::now(),
-            Duration::from_mins(1),
-            "nor is silence endless"
-        );
+        assert_eq!(pace.deadline() - Instant::now(), MOST_CREDIT, "nor is much silence earned");
+        let mut short = Pace::new(Duration::from_secs(2));
+        assert_eq!(short.deadline() - Instant::now(), Duration::from_secs(2));
     }
 }

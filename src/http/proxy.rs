@@ -15,12 +15,12 @@ use super::{
     watched::Watched,
 };
 use crate::{
-    access::{origin::Route, session::SessionId},
+    access::{origin::Route, session::SessionId, target::upstream_path},
     clock,
     config::CookieConfig,
     sessions::{Sessions, SessionsError, Standing},
     upstream::{Connection, Held, Kept, UpstreamError},
-    wire::{Body, Fields, Length, Malformed, ResponseHead, Version},
+    wire::{Body, Length, Malformed, ResponseHead, Version},
 };
 
 /// Most bytes of an answer that is kept while the request is sent again.
@@ -62,7 +62,7 @@ impl Proxy<'_> {
         let upstream = &self.kept.upstream;
         let config = upstream.config();
         let head = judged.head;
-        let cookies = self.cookies_that_count(&head.fields).await?;
+        let cookies = self.cookies_that_count(judged).await?;
         let upgrade = hop_headers::upgrade(head, judged.length);
 
         let mut hold = upstream.hold();
@@ -155,7 +155,11 @@ impl Proxy<'_> {
                 || decodes;
             let out =
                 self.write_head(&answer, length, decodes, told(head.version, closes), &cookies);
-            let keeps_upstream = upstream_keeps_alive(&answer) && length != Length::UntilClose;
+            // gunicorn answers before it has read a body that the app does not want, and may read the next
+            // request along with the rest of it: that one would wait for ever.
+            let is_bodiless = matches!(judged.length, Length::None | Length::Sized(0));
+            let keeps_upstream =
+                is_bodiless && upstream_keeps_alive(&answer) && length != Length::UntilClose;
             let after = exchange.finish(out, length, decodes, keeps_upstream, self.kept).await?;
             let after = if closes && after == After::Next { After::Close } else { after };
             return Ok(Answered { status: answer.status, after });
@@ -219,29 +223,34 @@ impl Proxy<'_> {
     }
 
     /// The cookies for upstream: none of a session that is over, or that is not the caller's.
-    async fn cookies_that_count<'a>(&self, fields: &'a Fields) -> Result<Cookies<'a>, Refusal> {
-        let cookies = self.hold_sessions_to_their_end(fields)?;
+    async fn cookies_that_count<'a>(&self, judged: &'a Judged<'_>) -> Result<Cookies<'a>, Refusal> {
+        let cookies = self.hold_sessions_to_their_end(judged)?;
         if let Some(live) = &cookies.live {
-            Box::pin(self.binding.judge(&live.id, fields)).await?;
+            Box::pin(self.binding.judge(&live.id, &judged.head.fields)).await?;
         }
         Ok(cookies)
     }
 
-    /// Drops cookies that name a minted session which is over; upstream sees a stranger.
+    /// Drops cookies that name a minted session which is over; upstream sees a stranger. So it does where
+    /// people sign in: it would put them into the session that came along, which somebody else may know.
     fn hold_sessions_to_their_end<'a>(
         &self,
-        fields: &'a Fields,
+        judged: &'a Judged<'_>,
     ) -> Result<Cookies<'a>, SessionsError> {
+        let fields = &judged.head.fields;
         if !fields.has("cookie") {
             return Ok(Cookies::default());
         }
         let now = clock::now();
-        let is_over = |id: &SessionId| {
-            Ok::<_, SessionsError>(self.sessions.standing(id, now)? == Standing::Over)
+        let is_dropped = |id: &SessionId| {
+            let is_over = self.sessions.standing(id, now)? == Standing::Over;
+            Ok::<_, SessionsError>(is_over || signs_in(&judged.target))
         };
-        let cookies = SessionCookie(self.cookie).read(fields.all("cookie"), is_over)?;
+        let cookies = SessionCookie(self.cookie).read(fields.all("cookie"), is_dropped)?;
         // The first is what upstream would have taken; the sweep sees to others.
-        if let Some(id) = cookies.over {
+        if let Some(id) = cookies.over
+            && !signs_in(&judged.target)
+        {
             self.sessions.forget(id);
         }
         Ok(cookies)
@@ -290,6 +299,11 @@ impl Cookies<'_> {
             Some(Cow::Owned(text)) => CookieLine::Is(text),
         }
     }
+}
+
+/// Whether SimpleChat signs a person in at a target, and writes who it is into the session.
+fn signs_in(target: &[u8]) -> bool {
+    matches!(&*upstream_path(target), b"/login" | b"/getAToken" | b"/getATokenApi")
 }
 
 /// Whether the caller waits for 100 before it sends its body (RFC 9110 §10.1.1).

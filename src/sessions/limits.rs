@@ -1,12 +1,12 @@
 //! How often may be tried: logins by subject, failures by client address. Counted here, bounded in
-//! memory; where Redis is the store, counted there as well for all instances together.
+//! memory. Where Redis is the store, it counts logins for all instances together, and failures as well.
 //!
 //! A window begins with the first that is counted in it.
 
 use std::{
     fmt,
     hash::Hash,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -27,10 +27,13 @@ impl From<IpAddr> for Network {
     fn from(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V4(v4) => v4.into(),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, ..] = v6.segments();
-                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-            }
+            IpAddr::V6(v6) => match v6.segments() {
+                // An IPv4 caller behind NAT64 (RFC 6052 §2.1).
+                [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                    Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)).into()
+                }
+                [a, b, c, d, ..] => Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into(),
+            },
         })
     }
 }
@@ -160,5 +163,6 @@ mod tests {
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::1"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(of("64:ff9b::192.0.2.1"), "192.0.2.1");
     }
 }

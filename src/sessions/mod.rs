@@ -194,7 +194,10 @@ impl Sessions {
         replaced: Vec<SessionId>,
         from: Option<Network>,
     ) -> Result<Opened, SessionsError> {
-        if let Some(wait) = from.and_then(|_| self.0.limits.login(record.subject())) {
+        if from.is_some()
+            && !self.0.shelf.counts_logins()
+            && let Some(wait) = self.0.limits.login(record.subject())
+        {
             return Err(SessionsError::TooOften(wait));
         }
         let (answer, answered) = oneshot::channel();

@@ -302,6 +302,10 @@ impl Shelf for Redis {
         Ok(())
     }
 
+    fn counts_logins(&self) -> bool {
+        true
+    }
+
     async fn add_note(&self, note: &Note, quota: &Quota, now: i64) -> Result<Added, SessionsError> {
         let text = serde_json::to_string(note).map_err(|_| SessionsError::Encoding)?;
         let keys = [

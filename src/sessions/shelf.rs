@@ -106,6 +106,10 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
     /// Removes Flask's records; those that are gone already are passed over.
     async fn remove(&self, ids: &[SessionId]) -> Result<(), SessionsError>;
 
+    /// Whether [`Self::add_note`] itself holds logins to the quota, for all instances together.
+    fn counts_logins(&self) -> bool {
+        false
+    }
     /// Adds a note, if the quota has not been used up by all instances together.
     async fn add_note(&self, note: &Note, quota: &Quota, now: i64) -> Result<Added, SessionsError>;
     /// The note of an id.

@@ -119,3 +119,24 @@ async fn a_token_that_is_remembered_stops_counting_with_its_key_and_at_its_end()
     assert_eq!(ask(&world.entra.token().build()).await, 200);
     assert_eq!(ask(&token).await, 401, "its key was withdrawn");
 }
+
+/// Flask writes who signed in into the session that came along: one that somebody else may know.
+#[tokio::test]
+async fn nobody_is_signed_in_into_a_minted_session() {
+    let world = World::start(Kind::Redis).await;
+    let session = world.login(&world.entra.token().roles(&["ExternalApi"]).build()).await;
+    let before = world.store.redis().ask(&["GET", &format!("session:{session}")]);
+    for path in ["/getAToken", "//getAToken", "/%67etAToken", "/getATokenApi", "/login"] {
+        let url = world.gateway.url(&format!("{path}?oid={SOMEBODY}&roles=User,Admin&name=Bee"));
+        let answer = client().get(url).session(&session).send().await.unwrap();
+        let sets = answer.headers().get_all("set-cookie");
+        for set in sets {
+            let set = set.to_str().unwrap();
+            assert!(set.starts_with("session=") && !set.contains(&session), "{path}: {set}");
+        }
+    }
+    let after = world.store.redis().ask(&["GET", &format!("session:{session}")]);
+    assert_eq!(before, after, "it is whose it was");
+    let url = world.gateway.url("/admin/settings");
+    assert_eq!(client().get(url).session(&session).send().await.unwrap().status(), 403);
+}
