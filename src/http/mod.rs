@@ -213,6 +213,7 @@ impl Front {
         } else if is_own(path, resource.is_on) {
             let answer = Box::pin(self.answer_own(head, &judged, route.clone())).await;
             let answer = asked.fill(answer, path, resource);
+            let answer = resource_metadata::shared(answer, path, resource);
             (login::shared(answer, path, head, resource), unread())
         } else if path == WARMUP && !Box::pin(self.is_warm()).await {
             ("SimpleChat is still starting".into_response(), unread())

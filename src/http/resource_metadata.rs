@@ -157,6 +157,15 @@ pub(super) async fn options_of(uri: Uri) -> Result<Response, Refusal> {
     Ok(options().await)
 }
 
+/// What lets a page of any origin read what went wrong as well.
+pub(super) fn shared(mut answer: Response, path: &str, resource: &Resource) -> Response {
+    if resource.is_on && path.starts_with("/.well-known/oauth-protected-resource") {
+        let anybody = HeaderValue::from_static("*");
+        answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, anybody);
+    }
+    answer
+}
+
 /// The resource that a path names, as it is spelled: the answer must name the same (RFC 9728 §3.3).
 fn named_in(uri: &Uri) -> Result<&'static str, Refusal> {
     let asked = uri.path().strip_prefix("/.well-known/oauth-protected-resource/");

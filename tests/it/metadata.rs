@@ -226,6 +226,7 @@ async fn with_a_list_nothing_unlisted_is_echoed() {
     }
     let answer = ask(&gateway, "", &[("host", "evil.example")]).await;
     assert_eq!(answer.status(), 421);
+    assert_eq!(answer.headers()["access-control-allow-origin"], "*", "a page may read why");
     assert_eq!(answer.headers()["cache-control"], "no-store");
     let text = answer.text().await.unwrap();
     assert!(text.contains("GATEWAY_PUBLIC_URLS") && !text.contains("evil"), "{text}");
