@@ -155,11 +155,7 @@ impl Proxy<'_> {
                 || decodes;
             let out =
                 self.write_head(&answer, length, decodes, told(head.version, closes), &cookies);
-            // gunicorn answers before it has read a body that the app does not want, and may read the next
-            // request along with the rest of it: that one would wait for ever.
-            let is_bodiless = matches!(judged.length, Length::None | Length::Sized(0));
-            let keeps_upstream =
-                is_bodiless && upstream_keeps_alive(&answer) && length != Length::UntilClose;
+            let keeps_upstream = may_be_used_again(judged.length, &answer, length);
             let after = exchange.finish(out, length, decodes, keeps_upstream, self.kept).await?;
             let after = if closes && after == After::Next { After::Close } else { after };
             return Ok(Answered { status: answer.status, after });
@@ -299,6 +295,15 @@ impl Cookies<'_> {
             Some(Cow::Owned(text)) => CookieLine::Is(text),
         }
     }
+}
+
+/// Whether upstream's connection may take another request after this one. gunicorn answers before it has
+/// read a body that the app does not want, and may read the next request along with the rest of it: that
+/// one would wait for ever.
+fn may_be_used_again(sent: Length, answer: &ResponseHead, length: Length) -> bool {
+    matches!(sent, Length::None | Length::Sized(0))
+        && upstream_keeps_alive(answer)
+        && length != Length::UntilClose
 }
 
 /// Whether SimpleChat signs a person in at a target, and writes who it is into the session.
