@@ -1,10 +1,7 @@
 //! Each cloud's tokens count under its own settings and no other's. The gateway goes to the real names,
 //! through a proxy that plays the internet.
 
-use std::sync::Arc;
-
 use rcgen::generate_simple_self_signed;
-use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -14,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     entra::{Entra, TENANT, TokenBuilder},
+    tls_edge::acceptor,
     world::{Kind, Store, gateway::Gateway, settings, try_login},
 };
 
@@ -112,15 +110,7 @@ async fn serve(mut stream: TcpStream, tls: TlsAcceptor, public_key: Value) {
 async fn a_clouds_tokens_count_under_its_own_settings_alone() {
     let names: Vec<String> = CLOUDS.iter().map(|cloud| cloud.host.to_owned()).collect();
     let certificate = generate_simple_self_signed(names).unwrap();
-    let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.cert.der().clone()], key)
-        .unwrap();
-    let tls = TlsAcceptor::from(Arc::new(config));
+    let tls = acceptor(&certificate);
     let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
     let public_key = entra.published_key();
     let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();

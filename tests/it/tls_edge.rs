@@ -51,8 +51,8 @@ impl TlsEdge {
     }
 }
 
-/// One request a connection.
-async fn serve(there: Arc<OnceLock<String>>, certificate: &CertifiedKey<KeyPair>) -> u16 {
+/// Speaks TLS with a certificate.
+pub(crate) fn acceptor(certificate: &CertifiedKey<KeyPair>) -> TlsAcceptor {
     let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
@@ -61,7 +61,12 @@ async fn serve(there: Arc<OnceLock<String>>, certificate: &CertifiedKey<KeyPair>
         .with_no_client_auth()
         .with_single_cert(vec![certificate.cert.der().clone()], key)
         .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// One request a connection.
+async fn serve(there: Arc<OnceLock<String>>, certificate: &CertifiedKey<KeyPair>) -> u16 {
+    let acceptor = acceptor(certificate);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
