@@ -42,6 +42,10 @@ async fn the_page_says_what_the_document_says_and_runs_no_script() {
 
 #[tokio::test]
 async fn the_page_can_be_used_by_everybody_and_asks_for_nothing_else() {
+    if !Browser::is_to_be_had() {
+        println!("skipped: there is no Chromium here");
+        return;
+    }
     let (gateway, _entra, _store) = alone(Kind::Files, &[]).await;
     let url = gateway.url("/gateway/docs");
     let browser = Browser::start().await;

@@ -29,6 +29,14 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
+    /// Whether there is one. Ubuntu has Chromium as a snap alone, which not every machine can run; anywhere
+    /// else it must be there.
+    pub(crate) fn is_to_be_had() -> bool {
+        let is_there = Command::new("chromedriver").arg("--version").output().is_ok();
+        let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        is_there || !system.lines().any(|line| line == "ID=ubuntu")
+    }
+
     pub(crate) async fn start() -> Self {
         let mut command = Command::new("chromedriver");
         let mut process = Process::start(command.arg("--port=0"), &[], "TERM");
