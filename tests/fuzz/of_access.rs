@@ -94,8 +94,8 @@ pub(crate) fn origin(data: &[u8]) {
 /// A token's parts, and claims that are judged as if they had been signed.
 pub(crate) fn token(data: &[u8]) {
     let Some((&kind, bytes)) = data.split_first() else { return };
-    let modulus: Vec<u8> = (0..=255).map(|n: u8| n | 1).collect();
-    let Some(key) = SigningKey::new(&modulus, &[1, 0, 1], None) else { return };
+    let modulus: Vec<u8> = (0..=255).map(|n: u8| !n | 1).collect();
+    let Some(key) = SigningKey::new(&modulus, &[1, 0, 1], None) else { panic!("no key") };
     let id: Uuid = OID.parse().unwrap_or_default();
     let issuers = Issuers { v2: Some("two".to_owned()), v1: Some("one".to_owned()) };
     let expected = Expected { tenant: id, client_id: id, audiences: vec![OID.to_owned()] };

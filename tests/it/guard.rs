@@ -33,7 +33,8 @@ async fn every_method_is_guarded() {
         let answer = client().request(method.clone(), url).send().await.unwrap();
         assert_eq!(answer.status(), 401, "{method}");
     }
-    assert!(!world.flask.log().contains("/external/"), "{}", world.flask.log());
+    let log = world.upstream_log().await;
+    assert!(!log.contains("/external/"), "{log}");
 }
 
 #[tokio::test]
@@ -80,7 +81,7 @@ async fn odd_spellings_never_reach_upstream() {
         let answer = world.gateway.raw(request).await;
         assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     }
-    let log = world.flask.log();
+    let log = world.upstream_log().await;
     let reached: Vec<_> =
         log.lines().filter(|line| line.contains("external") && !line.contains(" 404")).collect();
     assert!(reached.is_empty(), "{reached:?}");

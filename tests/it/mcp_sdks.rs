@@ -15,7 +15,6 @@ use crate::{
         flask::in_repository,
         gateway::{Gateway, run},
         json,
-        process::until,
         recorder::Recorder,
         settings,
     },
@@ -299,10 +298,7 @@ async fn with_external_access_off_no_sdk_meets_a_sign_in_page() {
         assert_eq!(client().get(page).send().await.unwrap().status(), 404, "{sdk:?}");
         cases += 1;
     }
-    // The log is whole when this stands in it.
-    client().get(world.gateway.url("/api/the-last-one")).send().await.unwrap();
-    until("the log is whole", async || world.flask.log().contains("/api/the-last-one")).await;
-    let log = world.flask.log();
+    let log = world.upstream_log().await;
     let is_discovery = |line: &&str| {
         ["/.well-known/", "/register", "/authorize"].iter().any(|path| line.contains(path))
     };

@@ -137,7 +137,8 @@ async fn ambiguous_requests_are_refused_and_the_connection_closed() {
         );
         assert_eq!(answer.matches("HTTP/1.").count(), 1, "{what}: {answer}");
     }
-    assert!(!world.flask.log().contains("/test/echo"), "{}", world.flask.log());
+    let log = world.upstream_log().await;
+    assert!(!log.contains("/test/echo"), "{log}");
 }
 
 #[tokio::test]

@@ -8,7 +8,8 @@ use reqwest::{Method, Response, StatusCode};
 use crate::{
     entra::Mode,
     world::{
-        API, Kind, World, client, gateway::Gateway, login, secrets::Secrets, session_in, try_login,
+        API, Kind, World, client, gateway::Gateway, login, process::until, secrets::Secrets,
+        session_in, try_login,
     },
 };
 
@@ -94,8 +95,8 @@ async fn a_gateway_that_wrote_a_secret_would_be_found_out() {
     let world = World::start(Kind::Redis).await;
     let token = world.entra.token().build();
     let session = session_in(&try_login(&world.gateway, &token).await);
+    until("it says so", async || world.gateway.process.log().contains("session created")).await;
     let log = world.gateway.process.log();
-    assert!(log.contains("session created"), "{log}");
     let nothing = Secrets::of(&[]);
     for secret in [&token, &session] {
         assert!(nothing.find(&format!("{log} {secret}")).is_some());

@@ -15,8 +15,8 @@ async fn ask(world: &World, session: &str, token: Option<&str>) -> Response {
 }
 
 /// How often upstream was asked for the API route.
-fn asked(world: &World) -> usize {
-    world.flask.log().lines().filter(|line| line.contains(API)).count()
+async fn asked(world: &World) -> usize {
+    world.upstream_log().await.lines().filter(|line| line.contains(API)).count()
 }
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn a_session_beside_somebody_elses_token_never_reaches_upstream() {
     let token = world.entra.token().build();
     let session = world.login(&token).await;
     let foreign = world.entra.token().oid(SOMEBODY).build();
-    let before = asked(&world);
+    let before = asked(&world).await;
     for _ in 0..2 {
         let answer = ask(&world, &session, Some(&foreign)).await;
         assert_eq!(answer.status(), 401);
@@ -34,7 +34,7 @@ async fn a_session_beside_somebody_elses_token_never_reaches_upstream() {
     }
     let app = world.entra.token().app_only().build();
     assert_eq!(ask(&world, &session, Some(&app)).await.status(), 401);
-    assert_eq!(asked(&world), before, "{}", world.flask.log());
+    assert_eq!(asked(&world).await, before);
 
     // Its own subject's tokens, no token, and what is no token at all.
     let another = world.entra.token().v1().build();
@@ -55,12 +55,12 @@ async fn a_session_that_nobody_knows_is_no_subjects() {
     let session = world.login(&token).await;
     let (_, end) = session.split_once('.').unwrap();
     let made_up = format!("AAAAAAAAAAAAAAAAAAAAAA.{end}");
-    let before = asked(&world);
+    let before = asked(&world).await;
     assert_eq!(ask(&world, &made_up, Some(&token)).await.status(), 401);
-    assert_eq!(asked(&world), before);
+    assert_eq!(asked(&world).await, before);
     // A browser's session is not ours to judge.
     assert_eq!(ask(&world, &"a".repeat(43), Some(&token)).await.status(), 401);
-    until("upstream was asked", async || asked(&world) == before + 1).await;
+    assert_eq!(asked(&world).await, before + 1);
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn where_binding_is_required_a_session_alone_is_nothing() {
     let world = World::with(Kind::Redis, &[("GATEWAY_SESSION_BINDING", "required")]).await;
     let token = world.entra.token().build();
     let session = world.login(&token).await;
-    let before = asked(&world);
+    let before = asked(&world).await;
     let alone = ask(&world, &session, None).await;
     assert_eq!(alone.status(), 401);
     let challenge = alone.headers()["www-authenticate"].to_str().unwrap().to_owned();
@@ -78,7 +78,7 @@ async fn where_binding_is_required_a_session_alone_is_nothing() {
     for token in [&*expired, &foreign, "abc"] {
         assert_eq!(ask(&world, &session, Some(token)).await.status(), 401);
     }
-    assert_eq!(asked(&world), before);
+    assert_eq!(asked(&world).await, before);
     assert_eq!(ask(&world, &session, Some(&token)).await.status(), 200);
     // Who has no minted session needs no token.
     let open = client().get(world.gateway.url("/static/lines.txt")).send().await.unwrap();

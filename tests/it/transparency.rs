@@ -98,12 +98,13 @@ async fn bodies_arrive_in_their_own_frames_with_trailers_both_ways() {
     assert_eq!(caller.head().await, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     assert_eq!(caller.bytes(frames.len()).await, frames);
 
-    // And on the same connections a sized one.
+    // And on the caller's same connection a sized one.
     let bytes = "\0\r\n\r\n0\r\n\r\n";
     let length = bytes.len();
     caller
         .send(format!("PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{bytes}"))
         .await;
+    let mut upstream = world.upstream().await;
     assert!(upstream.head().await.contains(&format!("Content-Length: {length}\r\n")));
     assert_eq!(upstream.bytes(length).await, bytes);
     upstream.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{bytes}")).await;
@@ -198,6 +199,7 @@ async fn continue_is_said_once_and_stays_on_its_hop() {
     caller.bytes(2).await;
     // A body that came along did not wait.
     caller.send(format!("{head}abc")).await;
+    let mut upstream = world.upstream().await;
     upstream.head().await;
     upstream.bytes(3).await;
     upstream.send(OK).await;
@@ -401,9 +403,11 @@ async fn requests_sent_ahead_are_answered_in_order() {
     upstream.is_quiet().await;
     let numbered = |n: u8| format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{n}");
     upstream.send(numbered(1)).await;
+    let mut upstream = world.upstream().await;
     assert!(upstream.head().await.starts_with("POST /2 "));
     assert_eq!(upstream.bytes(5).await, "0\r\n\r\n");
     upstream.send(numbered(2)).await;
+    let mut upstream = world.upstream().await;
     assert!(upstream.head().await.starts_with("GET /3 "));
     upstream.send(numbered(3)).await;
     let got = caller.rest().await;

@@ -238,6 +238,7 @@ mod tests {
             good.replace("\r\n", "\n") + "--B--",
             format!("{}--B--", part("form-data; name=\"a\"", "x\n--B\nfoo")),
             format!("{}--B--", part("form-data; name=\"a\"", "x--Bx")),
+            format!("{}--B--", part("form-data; name=\"a\"; filename=\"--B\"", OID)),
             format!("{}--B--", part("form-data; name=user_id", OID)),
             format!("{}--B--", part("form-data; Name=\"user_id\"", OID)),
             format!("{}--B--", part("form-data; name=\"a\"; name=\"user_id\"", OID)),

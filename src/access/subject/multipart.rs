@@ -131,6 +131,9 @@ impl Multipart {
                 Err(SubjectFault::Unreadable("a part's header has no end"))
             };
         };
+        if self.dashes.find(&within[..end]).is_some() {
+            return Err(SubjectFault::Unreadable("its boundary stands within a part's header"));
+        }
         let is_user_id = name_of(&within[..end])? == USER_ID;
         self.expected.begin();
         self.at = At::Value { is_user_id };

@@ -69,6 +69,8 @@ impl Gateway {
     pub(crate) async fn start(settings: &[(String, String)]) -> Self {
         let mut process = Process::start(&mut Command::new(binary()), settings, "KILL");
         let address = process.said("listening on http://").await;
+        // The log comes by another pipe.
+        until("its log says so", async || process.log().contains("\"listening\"")).await;
         Self { process, address, secrets: Secrets::of(settings) }
     }
 

@@ -10,13 +10,16 @@ pub(crate) mod redis;
 pub(crate) mod scripted;
 pub(crate) mod secrets;
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use reqwest::{Client, RequestBuilder, Response, header::SET_COOKIE, redirect::Policy};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use self::{flask::Flask, gateway::Gateway, redis::Redis};
+use self::{flask::Flask, gateway::Gateway, process::until, redis::Redis};
 use crate::entra::{CLIENT, Entra, TENANT};
 
 /// Where upstream keeps its sessions.
@@ -147,6 +150,15 @@ impl World {
     /// Logs in with a token and returns the cookie's value.
     pub(crate) async fn login(&self, token: &str) -> String {
         login(&self.gateway, token).await
+    }
+
+    /// Upstream's access log, with everything in it that was answered before.
+    pub(crate) async fn upstream_log(&self) -> String {
+        static LAST: AtomicUsize = AtomicUsize::new(0);
+        let last = format!("/api/the-last-one-{}-", LAST.fetch_add(1, Ordering::Relaxed));
+        client().get(self.gateway.url(&last)).send().await.expect("an answer");
+        until("upstream's log is whole", async || self.flask.log().contains(&last)).await;
+        self.flask.log()
     }
 }
 
