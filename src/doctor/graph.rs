@@ -6,7 +6,10 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::registration::{Wanted, role_entry, scope_entry};
+use super::{
+    entries::{role_entry, scope_entry},
+    wanted::Wanted,
+};
 use crate::{access::policy::EXTERNAL_API, config::Cloud};
 
 /// One command, and why it comes where it does.

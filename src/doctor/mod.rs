@@ -1,18 +1,20 @@
 //! `doctor`: `check`, then the live proof, then what App Service and the app registration must hold.
 
 mod easy_auth;
+mod entries;
 mod graph;
 mod identifier_uri;
 mod neighbours;
 mod proof;
 mod registration;
+mod wanted;
 
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
 
-use self::registration::{Registration, Wanted};
+use self::{registration::Registration, wanted::Wanted};
 use crate::{
     check::try_everything,
     config::Config,

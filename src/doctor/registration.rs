@@ -1,22 +1,16 @@
 //! What the Entra app registration must hold, from the settings alone: nobody asks Microsoft Graph.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
-use uuid::{Builder, Uuid};
+use uuid::Uuid;
 
 use super::{
+    entries::{role_entry, scope_entry, scope_id},
     graph::{Command, commands},
     identifier_uri::{PATHS, refusal},
+    wanted::Wanted,
 };
-use crate::{
-    access::{origin::Origin, policy::EXTERNAL_API},
-    config::{Cloud, Config},
-    report::Report,
-};
+use crate::report::Report;
 
-/// SimpleChat's id for its app role `ExternalApi`, and its words (deployers/azurecli).
-const ROLE_ID: &str = "b0288440-5195-4264-9a33-cf9a4635d634";
-const ROLE_DESCRIPTION: &str = "Allows External API access.";
 /// SimpleChat's other app roles. Roles and scopes of one app share their names.
 const OTHER_ROLES: [&str; 8] = [
     "User",
@@ -32,37 +26,6 @@ const OTHER_ROLES: [&str; 8] = [
 const VS_CODE: Uuid = Uuid::from_u128(0xaebc_6443_996d_45c2_90f0_388f_f96f_aa56);
 /// Scopes of OpenID Connect, which no app exposes.
 const OF_OPENID: [&str; 4] = ["openid", "profile", "email", "offline_access"];
-
-/// What it depends on.
-pub(super) struct Wanted {
-    pub(super) tenant: Uuid,
-    pub(super) client: Uuid,
-    pub(super) cloud: Cloud,
-    public_urls: Vec<Origin>,
-    scopes: Vec<String>,
-    login_scopes: Vec<String>,
-    allowed_clients: Vec<Uuid>,
-    audiences: Vec<String>,
-    version_1_only: Option<bool>,
-}
-
-impl Wanted {
-    /// `version_1_only`: whether upstream checks some tokens itself, as version 1 alone; `None`: that
-    /// is not known.
-    pub(super) fn of(config: &Config, version_1_only: Option<bool>) -> Self {
-        Self {
-            tenant: config.entra.expected.tenant,
-            client: config.entra.expected.client_id,
-            cloud: config.entra.cloud,
-            public_urls: config.surroundings.public_urls.clone(),
-            scopes: config.resource.scopes.clone(),
-            login_scopes: config.policy.login_scopes.clone(),
-            allowed_clients: config.policy.allowed_clients.clone(),
-            audiences: config.entra.expected.audiences.clone(),
-            version_1_only,
-        }
-    }
-}
 
 /// What the registration must hold, how it gets there, and what there is to say.
 pub(super) struct Registration {
@@ -289,46 +252,4 @@ fn judge_audiences(wanted: &Wanted, version: u8, uris: &[String], said: &mut Sai
         "GATEWAY_AUDIENCES: {until}the audience of a version 1 token is the identifier URI it was asked for; it lacks {}",
         missing.join(", ")
     ));
-}
-
-/// SimpleChat's own app role.
-pub(super) fn role_entry() -> Value {
-    json!({
-        "id": ROLE_ID,
-        "value": EXTERNAL_API,
-        "displayName": EXTERNAL_API,
-        "description": ROLE_DESCRIPTION,
-        "isEnabled": true,
-        "allowedMemberTypes": ["User", "Application"],
-    })
-}
-
-/// Entra takes a scope that is called like a role if both have the same id and the same words.
-pub(super) fn scope_entry(scope: &str, client: Uuid) -> Value {
-    let (name, description) = if scope == EXTERNAL_API {
-        (EXTERNAL_API.to_owned(), ROLE_DESCRIPTION)
-    } else {
-        (format!("Sign in to SimpleChat ({scope})"), "Lets an app sign in to SimpleChat as you.")
-    };
-    json!({
-        "id": scope_id(scope, client),
-        "value": scope,
-        "type": "Admin",
-        "isEnabled": true,
-        "adminConsentDisplayName": name,
-        "adminConsentDescription": description,
-        "userConsentDisplayName": name,
-        "userConsentDescription": description,
-    })
-}
-
-/// The same each time, so that a second run changes nothing.
-fn scope_id(scope: &str, client: Uuid) -> String {
-    if scope == EXTERNAL_API {
-        return ROLE_ID.to_owned();
-    }
-    let hash = digest(&SHA256, format!("{client}/{scope}").as_bytes());
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&hash.as_ref()[..16]);
-    Builder::from_custom_bytes(bytes).into_uuid().to_string()
 }

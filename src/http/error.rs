@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{caller::HeadFault, exchange::ExchangeError, flow::FlowError};
+use super::{caller::HeadFault, exchange::ExchangeError, flow::FlowError, watched::BodyFault};
 use crate::{
     access::{
         origin::{OriginError, PublicOrigin, Route},
@@ -224,7 +224,7 @@ impl From<ExchangeError> for Refusal {
     fn from(error: ExchangeError) -> Self {
         match error {
             ExchangeError::Upstream(error) => Self::Upstream(error),
-            ExchangeError::Body(FlowError::Subject(fault)) => Self::Subject(fault),
+            ExchangeError::Body(FlowError::Body(BodyFault::Subject(fault))) => Self::Subject(fault),
             error => Self::Exchange(error),
         }
     }

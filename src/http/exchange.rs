@@ -94,7 +94,7 @@ pub(super) async fn gather(
         loop {
             if caller.side.held.len() > seen {
                 let taken = body.take(&caller.side.held[cleared..]);
-                cleared += taken.map_err(ExchangeError::Body)?;
+                cleared += taken.map_err(|fault| ExchangeError::Body(fault.into()))?;
                 seen = caller.side.held.len();
                 grow(cleared)?;
             }

@@ -9,12 +9,8 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::watched::Watched;
-use crate::{
-    access::subject::SubjectFault,
-    stream::{Buffers, Side},
-    wire::Malformed,
-};
+use super::watched::{BodyFault, Watched};
+use crate::stream::{Buffers, Side};
 
 /// Why a flow ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -26,10 +22,7 @@ pub(super) enum FlowError {
     #[error("it ended in the middle")]
     CutShort,
     #[error(transparent)]
-    Malformed(#[from] Malformed),
-    /// Who reads along does not let it go on.
-    #[error(transparent)]
-    Subject(#[from] SubjectFault),
+    Body(#[from] BodyFault),
     /// The writer's side broke.
     #[error("writing failed")]
     Sink(#[source] io::Error),

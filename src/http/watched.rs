@@ -1,7 +1,19 @@
 //! A body, and who reads along: nothing of it goes on that was not read without a fault.
 
-use super::flow::FlowError;
-use crate::{access::subject::FormReader, wire::Body};
+use crate::{
+    access::subject::{FormReader, SubjectFault},
+    wire::{Body, Malformed},
+};
+
+/// Why a body does not go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyFault {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// Who reads along does not let it go on.
+    #[error(transparent)]
+    Subject(#[from] SubjectFault),
+}
 
 /// A body on its way, perhaps with a reader.
 #[derive(Debug)]
@@ -33,7 +45,7 @@ impl Watched {
     }
 
     /// How many bytes at the front of `bytes` are the body's and may go: see [`Body::take`].
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, FlowError> {
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, BodyFault> {
         self.take_seeing(bytes, |_| {})
     }
 
@@ -42,12 +54,12 @@ impl Watched {
         &mut self,
         bytes: &[u8],
         mut see: impl FnMut(&[u8]),
-    ) -> Result<usize, FlowError> {
+    ) -> Result<usize, BodyFault> {
         let Self { body, reader } = self;
         let was_done = body.is_done();
         let taken = body.take_seeing(bytes, |data| {
             see(data);
-            reader.as_mut().map_or(Ok(()), |reader| reader.read(data)).map_err(FlowError::from)
+            reader.as_mut().map_or(Ok(()), |reader| reader.read(data)).map_err(BodyFault::from)
         })?;
         // With its last bytes upstream has all of it: they wait for the verdict.
         if let Some(reader) = reader
