@@ -34,7 +34,7 @@ enum Command {
     Doctor,
     /// Ask the running gateway whether it is ready.
     Healthcheck,
-    /// Print the `OpenAPI` document.
+    #[command(about = "Print the OpenAPI document")]
     Openapi,
     /// Print every setting: name, meaning, form, default and effective value.
     Settings {
@@ -98,7 +98,11 @@ fn run(arguments: Arguments) -> Result<(), Ending> {
         Command::Healthcheck => healthcheck(&read()?)?,
         Command::Openapi => print(&openapi()),
         Command::Settings { markdown: true } => print(&Config::markdown_table()),
-        Command::Settings { markdown: false } => print(&Config::table(environment(), file)?),
+        Command::Settings { markdown: false } => {
+            let (table, judged) = Config::table(environment(), file)?;
+            print(&table);
+            judged?;
+        }
     }
     Ok(())
 }

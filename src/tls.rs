@@ -1,4 +1,5 @@
-//! The one TLS client configuration: rustls with aws-lc-rs and the system's roots.
+//! TLS towards Redis and upstream: rustls with AWS-LC, the system's roots and what operators add. reqwest, which
+//! reads Entra's documents, has a configuration of its own from the same crates.
 
 use std::{io, path::Path, sync::Arc};
 

@@ -1,4 +1,5 @@
-//! The settings, read once. Nothing else reads the environment.
+//! The settings, read once. Nothing else of ours reads the environment; what libraries read of it stands in
+//! `docs/operating.md`.
 
 mod callers;
 mod entra;
@@ -72,15 +73,19 @@ impl Config {
         Ok(Self { warnings, ..config })
     }
 
-    /// Every setting with its effective value, secrets masked; for a terminal.
+    /// Every setting with its effective value, secrets masked, for a terminal; and what is wrong with
+    /// them.
     ///
     /// # Errors
     /// When the TOML file cannot be read.
     pub fn table(
         environment: impl IntoIterator<Item = (String, String)>,
         file: Option<&Path>,
-    ) -> Result<String, Problems> {
-        Ok(table::plain(&open(environment, file)?))
+    ) -> Result<(String, Result<(), Problems>), Problems> {
+        let mut reader = open(environment, file)?;
+        let config = assemble(&mut reader);
+        let config = (!reader.has_problems()).then_some(&config);
+        Ok((table::plain(&reader, config), reader.finish().map(drop)))
     }
 
     /// Every setting as a Markdown table, without values; for the README.
@@ -296,10 +301,19 @@ mod tests {
     #[test]
     fn secrets_are_masked_in_the_table() {
         let pairs = [("REDIS_URL", "redis://:hunter2@cache:6379")];
-        let table = Config::table(pairs.map(|(n, v)| (n.to_owned(), v.to_owned())), None).unwrap();
+        let table = Config::table(pairs.map(|(n, v)| (n.to_owned(), v.to_owned())), None);
+        let (table, judged) = table.unwrap();
         assert!(table.contains("REDIS_URL=********"));
-        let told = read(&[("GATEWAY_UPSTREAM_URL", "http://u:hunter2@h:5")]).unwrap_err();
-        assert!(!told.contains("hunter2"), "{told}");
         assert!(!table.contains("hunter2"));
+        assert!(judged.unwrap_err().to_string().contains("TENANT_ID: is required"));
+        for (name, value) in [
+            ("GATEWAY_UPSTREAM_URL", "http://u:hunter2@h:5"),
+            ("GATEWAY_PUBLIC_URLS", "https://u:hunter2@chat.example"),
+            ("GATEWAY_PUBLIC_URLS", "https://chat.example,https://u:hunter2@chat.example"),
+            ("GATEWAY_ALLOWED_ORIGINS", "https://u:hunter2@chat.example"),
+        ] {
+            let told = read(&[(name, value)]).unwrap_err();
+            assert!(!told.contains("hunter2"), "{told}");
+        }
     }
 }

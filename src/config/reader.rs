@@ -152,11 +152,16 @@ impl Reader {
         mut parse: impl FnMut(&str) -> Result<T, String>,
     ) -> Vec<T> {
         self.read(name, |text| {
-            text.split(',')
-                .map(str::trim)
-                .filter(|entry| !entry.is_empty())
-                .map(|entry| parse(entry).map_err(|problem| format!("({entry:?}) {problem}")))
-                .collect()
+            let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+            let is_alone = entries.clone().count() == 1;
+            let of_entry = |entry: &str, problem: String| {
+                if is_alone {
+                    problem
+                } else {
+                    format!("({}) {problem}", shown(name, &format!("{entry:?}")))
+                }
+            };
+            entries.map(|entry| parse(entry).map_err(|problem| of_entry(entry, problem))).collect()
         })
         .unwrap_or_default()
     }
@@ -169,6 +174,11 @@ impl Reader {
     /// Notes something to tell the operator that does not stand in the way.
     pub(crate) fn warn(&mut self, name: &str, warning: &str) {
         self.warnings.push(format!("{name}: {warning}"));
+    }
+
+    /// Whether there is anything wrong so far.
+    pub(super) fn has_problems(&self) -> bool {
+        !self.problems.is_empty()
     }
 
     /// The warnings, or the problems if there are any.

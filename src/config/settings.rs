@@ -106,10 +106,9 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "x-forwarded",
         "Which family of forwarding headers is read; the other is removed unread",
     ),
-    setting(
+    secret(
         "GATEWAY_FRONT_DOOR_ID",
         "GUID",
-        "",
         "Azure Front Door's id: requests must carry it in X-Azure-FDID (else 403; probes excepted), and X-Azure-ClientIP is the client's address",
     ),
     setting(

@@ -294,3 +294,23 @@ fn jittered(pause: Duration) -> Duration {
     let _ = aws_lc_rs::rand::fill(&mut byte);
     pause.mul_f64(0.9 + f64::from(byte[0]) / 1275.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_could_not_be_refreshed_for_a_day_count_no_more() {
+        let published = |age: Duration| {
+            let fetched = Instant::now().checked_sub(age).expect("a time");
+            let key = SigningKey::new(&[0xff; 256], &[1, 0, 1], None).expect("a key");
+            let keys = HashMap::from([("kid".to_owned(), key)]);
+            Some(Arc::new(Published { issuer: "an issuer".to_owned(), keys, fetched }))
+        };
+        for (age, counts) in [(HARD_AGE / 2, true), (HARD_AGE, false)] {
+            let known = Known { v2: published(age), ..Known::default() }.current();
+            assert_eq!(known.has_keys(), counts, "{age:?}");
+            assert_eq!(known.issuers().v2.is_some(), counts);
+        }
+    }
+}

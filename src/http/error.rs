@@ -4,7 +4,7 @@
 //! the request's origin and so can write the challenge (RFC 6750 §3, RFC 9728 §5.1) and the problem
 //! document (RFC 9457).
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use axum::{
     body::Body,
@@ -190,12 +190,12 @@ impl Refusal {
 
     /// The whole chain, once, for operators. What callers did wrong is worth less of their attention
     /// than what a neighbour did.
-    fn log(&self, request_id: &str) {
+    fn log(&self, request_id: &str, client: IpAddr) {
         let (status, error) = (self.status().as_u16(), telemetry::chain(self));
         if self.status().is_server_error() {
-            tracing::error!(request_id, status, error, "refused");
+            tracing::error!(request_id, client.address = %client, status, error, "refused");
         } else {
-            tracing::info!(request_id, status, error, "refused");
+            tracing::info!(request_id, client.address = %client, status, error, "refused");
         }
     }
 }
@@ -310,6 +310,7 @@ pub(super) struct Problem {
 pub(super) struct Asked<'a> {
     pub(super) path: &'a str,
     pub(super) request_id: &'a str,
+    pub(super) client: IpAddr,
     /// `None` when the request could not be placed.
     pub(super) route: Option<&'a Route>,
     pub(super) resource: &'a Resource,
@@ -331,7 +332,7 @@ pub(super) fn render<'a>(response: Response, asked: impl FnOnce() -> Asked<'a>) 
 
 /// The answer to a refusal.
 pub(super) fn answer(refusal: &Refusal, asked: &Asked<'_>) -> Response {
-    refusal.log(asked.request_id);
+    refusal.log(asked.request_id, asked.client);
     let status = refusal.status();
     // What went wrong behind us is for the log alone.
     let detail = refusal.to_string();

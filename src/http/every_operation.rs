@@ -4,6 +4,7 @@
 //! Annotations name a header; what it looks like stands here. A `?` after its name: it is not always
 //! there.
 
+use super::guard;
 use utoipa::openapi::{
     Components, Content, Header, Object, OpenApi as Document, PathItem, Ref, RefOr, Response,
     Schema, Type,
@@ -57,11 +58,16 @@ const HEADERS: [(&str, &str, &str, usize); 15] = [
 ];
 
 /// What refuses a request whatever it asks for.
-const REFUSALS: [(&str, &str, &str); 6] = [
+const REFUSALS: [(&str, &str, &str); 7] = [
     (
         "400",
         "Malformed",
         "Two readers could take the request for two different ones, or its host or forwarding headers are malformed",
+    ),
+    (
+        "403",
+        "NotThroughFrontDoor",
+        "GATEWAY_FRONT_DOOR_ID is set, and the request did not come through that Front Door",
     ),
     ("405", "OtherMethod", "Another method"),
     ("408", "TooSlow", "The request did not come in time"),
@@ -123,7 +129,12 @@ fn describe(path: &str, operation: &mut Operation) {
         }
     }
     for (status, name, _) in REFUSALS {
-        let does_not_apply = status == "405" && is_proxied || status == "503" && is_health;
+        let does_not_apply = match status {
+            "403" => is_health || path == guard::HEALTHCHECK,
+            "405" => is_proxied,
+            "503" => is_health,
+            _ => false,
+        };
         if !does_not_apply && !answers.contains_key(status) {
             let shared = Ref::new(format!("#/components/responses/{name}"));
             answers.insert(status.to_owned(), RefOr::Ref(shared));

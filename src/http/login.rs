@@ -14,17 +14,12 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
 
 use super::{
-    bearer,
+    Arrival, bearer,
     error::{Problem, Refusal},
     session_cookie::SessionCookie,
 };
 use crate::{
-    access::{
-        origin::{Route, Scheme},
-        policy::Policy,
-        session::SessionRecord,
-        token::TokenError,
-    },
+    access::{origin::Scheme, policy::Policy, session::SessionRecord, token::TokenError},
     clock,
     config::CookieConfig,
     entra::{Entra, EntraError},
@@ -116,7 +111,7 @@ pub(super) async fn post(
     State(policy): State<Arc<Policy>>,
     State(resource): State<Arc<Resource>>,
     State(cookie): State<Arc<CookieConfig>>,
-    Extension(route): Extension<Arc<Route>>,
+    Extension(Arrival { route, request_id }): Extension<Arrival>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let now = clock::now();
@@ -155,7 +150,7 @@ pub(super) async fn post(
         .and_then(|at| at.format(&Rfc3339).ok())
         .ok_or(Refusal::Internal)?;
     tracing::info!(
-        %subject, client, client_address = %route.client,
+        request_id = &*request_id, %subject, client, client.address = %route.client,
         "session created"
     );
     let created = SessionCreated {

@@ -211,7 +211,7 @@ impl Front {
         } else if !route.is_by_front_door && !is_probe(head.method(), path) {
             (asked.refusal(&Refusal::NotThroughFrontDoor, path, resource), unread())
         } else if is_own(path, resource.is_on) {
-            let answer = Box::pin(self.answer_own(head, &judged, route.clone())).await;
+            let answer = Box::pin(self.answer_own(head, &judged, route.clone(), &asked)).await;
             let answer = asked.fill(answer, path, resource);
             let answer = resource_metadata::shared(answer, path, resource);
             (login::shared(answer, path, head, resource), unread())
@@ -242,6 +242,7 @@ impl Front {
         head: &RequestHead,
         judged: &Judged<'_>,
         route: Route,
+        asked: &Question,
     ) -> Response<Body> {
         let Site { gateway, own, .. } = &self.site;
         if !gateway.resource.is_on && needs_external_access(&judged.path) {
@@ -252,7 +253,10 @@ impl Front {
             return Refusal::NotFound.into_response();
         };
         *request.headers_mut() = head.fields.to_map();
-        request.extensions_mut().insert(Arc::new(route));
+        let route = Arc::new(route);
+        let arrival = Arrival { route: Arc::clone(&route), request_id: asked.request_id().into() };
+        request.extensions_mut().insert(route);
+        request.extensions_mut().insert(arrival);
         match own.clone().oneshot(request).await {
             Ok(response) => response,
             Err(infallible) => match infallible {},
@@ -300,6 +304,13 @@ fn forwarding<'a>(fields: &'a Fields, surroundings: &Surroundings) -> Forwarding
     }
 }
 
+/// Which way a request came, and its name in the log.
+#[derive(Debug, Clone)]
+struct Arrival {
+    route: Arc<Route>,
+    request_id: Arc<str>,
+}
+
 /// What is known of a request, for its answer and the log.
 struct Question {
     started: Instant,
@@ -317,8 +328,13 @@ impl Question {
         self.request_id.get_or_init(|| Uuid::now_v7().to_string())
     }
 
+    fn client(&self) -> IpAddr {
+        self.route.get().map_or(self.peer, |route| route.client)
+    }
+
     fn asked<'a>(&'a self, path: &'a str, resource: &'a Resource) -> Asked<'a> {
-        Asked { path, request_id: self.request_id(), route: self.route.get(), resource }
+        let (request_id, client) = (self.request_id(), self.client());
+        Asked { path, request_id, client, route: self.route.get(), resource }
     }
 
     fn refusal(&self, refusal: &Refusal, path: &str, resource: &Resource) -> Response<Body> {
@@ -339,7 +355,7 @@ impl Question {
             http.request.method = method,
             url.path = path,
             http.response.status_code = status,
-            client.address = %self.route.get().map_or(self.peer, |route| route.client),
+            client.address = %self.client(),
             duration_ms = self.started.elapsed().as_secs_f64() * 1e3,
             "request"
         );

@@ -72,7 +72,7 @@ impl Modify for SecuritySchemes {
     security(("bearer" = [])),
     responses(
         (status = 400, description = "A malformed request, an unusual spelling of the path, two Authorization headers, or one that is malformed", body = super::error::Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No token, or one that does not count", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = 401, description = "No token, one that does not count, or a minted session of somebody else beside it", body = super::error::Problem, content_type = "application/problem+json"),
         (status = 403, description = "The role is missing, or the client app is not allowed", body = super::error::Problem, content_type = "application/problem+json"),
         (status = 502, description = "SimpleChat cannot be reached, or broke off", body = super::error::Problem, content_type = "application/problem+json"),
         (status = 503, description = "The signing keys are not available, or there is no room for one more request", body = super::error::Problem, content_type = "application/problem+json"),
@@ -96,8 +96,9 @@ fn external() {}
     security(()),
     responses(
         (status = 400, description = "A malformed request; or, in SimpleChat's own words, its probe is switched off", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = 401, description = "A minted session beside a valid token of somebody else", body = super::error::Problem, content_type = "application/problem+json"),
         (status = 502, description = "SimpleChat cannot be reached, or broke off", body = super::error::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no room for one more request", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no room for one more request; or a session came along, and the store that knows about it is away", body = super::error::Problem, content_type = "application/problem+json"),
         (status = 504, description = "SimpleChat did not answer in time", body = super::error::Problem, content_type = "application/problem+json"),
         (status = 200, description = "SimpleChat's answer: its time"),
         (status = "default", description = "Any other answer of SimpleChat, unchanged"),

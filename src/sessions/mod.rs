@@ -85,6 +85,8 @@ const USER: &str = "user";
 pub(crate) enum SessionsError {
     #[error("Redis")]
     Redis(#[source] Arc<fred::error::Error>),
+    #[error("no connection to Redis")]
+    RedisAway(#[source] Arc<fred::error::Error>),
     #[error("TLS for Redis")]
     Tls(#[source] io::Error),
     #[error("session files")]

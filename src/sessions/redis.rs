@@ -21,9 +21,10 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use fred::{
+    error::Error,
     interfaces::{
         ClientLike, EventInterface, KeysInterface, SortedSetsInterface, StreamsInterface,
     },
@@ -38,7 +39,7 @@ use fred::{
     },
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::broadcast;
+use tokio::sync::broadcast::{self, error::TryRecvError};
 use tower_sessions::session::Id;
 use uuid::Uuid;
 
@@ -85,6 +86,8 @@ pub(super) struct Redis {
     count_failure: Script,
     /// How far the stream has been trimmed.
     trimmed: Mutex<String>,
+    /// Why the last connection could not be made, or ended.
+    why_away: ArcSwapOption<Error>,
 }
 
 /// What a client is made of.
@@ -99,6 +102,7 @@ struct Live {
     client: Client,
     connecting: ConnectHandle,
     reconnects: Mutex<broadcast::Receiver<Server>>,
+    errors: Mutex<broadcast::Receiver<(Error, Option<Server>)>>,
 }
 
 impl Live {
@@ -113,8 +117,9 @@ impl Live {
             Some(forever),
         );
         let reconnects = Mutex::new(client.reconnect_rx());
+        let errors = Mutex::new(client.error_rx());
         let connecting = client.connect();
-        Self { client, connecting, reconnects }
+        Self { client, connecting, reconnects, errors }
     }
 }
 
@@ -174,6 +179,7 @@ impl Redis {
             add_note: Script::new(include_str!("add_note.lua")),
             count_failure: Script::new(include_str!("count_failure.lua")),
             trimmed: Mutex::new(BEGINNING.to_owned()),
+            why_away: ArcSwapOption::empty(),
         })
     }
 
@@ -187,16 +193,20 @@ impl Redis {
 
     /// Whether a connection was made since this was last asked: perhaps to another server.
     fn was_reconnected(&self) -> bool {
+        last(&self.live.load().reconnects).is_some()
+    }
+
+    /// What a command's failure means. While there is no connection, commands only tell that they waited;
+    /// the reason is why there is none.
+    fn failed(&self, error: Error) -> SessionsError {
         let live = self.live.load();
-        let mut reconnects = live.reconnects.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut was = false;
-        while !matches!(
-            reconnects.try_recv(),
-            Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed)
-        ) {
-            was = true;
+        if let Some((why, _)) = last(&live.errors) {
+            self.why_away.store(Some(Arc::new(why)));
         }
-        was
+        match self.why_away.load_full() {
+            Some(why) if !live.client.is_connected() => SessionsError::RedisAway(why),
+            _ => SessionsError::redis(error),
+        }
     }
 
     /// Takes what no longer matters out of the stream: a batch each time, round and round.
@@ -215,7 +225,7 @@ impl Redis {
         if over.is_empty() {
             return Ok(());
         }
-        self.client().xdel::<(), _, _>(ENDED, over).await.map_err(SessionsError::redis)
+        self.client().xdel::<(), _, _>(ENDED, over).await.map_err(|error| self.failed(error))
     }
 
     /// Reads one batch of the stream after an entry.
@@ -228,16 +238,29 @@ impl Redis {
             .client()
             .xread(Some(u64::from(BATCH)), None, ENDED, after)
             .await
-            .map_err(SessionsError::redis)?;
+            .map_err(|error| self.failed(error))?;
         // Nothing since is no map at all.
         let read: Read = match answer {
             Value::Null => Read::new(),
-            entries => entries.into_xread_response().map_err(SessionsError::redis)?,
+            entries => entries.into_xread_response().map_err(|error| self.failed(error))?,
         };
         let entries = read.into_values().flatten();
         Ok(entries
             .map(|(at, fields)| (at, fields.get("id").and_then(|id| SessionId::parse(id))))
             .collect())
+    }
+}
+
+/// The last of what was told since this was last asked. Only the oldest get lost, so there is always a last.
+fn last<T: Clone>(told: &Mutex<broadcast::Receiver<T>>) -> Option<T> {
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut last = None;
+    loop {
+        match told.try_recv() {
+            Ok(one) => last = Some(one),
+            Err(TryRecvError::Lagged(_)) => {}
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return last,
+        }
     }
 }
 
@@ -280,24 +303,27 @@ impl Shelf for Redis {
             .client()
             .set(self.flask_key(id), bytes.as_slice(), Some(expire), Some(options), false)
             .await
-            .map_err(SessionsError::redis)?;
+            .map_err(|error| self.failed(error))?;
         Ok(answer.is_some())
     }
 
     async fn get(&self, id: &SessionId) -> Result<Option<FlaskSession>, SessionsError> {
         let bytes: Option<Vec<u8>> =
-            self.client().get(self.flask_key(id)).await.map_err(SessionsError::redis)?;
+            self.client().get(self.flask_key(id)).await.map_err(|error| self.failed(error))?;
         bytes.map(|bytes| flask_format::from_redis(&bytes)).transpose()
     }
 
     async fn has(&self, id: &SessionId) -> Result<bool, SessionsError> {
-        self.client().exists(self.flask_key(id)).await.map_err(SessionsError::redis)
+        self.client().exists(self.flask_key(id)).await.map_err(|error| self.failed(error))
     }
 
     async fn remove(&self, ids: &[SessionId]) -> Result<(), SessionsError> {
         // One key a command: in a cluster they lie on different nodes.
         for id in ids {
-            self.client().del::<(), _>(self.flask_key(id)).await.map_err(SessionsError::redis)?;
+            self.client()
+                .del::<(), _>(self.flask_key(id))
+                .await
+                .map_err(|error| self.failed(error))?;
         }
         Ok(())
     }
@@ -331,8 +357,11 @@ impl Shelf for Redis {
             quota.logins.map_or(0, seconds).into(),
             most(quota.failures.map(|(limit, _)| limit)),
         ];
-        let answer: Value =
-            self.add_note.run(&self.client(), &keys, &args).await.map_err(SessionsError::redis)?;
+        let answer: Value = self
+            .add_note
+            .run(&self.client(), &keys, &args)
+            .await
+            .map_err(|error| self.failed(error))?;
         Ok(match answer {
             Value::Null => Added::Taken,
             Value::Array(wait) => Added::TooOften(Duration::from_secs(
@@ -352,13 +381,13 @@ impl Shelf for Redis {
             .count_failure
             .run(&self.client(), &[failures_key(from)], &args)
             .await
-            .map_err(SessionsError::redis)?;
+            .map_err(|error| self.failed(error))?;
         Ok((wait > 0).then(|| Duration::from_secs(wait)))
     }
 
     async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError> {
         let text: Option<String> =
-            self.client().get(note_key(id)).await.map_err(SessionsError::redis)?;
+            self.client().get(note_key(id)).await.map_err(|error| self.failed(error))?;
         text.map(|text| serde_json::from_str(&text).map_err(|_| SessionsError::Decoding))
             .transpose()
     }
@@ -369,12 +398,12 @@ impl Shelf for Redis {
             .client()
             .zrange(&key, 0, -1, None, false, None, false)
             .await
-            .map_err(SessionsError::redis)?;
+            .map_err(|error| self.failed(error))?;
         let (live, over): (Vec<String>, Vec<String>) = members
             .into_iter()
             .partition(|member| SessionId::parse(member).is_some_and(|id| id.expires_at() > now));
         if !over.is_empty() {
-            self.client().zrem::<(), _, _>(&key, over).await.map_err(SessionsError::redis)?;
+            self.client().zrem::<(), _, _>(&key, over).await.map_err(|error| self.failed(error))?;
         }
         Ok(live.iter().filter_map(|member| SessionId::parse(member)).collect())
     }
@@ -386,7 +415,7 @@ impl Shelf for Redis {
             client.del::<(), _>(note_key(id.id())),
         )
         .map(drop)
-        .map_err(SessionsError::redis)
+        .map_err(|error| self.failed(error))
     }
 
     async fn mark_ended(&self, id: &SessionId) -> Result<(), SessionsError> {
@@ -394,7 +423,7 @@ impl Shelf for Redis {
             .xadd::<String, _, _, _, _>(ENDED, false, None, "*", ("id", id.to_string()))
             .await
             .map(drop)
-            .map_err(SessionsError::redis)
+            .map_err(|error| self.failed(error))
     }
 
     async fn ended(&self, since: Option<&Bookmark>) -> Result<Ended, SessionsError> {
@@ -417,18 +446,18 @@ impl Shelf for Redis {
     async fn erase(&self, id: &SessionId) -> Result<(), SessionsError> {
         type Entry = (String, HashMap<String, String>);
         let (client, text) = (self.client(), id.to_string());
-        client.zrem::<(), _, _>(EXPIRIES, &text).await.map_err(SessionsError::redis)?;
+        client.zrem::<(), _, _>(EXPIRIES, &text).await.map_err(|error| self.failed(error))?;
         // It was written a moment ago: it is among the last.
         let last: Vec<Entry> = client
             .xrevrange_values(ENDED, "+", "-", Some(u64::from(BATCH)))
             .await
-            .map_err(SessionsError::redis)?;
+            .map_err(|error| self.failed(error))?;
         let of_it = |(_, fields): &Entry| fields.get("id") == Some(&text);
         let entries: Vec<String> = last.into_iter().filter(of_it).map(|(at, _)| at).collect();
         if entries.is_empty() {
             return Ok(());
         }
-        client.xdel::<(), _, _>(ENDED, entries).await.map_err(SessionsError::redis)
+        client.xdel::<(), _, _>(ENDED, entries).await.map_err(|error| self.failed(error))
     }
 
     async fn sweep(&self, now: i64, long_ago: i64) -> Result<(), SessionsError> {
@@ -439,7 +468,7 @@ impl Shelf for Redis {
                 .client()
                 .zrangebyscore(EXPIRIES, f64::NEG_INFINITY, score(now), false, limit)
                 .await
-                .map_err(SessionsError::redis)?;
+                .map_err(|error| self.failed(error))?;
             let ids: Vec<SessionId> =
                 members.iter().filter_map(|member| SessionId::parse(member)).collect();
             self.remove(&ids).await?;
@@ -451,21 +480,24 @@ impl Shelf for Redis {
         self.client()
             .zremrangebyscore::<(), _, _, _>(EXPIRIES, f64::NEG_INFINITY, score(long_ago))
             .await
-            .map_err(SessionsError::redis)?;
+            .map_err(|error| self.failed(error))?;
         self.trim(long_ago).await
     }
 
     fn start_over(&self) {
+        if let Some((why, _)) = last(&self.live.load().errors) {
+            self.why_away.store(Some(Arc::new(why)));
+        }
         self.live.store(Arc::new(Live::begin(&self.settings)));
     }
 
     async fn ping(&self) -> Result<(), SessionsError> {
-        self.client().ping::<String>(None).await.map(drop).map_err(SessionsError::redis)
+        self.client().ping::<String>(None).await.map(drop).map_err(|error| self.failed(error))
     }
 }
 
 impl SessionsError {
-    fn redis(error: fred::error::Error) -> Self {
+    fn redis(error: Error) -> Self {
         Self::Redis(Arc::new(error))
     }
 }

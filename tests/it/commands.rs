@@ -42,9 +42,30 @@ async fn settings_shows_every_setting_once_and_no_secret() {
     let ended = run(&settings, &["settings"]).await;
     assert_eq!(ended.status.code(), Some(0));
     let shown = text(&ended.stdout);
-    assert!(shown.contains("TENANT_ID=11111111-2222-3333-4444-555555555555"), "{shown}");
-    assert!(shown.contains("GATEWAY_LISTEN=0.0.0.0:8080") && shown.contains("REDIS_URL=********"));
-    assert!(!shown.contains("hunter2"));
+    let id = "11111111-2222-3333-4444-555555555555";
+    for line in [
+        &format!("TENANT_ID={id}"),
+        "GATEWAY_LISTEN=0.0.0.0:8080",
+        "REDIS_URL=********",
+        "SESSION_TYPE=redis",
+        &format!("GATEWAY_SCOPES=api://{id}/.default"),
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line} in {shown}");
+    }
+    assert!(!shown.contains("hunter2") && !shown.contains("=cores"));
+    let table = text(&run(&[], &["settings", "--markdown"]).await.stdout);
+    for name in table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()) {
+        let lines = shown.lines().filter(|line| line.starts_with(&format!("{name}="))).count();
+        assert_eq!(lines, 1, "{name}");
+    }
+
+    settings.push(("GATEWAY_LOGIN_LIMIT".to_owned(), "many".to_owned()));
+    settings.push(("GATEWAY_LISTN".to_owned(), "1".to_owned()));
+    let ended = run(&settings, &["settings"]).await;
+    assert_eq!(ended.status.code(), Some(78), "shown, and what is wrong with them");
+    assert!(text(&ended.stdout).contains("GATEWAY_LOGIN_LIMIT=many"));
+    let told = text(&ended.stderr);
+    assert!(told.contains("GATEWAY_LISTN") && told.contains("GATEWAY_LOGIN_LIMIT"), "{told}");
 }
 
 #[tokio::test]
@@ -92,10 +113,18 @@ async fn check_tries_everything_and_names_what_is_not_there() {
     assert_eq!(ended.status.code(), Some(69));
     assert!(text(&ended.stdout).contains("FAILED  upstream"), "{}", text(&ended.stdout));
     assert!(text(&ended.stdout).contains("ok      signing keys"), "{}", text(&ended.stdout));
-    dead.push(("REDIS_URL".to_owned(), "redis://127.0.0.1:1/0".to_owned()));
     dead.push(("SESSION_TYPE".to_owned(), "redis".to_owned()));
-    let ended = run(&dead, &["check"]).await;
-    assert!(text(&ended.stdout).contains("FAILED  session store"), "{}", text(&ended.stdout));
+    let url = world.store.redis().url().replace("redis://", "redis://nobody:wrong@");
+    for (url, why) in [
+        ("redis://127.0.0.1:1/0", "Connection refused"),
+        ("redis://nowhere.invalid:6379/0", "lookup"),
+        (&url, "WRONGPASS"),
+    ] {
+        dead.push(("REDIS_URL".to_owned(), url.to_owned()));
+        let told = text(&run(&dead, &["check"]).await.stdout);
+        let line = told.lines().find(|line| line.contains("FAILED  session store")).expect(&told);
+        assert!(line.contains("no connection to Redis: ") && line.contains(why), "{line}");
+    }
 }
 
 #[tokio::test]

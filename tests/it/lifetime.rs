@@ -104,7 +104,6 @@ async fn two_instances_share_everything(kind: Kind) {
 
     assert_eq!(logout(&world, &session).await, 204);
     assert_eq!(status(world.gateway.url(API), &session).await, 401, "at once where it was told");
-    // Upstream's record is put back behind their backs: only the shared set speaks against it.
     let told = tokio::time::Instant::now();
     until("the other has learned of it", async || second_refuses(&second, &session).await).await;
     assert!(told.elapsed() < Duration::from_secs(2), "{:?}", told.elapsed());

@@ -32,7 +32,11 @@ async fn who_signed_in_and_who_was_refused_is_in_the_log() {
     assert_eq!(created.len(), 1);
     assert_eq!(created[0]["subject"], USER_OID);
     assert_eq!(created[0]["client"], OTHER_CLIENT);
-    assert_eq!(created[0]["client_address"], "127.0.0.1");
+    assert_eq!(created[0]["client.address"], "127.0.0.1");
+    let of_login = lines.iter().find(|line| {
+        line["message"] == "request" && line["request_id"] == created[0]["request_id"]
+    });
+    assert_eq!(of_login.expect("its request")["http.response.status_code"], 200);
     assert!(created[0]["timestamp"].as_str().is_some_and(|at| at.ends_with('Z')), "UTC");
     for (answer, path) in [(refused, "/external/login"), (guarded, "/external/x")] {
         let about = |message: &str| {
@@ -40,6 +44,7 @@ async fn who_signed_in_and_who_was_refused_is_in_the_log() {
             found.find(|line| line["request_id"] == answer["request_id"]).cloned().expect(message)
         };
         assert_eq!(about("refused")["status"], answer["status"]);
+        assert_eq!(about("refused")["client.address"], "127.0.0.1");
         assert!(about("refused")["error"].as_str().is_some_and(|error| !error.is_empty()));
         assert_eq!(about("request")["url.path"], path, "without its query");
         assert_eq!(about("request")["client.address"], "127.0.0.1");

@@ -6,8 +6,8 @@ use std::{fs, path::Path};
 use serde_json::json;
 
 use crate::world::{
-    API, Kind, WithSession, World, client, flask::in_repository, json, process::until, session_in,
-    status, try_login,
+    API, Kind, WithSession, World, client, flask::in_repository, gateway::run, json,
+    process::until, session_in, status, try_login,
 };
 
 const PAPERS: [&str; 5] =
@@ -153,6 +153,9 @@ async fn the_rights_in_redis_that_the_hardening_page_gives_are_enough() {
             && !redis.ask(&["XRANGE", "gateway:ended", "-", "+"]).contains(stale)
     })
     .await;
+    let doctor = run(&world.settings_with(&[("REDIS_URL", &url)]), &["doctor"]).await;
+    let told = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(told.contains("ok      canary: removed"), "{told}");
     let ready = world.gateway.ops_url("/health/ready").expect("operators' listener");
     let ready = json(client().get(ready).send().await.unwrap()).await;
     assert_eq!(ready["degraded"], json!([]), "{ready}");

@@ -127,12 +127,16 @@ impl World {
         gateway
     }
 
-    /// The same with other settings.
-    pub(crate) async fn restart_gateway_with(&mut self, more: &[(&str, &str)]) {
+    /// The settings of a gateway in this world, and more.
+    pub(crate) fn settings_with(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let more: Vec<_> = self.more.iter().cloned().chain(more).collect();
-        self.gateway =
-            Gateway::start(&settings(&self.entra, Some(&self.flask), &self.store, &more)).await;
+        settings(&self.entra, Some(&self.flask), &self.store, &more)
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn restart_gateway_with(&mut self, more: &[(&str, &str)]) {
+        self.gateway = Gateway::start(&self.settings_with(more)).await;
         self.gateway.wait_until_it_has_keys().await;
     }
 
