@@ -140,8 +140,9 @@ $(SCHEMATHESIS): tests/openapi/requirements.txt | $(VENV)/ready
 	target/python/schemathesis/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-# What reads Bicep: a parser, and checkov.
+# What reads Bicep: a parser, and checkov. And what the scripts in deploy/ call.
 $(DEPLOY_TOOLS): tests/deploy/requirements.txt | $(VENV)/ready
+	{ command -v openssl && command -v curl; } > /dev/null || { $(call install,openssl curl); }
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
