@@ -30,6 +30,7 @@ SBOM := target/sbom/simplechat-gateway.cdx.json
 PEERS := target/python/peers/ready
 OPENAPI_TOOLS := target/node/openapi/ready
 SCHEMATHESIS := target/python/schemathesis/ready
+DEPLOY_TOOLS := target/python/deploy/ready
 
 .PHONY: help demo test setup redis python node browser docs lint deny unit release sbom fips bench fuzz corpus soak
 
@@ -84,7 +85,7 @@ deny: $(CARGO_DENY)
 $(CARGO_DENY):
 	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
 
-setup: python redis browser $(OLD_CACHELIB) $(AUTOBAHN) $(CLIENTS) $(OPENAPI_TOOLS) $(SCHEMATHESIS)
+setup: python redis browser $(OLD_CACHELIB) $(AUTOBAHN) $(CLIENTS) $(OPENAPI_TOOLS) $(SCHEMATHESIS) $(DEPLOY_TOOLS)
 
 python: $(VENV)/ready
 
@@ -137,6 +138,13 @@ $(OPENAPI_TOOLS): tests/openapi/package.json tests/openapi/package-lock.json $(N
 $(SCHEMATHESIS): tests/openapi/requirements.txt | $(VENV)/ready
 	python3 -m venv target/python/schemathesis
 	target/python/schemathesis/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+# What reads Bicep: a parser, and checkov. And what the scripts in deploy/ call.
+$(DEPLOY_TOOLS): tests/deploy/requirements.txt | $(VENV)/ready
+	{ command -v openssl && command -v curl; } > /dev/null || { $(call install,openssl curl); }
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 ## Writes the settings table and the OpenAPI document, as the code prints them.

@@ -17,7 +17,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value;
 
 use crate::{
-    entra::TENANT,
+    entra::{TENANT, USER_OID},
     world::{API, Kind, World, client, session_in},
 };
 
@@ -100,9 +100,9 @@ async fn play(world: &World) -> Result<(), String> {
 
     step("8", "The guard: /external/* is for the role ExternalApi, not for User or Admin.");
     let admin = world.entra.token().roles(&["User", "Admin"]).build();
-    let documents = "/external/public_documents?user_id=somebody";
-    show(get(documents).bearer_auth(&admin), 403).await?;
-    show(get(documents).bearer_auth(world.entra.token().v1().build()), 200).await?;
+    let documents = format!("/external/public_documents?user_id={USER_OID}");
+    show(get(&documents).bearer_auth(&admin), 403).await?;
+    show(get(&documents).bearer_auth(world.entra.token().v1().build()), 200).await?;
     show(get("//external/public_documents").bearer_auth(&token), 400).await?;
     show(get("/external/healthcheck"), 200).await?;
 

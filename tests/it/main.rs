@@ -13,6 +13,7 @@ mod world;
 
 mod clouds;
 mod commands;
+mod deploy;
 mod docs_page;
 mod doctor;
 mod every_route;

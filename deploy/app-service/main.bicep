@@ -1,0 +1,234 @@
+// Puts the gateway in front of a SimpleChat that its own deployment (azd up) has made on App Service:
+// main container = gateway, SimpleChat beside it on loopback. Run again after each azd up, then
+// ./check-after-azd.sh. How and in which order: docs/deploy/app-service.md
+targetScope = 'resourceGroup'
+
+@description('The web app that SimpleChat\'s deployment made')
+param siteName string
+
+@description('The gateway\'s image, in a registry the app may pull from: REGISTRY/simplechat-gateway:VERSION')
+param gatewayImage string
+
+@description('SimpleChat\'s image, as it runs today: REGISTRY/simplechat:TAG')
+param simpleChatImage string
+
+@description('Entra tenant: TENANT_ID of SimpleChat')
+param tenantId string
+
+@description('SimpleChat\'s app registration: CLIENT_ID of SimpleChat')
+param clientId string
+
+@description('Origins that people use, comma-separated, the canonical one first: https://chat.example')
+param publicUrls string
+
+@description('Redis as SimpleChat\'s admin page has it: host name alone')
+param redisHost string
+
+@description('URI of the Key Vault secret that holds Redis\' access key. The app\'s identity must be allowed to read it')
+param redisKeySecretUri string
+
+@description('on only once somebody has accepted that tenant and client ids become public')
+@allowed([
+  'off'
+  'on'
+])
+param externalAccess string = 'off'
+
+@description('Who accepted that, and when. Needed with on')
+param exposureAcceptedBy string = ''
+
+@description('Version of the access tokens: api.requestedAccessTokenVersion of the app registration (doctor tells)')
+@allowed([
+  1
+  2
+])
+param accessTokenVersion int = 2
+
+@description('Client id of a user-assigned identity that may pull both images; empty: the app\'s own identity')
+param pullIdentityClientId string = ''
+
+// By cloud: no address of the public cloud stands in here.
+var clouds = {
+  AzureCloud: 'public'
+  AzureUSGovernment: 'usgovernment'
+  AzureChinaCloud: 'china'
+}
+var cloud = clouds[environment().name]
+var version1Issuer = cloud == 'china' ? 'https://sts.chinacloudapi.cn/${tenantId}/' : 'https://sts.windows.net/${tenantId}/'
+var version2Issuer = uri(environment().authentication.loginEndpoint, '${tenantId}/v2.0')
+var pullAuthType = empty(pullIdentityClientId) ? 'SystemIdentity' : 'UserAssigned'
+
+resource site 'Microsoft.Web/sites@2024-11-01' existing = {
+  name: siteName
+}
+
+// What is set stays, SimpleChat's settings too; these join it.
+module appSettings 'app-settings.bicep' = {
+  name: 'simplechat-gateway-app-settings'
+  params: {
+    siteName: siteName
+    present: list(resourceId('Microsoft.Web/sites/config', siteName, 'appsettings'), '2024-11-01').properties
+    added: {
+      TENANT_ID: tenantId
+      CLIENT_ID: clientId
+      AZURE_ENVIRONMENT: cloud
+      // SimpleChat: loopback alone, whatever PORT says.
+      GUNICORN_BIND: '127.0.0.1:5000'
+      GUNICORN_CMD_ARGS: '--forwarder-headers=X-NONE'
+      // App Service: the main container's port, and when it is warm.
+      WEBSITES_PORT: '8080'
+      WEBSITES_CONTAINER_START_TIME_LIMIT: '600'
+      WEBSITE_SWAP_WARMUP_PING_PATH: '/gateway/health/ready'
+      WEBSITE_SWAP_WARMUP_PING_STATUSES: '200'
+      // The gateway.
+      GATEWAY_LISTEN: '0.0.0.0:8080'
+      GATEWAY_OPS_LISTEN: '127.0.0.1:9464'
+      GATEWAY_UPSTREAM_URL: 'http://127.0.0.1:5000'
+      GATEWAY_PUBLIC_URLS: publicUrls
+      GATEWAY_EXTERNAL_ACCESS: externalAccess
+      GATEWAY_EXPOSURE_ACCEPTED_BY: exposureAcceptedBy
+      GATEWAY_WARMUP_WAIT: '180s'
+      SESSION_TYPE: 'redis'
+      REDIS_URL: redisHost
+      REDIS_PASSWORD: '@Microsoft.KeyVault(SecretUri=${redisKeySecretUri})'
+    }
+  }
+}
+
+resource simpleChat 'Microsoft.Web/sites/sitecontainers@2024-11-01' = {
+  parent: site
+  name: 'simplechat'
+  properties: {
+    image: simpleChatImage
+    isMain: false
+    targetPort: '5000'
+    authType: pullAuthType
+    userManagedIdentityClientId: empty(pullIdentityClientId) ? null : pullIdentityClientId
+    inheritAppSettingsAndConnectionStrings: true
+  }
+  dependsOn: [
+    appSettings
+  ]
+}
+
+resource gateway 'Microsoft.Web/sites/sitecontainers@2024-11-01' = {
+  parent: site
+  name: 'gateway'
+  properties: {
+    image: gatewayImage
+    isMain: true
+    targetPort: '8080'
+    authType: pullAuthType
+    userManagedIdentityClientId: empty(pullIdentityClientId) ? null : pullIdentityClientId
+    // SimpleChat's secrets are not the gateway's business. A value here is the name of an app setting.
+    inheritAppSettingsAndConnectionStrings: false
+    environmentVariables: [
+      { name: 'TENANT_ID', value: 'TENANT_ID' }
+      { name: 'CLIENT_ID', value: 'CLIENT_ID' }
+      { name: 'AZURE_ENVIRONMENT', value: 'AZURE_ENVIRONMENT' }
+      { name: 'GATEWAY_LISTEN', value: 'GATEWAY_LISTEN' }
+      { name: 'GATEWAY_OPS_LISTEN', value: 'GATEWAY_OPS_LISTEN' }
+      { name: 'GATEWAY_UPSTREAM_URL', value: 'GATEWAY_UPSTREAM_URL' }
+      { name: 'GATEWAY_PUBLIC_URLS', value: 'GATEWAY_PUBLIC_URLS' }
+      { name: 'GATEWAY_EXTERNAL_ACCESS', value: 'GATEWAY_EXTERNAL_ACCESS' }
+      { name: 'GATEWAY_EXPOSURE_ACCEPTED_BY', value: 'GATEWAY_EXPOSURE_ACCEPTED_BY' }
+      { name: 'GATEWAY_WARMUP_WAIT', value: 'GATEWAY_WARMUP_WAIT' }
+      { name: 'SESSION_TYPE', value: 'SESSION_TYPE' }
+      { name: 'REDIS_URL', value: 'REDIS_URL' }
+      { name: 'REDIS_PASSWORD', value: 'REDIS_PASSWORD' }
+    ]
+  }
+  dependsOn: [
+    appSettings
+    simpleChat
+  ]
+}
+
+// Last: from here on the containers above are what runs.
+resource web 'Microsoft.Web/sites/config@2024-11-01' = {
+  parent: site
+  name: 'web'
+  properties: {
+    linuxFxVersion: 'sitecontainers'
+    healthCheckPath: '/gateway/health/ready'
+    alwaysOn: true
+    http20Enabled: true
+    httpLoggingEnabled: true
+    ftpsState: 'Disabled'
+    minTlsVersion: '1.2'
+    scmMinTlsVersion: '1.2'
+    remoteDebuggingEnabled: false
+    acrUseManagedIdentityCreds: true
+  }
+  dependsOn: [
+    gateway
+  ]
+}
+
+// As SimpleChat's deployment sets it, with the paths that machines use let through: the gateway guards
+// them itself. This resource is replaced as a whole; carry over what you have changed in it.
+resource signIn 'Microsoft.Web/sites/config@2024-11-01' = {
+  parent: site
+  name: 'authsettingsV2'
+  properties: {
+    globalValidation: {
+      requireAuthentication: true
+      unauthenticatedClientAction: 'RedirectToLoginPage'
+      redirectToProvider: 'azureActiveDirectory'
+      excludedPaths: [
+        '/.well-known/oauth-protected-resource*'
+        '/external/*'
+      ]
+    }
+    identityProviders: {
+      azureActiveDirectory: {
+        enabled: true
+        registration: {
+          openIdIssuer: accessTokenVersion == 1 ? version1Issuer : version2Issuer
+          clientId: clientId
+          clientSecretSettingName: 'MICROSOFT_PROVIDER_AUTHENTICATION_SECRET'
+        }
+        validation: {
+          allowedAudiences: [
+            'api://${clientId}'
+            clientId
+          ]
+        }
+      }
+    }
+    login: {
+      routes: {
+        logoutEndpoint: '/.auth/logout'
+      }
+      tokenStore: {
+        enabled: true
+        tokenRefreshExtensionHours: 72
+        fileSystem: {
+          directory: '/home/data/.auth'
+        }
+      }
+      cookieExpiration: {
+        convention: 'FixedTime'
+        timeToExpiration: '08:00:00'
+      }
+      nonce: {
+        validateNonce: true
+        nonceExpirationInterval: '00:05:00'
+      }
+    }
+    httpSettings: {
+      requireHttps: true
+      routes: {
+        apiPrefix: '/.auth'
+      }
+      forwardProxy: {
+        convention: 'NoProxy'
+      }
+    }
+  }
+  dependsOn: [
+    web
+  ]
+}
+
+output healthUrl string = 'https://${site.properties.defaultHostName}/gateway/health/ready'

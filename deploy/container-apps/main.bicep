@@ -1,0 +1,254 @@
+// One container app: the gateway takes what comes in, SimpleChat beside it on loopback.
+// How and in which order: docs/deploy/container-apps.md
+targetScope = 'resourceGroup'
+
+@description('Region; that of the environment')
+param location string = resourceGroup().location
+
+@description('Name of the container app')
+param name string = 'simplechat'
+
+@description('Resource id of the Container Apps environment')
+param environmentId string
+
+@description('Resource id of a user-assigned identity: may pull from the registry and read the secrets in Key Vault')
+param identityId string
+
+@description('Host name of the registry that holds both images')
+param registryServer string
+
+@description('The gateway\'s image: REGISTRY/simplechat-gateway:VERSION')
+param gatewayImage string
+
+@description('SimpleChat\'s image: REGISTRY/simplechat:TAG')
+param simpleChatImage string
+
+@description('Entra tenant: TENANT_ID of SimpleChat')
+param tenantId string
+
+@description('SimpleChat\'s app registration: CLIENT_ID of SimpleChat')
+param clientId string
+
+@description('Origins that people use, comma-separated, the canonical one first; empty: the app\'s own address')
+param publicUrls string = ''
+
+@description('on only once somebody has accepted that tenant and client ids become public')
+@allowed([
+  'off'
+  'on'
+])
+param externalAccess string = 'off'
+
+@description('Who accepted that, and when. Needed with on')
+param exposureAcceptedBy string = ''
+
+@description('Redis as SimpleChat\'s admin page has it: host name alone. Empty: session files, and one replica')
+param redisHost string = ''
+
+@description('URI of the Key Vault secret that holds Redis\' access key. Needed with redisHost')
+param redisKeySecretUri string = ''
+
+@description('SimpleChat\'s own settings that are no secrets: [{ name: \'AZURE_COSMOS_ENDPOINT\', value: \'…\' }]')
+param simpleChatSettings array
+
+@description('SimpleChat\'s own secrets: [{ name: \'SECRET_KEY\', secretUri: \'https://…/secrets/…\' }]')
+param simpleChatSecrets array
+
+@description('Most replicas, where Redis is the store')
+@minValue(1)
+@maxValue(30)
+param maxReplicas int = 4
+
+var clouds = {
+  AzureCloud: 'public'
+  AzureUSGovernment: 'usgovernment'
+  AzureChinaCloud: 'china'
+}
+var cloud = clouds[environment().name]
+var hasRedis = !empty(redisHost)
+var ownUrl = 'https://${name}.${containerEnvironment.properties.defaultDomain}'
+
+// Secrets are named by their place in the list: theirs may hold characters that names here may not.
+var simpleChatVault = [for (item, index) in simpleChatSecrets: {
+  name: 'simplechat-${index}'
+  keyVaultUrl: item.secretUri
+  identity: identityId
+}]
+var simpleChatSecretSettings = [for (item, index) in simpleChatSecrets: {
+  name: item.name
+  secretRef: 'simplechat-${index}'
+}]
+var redisVault = hasRedis ? [
+  {
+    name: 'redis-key'
+    keyVaultUrl: redisKeySecretUri
+    identity: identityId
+  }
+] : []
+
+var gatewaySettings = [
+  { name: 'TENANT_ID', value: tenantId }
+  { name: 'CLIENT_ID', value: clientId }
+  { name: 'AZURE_ENVIRONMENT', value: cloud }
+  { name: 'GATEWAY_LISTEN', value: '0.0.0.0:8080' }
+  { name: 'GATEWAY_OPS_LISTEN', value: '127.0.0.1:9464' }
+  { name: 'GATEWAY_UPSTREAM_URL', value: 'http://127.0.0.1:5000' }
+  { name: 'GATEWAY_PUBLIC_URLS', value: empty(publicUrls) ? ownUrl : publicUrls }
+  { name: 'GATEWAY_EXTERNAL_ACCESS', value: externalAccess }
+  { name: 'GATEWAY_EXPOSURE_ACCEPTED_BY', value: exposureAcceptedBy }
+  { name: 'GATEWAY_DRAIN_DELAY', value: '5s' }
+  { name: 'GATEWAY_DRAIN_TIMEOUT', value: '45s' }
+]
+var redisSettings = [
+  { name: 'SESSION_TYPE', value: 'redis' }
+  { name: 'REDIS_URL', value: redisHost }
+  { name: 'REDIS_PASSWORD', secretRef: 'redis-key' }
+]
+var fileSettings = [
+  { name: 'SESSION_TYPE', value: 'filesystem' }
+  { name: 'SESSION_FILE_DIR', value: '/app/flask_session' }
+  { name: 'GATEWAY_STATE_DIR', value: '/app/flask_session.gateway' }
+]
+var simpleChatOwnSettings = [
+  { name: 'TENANT_ID', value: tenantId }
+  { name: 'CLIENT_ID', value: clientId }
+  { name: 'AZURE_ENVIRONMENT', value: cloud }
+  { name: 'GUNICORN_BIND', value: '127.0.0.1:5000' }
+  { name: 'GUNICORN_CMD_ARGS', value: '--forwarder-headers=X-NONE' }
+]
+
+// They live as long as the replica: a container that is started again finds them.
+var volumes = hasRedis ? [] : [
+  {
+    name: 'sessions'
+    storageType: 'EmptyDir'
+  }
+  {
+    name: 'notes'
+    storageType: 'EmptyDir'
+  }
+]
+var sessionsMount = {
+  volumeName: 'sessions'
+  mountPath: '/app/flask_session'
+}
+var notesMount = {
+  volumeName: 'notes'
+  mountPath: '/app/flask_session.gateway'
+}
+
+resource containerEnvironment 'Microsoft.App/managedEnvironments@2025-01-01' existing = {
+  name: last(split(environmentId, '/'))
+  scope: resourceGroup(split(environmentId, '/')[2], split(environmentId, '/')[4])
+}
+
+resource app 'Microsoft.App/containerApps@2025-01-01' = {
+  name: name
+  location: location
+  identity: {
+    type: 'UserAssigned'
+    userAssignedIdentities: {
+      '${identityId}': {}
+    }
+  }
+  properties: {
+    environmentId: environmentId
+    configuration: {
+      activeRevisionsMode: 'Single'
+      ingress: {
+        external: true
+        targetPort: 8080
+        // The gateway speaks HTTP/1.1; callers may speak HTTP/2 to the ingress.
+        transport: 'http'
+        allowInsecure: false
+      }
+      registries: [
+        {
+          server: registryServer
+          identity: identityId
+        }
+      ]
+      secrets: concat(simpleChatVault, redisVault)
+    }
+    template: {
+      terminationGracePeriodSeconds: 60
+      // The gateway first: Container Apps gives the first container the probes that are missing.
+      containers: [
+        {
+          name: 'gateway'
+          image: gatewayImage
+          env: concat(gatewaySettings, hasRedis ? redisSettings : fileSettings)
+          resources: {
+            cpu: json('0.25')
+            memory: '0.5Gi'
+          }
+          probes: [
+            {
+              type: 'Startup'
+              httpGet: {
+                path: '/gateway/health/live'
+                port: 8080
+              }
+              periodSeconds: 2
+              failureThreshold: 30
+            }
+            {
+              type: 'Liveness'
+              httpGet: {
+                path: '/gateway/health/live'
+                port: 8080
+              }
+              periodSeconds: 10
+              failureThreshold: 3
+            }
+            {
+              type: 'Readiness'
+              httpGet: {
+                path: '/gateway/health/ready'
+                port: 8080
+              }
+              periodSeconds: 5
+              failureThreshold: 1
+            }
+          ]
+          volumeMounts: hasRedis ? [] : [
+            sessionsMount
+            notesMount
+          ]
+        }
+        {
+          // Without probes: it listens on loopback alone. The gateway is ready once it has answered.
+          name: 'simplechat'
+          image: simpleChatImage
+          env: concat(simpleChatOwnSettings, simpleChatSettings, simpleChatSecretSettings)
+          resources: {
+            cpu: json('1.75')
+            memory: '3.5Gi'
+          }
+          volumeMounts: hasRedis ? [] : [
+            sessionsMount
+          ]
+        }
+      ]
+      volumes: volumes
+      scale: {
+        minReplicas: 1
+        // Session files are one replica's: a second one would know nobody.
+        maxReplicas: hasRedis ? maxReplicas : 1
+        rules: [
+          {
+            // SimpleChat serves 16 requests at a time (gunicorn, 2 × 8 threads).
+            name: 'simplechat-threads'
+            http: {
+              metadata: {
+                concurrentRequests: '12'
+              }
+            }
+          }
+        ]
+      }
+    }
+  }
+}
+
+output url string = 'https://${app.properties.configuration.ingress.fqdn}'
