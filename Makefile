@@ -36,7 +36,7 @@ SCHEMATHESIS := target/python/schemathesis/ready
 help:
 	@echo 'make demo [STORE=redis] [ARGS=--once]   the handshake on screen'
 	@echo 'make test                               every test'
-	@echo 'make docs                               what the code prints into README.md and openapi/'
+	@echo 'make docs                               what the code prints into README.md, openapi/ and charts/'
 	@echo 'make fuzz [MINUTES=10]                   throws bytes at what reads them; make corpus keeps what was found'
 	@echo 'make soak                                gigabytes, thousands of connections, upstream killed'
 	@echo 'make bench [QUICK=1]                     the gateway beside nginx, haproxy, Envoy, Caddy, Traefik'
@@ -139,12 +139,13 @@ $(SCHEMATHESIS): tests/openapi/requirements.txt | $(VENV)/ready
 	target/python/schemathesis/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-## Writes the settings table and the OpenAPI document, as the code prints them.
+## Writes the settings table, the OpenAPI document and the chart's schema, as the code prints them.
 docs:
 	cargo build --locked --quiet --bin simplechat-gateway
 	target/debug/simplechat-gateway openapi > openapi/gateway.json
 	target/debug/simplechat-gateway settings --markdown > target/settings.md
 	sed -i -e '/<!-- settings -->/,/<!-- end of settings -->/{//!d}' -e '/<!-- settings -->/r target/settings.md' README.md
+	python3 charts/settings.py target/debug/simplechat-gateway
 
 ## Much, long and many, as meant; prints figures.
 soak: setup
