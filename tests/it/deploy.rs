@@ -58,8 +58,8 @@ const EXCEPTIONS: [(&str, &str); 8] = [
 const PAGES: [&str; 3] =
     ["docs/deploy/app-service.md", "docs/deploy/container-apps.md", "docs/deploy/README.md"];
 
-fn tool(name: &str) -> Command {
-    Command::new(in_repository("target/python/deploy/bin").join(name))
+fn tool(venv: &str, name: &str) -> Command {
+    Command::new(in_repository("target/python").join(venv).join("bin").join(name))
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -68,7 +68,8 @@ fn text(bytes: &[u8]) -> String {
 
 /// What `tests/deploy/read.py` makes of a folder like this repository.
 fn read(root: &Path) -> Value {
-    let output = tool("python").arg(in_repository("tests/deploy/read.py")).arg(root).output();
+    let output =
+        tool("deploy", "python").arg(in_repository("tests/deploy/read.py")).arg(root).output();
     let output = output.expect("run `make setup`");
     assert!(output.status.success(), "{}", text(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
@@ -152,7 +153,7 @@ fn bicep_can_be_read() {
 
 #[test]
 fn checkov_finds_nothing_that_has_no_reason() {
-    let output = tool("checkov")
+    let output = tool("checkov", "checkov")
         .args(["--skip-download", "--compact", "--framework", "bicep", "-o", "json", "-d"])
         .arg(in_repository("deploy"))
         .output()

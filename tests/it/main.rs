@@ -11,6 +11,7 @@ mod entra;
 mod target;
 mod world;
 
+mod charts;
 mod clouds;
 mod commands;
 mod deploy;

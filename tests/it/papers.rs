@@ -24,7 +24,7 @@ const PAPERS: [&str; 10] = [
 ];
 
 /// Pages of `docs/deploy/README.md` that come with the image and the chart.
-const COME_WITH_THEIRS: [&str; 2] = ["kubernetes.md", "images.md"];
+const COME_WITH_THEIRS: [&str; 1] = ["images.md"];
 
 fn text(path: &str) -> String {
     fs::read_to_string(in_repository(path)).expect(path)

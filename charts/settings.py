@@ -1,0 +1,47 @@
+"""Writes the gateway's settings, as the program tells them, into the chart's schema.
+
+    charts/settings.py target/debug/simplechat-gateway
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+SCHEMA = pathlib.Path(__file__).parent / "simplechat-gateway" / "values.schema.json"
+
+# Set by other values of the chart; it mounts no configuration file.
+SET_BY_THE_CHART = {
+    "TENANT_ID", "CLIENT_ID", "GATEWAY_LISTEN", "GATEWAY_OPS_LISTEN", "GATEWAY_UPSTREAM_URL",
+    "GATEWAY_UPSTREAM_HOST", "GATEWAY_EXTERNAL_ACCESS", "GATEWAY_EXPOSURE_ACCEPTED_BY",
+    "GATEWAY_PUBLIC_URLS", "GATEWAY_DRAIN_DELAY", "GATEWAY_DRAIN_TIMEOUT", "GATEWAY_CONFIG",
+    "SESSION_TYPE", "SESSION_FILE_DIR", "GATEWAY_STATE_DIR",
+}
+
+
+def told(program, environment):
+    """The name, value, meaning and form of each setting. It ends with 78 where a value is wrong, as here."""
+    output = subprocess.run([program, "settings"], env=environment, text=True, capture_output=True)
+    assert output.returncode == 78, output
+    for entry in output.stdout.strip().split("\n\n"):
+        first, meaning, form = entry.split("\n")
+        name, value = first.split("=", 1)
+        yield name, value, meaning.strip(), form.strip()
+
+
+def main(program):
+    names = [name for name, *_ in told(program, {}) if name != "GATEWAY_CONFIG"]
+    settings, secrets = {}, {}
+    for name, value, meaning, form in told(program, dict.fromkeys(names, "x")):
+        # A secret's value is not shown.
+        if value not in ("", "x"):
+            secrets[name] = {"description": meaning, "$ref": "#/$defs/secret"}
+        elif name not in SET_BY_THE_CHART:
+            settings[name] = {"description": f"{meaning}. {form[0].upper()}{form[1:]}", "type": "string"}
+    schema = json.loads(SCHEMA.read_text())
+    schema["properties"]["settings"]["properties"] = settings
+    schema["properties"]["secrets"]["properties"] = secrets
+    SCHEMA.write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
+
+
+main(*sys.argv[1:])

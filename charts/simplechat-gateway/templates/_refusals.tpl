@@ -1,0 +1,103 @@
+{{- /* What the schema cannot say. All of it is told at once, as the gateway does. */}}
+{{- define "gateway.refusals" -}}
+{{- $v := .Values }}
+{{- $problems := list }}
+{{- if not (has $v.mode (list "sidecar" "front")) }}
+{{- $problems = append $problems "mode: is required: sidecar (beside SimpleChat in one pod) or front (in front of SimpleChat's Service)" }}
+{{- end }}
+{{- if not $v.image.repository }}
+{{- $problems = append $problems "image.repository: is required: there is no public image; name your registry's" }}
+{{- end }}
+{{- range $name := list "tenantId" "clientId" }}
+{{- if not (get $v $name) }}
+{{- $problems = append $problems (printf "%s: is required, as SimpleChat has it" $name) }}
+{{- end }}
+{{- end }}
+{{- if not $v.publicUrls }}
+{{- $problems = append $problems "publicUrls: is required: the origins that callers use, the canonical one first" }}
+{{- end }}
+{{- if and $v.externalAccess.enabled (not $v.externalAccess.acceptedBy) }}
+{{- $problems = append $problems "externalAccess.acceptedBy: is required with externalAccess.enabled: tenant and app ids become public, and somebody must have accepted that" }}
+{{- end }}
+
+{{- if eq $v.mode "sidecar" }}
+{{- if not $v.simplechat.image.repository }}
+{{- $problems = append $problems "simplechat.image.repository: is required with mode sidecar" }}
+{{- end }}
+{{- if not (or $v.simplechat.image.tag $v.simplechat.image.digest) }}
+{{- $problems = append $problems "simplechat.image: names neither tag nor digest" }}
+{{- end }}
+{{- end }}
+{{- if eq $v.mode "front" }}
+{{- if not $v.upstream.url }}
+{{- $problems = append $problems "upstream.url: is required with mode front, e.g. http://simplechat.chat.svc:5000" }}
+{{- end }}
+{{- if not (or $v.upstream.podSelector $v.upstream.guardedElsewhere) }}
+{{- $problems = append $problems "upstream.podSelector: is required with mode front: SimpleChat must be reachable through the gateway alone, so its pods are made to admit nothing else; or say upstream.guardedElsewhere: true" }}
+{{- end }}
+{{- if and $v.upstream.podSelector (not $v.networkPolicy.enabled) }}
+{{- $problems = append $problems "upstream.podSelector: does nothing without networkPolicy.enabled" }}
+{{- end }}
+{{- if eq $v.sessions.store "filesystem" }}
+{{- $problems = append $problems "sessions.store: filesystem needs mode sidecar: gateway and SimpleChat share one folder" }}
+{{- end }}
+{{- end }}
+
+{{- if eq $v.sessions.store "filesystem" }}
+{{- if or $v.autoscaling.enabled (ne (int $v.replicas) 1) }}
+{{- $problems = append $problems "replicas: filesystem sessions live in one pod: say replicas: 1 and autoscaling.enabled: false, or sessions.store: redis" }}
+{{- end }}
+{{- else if and $v.sessions.redis.url (hasKey $v.secrets "REDIS_URL") }}
+{{- $problems = append $problems "sessions.redis.url: secrets.REDIS_URL is set as well; set one" }}
+{{- else if not (or $v.sessions.redis.url (hasKey $v.secrets "REDIS_URL")) }}
+{{- $problems = append $problems "sessions.redis.url: is required with sessions.store redis; or secrets.REDIS_URL, where it holds a password" }}
+{{- end }}
+
+{{- if and $v.networkPolicy.enabled (not $v.networkPolicy.callers) }}
+{{- $problems = append $problems "networkPolicy.callers: is required: who may reach the gateway, e.g. [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress}}}]" }}
+{{- end }}
+{{- if and $v.metrics.enabled (not (and $v.networkPolicy.enabled $v.networkPolicy.scrapers)) }}
+{{- $problems = append $problems "networkPolicy.scrapers: is required with metrics.enabled, and networkPolicy.enabled: the operators' listener leaves loopback and must admit the scraper alone" }}
+{{- end }}
+{{- if and $v.workloadIdentity.enabled (not $v.workloadIdentity.clientId) $v.serviceAccount.create }}
+{{- $problems = append $problems "workloadIdentity.clientId: is required with workloadIdentity.enabled" }}
+{{- end }}
+
+{{- if $v.ingress.enabled }}
+{{- if not $v.ingress.hosts }}
+{{- $problems = append $problems "ingress.hosts: is required with ingress.enabled" }}
+{{- end }}
+{{- if not $v.ingress.tlsSecretName }}
+{{- $problems = append $problems "ingress.tlsSecretName: is required with ingress.enabled: tokens pass" }}
+{{- end }}
+{{- range $host := $v.ingress.hosts }}
+{{- if not (has (printf "https://%s" $host) $v.publicUrls) }}
+{{- $problems = append $problems (printf "ingress.hosts: https://%s is not among publicUrls: its metadata would be 421" $host) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- range $list := list "extraEnv" "simplechat.env" }}
+{{- $given := ternary $v.extraEnv $v.simplechat.env (eq $list "extraEnv") }}
+{{- $own := include (ternary "gateway.ownEnv" "simplechat.ownEnv" (eq $list "extraEnv")) $ | fromYamlArray }}
+{{- $names := list }}
+{{- range concat $own $given }}
+{{- if has .name $names }}
+{{- $problems = append $problems (printf "%s: %s is set already, by another value of this chart" $list .name) }}
+{{- end }}
+{{- $names = append $names .name }}
+{{- end }}
+{{- range $given }}
+{{- $isNamedSo := regexMatch "(PASSWORD|SECRET|KEY|TOKEN|CONNECTION_STRING)$" .name }}
+{{- $holdsOne := regexMatch "://[^/]*:[^/]*@" (.value | default "") }}
+{{- if or (and $isNamedSo .value) $holdsOne }}
+{{- $problems = append $problems (printf "%s: %s holds a secret: let it come from a Secret, by valueFrom" $list .name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- if $problems }}
+{{- $noun := ternary "problem" "problems" (eq (len $problems) 1) }}
+{{- fail (printf "\n%d %s with the values:\n  %s" (len $problems) $noun (join "\n  " $problems)) }}
+{{- end }}
+{{- end }}
