@@ -112,6 +112,16 @@ def copied(stage, out):
     return found
 
 
+def judge_versions(arguments, builder):
+    """Whether the builder's tools are those of `make release`."""
+    rust = re.search(r'^rust-version = "(.+)"', (REPOSITORY / "Cargo.toml").read_text(), re.MULTILINE)[1]
+    if not arguments["RUST_TAG"].startswith(f"{rust}."):
+        fail(f"RUST_TAG is not Cargo.toml's {rust}")
+    auditable = re.search(r"^CARGO_AUDITABLE_VERSION := (.+)", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)[1]
+    if ("ARG", f"CARGO_AUDITABLE_VERSION={auditable}") not in builder:
+        fail(f"cargo-auditable is not the Makefile's {auditable}")
+
+
 def words(form):
     """What an instruction in exec form runs; with a shell in between, signals do not arrive."""
     try:
@@ -206,6 +216,7 @@ def main(binary, root):
         fail("debug and production do not copy the same")
     ok(f"Dockerfile: production on {base}; both targets copy {', '.join(layers['production'])}")
 
+    judge_versions(arguments, found["builder"][1])
     judge_context(found["builder"][1], binary)
 
     shutil.rmtree(root, ignore_errors=True)
