@@ -33,8 +33,9 @@ SCHEMATHESIS := target/python/schemathesis/ready
 DEPLOY_TOOLS := target/python/deploy/ready
 CHECKOV := target/python/checkov/ready
 CHART_TOOLS := target/helm/ready target/python/charts/ready
+IMAGE_TOOLS := target/python/hadolint/ready
 
-.PHONY: help demo test setup redis python node browser docs lint deny unit release sbom fips bench fuzz corpus soak
+.PHONY: help demo test setup redis python node browser docs lint deny unit release sbom fips bench fuzz corpus soak image-lint image-check image-try
 
 help:
 	@echo 'make demo [STORE=redis] [ARGS=--once]   the handshake on screen'
@@ -45,6 +46,7 @@ help:
 	@echo 'make bench [QUICK=1]                     the gateway beside nginx, haproxy, Envoy, Caddy, Traefik'
 	@echo 'make release                            target/release/simplechat-gateway, which carries a list of its crates'
 	@echo 'make sbom                               $(SBOM) (CycloneDX), held against that list'
+	@echo 'make image-check                        what the production image would hold, tried without an engine; as root'
 	@echo 'make fips                               target/fips/release/simplechat-gateway: docs/fips.md'
 
 ## Shows the main job end to end.
@@ -57,7 +59,7 @@ demo:
 	target/debug/examples/demo --store $(STORE) $(ARGS)
 
 ## Sets up what is missing and runs every test.
-test: setup lint deny unit
+test: setup lint deny unit image-lint image-try
 	$(MAKE) --no-print-directory fuzz SECONDS=5
 	for store in files redis; do \
 		target/debug/examples/demo --store $$store --once > target/demo.log || { cat target/demo.log; exit 1; }; \
@@ -88,7 +90,7 @@ $(CARGO_DENY):
 	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
 
 setup: python redis browser $(OLD_CACHELIB) $(AUTOBAHN) $(CLIENTS) $(OPENAPI_TOOLS) $(SCHEMATHESIS) \
-		$(CHECKOV) $(CHART_TOOLS) $(DEPLOY_TOOLS)
+		$(CHECKOV) $(CHART_TOOLS) $(DEPLOY_TOOLS) $(IMAGE_TOOLS)
 
 python: $(VENV)/ready
 
@@ -146,6 +148,11 @@ $(SCHEMATHESIS): tests/openapi/requirements.txt | $(VENV)/ready
 # What reads Bicep; and what the scripts in deploy/ call.
 $(DEPLOY_TOOLS): tests/deploy/requirements.txt | $(VENV)/ready
 	{ command -v openssl && command -v curl; } > /dev/null || { $(call install,openssl curl); }
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+target/python/hadolint/ready: tests/image/requirements.txt | $(VENV)/ready
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
@@ -208,6 +215,32 @@ fips: redis python $(CARGO_DENY)
 	cargo build --locked --release --manifest-path fips/Cargo.toml --target-dir target/fips
 	GATEWAY_FIPS_BINARY=$(CURDIR)/target/fips/release/simplechat-gateway \
 		cargo test --locked --test it -- fips handshake failures keys over_tls
+
+image-lint: $(IMAGE_TOOLS) $(CHECKOV)
+	target/python/hadolint/bin/hadolint --failure-threshold style Dockerfile
+	# It is as content with what it cannot read.
+	target/python/checkov/bin/checkov --skip-download --compact --quiet --framework dockerfile -f Dockerfile > target/checkov.log \
+		&& grep -H 'Passed checks: [1-9][0-9]*, Failed checks: 0' target/checkov.log || { cat target/checkov.log; exit 1; }
+
+## What the production image would hold, as a root directory; the release binary runs in it, the handshake is played.
+image-check: release python redis
+	# A user namespace of one's own has no user 65532.
+	$(may_change_root) || { echo 'image-check mounts and changes root: run it as root'; exit 1; }
+	$(call play_image,target/release/simplechat-gateway,handshake:: commands::check commands::healthcheck)
+
+# The same in short with the binary that the tests have.
+image-try: unit
+	if $(may_change_root); then \
+		$(call play_image,target/debug/simplechat-gateway); \
+	else \
+		echo 'SKIPPED: the production root is not tried without root; sudo make image-check does'; \
+	fi
+
+may_change_root = [ "$$(id -u)" = 0 ] && unshare --mount true
+
+# Verdicts, a line each, and a failure for any that is not ok.
+play_image = python3 tests/image/root.py $(1) target/image/root && \
+	GATEWAY_IMAGE=1 cargo test --locked --quiet --test it -- --include-ignored --format pretty image:: $(2)
 
 ## libFuzzer with coverage, on stable Rust: what reads bytes from outside, so long each, a core each.
 fuzz: export RUSTC_WRAPPER := $(CURDIR)/tests/fuzz/instrumented

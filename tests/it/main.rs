@@ -26,6 +26,7 @@ mod guard;
 mod guard_spellings;
 mod handshake;
 mod header_sets;
+mod image;
 mod keys;
 mod lifetime;
 mod limits;

@@ -23,9 +23,6 @@ const PAPERS: [&str; 10] = [
     "docs/incidents.md",
 ];
 
-/// Pages of `docs/deploy/README.md` that come with the image and the chart.
-const COME_WITH_THEIRS: [&str; 1] = ["images.md"];
-
 fn text(path: &str) -> String {
     fs::read_to_string(in_repository(path)).expect(path)
 }
@@ -92,7 +89,6 @@ fn whatever_the_papers_name_is_there() {
         for link in paper_text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let path = link.split('#').next().unwrap_or_default();
             if !link.starts_with("http")
-                && !COME_WITH_THEIRS.contains(&link)
                 && !in_repository(&folder.join(path).display().to_string()).exists()
             {
                 missing.push(format!("{paper}: {link}"));

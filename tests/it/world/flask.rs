@@ -7,7 +7,9 @@ use std::{
 };
 
 use super::{
-    API, client, json,
+    API, client,
+    gateway::{IMAGE_USER, is_image},
+    json,
     process::{Process, until},
 };
 
@@ -27,6 +29,17 @@ pub(crate) fn python() -> PathBuf {
     in_repository(".venv/bin/python")
 }
 
+/// The same as the user whom SimpleChat's image has. It may read what it cannot write: Python is often at home with
+/// somebody else.
+fn as_image_user() -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args([&format!("--reuid={IMAGE_USER}"), &format!("--regid={IMAGE_USER}")])
+        .args(["--clear-groups", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"])
+        .arg(python());
+    command
+}
+
 impl Flask {
     pub(crate) async fn start(environment: &[(String, String)]) -> Self {
         let flask = Self::start_unprimed(environment).await;
@@ -42,7 +55,7 @@ impl Flask {
                 environment.push((name.to_owned(), value.to_owned()));
             }
         }
-        let mut command = Command::new(python());
+        let mut command = if is_image() { as_image_user() } else { Command::new(python()) };
         command
             .args(["-m", "gunicorn", "-c"])
             .arg(in_repository("tests/upstream/gunicorn.conf.py"));

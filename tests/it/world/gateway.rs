@@ -12,6 +12,7 @@ use tokio::{
 
 use super::{
     client,
+    flask::in_repository,
     process::{Process, until},
     secrets::Secrets,
 };
@@ -37,8 +38,20 @@ pub(crate) fn fips_binary() -> Option<PathBuf> {
     named.map(|(_, path)| path.into())
 }
 
+/// Whether the gateway runs as the image would run it, which `make image-check` asks for, and its neighbours as
+/// the image's user.
+pub(crate) fn is_image() -> bool {
+    std::env::vars_os().any(|(name, _)| name == "GATEWAY_IMAGE")
+}
+
+/// User and group of the images, SimpleChat's among them.
+pub(crate) const IMAGE_USER: u32 = 65532;
+
 /// The binary that was built beside this one.
 pub(crate) fn binary() -> PathBuf {
+    if is_image() {
+        return in_repository("tests/image/enter");
+    }
     if let Some(binary) = fips_binary() {
         return binary;
     }

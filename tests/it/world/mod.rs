@@ -11,7 +11,8 @@ pub(crate) mod scripted;
 pub(crate) mod secrets;
 
 use std::{
-    path::PathBuf,
+    os::unix::fs::chown,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -19,7 +20,12 @@ use reqwest::{Client, RequestBuilder, Response, header::SET_COOKIE, redirect::Po
 use serde_json::Value;
 use tempfile::TempDir;
 
-use self::{flask::Flask, gateway::Gateway, process::until, redis::Redis};
+use self::{
+    flask::Flask,
+    gateway::{Gateway, IMAGE_USER, is_image},
+    process::until,
+    redis::Redis,
+};
 use crate::entra::{CLIENT, Entra, TENANT};
 
 /// Where upstream keeps its sessions.
@@ -41,11 +47,15 @@ impl Store {
         match kind {
             Kind::Files => {
                 let folder = tempfile::tempdir().expect("a temporary folder");
-                std::fs::create_dir(folder.path().join("flask_session")).expect("a folder");
+                let flask_session = folder.path().join("flask_session");
+                std::fs::create_dir(&flask_session).expect("a folder");
+                hand_over(folder.path());
+                hand_over(&flask_session);
                 Self::Files(folder)
             }
             Kind::Redis => {
                 let folder = tempfile::tempdir().expect("a temporary folder");
+                hand_over(folder.path());
                 Self::Redis(Redis::start().await, folder)
             }
         }
@@ -80,6 +90,13 @@ impl Store {
             Self::Redis(redis, _) => redis,
             Self::Files(_) => panic!("sessions are in files"),
         }
+    }
+}
+
+/// Gives a folder to whoever shall write there.
+fn hand_over(folder: &Path) {
+    if is_image() {
+        chown(folder, Some(IMAGE_USER), Some(IMAGE_USER)).expect("root");
     }
 }
 

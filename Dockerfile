@@ -1,0 +1,72 @@
+# syntax=docker/dockerfile:1
+# Images of the gateway: docs/deploy/images.md. `make image-check` reads this file and tries what the last stage
+# would hold; what it does not understand there, it refuses.
+#
+# Base images by tag; where builds must repeat, put the digest behind it: --build-arg RUST_TAG=TAG@sha256:…
+# The builder's glibc (Debian 12: 2.36) must not be newer than production's (Azure Linux 3.0: 2.38), since the
+# binary is linked against it. No other distribution's Rust is new enough.
+ARG RUST_IMAGE=docker.io/library/rust
+ARG RUST_TAG=1.95.0-slim-bookworm
+ARG PRODUCTION_IMAGE=mcr.microsoft.com/azurelinux/distroless/base
+ARG PRODUCTION_TAG=3.0
+ARG DEBUG_IMAGE=mcr.microsoft.com/azurelinux/base/core
+ARG DEBUG_TAG=3.0
+
+# Natively for each platform: under emulation, or a node each.
+FROM ${RUST_IMAGE}:${RUST_TAG} AS builder
+ARG CARGO_AUDITABLE_VERSION=0.7.7
+RUN cargo install --locked --version "$CARGO_AUDITABLE_VERSION" cargo-auditable
+WORKDIR /src
+COPY Cargo.toml Cargo.lock build.rs ./
+COPY src ./src
+COPY templates ./templates
+# No history is sent along: the commit that `--version` names.
+ARG SOURCE_COMMIT=unknown
+ARG TARGETARCH
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target,id=target-${TARGETARCH} \
+    SOURCE_COMMIT="$SOURCE_COMMIT" cargo auditable build --locked --release --bin simplechat-gateway \
+    && install -D target/release/simplechat-gateway /out/simplechat-gateway
+# A named volume takes its owner from the folder that it is mounted on.
+RUN install -d -m 0700 /out/app/flask_session /out/app/flask_session.gateway
+
+# The same binary beside a shell and tools.
+FROM ${DEBUG_IMAGE}:${DEBUG_TAG} AS debug
+RUN tdnf install -y bind-utils ca-certificates curl iproute lsof openssl procps-ng strace tcpdump \
+    && tdnf clean all
+COPY --from=builder /out/simplechat-gateway /usr/local/bin/simplechat-gateway
+COPY --from=builder --chown=65532:65532 /out/app /app
+ARG SOURCE_COMMIT=unknown
+ARG SOURCE_URL=
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="SimpleChat Gateway, with tools" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${SOURCE_COMMIT}" \
+      org.opencontainers.image.source="${SOURCE_URL}" \
+      org.opencontainers.image.licenses="MIT"
+USER 65532:65532
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=6s --start-period=30s --retries=3 \
+    CMD ["/usr/local/bin/simplechat-gateway", "healthcheck"]
+ENTRYPOINT ["/usr/local/bin/simplechat-gateway"]
+
+# No shell, no package manager: glibc, libgcc, certificates, time zones, OpenSSL (unused), and this.
+FROM ${PRODUCTION_IMAGE}:${PRODUCTION_TAG} AS production
+COPY --from=builder /out/simplechat-gateway /usr/local/bin/simplechat-gateway
+COPY --from=builder --chown=65532:65532 /out/app /app
+ARG SOURCE_COMMIT=unknown
+ARG SOURCE_URL=
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="SimpleChat Gateway" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${SOURCE_COMMIT}" \
+      org.opencontainers.image.source="${SOURCE_URL}" \
+      org.opencontainers.image.licenses="MIT"
+# SimpleChat's own user: session files are shared between the two. By number, for Kubernetes' runAsNonRoot.
+USER 65532:65532
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=6s --start-period=30s --retries=3 \
+    CMD ["/usr/local/bin/simplechat-gateway", "healthcheck"]
+ENTRYPOINT ["/usr/local/bin/simplechat-gateway"]

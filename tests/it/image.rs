@@ -1,0 +1,156 @@
+//! What the production image would run, where it would run: a root directory made from the Dockerfile, entered
+//! by chroot. `make image-check` asks for these tests, as root.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::ErrorKind,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use crate::world::{
+    API, Kind, Store, WithSession, World, alone, client,
+    gateway::{Gateway, IMAGE_USER, is_image, run},
+    process::until,
+    settings, status,
+};
+
+/// A file of the gateway's process under `/proc`.
+fn of_process(gateway: &Gateway, name: &str) -> PathBuf {
+    assert!(is_image(), "`make image-check` asks for this");
+    Path::new("/proc").join(gateway.process.id().to_string()).join(name)
+}
+
+/// What it sees mounted: place and options.
+fn mounts(gateway: &Gateway) -> Vec<(String, String)> {
+    let text = fs::read_to_string(of_process(gateway, "mounts")).unwrap();
+    let field = |line: &str, at| line.split(' ').nth(at).unwrap().to_owned();
+    text.lines().map(|line| (field(line, 1), field(line, 3))).collect()
+}
+
+fn writable(gateway: &Gateway) -> Vec<String> {
+    let is_read_only = |options: &str| options.split(',').any(|option| option == "ro");
+    let found = mounts(gateway).into_iter().filter(|(_, options)| !is_read_only(options));
+    found.map(|(place, _)| place).collect()
+}
+
+async fn the_handshake_is_played_inside(kind: Kind, may_write: &[&str]) {
+    let world = World::start(kind).await;
+    assert_eq!(writable(&world.gateway), may_write);
+    let session = world.login(&world.entra.token().build()).await;
+    assert_eq!(status(world.gateway.url(API), &session).await, 200);
+    let logout = client().post(world.gateway.url("/external/logout")).session(&session);
+    assert_eq!(logout.send().await.unwrap().status(), 204);
+    assert_eq!(status(world.gateway.url(API), &session).await, 401);
+}
+
+#[tokio::test]
+#[ignore = "make image-check"]
+async fn the_handshake_is_played_inside_with_redis_and_nothing_is_writable() {
+    the_handshake_is_played_inside(Kind::Redis, &[]).await;
+}
+
+#[tokio::test]
+#[ignore = "make image-check"]
+async fn the_handshake_is_played_inside_with_files_and_their_volume_alone_is_writable() {
+    the_handshake_is_played_inside(Kind::Files, &["/app"]).await;
+}
+
+#[tokio::test]
+#[ignore = "make image-check"]
+async fn its_notes_are_its_users_own_files_on_the_volume() {
+    let world = World::start(Kind::Files).await;
+    world.login(&world.entra.token().build()).await;
+    let notes = world.store.folder().with_extension("gateway");
+    let about = fs::metadata(&notes).unwrap();
+    assert_eq!((about.uid(), about.mode() & 0o777), (IMAGE_USER, 0o700));
+}
+
+#[tokio::test]
+#[ignore = "make image-check"]
+async fn it_is_nobody_special() {
+    let (gateway, ..) = alone(Kind::Redis, &[]).await;
+    let status = fs::read_to_string(of_process(&gateway, "status")).unwrap();
+    let line = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let user = IMAGE_USER.to_string();
+    for name in ["Uid:", "Gid:"] {
+        assert!(line(name).iter().all(|id| *id == user), "{status}");
+    }
+    assert!(line("Groups:").is_empty(), "{status}");
+    for name in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+        assert_eq!(line(name), ["0000000000000000"], "{name}");
+    }
+    assert_eq!(line("NoNewPrivs:"), ["1"]);
+}
+
+#[tokio::test]
+#[ignore = "make image-check"]
+async fn it_has_its_settings_in_the_environment_and_nothing_else() {
+    let (entra, store) = (crate::entra::Entra::start().await, Store::start(Kind::Redis).await);
+    let mut given = settings(&entra, None, &store, &[]);
+    given.retain(|(name, _)| name != "SESSION_FILE_DIR");
+    let gateway = Gateway::start(&given).await;
+    let environment = fs::read_to_string(of_process(&gateway, "environ")).unwrap();
+    let names = environment.split('\0').filter_map(|pair| Some(pair.split_once('=')?.0));
+    let given: BTreeSet<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names.collect::<BTreeSet<_>>(), given);
+}
+
+#[tokio::test]
+#[ignore = "make image-check"]
+async fn writing_to_the_root_fails() {
+    let (gateway, ..) = alone(Kind::Redis, &[]).await;
+    for place in ["x", "tmp/x", "etc/x", "app/flask_session/x", "usr/local/bin/simplechat-gateway"]
+    {
+        // As root, where permissions would not stop it.
+        let written = fs::write(of_process(&gateway, "root").join(place), "x");
+        assert_eq!(written.unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem, "{place}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "make image-check"]
+async fn it_sees_the_root_and_no_shell_in_it() {
+    let (gateway, ..) = alone(Kind::Redis, &[]).await;
+    let root = of_process(&gateway, "root");
+    let entries = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: BTreeSet<String> = entries.map(|name| name.into_string().unwrap()).collect();
+    let expected =
+        ["app", "bin", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "tmp", "usr"];
+    assert_eq!(names, expected.map(str::to_owned).into());
+    for folder in ["usr/bin", "usr/sbin", "dev"] {
+        assert_eq!(fs::read_dir(root.join(folder)).unwrap().count(), 0, "{folder}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "make image-check"]
+async fn healthcheck_is_69_until_upstream_has_answered_and_0_then() {
+    let healthcheck = async |gateway: &Gateway, mut settings: Vec<(String, String)>| {
+        settings.push(("GATEWAY_LISTEN".to_owned(), gateway.address().to_owned()));
+        run(&settings, &["healthcheck"]).await.status.code()
+    };
+    let (gateway, entra, store) = alone(Kind::Files, &[]).await;
+    let given = settings(&entra, None, &store, &[]);
+    assert_eq!(healthcheck(&gateway, given).await, Some(69));
+
+    let world = World::start(Kind::Files).await;
+    until("upstream answered", async || world.gateway.is_ready().await).await;
+    let given = settings(&world.entra, Some(&world.flask), &world.store, &[]);
+    assert_eq!(healthcheck(&world.gateway, given).await, Some(0));
+}
+
+#[tokio::test]
+#[ignore = "make image-check"]
+async fn sigterm_reaches_it_and_a_request_in_flight_is_finished() {
+    let mut world = World::start(Kind::Redis).await;
+    let slow = tokio::spawn(client().get(world.gateway.url("/test/hang?seconds=1.5")).send());
+    until("it hangs", async || world.flask.log().contains("a hanging request began")).await;
+    world.gateway.process.signal("TERM");
+    assert_eq!(slow.await.unwrap().unwrap().status(), 200);
+    assert_eq!(world.gateway.process.ended().await.code(), Some(0));
+}
