@@ -94,6 +94,7 @@ impl Scripted {
         settings.extend_from_slice(more);
         let (gateway, entra, store) = alone(kind, &settings).await;
         until("upstream answered", async || gateway.is_ready().await).await;
+        gateway.wait_until_it_has_keys().await;
         Self { gateway, queue, entra, _store: store }
     }
 
