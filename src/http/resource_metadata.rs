@@ -17,7 +17,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::{Problem, Refusal};
+use super::{
+    Arrival,
+    error::{Problem, Refusal},
+};
 use crate::{
     access::origin::{PublicOrigin, Route, Surroundings},
     gateway::Resource,
@@ -104,7 +107,7 @@ pub(super) struct ProtectedResourceMetadata {
 pub(super) async fn get(
     State(resource): State<Arc<Resource>>,
     State(surroundings): State<Arc<Surroundings>>,
-    Extension(route): Extension<Arc<Route>>,
+    Extension(Arrival { route, .. }): Extension<Arrival>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     describe("", &resource, &surroundings, &route, &headers)
@@ -114,7 +117,7 @@ pub(super) async fn get(
 pub(super) async fn get_of(
     State(resource): State<Arc<Resource>>,
     State(surroundings): State<Arc<Surroundings>>,
-    Extension(route): Extension<Arc<Route>>,
+    Extension(Arrival { route, .. }): Extension<Arrival>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {

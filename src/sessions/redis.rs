@@ -196,15 +196,18 @@ impl Redis {
         last(&self.live.load().reconnects).is_some()
     }
 
+    fn learn_why_away(&self) {
+        if let Some((why, _)) = last(&self.live.load().errors) {
+            self.why_away.store(Some(Arc::new(why)));
+        }
+    }
+
     /// What a command's failure means. While there is no connection, commands only tell that they waited;
     /// the reason is why there is none.
     fn failed(&self, error: Error) -> SessionsError {
-        let live = self.live.load();
-        if let Some((why, _)) = last(&live.errors) {
-            self.why_away.store(Some(Arc::new(why)));
-        }
+        self.learn_why_away();
         match self.why_away.load_full() {
-            Some(why) if !live.client.is_connected() => SessionsError::RedisAway(why),
+            Some(why) if !self.live.load().client.is_connected() => SessionsError::RedisAway(why),
             _ => SessionsError::redis(error),
         }
     }
@@ -485,9 +488,7 @@ impl Shelf for Redis {
     }
 
     fn start_over(&self) {
-        if let Some((why, _)) = last(&self.live.load().errors) {
-            self.why_away.store(Some(Arc::new(why)));
-        }
+        self.learn_why_away();
         self.live.store(Arc::new(Live::begin(&self.settings)));
     }
 

@@ -10,7 +10,11 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::world::{flask::in_repository, gateway::run};
+use crate::world::{
+    flask::in_repository,
+    gateway::run,
+    tools::{self, installed, told},
+};
 
 const CHART: &str = "charts/simplechat-gateway";
 const EXAMPLES: [&str; 3] = ["front", "sidecar", "sidecar-files"];
@@ -24,11 +28,6 @@ fn is_to_be_had() -> bool {
         println!("skipped: there is no Helm for this platform");
     }
     is_here
-}
-
-fn told(output: &Output) -> String {
-    let text = |bytes| String::from_utf8_lossy(bytes);
-    format!("{}{}", text(&output.stdout), text(&output.stderr))
 }
 
 fn helm(which: &str, arguments: &[&str]) -> Output {
@@ -55,15 +54,11 @@ fn template(which: &str, name: &str, more: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn python(tools: &str, program: &str) -> PathBuf {
-    in_repository("target/python").join(tools).join("bin").join(program)
-}
-
 /// A YAML file's documents.
 fn documents(path: &Path) -> Vec<Value> {
     let script = "import json, sys, yaml\n\
         json.dump([it for it in yaml.safe_load_all(open(sys.argv[1])) if it], sys.stdout)";
-    let mut command = Command::new(python("charts", "python"));
+    let mut command = Command::new(installed("charts", "python"));
     let output = command.args(["-c", script]).arg(path).output().unwrap();
     assert!(output.status.success(), "{}", told(&output));
     serde_json::from_slice(&output.stdout).unwrap()
@@ -173,7 +168,7 @@ fn both_helms_lint_it_and_make_the_same_of_it() {
 }
 
 fn kubernetes_validate(version: &str, files: &[PathBuf]) -> Output {
-    let mut command = Command::new(python("charts", "kubernetes-validate"));
+    let mut command = Command::new(installed("charts", "kubernetes-validate"));
     command.args(["--strict", "--kubernetes-version", version]).args(files).output().unwrap()
 }
 
@@ -222,14 +217,7 @@ const EXCEPTIONS: [(&str, &str, &str); 4] = [
 
 /// Failed checks with their files; how many resources it saw.
 fn checkov(folder: &TempDir) -> (BTreeSet<(String, String)>, u64) {
-    let mut command = Command::new(python("checkov", "checkov"));
-    command.args(["--skip-download", "--compact", "--quiet", "--framework", "kubernetes"]);
-    let output = command.args(["--output", "json", "--directory"]).arg(folder.path()).output();
-    let output = output.unwrap();
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!("{error}: {}", told(&output));
-    });
-    assert_eq!(report["summary"]["parsing_errors"], 0, "{report}");
+    let report = tools::checkov("kubernetes", folder.path());
     let failed = report["results"]["failed_checks"].as_array().unwrap().iter().map(|check| {
         let file = check["file_path"].as_str().unwrap();
         let file = file.trim_start_matches('/').trim_end_matches(".yaml");

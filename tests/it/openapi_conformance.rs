@@ -3,15 +3,10 @@
 
 use std::process::{Command, Output};
 
-use crate::world::{Kind, World, flask::in_repository};
+use crate::world::{Kind, World, flask::in_repository, tools::told};
 
 async fn run(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
-}
-
-fn told(output: &Output) -> String {
-    let text = |bytes| String::from_utf8_lossy(bytes);
-    format!("{}{}", text(&output.stdout), text(&output.stderr))
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ pub(crate) mod recorder;
 pub(crate) mod redis;
 pub(crate) mod scripted;
 pub(crate) mod secrets;
+pub(crate) mod tools;
 
 use std::{
     os::unix::fs::chown,
