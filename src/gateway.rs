@@ -1,9 +1,10 @@
 //! The parts, built once. Handlers take what they need of it and never learn of the rest.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -40,6 +41,7 @@ pub(crate) struct Gateway {
     pub(crate) resource: Arc<Resource>,
     pub(crate) cookie: Arc<CookieConfig>,
     pub(crate) draining: Draining,
+    pub(crate) conditions: Conditions,
 }
 
 /// What clients are told about us.
@@ -51,6 +53,42 @@ pub(crate) struct Resource {
     pub(crate) authority: String,
     /// Scopes and origins.
     pub(crate) config: ResourceConfig,
+}
+
+impl Resource {
+    fn of(config: &Config) -> Self {
+        Self {
+            is_on: config.external_access != ExternalAccess::Off,
+            authority: config.entra.authority.clone(),
+            config: config.resource.clone(),
+        }
+    }
+}
+
+/// What work in the background found to be not as it should be: a part's name, and the reason in plain
+/// words. For operators.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Conditions(Arc<Mutex<BTreeMap<&'static str, String>>>);
+
+impl Conditions {
+    /// A part is not as it should be.
+    pub(crate) fn raise(&self, part: &'static str, reason: String) {
+        self.lock().insert(part, reason);
+    }
+
+    /// A part is well (again).
+    pub(crate) fn clear(&self, part: &'static str) {
+        self.lock().remove(part);
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> BTreeMap<&'static str, String> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Set once, when the gateway begins to go.
@@ -78,13 +116,21 @@ impl Gateway {
             upstream: Upstream::new(config.upstream.clone()).map_err(BuildError::Upstream)?,
             policy: Arc::new(config.policy.clone()),
             surroundings: Arc::new(config.surroundings.clone()),
-            resource: Arc::new(Resource {
-                is_on: config.external_access != ExternalAccess::Off,
-                authority: config.entra.authority.clone(),
-                config: config.resource.clone(),
-            }),
+            resource: Arc::new(Resource::of(config)),
             cookie: Arc::new(config.cookie.clone()),
             draining: Draining::default(),
+            conditions: Conditions::default(),
         })
+    }
+
+    /// The same parts under settings of which those changed that can ([`Config::renewed`]).
+    pub(crate) fn renewed(&self, config: &Config) -> Self {
+        Self {
+            policy: Arc::new(config.policy.clone()),
+            surroundings: Arc::new(config.surroundings.clone()),
+            resource: Arc::new(Resource::of(config)),
+            cookie: Arc::new(config.cookie.clone()),
+            ..self.clone()
+        }
     }
 }

@@ -15,6 +15,7 @@ mod entra;
 mod failure;
 mod gateway;
 mod http;
+mod reload;
 mod report;
 mod serve;
 mod sessions;

@@ -92,7 +92,7 @@ fn run(arguments: Arguments) -> Result<(), Ending> {
     let file = arguments.config.as_deref();
     let read = || Config::read(environment(), file);
     match arguments.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve(read()?)?,
+        Command::Serve => serve(read()?, read)?,
         Command::Check => check(&read()?)?,
         Command::Doctor => doctor(&read()?)?,
         Command::Healthcheck => healthcheck(&read()?)?,

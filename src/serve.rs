@@ -13,11 +13,12 @@ use tokio::{
 };
 
 use crate::{
-    about,
-    config::{Config, ExternalAccess},
+    about, canary,
+    config::{Config, ExternalAccess, Problems},
     failure::Failure,
     gateway::Gateway,
     http::{Front, Ops, Patience, Room, Site, listener},
+    reload::reload,
     telemetry,
     upstream::{Kept, Upstream},
 };
@@ -27,17 +28,17 @@ use crate::{
 const START_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Runs the gateway until SIGTERM or SIGINT. This thread serves, and does what is done once for all;
-/// the others serve alone.
+/// the others serve alone. At SIGHUP `read` reads the settings again.
 ///
 /// # Errors
 /// When an address cannot be bound or the session store can never be used as configured.
-pub fn serve(config: Config) -> Result<(), Failure> {
+pub fn serve(config: Config, read: impl Fn() -> Result<Config, Problems>) -> Result<(), Failure> {
     telemetry::start(&config.log_filter);
     if !about::is_as_promised() {
         return Err(Failure::Internal("the FIPS module is not in use".to_owned()));
     }
     let runtime = runtime()?;
-    let ended = runtime.block_on(run(config));
+    let ended = runtime.block_on(run(config, read));
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
@@ -49,7 +50,10 @@ fn runtime() -> Result<LocalRuntime, Failure> {
         .map_err(|error| Failure::Internal(format!("cannot start a thread: {error}")))
 }
 
-async fn run(config: Config) -> Result<(), Failure> {
+async fn run(
+    mut config: Config,
+    read: impl Fn() -> Result<Config, Problems>,
+) -> Result<(), Failure> {
     tell(&config);
     let descriptors = raise_descriptor_limit();
     let gateway =
@@ -61,6 +65,7 @@ async fn run(config: Config) -> Result<(), Failure> {
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(internal)?;
 
     if !matches!(timeout(START_PATIENCE, gateway.sessions.read_ended()).await, Ok(Ok(()))) {
         tracing::warn!(
@@ -84,9 +89,14 @@ async fn run(config: Config) -> Result<(), Failure> {
         spawn_local(listener::serve(operators, ops, patience, Room::SMALL, none, stopping));
     }
 
+    let upstream = gateway.upstream.clone();
+    let (sites, site) = watch::channel(Site::new(gateway));
+    if let Some(canary) = canary::Watch::of(&config) {
+        spawn_local(canary.keep(site.clone(), stopping.clone()));
+    }
     let crew = Crew {
-        upstream: gateway.upstream.clone(),
-        site: Site::new(gateway),
+        upstream,
+        sites: site,
         patience: patience(&config),
         room: Room::of(descriptors, config.workers),
         drain: config.drain_timeout,
@@ -110,9 +120,12 @@ async fn run(config: Config) -> Result<(), Failure> {
         tracing::info!(address = %address, version, fips, workers = config.workers, "listening");
     }
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => config = reload(config, read(), &sites),
+        }
     }
     tracing::info!("draining");
     draining.begin();
@@ -138,7 +151,7 @@ async fn run(config: Config) -> Result<(), Failure> {
 /// What every thread serves with.
 #[derive(Clone)]
 struct Crew {
-    site: Site,
+    sites: watch::Receiver<Site>,
     upstream: Upstream,
     patience: Patience,
     room: Room,
@@ -148,11 +161,13 @@ struct Crew {
 
 impl Crew {
     /// Serves on this thread until told to stop.
-    async fn serve(self, socket: std::net::TcpListener) -> Result<(), Failure> {
+    async fn serve(mut self, socket: std::net::TcpListener) -> Result<(), Failure> {
         let listener = TcpListener::from_std(socket).map_err(internal)?;
         let kept = Rc::new(Kept::new(self.upstream));
         spawn_local(Rc::clone(&kept).keep_tidy());
-        let front = Rc::new(Front::new(self.site, kept));
+        let site = self.sites.borrow_and_update().clone();
+        let front = Rc::new(Front::new(site, kept));
+        spawn_local(Rc::clone(&front).follow(self.sites));
         listener::serve(listener, front, self.patience, self.room, self.drain, self.stopping).await;
         Ok(())
     }
@@ -174,16 +189,12 @@ fn tell(config: &Config) {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    match &config.external_access {
-        ExternalAccess::Off => tracing::info!("external access is off"),
-        ExternalAccess::On { accepted_by } => {
-            tracing::info!(accepted_by, "external access is on: tenant and app ids are public");
-            if config.surroundings.public_urls.is_empty() {
-                tracing::warn!(
-                    "GATEWAY_PUBLIC_URLS is empty: public URLs are derived from each request's Host"
-                );
-            }
-        }
+    config.external_access.tell();
+    let is_on = config.external_access != ExternalAccess::Off;
+    if is_on && config.surroundings.public_urls.is_empty() {
+        tracing::warn!(
+            "GATEWAY_PUBLIC_URLS is empty: public URLs are derived from each request's Host"
+        );
     }
 }
 

@@ -26,6 +26,18 @@ pub(crate) enum ExternalAccess {
     },
 }
 
+impl ExternalAccess {
+    /// Writes it into the log: who opens what.
+    pub(crate) fn tell(&self) {
+        match self {
+            Self::Off => tracing::info!("external access is off"),
+            Self::On { accepted_by } => {
+                tracing::info!(accepted_by, "external access is on: tenant and app ids are public");
+            }
+        }
+    }
+}
+
 /// What our metadata and challenges tell clients.
 #[derive(Debug, Clone)]
 pub(crate) struct ResourceConfig {

@@ -24,12 +24,13 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 pub use self::reader::Problems;
-use self::reader::{Reader, at_least_one, read_file, span, time_out};
+use self::reader::{Given, Reader, at_least_one, duration, read_file, span, time_out};
 pub(crate) use self::{
     callers::{ExternalAccess, ResourceConfig},
     entra::{Cloud, EntraConfig},
     platform::Platform,
     sessions::{CookieConfig, Limit, SerializationFormat, SessionsConfig, StoreConfig},
+    settings::Setting,
     upstream::{UpstreamConfig, UpstreamTarget},
 };
 use crate::access::{origin::Surroundings, policy::Policy};
@@ -55,7 +56,10 @@ pub struct Config {
     pub(crate) drain_timeout: Duration,
     pub(crate) log_filter: String,
     pub(crate) platform: Platform,
+    /// How often upstream is tried; `None`: never.
+    pub(crate) canary_interval: Option<Duration>,
     pub(crate) warnings: Vec<String>,
+    given: Given,
 }
 
 impl Config {
@@ -67,10 +71,25 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         file: Option<&Path>,
     ) -> Result<Self, Problems> {
-        let mut reader = open(environment, file)?;
-        let config = assemble(&mut reader);
-        let warnings = reader.finish()?;
-        Ok(Self { warnings, ..config })
+        Self::of(open(environment, file)?)
+    }
+
+    fn of(mut reader: Reader) -> Result<Self, Problems> {
+        let (config, given) = (assemble(&mut reader), reader.to_given());
+        Ok(Self { warnings: reader.finish()?, given, ..config })
+    }
+
+    /// `later` as far as it can count without a new start, and the settings that differ.
+    ///
+    /// # Errors
+    /// When what can change does not go with what cannot.
+    pub(crate) fn renewed(&self, later: &Self) -> Result<(Self, Vec<&'static Setting>), Problems> {
+        let differences = self.given.differences(&later.given);
+        let mut given = later.given.clone();
+        for setting in differences.iter().filter(|setting| !setting.live) {
+            given.take_over(setting, &self.given);
+        }
+        Ok((Self::of(Reader::again(given))?, differences))
     }
 
     /// Every setting with its effective value, secrets masked, for a terminal; and what is wrong with
@@ -146,7 +165,9 @@ fn assemble(reader: &mut Reader) -> Config {
         drain_timeout: span(reader, "GATEWAY_DRAIN_TIMEOUT"),
         log_filter: reader.read("RUST_LOG", log_filter).unwrap_or_default(),
         platform: platform::read(reader),
+        canary_interval: reader.require("GATEWAY_CANARY_INTERVAL", canary_interval).flatten(),
         warnings: Vec::new(),
+        given: Given::default(),
         policy,
         entra,
     }
@@ -156,6 +177,19 @@ fn assemble(reader: &mut Reader) -> Config {
 fn workers(text: &str) -> Result<usize, String> {
     let workers = at_least_one(text)?;
     if workers <= 1024 { Ok(workers) } else { Err("is more than 1024".to_owned()) }
+}
+
+/// More often would be a load on upstream.
+fn canary_interval(text: &str) -> Result<Option<Duration>, String> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    let interval = duration(text)?;
+    if interval >= Duration::from_secs(1) {
+        Ok(Some(interval))
+    } else {
+        Err("is shorter than 1s".to_owned())
+    }
 }
 
 fn log_filter(text: &str) -> Result<String, String> {

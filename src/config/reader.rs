@@ -21,6 +21,32 @@ impl std::error::Error for Problems {}
 /// Values by name, from the environment or a file.
 pub(super) type Values = BTreeMap<String, String>;
 
+/// What was given, by name: secrets among it.
+#[derive(Clone, Default)]
+pub(super) struct Given(Values);
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Given(..)")
+    }
+}
+
+impl Given {
+    /// The settings in which `self` and `other` differ.
+    pub(super) fn differences(&self, other: &Self) -> Vec<&'static Setting> {
+        let differs = |setting: &&Setting| self.0.get(setting.name) != other.0.get(setting.name);
+        SETTINGS.iter().filter(differs).collect()
+    }
+
+    /// Takes a setting's value over from `other`.
+    pub(super) fn take_over(&mut self, setting: &Setting, other: &Self) {
+        match other.0.get(setting.name) {
+            Some(value) => self.0.insert(setting.name.to_owned(), value.clone()),
+            None => self.0.remove(setting.name),
+        };
+    }
+}
+
 /// Hands out settings by name and collects what is wrong with them.
 pub(crate) struct Reader {
     values: Values,
@@ -38,6 +64,18 @@ impl Reader {
         reader.resolve_files();
         reader.refuse_unknown_names();
         reader
+    }
+
+    /// Hands out what was given before.
+    pub(super) fn again(given: Given) -> Self {
+        Self { values: given.0, problems: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// What was given.
+    pub(super) fn to_given(&self) -> Given {
+        let counts = |name: &str| is_known(name) || PLATFORM_NAMES.contains(&name);
+        let given = self.values.iter().filter(|(name, _)| counts(name));
+        Given(given.map(|(name, value)| (name.clone(), value.clone())).collect())
     }
 
     fn refuse_foreign_names_in_file(&mut self) {
@@ -189,7 +227,7 @@ impl Reader {
 
 fn setting(name: &str) -> &'static Setting {
     static PLATFORM: Setting =
-        Setting { name: "", form: "", default: "", meaning: "", secret: false };
+        Setting { name: "", form: "", default: "", meaning: "", secret: false, live: false };
     SETTINGS.iter().find(|setting| setting.name == name).unwrap_or(&PLATFORM)
 }
 

@@ -25,6 +25,14 @@ pub(crate) struct SessionsConfig {
     pub(crate) failure_limit: Option<Limit>,
 }
 
+impl SessionsConfig {
+    /// Whether it limits otherwise.
+    pub(crate) fn limits_differ(&self, other: &Self) -> bool {
+        let of = |config: &Self| (config.per_subject, config.login_limit, config.failure_limit);
+        of(self) != of(other)
+    }
+}
+
 /// So many within a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limit {

@@ -14,6 +14,14 @@ pub(crate) struct Setting {
     pub(crate) meaning: &'static str,
     /// Never shown; may come from a file named by `NAME_FILE`.
     pub(crate) secret: bool,
+    /// Whether a change counts at SIGHUP; else at the next start.
+    pub(crate) live: bool,
+}
+
+impl Setting {
+    const fn live(self) -> Self {
+        Self { live: true, ..self }
+    }
 }
 
 const fn setting(
@@ -22,11 +30,11 @@ const fn setting(
     default: &'static str,
     meaning: &'static str,
 ) -> Setting {
-    Setting { name, form, default, meaning, secret: false }
+    Setting { name, form, default, meaning, secret: false, live: false }
 }
 
 const fn secret(name: &'static str, form: &'static str, meaning: &'static str) -> Setting {
-    Setting { name, form, default: "", meaning, secret: true }
+    Setting { name, form, default: "", meaning, secret: true, live: false }
 }
 
 /// In the order of the README.
@@ -80,43 +88,43 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "off, on",
         "off",
         "Whether machines may sign in: metadata and login answer only when on",
-    ),
+    ).live(),
     setting(
         "GATEWAY_EXPOSURE_ACCEPTED_BY",
         "name",
         "",
         "Who accepted that tenant and app ids become public. Required with on; logged at each start",
-    ),
+    ).live(),
     setting(
         "GATEWAY_PUBLIC_URLS",
         "origins, comma-separated",
         "",
         "Public origins of this deployment, the canonical one first; empty: derived per request",
-    ),
+    ).live(),
     setting(
         "GATEWAY_TRUSTED_PROXIES",
         "private, none, CIDRs",
         "private",
         "Whose forwarding headers count. private: private addresses, for scheme, client address and listed hosts; a list of CIDRs: for any host",
-    ),
-    setting("GATEWAY_TRUST_EVERYONE", "yes, no", "no", "Needed to trust 0.0.0.0/0 or ::/0"),
+    ).live(),
+    setting("GATEWAY_TRUST_EVERYONE", "yes, no", "no", "Needed to trust 0.0.0.0/0 or ::/0").live(),
     setting(
         "GATEWAY_FORWARDED_HEADER",
         "x-forwarded, forwarded",
         "x-forwarded",
         "Which family of forwarding headers is read; the other is removed unread",
-    ),
+    ).live(),
     secret(
         "GATEWAY_FRONT_DOOR_ID",
         "GUID",
         "Azure Front Door's id: requests must carry it in X-Azure-FDID (else 403; probes excepted), and X-Azure-ClientIP is the client's address",
-    ),
+    ).live(),
     setting(
         "GATEWAY_SCOPES",
         "scopes, comma-separated",
         "api://$CLIENT_ID/.default",
         "What clients are told to ask Entra for: scopes_supported and the challenge's scope",
-    ),
+    ).live(),
     setting(
         "GATEWAY_AUDIENCES",
         "audiences, comma-separated",
@@ -128,62 +136,62 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "GUIDs, comma-separated",
         "",
         "Client apps (azp, appid) that are let in; empty: any",
-    ),
+    ).live(),
     setting(
         "GATEWAY_ALLOWED_ORIGINS",
         "origins, comma-separated",
         "",
         "Browser origins that may call /external/login; empty: none",
-    ),
+    ).live(),
     setting(
         "GATEWAY_LOGIN_SCOPES",
         "scopes, comma-separated; none",
         "ExternalApi",
         "Delegated scopes (exact scp values) that admit to login, beside the role ExternalApi",
-    ),
-    setting("GATEWAY_LOGIN_APP_ONLY", "true, false", "false", "Whether app-only tokens may log in"),
+    ).live(),
+    setting("GATEWAY_LOGIN_APP_ONLY", "true, false", "false", "Whether app-only tokens may log in").live(),
     setting(
         "GATEWAY_LOGIN_LIMIT",
         "number/duration, off",
         "600/1m",
         "Logins of one subject; more are 429. Shared by all instances where Redis is the store",
-    ),
+    ).live(),
     setting(
         "GATEWAY_LOGIN_FAILURE_LIMIT",
         "number/duration, off",
         "60/1m",
         "Failed logins from one client address (IPv6: one /64); then its logins are 429 until the time is over. Shared likewise",
-    ),
+    ).live(),
     setting(
         "GATEWAY_SESSION_ROLES",
         "roles, comma-separated; *",
         "User,ExternalApi,CreateGroups,CreatePublicWorkspaces",
         "Roles a minted session may carry; others are left out; * keeps all",
-    ),
+    ).live(),
     setting(
         "GATEWAY_SESSION_MAX_AGE",
         "duration",
         "8h",
         "Cap on a minted session's life; it never outlives the token either",
-    ),
+    ).live(),
     setting(
         "GATEWAY_SESSIONS_PER_SUBJECT",
         "1 or more",
         "16",
         "Live minted sessions of one subject; beyond that the oldest goes",
-    ),
+    ).live(),
     setting(
         "GATEWAY_SESSION_BINDING",
         "when-present, required",
         "when-present",
         "A minted session beside a valid token of somebody else is refused; required: also one without a valid token of its subject",
-    ),
+    ).live(),
     setting(
         "GATEWAY_BIND_SUBJECT",
         "on, off",
         "on",
         "Under /external/ every user_id that comes with a user's token (query, urlencoded or multipart body) must be that user's own oid; off: SimpleChat takes any",
-    ),
+    ).live(),
     setting("GATEWAY_WORKERS", "1 or more", "cores", "Threads that serve"),
     setting(
         "GATEWAY_TIMEOUT_HEAD",
@@ -263,6 +271,12 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "error, warn",
         "error",
         "What an unknown GATEWAY_ name means; warn helps when rolling back",
+    ).live(),
+    setting(
+        "GATEWAY_CANARY_INTERVAL",
+        "duration, off",
+        "5m",
+        "How often it is tried on upstream itself, while external access is on, whether it still honours minted sessions",
     ),
     setting("GATEWAY_CONFIG", "path", "", "A TOML file with the same names; the environment wins"),
     setting(
@@ -294,13 +308,13 @@ pub(crate) static SETTINGS: &[Setting] = &[
     setting("SESSION_COOKIE_NAME", "name", "session", "As upstream has it"),
     setting("SESSION_COOKIE_PATH", "path", "/", "As upstream has it"),
     setting("SESSION_COOKIE_DOMAIN", "domain", "", "As upstream has it"),
-    setting("SESSION_COOKIE_SAMESITE", "Lax, Strict, None", "Lax", "Of the cookie set by login"),
+    setting("SESSION_COOKIE_SAMESITE", "Lax, Strict, None", "Lax", "Of the cookie set by login").live(),
     setting(
         "SESSION_COOKIE_SECURE",
         "auto, true, false",
         "auto",
         "Of the cookie set by login; auto: when the caller came over https",
-    ),
+    ).live(),
     setting("SESSION_USE_SIGNER", "true, false", "false", "As upstream has it"),
     setting("SESSION_SERIALIZATION_FORMAT", "msgpack, json", "msgpack", "As upstream has it"),
     secret(

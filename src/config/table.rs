@@ -24,8 +24,11 @@ pub(super) fn plain(reader: &Reader, config: Option<&Config>) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "{}={value}\n    {}\n    form: {}; default: {default}\n",
-            setting.name, setting.meaning, setting.form
+            "{}={value}\n    {}\n    form: {}; default: {default}{}\n",
+            setting.name,
+            setting.meaning,
+            setting.form,
+            if setting.live { "; counts at SIGHUP" } else { "" }
         );
     }
     text
@@ -46,7 +49,8 @@ fn what_follows(name: &str, config: &Config) -> Option<String> {
 
 /// The same without values, for the README.
 pub(super) fn markdown() -> String {
-    let mut text = String::from("| name | form | default | meaning |\n|---|---|---|---|\n");
+    let mut text =
+        String::from("| name | form | default | meaning | SIGHUP |\n|---|---|---|---|---|\n");
     for setting in SETTINGS {
         let default = if setting.default.is_empty() {
             String::new()
@@ -55,8 +59,11 @@ pub(super) fn markdown() -> String {
         };
         let _ = writeln!(
             text,
-            "| `{}` | {} | {default} | {} |",
-            setting.name, setting.form, setting.meaning
+            "| `{}` | {} | {default} | {} | {} |",
+            setting.name,
+            setting.form,
+            setting.meaning,
+            if setting.live { "yes" } else { "" }
         );
     }
     text

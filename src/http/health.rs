@@ -10,7 +10,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    about, entra::Entra, gateway::Draining, sessions::Sessions, telemetry, upstream::Upstream,
+    about,
+    entra::Entra,
+    gateway::{Conditions, Draining},
+    sessions::Sessions,
+    telemetry,
+    upstream::Upstream,
 };
 
 /// Whether this replica should get requests.
@@ -95,8 +100,10 @@ pub(super) async fn detail(
     State(draining): State<Draining>,
     State(sessions): State<Sessions>,
     State(entra): State<Entra>,
+    State(conditions): State<Conditions>,
 ) -> Response {
-    let mut degraded = Vec::new();
+    let found = conditions.all().into_iter();
+    let mut degraded: Vec<_> = found.map(|(part, reason)| Degraded { part, reason }).collect();
     if let Err(error) = sessions.ping().await {
         degraded.push(Degraded { part: "sessions", reason: telemetry::chain(&error) });
     }

@@ -29,7 +29,7 @@ mod timer;
 mod watched;
 
 use std::{
-    cell::OnceCell,
+    cell::{OnceCell, RefCell},
     net::IpAddr,
     rc::Rc,
     sync::{Arc, atomic::AtomicBool},
@@ -37,7 +37,10 @@ use std::{
 
 use axum::{Extension, Router, body::Body, response::IntoResponse, routing};
 use http::{Request, Response, StatusCode};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tower::ServiceExt;
 use utoipa::{OpenApi, openapi::OpenApi as Document};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -148,12 +151,47 @@ impl Site {
         let own = own.with_state(gateway.clone()).layer(Extension(document)).layer(Extension(page));
         Self { own, gateway, was_told: Arc::default() }
     }
+
+    /// The same routes in front of parts that have changed.
+    pub(crate) fn renewed(&self, gateway: Gateway) -> Self {
+        Self { was_told: Arc::clone(&self.was_told), ..Self::new(gateway) }
+    }
+
+    /// The parts behind it.
+    pub(crate) fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    async fn answer_own(
+        &self,
+        head: &RequestHead,
+        judged: &Judged<'_>,
+        route: Route,
+        asked: &Question,
+    ) -> Response<Body> {
+        let Self { gateway, own, .. } = self;
+        if !gateway.resource.is_on && needs_external_access(&judged.path) {
+            return Refusal::NotFound.into_response();
+        }
+        let request = Request::builder().method(head.method()).uri(&*judged.target);
+        let Ok(mut request) = request.body(Body::empty()) else {
+            return Refusal::NotFound.into_response();
+        };
+        *request.headers_mut() = head.fields.to_map();
+        let (route, request_id) = (Arc::new(route), asked.request_id().into());
+        request.extensions_mut().insert(Arrival { route, request_id });
+        match own.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(infallible) => match infallible {},
+        }
+    }
 }
 
 /// What callers meet on one thread.
 #[derive(Debug)]
 pub(crate) struct Front {
-    site: Site,
+    /// A request keeps what it began with.
+    site: RefCell<Rc<Site>>,
     kept: Rc<Kept>,
     sole_client: SoleClient,
 }
@@ -161,17 +199,26 @@ pub(crate) struct Front {
 impl Front {
     pub(crate) fn new(site: Site, kept: Rc<Kept>) -> Self {
         let sole_client = SoleClient::new(Arc::clone(&site.was_told));
-        Self { site, kept, sole_client }
+        Self { site: RefCell::new(Rc::new(site)), kept, sole_client }
+    }
+
+    /// Follows what becomes of the site; to be spawned.
+    pub(crate) async fn follow(self: Rc<Self>, mut sites: watch::Receiver<Site>) {
+        while sites.changed().await.is_ok() {
+            let site = Rc::new(sites.borrow_and_update().clone());
+            self.site.replace(site);
+        }
     }
 }
 
 impl Service for Front {
     async fn answer(&self, caller: &mut Caller, head: Result<RequestHead, HeadFault>) -> After {
         let asked = Question::new(caller.peer);
+        let site = Rc::clone(&self.site.borrow());
         match head {
-            Ok(head) => self.answer_request(caller, &head, asked).await,
+            Ok(head) => self.answer_request(&site, caller, &head, asked).await,
             Err(fault) => {
-                let answer = asked.refusal(&fault.into(), "", &self.site.gateway.resource);
+                let answer = asked.refusal(&fault.into(), "", &site.gateway.resource);
                 asked.log("", "", answer.status().as_u16());
                 Box::pin(caller.answer(answer, None, Unread::Some)).await
             }
@@ -182,11 +229,12 @@ impl Service for Front {
 impl Front {
     async fn answer_request(
         &self,
+        site: &Site,
         caller: &mut Caller,
         head: &RequestHead,
         asked: Question,
     ) -> After {
-        let Gateway { resource, surroundings, .. } = &self.site.gateway;
+        let Gateway { resource, surroundings, .. } = &site.gateway;
         let judged = framing::judge(head).and_then(|judged| {
             let route = surroundings.place(caller.peer, &forwarding(&head.fields, surroundings))?;
             Ok((judged, route))
@@ -211,14 +259,14 @@ impl Front {
         } else if !route.is_by_front_door && !is_probe(head.method(), path) {
             (asked.refusal(&Refusal::NotThroughFrontDoor, path, resource), unread())
         } else if is_own(path, resource.is_on) {
-            let answer = Box::pin(self.answer_own(head, &judged, route.clone(), &asked)).await;
+            let answer = Box::pin(site.answer_own(head, &judged, route.clone(), &asked)).await;
             let answer = asked.fill(answer, path, resource);
             let answer = resource_metadata::shared(answer, path, resource);
             (login::shared(answer, path, head, resource), unread())
         } else if path == WARMUP && !Box::pin(self.is_warm()).await {
             ("SimpleChat is still starting".into_response(), unread())
         } else {
-            match self.pass(caller, &judged, route).await {
+            match self.pass(site, caller, &judged, route).await {
                 Ok(answered) => {
                     asked.log(head.method(), path, answered.status);
                     return answered.after;
@@ -237,30 +285,6 @@ impl Front {
         Box::pin(caller.answer(answer, Some(head), unread)).await
     }
 
-    async fn answer_own(
-        &self,
-        head: &RequestHead,
-        judged: &Judged<'_>,
-        route: Route,
-        asked: &Question,
-    ) -> Response<Body> {
-        let Site { gateway, own, .. } = &self.site;
-        if !gateway.resource.is_on && needs_external_access(&judged.path) {
-            return Refusal::NotFound.into_response();
-        }
-        let request = Request::builder().method(head.method()).uri(&*judged.target);
-        let Ok(mut request) = request.body(Body::empty()) else {
-            return Refusal::NotFound.into_response();
-        };
-        *request.headers_mut() = head.fields.to_map();
-        let (route, request_id) = (Arc::new(route), asked.request_id().into());
-        request.extensions_mut().insert(Arrival { route, request_id });
-        match own.clone().oneshot(request).await {
-            Ok(response) => response,
-            Err(infallible) => match infallible {},
-        }
-    }
-
     /// Waits for upstream's first answer, as long as the platform does.
     async fn is_warm(&self) -> bool {
         let upstream = &self.kept.upstream;
@@ -271,11 +295,12 @@ impl Front {
     /// To upstream; or why not, and whether the request's body has been begun.
     async fn pass(
         &self,
+        site: &Site,
         caller: &mut Caller,
         judged: &Judged<'_>,
         route: &Route,
     ) -> Result<Answered, (Refusal, bool)> {
-        let Gateway { entra, policy, sessions, cookie, .. } = &self.site.gateway;
+        let Gateway { entra, policy, sessions, cookie, .. } = &site.gateway;
         let passage =
             guard::judge(judged, entra, policy).await.map_err(|refusal| (refusal, false))?;
         let binding = Binding { entra, sessions, mode: policy.session_binding };

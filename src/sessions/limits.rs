@@ -14,7 +14,7 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::config::Limit;
+use crate::config::{Limit, SessionsConfig};
 
 /// Subjects, and addresses, that are counted at a time; the least used give way.
 const MOST_COUNTED: u64 = 20_000;
@@ -93,21 +93,31 @@ impl<K: Hash + Eq + Send + Sync + 'static> Counter<K> {
     }
 }
 
-/// Both counters.
+/// Both counters, and how many sessions of one subject may live.
 pub(super) struct Limits {
+    pub(super) per_subject: usize,
     logins: Counter<Uuid>,
     failures: Counter<Network>,
 }
 
 impl fmt::Debug for Limits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Limits").field(&self.logins.limit).field(&self.failures.limit).finish()
+        f.debug_tuple("Limits")
+            .field(&self.per_subject)
+            .field(&self.logins.limit)
+            .field(&self.failures.limit)
+            .finish()
     }
 }
 
 impl Limits {
-    pub(super) fn new(logins: Option<Limit>, failures: Option<Limit>) -> Self {
-        Self { logins: Counter::new(logins), failures: Counter::new(failures) }
+    /// Nothing is counted yet.
+    pub(super) fn new(config: &SessionsConfig) -> Self {
+        Self {
+            per_subject: config.per_subject,
+            logins: Counter::new(config.login_limit),
+            failures: Counter::new(config.failure_limit),
+        }
     }
 
     /// The limits themselves: of logins, of failures.

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use moka::sync::Cache;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -145,14 +145,13 @@ pub(crate) struct Sessions(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     shelf: Arc<dyn Shelf>,
-    per_subject: usize,
     /// Those whose end has not come, with when we learned of it (Unix seconds).
     ended: RwLock<HashMap<SessionId, i64>>,
     /// When the store's set was last read.
     read: ArcSwapOption<Instant>,
     /// Records to remove soon.
     forget: mpsc::Sender<SessionId>,
-    limits: Limits,
+    limits: ArcSwap<Limits>,
     /// Whose sessions are; that never changes.
     subjects: Cache<SessionId, Uuid>,
 }
@@ -160,6 +159,7 @@ struct Inner {
 impl Sessions {
     /// Opens the store. Redis may be away: it is connected to in the background.
     pub(crate) fn open_store(config: SessionsConfig) -> Result<Self, SessionsError> {
+        let limits = ArcSwap::from_pointee(Limits::new(&config));
         let shelf: Arc<dyn Shelf> = match &config.store {
             StoreConfig::Redis { url, password, ca_file } => Arc::new(Redis::connect(
                 url,
@@ -176,13 +176,17 @@ impl Sessions {
         tokio::spawn(remove_forgotten(Arc::clone(&shelf), forgotten));
         Ok(Self(Arc::new(Inner {
             shelf,
-            per_subject: config.per_subject,
             ended: RwLock::default(),
             read: ArcSwapOption::empty(),
             forget,
-            limits: Limits::new(config.login_limit, config.failure_limit),
+            limits,
             subjects: Cache::new(MOST_SUBJECTS),
         })))
+    }
+
+    /// From now on other limits count, from nought.
+    pub(crate) fn limit(&self, config: &SessionsConfig) {
+        self.0.limits.store(Arc::new(Limits::new(config)));
     }
 
     /// Mints a session under a fresh id; ready once the store has confirmed it. The subject's oldest give way
@@ -198,7 +202,7 @@ impl Sessions {
     ) -> Result<Opened, SessionsError> {
         if from.is_some()
             && !self.0.shelf.counts_logins()
-            && let Some(wait) = self.0.limits.login(record.subject())
+            && let Some(wait) = self.0.limits.load().login(record.subject())
         {
             return Err(SessionsError::TooOften(wait));
         }
@@ -206,14 +210,14 @@ impl Sessions {
         let sessions = self.clone();
         tokio::spawn(async move {
             let (subject, opened_at) = (record.subject(), record.opened_at());
-            let (logins, failures) = sessions.0.limits.both();
+            let (logins, failures) = sessions.0.limits.load().both();
             let quota =
                 Quota { logins: logins.filter(|_| from.is_some()), failures: failures.zip(from) };
             let store = FlaskStore::new(Arc::clone(&sessions.0.shelf), quota);
             let opened = patiently(async {
                 let opened = create(&store, record).await?;
                 // Canaries of several instances must not end one another.
-                if subject != CANARY && store.crowd() > sessions.0.per_subject {
+                if subject != CANARY && store.crowd() > sessions.0.limits.load().per_subject {
                     sessions.make_room(subject, opened_at, &opened.id).await?;
                 }
                 sessions.end_replaced(&replaced, subject).await?;
@@ -230,18 +234,19 @@ impl Sessions {
 
     /// How long an address must wait that has failed to log in as often as may be.
     pub(crate) fn is_shut_out(&self, from: Network) -> Option<Duration> {
-        self.0.limits.is_shut_out(&from)
+        self.0.limits.load().is_shut_out(&from)
     }
 
     /// Counts a login that failed; how long to wait when it is one too many. Where the store is away,
     /// what this instance has seen counts.
     pub(crate) async fn count_failure(&self, from: Network) -> Option<Duration> {
-        let limit = self.0.limits.both().1?;
-        let here = self.0.limits.failure(from);
+        let limits = self.0.limits.load_full();
+        let limit = limits.both().1?;
+        let here = limits.failure(from);
         let shared = timeout(COUNT_PATIENCE, self.0.shelf.count_failure(from, limit)).await;
         let everywhere = shared.ok().and_then(Result::ok).flatten();
         if let Some(wait) = everywhere {
-            self.0.limits.shut_out(from, wait);
+            limits.shut_out(from, wait);
         }
         everywhere.or(here)
     }
@@ -254,7 +259,7 @@ impl Sessions {
     ) -> Result<(), SessionsError> {
         let mut live = self.0.shelf.sessions_of(subject, now).await?;
         live.retain(|id| !self.knows_as_ended(id));
-        let surplus = live.len().saturating_sub(self.0.per_subject);
+        let surplus = live.len().saturating_sub(self.0.limits.load().per_subject);
         // Of those who log in at once each ends only what is older than itself.
         for oldest in live.iter().take(surplus).filter(|id| *id != newest) {
             self.end_of(oldest, subject).await?;

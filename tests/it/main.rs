@@ -11,6 +11,7 @@ mod entra;
 mod target;
 mod world;
 
+mod canary;
 mod charts;
 mod clouds;
 mod commands;
@@ -38,6 +39,7 @@ mod openapi;
 mod openapi_conformance;
 mod papers;
 mod proxying;
+mod reload;
 mod secrets;
 mod session_binding;
 mod slow_callers;

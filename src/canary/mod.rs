@@ -3,13 +3,17 @@
 //! Settings can all be right by themselves and still not fit: another database, another prefix,
 //! another folder. Only upstream itself can say whether it reads what the gateway writes.
 
+mod advice;
+mod watch;
+
 use std::time::Duration;
 
 use tokio::{
-    sync::watch,
+    sync,
     time::{sleep, timeout},
 };
 
+pub(crate) use self::{advice::advice, watch::Watch};
 use crate::{
     access::{
         policy::Grant,
@@ -93,7 +97,7 @@ pub(crate) struct Canary<'a> {
 impl Canary<'_> {
     /// Goes as far as the first doubt; the proof holds when there is none. What was minted is removed
     /// however it ends, also when `stop` turns true meanwhile.
-    pub(crate) async fn prove(&self, stop: &watch::Receiver<bool>) -> Vec<Finding> {
+    pub(crate) async fn prove(&self, stop: &sync::watch::Receiver<bool>) -> Vec<Finding> {
         let mut findings = Vec::new();
         let stranger = self.stranger_is_refused().await;
         let is_refused = stranger.is_ok();
@@ -178,7 +182,7 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    async fn is_honoured(&mut self, stop: &watch::Receiver<bool>) -> Result<(), Doubt> {
+    async fn is_honoured(&mut self, stop: &sync::watch::Receiver<bool>) -> Result<(), Doubt> {
         let (mut honoured, mut asked, mut in_a_row) = (0, 0, 0);
         let mut refused = Err(Doubt::Interrupted);
         for _ in 0..MOST_ROUNDS {

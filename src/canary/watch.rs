@@ -1,0 +1,82 @@
+//! The proof made again and again while the gateway runs: a SimpleChat worker that found no Redis when it
+//! started keeps its sessions in files for good, and nothing else shows it.
+
+use std::time::Duration;
+
+use tokio::{sync::watch, time::sleep};
+
+use super::{Canary, Doubt, Step, advice};
+use crate::{
+    config::{Config, CookieConfig, SessionsConfig},
+    http::Site,
+    telemetry,
+};
+
+/// How soon it is tried again while there is a doubt.
+const AGAIN: Duration = Duration::from_secs(30);
+/// The part's name among conditions.
+const PART: &str = "canary";
+
+/// Makes the proof after upstream's first answer and every so often, while external access is on.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    interval: Duration,
+    sessions: SessionsConfig,
+    cookie: CookieConfig,
+}
+
+impl Watch {
+    /// `None`: the operator wants none.
+    pub(crate) fn of(config: &Config) -> Option<Self> {
+        let interval = config.canary_interval?;
+        Some(Self { interval, sessions: config.sessions.clone(), cookie: config.cookie.clone() })
+    }
+
+    /// To be spawned.
+    pub(crate) async fn keep(self, mut sites: watch::Receiver<Site>, stop: watch::Receiver<bool>) {
+        let gateway = sites.borrow().gateway().clone();
+        gateway.upstream.first_answer().await;
+        let mut was: Option<Result<(), String>> = None;
+        loop {
+            if !sites.borrow().gateway().resource.is_on {
+                gateway.conditions.clear(PART);
+                was = None;
+            }
+            if sites.wait_for(|site| site.gateway().resource.is_on).await.is_err() {
+                return;
+            }
+            let canary = Canary {
+                sessions: &gateway.sessions,
+                upstream: &gateway.upstream,
+                cookie: &gateway.cookie,
+            };
+            let findings = canary.prove(&stop).await;
+            if *stop.borrow() || gateway.draining.has_begun() {
+                return;
+            }
+            // Whether the record went in time says nothing about upstream; the sweep sees to it.
+            let mut doubts = findings.into_iter().filter(|(step, _)| *step != Step::Removed);
+            let is = doubts.find_map(|(_, finding)| finding.err());
+            let is = is.map_or(Ok(()), |doubt| Err(self.in_plain_words(&doubt)));
+            if was.as_ref() != Some(&is) {
+                match &is {
+                    Ok(()) => tracing::info!("upstream honours minted sessions"),
+                    Err(reason) => {
+                        tracing::warn!(reason, "upstream may not honour minted sessions");
+                    }
+                }
+            }
+            match &is {
+                Ok(()) => gateway.conditions.clear(PART),
+                Err(reason) => gateway.conditions.raise(PART, reason.clone()),
+            }
+            sleep(if is.is_ok() { self.interval } else { self.interval.min(AGAIN) }).await;
+            was = Some(is);
+        }
+    }
+
+    fn in_plain_words(&self, doubt: &Doubt) -> String {
+        let advice = advice(doubt, &self.sessions, &self.cookie);
+        format!("{}: {advice}", telemetry::chain(doubt))
+    }
+}

@@ -1,0 +1,51 @@
+//! SIGHUP: the settings are read again, and those that can change count from the next request on.
+
+use tokio::sync::watch;
+
+use crate::{
+    config::{Config, Problems},
+    http::Site,
+};
+
+/// The part's name among conditions.
+const PART: &str = "settings";
+
+/// Takes over what was read anew. What is not sound as a whole leaves everything as it was, and says so.
+/// Returns the settings that count from now on.
+pub(crate) fn reload(
+    current: Config,
+    read: Result<Config, Problems>,
+    sites: &watch::Sender<Site>,
+) -> Config {
+    let renewed = read.and_then(|later| current.renewed(&later));
+    let conditions = sites.borrow().gateway().conditions.clone();
+    let (config, changed) = match renewed {
+        Ok(renewed) => renewed,
+        Err(problems) => {
+            tracing::error!(%problems, "settings not reloaded: the old ones stay");
+            conditions.raise(PART, format!("not reloaded, the old ones stay: {problems}"));
+            return current;
+        }
+    };
+    conditions.clear(PART);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let (live, fixed): (Vec<_>, Vec<_>) = changed.into_iter().partition(|setting| setting.live);
+    for setting in fixed {
+        tracing::warn!(setting = setting.name, "has changed; it counts at the next start");
+    }
+    let names: Vec<_> = live.iter().map(|setting| setting.name).collect();
+    tracing::info!(changed = names.join(","), "settings reloaded");
+    if names.is_empty() {
+        return current;
+    }
+    if config.external_access != current.external_access {
+        config.external_access.tell();
+    }
+    if config.sessions.limits_differ(&current.sessions) {
+        sites.borrow().gateway().sessions.limit(&config.sessions);
+    }
+    sites.send_modify(|site| *site = site.renewed(site.gateway().renewed(&config)));
+    config
+}

@@ -1,0 +1,198 @@
+//! SIGHUP: settings that can change do, without a request lost; what is not sound changes nothing.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use tempfile::TempDir;
+
+use crate::world::{
+    API, Kind, World, client, gateway::Gateway, json, process::until, session_in, status, try_login,
+};
+
+const METADATA: &str = "/.well-known/oauth-protected-resource";
+const OPEN: &str = "GATEWAY_EXTERNAL_ACCESS = \"on\"\nGATEWAY_EXPOSURE_ACCEPTED_BY = \"Ada\"\n";
+
+/// A gateway that has its settings about access from a file.
+struct Ground {
+    world: World,
+    folder: TempDir,
+}
+
+impl Ground {
+    async fn start(text: &str, more: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut world = World::start(Kind::Files).await;
+        let file = folder.path().join("gateway.toml");
+        fs::write(&file, text).expect("written");
+        let mut settings = world.settings_with(more);
+        settings.retain(|(name, _)| {
+            !matches!(name.as_str(), "GATEWAY_EXTERNAL_ACCESS" | "GATEWAY_EXPOSURE_ACCEPTED_BY")
+        });
+        settings.push(("GATEWAY_CONFIG".to_owned(), file.display().to_string()));
+        world.gateway = Gateway::start(&settings).await;
+        world.gateway.wait_until_it_has_keys().await;
+        let gateway = &world.gateway;
+        until("upstream answers", async || gateway.is_ready().await).await;
+        Self { world, folder }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("gateway.toml")
+    }
+
+    fn gateway(&self) -> &Gateway {
+        &self.world.gateway
+    }
+
+    /// So many lines of the log hold a text.
+    fn told(&self, text: &str) -> usize {
+        self.gateway().process.log().lines().filter(|line| line.contains(text)).count()
+    }
+
+    /// Writes the file, sends the signal and waits for what is said of it.
+    async fn reload(&self, text: &str, told: &str) {
+        let before = self.told(told);
+        fs::write(self.file(), text).expect("written");
+        self.gateway().process.signal("HUP");
+        until(told, async || self.told(told) > before).await;
+    }
+
+    async fn status(&self, path: &str) -> u16 {
+        client().get(self.gateway().url(path)).send().await.expect("an answer").status().as_u16()
+    }
+
+    async fn detail(&self) -> serde_json::Value {
+        let url = self.gateway().ops_url("/health/ready").expect("operators' listener");
+        json(client().get(url).send().await.expect("an answer")).await
+    }
+}
+
+#[tokio::test]
+async fn external_access_opens_and_closes_without_a_restart() {
+    let ground = Ground::start("", &[]).await;
+    assert_eq!(ground.status(METADATA).await, 404);
+    ground.reload(OPEN, "settings reloaded").await;
+    until("metadata", async || ground.status(METADATA).await == 200).await;
+    assert_eq!(ground.told("\"accepted_by\":\"Ada\""), 1, "who accepted is told once");
+    let session = ground.world.login(&ground.world.entra.token().build()).await;
+    ground.reload("", "settings reloaded").await;
+    until("closed", async || ground.status(METADATA).await == 404).await;
+    let token = ground.world.entra.token().build();
+    assert_eq!(try_login(ground.gateway(), &token).await.status(), 404);
+    assert_eq!(status(ground.gateway().url(API), &session).await, 200, "it was not ended");
+}
+
+#[tokio::test]
+async fn an_invalid_file_keeps_the_old_settings_and_says_so() {
+    let ground = Ground::start(OPEN, &[]).await;
+    for (text, reason) in [
+        ("GATEWAY_EXTERNAL_ACCESS = ", "gateway.toml"),
+        ("GATEWAY_EXTERNAL_ACCESS = \"on\"", "GATEWAY_EXPOSURE_ACCEPTED_BY: is required"),
+        ("GATEWAY_EXTERNAL_ACESS = \"off\"", "did you mean GATEWAY_EXTERNAL_ACCESS?"),
+        ("GATEWAY_TIMEOUT_HEAD = 7", "GATEWAY_TIMEOUT_HEAD"),
+    ] {
+        ground.reload(text, "settings not reloaded: the old ones stay").await;
+        assert_eq!(ground.status(METADATA).await, 200, "{text}");
+        let detail = ground.detail().await;
+        assert_eq!(detail["status"], "degraded", "{detail}");
+        assert_eq!(detail["degraded"][0]["part"], "settings", "{detail}");
+        assert!(detail["degraded"][0]["reason"].to_string().contains(reason), "{detail}");
+    }
+    fs::remove_file(ground.file()).expect("gone");
+    let before = ground.told("settings not reloaded");
+    ground.gateway().process.signal("HUP");
+    until("it is missed", async || ground.told("settings not reloaded") > before).await;
+    ground.reload(OPEN, "settings reloaded").await;
+    assert_eq!(ground.detail().await["status"], "ok");
+}
+
+#[tokio::test]
+async fn what_cannot_change_waits_for_the_next_start_and_the_rest_counts() {
+    let id = "11111111-2222-3333-4444-555555555555";
+    let secret = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(secret.path(), "22222222-2222-3333-4444-555555555555").expect("written");
+    let path = secret.path().display().to_string();
+    let ground = Ground::start(OPEN, &[("GATEWAY_FRONT_DOOR_ID_FILE", &path)]).await;
+    let through = async |id: &str| {
+        let request = client().get(ground.gateway().url(METADATA)).header("x-azure-fdid", id);
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    assert_eq!(through(id).await, 403);
+    fs::write(secret.path(), id).expect("written");
+    let more = "GATEWAY_WORKERS = 3\nSESSION_COOKIE_NAME = \"other\"\n";
+    ground.reload(&format!("{OPEN}{more}"), "settings reloaded").await;
+    until("the new id counts", async || through(id).await == 200).await;
+    let token = ground.world.entra.token().build();
+    let request = client().post(ground.gateway().url("/external/login")).bearer_auth(token);
+    let answer = request.header("x-azure-fdid", id).send().await.expect("an answer");
+    assert!(session_in(&answer).contains('.'), "the cookie has its old name");
+    for name in ["GATEWAY_WORKERS", "SESSION_COOKIE_NAME"] {
+        let log = ground.gateway().process.log();
+        let told = |line: &str| line.contains(name) && line.contains("counts at the next start");
+        assert!(log.lines().any(told), "{name}: {log}");
+    }
+    assert_eq!(ground.told("\"changed\":\"GATEWAY_FRONT_DOOR_ID\""), 1);
+}
+
+#[tokio::test]
+async fn limits_and_clients_count_from_the_next_login_on() {
+    let ground = Ground::start(OPEN, &[]).await;
+    let login = async || {
+        let token = ground.world.entra.token().build();
+        try_login(ground.gateway(), &token).await.status().as_u16()
+    };
+    assert_eq!((login().await, login().await), (200, 200));
+    let limited = format!("{OPEN}GATEWAY_LOGIN_LIMIT = \"1/1h\"\n");
+    ground.reload(&limited, "settings reloaded").await;
+    until("no more", async || login().await == 429).await;
+    let nobody =
+        format!("{OPEN}GATEWAY_ALLOWED_CLIENTS = \"33333333-2222-3333-4444-555555555555\"");
+    ground.reload(&nobody, "settings reloaded").await;
+    until("not this client", async || login().await == 403).await;
+    ground.reload(OPEN, "settings reloaded").await;
+    until("this one again", async || login().await == 200).await;
+}
+
+#[tokio::test]
+async fn a_hundred_reloads_cost_no_request() {
+    let ground = Arc::new(Ground::start(OPEN, &[]).await);
+    let session = ground.world.login(&ground.world.entra.token().build()).await;
+    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (ground, session) = (Arc::clone(&ground), session.clone());
+            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+            tokio::spawn(async move {
+                let client = client();
+                while !stop.load(Ordering::Relaxed) {
+                    let request = client.get(ground.gateway().url(API));
+                    let request = request.header("cookie", format!("session={session}"));
+                    assert_eq!(request.send().await.expect("an answer").status(), 200);
+                    assert_eq!(ground.status(METADATA).await, 200);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for round in 0..100 {
+        let before = answered.load(Ordering::Relaxed);
+        let text = match round % 3 {
+            0 => format!("{OPEN}GATEWAY_SCOPES = \"api://x/{round}\"\n"),
+            1 => "nonsense".to_owned(),
+            _ => format!("{OPEN}GATEWAY_SESSION_MAX_AGE = \"{round}m\"\n"),
+        };
+        let told = if round % 3 == 1 { "settings not reloaded" } else { "settings reloaded" };
+        ground.reload(&text, told).await;
+        until("requests go on", async || answered.load(Ordering::Relaxed) > before).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.expect("every request was answered");
+    }
+}
