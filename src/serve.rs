@@ -18,7 +18,7 @@ use crate::{
     failure::Failure,
     gateway::Gateway,
     http::{Front, Ops, Patience, Room, Site, listener},
-    telemetry,
+    telemetry::{self, Telemetry},
     upstream::{Kept, Upstream},
 };
 
@@ -32,13 +32,14 @@ const START_PATIENCE: Duration = Duration::from_millis(500);
 /// # Errors
 /// When an address cannot be bound or the session store can never be used as configured.
 pub fn serve(config: Config) -> Result<(), Failure> {
-    telemetry::start(&config.log_filter);
+    let telemetry = Telemetry::start(&config)?;
     if !about::is_as_promised() {
         return Err(Failure::Internal("the FIPS module is not in use".to_owned()));
     }
     let runtime = runtime()?;
-    let ended = runtime.block_on(run(config));
+    let ended = runtime.block_on(run(config, &telemetry));
     runtime.shutdown_timeout(Duration::from_secs(1));
+    telemetry.end();
     ended
 }
 
@@ -49,7 +50,7 @@ fn runtime() -> Result<LocalRuntime, Failure> {
         .map_err(|error| Failure::Internal(format!("cannot start a thread: {error}")))
 }
 
-async fn run(config: Config) -> Result<(), Failure> {
+async fn run(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     tell(&config);
     let descriptors = raise_descriptor_limit();
     let gateway =
@@ -77,7 +78,7 @@ async fn run(config: Config) -> Result<(), Failure> {
     if let Some(operators) = operators {
         let address = operators.local_addr().map_err(internal)?;
         tracing::info!(address = %address, "operators' listener");
-        let ops = Rc::new(Ops::new(gateway.clone()));
+        let ops = Rc::new(Ops::new(gateway.clone(), telemetry.scrape()));
         let operators = TcpListener::from_std(operators).map_err(internal)?;
         let patience = patience(&config);
         let (stopping, none) = (stopping.clone(), Duration::ZERO);
@@ -86,7 +87,7 @@ async fn run(config: Config) -> Result<(), Failure> {
 
     let crew = Crew {
         upstream: gateway.upstream.clone(),
-        site: Site::new(gateway),
+        site: Site::new(gateway, telemetry.tracer()),
         patience: patience(&config),
         room: Room::of(descriptors, config.workers),
         drain: config.drain_timeout,
