@@ -19,7 +19,7 @@ use crate::{
     gateway::Gateway,
     http::{Front, Ops, Patience, Room, Site, listener},
     reload::reload,
-    telemetry,
+    telemetry::{self, Telemetry},
     upstream::{Kept, Upstream},
 };
 
@@ -33,13 +33,14 @@ const START_PATIENCE: Duration = Duration::from_millis(500);
 /// # Errors
 /// When an address cannot be bound or the session store can never be used as configured.
 pub fn serve(config: Config, read: impl Fn() -> Result<Config, Problems>) -> Result<(), Failure> {
-    telemetry::start(&config.log_filter);
+    let telemetry = Telemetry::start(&config)?;
     if !about::is_as_promised() {
         return Err(Failure::Internal("the FIPS module is not in use".to_owned()));
     }
     let runtime = runtime()?;
-    let ended = runtime.block_on(run(config, read));
+    let ended = runtime.block_on(run(config, read, &telemetry));
     runtime.shutdown_timeout(Duration::from_secs(1));
+    telemetry.end();
     ended
 }
 
@@ -53,6 +54,7 @@ fn runtime() -> Result<LocalRuntime, Failure> {
 async fn run(
     mut config: Config,
     read: impl Fn() -> Result<Config, Problems>,
+    telemetry: &Telemetry,
 ) -> Result<(), Failure> {
     tell(&config);
     let descriptors = raise_descriptor_limit();
@@ -82,7 +84,7 @@ async fn run(
     if let Some(operators) = operators {
         let address = operators.local_addr().map_err(internal)?;
         tracing::info!(address = %address, "operators' listener");
-        let ops = Rc::new(Ops::new(gateway.clone()));
+        let ops = Rc::new(Ops::new(gateway.clone(), telemetry.scrape()));
         let operators = TcpListener::from_std(operators).map_err(internal)?;
         let patience = patience(&config);
         let (stopping, none) = (stopping.clone(), Duration::ZERO);
@@ -90,7 +92,7 @@ async fn run(
     }
 
     let upstream = gateway.upstream.clone();
-    let (sites, site) = watch::channel(Site::new(gateway));
+    let (sites, site) = watch::channel(Site::new(gateway, telemetry.tracer()));
     if let Some(canary) = canary::Watch::of(&config) {
         spawn_local(canary.keep(site.clone(), stopping.clone()));
     }

@@ -11,6 +11,7 @@ mod reader;
 mod sessions;
 mod settings;
 mod table;
+mod telemetry;
 mod upstream;
 
 use std::{
@@ -31,6 +32,7 @@ pub(crate) use self::{
     platform::Platform,
     sessions::{CookieConfig, Limit, SerializationFormat, SessionsConfig, StoreConfig},
     settings::Setting,
+    telemetry::{OtlpConfig, Queue, Sampler, TelemetryConfig},
     upstream::{UpstreamConfig, UpstreamTarget},
 };
 use crate::access::{origin::Surroundings, policy::Policy};
@@ -55,6 +57,7 @@ pub struct Config {
     pub(crate) drain_delay: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) log_filter: String,
+    pub(crate) telemetry: TelemetryConfig,
     pub(crate) platform: Platform,
     /// How often upstream is tried; `None`: never.
     pub(crate) canary_interval: Option<Duration>,
@@ -164,6 +167,7 @@ fn assemble(reader: &mut Reader) -> Config {
         drain_delay: span(reader, "GATEWAY_DRAIN_DELAY"),
         drain_timeout: span(reader, "GATEWAY_DRAIN_TIMEOUT"),
         log_filter: reader.read("RUST_LOG", log_filter).unwrap_or_default(),
+        telemetry: telemetry::read(reader),
         platform: platform::read(reader),
         canary_interval: reader.require("GATEWAY_CANARY_INTERVAL", canary_interval).flatten(),
         warnings: Vec::new(),
@@ -285,6 +289,13 @@ mod tests {
             ("GATEWAY_SESSION_BINDING", "sometimes"),
             ("GATEWAY_FRONT_DOOR_ID", "contoso.azurefd.net"),
             ("RUST_LOG", "[[["),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "api-key"),
+            ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
+            ("OTEL_TRACES_SAMPLER_ARG", "2"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "1m"),
+            ("APPLICATIONINSIGHTS_CONNECTION_STRING", "hunter2"),
             ("SESSION_KEY_PREFIX", "gateway:session:"),
             ("SESSION_KEY_PREFIX", "gate"),
             ("GATEWAY_STATE_DIR", "/app/other/../flask_session/x"),

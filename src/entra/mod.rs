@@ -8,6 +8,7 @@ mod documents;
 #[cfg(fuzzing)]
 #[path = "../../tests/fuzz/of_entra.rs"]
 pub(crate) mod fuzzing;
+mod metrics;
 mod remembered;
 #[cfg(test)]
 mod wycheproof;
@@ -24,7 +25,7 @@ use tokio::{sync::Mutex, time::sleep};
 use url::Url;
 
 pub(crate) use self::documents::DocumentError;
-use self::{documents::Documents, remembered::Remembered};
+use self::{documents::Documents, metrics::Metrics, remembered::Remembered};
 use crate::{
     access::token::{BearerToken, Claims, Identity, Issuers, SigningKey, TokenError},
     config::EntraConfig,
@@ -53,6 +54,27 @@ pub(crate) enum EntraError {
     KeysUnavailable,
 }
 
+impl EntraError {
+    /// In one of a few words, for metrics.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::KeysUnavailable | Self::Rejected(TokenError::IssuerUnknownYet) => {
+                "keys_unavailable"
+            }
+            Self::Rejected(TokenError::Malformed(_)) => "token_malformed",
+            Self::Rejected(TokenError::UnknownKey) => "token_unknown_key",
+            Self::Rejected(TokenError::Signature) => "token_signature",
+            Self::Rejected(TokenError::Claim(_)) => "token_claim",
+            Self::Rejected(TokenError::Expired) => "token_expired",
+            Self::Rejected(TokenError::NotYetValid) => "token_not_yet_valid",
+            Self::Rejected(TokenError::Issuer) => "token_issuer",
+            Self::Rejected(TokenError::Audience) => "token_audience",
+            Self::Rejected(TokenError::Tenant) => "token_tenant",
+            Self::Rejected(TokenError::WrongType) => "token_wrong_type",
+        }
+    }
+}
+
 /// Verifies tokens with the tenant's keys. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Entra(Arc<Inner>);
@@ -63,6 +85,7 @@ struct Inner {
     known: ArcSwap<Known>,
     refreshing: Mutex<Refreshing>,
     remembered: Remembered,
+    metrics: Metrics,
 }
 
 /// What the documents said. Version 1 and version 2 tokens have documents of their own; neither
@@ -98,6 +121,12 @@ impl Known {
         Self { v2: fresh(&self.v2), v1: fresh(&self.v1), ..*self }
     }
 
+    /// Since when the older of the documents has not been refreshed.
+    fn age(&self) -> Option<Duration> {
+        let documents = [&self.v2, &self.v1].into_iter().flatten();
+        documents.map(|published| published.fetched.elapsed()).max()
+    }
+
     fn has_keys(&self) -> bool {
         [&self.v2, &self.v1].into_iter().flatten().any(|published| !published.keys.is_empty())
     }
@@ -127,13 +156,17 @@ impl Entra {
     /// # Errors
     /// When no TLS client can be built.
     pub(crate) fn new(config: EntraConfig) -> Result<Self, reqwest::Error> {
-        Ok(Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             config,
             documents: Documents::new()?,
             known: ArcSwap::default(),
             refreshing: Mutex::default(),
             remembered: Remembered::new(),
-        })))
+            metrics: Metrics::new(),
+        });
+        let entra = Arc::downgrade(&inner);
+        metrics::observe_age(move || entra.upgrade()?.known.load().age());
+        Ok(Self(inner))
     }
 
     /// Refreshes for ever; to be spawned.
@@ -172,6 +205,12 @@ impl Entra {
 
     /// To be called by who holds `refreshing`.
     async fn fetch(&self) -> Result<(), DocumentError> {
+        let fetched = self.fetch_documents().await;
+        self.0.metrics.refreshed(&fetched);
+        fetched
+    }
+
+    async fn fetch_documents(&self) -> Result<(), DocumentError> {
         let config = &self.0.config;
         let (v2, v1) =
             tokio::join!(self.published(&config.metadata_v2), self.published(&config.metadata_v1));
@@ -240,6 +279,13 @@ impl Entra {
 
     /// From the text a caller sent to claims that may be relied on; `now` in Unix seconds.
     pub(crate) async fn verify(&self, token: &BearerToken, now: i64) -> Result<Claims, EntraError> {
+        let begun = Instant::now();
+        let verified = self.verify_now(token, now).await;
+        self.0.metrics.verified(begun.elapsed(), &verified);
+        verified
+    }
+
+    async fn verify_now(&self, token: &BearerToken, now: i64) -> Result<Claims, EntraError> {
         let mut known = self.0.known.load().current();
         if !known.has_keys() {
             return Err(EntraError::KeysUnavailable);

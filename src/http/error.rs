@@ -4,7 +4,7 @@
 //! the request's origin and so can write the challenge (RFC 6750 §3, RFC 9728 §5.1) and the problem
 //! document (RFC 9457).
 
-use std::{net::IpAddr, time::Duration};
+use std::{cell::Cell, net::IpAddr, time::Duration};
 
 use axum::{
     body::Body,
@@ -128,6 +128,44 @@ impl Refusal {
             Self::Sessions(_) | Self::Entra(EntraError::KeysUnavailable) | Self::NoRoom => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+        }
+    }
+
+    /// In one of a few words, for metrics and traces.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Framing(_) => "framing",
+            Self::Origin(_) => "origin",
+            Self::NotFound => "not_found",
+            Self::Misdirected => "misdirected",
+            Self::MethodNotAllowed(_) => "method_not_allowed",
+            Self::NoCredentials => "no_credentials",
+            Self::RepeatedAuthorization => "repeated_authorization",
+            Self::MalformedBearer => "malformed_bearer",
+            Self::Entra(error) => error.reason(),
+            Self::ForeignOrigin => "foreign_origin",
+            Self::Denied(Denial::RoleMissing) => "role_missing",
+            Self::Denied(Denial::ScopeMissing) => "scope_missing",
+            Self::Denied(Denial::ClientNotAllowed) => "client_not_allowed",
+            Self::Denied(Denial::AppOnlyNotAllowed) => "app_only_not_allowed",
+            Self::SessionOfAnother => "session_of_another",
+            Self::Subject(SubjectFault::Mismatch) => "subject_mismatch",
+            Self::Subject(SubjectFault::Unreadable(_)) => "form_unreadable",
+            Self::OddSpelling => "odd_spelling",
+            Self::TooOften(_) => "too_often",
+            Self::Sessions(_) => "session_store",
+            Self::NotThroughFrontDoor => "not_through_front_door",
+            Self::Upstream(error) | Self::Exchange(ExchangeError::Upstream(error)) => {
+                error.reason()
+            }
+            Self::Head(HeadFault::Head(_)) => "head_malformed",
+            Self::Head(HeadFault::TooLong | HeadFault::TargetTooLong) => "head_too_long",
+            Self::Head(HeadFault::TooSlow) => "head_too_slow",
+            Self::Exchange(ExchangeError::Body(_)) => "body_malformed",
+            Self::Exchange(ExchangeError::BodyTooSlow) => "body_too_slow",
+            Self::Exchange(ExchangeError::CallerGone(_)) => "caller_gone",
+            Self::NoRoom => "no_room",
+            Self::Internal => "internal",
         }
     }
 
@@ -314,6 +352,8 @@ pub(super) struct Asked<'a> {
     /// `None` when the request could not be placed.
     pub(super) route: Option<&'a Route>,
     pub(super) resource: &'a Resource,
+    /// Why it is refused, once it is.
+    pub(super) refused: &'a Cell<Option<&'static str>>,
 }
 
 /// Fills a response in whose extensions a [`Refusal`] travels; any other passes as it is.
@@ -333,6 +373,7 @@ pub(super) fn render<'a>(response: Response, asked: impl FnOnce() -> Asked<'a>) 
 /// The answer to a refusal.
 pub(super) fn answer(refusal: &Refusal, asked: &Asked<'_>) -> Response {
     refusal.log(asked.request_id, asked.client);
+    asked.refused.set(Some(refusal.reason()));
     let status = refusal.status();
     // What went wrong behind us is for the log alone.
     let detail = refusal.to_string();

@@ -44,6 +44,11 @@ impl Passage {
     }
 }
 
+/// Whether a path is guarded, by some reading.
+pub(super) fn stands_before(path: &str) -> bool {
+    Target::read(path) != Target::Open
+}
+
 /// Judges a request by its method, its path and its token.
 pub(super) async fn judge(
     judged: &Judged<'_>,

@@ -6,6 +6,8 @@
 
 use std::io::Write as _;
 
+use opentelemetry::trace::SpanContext;
+
 use crate::{
     access::origin::Route,
     wire::{Fields, Length, RequestHead, ResponseHead, Version},
@@ -26,8 +28,9 @@ enum Kind {
     Cookie,
     SetCookie,
     Expect,
-    /// `traceparent` and its kin.
+    /// `traceparent` and `tracestate`.
     Trace,
+    Baggage,
     /// Says which way a request came.
     Forwarding,
     /// gunicorn could take it for another.
@@ -44,7 +47,7 @@ impl Kind {
             6 if is("cookie") => Self::Cookie,
             6 if is("expect") => Self::Expect,
             7 if is("upgrade") => Self::Upgrade,
-            7 if is("baggage") => Self::Trace,
+            7 if is("baggage") => Self::Baggage,
             9 if is("forwarded") || is("x-real-ip") => Self::Forwarding,
             8 if is("x-scheme") => Self::Forwarding,
             10 if is("connection") => Self::Connection,
@@ -101,7 +104,7 @@ pub(super) fn judge_connection(fields: &Fields) -> Result<(), NamesProtectedFiel
 /// Whether a field may stand among a request's trailers: those that say where a message ends, whose
 /// it is and which way it came may not (RFC 9110 §6.5.1).
 pub(super) fn may_trail(name: &[u8]) -> bool {
-    matches!(Kind::of(name), Kind::EndToEnd | Kind::Trace)
+    matches!(Kind::of(name), Kind::EndToEnd | Kind::Trace | Kind::Baggage)
 }
 
 /// The protocol that an HTTP/1.1 request without a body asks to change to (RFC 9110 §7.8); HTTP/2 is
@@ -139,11 +142,13 @@ pub(super) struct Upward<'a> {
     /// Where the caller named none (HTTP/1.0).
     pub(super) default_host: &'a str,
     pub(super) upgrade: Option<&'a [u8]>,
+    /// In place of what the caller says of a trace.
+    pub(super) trace: Option<&'a SpanContext>,
 }
 
 /// A request's head for upstream.
 pub(super) fn request(head: &RequestHead, upward: &Upward<'_>) -> Vec<u8> {
-    let Upward { target, route, cookie, host, default_host, upgrade } = upward;
+    let Upward { target, route, cookie, host, default_host, upgrade, trace } = upward;
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(head.method().as_bytes());
     out.push(b' ');
@@ -165,7 +170,8 @@ pub(super) fn request(head: &RequestHead, upward: &Upward<'_>) -> Vec<u8> {
             },
             Kind::TransferEncoding => line(&mut out, name, b"chunked"),
             Kind::Expect if value.eq_ignore_ascii_case(b"100-continue") => {}
-            Kind::Trace if !route.peer_is_trusted => {}
+            Kind::Trace if trace.is_some() || !route.peer_is_trusted => {}
+            Kind::Baggage if !route.peer_is_trusted => {}
             Kind::Connection
             | Kind::HopByHop
             | Kind::Upgrade
@@ -177,13 +183,17 @@ pub(super) fn request(head: &RequestHead, upward: &Upward<'_>) -> Vec<u8> {
             | Kind::ContentLength
             | Kind::Expect
             | Kind::SetCookie
-            | Kind::Trace => line(&mut out, name, value),
+            | Kind::Trace
+            | Kind::Baggage => line(&mut out, name, value),
         }
     }
     if !has_host {
         line(&mut out, b"Host", host.unwrap_or(default_host).as_bytes());
     }
     forwarding(&mut out, route);
+    if let Some(trace) = trace {
+        trace_context(&mut out, trace);
+    }
     if let Some(protocol) = upgrade {
         line(&mut out, b"Connection", b"Upgrade");
         line(&mut out, b"Upgrade", protocol);
@@ -203,6 +213,17 @@ fn forwarding(out: &mut Vec<u8>, route: &Route) {
     line(out, b"X-Forwarded-Proto", route.scheme.as_str().as_bytes());
     if let Some(host) = route.public_host() {
         let _ = write!(out, "X-Forwarded-Host: {host}\r\n");
+    }
+}
+
+/// W3C Trace Context, level 1.
+fn trace_context(out: &mut Vec<u8>, trace: &SpanContext) {
+    let (id, span, flags) = (trace.trace_id(), trace.span_id(), trace.trace_flags());
+    // Writing into memory does not fail.
+    let _ = write!(out, "traceparent: 00-{id}-{span}-{flags:02x}\r\n");
+    let state = trace.trace_state().header();
+    if !state.is_empty() {
+        line(out, b"tracestate", state.as_bytes());
     }
 }
 
@@ -300,6 +321,7 @@ mod tests {
             host: None,
             default_host: "upstream",
             upgrade: None,
+            trace: None,
         };
         let bytes = request(&head(fields), &upward);
         String::from_utf8(bytes).unwrap()

@@ -15,9 +15,11 @@ pub(crate) mod fuzzing;
 mod guard;
 mod health;
 mod hop_headers;
+mod kinds;
 pub(crate) mod listener;
 mod login;
 mod logout;
+mod measures;
 mod openapi;
 mod pace;
 mod proxy;
@@ -26,17 +28,19 @@ mod room;
 mod session_cookie;
 mod sole_client;
 mod timer;
+mod traces;
 mod watched;
 
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     net::IpAddr,
     rc::Rc,
     sync::{Arc, atomic::AtomicBool},
 };
 
 use axum::{Extension, Router, body::Body, response::IntoResponse, routing};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header};
+use opentelemetry_sdk::trace::SdkTracer;
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -51,10 +55,13 @@ use self::{
     caller::{After, Caller, HeadFault, Unread},
     error::{Asked, Refusal},
     framing::Judged,
+    kinds::Kind,
     listener::Service,
+    measures::Measures,
     proxy::{Answered, Proxy},
     session_cookie::SessionCookie,
     sole_client::SoleClient,
+    traces::Traced,
 };
 pub(crate) use self::{caller::Patience, room::Room};
 use crate::{
@@ -64,6 +71,7 @@ use crate::{
     },
     config::CookieConfig,
     gateway::{Gateway, Resource},
+    telemetry::Scrape,
     upstream::Kept,
     wire::{self, Fields, Length, RequestHead},
 };
@@ -140,21 +148,23 @@ pub(crate) struct Site {
     own: Router,
     /// Whether the operator was told of a sole client.
     was_told: Arc<AtomicBool>,
+    /// Where traces are exported.
+    tracer: Option<SdkTracer>,
 }
 
 impl Site {
     /// Puts the routes in front of the parts.
-    pub(crate) fn new(gateway: Gateway) -> Self {
+    pub(crate) fn new(gateway: Gateway, tracer: Option<SdkTracer>) -> Self {
         let (own, document) = own_routes();
         let page = docs::Page::of(&document);
         let document = openapi::Text(openapi::text(&document).into());
         let own = own.with_state(gateway.clone()).layer(Extension(document)).layer(Extension(page));
-        Self { own, gateway, was_told: Arc::default() }
+        Self { own, gateway, was_told: Arc::default(), tracer }
     }
 
     /// The same routes in front of parts that have changed.
     pub(crate) fn renewed(&self, gateway: Gateway) -> Self {
-        Self { was_told: Arc::clone(&self.was_told), ..Self::new(gateway) }
+        Self { was_told: Arc::clone(&self.was_told), ..Self::new(gateway, self.tracer.clone()) }
     }
 
     /// The parts behind it.
@@ -194,12 +204,14 @@ pub(crate) struct Front {
     site: RefCell<Rc<Site>>,
     kept: Rc<Kept>,
     sole_client: SoleClient,
+    measures: Measures,
 }
 
 impl Front {
     pub(crate) fn new(site: Site, kept: Rc<Kept>) -> Self {
         let sole_client = SoleClient::new(Arc::clone(&site.was_told));
-        Self { site: RefCell::new(Rc::new(site)), kept, sole_client }
+        let measures = Measures::new();
+        Self { site: RefCell::new(Rc::new(site)), kept, sole_client, measures }
     }
 
     /// Follows what becomes of the site; to be spawned.
@@ -215,11 +227,12 @@ impl Service for Front {
     async fn answer(&self, caller: &mut Caller, head: Result<RequestHead, HeadFault>) -> After {
         let asked = Question::new(caller.peer);
         let site = Rc::clone(&self.site.borrow());
+        let _active = self.measures.begin();
         match head {
             Ok(head) => self.answer_request(&site, caller, &head, asked).await,
             Err(fault) => {
                 let answer = asked.refusal(&fault.into(), "", &site.gateway.resource);
-                asked.log("", "", answer.status().as_u16());
+                asked.told(&self.measures, "", "", answer.status().as_u16());
                 Box::pin(caller.answer(answer, None, Unread::Some)).await
             }
         }
@@ -243,32 +256,49 @@ impl Front {
             Ok((judged, route)) => (judged, asked.route.get_or_init(|| route)),
             Err(refusal) => {
                 let answer = asked.refusal(&refusal, "", resource);
-                asked.log(head.method(), "", answer.status().as_u16());
+                asked.told(&self.measures, head.method(), "", answer.status().as_u16());
                 // What follows may not be a request.
                 return Box::pin(caller.answer(answer, Some(head), Unread::Some)).await;
             }
         };
         self.sole_client.came(route.client);
+        let kind = Kind::of(&judged.path, is_own(&judged.path, resource.is_on));
+        asked.kind.set(kind);
+        let traced = Traced::begin(site.tracer.as_ref(), head, &judged.path, kind, route);
+        let traced = asked.traced.get_or_init(|| traced);
+        traced.run(self.answer_placed(site, caller, head, &judged, route, &asked)).await
+    }
+
+    async fn answer_placed(
+        &self,
+        site: &Site,
+        caller: &mut Caller,
+        head: &RequestHead,
+        judged: &Judged<'_>,
+        route: &Route,
+        asked: &Question,
+    ) -> After {
+        let resource = &site.gateway.resource;
         let path = &*judged.path;
         let unread = || {
             let body = wire::Body::new(judged.length, hop_headers::may_trail);
-            Unread::of(body, proxy::awaits_continue(&judged))
+            Unread::of(body, proxy::awaits_continue(judged))
         };
         let (answer, unread) = if caller.is_beyond_room && !path.starts_with("/gateway/health/") {
             (asked.refusal(&Refusal::NoRoom, path, resource), unread())
         } else if !route.is_by_front_door && !is_probe(head.method(), path) {
             (asked.refusal(&Refusal::NotThroughFrontDoor, path, resource), unread())
         } else if is_own(path, resource.is_on) {
-            let answer = Box::pin(site.answer_own(head, &judged, route.clone(), &asked)).await;
+            let answer = Box::pin(site.answer_own(head, judged, route.clone(), asked)).await;
             let answer = asked.fill(answer, path, resource);
             let answer = resource_metadata::shared(answer, path, resource);
             (login::shared(answer, path, head, resource), unread())
         } else if path == WARMUP && !Box::pin(self.is_warm()).await {
             ("SimpleChat is still starting".into_response(), unread())
         } else {
-            match self.pass(site, caller, &judged, route).await {
+            match self.pass(site, caller, judged, route).await {
                 Ok(answered) => {
-                    asked.log(head.method(), path, answered.status);
+                    asked.told(&self.measures, head.method(), path, answered.status);
                     return answered.after;
                 }
                 Err((refusal, has_begun)) => {
@@ -281,7 +311,7 @@ impl Front {
                 }
             }
         };
-        asked.log(head.method(), path, answer.status().as_u16());
+        asked.told(&self.measures, head.method(), path, answer.status().as_u16());
         Box::pin(caller.answer(answer, Some(head), unread)).await
     }
 
@@ -304,7 +334,8 @@ impl Front {
         let passage =
             guard::judge(judged, entra, policy).await.map_err(|refusal| (refusal, false))?;
         let binding = Binding { entra, sessions, mode: policy.session_binding };
-        let proxy = Proxy { kept: &self.kept, sessions, cookie, binding };
+        let tracer = site.tracer.as_ref();
+        let proxy = Proxy { kept: &self.kept, sessions, cookie, binding, tracer };
         proxy.pass(passage, judged, route, caller).await.map_err(|refusal| (refusal, true))
     }
 }
@@ -340,11 +371,23 @@ struct Question {
     request_id: OnceCell<String>,
     peer: IpAddr,
     route: OnceCell<Route>,
+    traced: OnceCell<Traced>,
+    kind: Cell<Kind>,
+    /// Why it was refused, if it was.
+    refused: Cell<Option<&'static str>>,
 }
 
 impl Question {
     fn new(peer: IpAddr) -> Self {
-        Self { started: Instant::now(), request_id: OnceCell::new(), peer, route: OnceCell::new() }
+        Self {
+            started: Instant::now(),
+            request_id: OnceCell::new(),
+            peer,
+            route: OnceCell::new(),
+            traced: OnceCell::new(),
+            kind: Cell::new(Kind::Unread),
+            refused: Cell::default(),
+        }
     }
 
     fn request_id(&self) -> &str {
@@ -357,7 +400,14 @@ impl Question {
 
     fn asked<'a>(&'a self, path: &'a str, resource: &'a Resource) -> Asked<'a> {
         let (request_id, client) = (self.request_id(), self.client());
-        Asked { path, request_id, client, route: self.route.get(), resource }
+        Asked {
+            path,
+            request_id,
+            client,
+            route: self.route.get(),
+            resource,
+            refused: &self.refused,
+        }
     }
 
     fn refusal(&self, refusal: &Refusal, path: &str, resource: &Resource) -> Response<Body> {
@@ -369,12 +419,24 @@ impl Question {
         error::render(answer, || self.asked(path, resource))
     }
 
+    /// The answer is on its way, or gone: what operators learn of it.
+    fn told(&self, measures: &Measures, method: &str, path: &str, status: u16) {
+        self.log(method, path, status);
+        let reason = self.refused.get();
+        let method = kinds::method(method);
+        measures.answered(self.kind.get(), method, status, self.started.elapsed(), reason);
+        if let Some(traced) = self.traced.get() {
+            traced.end(status, reason);
+        }
+    }
+
     fn log(&self, method: &str, path: &str, status: u16) {
         if !tracing::enabled!(tracing::Level::INFO) {
             return;
         }
         tracing::info!(
             request_id = self.request_id(),
+            trace_id = self.traced.get().and_then(Traced::id).map(tracing::field::display),
             http.request.method = method,
             url.path = path,
             http.response.status_code = status,
@@ -385,13 +447,18 @@ impl Question {
     }
 }
 
-/// What stands for operators alone: health with reasons.
+/// What stands for operators alone: health with reasons, metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Ops(Router);
 
 impl Ops {
-    pub(crate) fn new(gateway: Gateway) -> Self {
+    pub(crate) fn new(gateway: Gateway, scrape: Option<Scrape>) -> Self {
+        let metrics = async move || {
+            let text = scrape.map(|scrape| scrape.text()).unwrap_or_default();
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+        };
         let router = Router::new()
+            .route("/metrics", routing::get(metrics))
             .route("/health/live", routing::get(health::live))
             .route("/health/ready", routing::get(health::detail));
         Self(router.with_state(gateway))

@@ -3,6 +3,9 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
+use opentelemetry_sdk::trace::SdkTracer;
+
 use super::{
     binding::Binding,
     caller::{After, Caller, keeps_alive},
@@ -12,6 +15,7 @@ use super::{
     guard::Passage,
     hop_headers::{self, CookieLine, Downward, Upward},
     session_cookie::{Cookies, SessionCookie},
+    traces::Upstreamed,
     watched::Watched,
 };
 use crate::{
@@ -34,6 +38,8 @@ pub(super) struct Proxy<'a> {
     pub(super) sessions: &'a Sessions,
     pub(super) cookie: &'a CookieConfig,
     pub(super) binding: Binding<'a>,
+    /// Where traces are exported.
+    pub(super) tracer: Option<&'a SdkTracer>,
 }
 
 /// How a request was answered.
@@ -41,6 +47,17 @@ pub(super) struct Proxy<'a> {
 pub(super) struct Answered {
     pub(super) status: u16,
     pub(super) after: After,
+}
+
+/// A request as it goes up.
+struct Sent<'a> {
+    bytes: Bytes,
+    cookies: Cookies<'a>,
+    /// The protocol that it asks to change to.
+    upgrade: Option<&'a [u8]>,
+    may_repeat: bool,
+    /// Whether it may be asked again when it is answered as a stranger's.
+    may_ask_again: bool,
 }
 
 /// An answer that was read whole and set aside.
@@ -66,7 +83,7 @@ impl Proxy<'_> {
         let upgrade = hop_headers::upgrade(head, judged.length);
 
         let mut hold = upstream.hold();
-        let mut gathered = match self.body(passage, judged, caller, &mut hold).await {
+        let gathered = match self.body(passage, judged, caller, &mut hold).await {
             Ok(gathered) => gathered,
             Err(error) => return gone_or_refused(error),
         };
@@ -76,6 +93,7 @@ impl Proxy<'_> {
             Some(Box::pin(upstream.upload_slot()).await?)
         };
 
+        let mut span = Upstreamed::begin(self.tracer, head, config);
         let upward = Upward {
             target: &judged.target,
             route,
@@ -83,20 +101,44 @@ impl Proxy<'_> {
             host: config.host.as_deref(),
             default_host: &config.authority,
             upgrade,
+            trace: span.context(),
         };
-        let bytes = bytes::Bytes::from(hop_headers::request(head, &upward));
-        let may_repeat =
-            matches!(head.method(), "GET" | "HEAD" | "OPTIONS") && judged.length == Length::None;
-        let may_ask_again = config.retry_anonymous
-            && cookies.live.is_some()
-            && judged.length == Length::None
-            && matches!(head.method(), "GET" | "HEAD");
+        let has_no_body = judged.length == Length::None;
+        let sent = Sent {
+            bytes: hop_headers::request(head, &upward).into(),
+            upgrade,
+            may_repeat: has_no_body && matches!(head.method(), "GET" | "HEAD" | "OPTIONS"),
+            may_ask_again: has_no_body
+                && config.retry_anonymous
+                && cookies.live.is_some()
+                && matches!(head.method(), "GET" | "HEAD"),
+            cookies,
+        };
+        let passed = self.exchange(&sent, judged, gathered, &mut hold, caller, &mut span).await;
+        match &passed {
+            Ok(answered) => span.answered(answered.status),
+            Err(refusal) => span.failed(refusal.reason()),
+        }
+        passed
+    }
 
-        let mut connection = self.kept.connection(!may_repeat).await?;
+    /// Sends a request and passes its answer back.
+    async fn exchange(
+        &self,
+        sent: &Sent<'_>,
+        judged: &Judged<'_>,
+        mut gathered: Gathered,
+        hold: &mut Held<'_>,
+        caller: &mut Caller,
+        span: &mut Upstreamed,
+    ) -> Result<Answered, Refusal> {
+        let Sent { bytes, cookies, upgrade, may_repeat, may_ask_again } = sent;
+        let upstream = &self.kept.upstream;
+        let (head, timeout) = (judged.head, upstream.config().response_timeout);
+        let mut connection = self.kept.connection(!*may_repeat).await?;
         let mut was_repeated = false;
         let mut aside: Option<Aside> = None;
         loop {
-            let timeout = config.response_timeout;
             let mut exchange =
                 Exchange::new(&mut *caller, connection, bytes.clone(), gathered, timeout);
             let answer = match self.final_head(&mut exchange, judged).await {
@@ -104,14 +146,15 @@ impl Proxy<'_> {
                 Err(error) => {
                     let failed = exchange.failed(error);
                     if let Some(aside) = aside {
-                        return Ok(Box::pin(self.give(aside, judged, &cookies, caller)).await);
+                        return Ok(Box::pin(self.give(aside, judged, cookies, caller)).await);
                     }
-                    let is_lost = failed.was_stale && (may_repeat || failed.sent_nothing);
+                    let is_lost = failed.was_stale && (*may_repeat || failed.sent_nothing);
                     if !is_lost || was_repeated {
                         return gone_or_refused(failed.error);
                     }
                     // Stale connections tell of others: no second one is tried.
                     was_repeated = true;
+                    span.resent();
                     gathered = failed.gathered;
                     connection = Box::pin(upstream.fresh_connection()).await?;
                     continue;
@@ -124,13 +167,13 @@ impl Proxy<'_> {
             let length =
                 Length::of_response(&answer, head.method()).map_err(UpstreamError::from)?;
             if answer.status == 101 {
-                judge_change(upgrade, &answer)?;
-                let out = self.write_head(&answer, length, false, None, &cookies);
+                judge_change(*upgrade, &answer)?;
+                let out = self.write_head(&answer, length, false, None, cookies);
                 let after = Box::pin(exchange.tunnel(out)).await;
                 return Ok(Answered { status: 101, after });
             }
             let decodes = length == Length::Chunked && head.version == Version::Http10;
-            if may_ask_again
+            if *may_ask_again
                 && aside.is_none()
                 && exchange.is_sent()
                 && !decodes
@@ -140,11 +183,14 @@ impl Proxy<'_> {
                 let stranger = Aside { head: answer, length, body };
                 let (used, rest) = exchange.into_parts();
                 match self.ask_again_on(used, &stranger).await {
-                    Ok(next) => (connection, gathered, aside) = (next, rest, Some(stranger)),
+                    Ok(next) => {
+                        span.resent();
+                        (connection, gathered, aside) = (next, rest, Some(stranger));
+                    }
                     Err(error) => {
                         let error = crate::telemetry::chain(&error);
                         tracing::debug!(error, "upstream could not be asked again");
-                        return Ok(Box::pin(self.give(stranger, judged, &cookies, caller)).await);
+                        return Ok(Box::pin(self.give(stranger, judged, cookies, caller)).await);
                     }
                 }
                 continue;
@@ -154,7 +200,7 @@ impl Proxy<'_> {
                 || length == Length::UntilClose
                 || decodes;
             let out =
-                self.write_head(&answer, length, decodes, told(head.version, closes), &cookies);
+                self.write_head(&answer, length, decodes, told(head.version, closes), cookies);
             let keeps_upstream = may_be_used_again(judged.length, &answer, length);
             let after = exchange.finish(out, length, decodes, keeps_upstream, self.kept).await?;
             let after = if closes && after == After::Next { After::Close } else { after };

@@ -406,6 +406,18 @@ impl Shelf for Files {
         self.run(move |folders| folders.sweep(now, long_ago)).await
     }
 
+    async fn count(&self, now: i64) -> Result<u64, SessionsError> {
+        self.run(move |folders| {
+            let mut count = 0;
+            for subject in names_in(&folders.subjects)? {
+                let ids = ids_in(&folders.subjects.join(&subject))?;
+                count += ids.iter().filter(|id| id.expires_at() > now).count() as u64;
+            }
+            Ok(count)
+        })
+        .await
+    }
+
     async fn ping(&self) -> Result<(), SessionsError> {
         self.run(|folders| {
             folders.refuse_other_user()?;

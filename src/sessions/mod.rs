@@ -15,6 +15,7 @@ mod redis;
 mod redis_script;
 mod shelf;
 mod store;
+mod timed;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -42,6 +43,7 @@ use self::{
     redis::Redis,
     shelf::{Bookmark, Note, Quota, Shelf},
     store::{FlaskStore, NOTE},
+    timed::Timed,
 };
 use crate::{
     access::{
@@ -122,6 +124,28 @@ pub(crate) enum SessionsError {
     NotRead,
 }
 
+impl SessionsError {
+    /// In one of a few words, for metrics.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "redis",
+            Self::RedisAway(_) => "redis_away",
+            Self::Tls(_) => "tls",
+            Self::Io(_) | Self::StateFolder(..) => "io",
+            Self::FolderMissing(_) => "folder_missing",
+            Self::OtherUser { .. } => "other_user",
+            Self::UpstreamNotStarted => "upstream_not_started",
+            Self::Encoding => "encoding",
+            Self::Decoding => "decoding",
+            Self::TimedOut => "timed_out",
+            Self::Interrupted => "interrupted",
+            Self::Store(_) => "store",
+            Self::TooOften(_) => "too_often",
+            Self::NotRead => "not_read",
+        }
+    }
+}
+
 /// Where a minted session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
@@ -161,15 +185,19 @@ impl Sessions {
     pub(crate) fn open_store(config: SessionsConfig) -> Result<Self, SessionsError> {
         let limits = ArcSwap::from_pointee(Limits::new(&config));
         let shelf: Arc<dyn Shelf> = match &config.store {
-            StoreConfig::Redis { url, password, ca_file } => Arc::new(Redis::connect(
-                url,
-                password.as_ref(),
-                ca_file.as_deref(),
-                config.key_prefix,
-                config.format,
-            )?),
+            StoreConfig::Redis { url, password, ca_file } => {
+                let redis = Redis::connect(
+                    url,
+                    password.as_ref(),
+                    ca_file.as_deref(),
+                    config.key_prefix,
+                    config.format,
+                )?;
+                Arc::new(Timed::new(redis, "redis"))
+            }
             StoreConfig::Files { directory, state } => {
-                Arc::new(Files::open(directory, state, config.key_prefix)?)
+                let files = Files::open(directory, state, config.key_prefix)?;
+                Arc::new(Timed::new(files, "filesystem"))
             }
         };
         let (forget, forgotten) = mpsc::channel(MOST_FORGOTTEN);
@@ -459,6 +487,8 @@ impl Sessions {
             if let Err(error) = self.sweep().await {
                 tracing::warn!(error = %telemetry::chain(&error), "sessions could not be swept");
             }
+            // For the metric. That it failed is one as well.
+            let _ = self.0.shelf.count(clock::now()).await;
         }
     }
 

@@ -487,6 +487,11 @@ impl Shelf for Redis {
         self.trim(long_ago).await
     }
 
+    async fn count(&self, now: i64) -> Result<u64, SessionsError> {
+        let counted = self.client().zcount(EXPIRIES, score(now), f64::INFINITY).await;
+        counted.map_err(|error| self.failed(error))
+    }
+
     fn start_over(&self) {
         self.learn_why_away();
         self.live.store(Arc::new(Live::begin(&self.settings)));

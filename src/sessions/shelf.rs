@@ -140,6 +140,8 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
     /// Removes Flask's records of sessions whose end has passed, and, once no request of theirs can
     /// be in flight any more (`long_ago`, Unix seconds), what was noted about them.
     async fn sweep(&self, now: i64, long_ago: i64) -> Result<(), SessionsError>;
+    /// How many sessions there are whose end has not come.
+    async fn count(&self, now: i64) -> Result<u64, SessionsError>;
     /// Drops its connection and makes a new one, if it has any: this one answers no more.
     fn start_over(&self) {}
     /// Whether the store is there.

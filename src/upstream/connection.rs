@@ -14,6 +14,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
+use super::metrics::Open;
 use crate::stream::Side;
 
 /// A connection that takes requests.
@@ -22,11 +23,12 @@ pub(crate) struct Connection {
     pub(crate) side: Side<Stream>,
     /// Whether it has served a request before: then upstream may be closing it.
     pub(crate) is_reused: bool,
+    pub(super) open: Open,
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream) -> Self {
-        Self { side: Side::new(stream), is_reused: false }
+    pub(super) fn new(stream: Stream, open: Open) -> Self {
+        Self { side: Side::new(stream), is_reused: false, open }
     }
 
     /// Whether upstream, asked by a system call, has neither closed it nor said anything unasked.

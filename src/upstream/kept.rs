@@ -41,6 +41,7 @@ impl Kept {
                 && connection.side.is_quiet()
                 && (!is_once || connection.is_surely_quiet())
             {
+                connection.open.set_idle(false);
                 return Some(connection);
             }
         }
@@ -50,6 +51,7 @@ impl Kept {
     /// Keeps a connection whose last answer has been read to its end.
     pub(crate) fn keep(&self, mut connection: Connection) {
         connection.is_reused = true;
+        connection.open.set_idle(true);
         let mut idle = self.idle.borrow_mut();
         idle.push_back((connection, Instant::now()));
         if idle.len() > MOST_IDLE {

@@ -2,6 +2,7 @@
 
 mod connection;
 mod kept;
+mod metrics;
 
 use std::{
     fmt, io,
@@ -9,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+use self::metrics::Metrics;
 pub(crate) use self::{
     connection::{Connection, Stream},
     kept::Kept,
@@ -56,6 +58,21 @@ pub(crate) enum UpstreamError {
     HoldIsFull,
 }
 
+impl UpstreamError {
+    /// In one of a few words, for metrics and traces.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "upstream_connect",
+            Self::ConnectTimeout => "upstream_connect_timeout",
+            Self::ResponseTimeout => "upstream_response_timeout",
+            Self::BrokeOff(_) => "upstream_broke_off",
+            Self::Malformed(_) => "upstream_malformed",
+            Self::NoUploadSlot => "no_upload_slot",
+            Self::HoldIsFull => "hold_is_full",
+        }
+    }
+}
+
 impl From<Malformed> for UpstreamError {
     fn from(error: Malformed) -> Self {
         Self::Malformed(error.into())
@@ -74,6 +91,7 @@ struct Inner {
     /// Bytes of request bodies held.
     held: AtomicUsize,
     uploads: Semaphore,
+    metrics: Metrics,
 }
 
 impl fmt::Debug for Upstream {
@@ -102,6 +120,7 @@ impl Upstream {
             has_answered: AtomicBool::new(false),
             first_answer: Notify::new(),
             held: AtomicUsize::new(0),
+            metrics: Metrics::new(),
         })))
     }
 
@@ -200,18 +219,25 @@ impl Upstream {
                 }
             })
         };
-        match timeout(self.0.config.connect_timeout, connecting).await {
-            Ok(connected) => connected.map(Connection::new).map_err(UpstreamError::Connect),
+        let metrics = &self.0.metrics;
+        let begun = Instant::now();
+        let connected = match timeout(self.0.config.connect_timeout, connecting).await {
+            Ok(connected) => connected.map_err(UpstreamError::Connect),
             Err(_) => Err(UpstreamError::ConnectTimeout),
-        }
+        };
+        metrics.connected(begun.elapsed(), &connected);
+        connected.map(|stream| Connection::new(stream, metrics.open()))
     }
 
     /// Leave to pass on a body that is too long to be held.
     pub(crate) async fn upload_slot(&self) -> Result<SemaphorePermit<'_>, UpstreamError> {
-        match timeout(self.0.config.slot_timeout, self.0.uploads.acquire()).await {
+        let begun = Instant::now();
+        let slot = match timeout(self.0.config.slot_timeout, self.0.uploads.acquire()).await {
             Ok(Ok(slot)) => Ok(slot),
             Ok(Err(_)) | Err(_) => Err(UpstreamError::NoUploadSlot),
-        }
+        };
+        self.0.metrics.waited_for_slot(begun.elapsed(), &slot);
+        slot
     }
 
     /// Begins to hold a request's body.

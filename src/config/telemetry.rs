@@ -1,0 +1,227 @@
+//! Where traces, metrics and logs go: the names and forms of the OpenTelemetry specification.
+
+use std::{collections::HashMap, path::PathBuf, time::Duration};
+
+use http::{HeaderName, HeaderValue};
+use opentelemetry_application_insights::Exporter;
+use percent_encoding::percent_decode_str;
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::{
+    Reader,
+    reader::{at_least_one, flag, word},
+};
+
+/// Where telemetry goes, and how much of it may wait.
+#[derive(Debug)]
+pub(crate) struct TelemetryConfig {
+    pub(crate) service_name: String,
+    /// Further attributes of the resource.
+    pub(crate) attributes: Vec<(String, String)>,
+    /// The collector, if there is one.
+    pub(crate) otlp: Option<OtlpConfig>,
+    /// Application Insights, if it is wanted.
+    pub(crate) application_insights: Option<SecretString>,
+    pub(crate) sampler: Sampler,
+    pub(crate) spans: Queue,
+    pub(crate) records: Queue,
+    pub(crate) metric_interval: Duration,
+}
+
+/// A collector that takes OTLP over HTTP.
+#[derive(Debug)]
+pub(crate) struct OtlpConfig {
+    /// Where each signal goes; `None`: it does not.
+    pub(crate) traces: Option<Url>,
+    pub(crate) metrics: Option<Url>,
+    pub(crate) logs: Option<Url>,
+    /// Sent with every batch; their values are secrets.
+    pub(crate) headers: Vec<(String, SecretString)>,
+    /// For one batch.
+    pub(crate) timeout: Duration,
+    /// PEM certificates beside the system's.
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+impl OtlpConfig {
+    /// The headers as the exporter takes them.
+    pub(crate) fn exposed_headers(&self) -> HashMap<String, String> {
+        let expose = |(name, value): &(String, SecretString)| {
+            (name.clone(), value.expose_secret().to_owned())
+        };
+        self.headers.iter().map(expose).collect()
+    }
+}
+
+/// Which traces are recorded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Sampler {
+    /// Whether a parent's decision counts.
+    pub(crate) is_parent_based: bool,
+    /// The share of those that are decided here: 0.0 to 1.0.
+    pub(crate) ratio: f64,
+}
+
+/// What waits to be exported.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Queue {
+    /// More are lost.
+    pub(crate) most: usize,
+    pub(crate) batch: usize,
+    pub(crate) delay: Duration,
+}
+
+pub(super) fn read(reader: &mut Reader) -> TelemetryConfig {
+    let is_disabled = reader.read("OTEL_SDK_DISABLED", flag).unwrap_or_default();
+    let otlp = otlp(reader);
+    let application_insights =
+        reader.read("APPLICATIONINSIGHTS_CONNECTION_STRING", connection_string);
+    TelemetryConfig {
+        service_name: reader.text("OTEL_SERVICE_NAME").unwrap_or_default(),
+        attributes: reader.list("OTEL_RESOURCE_ATTRIBUTES", pair),
+        otlp: otlp.filter(|_| !is_disabled),
+        application_insights: application_insights.filter(|_| !is_disabled),
+        sampler: sampler(reader),
+        spans: queue(
+            reader,
+            "OTEL_BSP_MAX_QUEUE_SIZE",
+            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+            "OTEL_BSP_SCHEDULE_DELAY",
+        ),
+        records: queue(
+            reader,
+            "OTEL_BLRP_MAX_QUEUE_SIZE",
+            "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
+            "OTEL_BLRP_SCHEDULE_DELAY",
+        ),
+        metric_interval: reader.read("OTEL_METRIC_EXPORT_INTERVAL", millis).unwrap_or_default(),
+    }
+}
+
+fn otlp(reader: &mut Reader) -> Option<OtlpConfig> {
+    let base = reader.read("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+    let mut signal = |own: &str, exporter: &str, path: &str| {
+        let own = reader.read(own, endpoint);
+        let is_wanted = reader.read(exporter, word(&[("otlp", true), ("none", false)]));
+        let below = base.clone().map(|mut base| {
+            base.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+            base
+        });
+        own.or(below).filter(|_| is_wanted == Some(true))
+    };
+    let traces = signal("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER", "/v1/traces");
+    let metrics =
+        signal("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_METRICS_EXPORTER", "/v1/metrics");
+    let logs = signal("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_LOGS_EXPORTER", "/v1/logs");
+    let headers = reader.list("OTEL_EXPORTER_OTLP_HEADERS", header);
+    let timeout = reader.read("OTEL_EXPORTER_OTLP_TIMEOUT", millis).unwrap_or_default();
+    let ca_file = reader.read("OTEL_EXPORTER_OTLP_CERTIFICATE", |path| Ok(PathBuf::from(path)));
+    let is_anything = traces.is_some() || metrics.is_some() || logs.is_some();
+    if is_anything {
+        reader.read("OTEL_EXPORTER_OTLP_PROTOCOL", |text| match text {
+            "http/protobuf" => Ok(()),
+            _ => Err("is not http/protobuf: the collector must take OTLP over HTTP".to_owned()),
+        });
+    }
+    is_anything.then_some(OtlpConfig { traces, metrics, logs, headers, timeout, ca_file })
+}
+
+fn endpoint(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|_| "is not a URL".to_owned())?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err("is neither http:// nor https://".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("bears a user: use OTEL_EXPORTER_OTLP_HEADERS".to_owned());
+    }
+    Ok(url)
+}
+
+/// One of `name=value,…`, percent-encoded (W3C Baggage, without properties).
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| "is not name=value".to_owned())?;
+    let value = percent_decode_str(value.trim()).decode_utf8();
+    let value = value.map_err(|_| "is not percent-encoded UTF-8".to_owned())?;
+    match name.trim() {
+        "" => Err("has no name".to_owned()),
+        name => Ok((name.to_owned(), value.into_owned())),
+    }
+}
+
+fn header(text: &str) -> Result<(String, SecretString), String> {
+    let (name, value) = pair(text)?;
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| "has no name of a header".to_owned())?;
+    HeaderValue::from_str(&value).map_err(|_| "has no value of a header".to_owned())?;
+    Ok((name, value.into()))
+}
+
+/// The exporter is asked whether it understands it.
+fn connection_string(text: &str) -> Result<SecretString, String> {
+    Exporter::new_from_connection_string(text.trim(), ())
+        .map(|_| text.trim().into())
+        .map_err(|error| format!("is no connection string of Application Insights: {error}"))
+}
+
+fn sampler(reader: &mut Reader) -> Sampler {
+    let kind = reader.read(
+        "OTEL_TRACES_SAMPLER",
+        word(&[
+            ("always_on", (false, Some(1.0))),
+            ("always_off", (false, Some(0.0))),
+            ("traceidratio", (false, None)),
+            ("parentbased_always_on", (true, Some(1.0))),
+            ("parentbased_always_off", (true, Some(0.0))),
+            ("parentbased_traceidratio", (true, None)),
+        ]),
+    );
+    let ratio = reader.read("OTEL_TRACES_SAMPLER_ARG", |text| {
+        let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+        ratio.ok_or_else(|| "is not a number from 0.0 to 1.0".to_owned())
+    });
+    let (is_parent_based, fixed) = kind.unwrap_or((true, Some(1.0)));
+    Sampler { is_parent_based, ratio: fixed.or(ratio).unwrap_or(1.0) }
+}
+
+fn queue(reader: &mut Reader, most: &str, batch: &str, delay: &str) -> Queue {
+    let most = reader.read(most, count).unwrap_or(1);
+    Queue {
+        most,
+        batch: reader.read(batch, count).unwrap_or(1).min(most),
+        delay: reader.read(delay, millis).unwrap_or_default(),
+    }
+}
+
+/// Memory for as many is taken at once.
+fn count(text: &str) -> Result<usize, String> {
+    let count = at_least_one(text)?;
+    if count <= 1_000_000 { Ok(count) } else { Err("is more than 1000000".to_owned()) }
+}
+
+fn millis(text: &str) -> Result<Duration, String> {
+    let millis = text.parse().ok().filter(|millis| *millis > 0);
+    millis.map(Duration::from_millis).ok_or_else(|| "is not a number of milliseconds".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[test]
+    fn endpoints_headers_and_connection_strings_are_judged_before_anything_starts() {
+        for bad in ["collector:4318", "ftp://collector", "http://", "http://u:p@collector"] {
+            assert!(endpoint(bad).is_err(), "{bad}");
+        }
+        assert!(endpoint("https://collector:4318/otlp").is_ok());
+        for bad in ["api-key", "=x", "a b=c", "key=%ff", "key=a%0ab"] {
+            assert!(header(bad).is_err(), "{bad}");
+        }
+        let (name, value) = header("api-key=a%20b").unwrap();
+        assert_eq!((name.as_str(), value.expose_secret()), ("api-key", "a b"));
+        assert!(connection_string("IngestionEndpoint=https://x").is_err());
+        assert!(connection_string("InstrumentationKey=x;Authorization=aad").is_err());
+        assert!(connection_string("InstrumentationKey=x;IngestionEndpoint=https://x/").is_ok());
+    }
+}

@@ -1,0 +1,106 @@
+//! What is counted of requests. Each thread keeps the series that it has used at hand, so that a request
+//! looks nothing up that threads share; what is left is one short lock on the series itself.
+
+use std::{cell::RefCell, collections::HashMap, fmt, time::Duration};
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{BoundHistogram, BoundUpDownCounter, Counter, Histogram},
+};
+
+use super::kinds::Kind;
+use crate::telemetry::meter;
+
+/// Bounds in seconds, as semantic conventions advise, and more below.
+const BOUNDS: [f64; 16] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
+    10.0,
+];
+
+/// By kind, method and status.
+type Series = HashMap<(Kind, &'static str, u16), BoundHistogram<f64>>;
+
+/// One thread's instruments.
+pub(super) struct Measures {
+    durations: Histogram<f64>,
+    series: RefCell<Series>,
+    active: BoundUpDownCounter<i64>,
+    refusals: Counter<u64>,
+    logins: Counter<u64>,
+}
+
+impl fmt::Debug for Measures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Measures(..)")
+    }
+}
+
+impl Measures {
+    pub(super) fn new() -> Self {
+        let meter = meter();
+        Self {
+            durations: meter
+                .f64_histogram("http.server.request.duration")
+                .with_description("Requests, from their heads to the end of their answers")
+                .with_unit("s")
+                .with_boundaries(BOUNDS.to_vec())
+                .build(),
+            series: RefCell::default(),
+            active: meter
+                .i64_up_down_counter("http.server.active_requests")
+                .with_description("Requests that are being answered")
+                .build()
+                .bind(&[]),
+            refusals: meter
+                .u64_counter("simplechat.gateway.refusals")
+                .with_description("Requests that the gateway itself refused")
+                .build(),
+            logins: meter
+                .u64_counter("simplechat.gateway.logins")
+                .with_description("Attempts to log in")
+                .build(),
+        }
+    }
+
+    /// Counts a request as being answered, until this is dropped.
+    pub(super) fn begin(&self) -> Active<'_> {
+        self.active.add(1);
+        Active(&self.active)
+    }
+
+    /// Counts a request that has been answered; `reason`: why it was refused, if it was.
+    pub(super) fn answered(
+        &self,
+        kind: Kind,
+        method: &'static str,
+        status: u16,
+        took: Duration,
+        reason: Option<&'static str>,
+    ) {
+        let mut series = self.series.borrow_mut();
+        let bound = series.entry((kind, method, status)).or_insert_with(|| {
+            self.durations.bind(&[
+                KeyValue::new("http.route", kind.route()),
+                KeyValue::new("http.request.method", method),
+                KeyValue::new("http.response.status_code", i64::from(status)),
+            ])
+        });
+        bound.record(took.as_secs_f64());
+        let error = reason.map(|reason| KeyValue::new("error.type", reason));
+        if kind == Kind::Login && method == "POST" {
+            self.logins.add(1, error.as_slice());
+        }
+        if let Some(error) = error {
+            self.refusals.add(1, &[KeyValue::new("http.route", kind.route()), error]);
+        }
+    }
+}
+
+/// A request that is being answered.
+pub(super) struct Active<'a>(&'a BoundUpDownCounter<i64>);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.add(-1);
+    }
+}

@@ -1,0 +1,184 @@
+//! Spans: one for each request, one for its exchange with upstream. By OpenTelemetry's own API, not as spans
+//! of `tracing`: those would cost every request something also where no traces are exported.
+
+use std::{borrow::Cow, future::poll_fn, pin::pin};
+
+use opentelemetry::{
+    Context, KeyValue,
+    propagation::{Extractor, TextMapPropagator},
+    trace::{Span as _, SpanContext, SpanKind, Status, TraceContextExt, TraceId, Tracer},
+};
+use opentelemetry_sdk::{
+    propagation::TraceContextPropagator,
+    trace::{SdkTracer, Span},
+};
+
+use super::kinds::{Kind, method};
+use crate::{
+    access::origin::Route,
+    config::{UpstreamConfig, UpstreamTarget},
+    wire::{Fields, RequestHead},
+};
+
+/// Which trace a request belongs to.
+#[derive(Debug, Default)]
+pub(super) struct Traced {
+    /// With the request's span, where traces are exported.
+    context: Option<Context>,
+    /// Where not, what a trusted peer said.
+    from_peer: Option<TraceId>,
+}
+
+impl Traced {
+    /// Begins a request's span: in the trace of a trusted peer, else in one of its own.
+    pub(super) fn begin(
+        tracer: Option<&SdkTracer>,
+        head: &RequestHead,
+        path: &str,
+        kind: Kind,
+        route: &Route,
+    ) -> Self {
+        let has_parent = route.peer_is_trusted && head.fields.has("traceparent");
+        let parent = if has_parent {
+            let nothing = Context::new();
+            TraceContextPropagator::new().extract_with_context(&nothing, &Carrier(&head.fields))
+        } else {
+            Context::new()
+        };
+        let Some(tracer) = tracer else {
+            let of_parent = has_parent.then(|| parent.span().span_context().trace_id());
+            return Self {
+                context: None,
+                from_peer: of_parent.filter(|id| *id != TraceId::INVALID),
+            };
+        };
+        let method = method(head.method());
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", method),
+            KeyValue::new("http.route", kind.route()),
+            KeyValue::new("url.scheme", route.scheme.as_str()),
+            KeyValue::new("url.path", path.to_owned()),
+            KeyValue::new("client.address", route.client.to_string()),
+        ];
+        if let Some(host) = route.public_host() {
+            attributes.push(KeyValue::new("server.address", host.to_string()));
+        }
+        let span = tracer
+            .span_builder(named(method, kind))
+            .with_kind(SpanKind::Server)
+            .with_attributes(attributes);
+        let span = tracer.build_with_context(span, &parent);
+        Self { context: Some(parent.with_span(span)), from_peer: None }
+    }
+
+    /// The trace's id, for the log.
+    pub(super) fn id(&self) -> Option<TraceId> {
+        let own = self.context.as_ref().map(|context| context.span().span_context().trace_id());
+        own.or(self.from_peer)
+    }
+
+    /// Does something in which log records belong to the request's span.
+    pub(super) async fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            let _entered = self.context.clone().map(Context::attach);
+            work.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Ends the request's span.
+    pub(super) fn end(&self, status: u16, reason: Option<&'static str>) {
+        let Some(context) = &self.context else { return };
+        let span = context.span();
+        span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
+        if status >= 500 {
+            span.set_status(Status::error(""));
+        }
+        if let Some(reason) = reason {
+            span.set_attribute(KeyValue::new("error.type", reason));
+        } else if status >= 500 {
+            span.set_attribute(KeyValue::new("error.type", status.to_string()));
+        }
+        span.end();
+    }
+}
+
+fn named(method: &str, kind: Kind) -> Cow<'static, str> {
+    let method = if method == "_OTHER" { "HTTP" } else { method };
+    format!("{method} {}", kind.route()).into()
+}
+
+/// The span of an exchange with upstream. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Upstreamed(Option<Span>);
+
+impl Upstreamed {
+    /// Within the request's span.
+    pub(super) fn begin(
+        tracer: Option<&SdkTracer>,
+        head: &RequestHead,
+        config: &UpstreamConfig,
+    ) -> Self {
+        let Some(tracer) = tracer else { return Self(None) };
+        let method = method(head.method());
+        let mut attributes = vec![KeyValue::new("http.request.method", method)];
+        match &config.target {
+            UpstreamTarget::Tcp { host, port, .. } => {
+                attributes.push(KeyValue::new("server.address", host.clone()));
+                attributes.push(KeyValue::new("server.port", i64::from(*port)));
+            }
+            UpstreamTarget::Unix(path) => {
+                attributes.push(KeyValue::new("server.address", path.display().to_string()));
+            }
+        }
+        let name = if method == "_OTHER" { "HTTP" } else { method };
+        let span =
+            tracer.span_builder(name).with_kind(SpanKind::Client).with_attributes(attributes);
+        Self(Some(tracer.build_with_context(span, &Context::current())))
+    }
+
+    /// What upstream is told of the trace; `None`: what came is passed on as far as it is trusted.
+    pub(super) fn context(&self) -> Option<&SpanContext> {
+        self.0.as_ref().map(Span::span_context).filter(|context| context.is_valid())
+    }
+
+    /// It is asked again.
+    pub(super) fn resent(&mut self) {
+        if let Some(span) = &mut self.0 {
+            span.add_event("sent again", Vec::new());
+        }
+    }
+
+    pub(super) fn answered(&mut self, status: u16) {
+        let Some(span) = &mut self.0 else { return };
+        span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
+        if status >= 400 {
+            span.set_attribute(KeyValue::new("error.type", status.to_string()));
+            span.set_status(Status::error(""));
+        }
+    }
+
+    pub(super) fn failed(&mut self, kind: &'static str) {
+        if let Some(span) = &mut self.0 {
+            span.set_attribute(KeyValue::new("error.type", kind));
+            span.set_status(Status::error(kind));
+        }
+    }
+}
+
+/// A request's fields, read for its trace. Who sends one twice sends none.
+struct Carrier<'a>(&'a Fields);
+
+impl Extractor for Carrier<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        let mut values =
+            Fields::all(self.0, if key == "tracestate" { "tracestate" } else { "traceparent" });
+        let value = values.next().filter(|_| matches!(key, "traceparent" | "tracestate"))?;
+        values.next().is_none().then(|| std::str::from_utf8(value).ok()).flatten()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,173 @@
+//! A shelf, and how long each of its answers took.
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use opentelemetry::{
+    KeyValue,
+    metrics::{Gauge, Histogram},
+};
+use tower_sessions::session::Id;
+use uuid::Uuid;
+
+use super::{
+    SessionsError,
+    flask_format::{FlaskSession, Members},
+    limits::Network,
+    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf},
+};
+use crate::{access::session::SessionId, config::Limit, telemetry::meter};
+
+/// Bounds in seconds; no caller waits longer than 1.8 s.
+const BOUNDS: [f64; 9] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 1.0, 2.5];
+
+/// Passes everything on to another, and measures.
+#[derive(Debug)]
+pub(super) struct Timed<S> {
+    inner: S,
+    /// `redis` or `filesystem`.
+    kind: &'static str,
+    durations: Histogram<f64>,
+    live: Gauge<u64>,
+}
+
+impl<S: Shelf> Timed<S> {
+    pub(super) fn new(inner: S, kind: &'static str) -> Self {
+        Self {
+            inner,
+            kind,
+            durations: meter()
+                .f64_histogram("simplechat.gateway.session_store.operation.duration")
+                .with_description("What the session store was asked")
+                .with_unit("s")
+                .with_boundaries(BOUNDS.to_vec())
+                .build(),
+            live: meter()
+                .u64_gauge("simplechat.gateway.sessions.live")
+                .with_description("Minted sessions whose end has not come, of all instances")
+                .build(),
+        }
+    }
+
+    async fn timed<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, SessionsError>> + Send,
+    ) -> Result<T, SessionsError> {
+        let mut timing =
+            Timing { shelf: self, operation, begun: Instant::now(), error: Some("abandoned") };
+        let result = work.await;
+        timing.error = result.as_ref().err().map(SessionsError::reason);
+        result
+    }
+
+    fn record(&self, operation: &'static str, took: Duration, error: Option<&'static str>) {
+        let [store, operation] =
+            [KeyValue::new("store", self.kind), KeyValue::new("operation", operation)];
+        let took = took.as_secs_f64();
+        match error {
+            None => self.durations.record(took, &[store, operation]),
+            Some(error) => {
+                let error = KeyValue::new("error.type", error);
+                self.durations.record(took, &[store, operation, error]);
+            }
+        }
+    }
+}
+
+/// An operation under way. Who loses patience drops it.
+struct Timing<'a, S: Shelf> {
+    shelf: &'a Timed<S>,
+    operation: &'static str,
+    begun: Instant,
+    error: Option<&'static str>,
+}
+
+impl<S: Shelf> Drop for Timing<'_, S> {
+    fn drop(&mut self) {
+        self.shelf.record(self.operation, self.begun.elapsed(), self.error);
+    }
+}
+
+#[async_trait]
+impl<S: Shelf> Shelf for Timed<S> {
+    async fn put(
+        &self,
+        id: &SessionId,
+        session: &Members<'_>,
+        is_new: bool,
+        now: i64,
+    ) -> Result<bool, SessionsError> {
+        self.timed("put", self.inner.put(id, session, is_new, now)).await
+    }
+
+    async fn get(&self, id: &SessionId) -> Result<Option<FlaskSession>, SessionsError> {
+        self.timed("get", self.inner.get(id)).await
+    }
+
+    async fn has(&self, id: &SessionId) -> Result<bool, SessionsError> {
+        self.timed("has", self.inner.has(id)).await
+    }
+
+    async fn remove(&self, ids: &[SessionId]) -> Result<(), SessionsError> {
+        self.timed("remove", self.inner.remove(ids)).await
+    }
+
+    fn counts_logins(&self) -> bool {
+        self.inner.counts_logins()
+    }
+
+    async fn add_note(&self, note: &Note, quota: &Quota, now: i64) -> Result<Added, SessionsError> {
+        self.timed("add_note", self.inner.add_note(note, quota, now)).await
+    }
+
+    async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError> {
+        self.timed("note", self.inner.note(id)).await
+    }
+
+    async fn sessions_of(&self, subject: Uuid, now: i64) -> Result<Vec<SessionId>, SessionsError> {
+        self.timed("sessions_of", self.inner.sessions_of(subject, now)).await
+    }
+
+    async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
+        self.timed("remove_note", self.inner.remove_note(id, subject)).await
+    }
+
+    async fn mark_ended(&self, id: &SessionId) -> Result<(), SessionsError> {
+        self.timed("mark_ended", self.inner.mark_ended(id)).await
+    }
+
+    async fn ended(&self, since: Option<&Bookmark>) -> Result<Ended, SessionsError> {
+        self.timed("ended", self.inner.ended(since)).await
+    }
+
+    async fn count_failure(
+        &self,
+        from: Network,
+        limit: Limit,
+    ) -> Result<Option<Duration>, SessionsError> {
+        self.timed("count_failure", self.inner.count_failure(from, limit)).await
+    }
+
+    async fn erase(&self, id: &SessionId) -> Result<(), SessionsError> {
+        self.timed("erase", self.inner.erase(id)).await
+    }
+
+    async fn sweep(&self, now: i64, long_ago: i64) -> Result<(), SessionsError> {
+        self.timed("sweep", self.inner.sweep(now, long_ago)).await
+    }
+
+    async fn count(&self, now: i64) -> Result<u64, SessionsError> {
+        let count = self.timed("count", self.inner.count(now)).await?;
+        self.live.record(count, &[]);
+        Ok(count)
+    }
+
+    fn start_over(&self) {
+        self.inner.start_over();
+    }
+
+    async fn ping(&self) -> Result<(), SessionsError> {
+        self.timed("ping", self.inner.ping()).await
+    }
+}

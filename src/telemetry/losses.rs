@@ -1,0 +1,270 @@
+//! Queues that are bounded by count, and what they and the exporters lose: counted, and told in the log
+//! once in a while.
+//!
+//! The SDK's own processors drop what does not fit without saying so to anybody. So what waits, or is being
+//! exported, is counted here, and never more than fits is handed on.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use opentelemetry::{Context, InstrumentationScope, KeyValue, metrics::Meter};
+use opentelemetry_sdk::{
+    Resource,
+    error::OTelSdkResult,
+    logs::{LogBatch, LogExporter, LogProcessor, SdkLogRecord},
+    metrics::{Temporality, data::ResourceMetrics, exporter::PushMetricExporter},
+    trace::{Span, SpanData, SpanExporter, SpanProcessor},
+};
+
+/// How often losses are told.
+const TOLD: Duration = Duration::from_mins(1);
+
+/// All that was lost.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Losses(Arc<Mutex<Vec<Arc<Way>>>>);
+
+/// What one signal loses on its way by one exporter.
+#[derive(Debug)]
+pub(super) struct Way {
+    exporter: &'static str,
+    signal: &'static str,
+    /// Most that may wait.
+    most: usize,
+    waiting: AtomicUsize,
+    /// Lost because there was no room.
+    no_room: AtomicU64,
+    /// Lost because it could not be delivered.
+    undelivered: AtomicU64,
+    told: Mutex<Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    at: Option<Instant>,
+    lost: u64,
+}
+
+impl Losses {
+    /// A way on which at most `most` may wait.
+    pub(super) fn way(
+        &self,
+        exporter: &'static str,
+        signal: &'static str,
+        most: usize,
+    ) -> Arc<Way> {
+        let way = Arc::new(Way {
+            exporter,
+            signal,
+            most,
+            waiting: AtomicUsize::default(),
+            no_room: AtomicU64::default(),
+            undelivered: AtomicU64::default(),
+            told: Mutex::default(),
+        });
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&way));
+        way
+    }
+
+    /// Shows them among the metrics.
+    pub(super) fn observe(&self, meter: &Meter) {
+        let losses = self.clone();
+        meter
+            .u64_observable_counter("simplechat.gateway.telemetry.lost")
+            .with_description("Spans, log records and exports of metrics that did not arrive")
+            .with_callback(move |observer| {
+                for way in losses.ways() {
+                    let of = |reason| {
+                        [
+                            KeyValue::new("exporter", way.exporter),
+                            KeyValue::new("signal", way.signal),
+                            KeyValue::new("reason", reason),
+                        ]
+                    };
+                    observer.observe(way.no_room.load(Ordering::Relaxed), &of("queue_full"));
+                    observer.observe(way.undelivered.load(Ordering::Relaxed), &of("undelivered"));
+                }
+            })
+            .build();
+    }
+
+    /// At the end: what still waits is lost as well.
+    pub(super) fn tell_the_rest(&self) {
+        for way in self.ways() {
+            let waiting = way.waiting.swap(0, Ordering::Relaxed) as u64;
+            way.undelivered.fetch_add(waiting, Ordering::Relaxed);
+            way.told().at = None;
+            way.tell_if_due();
+        }
+    }
+
+    fn ways(&self) -> Vec<Arc<Way>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Way {
+    /// Whether there is room for one more; if so it is taken.
+    fn takes_one(&self) -> bool {
+        let has_room = self.waiting.fetch_add(1, Ordering::Relaxed) < self.most;
+        if !has_room {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.no_room.fetch_add(1, Ordering::Relaxed);
+        }
+        has_room
+    }
+
+    fn exported(&self, count: usize, result: &OTelSdkResult) {
+        let _ = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
+            Some(waiting.saturating_sub(count))
+        });
+        self.delivered(count, result);
+    }
+
+    fn delivered(&self, count: usize, result: &OTelSdkResult) {
+        if result.is_err() {
+            self.undelivered.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        self.tell_if_due();
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// By the exporter's own thread: requests tell nothing.
+    fn tell_if_due(&self) {
+        let lost = self.no_room.load(Ordering::Relaxed) + self.undelivered.load(Ordering::Relaxed);
+        let more = {
+            let mut told = self.told();
+            if lost == told.lost || told.at.is_some_and(|at| at.elapsed() < TOLD) {
+                return;
+            }
+            told.at = Some(Instant::now());
+            lost - std::mem::replace(&mut told.lost, lost)
+        };
+        // On stderr alone: it would be lost as well.
+        let _not_exported = Context::enter_telemetry_suppressed_scope();
+        let Self { exporter, signal, .. } = self;
+        tracing::warn!(exporter, signal, lost = more, in_all = lost, "telemetry was lost");
+    }
+}
+
+/// A processor with room for so many, or an exporter that tells what became of them.
+#[derive(Debug)]
+pub(super) struct Counted<T> {
+    inner: T,
+    way: Arc<Way>,
+}
+
+impl<T> Counted<T> {
+    pub(super) fn new(inner: T, way: &Arc<Way>) -> Self {
+        Self { inner, way: Arc::clone(way) }
+    }
+}
+
+impl<T: SpanExporter> SpanExporter for Counted<T> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let count = batch.len();
+        let result = self.inner.export(batch).await;
+        self.way.exported(count, &result);
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+impl<T: SpanProcessor> SpanProcessor for Counted<T> {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.inner.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        if self.way.takes_one() {
+            self.inner.on_end(span);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+impl<T: LogExporter> LogExporter for Counted<T> {
+    async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
+        let count = batch.iter().count();
+        let result = self.inner.export(batch).await;
+        self.way.exported(count, &result);
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+impl<T: LogProcessor> LogProcessor for Counted<T> {
+    fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
+        if self.way.takes_one() {
+            self.inner.emit(record, scope);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+impl<T: PushMetricExporter> PushMetricExporter for Counted<T> {
+    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
+        let result = self.inner.export(metrics).await;
+        self.way.delivered(1, &result);
+        result
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn temporality(&self) -> Temporality {
+        self.inner.temporality()
+    }
+}

@@ -1,0 +1,114 @@
+//! What operators see of the running gateway: log lines, and traces, metrics and logs by OpenTelemetry.
+//!
+//! Requests only put things into bounded queues; each exporter has threads of its own. What does not fit,
+//! or cannot be delivered, is lost, and counted (`losses`).
+
+mod exporters;
+mod lines;
+mod losses;
+
+use std::{error::Error, fmt::Write as _, sync::mpsc, thread, time::Duration};
+
+use opentelemetry::{global, metrics::Meter, trace::TracerProvider};
+use opentelemetry_sdk::{
+    logs::SdkLoggerProvider,
+    metrics::SdkMeterProvider,
+    trace::{SdkTracer, SdkTracerProvider},
+};
+use prometheus::{Registry, TextEncoder};
+
+use self::losses::Losses;
+use crate::{config::Config, failure::Failure};
+
+/// For everything that still waits to be exported, at the end.
+const FLUSH: Duration = Duration::from_secs(4);
+/// For what waits for one exporter: a collector that is away leaves time for Application Insights.
+const FLUSH_EACH: Duration = Duration::from_secs(2);
+/// The instrumentation scope.
+const SCOPE: &str = "simplechat-gateway";
+
+/// Everything that is told; to be ended by [`Self::end`], outside any runtime.
+pub(crate) struct Telemetry {
+    traces: Option<SdkTracerProvider>,
+    logs: Option<SdkLoggerProvider>,
+    metrics: Option<SdkMeterProvider>,
+    scrape: Option<Scrape>,
+    losses: Losses,
+}
+
+impl Telemetry {
+    /// Begins to log and to export, before any runtime: exporters' clients have threads of their own.
+    ///
+    /// # Errors
+    /// When an exporter cannot be built.
+    pub(crate) fn start(config: &Config) -> Result<Self, Failure> {
+        let exporters = exporters::build(&config.telemetry, config.ops_listen.is_some())
+            .map_err(|error| Failure::Unavailable(format!("telemetry: {error}")))?;
+        lines::start(&config.log_filter, exporters.logs.as_ref());
+        if let Some(metrics) = &exporters.metrics {
+            global::set_meter_provider(metrics.clone());
+            exporters.losses.observe(&meter());
+        }
+        let exporters::Exporters { traces, logs, metrics, scrape, losses } = exporters;
+        Ok(Self { traces, logs, metrics, scrape: scrape.map(Scrape), losses })
+    }
+
+    /// Begins spans, where traces go anywhere.
+    pub(crate) fn tracer(&self) -> Option<SdkTracer> {
+        self.traces.as_ref().map(|traces| traces.tracer(SCOPE))
+    }
+
+    /// What Prometheus reads.
+    pub(crate) fn scrape(&self) -> Option<Scrape> {
+        self.scrape.clone()
+    }
+
+    /// Exports what waits, as far as it goes in [`FLUSH`]. What could not be delivered by then is counted.
+    pub(crate) fn end(self) {
+        let Self { traces, logs, metrics, losses, .. } = self;
+        let (done, all_done) = mpsc::channel::<()>();
+        let finish = |work: Box<dyn FnOnce() + Send>| {
+            let done = done.clone();
+            // Not joined: an exporter in the middle of something does not hold up the process.
+            thread::spawn(move || {
+                work();
+                drop(done);
+            });
+        };
+        finish(Box::new(move || drop(traces.map(|it| it.shutdown_with_timeout(FLUSH_EACH)))));
+        finish(Box::new(move || drop(logs.map(|it| it.shutdown_with_timeout(FLUSH_EACH)))));
+        finish(Box::new(move || drop(metrics.map(|it| it.shutdown_with_timeout(FLUSH_EACH)))));
+        drop(done);
+        // Nothing is sent: it ends when the last of them has.
+        let _ = all_done.recv_timeout(FLUSH);
+        losses.tell_the_rest();
+    }
+}
+
+/// What a part of the gateway measures with. Until exporters are started nothing is measured.
+pub(crate) fn meter() -> Meter {
+    global::meter(SCOPE)
+}
+
+/// All metrics as Prometheus reads them.
+#[derive(Debug, Clone)]
+pub(crate) struct Scrape(Registry);
+
+impl Scrape {
+    /// `text/plain; version=0.0.4`.
+    pub(crate) fn text(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.0.gather()).unwrap_or_default()
+    }
+}
+
+/// An error with all its causes, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ": {next}");
+        cause = next.source();
+    }
+    text
+}
