@@ -38,6 +38,7 @@ mod openapi;
 mod openapi_conformance;
 mod papers;
 mod proxying;
+mod redis_rights;
 mod redis_tls;
 mod secrets;
 mod session_binding;
