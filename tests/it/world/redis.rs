@@ -89,6 +89,10 @@ impl Redis {
         self.process.as_ref().expect("running").signal("CONT");
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn url(&self) -> String {
         match self.tls {
             Some(_) => format!("rediss://localhost:{}/0", self.port),
@@ -106,17 +110,25 @@ impl Redis {
         self.try_ask(command).expect("redis-cli")
     }
 
-    pub(crate) fn try_ask(&self, command: &[&str]) -> Option<String> {
-        let mut cli = Command::new("redis-cli");
-        cli.args(["-p", &self.port.to_string(), "--user", ADMIN, "--pass", ADMIN]);
-        cli.arg("--no-auth-warning");
-        if let Some(folder) = &self.tls {
-            cli.args(["-h", "localhost", "--tls", "--cacert"]).arg(folder.join("ca.pem"));
-        }
-        let output = cli.args(command).output().ok()?;
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        output.status.success().then_some(text)
+    fn try_ask(&self, command: &[&str]) -> Option<String> {
+        ask(self.port, self.tls.as_deref(), command)
     }
+}
+
+/// What redis-cli prints of a server on this host.
+pub(crate) fn ask_at(port: u16, command: &[&str]) -> Option<String> {
+    ask(port, None, command)
+}
+
+fn ask(port: u16, tls: Option<&Path>, command: &[&str]) -> Option<String> {
+    let mut cli = Command::new("redis-cli");
+    cli.args(["-p", &port.to_string(), "--user", ADMIN, "--pass", ADMIN, "--no-auth-warning"]);
+    if let Some(folder) = tls {
+        cli.args(["-h", "localhost", "--tls", "--cacert"]).arg(folder.join("ca.pem"));
+    }
+    let output = cli.args(command).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    output.status.success().then_some(text)
 }
 
 /// A port that nobody has.
