@@ -105,8 +105,8 @@ async fn tokens_of_the_apps_identity_are_renewed_on_a_connection_that_stands() {
     assert!(logins > 20, "{logins}");
     until("it has shown the last token", async || {
         let list = ground.store.redis().ask(&["CLIENT", "LIST"]);
-        let last = oid(ground.azure.doings().tokens.len() - 1);
-        list.lines().any(|line| line.contains(&format!("user={last} ")))
+        let newest = oid(ground.azure.doings().tokens.len() - 1);
+        list.lines().any(|line| line.contains(&format!("user={newest} ")))
     })
     .await;
     assert_eq!(ground.connections(), at_first, "the connection stands");
