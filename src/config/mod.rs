@@ -8,6 +8,7 @@ mod entra;
 pub(crate) mod fuzzing;
 mod platform;
 mod reader;
+mod redis_auth;
 mod sessions;
 mod settings;
 mod table;
@@ -30,6 +31,7 @@ pub(crate) use self::{
     callers::{ExternalAccess, ResourceConfig},
     entra::{Cloud, EntraConfig},
     platform::Platform,
+    redis_auth::{AzureIdentity, RedisAuth, VaultSecret},
     sessions::{CookieConfig, Limit, SerializationFormat, SessionsConfig, StoreConfig},
     settings::Setting,
     telemetry::{OtlpConfig, Queue, Sampler, TelemetryConfig},

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{
     Reader,
     reader::{at_least_one, duration, flag, word},
+    redis_auth::{self, RedisAuth},
 };
 
 /// Where upstream keeps its sessions, and in which form.
@@ -44,7 +45,7 @@ pub(crate) struct Limit {
 #[derive(Debug, Clone)]
 pub(crate) enum StoreConfig {
     /// Redis.
-    Redis { url: SecretString, password: Option<SecretString>, ca_file: Option<PathBuf> },
+    Redis { url: SecretString, auth: RedisAuth, ca_file: Option<PathBuf> },
     /// cachelib's files.
     Files {
         /// Upstream's own.
@@ -95,11 +96,8 @@ pub(super) fn sessions(reader: &mut Reader) -> SessionsConfig {
     };
     let store = if use_redis {
         let url = reader.require("REDIS_URL", redis_url).unwrap_or_default();
-        StoreConfig::Redis {
-            url,
-            password: reader.given("REDIS_PASSWORD").map(SecretString::from),
-            ca_file: reader.given("REDIS_CA_FILE").map(PathBuf::from),
-        }
+        let auth = redis_auth::read(reader, &url);
+        StoreConfig::Redis { url, auth, ca_file: reader.given("REDIS_CA_FILE").map(PathBuf::from) }
     } else {
         files(reader)
     };

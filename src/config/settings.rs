@@ -291,6 +291,30 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "redis://, rediss://, redis-sentinel://, redis-cluster:// and their TLS forms; a bare host, as SimpleChat stores it, means rediss://HOST:6380/0",
     ),
     secret("REDIS_PASSWORD", "text", "Redis' access key, where the URL holds none"),
+    setting(
+        "REDIS_AUTH",
+        "key, managed_identity, key_vault",
+        "key",
+        "How Redis lets the gateway in: by a key; by the app's identity in Azure, its tokens renewed and their oid the user; or by a key kept in Key Vault",
+    ),
+    setting(
+        "REDIS_TOKEN_SCOPE",
+        "scope",
+        "https://redis.azure.com/.default",
+        "For managed_identity: what the token is for",
+    ),
+    setting(
+        "REDIS_KEY_VAULT_SECRET_URL",
+        "URL",
+        "",
+        "For key_vault: https://VAULT.vault.azure.net/secrets/NAME, with /VERSION behind it to hold on to one",
+    ),
+    setting(
+        "AZURE_CLIENT_ID",
+        "GUID",
+        "",
+        "For managed_identity and key_vault: which identity, where the app has several or one of Kubernetes' (which sets it)",
+    ),
     setting("REDIS_CA_FILE", "path", "", "PEM certificates trusted for Redis beside the system's"),
     setting(
         "SESSION_FILE_DIR",
@@ -449,6 +473,7 @@ pub(crate) static PLATFORM_NAMES: &[&str] = &[
     "WEBSITE_AUTH_ENABLED",
     "WEBSITE_AUTH_OPENID_ISSUER",
     "WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES",
+    "AZURE_FEDERATED_TOKEN_FILE",
     "CONTAINER_APP_NAME",
     "CONTAINER_APP_ENV_DNS_SUFFIX",
 ];

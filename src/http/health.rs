@@ -106,6 +106,8 @@ pub(super) async fn detail(
     let mut degraded: Vec<_> = found.map(|(part, reason)| Degraded { part, reason }).collect();
     if let Err(error) = sessions.ping().await {
         degraded.push(Degraded { part: "sessions", reason: telemetry::chain(&error) });
+    } else if let Some(reason) = sessions.trouble() {
+        degraded.push(Degraded { part: "sessions", reason });
     }
     if !entra.has_keys() {
         let reason = "the tenant's signing keys are not known".to_owned();

@@ -4,6 +4,7 @@
 //! its id says so, or when it stands in the set of ended ones; every instance holds that set in memory
 //! and reads on in the store's twice a second. Records that Flask brought back are swept.
 
+mod azure;
 mod files;
 mod flask_format;
 #[cfg(fuzzing)]
@@ -12,6 +13,7 @@ pub(crate) mod fuzzing;
 mod limits;
 mod pickle;
 mod redis;
+mod redis_credentials;
 mod redis_script;
 mod shelf;
 mod store;
@@ -91,6 +93,8 @@ pub(crate) enum SessionsError {
     RedisAway(#[source] Arc<fred::error::Error>),
     #[error("TLS for Redis")]
     Tls(#[source] io::Error),
+    #[error("a client for Azure")]
+    Azure(#[source] reqwest::Error),
     #[error("session files")]
     Io(#[from] io::Error),
     #[error("{} does not exist: mount upstream's SESSION_FILE_DIR here, one volume for both (SESSION_FILE_DIR)", .0.display())]
@@ -131,6 +135,7 @@ impl SessionsError {
             Self::Redis(_) => "redis",
             Self::RedisAway(_) => "redis_away",
             Self::Tls(_) => "tls",
+            Self::Azure(_) => "azure",
             Self::Io(_) | Self::StateFolder(..) => "io",
             Self::FolderMissing(_) => "folder_missing",
             Self::OtherUser { .. } => "other_user",
@@ -185,10 +190,10 @@ impl Sessions {
     pub(crate) fn open_store(config: SessionsConfig) -> Result<Self, SessionsError> {
         let limits = ArcSwap::from_pointee(Limits::new(&config));
         let shelf: Arc<dyn Shelf> = match &config.store {
-            StoreConfig::Redis { url, password, ca_file } => {
+            StoreConfig::Redis { url, auth, ca_file } => {
                 let redis = Redis::connect(
                     url,
-                    password.as_ref(),
+                    auth,
                     ca_file.as_deref(),
                     config.key_prefix,
                     config.format,
@@ -431,6 +436,11 @@ impl Sessions {
     /// sweep does it.
     pub(crate) fn forget(&self, id: SessionId) {
         let _ = self.0.forget.try_send(id);
+    }
+
+    /// What will keep the store from letting us in before long.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.0.shelf.trouble()
     }
 
     /// Whether the store is there.

@@ -32,14 +32,17 @@ use fred::{
     types::{
         ConnectHandle, Expiration, SetOptions, Value,
         config::{
-            Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, TlsConfig,
-            UnresponsiveConfig,
+            Config, ConnectionConfig, CredentialProvider, PerformanceConfig, ReconnectPolicy,
+            Server, TlsConfig, UnresponsiveConfig,
         },
         streams::XReadResponse,
     },
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::broadcast::{self, error::TryRecvError};
+use tokio::{
+    sync::broadcast::{self, error::TryRecvError},
+    task::JoinHandle,
+};
 use tower_sessions::session::Id;
 use uuid::Uuid;
 
@@ -47,12 +50,13 @@ use super::{
     SessionsError,
     flask_format::{self, FlaskSession, Members},
     limits::Network,
+    redis_credentials::{Credentials, Source},
     redis_script::Script,
     shelf::{Added, Bookmark, Ended, Note, Quota, Shelf},
 };
 use crate::{
     access::session::SessionId,
-    config::{Limit, SerializationFormat},
+    config::{Limit, RedisAuth, SerializationFormat},
     tls,
 };
 
@@ -95,12 +99,15 @@ struct ConnectionSettings {
     config: Config,
     performance: PerformanceConfig,
     connection: ConnectionConfig,
+    /// Where they do not stand in `config`.
+    credentials: Option<Arc<Credentials>>,
 }
 
 /// One client with its connection.
 struct Live {
     client: Client,
     connecting: ConnectHandle,
+    following: Option<JoinHandle<()>>,
     reconnects: Mutex<broadcast::Receiver<Server>>,
     errors: Mutex<broadcast::Receiver<(Error, Option<Server>)>>,
 }
@@ -108,7 +115,7 @@ struct Live {
 impl Live {
     /// Begins to connect, and goes on trying.
     fn begin(settings: &ConnectionSettings) -> Self {
-        let ConnectionSettings { config, performance, connection } = settings;
+        let ConnectionSettings { config, performance, connection, credentials } = settings;
         let forever = ReconnectPolicy::new_constant(0, RECONNECT_DELAY);
         let client = Client::new(
             config.clone(),
@@ -118,14 +125,18 @@ impl Live {
         );
         let reconnects = Mutex::new(client.reconnect_rx());
         let errors = Mutex::new(client.error_rx());
+        let following = credentials.clone().map(|them| tokio::spawn(them.follow(client.clone())));
         let connecting = client.connect();
-        Self { client, connecting, reconnects, errors }
+        Self { client, connecting, following, reconnects, errors }
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
         self.connecting.abort();
+        if let Some(following) = &self.following {
+            following.abort();
+        }
     }
 }
 
@@ -139,16 +150,33 @@ impl Redis {
     /// Begins to connect; waits for nothing.
     pub(super) fn connect(
         url: &SecretString,
-        password: Option<&SecretString>,
+        auth: &RedisAuth,
         ca_file: Option<&Path>,
         key_prefix: String,
         format: SerializationFormat,
     ) -> Result<Self, SessionsError> {
         let mut config = Config::from_url(url.expose_secret()).map_err(SessionsError::redis)?;
         config.fail_fast = false;
-        if let Some(password) = password {
-            config.password = Some(password.expose_secret().to_owned());
-        }
+        let credentials = match auth {
+            RedisAuth::Key(None) => None,
+            RedisAuth::Key(Some(password)) => {
+                config.password = Some(password.expose_secret().to_owned());
+                None
+            }
+            RedisAuth::ManagedIdentity { identity, scope } => {
+                Some((identity, Source::Identity { scope: scope.clone() }))
+            }
+            RedisAuth::KeyVault { identity, secret } => {
+                let user = config.username.take();
+                Some((identity, Source::Vault { secret: secret.clone(), user }))
+            }
+        };
+        let credentials = credentials
+            .map(|(identity, source)| Credentials::keep(identity.clone(), source).map(Arc::new))
+            .transpose()
+            .map_err(SessionsError::Azure)?;
+        config.credential_provider =
+            credentials.clone().map(|credentials| credentials as Arc<dyn CredentialProvider>);
         if config.tls.is_some() {
             let client = tls::client(ca_file).map_err(SessionsError::Tls)?;
             config.tls = Some(TlsConfig::from(client));
@@ -170,7 +198,7 @@ impl Redis {
             reconnect_on_auth_error: true,
             ..ConnectionConfig::default()
         };
-        let settings = ConnectionSettings { config, performance, connection };
+        let settings = ConnectionSettings { config, performance, connection, credentials };
         Ok(Self {
             live: ArcSwap::from_pointee(Live::begin(&settings)),
             settings,
@@ -495,6 +523,11 @@ impl Shelf for Redis {
     fn start_over(&self) {
         self.learn_why_away();
         self.live.store(Arc::new(Live::begin(&self.settings)));
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let why = self.settings.credentials.as_ref()?.trouble()?;
+        Some(format!("credentials for Redis could not be renewed: {why}"))
     }
 
     async fn ping(&self) -> Result<(), SessionsError> {

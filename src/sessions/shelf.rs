@@ -144,6 +144,10 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
     async fn count(&self, now: i64) -> Result<u64, SessionsError>;
     /// Drops its connection and makes a new one, if it has any: this one answers no more.
     fn start_over(&self) {}
+    /// What will keep the store from letting us in before long.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
     /// Whether the store is there.
     async fn ping(&self) -> Result<(), SessionsError>;
 }

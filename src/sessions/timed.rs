@@ -167,6 +167,10 @@ impl<S: Shelf> Shelf for Timed<S> {
         self.inner.start_over();
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.inner.trouble()
+    }
+
     async fn ping(&self) -> Result<(), SessionsError> {
         self.timed("ping", self.inner.ping()).await
     }

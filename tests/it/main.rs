@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "a test's name is a sentence")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod azure;
 mod dice;
 #[path = "../entra/mod.rs"]
 mod entra;
@@ -39,6 +40,9 @@ mod openapi;
 mod openapi_conformance;
 mod papers;
 mod proxying;
+mod redis_identity;
+mod redis_rights;
+mod redis_tls;
 mod reload;
 mod secrets;
 mod session_binding;

@@ -1,6 +1,10 @@
 //! A real redis-server on a free port.
 
-use std::{net::TcpListener, process::Command};
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use super::process::{Process, until};
 
@@ -8,35 +12,66 @@ use super::process::{Process, until};
 pub(crate) struct Redis {
     process: Option<Process>,
     port: u16,
+    options: Vec<String>,
+    /// Speaks TLS alone, with what lies in this folder.
+    tls: Option<PathBuf>,
 }
+
+/// As whom redis-cli comes, whatever becomes of other users.
+const ADMIN: &str = "redis-cli";
 
 impl Redis {
     pub(crate) async fn start() -> Self {
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-        let mut redis = Self { process: None, port };
+        Self::start_with(&[]).await
+    }
+
+    /// With more options, as on its command line.
+    pub(crate) async fn start_with(options: &[&str]) -> Self {
+        Self::start_at(None, options).await
+    }
+
+    /// `ca.pem`, `server.pem` and `server.key` lie in the folder; the certificate is for `localhost`.
+    pub(crate) async fn start_with_tls(folder: &Path, options: &[&str]) -> Self {
+        Self::start_at(Some(folder.to_owned()), options).await
+    }
+
+    async fn start_at(tls: Option<PathBuf>, options: &[&str]) -> Self {
+        let port = free_port();
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut redis = Self { process: None, port, options, tls };
         redis.begin().await;
         redis
     }
 
     /// Starts it, empty, where it was before.
     pub(crate) async fn begin(&mut self) {
-        let mut command = Command::new("redis-server");
-        command.args([
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--port",
-            &self.port.to_string(),
-        ]);
-        self.process = Some(Process::start(&mut command, &[], "KILL"));
+        self.begin_silently();
         until("redis-server answers", async || {
             self.try_ask(&["PING"]).is_some_and(|answer| answer == "PONG")
         })
         .await;
+    }
+
+    /// The same without waiting until it answers.
+    pub(crate) fn begin_silently(&mut self) {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.args(["--user", ADMIN, "on", &format!(">{ADMIN}"), "~*", "&*", "+@all"]);
+        let port = self.port.to_string();
+        if let Some(folder) = &self.tls {
+            command.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"]);
+            for (option, file) in [
+                ("--tls-ca-cert-file", "ca.pem"),
+                ("--tls-cert-file", "server.pem"),
+                ("--tls-key-file", "server.key"),
+            ] {
+                command.arg(option).arg(folder.join(file));
+            }
+        } else {
+            command.args(["--port", &port]);
+        }
+        command.args(&self.options);
+        self.process = Some(Process::start(&mut command, &[], "KILL"));
     }
 
     /// Ends it.
@@ -54,8 +89,20 @@ impl Redis {
         self.process.as_ref().expect("running").signal("CONT");
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
+        match self.tls {
+            Some(_) => format!("rediss://localhost:{}/0", self.port),
+            None => format!("redis://127.0.0.1:{}/0", self.port),
+        }
+    }
+
+    /// The same for a user and his password, as they stand in a URL.
+    pub(crate) fn url_for(&self, credentials: &str) -> String {
+        self.url().replacen("://", &format!("://{credentials}@"), 1)
     }
 
     /// What redis-cli prints.
@@ -64,9 +111,27 @@ impl Redis {
     }
 
     fn try_ask(&self, command: &[&str]) -> Option<String> {
-        let port = self.port.to_string();
-        let output = Command::new("redis-cli").args(["-p", &port]).args(command).output().ok()?;
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        output.status.success().then_some(text)
+        ask(self.port, self.tls.as_deref(), command)
     }
+}
+
+/// What redis-cli prints of a server on this host.
+pub(crate) fn ask_at(port: u16, command: &[&str]) -> Option<String> {
+    ask(port, None, command)
+}
+
+fn ask(port: u16, tls: Option<&Path>, command: &[&str]) -> Option<String> {
+    let mut cli = Command::new("redis-cli");
+    cli.args(["-p", &port.to_string(), "--user", ADMIN, "--pass", ADMIN, "--no-auth-warning"]);
+    if let Some(folder) = tls {
+        cli.args(["-h", "localhost", "--tls", "--cacert"]).arg(folder.join("ca.pem"));
+    }
+    let output = cli.args(command).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    output.status.success().then_some(text)
+}
+
+/// A port that nobody has.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port()
 }

@@ -1,0 +1,101 @@
+//! What the identity that Azure gives this app is good for: tokens, and secrets out of Key Vault.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use azure_core::{
+    credentials::{AccessToken, TokenCredential},
+    http::{ClientOptions, RetryOptions, Transport},
+};
+use azure_identity::{
+    ClientAssertionCredentialOptions, ManagedIdentityCredential, ManagedIdentityCredentialOptions,
+    UserAssignedId, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
+};
+use azure_security_keyvault_secrets::{
+    SecretClient, SecretClientOptions, models::SecretClientGetSecretOptions,
+};
+use reqwest::redirect::Policy;
+use secrecy::SecretString;
+
+use crate::config::{AzureIdentity, VaultSecret};
+
+/// For one request.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The app's identity.
+pub(super) struct Azure {
+    identity: AzureIdentity,
+    /// For what lies on this host or this network, and for what lies beyond.
+    here: ClientOptions,
+    beyond: ClientOptions,
+    credential: OnceLock<Arc<dyn TokenCredential>>,
+}
+
+impl Azure {
+    /// # Errors
+    /// When there can be no TLS.
+    pub(super) fn new(identity: AzureIdentity) -> reqwest::Result<Self> {
+        let client = || reqwest::Client::builder().timeout(PATIENCE).redirect(Policy::none());
+        let options = |client: reqwest::Client| ClientOptions {
+            // Whoever asks tries again.
+            retry: RetryOptions::none(),
+            transport: Some(Transport::new(Arc::new(client))),
+            ..ClientOptions::default()
+        };
+        Ok(Self {
+            identity,
+            // An endpoint of the platform's own is not behind a proxy.
+            here: options(client().no_proxy().build()?),
+            beyond: options(client().build()?),
+            credential: OnceLock::new(),
+        })
+    }
+
+    /// Made when there is what it is made of: Kubernetes' own token may come late.
+    fn credential(&self) -> azure_core::Result<Arc<dyn TokenCredential>> {
+        if let Some(credential) = self.credential.get() {
+            return Ok(Arc::clone(credential));
+        }
+        let credential = self.make_credential()?;
+        Ok(Arc::clone(self.credential.get_or_init(|| credential)))
+    }
+
+    fn make_credential(&self) -> azure_core::Result<Arc<dyn TokenCredential>> {
+        let client_id = self.identity.client_id.clone();
+        if self.identity.is_federated {
+            let options = WorkloadIdentityCredentialOptions {
+                credential_options: ClientAssertionCredentialOptions {
+                    client_options: self.beyond.clone(),
+                },
+                client_id,
+                ..WorkloadIdentityCredentialOptions::default()
+            };
+            return Ok(WorkloadIdentityCredential::new(Some(options))?);
+        }
+        let options = ManagedIdentityCredentialOptions {
+            user_assigned_id: client_id.map(UserAssignedId::ClientId),
+            client_options: self.here.clone(),
+        };
+        Ok(ManagedIdentityCredential::new(Some(options))?)
+    }
+
+    /// A token for a scope.
+    pub(super) async fn token(&self, scope: &str) -> azure_core::Result<AccessToken> {
+        self.credential()?.get_token(&[scope], None).await
+    }
+
+    /// A secret's value.
+    pub(super) async fn secret(&self, secret: &VaultSecret) -> azure_core::Result<SecretString> {
+        let options =
+            SecretClientOptions { client_options: self.beyond.clone(), ..Default::default() };
+        let client = SecretClient::new(&secret.vault, self.credential()?, Some(options))?;
+        let options = SecretClientGetSecretOptions {
+            secret_version: secret.version.clone(),
+            ..Default::default()
+        };
+        let found = client.get_secret(&secret.name, Some(options)).await?.into_model()?;
+        Ok(found.value.unwrap_or_default().into())
+    }
+}

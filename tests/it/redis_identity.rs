@@ -1,0 +1,262 @@
+//! Redis by the app's identity in Azure, and by a key in Key Vault.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    azure::{Azure, VAULT, oid},
+    entra::Entra,
+    world::{
+        self, Kind, Store, client,
+        gateway::{Gateway, run},
+        json,
+        process::until,
+        settings, try_login,
+    },
+};
+
+const CLIENT_ID: &str = "c1c1c1c1-0000-1111-2222-333344445555";
+
+/// All but a gateway.
+struct Ground {
+    azure: Azure,
+    entra: Entra,
+    store: Store,
+}
+
+impl Ground {
+    async fn start() -> Self {
+        let store = Store::start(Kind::Redis).await;
+        let azure = Azure::start(store.redis().port()).await;
+        // Nobody gets in without a password.
+        store.redis().ask(&["ACL", "SETUSER", "default", "resetpass"]);
+        Self { azure, entra: Entra::start().await, store }
+    }
+
+    fn settings(&self, more: &[(&str, String)]) -> Vec<(String, String)> {
+        let mut all: Vec<(String, String)> = vec![
+            ("GATEWAY_OPS_LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
+            ("GATEWAY_LOGIN_LIMIT".to_owned(), "off".to_owned()),
+            ("AZURE_CLIENT_ID".to_owned(), CLIENT_ID.to_owned()),
+        ];
+        all.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        settings(&self.entra, None, &self.store, &all)
+    }
+
+    fn by_identity(&self) -> Vec<(&'static str, String)> {
+        let mut more = self.azure.of_the_platform();
+        more.push(("REDIS_AUTH", "managed_identity".to_owned()));
+        more
+    }
+
+    fn by_vault(&self, version: &str) -> Vec<(&'static str, String)> {
+        let mut more = self.azure.of_the_platform();
+        more.extend(self.azure.way_out());
+        more.push(("REDIS_AUTH", "key_vault".to_owned()));
+        let url = format!("https://{VAULT}/secrets/redis-key{version}");
+        more.push(("REDIS_KEY_VAULT_SECRET_URL", url));
+        more
+    }
+
+    async fn gateway(&self, more: &[(&str, String)]) -> Gateway {
+        let gateway = Gateway::start(&self.settings(more)).await;
+        gateway.wait_until_it_has_keys().await;
+        gateway
+    }
+
+    async fn login(&self, gateway: &Gateway) -> u16 {
+        try_login(gateway, &self.entra.token().build()).await.status().as_u16()
+    }
+
+    async fn line(&self, more: &[(&str, String)]) -> String {
+        let told = run(&self.settings(more), &["check"]).await.stdout;
+        let told = String::from_utf8_lossy(&told).into_owned();
+        told.lines().find(|line| line.contains("session store")).unwrap_or(&told).to_owned()
+    }
+
+    /// The gateway's connections: their numbers.
+    fn connections(&self) -> Vec<String> {
+        let list = self.store.redis().ask(&["CLIENT", "LIST"]);
+        let ours = list.lines().filter(|line| line.contains("user=0d0d"));
+        ours.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    }
+}
+
+/// What operators are told is not as it should be.
+async fn degraded(gateway: &Gateway) -> String {
+    let url = gateway.ops_url("/health/ready").expect("an operators' listener");
+    json(client().get(url).send().await.unwrap()).await["degraded"].to_string()
+}
+
+#[tokio::test]
+async fn tokens_of_the_apps_identity_are_renewed_on_a_connection_that_stands() {
+    let ground = Ground::start().await;
+    ground.azure.doings().life = Duration::from_secs(4);
+    let gateway = ground.gateway(&ground.by_identity()).await;
+    until("it is let in", async || ground.login(&gateway).await == 200).await;
+    let at_first = ground.connections();
+    assert_eq!(at_first.len(), 1);
+    // Each is renewed after half of its life; Redis takes the last two alone, and cuts off who came with an
+    // older one.
+    let mut logins = 0;
+    while ground.azure.doings().tokens.len() < 6 {
+        assert_eq!(ground.login(&gateway).await, 200, "after {logins} logins");
+        logins += 1;
+    }
+    assert!(logins > 20, "{logins}");
+    until("it has shown the last token", async || {
+        let list = ground.store.redis().ask(&["CLIENT", "LIST"]);
+        let newest = oid(ground.azure.doings().tokens.len() - 1);
+        list.lines().any(|line| line.contains(&format!("user={newest} ")))
+    })
+    .await;
+    assert_eq!(ground.connections(), at_first, "the connection stands");
+    {
+        let doings = ground.azure.doings();
+        assert_eq!(doings.asked[0]["resource"], "https://redis.azure.com");
+        assert_eq!(doings.asked[0]["client_id"], CLIENT_ID);
+    }
+    // One that is cut off comes back with the token of the day.
+    let id = at_first[0].strip_prefix("id=").unwrap();
+    ground.store.redis().ask(&["CLIENT", "KILL", "ID", id]);
+    until("it is back", async || ground.login(&gateway).await == 200).await;
+    assert_ne!(ground.connections(), at_first);
+    let log = gateway.process.log();
+    assert!(!ground.azure.doings().tokens.iter().any(|token| log.contains(token.as_str())));
+}
+
+#[tokio::test]
+async fn an_identity_service_that_is_away_is_asked_again_and_ends_nothing() {
+    let ground = Ground::start().await;
+    {
+        let mut doings = ground.azure.doings();
+        doings.is_away = true;
+        doings.life = Duration::from_secs(12);
+    }
+    let told = ground.line(&ground.by_identity()).await;
+    assert!(told.starts_with("FAILED") && told.contains("no credentials: "), "{told}");
+    let gateway = ground.gateway(&ground.by_identity()).await;
+    assert_eq!(ground.login(&gateway).await, 503);
+    until("operators are told", async || degraded(&gateway).await.contains("no credentials")).await;
+
+    ground.azure.doings().is_away = false;
+    until("it is let in", async || ground.login(&gateway).await == 200).await;
+    assert_eq!(degraded(&gateway).await.matches("sessions").count(), 0);
+
+    // The token that it has is good for the rest of its life.
+    ground.azure.doings().is_away = true;
+    until("operators are told", async || degraded(&gateway).await.contains("could not be renewed"))
+        .await;
+    assert_eq!(ground.login(&gateway).await, 200);
+    assert!(gateway.process.log().contains("credentials for Redis could not be renewed"));
+    ground.azure.doings().is_away = false;
+    until("all is well", async || !degraded(&gateway).await.contains("sessions")).await;
+    assert!(gateway.process.log().contains("credentials for Redis are renewed again"));
+}
+
+#[tokio::test]
+async fn kubernetes_own_token_is_changed_for_one_of_entra() {
+    let ground = Ground::start().await;
+    let mut more = ground.azure.of_kubernetes();
+    more.extend(ground.azure.way_out());
+    more.push(("REDIS_AUTH", "managed_identity".to_owned()));
+    more.push(("REDIS_TOKEN_SCOPE", "https://redis.example/.default".to_owned()));
+    let gateway = ground.gateway(&more).await;
+    until("it is let in", async || ground.login(&gateway).await == 200).await;
+    let asked = ground.azure.doings().asked[0].clone();
+    for (name, value) in [
+        ("client_assertion", "of Kubernetes' own"),
+        ("client_id", CLIENT_ID),
+        ("scope", "https://redis.example/.default"),
+        ("tenant", "aaaabbbb-0000-cccc-1111-dddd2222eeee"),
+    ] {
+        assert_eq!(asked[name], value);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_was_rotated_in_key_vault_is_taken_up_without_a_restart() {
+    let ground = Ground::start().await;
+    let redis = ground.store.redis();
+    let rotate = |key: &str, is_put_away: bool| {
+        redis.ask(&["ACL", "SETUSER", "default", "resetpass", &format!(">{key}")]);
+        if is_put_away {
+            key.clone_into(&mut ground.azure.doings().key);
+        }
+        redis.ask(&["CLIENT", "KILL", "USER", "default"]);
+    };
+    rotate("the first key", true);
+    let gateway = ground.gateway(&ground.by_vault("")).await;
+    until("it is let in", async || ground.login(&gateway).await == 200).await;
+    assert_eq!(ground.line(&ground.by_vault("/0a1b")).await, "ok      session store");
+    assert!(
+        ground
+            .azure
+            .doings()
+            .asked
+            .iter()
+            .any(|asked| { asked.get("version").is_some_and(|version| version == "0a1b") })
+    );
+
+    rotate("the second key", true);
+    let begun = Instant::now();
+    until("it has the second", async || ground.login(&gateway).await == 200).await;
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+
+    // Redis first, the vault later.
+    rotate("the third key", false);
+    until("it is shut out", async || ground.login(&gateway).await == 503).await;
+    "the third key".clone_into(&mut ground.azure.doings().key);
+    until("it has the third", async || ground.login(&gateway).await == 200).await;
+    let log = gateway.process.log();
+    for key in ["the first key", "the second key", "the third key"] {
+        assert!(!log.contains(key));
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_go_together_is_78_and_said() {
+    let (gateway, entra, store) = world::alone(Kind::Redis, &[]).await;
+    drop(gateway);
+    let vault = "https://kv.vault.azure.net/secrets/redis-key";
+    for (more, told) in [
+        (&[("REDIS_AUTH", "certificate")][..], "REDIS_AUTH: \"certificate\" is none of"),
+        (&[("REDIS_AUTH", "key_vault")], "REDIS_KEY_VAULT_SECRET_URL: is required"),
+        (
+            &[
+                ("REDIS_AUTH", "key_vault"),
+                ("REDIS_KEY_VAULT_SECRET_URL", "https://kv.example/secrets/a"),
+            ],
+            "lies in no Key Vault",
+        ),
+        (
+            &[("REDIS_AUTH", "managed_identity"), ("REDIS_PASSWORD", "a key")],
+            "REDIS_PASSWORD: is set",
+        ),
+        (
+            &[
+                ("REDIS_AUTH", "key_vault"),
+                ("REDIS_KEY_VAULT_SECRET_URL", vault),
+                ("REDIS_URL", "rediss://:hunter2@cache:6380/0"),
+            ],
+            "REDIS_URL: holds a password",
+        ),
+        (
+            &[("REDIS_AUTH", "managed_identity"), ("REDIS_URL", "rediss://somebody@cache:6380/0")],
+            "REDIS_URL: names a user",
+        ),
+        (
+            &[("REDIS_AUTH", "managed_identity"), ("REDIS_TOKEN_SCOPE", "https://redis.azure.com")],
+            "REDIS_TOKEN_SCOPE: does not end in /.default",
+        ),
+        (
+            &[("REDIS_AUTH", "managed_identity"), ("AZURE_FEDERATED_TOKEN_FILE", "/a/token")],
+            "AZURE_CLIENT_ID: is required",
+        ),
+    ] {
+        let more: Vec<_> = more.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let ended = run(&settings(&entra, None, &store, &more), &["check"]).await;
+        let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(78), "{told}");
+        assert!(text.contains("1 problem ") && text.contains(told), "{told} in {text}");
+    }
+}

@@ -1,0 +1,101 @@
+//! The rights that `docs/hardening.md` gives the gateway's own user of Redis: enough for all it does,
+//! and none that it never uses.
+
+use std::collections::BTreeSet;
+
+use crate::world::{
+    API, Kind, WithSession, World, client,
+    flask::in_repository,
+    gateway::{Gateway, run},
+    process::until,
+    session_in, status, try_login,
+};
+
+/// The rights, word by word, as the page has them.
+fn documented() -> Vec<String> {
+    let page = std::fs::read_to_string(in_repository("docs/hardening.md")).unwrap();
+    let begins = page.find("`~session:*").expect("the rights") + 1;
+    let rights = &page[begins..begins + page[begins..].find('`').unwrap()];
+    rights.split_whitespace().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_documented_rights_are_all_that_the_gateway_needs_and_uses() {
+    let more = [
+        ("GATEWAY_SESSIONS_PER_SUBJECT", "1"),
+        ("GATEWAY_LOGIN_FAILURE_LIMIT", "2/1m"),
+        ("GATEWAY_LOGIN_LIMIT", "5/1m"),
+    ];
+    let mut world = World::with(Kind::Redis, &more).await;
+    let rights = documented();
+    let mut set = vec!["ACL", "SETUSER", "gateway", "reset", "on", ">a key of its own"];
+    set.extend(rights.iter().map(String::as_str));
+    assert_eq!(world.store.redis().ask(&set), "OK");
+    let url = world.store.redis().url_for("gateway:a%20key%20of%20its%20own");
+    world.restart_gateway_with(&[("REDIS_URL", &url)]).await;
+    world.store.redis().ask(&["CONFIG", "RESETSTAT"]);
+
+    // Opened, used, replaced, and ended: by the cookie, by the token, by the limit.
+    let token = world.entra.token().build();
+    let first = world.login(&token).await;
+    until("Flask honours it", async || status(world.gateway.url(API), &first).await == 200).await;
+    let request = client().post(world.gateway.url("/external/login")).bearer_auth(&token);
+    let second = session_in(&request.session(&first).send().await.unwrap());
+    let third = world.login(&token).await;
+    for over in [&first, &second] {
+        assert_ne!(status(world.gateway.url(API), over).await, 200);
+    }
+    let logout = async |gateway: &Gateway, how: &dyn Fn(_) -> reqwest::RequestBuilder| {
+        let answer = how(client().post(gateway.url("/external/logout"))).send().await.unwrap();
+        assert_eq!(answer.status(), 204);
+    };
+    logout(&world.gateway, &|request: reqwest::RequestBuilder| request.session(&third)).await;
+    world.login(&token).await;
+    logout(&world.gateway, &|request: reqwest::RequestBuilder| request.bearer_auth(&token)).await;
+    // Without a note the record is looked for itself.
+    let lost = world.login(&token).await;
+    let note = format!("gateway:{{notes}}:session:{}", lost.split('.').next().unwrap());
+    world.store.redis().ask(&["DEL", &note]);
+    logout(&world.gateway, &|request: reqwest::RequestBuilder| request.session(&lost)).await;
+    // Too many logins, too many failures.
+    assert_eq!(try_login(&world.gateway, &token).await.status(), 429);
+    for _ in 0..3 {
+        try_login(&world.gateway, "not.a.token").await;
+    }
+    assert_eq!(try_login(&world.gateway, "not.a.token").await.status(), 429);
+    // The subject's set holds one that is over.
+    let over = format!("{}.1700000000", "a".repeat(22));
+    let subjects = world.store.redis().ask(&["KEYS", "gateway:{notes}:subject:*"]);
+    let subject = subjects.lines().next().unwrap_or("gateway:{notes}:subject:none").to_owned();
+    world.store.redis().ask(&["ZADD", &subject, "1", &over]);
+    // And one that is over lies in wait for the sweep, which then reads, removes and trims.
+    world.store.redis().ask(&["ZADD", "gateway:{notes}:expiries", "1700000000", &over]);
+    world.store.redis().ask(&["XADD", "gateway:ended", "*", "id", &over]);
+    until("it is swept", async || {
+        let redis = world.store.redis();
+        let is_there = redis.ask(&["ZSCORE", "gateway:{notes}:expiries", &over]);
+        is_there.is_empty() && !redis.ask(&["XRANGE", "gateway:ended", "-", "+"]).contains(&over)
+    })
+    .await;
+    logout(&world.gateway, &|request: reqwest::RequestBuilder| request.bearer_auth(&token)).await;
+    // doctor's canary takes the same rights.
+    let ended = run(&world.settings_with(&[("REDIS_URL", &url)]), &["doctor"]).await;
+    let told = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(ended.status.success() && told.contains("ok      canary"), "{told}");
+
+    let log = world.store.redis().ask(&["ACL", "LOG"]);
+    assert!(!log.contains("gateway"), "it was denied something: {log}");
+    // Nor is there a right that the story above, which holds all that the gateway does, had no use for.
+    let stats = world.store.redis().ask(&["INFO", "commandstats"]);
+    let used: BTreeSet<_> = stats
+        .lines()
+        .filter_map(|line| line.strip_prefix("cmdstat_")?.split(':').next())
+        .map(str::to_owned)
+        .collect();
+    let idle: Vec<_> = rights
+        .iter()
+        .filter_map(|right| right.strip_prefix('+'))
+        .filter(|command| !used.contains(*command))
+        .collect();
+    assert!(idle.is_empty(), "never used: {idle:?} of {used:?}");
+}
