@@ -61,7 +61,7 @@ impl Traced {
             KeyValue::new("client.address", route.client.to_string()),
         ];
         if let Some(host) = route.public_host() {
-            attributes.push(KeyValue::new("server.address", host.to_string()));
+            attributes.push(KeyValue::new("server.address", host.host().to_owned()));
         }
         let span = tracer
             .span_builder(named(method, kind))

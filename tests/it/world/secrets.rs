@@ -8,7 +8,14 @@ impl Secrets {
     pub(crate) fn of(settings: &[(String, String)]) -> Self {
         let is_secret = |name: &str| {
             let name = name.strip_suffix("_FILE").unwrap_or(name);
-            matches!(name, "REDIS_PASSWORD" | "SECRET_KEY" | "GATEWAY_FRONT_DOOR_ID")
+            matches!(
+                name,
+                "REDIS_PASSWORD"
+                    | "SECRET_KEY"
+                    | "GATEWAY_FRONT_DOOR_ID"
+                    | "OTEL_EXPORTER_OTLP_HEADERS"
+                    | "APPLICATIONINSIGHTS_CONNECTION_STRING"
+            )
         };
         let mut found = Vec::new();
         for (name, value) in settings {
