@@ -141,6 +141,32 @@ async fn a_trace_passes_through_where_nothing_is_exported() {
 }
 
 #[tokio::test]
+async fn a_file_of_settings_counts_and_what_is_not_sampled_is_not_exported() {
+    let collector = Collector::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.toml");
+    let text = format!(
+        "OTEL_EXPORTER_OTLP_ENDPOINT = \"http://{}\"\nOTEL_SERVICE_NAME = \"named-in-a-file\"\n\
+         OTEL_TRACES_SAMPLER = \"always_off\"\nOTEL_BLRP_SCHEDULE_DELAY = 50\n\
+         OTEL_BSP_SCHEDULE_DELAY = 50\n",
+        collector.address()
+    );
+    std::fs::write(&file, text).unwrap();
+    let file = file.display().to_string();
+    let mut world = World::with(Kind::Files, &[("GATEWAY_CONFIG", &file)]).await;
+    let asked = client().get(world.gateway.url("/test/echo")).header("traceparent", traceparent());
+    let echoed = world::json(asked.send().await.unwrap()).await["headers"].to_string();
+    let told = echoed.split(&format!("00-{TRACE}-")).nth(1).expect("the trace");
+    assert!(!told.starts_with(PARENT) && told[16..].starts_with("-00"), "{told}");
+    world.gateway.process.signal("TERM");
+    assert_eq!(world.gateway.process.ended().await.code(), Some(0));
+    let batches = collector.batches();
+    let logs = batches.iter().find(|batch| batch.path == "/v1/logs").expect("logs");
+    assert!(String::from_utf8_lossy(&logs.body).contains("named-in-a-file"));
+    assert!(spans(&collector).is_empty());
+}
+
+#[tokio::test]
 async fn nothing_secret_is_exported_and_nothing_at_all_when_disabled() {
     let collector = Collector::start().await;
     let headers = ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cret%20key");
@@ -303,7 +329,7 @@ async fn settings_that_cannot_be_read_are_told_before_anything_starts() {
     ] {
         let (entra, store) = (crate::entra::Entra::start().await, Store::start(Kind::Files).await);
         let more = [(name.to_owned(), value.to_owned())];
-        let ended = run(&world::settings(&entra, None, &store, &more), &["serve"]).await;
+        let ended = run(&world::settings(&entra, None, &store, &more), &["check"]).await;
         assert_eq!(ended.status.code(), Some(78));
         let told = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert!(told.contains(name) && !told.contains("hush"), "{told}");
