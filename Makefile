@@ -11,6 +11,7 @@ CORPORA ?= $(wildcard $(abspath ../shared/corpora))
 export CORPORA
 VENV := .venv
 OLD_CACHELIB := target/python/cachelib-0.13.0
+TRACED := target/python/traced/ready
 AUTOBAHN := target/python/autobahn/ported/ready
 NODE := target/node/runtime
 CLIENTS := target/node/clients/ready target/python/mcp/ready
@@ -89,7 +90,7 @@ deny: $(CARGO_DENY)
 $(CARGO_DENY):
 	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
 
-setup: python redis browser $(OLD_CACHELIB) $(AUTOBAHN) $(CLIENTS) $(OPENAPI_TOOLS) $(SCHEMATHESIS) \
+setup: python redis browser $(OLD_CACHELIB) $(TRACED) $(AUTOBAHN) $(CLIENTS) $(OPENAPI_TOOLS) $(SCHEMATHESIS) \
 		$(CHECKOV) $(CHART_TOOLS) $(DEPLOY_TOOLS) $(IMAGE_TOOLS)
 
 python: $(VENV)/ready
@@ -101,6 +102,12 @@ $(VENV)/ready: tests/upstream/requirements.txt
 
 $(OLD_CACHELIB): | $(VENV)/ready
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --target $@ cachelib==0.13.0
+
+# What makes Flask's spans, beside upstream's own packages.
+$(TRACED): tests/upstream/traced.txt | $(VENV)/ready
+	rm -rf $(@D)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --target $(@D) -r $<
+	touch $@
 
 # Its own dependencies are of Python 2's time.
 $(AUTOBAHN): tests/autobahn/requirements.txt tests/autobahn/needs.txt tests/autobahn/port.py | $(VENV)/ready

@@ -10,8 +10,24 @@
 mod access;
 #[path = "../tests/entra/mod.rs"]
 mod entra;
+#[path = "../src/http/kinds.rs"]
+mod kinds;
+#[path = "../src/http/measures.rs"]
+mod measures;
 #[path = "../src/wire/mod.rs"]
 mod wire;
+
+/// What these rooms have of others.
+mod guard {
+    pub(crate) fn stands_before(path: &str) -> bool {
+        crate::Target::read(path) != crate::Target::Open
+    }
+}
+mod telemetry {
+    pub(crate) fn meter() -> opentelemetry::metrics::Meter {
+        opentelemetry::global::meter("bench")
+    }
+}
 
 use access::{
     origin::{ForwardedFamily, Forwarding, Surroundings, TrustedProxies},
@@ -21,6 +37,17 @@ use access::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use divan::{Bencher, black_box};
+use kinds::Kind;
+use measures::Measures;
+use opentelemetry::{
+    Context, KeyValue, global,
+    trace::{SpanKind, TraceContextExt, Tracer, TracerProvider},
+};
+use opentelemetry_sdk::{
+    error::OTelSdkResult,
+    metrics::SdkMeterProvider,
+    trace::{BatchSpanProcessor, SdkTracerProvider, SpanData, SpanExporter},
+};
 use wire::{Body, Length, RequestHead};
 
 fn main() {
@@ -112,4 +139,69 @@ fn a_session_is_encoded_as_flask_session_has_it(bencher: Bencher) {
         "_permanent": true, "user": user, "last_activity_epoch": 1_795_381_200
     });
     bencher.bench(|| rmp_serde::to_vec_named(black_box(&session)));
+}
+
+/// As `/metrics` has it.
+fn measured() -> Measures {
+    static STARTED: std::sync::Once = std::sync::Once::new();
+    STARTED.call_once(|| {
+        let reader = opentelemetry_prometheus::exporter().build().unwrap();
+        global::set_meter_provider(SdkMeterProvider::builder().with_reader(reader).build());
+    });
+    Measures::new()
+}
+
+/// A thousand, on one thread and on two that count the same.
+#[divan::bench(threads = [1, 2])]
+fn a_thousand_requests_are_counted() {
+    thread_local!(static MEASURES: Measures = measured());
+    MEASURES.with(|measures| (0..1000).for_each(|_| count(measures)));
+}
+
+fn count(measures: &Measures) {
+    let _active = measures.begin();
+    let kind = Kind::of(black_box("/api/get_conversations"), false);
+    let took = std::time::Duration::from_micros(700);
+    measures.answered(kind, kinds::method(black_box("GET")), 200, took, None);
+}
+
+#[derive(Debug)]
+struct Nowhere;
+
+impl SpanExporter for Nowhere {
+    async fn export(&self, _batch: Vec<SpanData>) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
+/// Two spans with as many attributes as a proxied request's have, queued to be exported.
+#[divan::bench]
+fn a_requests_spans_are_made(bencher: Bencher) {
+    let processor = BatchSpanProcessor::builder(Nowhere).build();
+    let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
+    let tracer = provider.tracer("bench");
+    bencher.bench(|| {
+        let text = |name: &'static str| {
+            KeyValue::new(name, black_box("/api/get_conversations").to_owned())
+        };
+        let known = |name: &'static str| KeyValue::new(name, "GET");
+        let server =
+            tracer.span_builder("GET /api/*").with_kind(SpanKind::Server).with_attributes(vec![
+                known("a"),
+                known("b"),
+                known("c"),
+                text("d"),
+                text("e"),
+                text("f"),
+            ]);
+        let context = Context::new().with_span(tracer.build_with_context(server, &Context::new()));
+        let client = tracer.span_builder("GET").with_kind(SpanKind::Client).with_attributes(vec![
+            known("a"),
+            text("b"),
+            known("c"),
+        ]);
+        drop(tracer.build_with_context(client, &context));
+        context.span().set_attribute(KeyValue::new("http.response.status_code", 200));
+        context.span().end();
+    });
 }

@@ -85,6 +85,11 @@ impl Authority {
             || (!host.is_empty() && host.len() <= 255 && host.bytes().all(is_name));
         is_host.then(|| Self { host: host.to_ascii_lowercase(), port })
     }
+
+    /// Without the port.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
 }
 
 impl fmt::Display for Authority {

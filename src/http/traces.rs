@@ -39,6 +39,9 @@ impl Traced {
         route: &Route,
     ) -> Self {
         let has_parent = route.peer_is_trusted && head.fields.has("traceparent");
+        if tracer.is_none() && !has_parent {
+            return Self::default();
+        }
         let parent = if has_parent {
             let nothing = Context::new();
             TraceContextPropagator::new().extract_with_context(&nothing, &Carrier(&head.fields))
@@ -46,10 +49,10 @@ impl Traced {
             Context::new()
         };
         let Some(tracer) = tracer else {
-            let of_parent = has_parent.then(|| parent.span().span_context().trace_id());
+            let id = parent.span().span_context().trace_id();
             return Self {
                 context: None,
-                from_peer: of_parent.filter(|id| *id != TraceId::INVALID),
+                from_peer: Some(id).filter(|id| *id != TraceId::INVALID),
             };
         };
         let method = method(head.method());
@@ -61,7 +64,7 @@ impl Traced {
             KeyValue::new("client.address", route.client.to_string()),
         ];
         if let Some(host) = route.public_host() {
-            attributes.push(KeyValue::new("server.address", host.to_string()));
+            attributes.push(KeyValue::new("server.address", host.host().to_owned()));
         }
         let span = tracer
             .span_builder(named(method, kind))

@@ -107,8 +107,12 @@ impl Building<'_> {
     fn add_application_insights(&mut self, connection_string: &str) -> Result<(), Box<dyn Error>> {
         const NAME: &str = "application_insights";
         let http = client(None, INGESTION, Policy::default())?;
+        let losses = self.losses.clone();
         let exporter = || {
+            let losses = losses.clone();
+            // It goes on for half a minute before it gives up.
             ApplicationInsights::new_from_connection_string(connection_string, http.clone())
+                .map(|it| it.with_retry_notify(move |error, _| losses.tell_retry(NAME, error)))
                 .map_err(|error| -> Box<dyn Error> { error })
         };
         self.add_spans(NAME, exporter()?);

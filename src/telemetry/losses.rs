@@ -5,6 +5,7 @@
 //! exported, is counted here, and never more than fits is handed on.
 
 use std::{
+    error::Error,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -26,7 +27,13 @@ const TOLD: Duration = Duration::from_mins(1);
 
 /// All that was lost.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Losses(Arc<Mutex<Vec<Arc<Way>>>>);
+pub(super) struct Losses(Arc<All>);
+
+#[derive(Debug, Default)]
+struct All {
+    ways: Mutex<Vec<Arc<Way>>>,
+    retry_told: Mutex<Option<Instant>>,
+}
 
 /// What one signal loses on its way by one exporter.
 #[derive(Debug)]
@@ -66,7 +73,7 @@ impl Losses {
             undelivered: AtomicU64::default(),
             told: Mutex::default(),
         });
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&way));
+        self.0.ways.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&way));
         way
     }
 
@@ -102,8 +109,20 @@ impl Losses {
         }
     }
 
+    /// Something could not be delivered yet; it is tried again.
+    pub(super) fn tell_retry(&self, exporter: &'static str, error: &dyn Error) {
+        let mut told = self.0.retry_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_some_and(|at| at.elapsed() < TOLD) {
+            return;
+        }
+        *told = Some(Instant::now());
+        let _not_exported = Context::enter_telemetry_suppressed_scope();
+        let error = super::chain(error);
+        tracing::warn!(exporter, error, "telemetry cannot be delivered yet");
+    }
+
     fn ways(&self) -> Vec<Arc<Way>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.ways.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

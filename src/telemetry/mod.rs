@@ -44,11 +44,12 @@ impl Telemetry {
     pub(crate) fn start(config: &Config) -> Result<Self, Failure> {
         let exporters = exporters::build(&config.telemetry, config.ops_listen.is_some())
             .map_err(|error| Failure::Unavailable(format!("telemetry: {error}")))?;
-        lines::start(&config.log_filter, exporters.logs.as_ref());
         if let Some(metrics) = &exporters.metrics {
             global::set_meter_provider(metrics.clone());
             exporters.losses.observe(&meter());
         }
+        // Last: what the libraries tell of their own start is no news.
+        lines::start(&config.log_filter, exporters.logs.as_ref());
         let exporters::Exporters { traces, logs, metrics, scrape, losses } = exporters;
         Ok(Self { traces, logs, metrics, scrape: scrape.map(Scrape), losses })
     }

@@ -51,6 +51,8 @@ mod smuggling;
 mod soak;
 mod store_formats;
 mod subject_binding;
+mod telemetry;
+mod telemetry_losses;
 mod tls_edge;
 mod token_corpus;
 mod transparency;

@@ -52,3 +52,11 @@ def when_ready(server):
     else:
         where = f"{name[0]}:{name[1]}"
     print(f"upstream listening on {where}", flush=True)
+
+
+def post_worker_init(worker):
+    """Have Flask make spans, where a test wants to see them."""
+    if os.environ.get("UPSTREAM_TRACED"):
+        import traced
+
+        traced.instrument(worker.app.wsgi())

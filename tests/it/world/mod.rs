@@ -2,6 +2,7 @@
 //! gateway's own binary. Entra is a stand-in over a real socket. Everything ends when it is dropped.
 
 pub(crate) mod browser;
+pub(crate) mod collector;
 pub(crate) mod flask;
 pub(crate) mod gateway;
 pub(crate) mod process;

@@ -15,6 +15,8 @@ impl Secrets {
                     | "GATEWAY_FRONT_DOOR_ID"
                     | "IDENTITY_HEADER"
                     | "AZURE_FEDERATED_TOKEN"
+                    | "OTEL_EXPORTER_OTLP_HEADERS"
+                    | "APPLICATIONINSIGHTS_CONNECTION_STRING"
             )
         };
         let mut found = Vec::new();
