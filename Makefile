@@ -43,7 +43,7 @@ help:
 	@echo 'make test                               every test'
 	@echo 'make docs                               what the code prints into README.md, openapi/ and charts/'
 	@echo 'make fuzz [MINUTES=10]                   throws bytes at what reads them; make corpus keeps what was found'
-	@echo 'make soak                                gigabytes, thousands of connections, upstream killed'
+	@echo 'make soak [MINUTES=20]                   gigabytes, thousands of connections, neighbours that come and go; a verdict'
 	@echo 'make bench [QUICK=1]                     the gateway beside nginx, haproxy, Envoy, Caddy, Traefik'
 	@echo 'make release                            target/release/simplechat-gateway, which carries a list of its crates'
 	@echo 'make sbom                               $(SBOM) (CycloneDX), held against that list'
@@ -180,10 +180,11 @@ docs:
 	sed -i -e '/<!-- settings -->/,/<!-- end of settings -->/{//!d}' -e '/<!-- settings -->/r target/settings.md' README.md
 	python3 charts/settings.py target/debug/simplechat-gateway
 
-## Much, long and many, as meant; prints figures.
+## Much, long and many, as meant; then everything at once for MINUTES while neighbours come and go. Prints figures.
 soak: setup
-	cargo build --locked --bin simplechat-gateway
-	SOAK=1 cargo test --locked --test it -- soak autobahn --nocapture --test-threads 1
+	cargo build --locked --release --bin simplechat-gateway
+	GATEWAY_BINARY=$(CURDIR)/target/release/simplechat-gateway SOAK=$$(($(or $(MINUTES),10) * 60)) \
+		cargo test --locked --test it -- soak autobahn endurance --nocapture --test-threads 1
 
 ## With a list of its crates inside (`cargo audit bin` reads it).
 release: $(CARGO_AUDITABLE)

@@ -241,3 +241,64 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        task::LocalSet,
+    };
+
+    use super::*;
+
+    /// Has a fault of its own at one target.
+    struct Faulty;
+
+    impl Service for Faulty {
+        async fn answer(&self, caller: &mut Caller, head: Result<RequestHead, HeadFault>) -> After {
+            let head = head.expect("a head");
+            assert_ne!(head.target(), b"/panic");
+            caller.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.expect("written");
+            After::Next
+        }
+    }
+
+    /// What comes back on a connection; nothing: it ended.
+    async fn ask(stream: &mut TcpStream, target: &str) -> String {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = [0; 1024];
+        let read = stream.read(&mut answer).await.unwrap_or(0);
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_request_that_panics_ends_its_own_connection_and_no_other() {
+        let serving = async {
+            let socket = bind("127.0.0.1:0".parse().expect("an address"), 1).expect("a port").pop();
+            let socket = TcpListener::from_std(socket.expect("a socket")).expect("a socket");
+            let address = socket.local_addr().expect("an address");
+            let (second, (stop, stopping)) = (Duration::from_secs(1), watch::channel(false));
+            let patience = Patience { head: second, idle: second * 30, send: second };
+            let drain = second * 30;
+            let served =
+                spawn_local(serve(socket, Rc::new(Faulty), patience, Room::SMALL, drain, stopping));
+
+            let mut other = TcpStream::connect(address).await.expect("a connection");
+            assert!(ask(&mut other, "/x").await.starts_with("HTTP/1.1 200 "));
+            for _ in 0..40 {
+                // More of them than there is room for: each has left the register.
+                let mut one = TcpStream::connect(address).await.expect("a connection");
+                assert_eq!(ask(&mut one, "/panic").await, "");
+            }
+            assert!(ask(&mut other, "/x").await.starts_with("HTTP/1.1 200 "));
+            drop(other);
+            stop.send(true).expect("it serves");
+            timeout(second * 10, served)
+                .await
+                .expect("nothing is left to wait for")
+                .expect("served");
+        };
+        LocalSet::new().run_until(serving).await;
+    }
+}

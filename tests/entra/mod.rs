@@ -95,6 +95,7 @@ pub(crate) struct Entra {
 
 /// What the server and its owner both look at.
 struct Shared {
+    address: SocketAddr,
     url: String,
     behaviour: Mutex<(Mode, V1)>,
     keyring: Mutex<Keyring>,
@@ -105,11 +106,17 @@ struct Shared {
 impl Entra {
     /// Serves on a free port of 127.0.0.1.
     pub(crate) async fn start() -> Self {
+        Self::start_behind(async |address| format!("http://{address}")).await
+    }
+
+    /// The same behind something that readers meet in its place: `front` says at which URL.
+    pub(crate) async fn start_behind(front: impl AsyncFnOnce(SocketAddr) -> String) -> Self {
         let socket =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port on loopback");
         let address = socket.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared {
-            url: format!("http://{address}"),
+            address,
+            url: front(address).await,
             behaviour: Mutex::new((Mode::Up, V1::Present)),
             keyring: Mutex::default(),
             requests: AtomicUsize::new(0),
@@ -121,6 +128,11 @@ impl Entra {
             axum::serve(door, router).await.expect("axum serves until it is aborted");
         });
         Self { shared, server }
+    }
+
+    /// Where it listens, whatever is in front of it.
+    pub(crate) fn address(&self) -> String {
+        self.shared.address.to_string()
     }
 
     /// `http://127.0.0.1:PORT`, in the place of `https://login.microsoftonline.com`.

@@ -32,7 +32,13 @@ const MIB: usize = 1024 * 1024;
 
 /// Whether this is `make soak`.
 pub(crate) fn is_full() -> bool {
-    std::env::vars_os().any(|(name, _)| name == "SOAK")
+    full_length().is_some()
+}
+
+/// How long `make soak` may take over what takes as long as it is given.
+pub(crate) fn full_length() -> Option<Duration> {
+    let seconds = std::env::vars_os().find(|(name, _)| name == "SOAK")?.1;
+    seconds.to_str()?.parse().ok().map(Duration::from_secs)
 }
 
 /// As meant, or small.

@@ -98,7 +98,7 @@ def register(app, setup_is_done):
         headers = {"Content-Length": str(after + 1)}
         return Response(die_later(), mimetype="application/octet-stream", headers=headers)
 
-    app.wsgi_app = _PidInFront(app.wsgi_app, setup_is_done)
+    app.wsgi_app = _EchoingSocket(_PidInFront(app.wsgi_app, setup_is_done))
 
 
 class _PidInFront:
@@ -121,6 +121,24 @@ class _PidInFront:
             [("Content-Type", "application/json"), ("Content-Length", str(len(body)))],
         )
         return [body]
+
+
+class _EchoingSocket:
+    """Takes /test/socket over, as a WebSocket library does, and sends back what comes."""
+
+    def __init__(self, wsgi_app):
+        self.wsgi_app = wsgi_app
+
+    def __call__(self, environ, start_response):
+        if environ.get("PATH_INFO") != "/test/socket":
+            return self.wsgi_app(environ, start_response)
+        connection = environ["gunicorn.socket"]
+        head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        connection.sendall(head)
+        while data := connection.recv(65536):
+            connection.sendall(data)
+        # gunicorn's threads take this for: the connection is done with.
+        raise StopIteration
 
 
 def _headers(environ):

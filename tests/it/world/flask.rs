@@ -65,7 +65,7 @@ impl Flask {
     }
 
     /// SimpleChat treats the first request of each worker as anonymous. Here that is over.
-    async fn prime(&self) {
+    pub(super) async fn prime(&self) {
         if self.address.starts_with('/') {
             return;
         }
@@ -93,6 +93,18 @@ impl Flask {
             let _ = Command::new("kill").args(arguments).status();
             let _ = Command::new("pkill").args(["-KILL", "-P", &pid]).status();
         }
+    }
+
+    /// Process ids of workers that have been started.
+    pub(crate) fn workers(&self) -> Vec<String> {
+        let log = self.log();
+        let pid = |line: &str| line.split("Booting worker with pid: ").nth(1).map(str::to_owned);
+        log.lines().filter_map(pid).collect()
+    }
+
+    /// Has every worker replaced, as a deployment does.
+    pub(crate) fn replace_workers(&self) {
+        self.process.signal("HUP");
     }
 
     /// For `GATEWAY_UPSTREAM_URL`.

@@ -47,12 +47,13 @@ pub(crate) fn is_image() -> bool {
 /// User and group of the images, SimpleChat's among them.
 pub(crate) const IMAGE_USER: u32 = 65532;
 
-/// The binary that was built beside this one.
+/// The binary that was built beside this one, unless another is named, as `make soak` does.
 pub(crate) fn binary() -> PathBuf {
     if is_image() {
         return in_repository("tests/image/enter");
     }
-    if let Some(binary) = fips_binary() {
+    let named = std::env::vars_os().find(|(name, _)| name == "GATEWAY_BINARY");
+    if let Some(binary) = named.map(|(_, path)| path.into()).or_else(fips_binary) {
         return binary;
     }
     let this = std::env::current_exe().expect("an executable");

@@ -8,6 +8,8 @@ pub(crate) mod gateway;
 pub(crate) mod process;
 pub(crate) mod recorder;
 pub(crate) mod redis;
+pub(crate) mod relay;
+pub(crate) mod relayed;
 pub(crate) mod scripted;
 pub(crate) mod secrets;
 pub(crate) mod tools;

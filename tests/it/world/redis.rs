@@ -105,6 +105,10 @@ impl Redis {
         self.url().replacen("://", &format!("://{credentials}@"), 1)
     }
 
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// What redis-cli prints.
     pub(crate) fn ask(&self, command: &[&str]) -> String {
         self.try_ask(command).expect("redis-cli")
