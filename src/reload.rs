@@ -5,6 +5,7 @@ use tokio::sync::watch;
 use crate::{
     config::{Config, Problems},
     http::Site,
+    telemetry::Telemetry,
 };
 
 /// The part's name among conditions.
@@ -16,6 +17,7 @@ pub(crate) fn reload(
     current: Config,
     read: Result<Config, Problems>,
     sites: &watch::Sender<Site>,
+    telemetry: &Telemetry,
 ) -> Config {
     let renewed = read.and_then(|later| current.renewed(&later));
     let conditions = sites.borrow().gateway().conditions.clone();
@@ -28,6 +30,7 @@ pub(crate) fn reload(
         }
     };
     conditions.clear(PART);
+    telemetry.filter(&config.log_filter);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

@@ -126,7 +126,7 @@ async fn run(
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => config = reload(config, read(), &sites),
+            _ = hang_up.recv() => config = reload(config, read(), &sites, telemetry),
         }
     }
     tracing::info!("draining");

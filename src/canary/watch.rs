@@ -9,7 +9,7 @@ use super::{Canary, Doubt, Step, advice};
 use crate::{
     config::{Config, CookieConfig, SessionsConfig},
     http::Site,
-    telemetry,
+    telemetry::{self, meter},
 };
 
 /// How soon it is tried again while there is a doubt.
@@ -36,6 +36,10 @@ impl Watch {
     pub(crate) async fn keep(self, mut sites: watch::Receiver<Site>, stop: watch::Receiver<bool>) {
         let gateway = sites.borrow().gateway().clone();
         gateway.upstream.first_answer().await;
+        let gauge = meter()
+            .u64_gauge("simplechat.gateway.sessions.honoured")
+            .with_description("1: upstream honoured the last canary's session; 0: there is a doubt")
+            .build();
         let mut was: Option<Result<(), String>> = None;
         loop {
             if !sites.borrow().gateway().resource.is_on {
@@ -58,6 +62,7 @@ impl Watch {
             let mut doubts = findings.into_iter().filter(|(step, _)| *step != Step::Removed);
             let is = doubts.find_map(|(_, finding)| finding.err());
             let is = is.map_or(Ok(()), |doubt| Err(self.in_plain_words(&doubt)));
+            gauge.record(u64::from(is.is_ok()), &[]);
             if was.as_ref() != Some(&is) {
                 match &is {
                     Ok(()) => tracing::info!("upstream honours minted sessions"),

@@ -463,7 +463,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "filter",
         "info",
         "What is logged to stderr, as tracing-subscriber's EnvFilter reads it",
-    ),
+    ).live(),
 ];
 
 /// Names that platforms put into every container: they join a list of public origins that the

@@ -17,7 +17,7 @@ use opentelemetry_sdk::{
 };
 use prometheus::{Registry, TextEncoder};
 
-use self::losses::Losses;
+use self::{lines::Lines, losses::Losses};
 use crate::{config::Config, failure::Failure};
 
 /// For everything that still waits to be exported, at the end.
@@ -34,6 +34,7 @@ pub(crate) struct Telemetry {
     metrics: Option<SdkMeterProvider>,
     scrape: Option<Scrape>,
     losses: Losses,
+    lines: Lines,
 }
 
 impl Telemetry {
@@ -49,9 +50,14 @@ impl Telemetry {
             exporters.losses.observe(&meter());
         }
         // Last: what the libraries tell of their own start is no news.
-        lines::start(&config.log_filter, exporters.logs.as_ref());
+        let lines = Lines::start(&config.log_filter, exporters.logs.as_ref());
         let exporters::Exporters { traces, logs, metrics, scrape, losses } = exporters;
-        Ok(Self { traces, logs, metrics, scrape: scrape.map(Scrape), losses })
+        Ok(Self { traces, logs, metrics, scrape: scrape.map(Scrape), losses, lines })
+    }
+
+    /// From now on another filter of log lines counts.
+    pub(crate) fn filter(&self, filter: &str) {
+        self.lines.filter(filter);
     }
 
     /// Begins spans, where traces go anywhere.

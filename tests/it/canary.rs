@@ -11,6 +11,11 @@ async fn detail(gateway: &Gateway) -> Value {
     json(client().get(url).send().await.expect("an answer")).await
 }
 
+async fn scraped(gateway: &Gateway) -> String {
+    let url = gateway.ops_url("/metrics").expect("operators' listener");
+    client().get(url).send().await.expect("an answer").text().await.expect("text")
+}
+
 /// What the operators' detail says of the canary.
 async fn doubt(gateway: &Gateway) -> Option<String> {
     let detail = detail(gateway).await;
@@ -32,6 +37,7 @@ async fn upstream_is_tried_at_the_start_and_again_and_nothing_stays() {
         until("it is tried again", async || tried() > before + 10).await;
         assert_eq!(log().matches("upstream honours minted sessions").count(), 1, "said once");
         assert_eq!(doubt(&world.gateway).await, None);
+        assert!(scraped(&world.gateway).await.contains("simplechat_gateway_sessions_honoured 1\n"));
         world.gateway.process.signal("TERM");
         assert!(world.gateway.process.ended().await.success());
         if let Store::Redis(redis, _) = &world.store {
@@ -54,6 +60,7 @@ async fn workers_that_met_redis_down_are_found_out_while_the_gateway_runs() {
     let settings = settings(&world.entra, Some(&flask), &world.store, &more);
     world.gateway = Gateway::start(&settings).await;
     until("a doubt", async || doubt(&world.gateway).await.is_some()).await;
+    assert!(scraped(&world.gateway).await.contains("simplechat_gateway_sessions_honoured 0\n"));
     let reason = doubt(&world.gateway).await.unwrap();
     assert!(reason.contains("keeps to files for good: restart it"), "{reason}");
     assert_eq!(detail(&world.gateway).await["status"], "degraded");

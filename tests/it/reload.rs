@@ -32,7 +32,10 @@ impl Ground {
         fs::write(&file, text).expect("written");
         let mut settings = world.settings_with(more);
         settings.retain(|(name, _)| {
-            !matches!(name.as_str(), "GATEWAY_EXTERNAL_ACCESS" | "GATEWAY_EXPOSURE_ACCEPTED_BY")
+            !matches!(
+                name.as_str(),
+                "GATEWAY_EXTERNAL_ACCESS" | "GATEWAY_EXPOSURE_ACCEPTED_BY" | "RUST_LOG"
+            )
         });
         settings.push(("GATEWAY_CONFIG".to_owned(), file.display().to_string()));
         world.gateway = Gateway::start(&settings).await;
@@ -157,6 +160,22 @@ async fn limits_and_clients_count_from_the_next_login_on() {
     until("not this client", async || login().await == 403).await;
     ground.reload(OPEN, "settings reloaded").await;
     until("this one again", async || login().await == 200).await;
+}
+
+#[tokio::test]
+async fn what_is_logged_changes_too() {
+    let ground = Ground::start(OPEN, &[]).await;
+    ground.status("/api/before").await;
+    until("requests are told", async || ground.told("/api/before") == 1).await;
+    fs::write(ground.file(), "RUST_LOG = \"warn\"\n").expect("written");
+    ground.gateway().process.signal("HUP");
+    until("it counts", async || ground.status(METADATA).await == 404).await;
+    ground.status("/api/meanwhile").await;
+    ground.reload("nonsense", "settings not reloaded").await;
+    ground.reload(OPEN, "settings reloaded").await;
+    ground.status("/api/after").await;
+    until("requests are told again", async || ground.told("/api/after") == 1).await;
+    assert_eq!(ground.told("/api/meanwhile"), 0);
 }
 
 #[tokio::test]
