@@ -39,6 +39,8 @@ mod openapi;
 mod openapi_conformance;
 mod papers;
 mod proxying;
+mod redis_cluster;
+mod redis_faults;
 mod redis_identity;
 mod redis_rights;
 mod redis_tls;

@@ -64,7 +64,7 @@ async fn the_documented_rights_are_all_that_the_gateway_needs_and_uses() {
     }
     assert_eq!(try_login(&world.gateway, "not.a.token").await.status(), 429);
     // The subject's set holds one that is over.
-    let over = format!("{}.1700000000", "a".repeat(22));
+    let over = format!("{}.1700000000", "A".repeat(22));
     let subjects = world.store.redis().ask(&["KEYS", "gateway:{notes}:subject:*"]);
     let subject = subjects.lines().next().unwrap_or("gateway:{notes}:subject:none").to_owned();
     world.store.redis().ask(&["ZADD", &subject, "1", &over]);
