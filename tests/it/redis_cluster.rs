@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::{
     entra::Entra,
+    redis_rights::{documented, documented_for_a_cluster},
     world::{
         Store, WithSession, client,
         gateway::Gateway,
@@ -225,9 +226,16 @@ impl Cluster {
         assert!(output.status.success(), "{told}");
     }
 
+    /// For the user whom the documentation describes.
     fn url(&self) -> String {
+        let rights = [documented(), documented_for_a_cluster()].concat();
+        let mut set = vec!["ACL", "SETUSER", "gateway", "reset", "on", ">hunter2"];
+        set.extend(rights.iter().map(String::as_str));
+        for node in &self.nodes {
+            assert_eq!(node.ask(&set), "OK");
+        }
         let other = address(&self.nodes[1]);
-        format!("redis-cluster://{}?node={other}", address(&self.nodes[0]))
+        format!("redis-cluster://gateway:hunter2@{}?node={other}", address(&self.nodes[0]))
     }
 
     fn id(&self, node: usize) -> String {
@@ -367,4 +375,8 @@ async fn a_cluster_holds_sessions_when_a_slot_has_moved_and_when_a_master_dies()
     assert_eq!(logout(&gateway, &before).await, 204);
     let by_token = client().post(gateway.url("/external/logout")).bearer_auth(&bearer);
     assert_eq!(by_token.send().await.unwrap().status(), 204);
+    for node in (0..4).filter(|node| *node != holder) {
+        let denied = cluster.nodes[node].ask(&["ACL", "LOG"]);
+        assert!(!denied.contains("gateway"), "{denied}");
+    }
 }

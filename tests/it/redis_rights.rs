@@ -12,9 +12,18 @@ use crate::world::{
 };
 
 /// The rights, word by word, as the page has them.
-fn documented() -> Vec<String> {
+pub(crate) fn documented() -> Vec<String> {
+    rights_at("`~session:*")
+}
+
+/// What comes to that in a cluster.
+pub(crate) fn documented_for_a_cluster() -> Vec<String> {
+    rights_at("`+cluster")
+}
+
+fn rights_at(beginning: &str) -> Vec<String> {
     let page = std::fs::read_to_string(in_repository("docs/hardening.md")).unwrap();
-    let begins = page.find("`~session:*").expect("the rights") + 1;
+    let begins = page.find(beginning).expect("the rights") + 1;
     let rights = &page[begins..begins + page[begins..].find('`').unwrap()];
     rights.split_whitespace().map(str::to_owned).collect()
 }
