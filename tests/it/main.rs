@@ -44,6 +44,8 @@ mod openapi_conformance;
 mod outages;
 mod papers;
 mod proxying;
+mod redis_cluster;
+mod redis_faults;
 mod redis_identity;
 mod redis_rights;
 mod redis_tls;

@@ -12,9 +12,18 @@ use crate::world::{
 };
 
 /// The rights, word by word, as the page has them.
-fn documented() -> Vec<String> {
+pub(crate) fn documented() -> Vec<String> {
+    rights_at("`~session:*")
+}
+
+/// What comes to that in a cluster.
+pub(crate) fn documented_for_a_cluster() -> Vec<String> {
+    rights_at("`+cluster")
+}
+
+fn rights_at(beginning: &str) -> Vec<String> {
     let page = std::fs::read_to_string(in_repository("docs/hardening.md")).unwrap();
-    let begins = page.find("`~session:*").expect("the rights") + 1;
+    let begins = page.find(beginning).expect("the rights") + 1;
     let rights = &page[begins..begins + page[begins..].find('`').unwrap()];
     rights.split_whitespace().map(str::to_owned).collect()
 }
@@ -64,7 +73,7 @@ async fn the_documented_rights_are_all_that_the_gateway_needs_and_uses() {
     }
     assert_eq!(try_login(&world.gateway, "not.a.token").await.status(), 429);
     // The subject's set holds one that is over.
-    let over = format!("{}.1700000000", "a".repeat(22));
+    let over = format!("{}.1700000000", "A".repeat(22));
     let subjects = world.store.redis().ask(&["KEYS", "gateway:{notes}:subject:*"]);
     let subject = subjects.lines().next().unwrap_or("gateway:{notes}:subject:none").to_owned();
     world.store.redis().ask(&["ZADD", &subject, "1", &over]);

@@ -6,6 +6,8 @@ use std::{
     process::Command,
 };
 
+use tempfile::TempDir;
+
 use super::process::{Process, until};
 
 /// A server that keeps nothing on disk.
@@ -13,6 +15,7 @@ pub(crate) struct Redis {
     process: Option<Process>,
     port: u16,
     options: Vec<String>,
+    folder: TempDir,
     /// Speaks TLS alone, with what lies in this folder.
     tls: Option<PathBuf>,
 }
@@ -38,7 +41,8 @@ impl Redis {
     async fn start_at(tls: Option<PathBuf>, options: &[&str]) -> Self {
         let port = free_port();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut redis = Self { process: None, port, options, tls };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut redis = Self { process: None, port, options, folder, tls };
         redis.begin().await;
         redis
     }
@@ -56,6 +60,8 @@ impl Redis {
     pub(crate) fn begin_silently(&mut self) {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        // What it needs of a disk to be somebody's replica lies elsewhere, and goes.
+        command.arg("--dir").arg(self.folder.path()).args(["--rdb-del-sync-files", "yes"]);
         command.args(["--user", ADMIN, "on", &format!(">{ADMIN}"), "~*", "&*", "+@all"]);
         let port = self.port.to_string();
         if let Some(folder) = &self.tls {

@@ -1,0 +1,382 @@
+//! Sentinel and Cluster: masters that fail, slots that move.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    entra::Entra,
+    redis_rights::{documented, documented_for_a_cluster},
+    world::{
+        Store, WithSession, client,
+        gateway::Gateway,
+        process::{Process, until},
+        redis::{Redis, ask_at, free_port},
+        session_in, settings, try_login,
+    },
+};
+
+/// What sentinels and cluster nodes wait before they call somebody dead.
+const DOWN_AFTER: &str = "1000";
+/// From a new master's being one to the next login.
+const RESUMES: Duration = Duration::from_secs(2);
+/// The same where the old one hangs: connections to it are given up first.
+const RESUMES_AFTER_HANG: Duration = Duration::from_secs(4);
+
+struct Ground {
+    entra: Entra,
+    store: Store,
+}
+
+impl Ground {
+    /// `redis`: one of them.
+    async fn start(redis: Redis) -> Self {
+        let store = Store::Redis(redis, tempfile::tempdir().unwrap());
+        Self { entra: Entra::start().await, store }
+    }
+
+    async fn gateway(&self, url: &str, more: &[(&str, &str)]) -> Gateway {
+        let mut all = vec![("REDIS_URL".to_owned(), url.to_owned())];
+        all.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let gateway = Gateway::start(&settings(&self.entra, None, &self.store, &all)).await;
+        gateway.wait_until_it_has_keys().await;
+        gateway
+    }
+
+    /// The session, where there is one.
+    async fn try_login(&self, gateway: &Gateway) -> Option<String> {
+        let answer = try_login(gateway, &self.entra.token().build()).await;
+        let is_open = answer.status() == 200;
+        assert!(is_open || answer.status() == 503, "{}", answer.status());
+        assert_eq!(answer.headers().contains_key("set-cookie"), is_open);
+        is_open.then(|| session_in(&answer))
+    }
+
+    async fn login_in_time(&self, gateway: &Gateway, patience: Duration, how: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            if let Some(session) = self.try_login(gateway).await {
+                println!("{how}: logins resume after {:?}", begun.elapsed());
+                assert!(begun.elapsed() < patience, "{how}: {:?}", begun.elapsed());
+                return session;
+            }
+            assert!(begun.elapsed() < patience, "{how}: no login");
+        }
+    }
+}
+
+async fn logout(gateway: &Gateway, session: &str) -> u16 {
+    let request = client().post(gateway.url("/external/logout")).session(session);
+    request.send().await.unwrap().status().as_u16()
+}
+
+fn key(session: &str) -> String {
+    format!("session:{session}")
+}
+
+fn is_there(port: u16, session: &str) -> bool {
+    ask_at(port, &["EXISTS", &key(session)]).is_some_and(|told| told == "1")
+}
+
+fn is_master(port: u16) -> bool {
+    ask_at(port, &["ROLE"]).is_some_and(|told| told.starts_with("master"))
+}
+
+/// Three sentinels that watch a master, and where they are.
+fn sentinels(master: u16) -> (Vec<Process>, Vec<u16>, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
+    let start = |port: &u16| {
+        let file = folder.path().join(format!("{port}.conf"));
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {master} 2\n\
+             sentinel down-after-milliseconds main {DOWN_AFTER}\n\
+             sentinel failover-timeout main 4000\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        Process::start(Command::new("redis-server").arg(file).arg("--sentinel"), &[], "KILL")
+    };
+    let processes = ports.iter().map(start).collect();
+    (processes, ports, folder)
+}
+
+/// What redis-cli prints of a sentinel, which knows none of our users.
+fn ask_sentinel(port: u16, command: &[&str]) -> String {
+    let port = port.to_string();
+    let output = Command::new("redis-cli").args(["-p", &port]).args(command).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn when_sentinels_name_another_master_logins_go_there() {
+    let first = Redis::start().await;
+    let first_port = first.port();
+    let replica_of = first_port.to_string();
+    let mut second = Redis::start_with(&["--replicaof", &format!("127.0.0.1 {replica_of}")]).await;
+    let ground = Ground::start(first).await;
+    let (_sentinels, ports, _folder) = sentinels(first_port);
+    until("the sentinels know all there is", async || {
+        ports.iter().all(|port| {
+            let told = ask_sentinel(*port, &["SENTINEL", "MASTER", "main"]).replace('\n', " ");
+            told.contains("num-slaves 1 ") && told.contains("num-other-sentinels 2 ")
+        })
+    })
+    .await;
+    let url = format!(
+        "redis-sentinel://127.0.0.1:{}/0?sentinelServiceName=main&node=127.0.0.1:{}&node=127.0.0.1:{}",
+        ports[0], ports[1], ports[2]
+    );
+    let gateway = ground.gateway(&url, &[("GATEWAY_LOGIN_LIMIT", "off")]).await;
+    let kept = ground.try_login(&gateway).await.expect("a session");
+    let ended = ground.try_login(&gateway).await.expect("a session");
+    assert_eq!(logout(&gateway, &ended).await, 204);
+    until("all is replicated", async || {
+        is_there(second.port(), &kept) && !is_there(second.port(), &ended)
+    })
+    .await;
+
+    // A master that dies.
+    let begun = Instant::now();
+    let Ground { entra, store: Store::Redis(mut first, folder) } = ground else { unreachable!() };
+    first.end();
+    until("there is another master", async || is_master(second.port())).await;
+    println!("another master after {:?}", begun.elapsed());
+    let ground = Ground { entra, store: Store::Redis(first, folder) };
+    let session = ground.login_in_time(&gateway, RESUMES, "a master that died").await;
+    assert!(is_there(second.port(), &session) && is_there(second.port(), &kept));
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+
+    // It comes back as a replica, and holds nothing but what its master does.
+    let Ground { entra, store: Store::Redis(mut first, folder) } = ground else { unreachable!() };
+    first.begin().await;
+    until("it is a replica", async || {
+        !is_master(first_port) && is_there(first_port, &session) && is_there(first_port, &kept)
+    })
+    .await;
+    until("the sentinels know it", async || {
+        ports.iter().all(|port| {
+            let told = ask_sentinel(*port, &["SENTINEL", "REPLICAS", "main"]).replace('\n', " ");
+            told.contains("flags slave master-link") || told.contains("master-link-status ok")
+        })
+    })
+    .await;
+
+    // One that hangs, and wakes up as if nothing had been.
+    second.freeze();
+    until("there is another master", async || is_master(first_port)).await;
+    let ground = Ground { entra, store: Store::Redis(first, folder) };
+    ground.login_in_time(&gateway, RESUMES_AFTER_HANG, "a master that hung").await;
+    second.thaw();
+    let mut minted = Vec::new();
+    while is_master(second.port()) {
+        minted.extend(ground.try_login(&gateway).await);
+    }
+    minted.extend(ground.try_login(&gateway).await);
+    minted = minted.split_off(minted.len().saturating_sub(10));
+    assert!(!minted.is_empty());
+    for session in &minted {
+        assert!(is_there(first_port, session), "{session} went to the old master");
+    }
+    second.end();
+}
+
+/// Three masters, and a node to spare.
+struct Cluster {
+    nodes: Vec<Redis>,
+    _folder: TempDir,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut nodes = Vec::new();
+        for number in 0..4 {
+            let file = folder.path().join(format!("{number}.conf")).display().to_string();
+            let bus = free_port().to_string();
+            let options = [
+                ["--cluster-enabled", "yes"],
+                ["--cluster-node-timeout", DOWN_AFTER],
+                ["--cluster-config-file", &file],
+                ["--cluster-port", &bus],
+                ["--enable-debug-command", "yes"],
+            ];
+            nodes.push(Redis::start_with(options.as_flattened()).await);
+        }
+        let cluster = Self { nodes, _folder: folder };
+        let three: Vec<_> = cluster.nodes[..3].iter().map(address).collect();
+        let mut create = vec!["--cluster", "create"];
+        create.extend(three.iter().map(String::as_str));
+        Self::manage(&create);
+        until("the cluster is whole", async || {
+            cluster.nodes[..3]
+                .iter()
+                .all(|node| node.ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok"))
+        })
+        .await;
+        cluster
+    }
+
+    fn manage(command: &[&str]) {
+        let mut cli = Command::new("redis-cli");
+        let output = cli.args(command).arg("--cluster-yes").output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{told}");
+    }
+
+    /// For the user whom the documentation describes.
+    fn url(&self) -> String {
+        let rights = [documented(), documented_for_a_cluster()].concat();
+        let mut set = vec!["ACL", "SETUSER", "gateway", "reset", "on", ">hunter2"];
+        set.extend(rights.iter().map(String::as_str));
+        for node in &self.nodes {
+            assert_eq!(node.ask(&set), "OK");
+        }
+        let other = address(&self.nodes[1]);
+        format!("redis-cluster://gateway:hunter2@{}?node={other}", address(&self.nodes[0]))
+    }
+
+    fn id(&self, node: usize) -> String {
+        self.nodes[node].ask(&["CLUSTER", "MYID"])
+    }
+
+    /// The node that holds a slot now.
+    fn holder(&self, slot: u16) -> usize {
+        let of = |node: &Redis| {
+            node.ask(&["CLUSTER", "NODES"])
+                .lines()
+                .find(|line| line.contains("myself,master"))
+                .is_some_and(|line| {
+                    line.split(' ').skip(8).any(|range| {
+                        let (from, to) = range.split_once('-').unwrap_or((range, range));
+                        let (from, to) = (from.parse(), to.parse());
+                        from.is_ok_and(|from: u16| from <= slot)
+                            && to.is_ok_and(|to: u16| slot <= to)
+                    })
+                })
+        };
+        self.nodes[..3].iter().position(of).expect("a holder")
+    }
+
+    /// Whether a session is there, wherever.
+    fn has(&self, session: &str) -> bool {
+        let key = key(session);
+        let port = self.nodes[0].port().to_string();
+        let cli = Command::new("redis-cli").args(["-c", "-p", &port, "EXISTS", &key]).output();
+        String::from_utf8_lossy(&cli.unwrap().stdout).trim() == "1"
+    }
+
+    /// Tells a cluster's command to whoever holds its key.
+    fn ask(&self, command: &[&str]) -> String {
+        let port = self.nodes[0].port().to_string();
+        let cli = Command::new("redis-cli").args(["-c", "-p", &port]).args(command).output();
+        String::from_utf8_lossy(&cli.unwrap().stdout).trim().to_owned()
+    }
+
+    /// Moves a slot, key by key.
+    fn move_slot(&self, slot: u16, to: usize) {
+        let from = self.holder(slot);
+        let (slot_text, port) = (slot.to_string(), self.nodes[to].port().to_string());
+        let (from_id, to_id) = (self.id(from), self.id(to));
+        let set = |node: usize, what: &[&str]| {
+            let told = self.nodes[node].ask(&[&["CLUSTER", "SETSLOT", &slot_text], what].concat());
+            assert_eq!(told, "OK");
+        };
+        set(to, &["IMPORTING", &from_id]);
+        set(from, &["MIGRATING", &to_id]);
+        loop {
+            let keys = self.nodes[from].ask(&["CLUSTER", "GETKEYSINSLOT", &slot_text, "100"]);
+            if keys.is_empty() {
+                break;
+            }
+            for key in keys.lines() {
+                let told = self.nodes[from].ask(&["MIGRATE", "127.0.0.1", &port, key, "0", "1000"]);
+                assert!(told == "OK" || told == "NOKEY", "{told}");
+            }
+        }
+        // The new holder first, then all others, as redis-cli does it.
+        for node in [to, (to + 1) % 3, (to + 2) % 3] {
+            set(node, &["NODE", &to_id]);
+        }
+    }
+}
+
+fn address(node: &Redis) -> String {
+    format!("127.0.0.1:{}", node.port())
+}
+
+#[tokio::test]
+async fn a_cluster_holds_sessions_when_a_slot_has_moved_and_when_a_master_dies() {
+    let mut cluster = Cluster::start().await;
+    let ground = Ground::start(Redis::start().await).await;
+    let more = [("GATEWAY_LOGIN_LIMIT", "off"), ("GATEWAY_SESSIONS_PER_SUBJECT", "64")];
+    let gateway = ground.gateway(&cluster.url(), &more).await;
+
+    // Opened on each node, since slots follow ids; and ended.
+    let mut sessions = Vec::new();
+    for _ in 0..12 {
+        sessions.push(ground.try_login(&gateway).await.expect("a session"));
+    }
+    for node in &cluster.nodes[..3] {
+        assert!(!node.ask(&["KEYS", "session:*"]).is_empty(), "all nodes take part");
+    }
+    let ended = sessions.pop().unwrap();
+    assert_eq!(logout(&gateway, &ended).await, 204);
+    assert!(!cluster.has(&ended) && sessions.iter().all(|session| cluster.has(session)));
+    let entries = cluster.ask(&["XRANGE", "gateway:ended", "-", "+"]);
+    assert!(entries.contains(&ended));
+
+    // What Flask brought back is swept, on whichever node.
+    cluster.ask(&["SET", &key(&ended), "brought back"]);
+    let over = format!("{}.1700000000", "A".repeat(22));
+    cluster.ask(&["SET", &key(&over), "over"]);
+    cluster.ask(&["ZADD", "gateway:{notes}:expiries", "1700000000", &over]);
+    let bearer = ground.entra.token().build();
+    until("it is swept", async || !cluster.has(&ended) && !cluster.has(&over)).await;
+
+    // The notes' slot moves, between two logins.
+    let notes: u16 = cluster.ask(&["CLUSTER", "KEYSLOT", "{notes}"]).parse().unwrap();
+    let to = (cluster.holder(notes) + 1) % 3;
+    cluster.move_slot(notes, to);
+    assert_eq!(cluster.holder(notes), to);
+    ground.login_in_time(&gateway, RESUMES, "a slot that moved").await;
+    // The master of the notes dies, and its replica takes over.
+    let holder = cluster.holder(notes);
+    let (spare, master) = (address(&cluster.nodes[3]), cluster.id(holder));
+    let known = address(&cluster.nodes[holder]);
+    Cluster::manage(&[
+        "--cluster",
+        "add-node",
+        &spare,
+        &known,
+        "--cluster-slave",
+        "--cluster-master-id",
+        &master,
+    ]);
+    until("the replica has all", async || {
+        let told = cluster.nodes[3].ask(&["INFO", "replication"]);
+        told.contains("master_link_status:up")
+    })
+    .await;
+    let before = ground.try_login(&gateway).await.expect("a session");
+    let begun = Instant::now();
+    cluster.nodes[holder].end();
+    until("the replica is master", async || is_master(cluster.nodes[3].port())).await;
+    println!("the replica is master after {:?}", begun.elapsed());
+    until("the cluster is whole", async || {
+        (0..4)
+            .filter(|node| *node != holder)
+            .all(|node| cluster.nodes[node].ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok"))
+    })
+    .await;
+    ground.login_in_time(&gateway, RESUMES, "a master of a cluster that died").await;
+    assert_eq!(logout(&gateway, &before).await, 204);
+    let by_token = client().post(gateway.url("/external/logout")).bearer_auth(&bearer);
+    assert_eq!(by_token.send().await.unwrap().status(), 204);
+    for node in (0..4).filter(|node| *node != holder) {
+        let denied = cluster.nodes[node].ask(&["ACL", "LOG"]);
+        assert!(!denied.contains("gateway"), "{denied}");
+    }
+}
