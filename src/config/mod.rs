@@ -324,6 +324,19 @@ mod tests {
     }
 
     #[test]
+    fn a_platforms_own_agent_keeps_nobody_from_serving() {
+        let injected = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://agent:4317"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ];
+        let config = read(&injected).unwrap();
+        assert!(config.telemetry.otlp.is_none());
+        assert!(config.warnings[0].starts_with("OTEL_EXPORTER_OTLP_PROTOCOL: "));
+        assert!(read(&injected[..1]).unwrap().telemetry.otlp.is_some());
+        assert!(read(&[injected[0], ("OTEL_EXPORTER_OTLP_PROTOCOL", "smoke")]).is_err());
+    }
+
+    #[test]
     fn platform_names_join_a_list_that_was_begun() {
         let platform = [
             ("WEBSITE_HOSTNAME", "chat.azurewebsites.net"),

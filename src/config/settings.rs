@@ -390,9 +390,9 @@ pub(crate) static SETTINGS: &[Setting] = &[
     ),
     setting(
         "OTEL_EXPORTER_OTLP_PROTOCOL",
+        "http/protobuf, grpc",
         "http/protobuf",
-        "http/protobuf",
-        "How the collector is spoken to; there is no gRPC",
+        "How the collector is spoken to; with grpc, which some platforms set, nothing goes there",
     ),
     setting(
         "OTEL_EXPORTER_OTLP_TIMEOUT",

@@ -118,13 +118,23 @@ fn otlp(reader: &mut Reader) -> Option<OtlpConfig> {
     let timeout = reader.read("OTEL_EXPORTER_OTLP_TIMEOUT", millis).unwrap_or_default();
     let ca_file = reader.read("OTEL_EXPORTER_OTLP_CERTIFICATE", |path| Ok(PathBuf::from(path)));
     let is_anything = traces.is_some() || metrics.is_some() || logs.is_some();
-    if is_anything {
-        reader.read("OTEL_EXPORTER_OTLP_PROTOCOL", |text| match text {
-            "http/protobuf" => Ok(()),
-            _ => Err("is not http/protobuf: the collector must take OTLP over HTTP".to_owned()),
-        });
+    let is_spoken = is_anything && speaks_over_http(reader);
+    is_spoken.then_some(OtlpConfig { traces, metrics, logs, headers, timeout, ca_file })
+}
+
+/// The agent of a Container Apps environment puts its endpoint and `grpc` into every container: no reason
+/// not to serve.
+fn speaks_over_http(reader: &mut Reader) -> bool {
+    const NAME: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
+    let protocols = [("http/protobuf", true), ("grpc", false)];
+    let is_http = reader.read(NAME, word(&protocols)).unwrap_or_default();
+    if !is_http {
+        reader.warn(
+            NAME,
+            "is not http/protobuf, the only one that is spoken: nothing goes to the collector",
+        );
     }
-    is_anything.then_some(OtlpConfig { traces, metrics, logs, headers, timeout, ca_file })
+    is_http
 }
 
 fn endpoint(text: &str) -> Result<Url, String> {
