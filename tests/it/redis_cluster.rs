@@ -25,6 +25,8 @@ const DOWN_AFTER: &str = "1000";
 const RESUMES: Duration = Duration::from_secs(2);
 /// The same where the old one hangs: connections to it are given up first.
 const RESUMES_AFTER_HANG: Duration = Duration::from_secs(4);
+/// From a slot's having moved to the next login, where it was asked for on its way.
+const FINDS_ITS_WAY: Duration = Duration::from_secs(12);
 
 struct Ground {
     entra: Entra,
@@ -342,6 +344,25 @@ async fn a_cluster_holds_sessions_when_a_slot_has_moved_and_when_a_master_dies()
     cluster.move_slot(notes, to);
     assert_eq!(cluster.holder(notes), to);
     ground.login_in_time(&gateway, RESUMES, "a slot that moved").await;
+    // A session's slot is on its way.
+    let moving = sessions.pop().unwrap();
+    let slot: u16 = cluster.ask(&["CLUSTER", "KEYSLOT", &key(&moving)]).parse().unwrap();
+    let from = cluster.holder(slot);
+    let to = (from + 1) % 3;
+    let to_port = cluster.nodes[to].port().to_string();
+    let slot_text = slot.to_string();
+    let (from_id, to_id) = (cluster.id(from), cluster.id(to));
+    cluster.nodes[to].ask(&["CLUSTER", "SETSLOT", &slot_text, "IMPORTING", &from_id]);
+    cluster.nodes[from].ask(&["CLUSTER", "SETSLOT", &slot_text, "MIGRATING", &to_id]);
+    cluster.nodes[from].ask(&["MIGRATE", "127.0.0.1", &to_port, &key(&moving), "0", "1000"]);
+    // fred goes astray after ASK, and the gateway makes a new client (docs/scaling.md).
+    assert_eq!(logout(&gateway, &moving).await, 503, "not told that it has ended before it has");
+    cluster.move_slot(slot, to);
+    let begun = Instant::now();
+    until("it finds its way", async || ground.try_login(&gateway).await.is_some()).await;
+    println!("a slot on its way: logins resume after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < FINDS_ITS_WAY, "{:?}", begun.elapsed());
+    assert_eq!(logout(&gateway, &moving).await, 204);
     // The master of the notes dies, and its replica takes over.
     let holder = cluster.holder(notes);
     let (spare, master) = (address(&cluster.nodes[3]), cluster.id(holder));
