@@ -375,6 +375,8 @@ fn told(errors: &BTreeMap<String, usize>) -> String {
 
 /// All callers, begun.
 async fn begun_load(crowd: &Arc<Crowd>) -> JoinSet<()> {
+    // There is a session from the first moment.
+    crowd.attempt(Deed::Login).await.unwrap();
     let mut load = JoinSet::new();
     for (deed, count, pause) in [
         (Deed::Login, 2, 100),
@@ -391,7 +393,6 @@ async fn begun_load(crowd: &Arc<Crowd>) -> JoinSet<()> {
             load.spawn(Arc::clone(crowd).keep_doing(deed, Duration::from_millis(pause)));
         }
     }
-    crowd.attempt(Deed::Login).await.unwrap();
     load
 }
 
