@@ -299,6 +299,8 @@ mod tests {
                 .expect("nothing is left to wait for")
                 .expect("served");
         };
-        LocalSet::new().run_until(serving).await;
+        let here = LocalSet::new();
+        let in_time = timeout(Duration::from_secs(20), here.run_until(serving)).await;
+        in_time.expect("nobody waits for room");
     }
 }
