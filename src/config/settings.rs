@@ -239,8 +239,8 @@ pub(crate) static SETTINGS: &[Setting] = &[
     setting(
         "GATEWAY_STREAMING_UPLOADS",
         "1 or more",
-        "8",
-        "Bodies longer than GATEWAY_REQUEST_HOLD that are passed on at a time",
+        "7",
+        "Bodies longer than GATEWAY_REQUEST_HOLD that are passed on at a time: fewer than one gunicorn worker has threads (SimpleChat: 8), since it takes connections also while all of those are taken",
     ),
     setting(
         "GATEWAY_RETRY_ANONYMOUS",

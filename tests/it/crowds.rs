@@ -81,7 +81,7 @@ async fn heads_and_bodies_that_drip_in_by_hundreds_are_in_nobodys_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_uploads_leave_upstream_threads_for_others() {
     // gunicorn deals connections to workers whose threads are all taken, too: fewer than one worker has.
-    let world = World::with(Kind::Files, &[("GATEWAY_STREAMING_UPLOADS", "7")]).await;
+    let world = World::start(Kind::Files).await;
     let mut crowd = JoinSet::new();
     // More than upstream has threads: bodies that are held, and longer ones that take turns.
     for number in 0..64 {

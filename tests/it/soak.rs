@@ -46,11 +46,12 @@ fn scaled<T>(full: T, small: T) -> T {
     if is_full() { full } else { small }
 }
 
-/// Memory of the gateway, shared pages divided by their users, in bytes.
-fn pss(gateway: &Gateway) -> usize {
+/// Memory that the gateway has for itself, in bytes. Its program's pages are shared with other gateways, and
+/// would count for more when those end.
+fn memory(gateway: &Gateway) -> usize {
     let path = format!("/proc/{}/smaps_rollup", gateway.process.id());
     let text = std::fs::read_to_string(path).unwrap();
-    let line = text.lines().find(|line| line.starts_with("Pss:")).unwrap();
+    let line = text.lines().find(|line| line.starts_with("Anonymous:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }
 
@@ -59,9 +60,9 @@ async fn peak<T>(gateway: &Gateway, work: impl Future<Output = T>) -> (T, usize)
     let mut work = std::pin::pin!(work);
     let mut most = 0;
     loop {
-        most = most.max(pss(gateway));
+        most = most.max(memory(gateway));
         if let Ok(done) = tokio::time::timeout(Duration::from_millis(50), &mut work).await {
-            return (done, most.max(pss(gateway)));
+            return (done, most.max(memory(gateway)));
         }
     }
 }
@@ -131,7 +132,7 @@ async fn bulk_passes_both_ways_whole_and_takes_no_memory() {
     let url = bulk_upstream().await;
     let more = [("GATEWAY_UPSTREAM_URL", url.as_str())];
     let (gateway, _entra, _store) = alone(Kind::Files, &more).await;
-    let before = pss(&gateway);
+    let before = memory(&gateway);
     let mut expected = Context::new(&SHA256);
     for number in 0..blocks {
         expected.update(&pattern(number));
@@ -204,7 +205,7 @@ async fn slow_readers_hold_little_and_hold_upstream_back() {
     });
     let more = [("GATEWAY_UPSTREAM_URL", url.as_str())];
     let (gateway, _entra, _store) = alone(Kind::Files, &more).await;
-    let before = pss(&gateway);
+    let before = memory(&gateway);
     sent.store(0, Ordering::Relaxed);
     let mut callers = Vec::new();
     for _ in 0..readers {
@@ -250,7 +251,7 @@ async fn idle_connections_take_little_and_are_in_nobodys_way() {
     let (gateway, _entra, _store) = alone(Kind::Files, &[]).await;
     let ask = b"GET /gateway/health/live HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut buffer = [0; 4096];
-    let before = pss(&gateway);
+    let before = memory(&gateway);
     let mut idle = Vec::new();
     for n in 0..many {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -263,7 +264,7 @@ async fn idle_connections_take_little_and_are_in_nobodys_way() {
     }
     // Until they count as idle.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    let each = pss(&gateway).saturating_sub(before) / many;
+    let each = memory(&gateway).saturating_sub(before) / many;
     let begun = Instant::now();
     assert_eq!(
         client().get(gateway.url("/gateway/health/live")).send().await.unwrap().status(),
