@@ -89,8 +89,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Ending> {
-    let file = arguments.config.as_deref();
-    let read = || Config::read(environment(), file);
+    let file = arguments.config;
+    let named = file.clone();
+    let read = move || Config::read(environment(), named.as_deref());
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(read()?, read)?,
         Command::Check => check(&read()?)?,
@@ -99,7 +100,7 @@ fn run(arguments: Arguments) -> Result<(), Ending> {
         Command::Openapi => print(&openapi()),
         Command::Settings { markdown: true } => print(&Config::markdown_table()),
         Command::Settings { markdown: false } => {
-            let (table, judged) = Config::table(environment(), file)?;
+            let (table, judged) = Config::table(environment(), file.as_deref())?;
             print(&table);
             judged?;
         }

@@ -7,7 +7,7 @@ use tokio::{
     net::TcpListener,
     runtime::{LocalOptions, LocalRuntime},
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
     task::{spawn_blocking, spawn_local},
     time::{sleep, timeout},
 };
@@ -27,12 +27,20 @@ use crate::{
 /// bear a minted session are answered 503.
 const START_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long the settings may take to be read again.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the canary may take to go.
+const CANARY_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Runs the gateway until SIGTERM or SIGINT. This thread serves, and does what is done once for all;
 /// the others serve alone. At SIGHUP `read` reads the settings again.
 ///
 /// # Errors
 /// When an address cannot be bound or the session store can never be used as configured.
-pub fn serve(config: Config, read: impl Fn() -> Result<Config, Problems>) -> Result<(), Failure> {
+pub fn serve(
+    config: Config,
+    read: impl Fn() -> Result<Config, Problems> + Clone + Send + 'static,
+) -> Result<(), Failure> {
     let telemetry = Telemetry::start(&config)?;
     if !about::is_as_promised() {
         return Err(Failure::Internal("the FIPS module is not in use".to_owned()));
@@ -53,7 +61,7 @@ fn runtime() -> Result<LocalRuntime, Failure> {
 
 async fn run(
     mut config: Config,
-    read: impl Fn() -> Result<Config, Problems>,
+    read: impl Fn() -> Result<Config, Problems> + Clone + Send + 'static,
     telemetry: &Telemetry,
 ) -> Result<(), Failure> {
     tell(&config);
@@ -93,9 +101,8 @@ async fn run(
 
     let upstream = gateway.upstream.clone();
     let (sites, site) = watch::channel(Site::new(gateway, telemetry.tracer()));
-    if let Some(canary) = canary::Watch::of(&config) {
-        spawn_local(canary.keep(site.clone(), stopping.clone()));
-    }
+    let canary = canary::Watch::of(&config)
+        .map(|canary| spawn_local(canary.keep(site.clone(), stopping.clone())));
     let crew = Crew {
         upstream,
         sites: site,
@@ -110,7 +117,13 @@ async fn run(
     for socket in callers {
         let crew = crew.clone();
         let thread = thread::Builder::new().name("worker".to_owned());
-        let thread = thread.spawn(move || runtime()?.block_on(crew.serve(socket)));
+        let thread = thread.spawn(move || {
+            let runtime = runtime()?;
+            let served = runtime.block_on(crew.serve(socket));
+            // Not for ever, whatever a file system or a name server does.
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            served
+        });
         threads.push(thread.map_err(internal)?);
     }
     let serving = own.map(|socket| spawn_local(crew.serve(socket)));
@@ -122,11 +135,13 @@ async fn run(
         tracing::info!(address = %address, version, fips, workers = config.workers, "listening");
     }
 
+    let (anew, mut renewed) = mpsc::channel(1);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => config = reload(config, read(), &sites, telemetry),
+            _ = hang_up.recv() => drop(spawn_local(read_anew(read.clone(), anew.clone()))),
+            Some(read) = renewed.recv() => config = reload(config, read, &sites, telemetry),
         }
     }
     tracing::info!("draining");
@@ -146,8 +161,25 @@ async fn run(
         let panicked = || Failure::Internal("a thread panicked".to_owned());
         joined.map_err(|_| panicked())?.map_err(|_| panicked())??;
     }
+    if let Some(canary) = canary {
+        // It removes what it has minted.
+        let _ = timeout(CANARY_PATIENCE, canary).await;
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Reads the settings beside everything else: a file may lie on a volume that does not answer.
+async fn read_anew(
+    read: impl FnOnce() -> Result<Config, Problems> + Send + 'static,
+    anew: mpsc::Sender<Result<Config, Problems>>,
+) {
+    let in_time = timeout(READ_PATIENCE, spawn_blocking(read)).await;
+    let read = match in_time {
+        Ok(Ok(read)) => read,
+        Ok(Err(_)) | Err(_) => Err(Problems::one("the settings could not be read in time")),
+    };
+    let _ = anew.send(read).await;
 }
 
 /// What every thread serves with.

@@ -65,6 +65,8 @@ pub struct Config {
     pub(crate) canary_interval: Option<Duration>,
     pub(crate) warnings: Vec<String>,
     given: Given,
+    /// Whether a file holds any of them.
+    has_file: bool,
 }
 
 impl Config {
@@ -80,8 +82,9 @@ impl Config {
     }
 
     fn of(mut reader: Reader) -> Result<Self, Problems> {
-        let (config, given) = (assemble(&mut reader), reader.to_given());
-        Ok(Self { warnings: reader.finish()?, given, ..config })
+        let config = assemble(&mut reader);
+        let (given, has_file) = (reader.to_given(), reader.has_file());
+        Ok(Self { warnings: reader.finish()?, given, has_file, ..config })
     }
 
     /// `later` as far as it can count without a new start, and the settings that differ.
@@ -89,12 +92,17 @@ impl Config {
     /// # Errors
     /// When what can change does not go with what cannot.
     pub(crate) fn renewed(&self, later: &Self) -> Result<(Self, Vec<&'static Setting>), Problems> {
+        // A file that is being written: every guard in it would be off.
+        if self.has_file && !later.has_file {
+            return Err(Problems::one("the configuration file holds no setting any more"));
+        }
         let differences = self.given.differences(&later.given);
         let mut given = later.given.clone();
         for setting in differences.iter().filter(|setting| !setting.live) {
             given.take_over(setting, &self.given);
         }
-        Ok((Self::of(Reader::again(given))?, differences))
+        let renewed = Self::of(Reader::again(given))?;
+        Ok((Self { has_file: later.has_file, ..renewed }, differences))
     }
 
     /// Every setting with its effective value, secrets masked, for a terminal; and what is wrong with
@@ -174,6 +182,7 @@ fn assemble(reader: &mut Reader) -> Config {
         canary_interval: reader.require("GATEWAY_CANARY_INTERVAL", canary_interval).flatten(),
         warnings: Vec::new(),
         given: Given::default(),
+        has_file: false,
         policy,
         entra,
     }
@@ -310,6 +319,7 @@ mod tests {
             ("REDIS_URL", "redis://redis:port/0"),
             ("REDIS_PASSWORD_FILE", "/does/not/exist"),
             ("GATEWAY_STATE_DIR", "/app/flask_session/inside"),
+            ("GATEWAY_FRONT_DOOR_ID_FILE", "/dev/null"),
         ] {
             let problems = read(&[(name, value)]).expect_err(&format!("{name}={value}"));
             assert!(problems.contains('_'), "{problems}");
@@ -333,7 +343,12 @@ mod tests {
         assert!(config.telemetry.otlp.is_none());
         assert!(config.warnings[0].starts_with("OTEL_EXPORTER_OTLP_PROTOCOL: "));
         assert!(read(&injected[..1]).unwrap().telemetry.otlp.is_some());
-        assert!(read(&[injected[0], ("OTEL_EXPORTER_OTLP_PROTOCOL", "smoke")]).is_err());
+        let strange = [injected[0], ("OTEL_TRACES_EXPORTER", "console")];
+        let config = read(&strange).unwrap();
+        assert!(config.warnings[0].starts_with("OTEL_TRACES_EXPORTER: "));
+        let otlp = config.telemetry.otlp.unwrap();
+        assert!(otlp.traces.is_none() && otlp.logs.is_some());
+        assert!(read(&[("OTEL_TRACES_EXPORTER", "console")]).unwrap().warnings.is_empty());
     }
 
     #[test]

@@ -18,6 +18,13 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+impl Problems {
+    /// One alone.
+    pub(crate) fn one(problem: &str) -> Self {
+        Self(vec![problem.to_owned()])
+    }
+}
+
 /// Values by name, from the environment or a file.
 pub(super) type Values = BTreeMap<String, String>;
 
@@ -50,6 +57,8 @@ impl Given {
 /// Hands out settings by name and collects what is wrong with them.
 pub(crate) struct Reader {
     values: Values,
+    /// Whether a file holds any setting.
+    has_file: bool,
     problems: Vec<String>,
     warnings: Vec<String>,
 }
@@ -57,7 +66,9 @@ pub(crate) struct Reader {
 impl Reader {
     /// `environment` wins over `file`.
     pub(super) fn new(environment: Values, file: Values) -> Self {
-        let mut reader = Self { values: file, problems: Vec::new(), warnings: Vec::new() };
+        let has_file = !file.is_empty();
+        let mut reader =
+            Self { values: file, has_file, problems: Vec::new(), warnings: Vec::new() };
         reader.refuse_foreign_names_in_file();
         reader.values.extend(environment);
         reader.refuse_what_is_not_text();
@@ -68,7 +79,12 @@ impl Reader {
 
     /// Hands out what was given before.
     pub(super) fn again(given: Given) -> Self {
-        Self { values: given.0, problems: Vec::new(), warnings: Vec::new() }
+        Self { values: given.0, has_file: false, problems: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Whether a file holds any setting.
+    pub(super) fn has_file(&self) -> bool {
+        self.has_file
     }
 
     /// What was given.
@@ -106,6 +122,10 @@ impl Reader {
             match fs::read_to_string(path) {
                 Ok(text) => {
                     let text = text.trim_end_matches(['\r', '\n']).to_owned();
+                    // One that is being written must not turn a guard off.
+                    if text.is_empty() {
+                        self.problems.push(format!("{file_name}: {path} is empty"));
+                    }
                     self.values.insert(secret.name.to_owned(), text);
                 }
                 Err(error) => {

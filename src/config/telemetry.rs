@@ -12,6 +12,7 @@ use super::{
     Reader,
     reader::{at_least_one, flag, word},
 };
+use crate::tls;
 
 /// Where telemetry goes, and how much of it may wait.
 #[derive(Debug)]
@@ -103,12 +104,17 @@ fn otlp(reader: &mut Reader) -> Option<OtlpConfig> {
     let base = reader.read("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
     let mut signal = |own: &str, exporter: &str, path: &str| {
         let own = reader.read(own, endpoint);
-        let is_wanted = reader.read(exporter, word(&[("otlp", true), ("none", false)]));
         let below = base.clone().map(|mut base| {
             base.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
             base
         });
-        own.or(below).filter(|_| is_wanted == Some(true))
+        own.or(below).filter(|_| {
+            let is = reader.text(exporter).unwrap_or_default();
+            if !matches!(is.as_str(), "otlp" | "none") {
+                reader.warn(exporter, "is neither otlp nor none: nothing goes to the collector");
+            }
+            is == "otlp"
+        })
     };
     let traces = signal("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER", "/v1/traces");
     let metrics =
@@ -116,7 +122,7 @@ fn otlp(reader: &mut Reader) -> Option<OtlpConfig> {
     let logs = signal("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_LOGS_EXPORTER", "/v1/logs");
     let headers = reader.list("OTEL_EXPORTER_OTLP_HEADERS", header);
     let timeout = reader.read("OTEL_EXPORTER_OTLP_TIMEOUT", millis).unwrap_or_default();
-    let ca_file = reader.read("OTEL_EXPORTER_OTLP_CERTIFICATE", |path| Ok(PathBuf::from(path)));
+    let ca_file = reader.read("OTEL_EXPORTER_OTLP_CERTIFICATE", certificates);
     let is_anything = traces.is_some() || metrics.is_some() || logs.is_some();
     let is_spoken = is_anything && speaks_over_http(reader);
     is_spoken.then_some(OtlpConfig { traces, metrics, logs, headers, timeout, ca_file })
@@ -126,8 +132,7 @@ fn otlp(reader: &mut Reader) -> Option<OtlpConfig> {
 /// not to serve.
 fn speaks_over_http(reader: &mut Reader) -> bool {
     const NAME: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
-    let protocols = [("http/protobuf", true), ("grpc", false)];
-    let is_http = reader.read(NAME, word(&protocols)).unwrap_or_default();
+    let is_http = reader.text(NAME).is_some_and(|protocol| protocol == "http/protobuf");
     if !is_http {
         reader.warn(
             NAME,
@@ -137,6 +142,11 @@ fn speaks_over_http(reader: &mut Reader) -> bool {
     is_http
 }
 
+fn certificates(path: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(path);
+    tls::client(Some(&path)).map(|_| path).map_err(|error| format!("cannot be used: {error}"))
+}
+
 fn endpoint(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|_| "is not a URL".to_owned())?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
@@ -144,6 +154,9 @@ fn endpoint(text: &str) -> Result<Url, String> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("bears a user: use OTEL_EXPORTER_OTLP_HEADERS".to_owned());
+    }
+    if url.query().is_some() {
+        return Err("bears a query, which would be told: use OTEL_EXPORTER_OTLP_HEADERS".to_owned());
     }
     Ok(url)
 }
@@ -221,7 +234,9 @@ mod tests {
 
     #[test]
     fn endpoints_headers_and_connection_strings_are_judged_before_anything_starts() {
-        for bad in ["collector:4318", "ftp://collector", "http://", "http://u:p@collector"] {
+        for bad in
+            ["collector:4318", "ftp://c", "http://", "http://u:p@collector", "http://c/?key=x"]
+        {
             assert!(endpoint(bad).is_err(), "{bad}");
         }
         assert!(endpoint("https://collector:4318/otlp").is_ok());

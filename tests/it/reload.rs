@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::PathBuf,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -84,7 +85,7 @@ async fn external_access_opens_and_closes_without_a_restart() {
     until("metadata", async || ground.status(METADATA).await == 200).await;
     assert_eq!(ground.told("\"accepted_by\":\"Ada\""), 1, "who accepted is told once");
     let session = ground.world.login(&ground.world.entra.token().build()).await;
-    ground.reload("", "settings reloaded").await;
+    ground.reload("GATEWAY_EXTERNAL_ACCESS = \"off\"\n", "settings reloaded").await;
     until("closed", async || ground.status(METADATA).await == 404).await;
     let token = ground.world.entra.token().build();
     assert_eq!(try_login(ground.gateway(), &token).await.status(), 404);
@@ -99,6 +100,7 @@ async fn an_invalid_file_keeps_the_old_settings_and_says_so() {
         ("GATEWAY_EXTERNAL_ACCESS = \"on\"", "GATEWAY_EXPOSURE_ACCEPTED_BY: is required"),
         ("GATEWAY_EXTERNAL_ACESS = \"off\"", "did you mean GATEWAY_EXTERNAL_ACCESS?"),
         ("GATEWAY_TIMEOUT_HEAD = 7", "GATEWAY_TIMEOUT_HEAD"),
+        ("", "holds no setting any more"),
     ] {
         ground.reload(text, "settings not reloaded: the old ones stay").await;
         assert_eq!(ground.status(METADATA).await, 200, "{text}");
@@ -127,6 +129,10 @@ async fn what_cannot_change_waits_for_the_next_start_and_the_rest_counts() {
         request.send().await.expect("an answer").status().as_u16()
     };
     assert_eq!(through(id).await, 403);
+    // Somebody is about to write it.
+    fs::write(secret.path(), "").expect("written");
+    ground.reload(OPEN, "settings not reloaded").await;
+    assert_eq!(through(id).await, 403);
     fs::write(secret.path(), id).expect("written");
     let more = "GATEWAY_WORKERS = 3\nSESSION_COOKIE_NAME = \"other\"\n";
     ground.reload(&format!("{OPEN}{more}"), "settings reloaded").await;
@@ -141,6 +147,24 @@ async fn what_cannot_change_waits_for_the_next_start_and_the_rest_counts() {
         assert!(log.lines().any(told), "{name}: {log}");
     }
     assert_eq!(ground.told("\"changed\":\"GATEWAY_FRONT_DOOR_ID\""), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_does_not_answer_keeps_nobody_waiting() {
+    let mut ground = Ground::start(OPEN, &[("GATEWAY_WORKERS", "1")]).await;
+    fs::remove_file(ground.file()).expect("gone");
+    let made = Command::new("mkfifo").arg(ground.file()).status().expect("mkfifo");
+    assert!(made.success());
+    ground.gateway().process.signal("HUP");
+    until("it is given up", async || {
+        assert_eq!(ground.status("/gateway/health/live").await, 200);
+        ground.told("could not be read in time") > 0
+    })
+    .await;
+    assert_eq!(ground.status(METADATA).await, 200);
+    let gateway = &mut ground.world.gateway;
+    gateway.process.signal("TERM");
+    assert!(gateway.process.ended().await.success());
 }
 
 #[tokio::test]
