@@ -194,6 +194,10 @@ impl Asking<'_> {
                 asked += 1;
                 match answer {
                     Ok(200) => honoured += 1,
+                    // One that hangs is not asked on.
+                    Err(error @ UpstreamError::ResponseTimeout) => {
+                        return Err(Doubt::Upstream(error));
+                    }
                     other => {
                         is_good = false;
                         refused = other.map_err(Doubt::Upstream);

@@ -1,7 +1,13 @@
 //! The proof made again and again while the gateway runs: a SimpleChat worker that found no Redis when it
 //! started keeps its sessions in files for good, and nothing else shows it.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{sync::watch, time::sleep};
 
@@ -14,6 +20,8 @@ use crate::{
 
 /// How soon it is tried again while there is a doubt.
 const AGAIN: Duration = Duration::from_secs(30);
+/// Nothing has been tried, or access is off.
+const UNKNOWN: u8 = 2;
 /// The part's name among conditions.
 const PART: &str = "canary";
 
@@ -33,20 +41,39 @@ impl Watch {
     }
 
     /// To be spawned.
-    pub(crate) async fn keep(self, mut sites: watch::Receiver<Site>, stop: watch::Receiver<bool>) {
+    pub(crate) async fn keep(
+        self,
+        mut sites: watch::Receiver<Site>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let gateway = sites.borrow().gateway().clone();
         gateway.upstream.first_answer().await;
-        let gauge = meter()
-            .u64_gauge("simplechat.gateway.sessions.honoured")
+        let honoured = Arc::new(AtomicU8::new(UNKNOWN));
+        let seen = Arc::clone(&honoured);
+        meter()
+            .u64_observable_gauge("simplechat.gateway.sessions.honoured")
             .with_description("1: upstream honoured the last canary's session; 0: there is a doubt")
+            .with_callback(move |observer| match seen.load(Ordering::Relaxed) {
+                UNKNOWN => {}
+                known => observer.observe(known.into(), &[]),
+            })
             .build();
         let mut was: Option<Result<(), String>> = None;
         loop {
             if !sites.borrow().gateway().resource.is_on {
                 gateway.conditions.clear(PART);
+                honoured.store(UNKNOWN, Ordering::Relaxed);
                 was = None;
             }
-            if sites.wait_for(|site| site.gateway().resource.is_on).await.is_err() {
+            tokio::select! {
+                on = sites.wait_for(|site| site.gateway().resource.is_on) => {
+                    if on.is_err() {
+                        return;
+                    }
+                }
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            if gateway.draining.has_begun() {
                 return;
             }
             let canary = Canary {
@@ -62,7 +89,7 @@ impl Watch {
             let mut doubts = findings.into_iter().filter(|(step, _)| *step != Step::Removed);
             let is = doubts.find_map(|(_, finding)| finding.err());
             let is = is.map_or(Ok(()), |doubt| Err(self.in_plain_words(&doubt)));
-            gauge.record(u64::from(is.is_ok()), &[]);
+            honoured.store(is.is_ok().into(), Ordering::Relaxed);
             if was.as_ref() != Some(&is) {
                 match &is {
                     Ok(()) => tracing::info!("upstream honours minted sessions"),
@@ -75,8 +102,12 @@ impl Watch {
                 Ok(()) => gateway.conditions.clear(PART),
                 Err(reason) => gateway.conditions.raise(PART, reason.clone()),
             }
-            sleep(if is.is_ok() { self.interval } else { self.interval.min(AGAIN) }).await;
+            let pause = if is.is_ok() { self.interval } else { self.interval.min(AGAIN) };
             was = Some(is);
+            tokio::select! {
+                () = sleep(pause) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
         }
     }
 

@@ -379,7 +379,10 @@ impl Sessions {
     /// Forgets that a session was there and ended: for one that no caller ever knew, and of which no
     /// request can be in flight.
     pub(crate) async fn erase(&self, id: &SessionId) -> Result<(), SessionsError> {
-        patiently(self.0.shelf.erase(id)).await
+        patiently(self.0.shelf.erase(id)).await?;
+        // Else the next whole reading would write it down again.
+        self.0.ended.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        Ok(())
     }
 
     async fn end_of(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
