@@ -104,7 +104,7 @@ pub(super) fn judge_connection(fields: &Fields) -> Result<(), NamesProtectedFiel
 /// Whether a field may stand among a request's trailers: those that say where a message ends, whose
 /// it is and which way it came may not (RFC 9110 §6.5.1).
 pub(super) fn may_trail(name: &[u8]) -> bool {
-    matches!(Kind::of(name), Kind::EndToEnd | Kind::Trace | Kind::Baggage)
+    Kind::of(name) == Kind::EndToEnd
 }
 
 /// The protocol that an HTTP/1.1 request without a body asks to change to (RFC 9110 §7.8); HTTP/2 is
@@ -292,6 +292,7 @@ fn nominated(fields: &Fields) -> Vec<&[u8]> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use opentelemetry::trace::{SpanId, TraceFlags, TraceId, TraceState};
 
     use super::*;
     use crate::access::origin::{ForwardedFamily, Forwarding, Surroundings, TrustedProxies};
@@ -302,6 +303,10 @@ mod tests {
     }
 
     fn upward(fields: &str, cookie: CookieLine<'_>) -> String {
+        traced(fields, cookie, None)
+    }
+
+    fn traced(fields: &str, cookie: CookieLine<'_>, trace: Option<&SpanContext>) -> String {
         let nobody = Surroundings {
             public_urls: Vec::new(),
             trusted: TrustedProxies::None,
@@ -321,7 +326,7 @@ mod tests {
             host: None,
             default_host: "upstream",
             upgrade: None,
-            trace: None,
+            trace,
         };
         let bytes = request(&head(fields), &upward);
         String::from_utf8(bytes).unwrap()
@@ -360,6 +365,23 @@ mod tests {
             CookieLine::AsItIs,
         );
         assert_eq!(sent, format!("GET /x HTTP/1.1\r\nAccept: */*\r\nHost: upstream\r\n{OURS}"));
+    }
+
+    #[test]
+    fn what_is_said_of_a_trace_is_said_once() {
+        let ours = SpanContext::new(
+            TraceId::from(1_u128),
+            SpanId::from(2_u64),
+            TraceFlags::SAMPLED,
+            false,
+            TraceState::default(),
+        );
+        let came = "Host: a\r\nTraceparent: 00-3-4-01\r\ntracestate: a=b\r\nbaggage: c=d\r\n";
+        let sent = traced(came, CookieLine::AsItIs, Some(&ours));
+        let id = "00-00000000000000000000000000000001-0000000000000002-01";
+        let way = OURS.trim_end();
+        let expected = format!("GET /x HTTP/1.1\r\nHost: a\r\n{way}\r\ntraceparent: {id}\r\n\r\n");
+        assert_eq!(sent, expected);
     }
 
     #[test]

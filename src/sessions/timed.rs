@@ -44,7 +44,7 @@ impl<S: Shelf> Timed<S> {
                 .build(),
             live: meter()
                 .u64_gauge("simplechat.gateway.sessions.live")
-                .with_description("Minted sessions whose end has not come, of all instances")
+                .with_description("Minted sessions whose end has not come, of all instances; in Redis also those ended before")
                 .build(),
         }
     }

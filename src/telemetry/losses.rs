@@ -54,6 +54,8 @@ pub(super) struct Way {
 struct Told {
     at: Option<Instant>,
     lost: u64,
+    /// Why the last batch that was undelivered was; empty: none was.
+    error: String,
 }
 
 impl Losses {
@@ -145,8 +147,9 @@ impl Way {
     }
 
     fn delivered(&self, count: usize, result: &OTelSdkResult) {
-        if result.is_err() {
+        if let Err(error) = result {
             self.undelivered.fetch_add(count as u64, Ordering::Relaxed);
+            self.told().error = error.to_string();
         }
         self.tell_if_due();
     }
@@ -158,18 +161,18 @@ impl Way {
     /// By the exporter's own thread: requests tell nothing.
     fn tell_if_due(&self) {
         let lost = self.no_room.load(Ordering::Relaxed) + self.undelivered.load(Ordering::Relaxed);
-        let more = {
+        let (more, error) = {
             let mut told = self.told();
             if lost == told.lost || told.at.is_some_and(|at| at.elapsed() < TOLD) {
                 return;
             }
             told.at = Some(Instant::now());
-            lost - std::mem::replace(&mut told.lost, lost)
+            (lost - std::mem::replace(&mut told.lost, lost), told.error.clone())
         };
         // On stderr alone: it would be lost as well.
         let _not_exported = Context::enter_telemetry_suppressed_scope();
         let Self { exporter, signal, .. } = self;
-        tracing::warn!(exporter, signal, lost = more, in_all = lost, "telemetry was lost");
+        tracing::warn!(exporter, signal, lost = more, in_all = lost, error, "telemetry was lost");
     }
 }
 
