@@ -152,8 +152,8 @@ async fn what_was_begun_ends_well_or_is_seen_to_be_cut_off() {
         });
     }
 
-    gateway.process.signal("TERM");
     let told = Instant::now();
+    gateway.process.signal("TERM");
     until("it is not ready", async || !gateway.is_ready().await).await;
     let not_ready = told.elapsed();
     assert!(not_ready < delay, "{not_ready:?}");

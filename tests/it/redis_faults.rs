@@ -7,8 +7,9 @@ use crate::world::{
     Kind, Store, World, client, process::until, redis::Redis, redis::ask_at, status, try_login,
 };
 
-const IN_TIME: Duration = Duration::from_secs(2);
-const RECOVERY: Duration = Duration::from_secs(1);
+/// The gateway waits 1.8 s; machines that run tests are busy.
+const IN_TIME: Duration = Duration::from_millis(2500);
+const RECOVERY: Duration = Duration::from_secs(3);
 
 /// Login is refused as it should be.
 async fn is_refused(world: &World, token: &str, how: &str) {

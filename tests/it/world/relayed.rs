@@ -7,6 +7,7 @@ use super::{
     flask::Flask,
     gateway::Gateway,
     process::until,
+    redis::free_port,
     relay::{Relay, Way},
     settings,
 };
@@ -121,9 +122,4 @@ impl Relayed {
     pub(crate) async fn workers(&self) -> Vec<String> {
         self.flask.lock().await.as_ref().expect("upstream").workers()
     }
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }
