@@ -13,7 +13,11 @@ use std::{
 use tempfile::TempDir;
 
 use crate::world::{
-    API, Kind, World, client, gateway::Gateway, json, process::until, session_in, status, try_login,
+    API, Kind, World, client,
+    gateway::Gateway,
+    json,
+    process::{PATIENCE, until},
+    session_in, status, try_login,
 };
 
 const METADATA: &str = "/.well-known/oauth-protected-resource";
@@ -68,7 +72,8 @@ impl Ground {
     }
 
     async fn status(&self, path: &str) -> u16 {
-        client().get(self.gateway().url(path)).send().await.expect("an answer").status().as_u16()
+        let request = client().get(self.gateway().url(path)).timeout(PATIENCE);
+        request.send().await.expect("an answer").status().as_u16()
     }
 
     async fn detail(&self) -> serde_json::Value {
