@@ -6,17 +6,21 @@ pub enum Failure {
     /// A service that the command needs is not there.
     #[error("{0}")]
     Unavailable(String),
+    /// What a setting names cannot be used.
+    #[error("{0}")]
+    Misconfigured(String),
     /// Our fault.
     #[error("{0}")]
     Internal(String),
 }
 
 impl Failure {
-    /// 69 (`EX_UNAVAILABLE`) or 70 (`EX_SOFTWARE`).
+    /// 69 (`EX_UNAVAILABLE`), 78 (`EX_CONFIG`) or 70 (`EX_SOFTWARE`).
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Unavailable(_) => 69,
+            Self::Misconfigured(_) => 78,
             Self::Internal(_) => 70,
         }
     }

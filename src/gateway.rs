@@ -1,10 +1,9 @@
 //! The parts, built once. Handlers take what they need of it and never learn of the rest.
 
 use std::{
-    collections::BTreeMap,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -13,9 +12,12 @@ use axum::extract::FromRef;
 
 use crate::{
     access::{origin::Surroundings, policy::Policy},
-    config::{Config, CookieConfig, ExternalAccess, ResourceConfig},
+    activity::Activity,
+    conditions::Conditions,
+    config::{Config, CookieConfig, ResourceConfig},
     entra::Entra,
     sessions::{Sessions, SessionsError},
+    switch::Switch,
     upstream::Upstream,
 };
 
@@ -35,6 +37,8 @@ pub(crate) enum BuildError {
 pub(crate) struct Gateway {
     pub(crate) entra: Entra,
     pub(crate) sessions: Sessions,
+    pub(crate) activity: Activity,
+    pub(crate) switch: Switch,
     pub(crate) upstream: Upstream,
     pub(crate) policy: Arc<Policy>,
     pub(crate) surroundings: Arc<Surroundings>,
@@ -56,38 +60,12 @@ pub(crate) struct Resource {
 }
 
 impl Resource {
-    fn of(config: &Config) -> Self {
+    fn of(config: &Config, switch: &Switch) -> Self {
         Self {
-            is_on: config.external_access != ExternalAccess::Off,
+            is_on: switch.is_on(),
             authority: config.entra.authority.clone(),
             config: config.resource.clone(),
         }
-    }
-}
-
-/// What work in the background found to be not as it should be: a part's name, and the reason in plain
-/// words. For operators.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Conditions(Arc<Mutex<BTreeMap<&'static str, String>>>);
-
-impl Conditions {
-    /// A part is not as it should be.
-    pub(crate) fn raise(&self, part: &'static str, reason: String) {
-        self.lock().insert(part, reason);
-    }
-
-    /// A part is well (again).
-    pub(crate) fn clear(&self, part: &'static str) {
-        self.lock().remove(part);
-    }
-
-    /// All of them.
-    pub(crate) fn all(&self) -> BTreeMap<&'static str, String> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,16 +88,22 @@ impl Draining {
 impl Gateway {
     /// Builds the parts; none of them has to be reachable yet.
     pub(crate) fn build(config: &Config) -> Result<Self, BuildError> {
+        let conditions = Conditions::default();
+        let sessions = Sessions::open_store(config.sessions.clone())?;
+        let activity = Activity::open(&config.activity);
+        let switch = Switch::new(config, &activity, &sessions, &conditions);
         Ok(Self {
             entra: Entra::new(config.entra.clone()).map_err(BuildError::Entra)?,
-            sessions: Sessions::open_store(config.sessions.clone())?,
+            resource: Arc::new(Resource::of(config, &switch)),
+            sessions,
+            activity,
+            switch,
             upstream: Upstream::new(config.upstream.clone()).map_err(BuildError::Upstream)?,
             policy: Arc::new(config.policy.clone()),
             surroundings: Arc::new(config.surroundings.clone()),
-            resource: Arc::new(Resource::of(config)),
             cookie: Arc::new(config.cookie.clone()),
             draining: Draining::default(),
-            conditions: Conditions::default(),
+            conditions,
         })
     }
 
@@ -128,7 +112,7 @@ impl Gateway {
         Self {
             policy: Arc::new(config.policy.clone()),
             surroundings: Arc::new(config.surroundings.clone()),
-            resource: Arc::new(Resource::of(config)),
+            resource: Arc::new(Resource::of(config, &self.switch)),
             cookie: Arc::new(config.cookie.clone()),
             ..self.clone()
         }

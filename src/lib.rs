@@ -6,9 +6,11 @@
 
 mod about;
 mod access;
+mod activity;
 mod canary;
 mod check;
 mod clock;
+mod conditions;
 mod config;
 mod doctor;
 mod entra;
@@ -20,6 +22,7 @@ mod report;
 mod serve;
 mod sessions;
 mod stream;
+mod switch;
 mod telemetry;
 mod tls;
 mod upstream;

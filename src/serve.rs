@@ -29,6 +29,8 @@ const START_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long the settings may take to be read again.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
+/// How long activity records may take to be written at the end.
+const ACTIVITY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the canary may take to go.
 const CANARY_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -82,7 +84,19 @@ async fn run(
             "the session store does not answer: minted sessions are refused until it does"
         );
     }
+    match gateway.switch.read().await {
+        Ok(()) => {}
+        Err(error) if error.is_lasting() => return Err(error.into_failure()),
+        Err(error) => {
+            let error = telemetry::chain(&error);
+            tracing::warn!(
+                error,
+                "the database is away: external access under managed is off, and nobody may sign in until it has been read"
+            );
+        }
+    }
     tokio::spawn(gateway.sessions.clone().keep_in_step());
+    tokio::spawn(gateway.switch.clone().keep());
     tokio::spawn(gateway.sessions.clone().keep_swept());
     tokio::spawn(gateway.entra.clone().keep_fresh());
     tokio::spawn(gateway.upstream.clone().wait_for_first_answer());
@@ -100,6 +114,8 @@ async fn run(
     }
 
     let upstream = gateway.upstream.clone();
+    let (activity, switch) = (gateway.activity.clone(), gateway.switch.clone());
+    let mut turned = switch.changes();
     let (sites, site) = watch::channel(Site::new(gateway, telemetry.tracer()));
     let canary = canary::Watch::of(&config)
         .map(|canary| spawn_local(canary.keep(site.clone(), stopping.clone())));
@@ -141,6 +157,9 @@ async fn run(
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => drop(spawn_local(read_anew(read.clone(), anew.clone()))),
+            Ok(()) = turned.changed() => {
+                sites.send_modify(|site| *site = site.renewed(site.gateway().renewed(&config)));
+            }
             Some(read) = renewed.recv() => config = reload(config, read, &sites, telemetry),
         }
     }
@@ -165,6 +184,8 @@ async fn run(
         // It removes what it has minted.
         let _ = timeout(CANARY_PATIENCE, canary).await;
     }
+    switch.leave().await;
+    activity.end(ACTIVITY_PATIENCE).await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -224,8 +245,8 @@ fn tell(config: &Config) {
         tracing::warn!("{warning}");
     }
     config.external_access.tell();
-    let is_on = config.external_access != ExternalAccess::Off;
-    if is_on && config.surroundings.public_urls.is_empty() {
+    let may_be_on = config.external_access != ExternalAccess::Off;
+    if may_be_on && config.surroundings.public_urls.is_empty() {
         tracing::warn!(
             "GATEWAY_PUBLIC_URLS is empty: public URLs are derived from each request's Host"
         );

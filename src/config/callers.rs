@@ -24,6 +24,8 @@ pub(crate) enum ExternalAccess {
         /// Who accepted that tenant and app ids become public.
         accepted_by: String,
     },
+    /// As an administrator decides, in the database.
+    Managed,
 }
 
 impl ExternalAccess {
@@ -34,6 +36,7 @@ impl ExternalAccess {
             Self::On { accepted_by } => {
                 tracing::info!(accepted_by, "external access is on: tenant and app ids are public");
             }
+            Self::Managed => tracing::info!("administrators decide about external access"),
         }
     }
 }
@@ -47,10 +50,28 @@ pub(crate) struct ResourceConfig {
     pub(crate) allowed_origins: Vec<String>,
 }
 
+/// `GATEWAY_EXTERNAL_ACCESS`.
+#[derive(Clone, Copy)]
+enum Word {
+    Off,
+    On,
+    Managed,
+}
+
 pub(super) fn external_access(reader: &mut Reader) -> ExternalAccess {
-    let on = reader.require("GATEWAY_EXTERNAL_ACCESS", word(&[("off", false), ("on", true)]));
-    if on != Some(true) {
-        return ExternalAccess::Off;
+    let words = [("off", Word::Off), ("on", Word::On), ("managed", Word::Managed)];
+    match reader.require("GATEWAY_EXTERNAL_ACCESS", word(&words)) {
+        Some(Word::On) => {}
+        Some(Word::Managed) => {
+            if reader.given("DATABASE_URL").is_none() {
+                reader.problem(
+                    "DATABASE_URL",
+                    "is required with GATEWAY_EXTERNAL_ACCESS=managed: what administrators decide stands in a database (sqlite:/absolute/path for one instance, postgres:// for several)",
+                );
+            }
+            return ExternalAccess::Managed;
+        }
+        Some(Word::Off) | None => return ExternalAccess::Off,
     }
     let accepted_by = reader.text("GATEWAY_EXPOSURE_ACCEPTED_BY").unwrap_or_default();
     if accepted_by.is_empty() {

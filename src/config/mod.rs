@@ -2,6 +2,7 @@
 //! `docs/operating.md`.
 
 mod callers;
+mod database;
 mod entra;
 #[cfg(fuzzing)]
 #[path = "../../tests/fuzz/of_config.rs"]
@@ -29,6 +30,7 @@ pub use self::reader::Problems;
 use self::reader::{Given, Reader, at_least_one, duration, read_file, span, time_out};
 pub(crate) use self::{
     callers::{ExternalAccess, ResourceConfig},
+    database::{ActivityConfig, ActivityRequired, DatabaseConfig, DatabaseTarget},
     entra::{Cloud, EntraConfig},
     platform::Platform,
     redis_auth::{AzureIdentity, RedisAuth, VaultSecret},
@@ -60,6 +62,7 @@ pub struct Config {
     pub(crate) drain_timeout: Duration,
     pub(crate) log_filter: String,
     pub(crate) telemetry: TelemetryConfig,
+    pub(crate) activity: ActivityConfig,
     pub(crate) platform: Platform,
     /// How often upstream is tried; `None`: never.
     pub(crate) canary_interval: Option<Duration>,
@@ -178,6 +181,7 @@ fn assemble(reader: &mut Reader) -> Config {
         drain_timeout: span(reader, "GATEWAY_DRAIN_TIMEOUT"),
         log_filter: reader.read("RUST_LOG", log_filter).unwrap_or_default(),
         telemetry: telemetry::read(reader),
+        activity: database::activity(reader),
         platform: platform::read(reader),
         canary_interval: reader.require("GATEWAY_CANARY_INTERVAL", canary_interval).flatten(),
         warnings: Vec::new(),
@@ -277,6 +281,12 @@ mod tests {
             ("AZURE_ENVIRONMENT", "custom"),
             ("GATEWAY_EXTERNAL_ACCESS", "on"),
             ("GATEWAY_EXTERNAL_ACCESS", "yes please"),
+            ("GATEWAY_EXTERNAL_ACCESS", "managed"),
+            ("DATABASE_URL", "sqlite:relative.db"),
+            ("DATABASE_URL", "mysql://u:p@h/d"),
+            ("GATEWAY_ACTIVITY_RETENTION", "23h"),
+            ("GATEWAY_ACTIVITY_REQUIRED", "some"),
+            ("GATEWAY_MIGRATE", "maybe"),
             ("GATEWAY_UPSTREAM_URL", "http://127.0.0.1:8080"),
             ("GATEWAY_UPSTREAM_URL", "http://127.0.0.1:5000/path"),
             ("GATEWAY_UPSTREAM_URL", "ftp://127.0.0.1"),

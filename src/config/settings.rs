@@ -85,9 +85,9 @@ pub(crate) static SETTINGS: &[Setting] = &[
     ),
     setting(
         "GATEWAY_EXTERNAL_ACCESS",
-        "off, on",
+        "off, on, managed",
         "off",
-        "Whether machines may sign in: metadata and login answer only when on",
+        "Whether machines may sign in: metadata and login answer only when on. managed: administrators decide at /gateway/admin, or by the access command",
     ).live(),
     setting(
         "GATEWAY_EXPOSURE_ACCEPTED_BY",
@@ -265,6 +265,29 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "duration",
         "20s",
         "At SIGTERM, after the delay: how long requests in flight may take to finish",
+    ),
+    secret(
+        "DATABASE_URL",
+        "sqlite:/path, postgres://",
+        "The activity log and what administrators decide; PostgreSQL where there are several instances. Required with managed. Without it the activity is told in the log and by telemetry alone",
+    ),
+    setting(
+        "GATEWAY_MIGRATE",
+        "auto, off",
+        "auto",
+        "Whether the gateway brings the database up to date at its start; off: the migrate command does. SQLite's is always brought up to date",
+    ),
+    setting(
+        "GATEWAY_ACTIVITY_RETENTION",
+        "duration",
+        "365d",
+        "How long activity records are kept; a day at least",
+    ),
+    setting(
+        "GATEWAY_ACTIVITY_REQUIRED",
+        "decisions, all, none",
+        "decisions",
+        "What is refused while the database is away: administrators' decisions, logins as well, or nothing",
     ),
     setting(
         "GATEWAY_UNKNOWN_SETTINGS",

@@ -10,11 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    about,
-    entra::Entra,
-    gateway::{Conditions, Draining},
-    sessions::Sessions,
-    telemetry,
+    about, conditions::Conditions, entra::Entra, gateway::Draining, sessions::Sessions, telemetry,
     upstream::Upstream,
 };
 

@@ -1,0 +1,239 @@
+//! Decisions: the switch, and who is kept out. What is decided and the record of it are written in one
+//! transaction: no record, no change.
+
+use sqlx::FromRow;
+
+use super::{
+    ActivityError,
+    database::{Database, on},
+    log::insertion,
+    record::{Actor, Author, Kind, Record},
+};
+use crate::clock;
+
+/// The administrator's switch as it stands in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AccessState {
+    /// Names the database, so that instances see whether they share it.
+    pub(crate) database: String,
+    pub(crate) enabled: bool,
+    /// Since when, in Unix milliseconds; `None`: nobody has ever decided.
+    pub(crate) since: Option<i64>,
+    /// Who decided it.
+    pub(crate) by: Actor,
+}
+
+/// Whom a block keeps out.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Blocked {
+    /// A user or a service principal, by Entra's object id.
+    Subject(String),
+    /// A client app, by its id.
+    Client(String),
+}
+
+impl Blocked {
+    /// `subject` or `client`.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Subject(_) => "subject",
+            Self::Client(_) => "client",
+        }
+    }
+
+    /// The id.
+    pub(crate) fn who(&self) -> &str {
+        match self {
+            Self::Subject(who) | Self::Client(who) => who,
+        }
+    }
+
+    fn record(&self, kinds: [Kind; 2], author: &Author, text: Option<String>) -> Record {
+        let (subject, client) = match self {
+            Self::Subject(oid) => (Some(oid.clone()), None),
+            Self::Client(id) => (None, Some(id.clone())),
+        };
+        let kind = if client.is_none() { kinds[0] } else { kinds[1] };
+        Record { subject, client, text, ..Record::new(kind).by(author) }
+    }
+}
+
+/// Somebody who is kept out for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Block {
+    pub(crate) blocked: Blocked,
+    /// Unix milliseconds.
+    pub(crate) since: i64,
+    /// Unix milliseconds.
+    pub(crate) until: i64,
+    pub(crate) by: Actor,
+}
+
+#[derive(FromRow)]
+struct AccessRow {
+    database: String,
+    enabled: bool,
+    since: Option<i64>,
+    actor_oid: Option<String>,
+    actor_name: Option<String>,
+    actor_email: Option<String>,
+}
+
+#[derive(FromRow)]
+struct BlockRow {
+    kind: String,
+    who: String,
+    since: i64,
+    until: i64,
+    actor_oid: Option<String>,
+    actor_name: Option<String>,
+    actor_email: Option<String>,
+}
+
+impl From<BlockRow> for Block {
+    fn from(row: BlockRow) -> Self {
+        let blocked =
+            if row.kind == "client" { Blocked::Client(row.who) } else { Blocked::Subject(row.who) };
+        let by = Actor { oid: row.actor_oid, name: row.actor_name, email: row.actor_email };
+        Self { blocked, since: row.since, until: row.until, by }
+    }
+}
+
+/// How the switch stands, and who is kept out at that time (Unix milliseconds).
+pub(super) async fn read(
+    database: &Database,
+    now: i64,
+) -> Result<(AccessState, Vec<Block>), ActivityError> {
+    const ACCESS: &str =
+        "SELECT database, enabled, since, actor_oid, actor_name, actor_email FROM access";
+    const BLOCKS: &str = "SELECT kind, who, since, until, actor_oid, actor_name, actor_email FROM blocks WHERE until > $1 ORDER BY since DESC";
+    let (access, blocks): (AccessRow, Vec<BlockRow>) = database
+        .run(move |pool| async move {
+            on!(pool, pool => {
+                let access = sqlx::query_as(ACCESS).fetch_one(&pool).await?;
+                Ok((access, sqlx::query_as(BLOCKS).bind(now).fetch_all(&pool).await?))
+            })
+        })
+        .await?;
+    let by = Actor { oid: access.actor_oid, name: access.actor_name, email: access.actor_email };
+    let AccessRow { database, enabled, since, .. } = access;
+    Ok((
+        AccessState { database, enabled, since, by },
+        blocks.into_iter().map(Block::from).collect(),
+    ))
+}
+
+/// Turns the switch. `None`: it stood like that already, and nothing was written.
+pub(super) async fn turn(
+    database: &Database,
+    enabled: bool,
+    accepted: Option<String>,
+    author: Author,
+) -> Result<Option<Vec<Record>>, ActivityError> {
+    const TURN: &str = "UPDATE access SET enabled = $1, since = $2, actor_oid = $3, actor_name = $4, actor_email = $5 WHERE enabled <> $1";
+    let mut records = Vec::new();
+    if let Some(text) = accepted {
+        records
+            .push(Record { text: Some(text), ..Record::new(Kind::ExposureAccepted).by(&author) });
+    }
+    let kind = if enabled { Kind::ExternalAccessEnabled } else { Kind::ExternalAccessDisabled };
+    records.push(Record::new(kind).by(&author));
+    let at = clock::millis();
+    database
+        .run(move |pool| async move {
+            let begin = pool.begin();
+            on!(pool, pool => {
+                let mut transaction = pool.begin_with(begin).await?;
+                let turned = sqlx::query(TURN)
+                    .bind(enabled)
+                    .bind(at)
+                    .bind(author.actor.oid)
+                    .bind(author.actor.name)
+                    .bind(author.actor.email)
+                    .execute(&mut *transaction)
+                    .await?;
+                if turned.rows_affected() == 0 {
+                    return Ok(None);
+                }
+                insertion(&records).build().execute(&mut *transaction).await?;
+                transaction.commit().await?;
+                Ok(Some(records))
+            })
+        })
+        .await
+}
+
+/// Keeps somebody out until then (Unix milliseconds); what was decided before about them counts no more.
+pub(super) async fn block(
+    database: &Database,
+    blocked: Blocked,
+    until: i64,
+    author: Author,
+) -> Result<Record, ActivityError> {
+    const BLOCK: &str = "INSERT INTO blocks (kind, who, since, until, actor_oid, actor_name, actor_email) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (kind, who) DO UPDATE SET since = excluded.since, until = excluded.until, actor_oid = excluded.actor_oid, actor_name = excluded.actor_name, actor_email = excluded.actor_email";
+    let text = format!("until {}", super::record::rfc3339(until));
+    let record = blocked.record([Kind::SubjectBlocked, Kind::ClientBlocked], &author, Some(text));
+    let at = clock::millis();
+    database
+        .run(move |pool| async move {
+            let begin = pool.begin();
+            on!(pool, pool => {
+                let mut transaction = pool.begin_with(begin).await?;
+                sqlx::query(BLOCK)
+                    .bind(blocked.kind())
+                    .bind(blocked.who())
+                    .bind(at)
+                    .bind(until)
+                    .bind(author.actor.oid)
+                    .bind(author.actor.name)
+                    .bind(author.actor.email)
+                    .execute(&mut *transaction)
+                    .await?;
+                insertion(std::slice::from_ref(&record)).build().execute(&mut *transaction).await?;
+                transaction.commit().await?;
+                Ok(record)
+            })
+        })
+        .await
+}
+
+/// Lets somebody in again. `None`: nobody kept them out, and nothing was written.
+pub(super) async fn unblock(
+    database: &Database,
+    blocked: Blocked,
+    author: Author,
+) -> Result<Option<Record>, ActivityError> {
+    const UNBLOCK: &str = "DELETE FROM blocks WHERE kind = $1 AND who = $2 AND until > $3";
+    let record = blocked.record([Kind::SubjectUnblocked, Kind::ClientUnblocked], &author, None);
+    let now = clock::millis();
+    database
+        .run(move |pool| async move {
+            let begin = pool.begin();
+            on!(pool, pool => {
+                let mut transaction = pool.begin_with(begin).await?;
+                let gone = sqlx::query(UNBLOCK)
+                    .bind(blocked.kind())
+                    .bind(blocked.who())
+                    .bind(now)
+                    .execute(&mut *transaction)
+                    .await?;
+                if gone.rows_affected() == 0 {
+                    return Ok(None);
+                }
+                insertion(std::slice::from_ref(&record)).build().execute(&mut *transaction).await?;
+                transaction.commit().await?;
+                Ok(Some(record))
+            })
+        })
+        .await
+}
+
+/// Blocks whose time is over go; the log remembers them.
+pub(super) async fn prune(database: &Database, now: i64) -> Result<(), ActivityError> {
+    const OVER: &str = "DELETE FROM blocks WHERE until <= $1";
+    database
+        .run(move |pool| async move {
+            on!(pool, pool => sqlx::query(OVER).bind(now).execute(&pool).await.map(drop))
+        })
+        .await
+}

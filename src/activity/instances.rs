@@ -1,0 +1,70 @@
+//! The gateways that run over one database.
+
+use sqlx::FromRow;
+
+use super::{
+    ActivityError,
+    database::{Database, on},
+};
+
+/// After this long without a word an instance is gone, in milliseconds.
+pub(crate) const GONE: i64 = 15_000;
+
+/// A gateway that runs.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub(crate) struct Instance {
+    /// Made at its start.
+    pub(crate) id: String,
+    /// Its host's name.
+    pub(crate) host: String,
+    pub(crate) version: String,
+    /// Unix milliseconds.
+    pub(crate) started_at: i64,
+    /// When it last said so, in Unix milliseconds.
+    pub(crate) seen_at: i64,
+    /// Whether it lets machines in.
+    pub(crate) is_on: bool,
+}
+
+/// An instance says that it runs; those that have not for a while are forgotten.
+pub(super) async fn seen(database: &Database, instance: Instance) -> Result<(), ActivityError> {
+    const SEEN: &str = "INSERT INTO instances (id, host, version, started_at, seen_at, is_on) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, is_on = excluded.is_on";
+    const FORGET: &str = "DELETE FROM instances WHERE seen_at < $1";
+    database
+        .run(move |pool| async move {
+            on!(pool, pool => {
+                sqlx::query(FORGET).bind(instance.seen_at - 4 * GONE).execute(&pool).await?;
+                sqlx::query(SEEN)
+                    .bind(instance.id)
+                    .bind(instance.host)
+                    .bind(instance.version)
+                    .bind(instance.started_at)
+                    .bind(instance.seen_at)
+                    .bind(instance.is_on)
+                    .execute(&pool)
+                    .await
+                    .map(drop)
+            })
+        })
+        .await
+}
+
+/// An instance says that it goes.
+pub(super) async fn gone(database: &Database, id: String) -> Result<(), ActivityError> {
+    const GOES: &str = "DELETE FROM instances WHERE id = $1";
+    database
+        .run(move |pool| async move {
+            on!(pool, pool => sqlx::query(GOES).bind(id).execute(&pool).await.map(drop))
+        })
+        .await
+}
+
+/// Those that run at that time (Unix milliseconds), the oldest first.
+pub(super) async fn all(database: &Database, now: i64) -> Result<Vec<Instance>, ActivityError> {
+    const ALL: &str = "SELECT id, host, version, started_at, seen_at, is_on FROM instances WHERE seen_at > $1 ORDER BY started_at, id";
+    database
+        .run(move |pool| async move {
+            on!(pool, pool => sqlx::query_as(ALL).bind(now - GONE).fetch_all(&pool).await)
+        })
+        .await
+}

@@ -1,0 +1,177 @@
+//! The log's statements: records are added, found, and go when they are old.
+
+use sqlx::{Encode, FromRow, QueryBuilder, Type};
+
+use super::{
+    ActivityError,
+    database::{Database, on},
+    record::{Actor, Filter, Kind, Outcome, Record},
+};
+
+/// Adds what is not there yet: whoever is not sure that it was written writes it again.
+const ONCE: &str = " ON CONFLICT (id) DO NOTHING";
+const COLUMNS: &str = "id, at, kind, outcome, actor_oid, actor_name, actor_email, client, subject, session, address, request_id, reason, text";
+/// Longest text kept, in characters.
+const LONGEST: usize = 16_384;
+/// Records removed at a time, so that nobody waits for long.
+const BATCH: i64 = 5000;
+
+/// A record as it stands in its row.
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    at: i64,
+    kind: String,
+    outcome: String,
+    actor_oid: Option<String>,
+    actor_name: Option<String>,
+    actor_email: Option<String>,
+    client: Option<String>,
+    subject: Option<String>,
+    session: Option<String>,
+    address: Option<String>,
+    request_id: Option<String>,
+    reason: Option<String>,
+    text: Option<String>,
+}
+
+impl Row {
+    /// `None`: a later version's kind.
+    fn record(self) -> Option<Record> {
+        let Self { id, at, actor_oid: oid, actor_name: name, actor_email: email, .. } = self;
+        let outcome = if self.outcome == "success" { Outcome::Success } else { Outcome::Failure };
+        Some(Record {
+            id,
+            at,
+            kind: Kind::of(&self.kind)?,
+            outcome,
+            actor: Actor { oid, name, email },
+            client: self.client,
+            subject: self.subject,
+            session: self.session,
+            address: self.address,
+            request_id: self.request_id,
+            reason: self.reason,
+            text: self.text,
+        })
+    }
+}
+
+/// The statement that adds records, in either database's form.
+pub(super) fn insertion<DB: sqlx::Database>(records: &[Record]) -> QueryBuilder<DB>
+where
+    for<'a> String: Encode<'a, DB> + Type<DB>,
+    for<'a> Option<String>: Encode<'a, DB> + Type<DB>,
+    for<'a> i64: Encode<'a, DB> + Type<DB>,
+    for<'a> &'a str: Encode<'a, DB> + Type<DB>,
+{
+    let mut insertion = QueryBuilder::new(format!("INSERT INTO activity ({COLUMNS}) "));
+    insertion.push_values(records, |mut row, record| {
+        row.push_bind(record.id.clone())
+            .push_bind(record.at)
+            .push_bind(record.kind.name())
+            .push_bind(record.outcome.name())
+            .push_bind(fit(record.actor.oid.as_deref()))
+            .push_bind(fit(record.actor.name.as_deref()))
+            .push_bind(fit(record.actor.email.as_deref()))
+            .push_bind(fit(record.client.as_deref()))
+            .push_bind(fit(record.subject.as_deref()))
+            .push_bind(fit(record.session.as_deref()))
+            .push_bind(fit(record.address.as_deref()))
+            .push_bind(fit(record.request_id.as_deref()))
+            .push_bind(fit(record.reason.as_deref()))
+            .push_bind(fit(record.text.as_deref()));
+    });
+    insertion.push(ONCE);
+    insertion
+}
+
+/// What any database takes, whatever a token said: PostgreSQL has no NUL in a text. One record that is
+/// refused would hold up all that come after it.
+fn fit(text: Option<&str>) -> Option<String> {
+    text.map(|text| {
+        text.chars().take(LONGEST).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect()
+    })
+}
+
+/// Adds records, all or none.
+pub(super) async fn add(database: &Database, records: Vec<Record>) -> Result<(), ActivityError> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    database
+        .run(move |pool| async move {
+            on!(pool, pool => insertion(&records).build().execute(&pool).await.map(drop))
+        })
+        .await
+}
+
+/// Finds records, newest first.
+pub(super) async fn find(
+    database: &Database,
+    filter: Filter,
+) -> Result<Vec<Record>, ActivityError> {
+    let rows: Vec<Row> = database
+        .run_long(move |pool| async move {
+            on!(pool, pool => {
+                let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM activity WHERE 1 = 1"));
+                if let Some(kind) = filter.kind {
+                    query.push(" AND kind = ").push_bind(kind.name());
+                }
+                if let Some(person) = &filter.person {
+                    // What the person's ids, names and addresses have in common with it.
+                    let part = format!("%{}%", escaped(&person.to_lowercase()));
+                    query.push(" AND (");
+                    for (at, column) in ["subject", "actor_oid", "actor_name", "actor_email"].into_iter().enumerate() {
+                        let or = if at == 0 { "" } else { " OR " };
+                        query.push(format!("{or}lower({column}) LIKE ")).push_bind(part.clone()).push(" ESCAPE '!'");
+                    }
+                    query.push(")");
+                }
+                if let Some(client) = filter.client {
+                    query.push(" AND client = ").push_bind(client);
+                }
+                if let Some(session) = filter.session {
+                    query.push(" AND session = ").push_bind(session);
+                }
+                if let Some(since) = filter.since {
+                    query.push(" AND at >= ").push_bind(since);
+                }
+                if let Some(until) = filter.until {
+                    query.push(" AND at < ").push_bind(until);
+                }
+                if let Some((at, id)) = filter.before {
+                    query.push(" AND (at, id) < (").push_bind(at).push(", ").push_bind(id).push(")");
+                }
+                query.push(" ORDER BY at DESC, id DESC LIMIT ").push_bind(i64::from(filter.limit));
+                query.build_query_as().fetch_all(&pool).await
+            })
+        })
+        .await?;
+    Ok(rows.into_iter().filter_map(Row::record).collect())
+}
+
+/// For `LIKE … ESCAPE '!'`.
+fn escaped(text: &str) -> String {
+    let is_special = |letter| matches!(letter, '!' | '%' | '_');
+    text.chars()
+        .flat_map(|letter| is_special(letter).then_some('!').into_iter().chain([letter]))
+        .collect()
+}
+
+/// Removes records older than that, in Unix milliseconds; how many there were.
+pub(super) async fn prune(database: &Database, before: i64) -> Result<u64, ActivityError> {
+    const OLD: &str = "DELETE FROM activity WHERE id IN (SELECT id FROM activity WHERE at < $1 ORDER BY at LIMIT $2)";
+    let mut removed = 0;
+    loop {
+        let batch = database
+            .run_long(move |pool| async move {
+                on!(pool, pool => sqlx::query(OLD).bind(before).bind(BATCH).execute(&pool).await.map(|done| done.rows_affected()))
+            })
+            .await?;
+        removed += batch;
+        if batch < u64::try_from(BATCH).unwrap_or_default() {
+            return Ok(removed);
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! Who came in, who was refused, who decided what; and the administrator's switch, which stands beside it
+//! in the database.
+//!
+//! Everything is told in the log and by telemetry. With a database it is written down as well: decisions
+//! before they take effect, logins before they are answered, so that a gateway that is killed loses none.
+
+mod database;
+mod decisions;
+mod instances;
+mod log;
+mod record;
+mod writer;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::migrate::MigrateError;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use self::{
+    database::Database,
+    writer::{Entry, Writer},
+};
+pub(crate) use self::{
+    decisions::{AccessState, Block, Blocked},
+    instances::Instance,
+    record::{Actor, Author, Filter, Kind, Outcome, Record, rfc3339},
+};
+use crate::{
+    clock,
+    config::{ActivityConfig, ActivityRequired},
+    failure::Failure,
+    telemetry,
+};
+
+/// How long a caller may be kept waiting for a record to be written.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// What can go wrong with the database. None of it means "nothing there".
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ActivityError {
+    #[error("DATABASE_URL is not set")]
+    NoDatabase,
+    #[error("the database")]
+    Database(#[from] sqlx::Error),
+    /// `SQLite`'s file.
+    #[error("{} cannot be used: the gateway's user must be able to write it and its folder (DATABASE_URL)", .0.display())]
+    Unusable(PathBuf, #[source] sqlx::Error),
+    #[error("the database cannot be brought up to date")]
+    Migration(#[source] MigrateError),
+    #[error(
+        "the database is not up to date: run `simplechat-gateway migrate`, or set GATEWAY_MIGRATE=auto"
+    )]
+    NotMigrated,
+    #[error(
+        "the database was brought up to date by a later version of the gateway: use that, or restore a backup"
+    )]
+    TooNew,
+    #[error("the database did not answer in time")]
+    TimedOut,
+    #[error("the activity log cannot keep up")]
+    Behind,
+    #[error("the work was interrupted")]
+    Interrupted,
+}
+
+impl From<MigrateError> for ActivityError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::VersionMissing(_) => Self::TooNew,
+            error => Self::Migration(error),
+        }
+    }
+}
+
+impl ActivityError {
+    /// Why the gateway does not start like this.
+    pub(crate) fn into_failure(self) -> Failure {
+        let told = telemetry::chain(&self);
+        match self {
+            Self::Unusable(..) => Failure::Misconfigured(told),
+            _ => Failure::Unavailable(told),
+        }
+    }
+
+    /// Whether it will not get better by waiting: the settings, or the database's state, are wrong.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match self {
+            Self::NoDatabase | Self::NotMigrated | Self::TooNew | Self::Unusable(..) => true,
+            Self::Migration(error) => !matches!(error, MigrateError::Execute(_)),
+            Self::Database(_) | Self::TimedOut | Self::Behind | Self::Interrupted => false,
+        }
+    }
+}
+
+/// The activity log and what stands beside it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Activity(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    required: ActivityRequired,
+    written: Option<Written>,
+}
+
+/// Where there is a database.
+#[derive(Debug)]
+struct Written {
+    database: Database,
+    entries: mpsc::Sender<Entry>,
+    is_away: Arc<AtomicBool>,
+    /// Ends the writer.
+    end: Mutex<Option<(oneshot::Sender<Duration>, JoinHandle<()>)>>,
+}
+
+/// Room for one record.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    activity: Activity,
+    /// `None`: there is no database, or no room in one that is not required.
+    permit: Option<mpsc::OwnedPermit<Entry>>,
+}
+
+impl Activity {
+    /// Waits for nothing. The runtime it is called in does the database's work.
+    pub(crate) fn open(config: &ActivityConfig) -> Self {
+        let written = config.database.as_ref().map(|config| {
+            let database = Database::new(config);
+            let is_away = Arc::<AtomicBool>::default();
+            let (writer, entries) = Writer::new(database.clone(), Arc::clone(&is_away));
+            let (end, stop) = oneshot::channel();
+            let writing = tokio::spawn(writer.keep(stop));
+            Written { database, entries, is_away, end: Mutex::new(Some((end, writing))) }
+        });
+        Self(Arc::new(Inner { required: config.required, written }))
+    }
+
+    /// Whether records are written down, and not told alone.
+    pub(crate) fn has_database(&self) -> bool {
+        self.0.written.is_some()
+    }
+
+    fn database(&self) -> Result<&Database, ActivityError> {
+        self.0.written.as_ref().map(|written| &written.database).ok_or(ActivityError::NoDatabase)
+    }
+
+    /// Room for a record of something that is about to be done. Waits while the writer is behind.
+    ///
+    /// # Errors
+    /// When it must not be done because no record could be written (`GATEWAY_ACTIVITY_REQUIRED`).
+    pub(crate) async fn reserve(&self) -> Result<Slot, ActivityError> {
+        let slot = |permit| Slot { activity: self.clone(), permit };
+        let Some(written) = &self.0.written else { return Ok(slot(None)) };
+        if self.0.required == ActivityRequired::All && written.is_away.load(Ordering::Relaxed) {
+            return Err(ActivityError::Behind);
+        }
+        match timeout(PATIENCE, written.entries.clone().reserve_owned()).await {
+            Ok(Ok(permit)) => Ok(slot(Some(permit))),
+            Ok(Err(_)) | Err(_) if self.0.required == ActivityRequired::None => {
+                tracing::error!("an activity record is not written: the database is away");
+                Ok(slot(None))
+            }
+            Ok(Err(_)) | Err(_) => Err(ActivityError::Behind),
+        }
+    }
+
+    /// Writes records of a decision; on `Ok` they are written, and it may take effect. Without a database
+    /// they are told alone, and with `GATEWAY_ACTIVITY_REQUIRED=none` also where they cannot be written.
+    ///
+    /// # Errors
+    /// When they could not be written.
+    pub(crate) async fn decided(&self, records: Vec<Record>) -> Result<(), ActivityError> {
+        if let Ok(database) = self.database() {
+            match log::add(database, records.clone()).await {
+                Ok(()) => {}
+                Err(_) if self.0.required == ActivityRequired::None => {
+                    tracing::error!("activity records are not written: the database is away");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        records.iter().for_each(Record::tell);
+        Ok(())
+    }
+
+    /// Takes in a record of something that happened whether it is written or not: waits for room, and for
+    /// nothing else.
+    pub(crate) async fn happened(&self, record: Record) {
+        record.tell();
+        let Some(written) = &self.0.written else { return };
+        let entry = Entry { record, written: None };
+        let taken = timeout(PATIENCE, written.entries.send(entry)).await;
+        if !matches!(taken, Ok(Ok(()))) {
+            tracing::error!("an activity record is not written: the database is away");
+        }
+    }
+
+    /// Finds records, newest first.
+    pub(crate) async fn find(&self, filter: Filter) -> Result<Vec<Record>, ActivityError> {
+        log::find(self.database()?, filter).await
+    }
+
+    /// How the switch stands, and who is kept out now.
+    pub(crate) async fn read(&self) -> Result<(AccessState, Vec<Block>), ActivityError> {
+        decisions::read(self.database()?, clock::millis()).await
+    }
+
+    /// Lets machines in: `accepted` is the text that says what becomes public. False: they were already,
+    /// and nothing is written.
+    pub(crate) async fn enable(
+        &self,
+        accepted: String,
+        author: Author,
+    ) -> Result<bool, ActivityError> {
+        self.turn(true, Some(accepted), author).await
+    }
+
+    /// Shuts machines out. False: they were already, and nothing is written.
+    pub(crate) async fn disable(&self, author: Author) -> Result<bool, ActivityError> {
+        self.turn(false, None, author).await
+    }
+
+    async fn turn(
+        &self,
+        enabled: bool,
+        accepted: Option<String>,
+        author: Author,
+    ) -> Result<bool, ActivityError> {
+        let records = decisions::turn(self.database()?, enabled, accepted, author).await?;
+        records.iter().flatten().for_each(Record::tell);
+        Ok(records.is_some())
+    }
+
+    /// Keeps somebody out until then, in Unix milliseconds.
+    pub(crate) async fn block(
+        &self,
+        blocked: Blocked,
+        until: i64,
+        author: Author,
+    ) -> Result<(), ActivityError> {
+        decisions::block(self.database()?, blocked, until, author).await?.tell();
+        Ok(())
+    }
+
+    /// Lets somebody in again. False: nobody kept them out.
+    pub(crate) async fn unblock(
+        &self,
+        blocked: Blocked,
+        author: Author,
+    ) -> Result<bool, ActivityError> {
+        let record = decisions::unblock(self.database()?, blocked, author).await?;
+        record.iter().for_each(Record::tell);
+        Ok(record.is_some())
+    }
+
+    /// An instance says that it runs.
+    pub(crate) async fn seen(&self, instance: Instance) -> Result<(), ActivityError> {
+        instances::seen(self.database()?, instance).await
+    }
+
+    /// An instance says that it goes.
+    pub(crate) async fn gone(&self, id: String) -> Result<(), ActivityError> {
+        instances::gone(self.database()?, id).await
+    }
+
+    /// The instances that run.
+    pub(crate) async fn instances(&self) -> Result<Vec<Instance>, ActivityError> {
+        instances::all(self.database()?, clock::millis()).await
+    }
+
+    /// Removes records older than `retention`, and blocks whose time is over; how many records.
+    pub(crate) async fn prune(&self, retention: Duration) -> Result<u64, ActivityError> {
+        let now = clock::millis();
+        let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        let database = self.database()?;
+        decisions::prune(database, now).await?;
+        log::prune(database, now.saturating_sub(retention)).await
+    }
+
+    /// Brings the database up to date.
+    pub(crate) async fn migrate(&self) -> Result<(), ActivityError> {
+        self.database()?.migrate().await
+    }
+
+    /// Whether the writer's last attempt failed.
+    pub(crate) fn is_away(&self) -> bool {
+        self.0.written.as_ref().is_some_and(|written| written.is_away.load(Ordering::Relaxed))
+    }
+
+    /// Writes what waits, in so much time at most. What comes later is told alone.
+    pub(crate) async fn end(&self, patience: Duration) {
+        let Some(written) = &self.0.written else { return };
+        let end = written.end.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((end, writing)) = end {
+            let _ = end.send(patience);
+            let _ = writing.await;
+        }
+    }
+}
+
+impl Slot {
+    /// Writes the record of what has been done. On `Ok` it is written, or, while the database is away and
+    /// not required for this, on its way there.
+    ///
+    /// # Errors
+    /// When it has to be written and was not in time: what was done is to be undone.
+    pub(crate) async fn write(self, record: Record) -> Result<(), ActivityError> {
+        record.tell();
+        let Some(permit) = self.permit else { return Ok(()) };
+        let (told, written) = oneshot::channel();
+        permit.send(Entry { record, written: Some(told) });
+        let Inner { required, .. } = &*self.activity.0;
+        match required {
+            ActivityRequired::None => Ok(()),
+            ActivityRequired::Decisions if self.activity.is_away() => Ok(()),
+            _ => match timeout(PATIENCE, written).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) | Err(_) if *required == ActivityRequired::All => {
+                    Err(ActivityError::TimedOut)
+                }
+                Ok(Err(_)) | Err(_) => Ok(()),
+            },
+        }
+    }
+}

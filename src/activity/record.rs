@@ -1,0 +1,289 @@
+//! What is written down of who came in, who was refused, and who decided what.
+
+use serde::{Serialize, Serializer};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::clock;
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// An administrator let machines in.
+    ExternalAccessEnabled,
+    /// An administrator shut them out.
+    ExternalAccessDisabled,
+    /// Somebody accepted that tenant and app ids become public.
+    ExposureAccepted,
+    /// A token was exchanged for a session.
+    Login,
+    /// A token was not.
+    LoginDenied,
+    /// A caller ended sessions.
+    Logout,
+    /// An administrator ended a session.
+    SessionEndedByAdmin,
+    /// A session came to its end.
+    SessionExpired,
+    /// A gateway started, or read its settings again.
+    SettingsSeen,
+    /// Somebody asked for what is an administrator's alone.
+    AdminDenied,
+    /// A subject is kept out for a while.
+    SubjectBlocked,
+    /// A subject is kept out no longer.
+    SubjectUnblocked,
+    /// A client app is kept out for a while.
+    ClientBlocked,
+    /// A client app is kept out no longer.
+    ClientUnblocked,
+}
+
+impl Kind {
+    /// All of them, the most important first.
+    pub(crate) const ALL: [Self; 14] = [
+        Self::ExternalAccessEnabled,
+        Self::ExternalAccessDisabled,
+        Self::ExposureAccepted,
+        Self::Login,
+        Self::LoginDenied,
+        Self::Logout,
+        Self::SessionEndedByAdmin,
+        Self::SessionExpired,
+        Self::SettingsSeen,
+        Self::AdminDenied,
+        Self::SubjectBlocked,
+        Self::SubjectUnblocked,
+        Self::ClientBlocked,
+        Self::ClientUnblocked,
+    ];
+
+    /// As in the database, in JSON and in telemetry.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ExternalAccessEnabled => "external_access_enabled",
+            Self::ExternalAccessDisabled => "external_access_disabled",
+            Self::ExposureAccepted => "exposure_accepted",
+            Self::Login => "login",
+            Self::LoginDenied => "login_denied",
+            Self::Logout => "logout",
+            Self::SessionEndedByAdmin => "session_ended_by_admin",
+            Self::SessionExpired => "session_expired",
+            Self::SettingsSeen => "settings_seen",
+            Self::AdminDenied => "admin_denied",
+            Self::SubjectBlocked => "subject_blocked",
+            Self::SubjectUnblocked => "subject_unblocked",
+            Self::ClientBlocked => "client_blocked",
+            Self::ClientUnblocked => "client_unblocked",
+        }
+    }
+
+    /// The kind of a name.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// For people.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::ExternalAccessEnabled => "external access enabled",
+            Self::ExternalAccessDisabled => "external access disabled",
+            Self::ExposureAccepted => "exposure accepted",
+            Self::Login => "session created",
+            Self::LoginDenied => "login denied",
+            Self::Logout => "logged out",
+            Self::SessionEndedByAdmin => "session ended by an administrator",
+            Self::SessionExpired => "session expired",
+            Self::SettingsSeen => "settings seen",
+            Self::AdminDenied => "administration denied",
+            Self::SubjectBlocked => "subject blocked",
+            Self::SubjectUnblocked => "subject unblocked",
+            Self::ClientBlocked => "client app blocked",
+            Self::ClientUnblocked => "client app unblocked",
+        }
+    }
+}
+
+/// Who did it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Actor {
+    /// Entra's object id, where a verified token or a live session told it.
+    #[schema(required = true, max_length = 64, example = "00000000-0000-0000-0000-0000000000aa")]
+    pub(crate) oid: Option<String>,
+    #[schema(required = true, max_length = 1024, example = "Ada Lovelace")]
+    pub(crate) name: Option<String>,
+    #[schema(required = true, max_length = 1024, example = "ada@contoso.example")]
+    pub(crate) email: Option<String>,
+}
+
+/// Who decides, and how that came in.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Author {
+    pub(crate) actor: Actor,
+    pub(crate) address: Option<String>,
+    pub(crate) request_id: Option<String>,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// It was done.
+    Success,
+    /// It was refused.
+    Failure,
+}
+
+impl Outcome {
+    /// As in the database.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+        }
+    }
+}
+
+/// One entry of the activity log. Never a token, a cookie or a session's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ActivityRecord)]
+pub(crate) struct Record {
+    /// A UUID.
+    #[schema(format = "uuid", max_length = 36)]
+    pub(crate) id: String,
+    /// When; inside in Unix milliseconds.
+    #[serde(serialize_with = "as_rfc3339")]
+    #[schema(value_type = String, format = DateTime, max_length = 24)]
+    pub(crate) at: i64,
+    pub(crate) kind: Kind,
+    pub(crate) outcome: Outcome,
+    pub(crate) actor: Actor,
+    /// The client app's id.
+    #[schema(required = true, max_length = 256)]
+    pub(crate) client: Option<String>,
+    /// Whom it is about: Entra's object id.
+    #[schema(required = true, max_length = 64)]
+    pub(crate) subject: Option<String>,
+    /// The session's handle, which names it and opens nothing.
+    #[schema(required = true, max_length = 16)]
+    pub(crate) session: Option<String>,
+    /// Where it came from.
+    #[schema(required = true, max_length = 64)]
+    pub(crate) address: Option<String>,
+    /// As in the log.
+    #[schema(required = true, max_length = 64)]
+    pub(crate) request_id: Option<String>,
+    /// Why, in one of a few words.
+    #[schema(required = true, max_length = 64)]
+    pub(crate) reason: Option<String>,
+    /// What was accepted, or seen.
+    #[schema(required = true, max_length = 16_384)]
+    pub(crate) text: Option<String>,
+}
+
+fn as_rfc3339<S: Serializer>(millis: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*millis))
+}
+
+/// Unix milliseconds as RFC 3339 has it, in UTC.
+pub(crate) fn rfc3339(millis: i64) -> String {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000)
+        .ok()
+        .and_then(|at| at.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}
+
+impl Record {
+    /// Something that has just been done.
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self {
+            id: Uuid::now_v7().to_string(),
+            at: clock::millis(),
+            kind,
+            outcome: Outcome::Success,
+            actor: Actor::default(),
+            client: None,
+            subject: None,
+            session: None,
+            address: None,
+            request_id: None,
+            reason: None,
+            text: None,
+        }
+    }
+
+    /// Something that was refused.
+    pub(crate) fn refused(kind: Kind, reason: &str) -> Self {
+        Self { outcome: Outcome::Failure, reason: Some(reason.to_owned()), ..Self::new(kind) }
+    }
+
+    /// Whose doing it is.
+    pub(crate) fn by(self, author: &Author) -> Self {
+        let Author { actor, address, request_id } = author.clone();
+        Self { actor, address, request_id, ..self }
+    }
+
+    /// Into the log, and by OpenTelemetry to where logs go. It may say what it likes: secrets are no part of
+    /// it.
+    pub(super) fn tell(&self) {
+        tracing::info!(
+            event.name = self.kind.name(),
+            event.id = self.id,
+            outcome = self.outcome.name(),
+            request_id = self.request_id,
+            subject = self.subject,
+            client = self.client,
+            client.address = self.address,
+            session = self.session,
+            actor.oid = self.actor.oid,
+            actor.name = self.actor.name,
+            actor.email = self.actor.email,
+            reason = self.reason,
+            text = self.text,
+            "{}",
+            self.kind.words()
+        );
+    }
+}
+
+/// Which records are asked for; all that is given must hold.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Filter {
+    pub(crate) kind: Option<Kind>,
+    /// Part of somebody's object id, name or e-mail address: who acted, or whom it is about.
+    pub(crate) person: Option<String>,
+    /// A client app's id.
+    pub(crate) client: Option<String>,
+    /// A session's handle.
+    pub(crate) session: Option<String>,
+    /// Unix milliseconds, from there on.
+    pub(crate) since: Option<i64>,
+    /// Unix milliseconds, up to there.
+    pub(crate) until: Option<i64>,
+    /// Older than this one: its time and id.
+    pub(crate) before: Option<(i64, String)>,
+    /// How many at most.
+    pub(crate) limit: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_found_by_its_name() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::of(kind.name()), Some(kind));
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+        assert_eq!(Kind::of("Login"), None);
+    }
+
+    #[test]
+    fn times_are_told_as_rfc_3339_has_them() {
+        assert_eq!(rfc3339(1_795_384_800_123), "2026-11-22T22:00:00.123Z");
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+    }
+}

@@ -1,0 +1,117 @@
+//! Writes records down in groups: those that come while one group is being written are the next.
+//!
+//! What has been taken in is written, however long the database is away; who brings more than it can hold
+//! waits. At the end what waits is written, or, where that cannot be, told in the log.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
+
+use super::{database::Database, log, record::Record};
+use crate::telemetry;
+
+/// Records that may wait: some seconds of a busy gateway.
+pub(super) const QUEUE: usize = 16_384;
+/// Records written at once: far below what a statement may hold.
+const GROUP: usize = 500;
+/// Between attempts.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// A record on its way.
+pub(super) struct Entry {
+    pub(super) record: Record,
+    /// Told once it is written.
+    pub(super) written: Option<oneshot::Sender<()>>,
+}
+
+/// Takes records and writes them.
+pub(super) struct Writer {
+    database: Database,
+    entries: mpsc::Receiver<Entry>,
+    /// Whether the last attempt failed.
+    is_away: Arc<AtomicBool>,
+}
+
+impl Writer {
+    /// A writer, and where records go in.
+    pub(super) fn new(database: Database, is_away: Arc<AtomicBool>) -> (Self, mpsc::Sender<Entry>) {
+        let (entry, entries) = mpsc::channel(QUEUE);
+        (Self { database, entries, is_away }, entry)
+    }
+
+    /// Until told to stop; then what has been taken in is written in the time that is left.
+    pub(super) async fn keep(mut self, mut stop: oneshot::Receiver<Duration>) {
+        let mut group = Vec::new();
+        let patience = loop {
+            tokio::select! {
+                _ = self.next(&mut group) => {}
+                patience = &mut stop => break patience.unwrap_or_default(),
+            }
+            if group.is_empty() {
+                return;
+            }
+            tokio::select! {
+                () = self.write(&mut group) => {}
+                patience = &mut stop => break patience.unwrap_or_default(),
+            }
+        };
+        self.entries.close();
+        let rest = async {
+            self.write(&mut group).await;
+            while self.next(&mut group).await > 0 {
+                self.write(&mut group).await;
+            }
+        };
+        if tokio::time::timeout(patience, rest).await.is_err() {
+            while let Ok(entry) = self.entries.try_recv() {
+                group.push(entry);
+            }
+            tracing::error!(
+                count = group.len(),
+                "activity records could not be written: the database is away; they stand in this log alone"
+            );
+        }
+    }
+
+    /// How many there are to be written next.
+    async fn next(&mut self, group: &mut Vec<Entry>) -> usize {
+        if group.is_empty() { self.entries.recv_many(group, GROUP).await } else { group.len() }
+    }
+
+    /// Until they are written. What was, although the database did not say so, is not written twice.
+    async fn write(&self, group: &mut Vec<Entry>) {
+        while !group.is_empty() {
+            let records = group.iter().map(|entry| entry.record.clone()).collect();
+            match log::add(&self.database, records).await {
+                Ok(()) => {
+                    if self.is_away.swap(false, Ordering::Relaxed) {
+                        tracing::info!("the database is back");
+                    }
+                    for entry in group.drain(..) {
+                        if let Some(written) = entry.written {
+                            let _ = written.send(());
+                        }
+                    }
+                }
+                Err(error) => {
+                    if !self.is_away.swap(true, Ordering::Relaxed) {
+                        tracing::error!(
+                            error = %telemetry::chain(&error),
+                            "the database is away: activity records wait"
+                        );
+                    }
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Whether machines are let in, and who is kept out, as the database has it: read twice a second by every
+//! instance, so that what an administrator decides counts everywhere within two seconds.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustix::system::uname;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, MissedTickBehavior, interval},
+};
+use uuid::Uuid;
+
+use crate::{
+    activity::{Activity, Block, Blocked, Instance},
+    clock,
+    conditions::Conditions,
+    config::{ActivityRequired, Config, ExternalAccess},
+    sessions::Sessions,
+    telemetry,
+};
+
+/// How often it is read.
+const READ: Duration = Duration::from_millis(500);
+/// For how long what was read last counts. Then access is off until it can be read again.
+const BELIEVED: Duration = Duration::from_secs(10);
+/// How often an instance says that it runs.
+const SEEN: Duration = Duration::from_secs(3);
+/// How often old records are removed.
+const PRUNE: Duration = Duration::from_hours(1);
+/// The part's name among conditions.
+const PART: &str = "database";
+
+/// Why somebody is not let in.
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shut {
+    /// An administrator keeps them out.
+    #[error("An administrator of this deployment has blocked this caller for a while")]
+    Blocked,
+    /// Who is kept out could never be read.
+    #[error("Who may sign in is not known at the moment")]
+    Unknown,
+}
+
+/// The switch. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Switch(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    activity: Activity,
+    #[expect(dead_code, reason = "ends the sessions of those who are blocked")]
+    sessions: Sessions,
+    conditions: Conditions,
+    instance: Instance,
+    retention: Duration,
+    mode: ArcSwap<ExternalAccess>,
+    /// As an administrator decided.
+    is_enabled: AtomicBool,
+    /// `None`: they were never read, and must have been.
+    blocks: ArcSwapOption<Vec<Block>>,
+    is_on: watch::Sender<bool>,
+    read_now: Notify,
+}
+
+impl Switch {
+    /// Nothing has been read yet.
+    pub(crate) fn new(
+        config: &Config,
+        activity: &Activity,
+        sessions: &Sessions,
+        conditions: &Conditions,
+    ) -> Self {
+        let now = clock::millis();
+        let must_be_read =
+            activity.has_database() && config.activity.required != ActivityRequired::None;
+        let none_are_blocked = (!must_be_read).then(Vec::new);
+        let instance = Instance {
+            id: Uuid::now_v7().to_string(),
+            host: uname().nodename().to_string_lossy().into_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: now,
+            seen_at: now,
+            is_on: false,
+        };
+        let is_on = matches!(config.external_access, ExternalAccess::On { .. });
+        Self(Arc::new(Inner {
+            activity: activity.clone(),
+            sessions: sessions.clone(),
+            conditions: conditions.clone(),
+            instance,
+            retention: config.activity.retention,
+            mode: ArcSwap::from_pointee(config.external_access.clone()),
+            is_enabled: AtomicBool::default(),
+            blocks: ArcSwapOption::from_pointee(none_are_blocked),
+            is_on: watch::Sender::new(is_on),
+            read_now: Notify::new(),
+        }))
+    }
+
+    /// Whether machines are let in: by the setting, or as an administrator decided.
+    pub(crate) fn is_on(&self) -> bool {
+        *self.0.is_on.borrow()
+    }
+
+    /// Tells whenever that changes.
+    pub(crate) fn changes(&self) -> watch::Receiver<bool> {
+        self.0.is_on.subscribe()
+    }
+
+    /// From now on another setting counts.
+    pub(crate) fn set(&self, mode: ExternalAccess) {
+        self.0.mode.store(Arc::new(mode));
+        self.apply();
+    }
+
+    /// The setting.
+    pub(crate) fn mode(&self) -> Arc<ExternalAccess> {
+        self.0.mode.load_full()
+    }
+
+    /// This instance, as it names itself.
+    pub(crate) fn instance(&self) -> &str {
+        &self.0.instance.id
+    }
+
+    /// Reads at once: something was decided here.
+    pub(crate) fn read_now(&self) {
+        self.0.read_now.notify_one();
+    }
+
+    /// Whether somebody may come in.
+    pub(crate) fn judge(&self, subject: Uuid, client: &str) -> Result<(), Shut> {
+        let blocks = self.0.blocks.load();
+        let Some(blocks) = &*blocks else { return Err(Shut::Unknown) };
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let (now, subject) = (clock::millis(), subject.to_string());
+        let is_meant = |block: &Block| match &block.blocked {
+            Blocked::Subject(oid) => oid.eq_ignore_ascii_case(&subject),
+            Blocked::Client(id) => id.eq_ignore_ascii_case(client),
+        };
+        let is_blocked = blocks.iter().any(|block| block.until > now && is_meant(block));
+        if is_blocked { Err(Shut::Blocked) } else { Ok(()) }
+    }
+
+    fn apply(&self) {
+        let is_on = match &**self.0.mode.load() {
+            ExternalAccess::Off => false,
+            ExternalAccess::On { .. } => true,
+            ExternalAccess::Managed => self.0.is_enabled.load(Ordering::Relaxed),
+        };
+        let turned = |was: &mut bool| std::mem::replace(was, is_on) != is_on;
+        if self.0.is_on.send_if_modified(turned) {
+            tracing::info!(is_on, "external access");
+        }
+    }
+
+    /// Reads it once, for the start.
+    pub(crate) async fn read(&self) -> Result<(), crate::activity::ActivityError> {
+        if !self.0.activity.has_database() {
+            return Ok(());
+        }
+        let (state, blocks) = self.0.activity.read().await?;
+        self.0.is_enabled.store(state.enabled, Ordering::Relaxed);
+        self.0.blocks.store(Some(Arc::new(blocks)));
+        self.apply();
+        Ok(())
+    }
+
+    /// Reads it for ever; to be spawned.
+    pub(crate) async fn keep(self) {
+        if !self.0.activity.has_database() {
+            return;
+        }
+        let mut ticks = interval(READ);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut read, mut seen, mut pruned) = (Instant::now(), None::<Instant>, None::<Instant>);
+        let mut was_on = None;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.0.read_now.notified() => {}
+            }
+            match self.read().await {
+                Ok(()) => {
+                    read = Instant::now();
+                    self.0.conditions.clear(PART);
+                }
+                Err(error) => {
+                    self.0.conditions.raise(PART, telemetry::chain(&error));
+                    if read.elapsed() > BELIEVED {
+                        self.0.is_enabled.store(false, Ordering::Relaxed);
+                        self.apply();
+                    }
+                    continue;
+                }
+            }
+            let is_on = self.is_on();
+            if was_on != Some(is_on) || seen.is_none_or(|seen| seen.elapsed() > SEEN) {
+                let instance =
+                    Instance { seen_at: clock::millis(), is_on, ..self.0.instance.clone() };
+                if self.0.activity.seen(instance).await.is_ok() {
+                    (was_on, seen) = (Some(is_on), Some(Instant::now()));
+                }
+            }
+            if pruned.is_none_or(|pruned| pruned.elapsed() > PRUNE) {
+                pruned = Some(Instant::now());
+                match self.0.activity.prune(self.0.retention).await {
+                    Ok(0) => {}
+                    Ok(count) => tracing::info!(count, "old activity records removed"),
+                    Err(error) => {
+                        let error = telemetry::chain(&error);
+                        tracing::warn!(error, "old activity records could not be removed");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says that this instance goes.
+    pub(crate) async fn leave(&self) {
+        let _ = self.0.activity.gone(self.0.instance.id.clone()).await;
+    }
+}
