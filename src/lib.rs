@@ -10,10 +10,12 @@ mod activity;
 mod canary;
 mod check;
 mod clock;
+mod commands;
 mod conditions;
 mod config;
 mod doctor;
 mod entra;
+mod exposure;
 mod failure;
 mod gateway;
 mod http;
@@ -31,6 +33,7 @@ mod wire;
 pub use self::{
     about::VERSION,
     check::{check, healthcheck},
+    commands::{AccessCommand, ActivityCommand, Whom, access, activity, migrate},
     config::{Config, Problems},
     doctor::doctor,
     failure::Failure,

@@ -4,7 +4,8 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 use simplechat_gateway::{
-    Config, Failure, Problems, VERSION, check, doctor, healthcheck, openapi, serve,
+    AccessCommand, ActivityCommand, Config, Failure, Problems, VERSION, access, activity, check,
+    doctor, healthcheck, migrate, openapi, serve,
 };
 
 /// `EX_USAGE`
@@ -36,6 +37,15 @@ enum Command {
     Healthcheck,
     #[command(about = "Print the OpenAPI document")]
     Openapi,
+    /// Bring the database up to date.
+    Migrate,
+    /// The administrator's switch.
+    Access {
+        #[command(subcommand)]
+        command: AccessCommand,
+    },
+    /// The administrator's log, newest first.
+    Activity(ActivityCommand),
     /// Print every setting: name, meaning, form, default and effective value.
     Settings {
         /// As a Markdown table, without values.
@@ -98,6 +108,9 @@ fn run(arguments: Arguments) -> Result<(), Ending> {
         Command::Doctor => doctor(&read()?)?,
         Command::Healthcheck => healthcheck(&read()?)?,
         Command::Openapi => print(&openapi()),
+        Command::Migrate => migrate(&read()?)?,
+        Command::Access { command } => access(&read()?, command)?,
+        Command::Activity(command) => activity(&read()?, command)?,
         Command::Settings { markdown: true } => print(&Config::markdown_table()),
         Command::Settings { markdown: false } => {
             let (table, judged) = Config::table(environment(), file.as_deref())?;

@@ -9,8 +9,9 @@
 //! Flask extends a session for 31 days on every request and never looks at `exp`. With the end in
 //! the id, every instance knows it on every request without asking anybody.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value};
 use tower_sessions::session::Id;
 use uuid::Uuid;
@@ -44,6 +45,17 @@ impl SessionId {
             id.len() == 22
                 && !expires_at.is_empty()
                 && expires_at.bytes().all(|b| b.is_ascii_digit())
+        })
+    }
+
+    /// What the session is called where people read: the first 16 hex digits of the id's SHA-256. It
+    /// opens nothing.
+    pub(crate) fn handle(&self) -> String {
+        let digest = digest(&SHA256, self.to_string().as_bytes());
+        digest.as_ref().iter().take(8).fold(String::new(), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
         })
     }
 

@@ -333,3 +333,133 @@ impl Slot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::{DatabaseConfig, DatabaseTarget};
+
+    fn config(path: &Path) -> ActivityConfig {
+        let target = DatabaseTarget::Sqlite(path.to_owned());
+        ActivityConfig {
+            database: Some(DatabaseConfig { target, migrates: true }),
+            retention: Duration::from_hours(24),
+            required: ActivityRequired::Decisions,
+        }
+    }
+
+    fn open() -> (Activity, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        (Activity::open(&config(&folder.path().join("gateway.db"))), folder)
+    }
+
+    fn ada() -> Author {
+        let text = |text: &str| Some(text.to_owned());
+        let actor = Actor { oid: text("oid-a"), name: text("Ada 100%"), email: text("ada@x") };
+        Author { actor, address: text("192.0.2.1"), request_id: text("r") }
+    }
+
+    #[tokio::test]
+    async fn records_are_found_by_what_they_say() {
+        let (activity, _folder) = open();
+        let of = |kind| Record { client: Some("c".to_owned()), ..Record::new(kind).by(&ada()) };
+        let mut records = vec![of(Kind::Login), Record::refused(Kind::LoginDenied, "why")];
+        records.push(Record { text: Some("a\0b".to_owned()), ..Record::new(Kind::Logout) });
+        activity.decided(records.clone()).await.unwrap();
+        activity.decided(records.clone()).await.unwrap();
+        let everything = || Filter { limit: 10, ..Filter::default() };
+        let found = activity.find(everything()).await.unwrap();
+        assert_eq!(found.len(), 3, "each once");
+        assert_eq!(found[0].text.as_deref(), Some("a\u{fffd}b"));
+        assert_eq!(found[2], records[0]);
+        for (filter, kind) in [
+            (Filter { kind: Some(Kind::LoginDenied), ..everything() }, Kind::LoginDenied),
+            (Filter { person: Some("ADA 100%".to_owned()), ..everything() }, Kind::Login),
+            (Filter { client: Some("c".to_owned()), ..everything() }, Kind::Login),
+            (Filter { limit: 1, ..everything() }, Kind::Logout),
+        ] {
+            let found = activity.find(filter.clone()).await.unwrap();
+            assert_eq!(found.iter().map(|one| one.kind).collect::<Vec<_>>(), [kind], "{filter:?}");
+        }
+        let before = Some((found[0].at, found[0].id.clone()));
+        assert_eq!(activity.find(Filter { before, ..everything() }).await.unwrap(), found[1..]);
+        let nobody = Filter { person: Some("100_".to_owned()), ..everything() };
+        assert_eq!(activity.find(nobody).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_decision_and_its_record_stand_together() {
+        let (activity, folder) = open();
+        let (state, blocks) = activity.read().await.unwrap();
+        assert!(!state.enabled && state.since.is_none() && blocks.is_empty());
+        assert!(activity.enable("ids".to_owned(), ada()).await.unwrap());
+        assert!(!activity.enable("ids".to_owned(), ada()).await.unwrap(), "on already");
+        let blocked = Blocked::Client("c".to_owned());
+        let until = clock::millis() + 60_000;
+        activity.block(blocked.clone(), until, ada()).await.unwrap();
+        activity.block(blocked.clone(), until + 1, ada()).await.unwrap();
+
+        let again = Activity::open(&config(&folder.path().join("gateway.db")));
+        let (state, blocks) = again.read().await.unwrap();
+        assert!(state.enabled && state.since.is_some() && state.by == ada().actor);
+        assert_eq!(
+            blocks.iter().map(|one| (one.until, &one.blocked)).collect::<Vec<_>>(),
+            [(until + 1, &blocked)]
+        );
+        assert!(again.unblock(blocked.clone(), ada()).await.unwrap());
+        assert!(!again.unblock(blocked, ada()).await.unwrap());
+        assert!(again.disable(ada()).await.unwrap());
+        let kinds: Vec<_> = again
+            .find(Filter { limit: 10, ..Filter::default() })
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|record| (record.kind, record.text))
+            .collect();
+        let accepted = (Kind::ExposureAccepted, Some("ids".to_owned()));
+        assert!(kinds.contains(&accepted));
+        assert_eq!(kinds.len(), 6);
+        assert_eq!(kinds[0].0, Kind::ExternalAccessDisabled);
+    }
+
+    #[tokio::test]
+    async fn old_records_go_and_no_others() {
+        let (activity, _folder) = open();
+        let aged = |hours: i64| Record {
+            at: clock::millis() - hours * 3_600_000,
+            ..Record::new(if hours > 24 { Kind::Login } else { Kind::Logout })
+        };
+        activity.decided(vec![aged(25), aged(23)]).await.unwrap();
+        assert!(activity.prune(Duration::from_hours(1)).await.is_err(), "a day is kept");
+        assert_eq!(activity.prune(Duration::from_hours(24)).await.unwrap(), 1);
+        let left = activity.find(Filter { limit: 10, ..Filter::default() }).await.unwrap();
+        assert_eq!(left.iter().map(|one| one.kind).collect::<Vec<_>>(), [Kind::Logout]);
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_in_is_written_at_the_end() {
+        let (activity, folder) = open();
+        for _ in 0..1000 {
+            activity.happened(Record::new(Kind::LoginDenied)).await;
+        }
+        let slot = activity.reserve().await.unwrap();
+        slot.write(Record::new(Kind::Login)).await.unwrap();
+        activity.happened(Record::new(Kind::Logout)).await;
+        activity.end(Duration::from_secs(5)).await;
+        let again = Activity::open(&config(&folder.path().join("gateway.db")));
+        let found = again.find(Filter { limit: 2000, ..Filter::default() }).await.unwrap();
+        assert_eq!(found.len(), 1002);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_written_is_told_with_advice() {
+        let activity = Activity::open(&config(Path::new("/proc/none/gateway.db")));
+        let error = activity.read().await.unwrap_err();
+        assert!(error.is_lasting(), "{error:?}");
+        assert!(error.to_string().contains("/proc/none/gateway.db"), "{error}");
+    }
+}

@@ -29,6 +29,15 @@ pub(crate) enum ExternalAccess {
 }
 
 impl ExternalAccess {
+    /// As the setting has it.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::On { .. } => "on",
+            Self::Managed => "managed",
+        }
+    }
+
     /// Writes it into the log: who opens what.
     pub(crate) fn tell(&self) {
         match self {

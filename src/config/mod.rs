@@ -27,7 +27,8 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 pub use self::reader::Problems;
-use self::reader::{Given, Reader, at_least_one, duration, read_file, span, time_out};
+pub(crate) use self::reader::duration;
+use self::reader::{Given, Reader, at_least_one, read_file, span, time_out};
 pub(crate) use self::{
     callers::{ExternalAccess, ResourceConfig},
     database::{ActivityConfig, ActivityRequired, DatabaseConfig, DatabaseTarget},

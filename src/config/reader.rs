@@ -306,7 +306,7 @@ pub(super) fn read_file(path: &Path) -> Result<Values, Problems> {
 }
 
 /// `30s`, `15m`, `8h`, `365d`, `250ms`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let seconds = match unit {

@@ -21,9 +21,11 @@ use crate::{
         policy::Denial,
         subject::SubjectFault,
     },
+    activity::ActivityError,
     entra::EntraError,
     gateway::Resource,
     sessions::SessionsError,
+    switch::Shut,
     telemetry,
     upstream::UpstreamError,
     wire::HeadError,
@@ -73,6 +75,12 @@ pub(super) enum Refusal {
     TooOften(Duration),
     #[error("Sessions cannot be kept at the moment")]
     Sessions(#[source] SessionsError),
+    /// An administrator keeps this caller out, or may do.
+    #[error(transparent)]
+    Shut(#[from] Shut),
+    /// What would be done could not be written down.
+    #[error("What is done cannot be written down at the moment")]
+    Activity(#[from] ActivityError),
     /// `GATEWAY_FRONT_DOOR_ID` is set, and this is not it.
     #[error("Requests must come through this deployment's front door")]
     NotThroughFrontDoor,
@@ -114,9 +122,10 @@ impl Refusal {
             Self::NoCredentials | Self::SessionOfAnother | Self::Entra(EntraError::Rejected(_)) => {
                 StatusCode::UNAUTHORIZED
             }
-            Self::ForeignOrigin | Self::Denied(_) | Self::NotThroughFrontDoor => {
-                StatusCode::FORBIDDEN
-            }
+            Self::ForeignOrigin
+            | Self::Denied(_)
+            | Self::Shut(Shut::Blocked)
+            | Self::NotThroughFrontDoor => StatusCode::FORBIDDEN,
             Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -125,9 +134,11 @@ impl Refusal {
             Self::Upstream(error) | Self::Exchange(ExchangeError::Upstream(error)) => {
                 of_upstream(error)
             }
-            Self::Sessions(_) | Self::Entra(EntraError::KeysUnavailable) | Self::NoRoom => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Sessions(_)
+            | Self::Activity(_)
+            | Self::Shut(Shut::Unknown)
+            | Self::Entra(EntraError::KeysUnavailable)
+            | Self::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -154,6 +165,9 @@ impl Refusal {
             Self::OddSpelling => "odd_spelling",
             Self::TooOften(_) => "too_often",
             Self::Sessions(_) => "session_store",
+            Self::Shut(Shut::Blocked) => "blocked",
+            Self::Shut(Shut::Unknown) => "blocks_unknown",
+            Self::Activity(_) => "activity_log",
             Self::NotThroughFrontDoor => "not_through_front_door",
             Self::Upstream(error) | Self::Exchange(ExchangeError::Upstream(error)) => {
                 error.reason()
@@ -201,6 +215,8 @@ impl Refusal {
             | Self::Subject(_)
             | Self::OddSpelling
             | Self::TooOften(_)
+            | Self::Shut(_)
+            | Self::Activity(_)
             | Self::NotThroughFrontDoor
             | Self::Sessions(_)
             | Self::Upstream(_)

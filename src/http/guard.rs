@@ -9,6 +9,7 @@ use crate::{
     },
     clock,
     entra::Entra,
+    switch::Switch,
     wire::Length,
 };
 
@@ -54,6 +55,7 @@ pub(super) async fn judge(
     judged: &Judged<'_>,
     entra: &Entra,
     policy: &Policy,
+    switch: &Switch,
 ) -> Result<Passage, Refusal> {
     let Judged { head, path, .. } = judged;
     match Target::read(path) {
@@ -66,5 +68,7 @@ pub(super) async fn judge(
     }
     let token = bearer::of_lines(head.fields.all("authorization"))?;
     let identity = entra.identify(&token, clock::now()).await?;
-    Ok(Passage::admitted(policy.admit(&identity)?, judged)?)
+    let admission = policy.admit(&identity)?;
+    switch.judge(identity.subject(), identity.client())?;
+    Ok(Passage::admitted(admission, judged)?)
 }

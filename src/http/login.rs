@@ -20,11 +20,13 @@ use super::{
 };
 use crate::{
     access::{origin::Scheme, policy::Policy, session::SessionRecord, token::TokenError},
+    activity::{self, Activity, Actor, Author, Record},
     clock,
     config::CookieConfig,
     entra::{Entra, EntraError},
     gateway::Resource,
     sessions::{Opened, Sessions},
+    switch::Switch,
     wire::RequestHead,
 };
 
@@ -108,6 +110,8 @@ struct User {
 pub(super) async fn post(
     State(entra): State<Entra>,
     State(sessions): State<Sessions>,
+    State(activity): State<Activity>,
+    State(switch): State<Switch>,
     State(policy): State<Arc<Policy>>,
     State(resource): State<Arc<Resource>>,
     State(cookie): State<Arc<CookieConfig>>,
@@ -116,23 +120,40 @@ pub(super) async fn post(
 ) -> Result<Response, Refusal> {
     let now = clock::now();
     let from = route.client.into();
+    let mut known = None;
     let judging = async {
         let token = bearer::of(&headers)?;
         if let Some(wait) = sessions.is_shut_out(from) {
             return Err(Refusal::TooOften(wait));
         }
         let claims = entra.verify(&token, now).await?;
+        let (subject, client) = (claims.identity().subject(), claims.identity().client());
+        known = Some((subject, client.to_owned()));
         // Within the leeway a token still counts, but a session of it would be over at once.
         if claims.identity().expires_at() <= now {
             return Err(EntraError::Rejected(TokenError::Expired).into());
         }
         judge_origin(&headers, &resource)?;
+        switch.judge(subject, client)?;
         let grant = policy.grant(claims, now)?;
         Ok(SessionRecord::new(grant, token.fingerprint().to_string(), now))
     };
+    let author = |actor| Author {
+        actor,
+        address: Some(route.client.to_string()),
+        request_id: Some(request_id.to_string()),
+    };
     let record = match judging.await {
         Err(refusal) if refusal.is_failed_attempt() => {
-            return Err(sessions.count_failure(from).await.map_or(refusal, Refusal::TooOften));
+            let refusal = sessions.count_failure(from).await.map_or(refusal, Refusal::TooOften);
+            let (subject, client) = known.unzip();
+            let denied = Record {
+                subject: subject.map(|subject| subject.to_string()),
+                client,
+                ..Record::refused(activity::Kind::LoginDenied, refusal.reason())
+            };
+            activity.happened(denied.by(&author(Actor::default()))).await;
+            return Err(refusal);
         }
         judged => judged?,
     };
@@ -141,26 +162,33 @@ pub(super) async fn post(
         if record.upstream_will_refuse() { vec![Warning::NoUserRole] } else { Vec::new() };
 
     let cookie = SessionCookie(&cookie);
+    // No session without a record of it.
+    let slot = activity.reserve().await?;
     let Opened { id, user } = sessions.open(record, cookie.minted_in(&headers), Some(from)).await?;
 
-    let set_cookie = cookie.set(&id, route.scheme == Scheme::Https).ok_or(Refusal::Internal)?;
     let text = |name: &str| user.get(name).and_then(Value::as_str).map(str::to_owned);
+    let name = text("name");
+    let email = text("preferred_username").or_else(|| text("email")).or_else(|| text("upn"));
+    let actor = Actor { oid: Some(subject.to_string()), name: name.clone(), email: email.clone() };
+    let login = Record {
+        subject: Some(subject.to_string()),
+        client: Some(client),
+        session: Some(id.handle()),
+        ..Record::new(activity::Kind::Login).by(&author(actor))
+    };
+    if let Err(error) = slot.write(login).await {
+        sessions.end(&[id]).await?;
+        return Err(error.into());
+    }
+    let set_cookie = cookie.set(&id, route.scheme == Scheme::Https).ok_or(Refusal::Internal)?;
     let expires_at = OffsetDateTime::from_unix_timestamp(id.expires_at())
         .ok()
         .and_then(|at| at.format(&Rfc3339).ok())
         .ok_or(Refusal::Internal)?;
-    tracing::info!(
-        request_id = &*request_id, %subject, client, client.address = %route.client,
-        "session created"
-    );
     let created = SessionCreated {
         created: true,
         session_id: id.to_string(),
-        user: User {
-            id: subject.to_string(),
-            name: text("name"),
-            email: text("preferred_username").or_else(|| text("email")).or_else(|| text("upn")),
-        },
+        user: User { id: subject.to_string(), name, email },
         claims: &user,
         expires_at,
         expires_in: id.expires_at() - now,

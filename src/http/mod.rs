@@ -330,9 +330,10 @@ impl Front {
         judged: &Judged<'_>,
         route: &Route,
     ) -> Result<Answered, (Refusal, bool)> {
-        let Gateway { entra, policy, sessions, cookie, .. } = &site.gateway;
-        let passage =
-            guard::judge(judged, entra, policy).await.map_err(|refusal| (refusal, false))?;
+        let Gateway { entra, policy, sessions, switch, cookie, .. } = &site.gateway;
+        let passage = guard::judge(judged, entra, policy, switch)
+            .await
+            .map_err(|refusal| (refusal, false))?;
         let binding = Binding { entra, sessions, mode: policy.session_binding };
         let tracer = site.tracer.as_ref();
         let proxy = Proxy { kept: &self.kept, sessions, cookie, binding, tracer };

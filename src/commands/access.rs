@@ -1,0 +1,204 @@
+//! `access`: the administrator's switch, and who is kept out.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{author, no_database, print};
+use crate::{
+    activity::{Activity, ActivityError, Blocked, rfc3339},
+    clock,
+    config::{Config, ExternalAccess, duration},
+    exposure,
+    failure::Failure,
+    report::block_on,
+};
+
+/// What to do about external access.
+#[derive(Debug, Subcommand)]
+pub enum AccessCommand {
+    /// Let machines in. Tenant and app ids become public.
+    Enable {
+        /// Who accepts that.
+        #[arg(long, value_name = "NAME")]
+        accepted_by: String,
+        /// That it is understood.
+        #[arg(long, required = true)]
+        i_understand_ids_become_public: bool,
+    },
+    /// Let no machines in any more. Sessions live on: end them with `sessions end --all`.
+    Disable {
+        /// Who decides it.
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+    },
+    /// How it stands, on which instances, and who is kept out.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Keep a user or a client app out for a while, and end its sessions.
+    Block {
+        #[command(flatten)]
+        whom: Whom,
+        /// For how long, like 24h.
+        #[arg(long = "for", value_name = "DURATION", value_parser = span)]
+        span: Duration,
+        /// Who decides it.
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+    },
+    /// Let a user or a client app in again.
+    Unblock {
+        #[command(flatten)]
+        whom: Whom,
+        /// Who decides it.
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+    },
+}
+
+/// Whom it is about.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Whom {
+    /// A user or service principal: Entra's object id.
+    #[arg(long, value_name = "OID")]
+    subject: Option<Uuid>,
+    /// A client app's id.
+    #[arg(long, value_name = "APPID")]
+    client: Option<Uuid>,
+}
+
+impl Whom {
+    fn blocked(&self) -> Option<Blocked> {
+        let subject = self.subject.map(|oid| Blocked::Subject(oid.to_string()));
+        subject.or(self.client.map(|id| Blocked::Client(id.to_string())))
+    }
+}
+
+/// A year at most: what lasts longer belongs into Entra.
+fn span(text: &str) -> Result<Duration, String> {
+    let span = duration(text)?;
+    let is_sound = span >= Duration::from_secs(1) && span <= Duration::from_hours(365 * 24);
+    if is_sound { Ok(span) } else { Err("does not lie between 1s and 365d".to_owned()) }
+}
+
+/// Does it.
+///
+/// # Errors
+/// When there is no database, or it cannot be reached: then nothing has changed.
+pub fn access(config: &Config, command: AccessCommand) -> Result<(), Failure> {
+    if config.activity.database.is_none() {
+        return Err(no_database());
+    }
+    block_on(async {
+        let activity = Activity::open(&config.activity);
+        run(config, &activity, command).await
+    })?
+}
+
+async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Result<(), Failure> {
+    let failed = ActivityError::into_failure;
+    match command {
+        AccessCommand::Enable { accepted_by, .. } => {
+            refuse_where_a_setting_decides(config)?;
+            if accepted_by.trim().is_empty() {
+                return Err(Failure::Usage("--accepted-by: is empty".to_owned()));
+            }
+            let text = exposure::text(&config.entra.authority, &config.resource);
+            let turned = activity.enable(text.clone(), author(Some(accepted_by)));
+            let turned = turned.await.map_err(failed)?;
+            print(if turned { "external access is on" } else { "external access was on already" });
+            print(&text);
+            if config.external_access == ExternalAccess::Off {
+                print(
+                    "advice  GATEWAY_EXTERNAL_ACCESS: is off here; this counts for gateways where it is managed",
+                );
+            }
+        }
+        AccessCommand::Disable { by } => {
+            refuse_where_a_setting_decides(config)?;
+            let turned = activity.disable(author(by)).await.map_err(failed)?;
+            print(if turned {
+                "external access is off"
+            } else {
+                "external access was off already"
+            });
+        }
+        AccessCommand::Status { json } => status(config, activity, json).await?,
+        AccessCommand::Block { whom, span, by } => {
+            let Some(blocked) = whom.blocked() else { return Ok(()) };
+            let until =
+                clock::millis().saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
+            activity.block(blocked, until, author(by)).await.map_err(failed)?;
+            print(&format!("blocked until {}; gateways end its sessions", rfc3339(until)));
+        }
+        AccessCommand::Unblock { whom, by } => {
+            let Some(blocked) = whom.blocked() else { return Ok(()) };
+            let was = activity.unblock(blocked, author(by)).await.map_err(failed)?;
+            print(if was { "not blocked any more" } else { "was not blocked" });
+        }
+    }
+    Ok(())
+}
+
+/// A switch that turns nothing must not look as if it did.
+fn refuse_where_a_setting_decides(config: &Config) -> Result<(), Failure> {
+    if let ExternalAccess::On { .. } = config.external_access {
+        return Err(Failure::Misconfigured(
+            "GATEWAY_EXTERNAL_ACCESS: is on, and that decides; set it to managed to decide here, or to off"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+async fn status(config: &Config, activity: &Activity, as_json: bool) -> Result<(), Failure> {
+    let failed = ActivityError::into_failure;
+    let (state, blocks) = activity.read().await.map_err(failed)?;
+    let instances = activity.instances().await.map_err(failed)?;
+    let mode = config.external_access.word();
+    if as_json {
+        let blocks: Vec<_> = blocks
+            .iter()
+            .map(|block| {
+                json!({
+                    "kind": block.blocked.kind(), "who": block.blocked.who(),
+                    "since": rfc3339(block.since), "until": rfc3339(block.until), "by": block.by,
+                })
+            })
+            .collect();
+        let instances: Vec<_> = instances
+            .iter()
+            .map(|one| {
+                json!({
+                    "id": one.id, "host": one.host, "version": one.version, "enabled": one.is_on,
+                    "started_at": rfc3339(one.started_at), "seen_at": rfc3339(one.seen_at),
+                })
+            })
+            .collect();
+        let status = json!({
+            "mode": mode, "enabled": state.enabled, "since": state.since.map(rfc3339), "by": state.by,
+            "blocks": blocks, "instances": instances,
+        });
+        print(&status.to_string());
+        return Ok(());
+    }
+    let since = state.since.map_or_else(String::new, |since| format!(" since {}", rfc3339(since)));
+    let by = state.by.name.as_deref().map_or_else(String::new, |name| format!(" by {name}"));
+    let word = if state.enabled { "on" } else { "off" };
+    print(&format!("external access   {word}{since}{by} (GATEWAY_EXTERNAL_ACCESS here: {mode})"));
+    for one in &instances {
+        let word = if one.is_on { "on" } else { "off" };
+        print(&format!("instance          {word} on {}, version {}", one.host, one.version));
+    }
+    for block in &blocks {
+        let (kind, who) = (block.blocked.kind(), block.blocked.who());
+        print(&format!("blocked           {kind} {who} until {}", rfc3339(block.until)));
+    }
+    Ok(())
+}

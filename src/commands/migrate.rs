@@ -1,0 +1,25 @@
+//! `migrate`: the database is brought up to date, whatever `GATEWAY_MIGRATE` says.
+
+use super::{no_database, print};
+use crate::{
+    activity::{Activity, ActivityError},
+    config::Config,
+    failure::Failure,
+    report::block_on,
+};
+
+/// Brings the database up to date.
+///
+/// # Errors
+/// When there is none, or it cannot be reached or changed.
+pub fn migrate(config: &Config) -> Result<(), Failure> {
+    if config.activity.database.is_none() {
+        return Err(no_database());
+    }
+    block_on(async {
+        let activity = Activity::open(&config.activity);
+        activity.migrate().await.map_err(ActivityError::into_failure)?;
+        print("the database is up to date");
+        Ok(())
+    })?
+}

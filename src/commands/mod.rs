@@ -1,0 +1,35 @@
+//! The administrator's page without a page: the same decisions, log and sessions, for pipelines and for
+//! hosts where nobody can open a browser.
+
+mod access;
+mod activity;
+mod migrate;
+
+use std::io::Write as _;
+
+pub use self::{
+    access::{AccessCommand, Whom, access},
+    activity::{ActivityCommand, activity},
+    migrate::migrate,
+};
+use crate::{
+    activity::{Actor, Author},
+    failure::Failure,
+};
+
+/// Who decides where no session says it.
+fn author(name: Option<String>) -> Author {
+    let name = name.unwrap_or_else(|| "command line".to_owned());
+    Author { actor: Actor { name: Some(name), ..Actor::default() }, ..Author::default() }
+}
+
+/// Whoever closed the pipe does not want the rest.
+fn print(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn no_database() -> Failure {
+    Failure::Misconfigured(
+        "DATABASE_URL: is required for this command, as the gateway has it".to_owned(),
+    )
+}
