@@ -68,6 +68,17 @@ impl SessionId {
     pub(crate) fn expires_at(&self) -> i64 {
         self.expires_at
     }
+
+    /// What the session is called where its id must not stand, as in pages and records: the first 16 hex
+    /// digits of the SHA-256 of the id's text.
+    pub(crate) fn handle(&self) -> String {
+        let digest = digest(&SHA256, self.to_string().as_bytes());
+        digest.as_ref().iter().take(8).fold(String::new(), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
 }
 
 impl fmt::Display for SessionId {
@@ -143,6 +154,13 @@ mod tests {
         assert_eq!(text.len(), 22 + 1 + 10);
         assert_eq!(SessionId::parse(&text), Some(id));
         assert_eq!(format!("{id:?}"), "SessionId(..)");
+    }
+
+    #[test]
+    fn a_handle_is_the_beginning_of_the_digest_of_the_id() {
+        // printf AAAAAAAAAAAAAAAAAAAAAA.1795384800 | sha256sum
+        let id = SessionId::new(Id::default(), 1_795_384_800);
+        assert_eq!(id.handle(), "5b477192a010a287");
     }
 
     #[test]

@@ -6,12 +6,14 @@
 //! GATEWAY_STATE_DIR/sessions/22CHARS    note
 //! GATEWAY_STATE_DIR/subjects/OID/ID     a subject's sessions (empty files)
 //! GATEWAY_STATE_DIR/ended/ID            ended sessions (empty files)
+//! GATEWAY_STATE_DIR/instances/HASH      an instance and its database; its time: when last seen
 //! ```
 //!
 //! HASH is MD5 up to cachelib 0.15 and SHA-256 from 0.16: upstream's count file tells which.
 
 use std::{
-    fmt::Write as _,
+    cmp::Reverse,
+    fmt::{self, Write as _},
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
@@ -31,9 +33,10 @@ use uuid::Uuid;
 use super::{
     SessionsError,
     flask_format::{self, FlaskSession, Members},
+    flask_record::FlaskRecord,
     shelf::{Added, Bookmark, Ended, Note, Quota, Shelf},
 };
-use crate::{access::session::SessionId, telemetry};
+use crate::{access::session::SessionId, clock, telemetry};
 
 /// cachelib's names.
 const COUNT: &str = "__wz_cache_count";
@@ -52,6 +55,7 @@ struct Folders {
     sessions: PathBuf,
     subjects: PathBuf,
     ended: PathBuf,
+    instances: PathBuf,
     key_prefix: String,
 }
 
@@ -94,9 +98,10 @@ impl Files {
             sessions: state.join("sessions"),
             subjects: state.join("subjects"),
             ended: state.join("ended"),
+            instances: state.join("instances"),
             key_prefix,
         };
-        for folder in [&folders.sessions, &folders.subjects, &folders.ended] {
+        for folder in [&folders.sessions, &folders.subjects, &folders.ended, &folders.instances] {
             make_private(folder)
                 .map_err(|error| SessionsError::StateFolder(state.to_owned(), Arc::new(error)))?;
         }
@@ -197,7 +202,8 @@ impl Folders {
         }
     }
 
-    fn flask_name(&self, id: &SessionId) -> Result<String, SessionsError> {
+    /// By its whole id, minted or Flask's own.
+    fn flask_name(&self, id: impl fmt::Display) -> Result<String, SessionsError> {
         Ok(self.naming()?.of(&format!("{}{id}", self.key_prefix)))
     }
 
@@ -243,6 +249,14 @@ impl Folders {
         Ok(())
     }
 
+    fn record(&self, id: &str, now: i64) -> Result<Option<FlaskRecord>, SessionsError> {
+        let bytes = if_there(fs::read(self.flask.join(self.flask_name(id)?)))?;
+        match bytes {
+            Some(bytes) => FlaskRecord::from_file(&bytes, now),
+            None => Ok(None),
+        }
+    }
+
     fn note(&self, id: Id) -> Result<Option<Note>, SessionsError> {
         let bytes = if_there(fs::read(self.sessions.join(id.to_string())))?;
         bytes
@@ -278,6 +292,42 @@ impl Folders {
         Ok(found.into_iter().map(|(_, id)| id).collect())
     }
 
+    fn unended(&self, now: i64) -> Result<Vec<SessionId>, SessionsError> {
+        let mut found = Vec::new();
+        for subject in names_in(&self.subjects)? {
+            found.extend(ids_in(&self.subjects.join(&subject))?);
+        }
+        found.retain(|id| id.expires_at() > now);
+        // By their text as well, so that one call goes on where another left off.
+        found.sort_by_cached_key(|id| (Reverse(id.expires_at()), id.to_string()));
+        Ok(found)
+    }
+
+    fn register(
+        &self,
+        instance: &str,
+        database: &str,
+        longest: Duration,
+    ) -> Result<Vec<(String, String)>, SessionsError> {
+        let name = hex(digest(&SHA256, instance.as_bytes()).as_ref());
+        let ours =
+            serde_json::to_vec(&(instance, database)).map_err(|_| SessionsError::Encoding)?;
+        write_whole(&self.instances, &name, &ours)?;
+        let mut seen = Vec::new();
+        for name in names_in(&self.instances)?.iter().filter(|name| !name.ends_with(TEMPORARY)) {
+            let path = self.instances.join(name);
+            let Some(metadata) = if_there(fs::metadata(&path))? else { continue };
+            if metadata.modified()?.elapsed().is_ok_and(|age| age > longest) {
+                if_there(fs::remove_file(&path))?;
+                continue;
+            }
+            let Some(bytes) = if_there(fs::read(&path))? else { continue };
+            // What another version wrote otherwise is passed over.
+            seen.extend(serde_json::from_slice::<(String, String)>(&bytes));
+        }
+        Ok(seen)
+    }
+
     /// The subject's folder stays: another login may be about to use it.
     fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
         let of_subject = self.subjects.join(subject.to_string());
@@ -286,7 +336,8 @@ impl Folders {
         Ok(())
     }
 
-    fn sweep(&self, now: i64, long_ago: i64) -> Result<(), SessionsError> {
+    fn sweep(&self, now: i64, long_ago: i64) -> Result<Vec<SessionId>, SessionsError> {
+        let mut all = Vec::new();
         for subject in names_in(&self.subjects)? {
             let Ok(oid) = subject.parse::<Uuid>() else { continue };
             let ids = ids_in(&self.subjects.join(&subject))?;
@@ -296,13 +347,14 @@ impl Folders {
             for id in over.iter().filter(|id| id.expires_at() < long_ago) {
                 self.remove_note(id, oid)?;
             }
+            all.extend(over);
         }
         for id in ids_in(&self.ended)? {
             if id.expires_at() < long_ago {
                 if_there(fs::remove_file(self.ended.join(id.to_string())))?;
             }
         }
-        Ok(())
+        Ok(all)
     }
 
     /// All of them, unless the folder has not changed since.
@@ -348,6 +400,11 @@ impl Shelf for Files {
         .await
     }
 
+    async fn record(&self, id: &str) -> Result<Option<FlaskRecord>, SessionsError> {
+        let (id, now) = (id.to_owned(), clock::now());
+        self.run(move |folders| folders.record(&id, now)).await
+    }
+
     async fn has(&self, id: &SessionId) -> Result<bool, SessionsError> {
         let id = *id;
         self.run(move |folders| Ok(fs::exists(folders.flask.join(folders.flask_name(&id)?))?)).await
@@ -379,6 +436,16 @@ impl Shelf for Files {
         self.run(move |folders| folders.sessions_of(subject, now)).await
     }
 
+    async fn unended(
+        &self,
+        now: i64,
+        skip: usize,
+        most: usize,
+    ) -> Result<Vec<SessionId>, SessionsError> {
+        let all = self.run(move |folders| folders.unended(now)).await?;
+        Ok(all.into_iter().skip(skip).take(most).collect())
+    }
+
     async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
         let id = *id;
         self.run(move |folders| folders.remove_note(&id, subject)).await
@@ -402,20 +469,24 @@ impl Shelf for Files {
         .await
     }
 
-    async fn sweep(&self, now: i64, long_ago: i64) -> Result<(), SessionsError> {
+    async fn sweep(&self, now: i64, long_ago: i64) -> Result<Vec<SessionId>, SessionsError> {
         self.run(move |folders| folders.sweep(now, long_ago)).await
     }
 
     async fn count(&self, now: i64) -> Result<u64, SessionsError> {
-        self.run(move |folders| {
-            let mut count = 0;
-            for subject in names_in(&folders.subjects)? {
-                let ids = ids_in(&folders.subjects.join(&subject))?;
-                count += ids.iter().filter(|id| id.expires_at() > now).count() as u64;
-            }
-            Ok(count)
-        })
-        .await
+        self.run(move |folders| Ok(folders.unended(now)?.len() as u64)).await
+    }
+
+    async fn register(
+        &self,
+        instance: &str,
+        database: &str,
+        now: i64,
+        since: i64,
+    ) -> Result<Vec<(String, String)>, SessionsError> {
+        let (instance, database) = (instance.to_owned(), database.to_owned());
+        let longest = Duration::from_secs(u64::try_from(now - since).unwrap_or_default());
+        self.run(move |folders| folders.register(&instance, &database, longest)).await
     }
 
     async fn ping(&self) -> Result<(), SessionsError> {

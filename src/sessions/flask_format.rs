@@ -32,7 +32,7 @@ impl Serialize for Members<'_> {
 }
 
 /// How deep a stored session may nest before it is refused.
-const DEEPEST: usize = 64;
+pub(super) const DEEPEST: usize = 64;
 
 /// For Redis.
 pub(super) fn to_redis(

@@ -4,17 +4,27 @@
 //! its id says so, or when it stands in the set of ended ones; every instance holds that set in memory
 //! and reads on in the store's twice a second. Records that Flask brought back are swept.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "the pages and commands to come call it"))]
+mod account;
 mod azure;
+#[cfg_attr(not(test), expect(dead_code, reason = "the pages and commands to come call it"))]
+mod expired;
 mod files;
 mod flask_format;
+mod flask_record;
 #[cfg(fuzzing)]
 #[path = "../../tests/fuzz/of_sessions.rs"]
 pub(crate) mod fuzzing;
+#[cfg_attr(not(test), expect(dead_code, reason = "the pages and commands to come call it"))]
+mod instances;
 mod limits;
+#[cfg_attr(not(test), expect(dead_code, reason = "the pages and commands to come call it"))]
+mod listing;
 mod pickle;
 mod redis;
 mod redis_credentials;
 mod redis_script;
+mod several;
 mod shelf;
 mod store;
 mod timed;
@@ -39,7 +49,14 @@ use tower_sessions::{SessionStore, session::Record, session_store};
 use uuid::Uuid;
 
 pub(crate) use self::limits::Network;
+#[expect(unused_imports, reason = "the pages and commands to come name them")]
+pub(crate) use self::{
+    account::{Account, FlaskId},
+    expired::Expired,
+    listing::{Listed, Which},
+};
 use self::{
+    expired::Telling,
     files::Files,
     limits::Limits,
     redis::Redis,
@@ -183,6 +200,7 @@ struct Inner {
     limits: ArcSwap<Limits>,
     /// Whose sessions are; that never changes.
     subjects: Cache<SessionId, Uuid>,
+    telling: Telling,
 }
 
 impl Sessions {
@@ -214,6 +232,7 @@ impl Sessions {
             forget,
             limits,
             subjects: Cache::new(MOST_SUBJECTS),
+            telling: Telling::new(),
         })))
     }
 
@@ -302,16 +321,22 @@ impl Sessions {
 
     async fn end_replaced(&self, ids: &[SessionId], subject: Uuid) -> Result<(), SessionsError> {
         for id in ids {
-            let note = match self.0.shelf.note(id.id()).await {
+            let note = match self.note(id).await {
                 // What we did not write is not ours.
                 Err(SessionsError::Decoding) => None,
                 note => note?,
             };
-            if note.is_some_and(|note| note.session_id() == *id && note.subject == subject) {
+            if note.is_some_and(|note| note.subject == subject) {
                 self.end_of(id, subject).await?;
             }
         }
         Ok(())
+    }
+
+    /// The note of a session whose end has not come.
+    async fn note(&self, id: &SessionId) -> Result<Option<Note>, SessionsError> {
+        let note = self.0.shelf.note(id.id()).await?;
+        Ok(note.filter(|note| note.session_id() == *id && note.expires_at > clock::now()))
     }
 
     /// Takes back what nobody will learn of: also where the store had not confirmed it, and does so
@@ -335,16 +360,16 @@ impl Sessions {
     pub(crate) async fn end(&self, ids: &[SessionId]) -> Result<(), SessionsError> {
         patiently(async {
             for id in ids {
-                match self.0.shelf.note(id.id()).await? {
-                    Some(note) if note.session_id() == *id => self.end_of(id, note.subject).await?,
+                match self.note(id).await? {
+                    Some(note) => self.end_of(id, note.subject).await?,
                     // Without a note (lost with the store's memory) a record that Flask wrote back
                     // may still be there. Where neither is, there is nothing to end, and nothing is
                     // kept that a caller made up.
-                    _ if self.0.shelf.has(id).await? => {
+                    None if self.0.shelf.has(id).await? => {
                         self.mark(id).await?;
                         self.0.shelf.remove(&[*id]).await?;
                     }
-                    _ => {}
+                    None => {}
                 }
             }
             Ok(())
@@ -427,8 +452,7 @@ impl Sessions {
         if let Some(subject) = self.0.subjects.get(id) {
             return Ok(Some(subject));
         }
-        let note = patiently(self.0.shelf.note(id.id())).await?;
-        let subject = note.filter(|note| note.session_id() == *id).map(|note| note.subject);
+        let subject = patiently(self.note(id)).await?.map(|note| note.subject);
         if let Some(subject) = subject {
             self.0.subjects.insert(*id, subject);
         }
@@ -539,7 +563,8 @@ impl Sessions {
             ended.iter().filter(|(_, since)| **since >= long_ago).map(|(id, _)| *id).collect()
         };
         self.0.shelf.remove(&written_back).await?;
-        self.0.shelf.sweep(now, long_ago).await
+        let over = self.0.shelf.sweep(now, long_ago).await?;
+        self.tell_expired(&over, long_ago).await
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! session:ID                        Flask's record         string, TTL
-//! gateway:{notes}:session:22CHARS   note                   string, TTL
+//! gateway:{notes}:session:22CHARS   note                   string, TTL: a while beyond its end
 //! gateway:{notes}:subject:OID       a subject's sessions   sorted set by opening time
 //! gateway:{notes}:expiries          all minted sessions    sorted set by expiry
 //! gateway:{notes}:logins:OID        logins in a window     counter, TTL
 //! gateway:{notes}:failures:ADDRESS  failures in a window   counter, TTL
+//! gateway:{notes}:instances         instances              sorted set by when last seen
 //! gateway:ended                     ended sessions         stream, read by every instance
 //! ```
 //!
@@ -47,8 +48,9 @@ use tower_sessions::session::Id;
 use uuid::Uuid;
 
 use super::{
-    SessionsError,
+    LONG_AGO, SessionsError,
     flask_format::{self, FlaskSession, Members},
+    flask_record::FlaskRecord,
     limits::Network,
     redis_credentials::{Credentials, Source},
     redis_script::Script,
@@ -75,7 +77,11 @@ const BATCH: u16 = 500;
 /// Of any session, in seconds (`GATEWAY_SESSION_MAX_AGE` goes no higher).
 const LONGEST_LIFE: i64 = 31 * 86_400;
 
+/// So long a note outlives its session, in seconds.
+const NOTE_OUTLIVES: i64 = LONG_AGO + 60;
+
 const EXPIRIES: &str = "gateway:{notes}:expiries";
+const INSTANCES: &str = "gateway:{notes}:instances";
 const ENDED: &str = "gateway:ended";
 /// Before a stream's first entry.
 const BEGINNING: &str = "0-0";
@@ -344,6 +350,13 @@ impl Shelf for Redis {
         bytes.map(|bytes| flask_format::from_redis(&bytes)).transpose()
     }
 
+    async fn record(&self, id: &str) -> Result<Option<FlaskRecord>, SessionsError> {
+        let key = format!("{}{id}", self.key_prefix);
+        let bytes: Option<Vec<u8>> =
+            self.client().get(key).await.map_err(|error| self.failed(error))?;
+        bytes.map(|bytes| FlaskRecord::from_redis(&bytes)).transpose()
+    }
+
     async fn has(&self, id: &SessionId) -> Result<bool, SessionsError> {
         self.client().exists(self.flask_key(id)).await.map_err(|error| self.failed(error))
     }
@@ -373,7 +386,8 @@ impl Shelf for Redis {
             // Neither is looked at where there is no limit.
             quota.failures.map_or_else(|| EXPIRIES.to_owned(), |(_, from)| failures_key(from)),
         ];
-        let life = (note.expires_at - now).max(1);
+        // The sweep tells whose session has expired.
+        let life = (note.expires_at - now).max(1) + NOTE_OUTLIVES;
         let id = note.session_id().to_string();
         let most =
             |limit: Option<Limit>| Value::from(limit.map_or(0, |limit| i64::from(limit.most)));
@@ -439,6 +453,23 @@ impl Shelf for Redis {
         Ok(live.iter().filter_map(|member| SessionId::parse(member)).collect())
     }
 
+    /// By rank, as Redis before 6.2 can: the last ones end last.
+    async fn unended(
+        &self,
+        now: i64,
+        skip: usize,
+        most: usize,
+    ) -> Result<Vec<SessionId>, SessionsError> {
+        let rank = |from_the_end: usize| -i64::try_from(from_the_end).unwrap_or(i64::MAX);
+        let members: Vec<String> = self
+            .client()
+            .zrange(EXPIRIES, rank(skip + most), rank(skip + 1), None, false, None, false)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let ids = members.iter().rev().filter_map(|member| SessionId::parse(member));
+        Ok(ids.filter(|id| id.expires_at() > now).collect())
+    }
+
     async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
         let client = self.client();
         tokio::try_join!(
@@ -491,7 +522,8 @@ impl Shelf for Redis {
         client.xdel::<(), _, _>(ENDED, entries).await.map_err(|error| self.failed(error))
     }
 
-    async fn sweep(&self, now: i64, long_ago: i64) -> Result<(), SessionsError> {
+    async fn sweep(&self, now: i64, long_ago: i64) -> Result<Vec<SessionId>, SessionsError> {
+        let mut over = Vec::new();
         let mut offset = 0;
         loop {
             let limit = Some((offset, i64::from(BATCH)));
@@ -503,6 +535,7 @@ impl Shelf for Redis {
             let ids: Vec<SessionId> =
                 members.iter().filter_map(|member| SessionId::parse(member)).collect();
             self.remove(&ids).await?;
+            over.extend(ids);
             if members.len() < usize::from(BATCH) {
                 break;
             }
@@ -512,12 +545,37 @@ impl Shelf for Redis {
             .zremrangebyscore::<(), _, _, _>(EXPIRIES, f64::NEG_INFINITY, score(long_ago))
             .await
             .map_err(|error| self.failed(error))?;
-        self.trim(long_ago).await
+        self.trim(long_ago).await?;
+        Ok(over)
     }
 
     async fn count(&self, now: i64) -> Result<u64, SessionsError> {
         let counted = self.client().zcount(EXPIRIES, score(now), f64::INFINITY).await;
         counted.map_err(|error| self.failed(error))
+    }
+
+    async fn register(
+        &self,
+        instance: &str,
+        database: &str,
+        now: i64,
+        since: i64,
+    ) -> Result<Vec<(String, String)>, SessionsError> {
+        let member =
+            serde_json::to_string(&(instance, database)).map_err(|_| SessionsError::Encoding)?;
+        let client = self.client();
+        let seen = async {
+            client
+                .zadd::<(), _, _>(INSTANCES, None, None, false, false, (score(now), member))
+                .await?;
+            client
+                .zremrangebyscore::<(), _, _, _>(INSTANCES, f64::NEG_INFINITY, score(since - 1))
+                .await?;
+            client.zrange::<Vec<String>, _, _, _>(INSTANCES, 0, -1, None, false, None, false).await
+        };
+        let seen = seen.await.map_err(|error| self.failed(error))?;
+        // What another version wrote otherwise is passed over.
+        Ok(seen.iter().filter_map(|member| serde_json::from_str(member).ok()).collect())
     }
 
     fn start_over(&self) {

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     SessionsError,
     flask_format::{FlaskSession, Members},
+    flask_record::FlaskRecord,
     limits::Network,
 };
 use crate::{access::session::SessionId, config::Limit};
@@ -101,6 +102,8 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
     ) -> Result<bool, SessionsError>;
     /// Flask's record.
     async fn get(&self, id: &SessionId) -> Result<Option<FlaskSession>, SessionsError>;
+    /// What Flask's record under an id says, a minted one or one of its own; `None`: there is none.
+    async fn record(&self, id: &str) -> Result<Option<FlaskRecord>, SessionsError>;
     /// Whether Flask's record is there, whatever it holds.
     async fn has(&self, id: &SessionId) -> Result<bool, SessionsError>;
     /// Removes Flask's records; those that are gone already are passed over.
@@ -112,10 +115,18 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
     }
     /// Adds a note, if the quota has not been used up by all instances together.
     async fn add_note(&self, note: &Note, quota: &Quota, now: i64) -> Result<Added, SessionsError>;
-    /// The note of an id.
+    /// The note of an id; it is kept for a while after the session's end.
     async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError>;
     /// The sessions of a subject whose end has not come, oldest first.
     async fn sessions_of(&self, subject: Uuid, now: i64) -> Result<Vec<SessionId>, SessionsError>;
+    /// Sessions whose end has not come, also such as were ended before: those that end last first, `most`
+    /// of them after the first `skip`.
+    async fn unended(
+        &self,
+        now: i64,
+        skip: usize,
+        most: usize,
+    ) -> Result<Vec<SessionId>, SessionsError>;
     /// Removes a note.
     async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError>;
 
@@ -138,10 +149,19 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
     async fn erase(&self, id: &SessionId) -> Result<(), SessionsError>;
 
     /// Removes Flask's records of sessions whose end has passed, and, once no request of theirs can
-    /// be in flight any more (`long_ago`, Unix seconds), what was noted about them.
-    async fn sweep(&self, now: i64, long_ago: i64) -> Result<(), SessionsError>;
+    /// be in flight any more (`long_ago`, Unix seconds), what was noted about them. Which those are.
+    async fn sweep(&self, now: i64, long_ago: i64) -> Result<Vec<SessionId>, SessionsError>;
     /// How many sessions there are whose end has not come.
     async fn count(&self, now: i64) -> Result<u64, SessionsError>;
+    /// Writes down that an instance is there, with its database; all that were since `since` (Unix
+    /// seconds), this one among them.
+    async fn register(
+        &self,
+        instance: &str,
+        database: &str,
+        now: i64,
+        since: i64,
+    ) -> Result<Vec<(String, String)>, SessionsError>;
     /// Drops its connection and makes a new one, if it has any: this one answers no more.
     fn start_over(&self) {}
     /// What will keep the store from letting us in before long.

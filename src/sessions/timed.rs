@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     SessionsError,
     flask_format::{FlaskSession, Members},
+    flask_record::FlaskRecord,
     limits::Network,
     shelf::{Added, Bookmark, Ended, Note, Quota, Shelf},
 };
@@ -105,6 +106,10 @@ impl<S: Shelf> Shelf for Timed<S> {
         self.timed("get", self.inner.get(id)).await
     }
 
+    async fn record(&self, id: &str) -> Result<Option<FlaskRecord>, SessionsError> {
+        self.timed("record", self.inner.record(id)).await
+    }
+
     async fn has(&self, id: &SessionId) -> Result<bool, SessionsError> {
         self.timed("has", self.inner.has(id)).await
     }
@@ -127,6 +132,15 @@ impl<S: Shelf> Shelf for Timed<S> {
 
     async fn sessions_of(&self, subject: Uuid, now: i64) -> Result<Vec<SessionId>, SessionsError> {
         self.timed("sessions_of", self.inner.sessions_of(subject, now)).await
+    }
+
+    async fn unended(
+        &self,
+        now: i64,
+        skip: usize,
+        most: usize,
+    ) -> Result<Vec<SessionId>, SessionsError> {
+        self.timed("unended", self.inner.unended(now, skip, most)).await
     }
 
     async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
@@ -153,7 +167,7 @@ impl<S: Shelf> Shelf for Timed<S> {
         self.timed("erase", self.inner.erase(id)).await
     }
 
-    async fn sweep(&self, now: i64, long_ago: i64) -> Result<(), SessionsError> {
+    async fn sweep(&self, now: i64, long_ago: i64) -> Result<Vec<SessionId>, SessionsError> {
         self.timed("sweep", self.inner.sweep(now, long_ago)).await
     }
 
@@ -161,6 +175,16 @@ impl<S: Shelf> Shelf for Timed<S> {
         let count = self.timed("count", self.inner.count(now)).await?;
         self.live.record(count, &[]);
         Ok(count)
+    }
+
+    async fn register(
+        &self,
+        instance: &str,
+        database: &str,
+        now: i64,
+        since: i64,
+    ) -> Result<Vec<(String, String)>, SessionsError> {
+        self.timed("register", self.inner.register(instance, database, now, since)).await
     }
 
     fn start_over(&self) {

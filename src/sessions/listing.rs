@@ -1,0 +1,228 @@
+//! Live minted sessions, for administrators: which there are, and the end of them.
+
+use std::{collections::HashSet, sync::Arc};
+
+use uuid::Uuid;
+
+use super::{
+    Sessions, SessionsError, flask_record::FlaskRecord, patiently, several::each, shelf::Shelf,
+};
+use crate::{
+    access::{policy::CANARY, session::SessionId},
+    clock, telemetry,
+};
+
+/// Ids looked at together.
+const BATCH: usize = 500;
+/// How often it is looked whether more were opened while others were being ended.
+const ROUNDS: usize = 4;
+
+/// A live minted session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) id: SessionId,
+    /// Entra's object id; nil where neither note nor record tells.
+    pub(crate) subject: Uuid,
+    /// The client app's id.
+    pub(crate) client: String,
+    /// Unix milliseconds; 0 where the note is lost.
+    pub(crate) opened_at: i64,
+    /// Flask's `last_activity_epoch`, in Unix milliseconds.
+    pub(crate) last_seen: Option<i64>,
+    pub(crate) name: Option<String>,
+    pub(crate) email: Option<String>,
+}
+
+/// Which sessions are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Which {
+    All,
+    /// Those of a person or a service.
+    Subject(Uuid),
+    /// Those that a client app was given, by its id in any case.
+    Client(String),
+    /// One, by its handle or its whole id.
+    Handle(String),
+}
+
+impl Which {
+    /// Whether a session of theirs can be meant. Canaries' never are.
+    fn means(&self, subject: Uuid, client: &str) -> bool {
+        subject != CANARY
+            && match self {
+                Self::Subject(meant) => *meant == subject,
+                Self::Client(meant) => meant.eq_ignore_ascii_case(client),
+                Self::All | Self::Handle(_) => true,
+            }
+    }
+}
+
+/// What is known of a session whose end has not come.
+struct Known {
+    listed: Listed,
+    /// Whether Flask's record is there; without it upstream takes the caller for a stranger.
+    has_record: bool,
+}
+
+impl Sessions {
+    /// How many minted sessions there are whose end has not come; in Redis also those ended before.
+    pub(crate) async fn count(&self) -> Result<u64, SessionsError> {
+        patiently(self.0.shelf.count(clock::now())).await
+    }
+
+    /// Live minted sessions, canaries left out, newest first. Where there are more than `limit`, those
+    /// that end last.
+    pub(crate) async fn list(
+        &self,
+        which: &Which,
+        limit: usize,
+    ) -> Result<Vec<Listed>, SessionsError> {
+        let known = self.known(which, limit, |known| known.has_record).await?;
+        let mut listed: Vec<_> = known.into_iter().map(|known| known.listed).collect();
+        listed.sort_by_key(|listed| std::cmp::Reverse(listed.opened_at));
+        listed.truncate(limit);
+        Ok(listed)
+    }
+
+    /// Ends sessions for good, however many, also such as are opened meanwhile; those that were ended.
+    /// Done to the end even if the caller hangs up. An error: some may not have been ended.
+    pub(crate) async fn end_which(&self, which: &Which) -> Result<Vec<Listed>, SessionsError> {
+        let (sessions, which) = (self.clone(), which.clone());
+        let ending = tokio::spawn(async move { sessions.end_in_rounds(&which).await });
+        ending.await.unwrap_or(Err(SessionsError::Interrupted))
+    }
+
+    async fn end_in_rounds(&self, which: &Which) -> Result<Vec<Listed>, SessionsError> {
+        let mut ended = Vec::new();
+        for _ in 0..ROUNDS {
+            let known = self.known(which, usize::MAX, |_| true).await?;
+            if known.is_empty() {
+                break;
+            }
+            let mut failure = None;
+            for result in each(known, {
+                let sessions = self.clone();
+                move |known| sessions.clone().end_known(known)
+            })
+            .await
+            {
+                match result {
+                    Ok(listed) => ended.push(listed),
+                    Err(error) => failure = Some(error),
+                }
+            }
+            if let Some(error) = failure {
+                let count = ended.len();
+                tracing::warn!(error = %telemetry::chain(&error), ended = count, "not all sessions could be ended");
+                return Err(error);
+            }
+        }
+        Ok(ended)
+    }
+
+    /// What cannot be removed is left to the sweep: it counts as ended all the same.
+    async fn end_known(self, Known { listed, .. }: Known) -> Result<Listed, SessionsError> {
+        let id = listed.id;
+        self.mark(&id).await?;
+        let (shelf, gone) = (&self.0.shelf, [id]);
+        let removed = tokio::try_join!(shelf.remove(&gone), shelf.remove_note(&id, listed.subject));
+        if let Err(error) = removed {
+            tracing::debug!(error = %telemetry::chain(&error), "what is left of a session is left to the sweep");
+        }
+        Ok(listed)
+    }
+
+    /// What is known of those meant, `limit` of them or a few more.
+    async fn known(
+        &self,
+        which: &Which,
+        limit: usize,
+        wanted: impl Fn(&Known) -> bool,
+    ) -> Result<Vec<Known>, SessionsError> {
+        // Else the ended ones would pass for live ones.
+        if self.0.read.load().is_none() {
+            self.read_ended().await?;
+        }
+        let now = clock::now();
+        let mut seen = HashSet::new();
+        let mut found = Vec::new();
+        let mut skip = 0;
+        loop {
+            let (ids, is_last) = match which {
+                Which::Subject(subject) => (self.0.shelf.sessions_of(*subject, now).await?, true),
+                Which::Handle(text) if SessionId::parse(text).is_some() => {
+                    (SessionId::parse(text).into_iter().collect(), true)
+                }
+                Which::All | Which::Client(_) | Which::Handle(_) => {
+                    let ids = self.0.shelf.unended(now, skip, BATCH).await?;
+                    let is_last = ids.len() < BATCH;
+                    (ids, is_last)
+                }
+            };
+            skip += BATCH;
+            let meant = |id: &SessionId| match which {
+                Which::Handle(text) => id.to_string() == *text || id.handle() == *text,
+                _ => true,
+            };
+            // Newest first also where the shelf has the oldest first.
+            let mut ids: Vec<_> = ids
+                .into_iter()
+                .filter(|id| id.expires_at() > now && meant(id) && !self.knows_as_ended(id))
+                .filter(|id| seen.insert(*id))
+                .collect();
+            ids.sort_by_key(|id| std::cmp::Reverse(id.expires_at()));
+            let looked_at = each(ids, {
+                let (shelf, which) = (Arc::clone(&self.0.shelf), which.clone());
+                move |id| look_at(Arc::clone(&shelf), id, which.clone())
+            });
+            for known in looked_at.await {
+                found.extend(known?.filter(&wanted));
+            }
+            if is_last
+                || found.len() >= limit
+                || (matches!(which, Which::Handle(_)) && !found.is_empty())
+            {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+/// What note and record tell of a session; `None`: there is neither, or it is not meant.
+async fn look_at(
+    shelf: Arc<dyn Shelf>,
+    id: SessionId,
+    which: Which,
+) -> Result<Option<Known>, SessionsError> {
+    let note = match shelf.note(id.id()).await {
+        // An odd one is as good as none.
+        Err(SessionsError::Decoding) => None,
+        note => note?.filter(|note| note.session_id() == id),
+    };
+    if note.as_ref().is_some_and(|note| !which.means(note.subject, &note.client)) {
+        return Ok(None);
+    }
+    let record = match shelf.record(&id.to_string()).await {
+        // There it is, whatever it holds.
+        Err(SessionsError::Decoding) => Some(FlaskRecord::default()),
+        record => record?,
+    };
+    if note.is_none() && record.is_none() {
+        return Ok(None);
+    }
+    let has_record = record.is_some();
+    let record = record.unwrap_or_default();
+    let account = record.account();
+    let oid = account.as_ref().and_then(|account| account.oid).unwrap_or_default();
+    let (subject, client, opened_at) = match note {
+        Some(note) => (note.subject, note.client, note.opened_at),
+        None => (oid, record.client().unwrap_or_default(), 0),
+    };
+    if !which.means(subject, &client) {
+        return Ok(None);
+    }
+    let (name, email) = account.map(|account| (account.name, account.email)).unwrap_or_default();
+    let last_seen = record.last_seen();
+    let listed = Listed { id, subject, client, opened_at, last_seen, name, email };
+    Ok(Some(Known { listed, has_record }))
+}
