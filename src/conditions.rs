@@ -11,9 +11,12 @@ use std::{
 pub(crate) struct Conditions(Arc<Mutex<BTreeMap<&'static str, String>>>);
 
 impl Conditions {
-    /// A part is not as it should be.
-    pub(crate) fn raise(&self, part: &'static str, reason: String) {
-        self.lock().insert(part, reason);
+    /// A part is not as it should be. Whether that is news.
+    pub(crate) fn raise(&self, part: &'static str, reason: String) -> bool {
+        let mut conditions = self.lock();
+        let is_news = conditions.get(part) != Some(&reason);
+        conditions.insert(part, reason);
+        is_news
     }
 
     /// A part is well (again).

@@ -14,6 +14,7 @@ mod commands;
 mod conditions;
 mod config;
 mod doctor;
+mod ending;
 mod entra;
 mod exposure;
 mod failure;
@@ -21,6 +22,7 @@ mod gateway;
 mod http;
 mod reload;
 mod report;
+mod seen;
 mod serve;
 mod sessions;
 mod stream;
@@ -33,7 +35,10 @@ mod wire;
 pub use self::{
     about::VERSION,
     check::{check, healthcheck},
-    commands::{AccessCommand, ActivityCommand, Whom, access, activity, migrate},
+    commands::{
+        AccessCommand, ActivityCommand, SessionsCommand, WhichSessions, Whom, access, activity,
+        migrate, sessions,
+    },
     config::{Config, Problems},
     doctor::doctor,
     failure::Failure,

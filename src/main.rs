@@ -4,8 +4,8 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 use simplechat_gateway::{
-    AccessCommand, ActivityCommand, Config, Failure, Problems, VERSION, access, activity, check,
-    doctor, healthcheck, migrate, openapi, serve,
+    AccessCommand, ActivityCommand, Config, Failure, Problems, SessionsCommand, VERSION, access,
+    activity, check, doctor, healthcheck, migrate, openapi, serve, sessions,
 };
 
 /// `EX_USAGE`
@@ -46,6 +46,11 @@ enum Command {
     },
     /// The administrator's log, newest first.
     Activity(ActivityCommand),
+    /// Minted sessions.
+    Sessions {
+        #[command(subcommand)]
+        command: SessionsCommand,
+    },
     /// Print every setting: name, meaning, form, default and effective value.
     Settings {
         /// As a Markdown table, without values.
@@ -111,6 +116,7 @@ fn run(arguments: Arguments) -> Result<(), Ending> {
         Command::Migrate => migrate(&read()?)?,
         Command::Access { command } => access(&read()?, command)?,
         Command::Activity(command) => activity(&read()?, command)?,
+        Command::Sessions { command } => sessions(&read()?, command)?,
         Command::Settings { markdown: true } => print(&Config::markdown_table()),
         Command::Settings { markdown: false } => {
             let (table, judged) = Config::table(environment(), file.as_deref())?;

@@ -15,10 +15,12 @@ use tokio::{
 use crate::{
     about, canary,
     config::{Config, ExternalAccess, Problems},
+    ending,
     failure::Failure,
     gateway::Gateway,
     http::{Front, Ops, Patience, Room, Site, listener},
     reload::reload,
+    seen,
     telemetry::{self, Telemetry},
     upstream::{Kept, Upstream},
 };
@@ -97,6 +99,8 @@ async fn run(
     }
     tokio::spawn(gateway.sessions.clone().keep_in_step());
     tokio::spawn(gateway.switch.clone().keep());
+    tokio::spawn(ending::keep_expired_told(gateway.activity.clone(), gateway.sessions.clone()));
+    seen::record(&gateway.activity, &config, gateway.switch.instance()).await;
     tokio::spawn(gateway.sessions.clone().keep_swept());
     tokio::spawn(gateway.entra.clone().keep_fresh());
     tokio::spawn(gateway.upstream.clone().wait_for_first_answer());
@@ -160,7 +164,10 @@ async fn run(
             Ok(()) = turned.changed() => {
                 sites.send_modify(|site| *site = site.renewed(site.gateway().renewed(&config)));
             }
-            Some(read) = renewed.recv() => config = reload(config, read, &sites, telemetry),
+            Some(read) = renewed.recv() => {
+                config = reload(config, read, &sites, telemetry);
+                seen::record(&activity, &config, switch.instance()).await;
+            }
         }
     }
     tracing::info!("draining");

@@ -2,6 +2,7 @@
 //! instance, so that what an administrator decides counts everywhere within two seconds.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,7 +22,8 @@ use crate::{
     activity::{Activity, Block, Blocked, Instance},
     clock,
     conditions::Conditions,
-    config::{ActivityRequired, Config, ExternalAccess},
+    config::{ActivityRequired, Config, DatabaseConfig, DatabaseTarget, ExternalAccess},
+    ending,
     sessions::Sessions,
     telemetry,
 };
@@ -36,6 +38,8 @@ const SEEN: Duration = Duration::from_secs(3);
 const PRUNE: Duration = Duration::from_hours(1);
 /// The part's name among conditions.
 const PART: &str = "database";
+/// That of the instances beside this one.
+const INSTANCES: &str = "instances";
 
 /// Why somebody is not let in.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +59,6 @@ pub(crate) struct Switch(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     activity: Activity,
-    #[expect(dead_code, reason = "ends the sessions of those who are blocked")]
     sessions: Sessions,
     conditions: Conditions,
     instance: Instance,
@@ -67,6 +70,10 @@ struct Inner {
     blocks: ArcSwapOption<Vec<Block>>,
     is_on: watch::Sender<bool>,
     read_now: Notify,
+    /// Names the database, once it has been read.
+    database: ArcSwapOption<String>,
+    /// Whether that is a file.
+    is_embedded: bool,
 }
 
 impl Switch {
@@ -101,6 +108,11 @@ impl Switch {
             blocks: ArcSwapOption::from_pointee(none_are_blocked),
             is_on: watch::Sender::new(is_on),
             read_now: Notify::new(),
+            database: ArcSwapOption::empty(),
+            is_embedded: matches!(
+                &config.activity.database,
+                Some(DatabaseConfig { target: DatabaseTarget::Sqlite(_), .. })
+            ),
         }))
     }
 
@@ -171,6 +183,7 @@ impl Switch {
         let (state, blocks) = self.0.activity.read().await?;
         self.0.is_enabled.store(state.enabled, Ordering::Relaxed);
         self.0.blocks.store(Some(Arc::new(blocks)));
+        self.0.database.store(Some(Arc::new(state.database)));
         self.apply();
         Ok(())
     }
@@ -184,6 +197,7 @@ impl Switch {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut read, mut seen, mut pruned) = (Instant::now(), None::<Instant>, None::<Instant>);
         let mut was_on = None;
+        let mut known = HashSet::new();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -193,6 +207,7 @@ impl Switch {
                 Ok(()) => {
                     read = Instant::now();
                     self.0.conditions.clear(PART);
+                    self.end_sessions_of_blocked(&mut known);
                 }
                 Err(error) => {
                     self.0.conditions.raise(PART, telemetry::chain(&error));
@@ -209,6 +224,7 @@ impl Switch {
                     Instance { seen_at: clock::millis(), is_on, ..self.0.instance.clone() };
                 if self.0.activity.seen(instance).await.is_ok() {
                     (was_on, seen) = (Some(is_on), Some(Instant::now()));
+                    self.look_around().await;
                 }
             }
             if pruned.is_none_or(|pruned| pruned.elapsed() > PRUNE) {
@@ -222,6 +238,47 @@ impl Switch {
                     }
                 }
             }
+        }
+    }
+
+    /// Each instance does so: a login may be under way on any.
+    fn end_sessions_of_blocked(&self, known: &mut HashSet<(Blocked, i64)>) {
+        let blocks = self.0.blocks.load_full().unwrap_or_default();
+        known.retain(|(blocked, since)| {
+            blocks.iter().any(|block| block.blocked == *blocked && block.since == *since)
+        });
+        for block in blocks.iter() {
+            if known.insert((block.blocked.clone(), block.since)) {
+                let (activity, sessions) = (self.0.activity.clone(), self.0.sessions.clone());
+                tokio::spawn(ending::end_blocked(activity, sessions, block.clone()));
+            }
+        }
+    }
+
+    /// Notices instances that an administrator's decisions do not reach, or that get in one another's way.
+    async fn look_around(&self) {
+        if *self.mode() != ExternalAccess::Managed {
+            self.0.conditions.clear(INSTANCES);
+            return;
+        }
+        let Some(database) = self.0.database.load_full() else { return };
+        let own = &self.0.instance.id;
+        let others = self.0.sessions.register(own, &database).await.unwrap_or_default();
+        let elsewhere = others.iter().any(|(_, other)| *other != *database);
+        let here = match self.0.activity.instances().await {
+            Ok(instances) => instances.iter().any(|one| one.id != *own),
+            Err(_) => return,
+        };
+        let reason = if elsewhere {
+            "other instances use another database: what administrators decide does not reach all of them; let all use one PostgreSQL (DATABASE_URL)"
+        } else if here && self.0.is_embedded {
+            "several instances use one SQLite file: let them use PostgreSQL (DATABASE_URL)"
+        } else {
+            self.0.conditions.clear(INSTANCES);
+            return;
+        };
+        if self.0.conditions.raise(INSTANCES, reason.to_owned()) {
+            tracing::warn!("{reason}");
         }
     }
 

@@ -14,7 +14,7 @@ use std::fmt::{self, Write as _};
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value};
 use tower_sessions::session::Id;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use super::policy::Grant;
 
@@ -48,17 +48,6 @@ impl SessionId {
         })
     }
 
-    /// What the session is called where people read: the first 16 hex digits of the id's SHA-256. It
-    /// opens nothing.
-    pub(crate) fn handle(&self) -> String {
-        let digest = digest(&SHA256, self.to_string().as_bytes());
-        digest.as_ref().iter().take(8).fold(String::new(), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-    }
-
     /// tower-sessions' part.
     pub(crate) fn id(&self) -> Id {
         self.id
@@ -78,6 +67,17 @@ impl SessionId {
             let _ = write!(text, "{byte:02x}");
             text
         })
+    }
+}
+
+impl SessionId {
+    /// The id of the record that tells of something which happens to a session once: whoever tells of it,
+    /// and however often, gives the same. From the SHA-256 of `what:` and the id; version 8 (RFC 9562 §5.8).
+    pub(crate) fn record_id(&self, what: &str) -> Uuid {
+        let digest = digest(&SHA256, format!("{what}:{self}").as_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest.as_ref()[..16]);
+        Builder::from_custom_bytes(bytes).into_uuid()
     }
 }
 

@@ -133,6 +133,19 @@ impl Database {
         self.run_for(LONG_PATIENCE, work).await
     }
 
+    /// The same for work that takes longer the more there is of it.
+    pub(super) async fn run_for_many<T, F>(
+        &self,
+        groups: usize,
+        work: impl FnOnce(Pool) -> F + Send + 'static,
+    ) -> Result<T, ActivityError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, sqlx::Error>> + Send + 'static,
+    {
+        self.run_for(if groups > 1 { LONG_PATIENCE } else { PATIENCE }, work).await
+    }
+
     async fn run_for<T, F>(
         &self,
         patience: Duration,

@@ -11,6 +11,8 @@ use super::{
 /// Adds what is not there yet: whoever is not sure that it was written writes it again.
 const ONCE: &str = " ON CONFLICT (id) DO NOTHING";
 const COLUMNS: &str = "id, at, kind, outcome, actor_oid, actor_name, actor_email, client, subject, session, address, request_id, reason, text";
+/// Records that go into one statement: each has 14 values, and none of them takes more than 32,766.
+pub(super) const GROUP: usize = 500;
 /// Longest text kept, in characters.
 const LONGEST: usize = 16_384;
 /// Records removed at a time, so that nobody waits for long.
@@ -100,8 +102,15 @@ pub(super) async fn add(database: &Database, records: Vec<Record>) -> Result<(),
         return Ok(());
     }
     database
-        .run(move |pool| async move {
-            on!(pool, pool => insertion(&records).build().execute(&pool).await.map(drop))
+        .run_for_many(records.len() / GROUP, move |pool| async move {
+            let begin = pool.begin();
+            on!(pool, pool => {
+                let mut transaction = pool.begin_with(begin).await?;
+                for group in records.chunks(GROUP) {
+                    insertion(group).build().execute(&mut *transaction).await?;
+                }
+                transaction.commit().await
+            })
         })
         .await
 }

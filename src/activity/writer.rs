@@ -21,8 +21,6 @@ use crate::telemetry;
 
 /// Records that may wait: some seconds of a busy gateway.
 pub(super) const QUEUE: usize = 16_384;
-/// Records written at once: far below what a statement may hold.
-const GROUP: usize = 500;
 /// Between attempts.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -84,7 +82,7 @@ impl Writer {
 
     /// How many there are to be written next.
     async fn next(&mut self, group: &mut Vec<Entry>) -> usize {
-        if group.is_empty() { self.entries.recv_many(group, GROUP).await } else { group.len() }
+        if group.is_empty() { self.entries.recv_many(group, log::GROUP).await } else { group.len() }
     }
 
     /// Until they are written. What was, although the database did not say so, is not written twice.

@@ -153,7 +153,7 @@ impl Canary<'_> {
         loop {
             match self.sessions.end(&[*id]).await {
                 Err(_) if tries < REMOVALS => tries += 1,
-                ended => return ended,
+                ended => return ended.map(drop),
             }
             sleep(PAUSE).await;
         }

@@ -100,7 +100,7 @@ impl Watch {
             }
             match &is {
                 Ok(()) => gateway.conditions.clear(PART),
-                Err(reason) => gateway.conditions.raise(PART, reason.clone()),
+                Err(reason) => drop(gateway.conditions.raise(PART, reason.clone())),
             }
             let pause = if is.is_ok() { self.interval } else { self.interval.min(AGAIN) };
             was = Some(is);

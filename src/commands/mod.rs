@@ -4,6 +4,7 @@
 mod access;
 mod activity;
 mod migrate;
+mod sessions;
 
 use std::io::Write as _;
 
@@ -11,6 +12,7 @@ pub use self::{
     access::{AccessCommand, Whom, access},
     activity::{ActivityCommand, activity},
     migrate::migrate,
+    sessions::{SessionsCommand, WhichSessions, sessions},
 };
 use crate::{
     activity::{Actor, Author},

@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::{Extension, extract::State};
 use http::{HeaderMap, StatusCode, header};
 
 use super::{
-    bearer,
+    Arrival, bearer,
     error::{Problem, Refusal},
     session_cookie::SessionCookie,
 };
-use crate::{clock, config::CookieConfig, entra::Entra, sessions::Sessions};
+use crate::{
+    activity::{Activity, Actor, Author, Kind, Record},
+    clock,
+    config::CookieConfig,
+    entra::Entra,
+    sessions::Sessions,
+};
 
 /// Ends the session whose cookie comes along; with a token alone, all that were minted from it.
 #[utoipa::path(
@@ -31,18 +37,32 @@ use crate::{clock, config::CookieConfig, entra::Entra, sessions::Sessions};
 pub(super) async fn post(
     State(entra): State<Entra>,
     State(sessions): State<Sessions>,
+    State(activity): State<Activity>,
     State(cookie): State<Arc<CookieConfig>>,
+    Extension(Arrival { route, request_id }): Extension<Arrival>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
     let cookie = SessionCookie(&cookie);
     let minted = cookie.minted_in(&headers);
-    if !minted.is_empty() {
-        sessions.end(&minted).await?;
+    let ended = if !minted.is_empty() {
+        sessions.end(&minted).await?
     } else if headers.contains_key(header::AUTHORIZATION) || !cookie.is_borne(&headers) {
         let (token, now) = (bearer::of(&headers)?, clock::now());
         let identity = entra.identify(&token, now).await?;
         let fingerprint = token.fingerprint().to_string();
-        sessions.end_of_token(identity.subject(), &fingerprint, now).await?;
+        sessions.end_of_token(identity.subject(), &fingerprint, now).await?
+    } else {
+        Vec::new()
+    };
+    for gone in ended {
+        let (subject, client) = gone.of.unzip();
+        let subject = subject.map(|subject| subject.to_string());
+        let actor = Actor { oid: subject.clone(), ..Actor::default() };
+        let (address, request_id) = (route.client.to_string(), request_id.to_string());
+        let author = Author { actor, address: Some(address), request_id: Some(request_id) };
+        let logout =
+            Record { subject, client, session: Some(gone.handle), ..Record::new(Kind::Logout) };
+        activity.happened(logout.by(&author)).await;
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,9 +5,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use aws_lc_rs::digest::{SHA256, digest};
 use tokio::sync::mpsc::{self, error::TrySendError};
-use uuid::{Builder, Uuid};
+use uuid::Uuid;
 
 use super::{Sessions, SessionsError, shelf::Note};
 use crate::access::{policy::CANARY, session::SessionId};
@@ -36,21 +35,13 @@ impl Expired {
     fn of(id: &SessionId, note: Note) -> Self {
         Self {
             handle: id.handle(),
-            record_id: record_id(id),
+            record_id: id.record_id("session_expired"),
             subject: note.subject,
             client: note.client,
             opened_at: note.opened_at,
             expired_at: id.expires_at().saturating_mul(1000),
         }
     }
-}
-
-/// From the SHA-256 of `session_expired:` and the id: version 8 (RFC 9562 §5.8).
-fn record_id(id: &SessionId) -> Uuid {
-    let digest = digest(&SHA256, format!("session_expired:{id}").as_bytes());
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest.as_ref()[..16]);
-    Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 /// Who is told, and of which he was told already.

@@ -7,7 +7,6 @@
 #[cfg_attr(not(test), expect(dead_code, reason = "the pages and commands to come call it"))]
 mod account;
 mod azure;
-#[cfg_attr(not(test), expect(dead_code, reason = "the pages and commands to come call it"))]
 mod expired;
 mod files;
 mod flask_format;
@@ -15,10 +14,8 @@ mod flask_record;
 #[cfg(fuzzing)]
 #[path = "../../tests/fuzz/of_sessions.rs"]
 pub(crate) mod fuzzing;
-#[cfg_attr(not(test), expect(dead_code, reason = "the pages and commands to come call it"))]
 mod instances;
 mod limits;
-#[cfg_attr(not(test), expect(dead_code, reason = "the pages and commands to come call it"))]
 mod listing;
 mod pickle;
 mod redis;
@@ -182,6 +179,20 @@ pub(crate) struct Opened {
     pub(crate) id: SessionId,
     /// The claims that were stored: an object.
     pub(crate) user: Value,
+}
+
+/// A session that was ended.
+pub(crate) struct Gone {
+    /// [`SessionId::handle`].
+    pub(crate) handle: String,
+    /// Entra's object id, and the client app's; `None`: the store lost what it knew.
+    pub(crate) of: Option<(Uuid, String)>,
+}
+
+impl Gone {
+    fn of(id: &SessionId, note: Option<Note>) -> Self {
+        Self { handle: id.handle(), of: note.map(|note| (note.subject, note.client)) }
+    }
 }
 
 /// The minted sessions. Cheap to clone.
@@ -356,42 +367,50 @@ impl Sessions {
         });
     }
 
-    /// Ends sessions for good, those of them that there are. `Ok` once the store has confirmed it.
-    pub(crate) async fn end(&self, ids: &[SessionId]) -> Result<(), SessionsError> {
+    /// Ends sessions for good, those of them that there are, and tells which. `Ok` once the store has
+    /// confirmed it.
+    pub(crate) async fn end(&self, ids: &[SessionId]) -> Result<Vec<Gone>, SessionsError> {
         patiently(async {
+            let mut gone = Vec::new();
             for id in ids {
                 match self.note(id).await? {
-                    Some(note) => self.end_of(id, note.subject).await?,
+                    Some(note) => {
+                        self.end_of(id, note.subject).await?;
+                        gone.push(Gone::of(id, Some(note)));
+                    }
                     // Without a note (lost with the store's memory) a record that Flask wrote back
                     // may still be there. Where neither is, there is nothing to end, and nothing is
                     // kept that a caller made up.
                     None if self.0.shelf.has(id).await? => {
                         self.mark(id).await?;
                         self.0.shelf.remove(&[*id]).await?;
+                        gone.push(Gone::of(id, None));
                     }
                     None => {}
                 }
             }
-            Ok(())
+            Ok(gone)
         })
         .await
     }
 
-    /// Ends all sessions that were minted from one token.
+    /// Ends all sessions that were minted from one token, and tells which.
     pub(crate) async fn end_of_token(
         &self,
         subject: Uuid,
         fingerprint: &str,
         now: i64,
-    ) -> Result<(), SessionsError> {
+    ) -> Result<Vec<Gone>, SessionsError> {
         patiently(async {
+            let mut gone = Vec::new();
             for id in self.0.shelf.sessions_of(subject, now).await? {
                 let note = self.0.shelf.note(id.id()).await?;
-                if note.is_some_and(|note| note.token == fingerprint) {
+                if let Some(note) = note.filter(|note| note.token == fingerprint) {
                     self.end_of(&id, subject).await?;
+                    gone.push(Gone::of(&id, Some(note)));
                 }
             }
-            Ok(())
+            Ok(gone)
         })
         .await
     }

@@ -1,0 +1,172 @@
+//! `sessions`: minted sessions, listed and ended. Sessions of browser users are left alone.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::{author, print};
+use crate::{
+    activity::{Activity, ActivityError, rfc3339},
+    config::Config,
+    ending,
+    failure::Failure,
+    report::block_on,
+    sessions::{Listed, Sessions, SessionsError, Which},
+    telemetry,
+};
+
+/// How long the store may take to be connected to.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What to do about minted sessions.
+#[derive(Debug, Subcommand)]
+pub enum SessionsCommand {
+    /// Those that live, newest first.
+    List {
+        /// Of this user or service principal alone.
+        #[arg(long, value_name = "OID")]
+        subject: Option<Uuid>,
+        /// Of this client app alone.
+        #[arg(long, value_name = "APPID", conflicts_with = "subject")]
+        client: Option<Uuid>,
+        /// A line of JSON each.
+        #[arg(long)]
+        json: bool,
+        /// How many at most.
+        #[arg(long, default_value_t = 1000)]
+        limit: usize,
+    },
+    /// End sessions for good, on all instances within two seconds.
+    End {
+        #[command(flatten)]
+        which: WhichSessions,
+        /// Who decides it.
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+    },
+}
+
+/// Which sessions.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct WhichSessions {
+    /// These: handles, as `sessions list` has them, or ids.
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    /// All of this user or service principal.
+    #[arg(long, value_name = "OID")]
+    subject: Option<Uuid>,
+    /// All of this client app.
+    #[arg(long, value_name = "APPID")]
+    client: Option<Uuid>,
+    /// All.
+    #[arg(long)]
+    all: bool,
+}
+
+impl WhichSessions {
+    fn each(self) -> Vec<Which> {
+        if self.all {
+            return vec![Which::All];
+        }
+        let of_subject = self.subject.map(Which::Subject);
+        let of_client = self.client.map(|id| Which::Client(id.to_string()));
+        let ids = self.ids.into_iter().map(Which::Handle);
+        ids.chain(of_subject).chain(of_client).collect()
+    }
+}
+
+/// Does it.
+///
+/// # Errors
+/// When the store or the database cannot be reached.
+pub fn sessions(config: &Config, command: SessionsCommand) -> Result<(), Failure> {
+    block_on(async {
+        let sessions = connected(config).await?;
+        match command {
+            SessionsCommand::List { subject, client, json, limit } => {
+                let of_client = || client.map(|id| Which::Client(id.to_string()));
+                let which = subject.map(Which::Subject).or_else(of_client).unwrap_or(Which::All);
+                let listed = sessions.list(&which, limit).await.map_err(away)?;
+                for one in &listed {
+                    print(&if json { as_json(one) } else { as_text(one) });
+                }
+                Ok(())
+            }
+            SessionsCommand::End { which, by } => end(config, &sessions, which, by).await,
+        }
+    })?
+}
+
+async fn end(
+    config: &Config,
+    sessions: &Sessions,
+    which: WhichSessions,
+    by: Option<String>,
+) -> Result<(), Failure> {
+    let activity = Activity::open(&config.activity);
+    let (mut count, mut unknown) = (0, Vec::new());
+    for which in which.each() {
+        let ended = ending::end(&activity, sessions, &which, &author(by.clone()), None).await;
+        let ended = ended.map_err(|error| match error {
+            ending::EndingError::Activity(error) => ActivityError::into_failure(error),
+            ending::EndingError::Sessions(error) => away(error),
+        })?;
+        count += ended;
+        if let (0, Which::Handle(id)) = (ended, which) {
+            unknown.push(id);
+        }
+    }
+    print(&format!("{count} ended"));
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    // A handle may be told; whole ids open sessions.
+    let told: Vec<_> = unknown.iter().map(|id| id.split('.').count() == 1).collect();
+    let handles: Vec<_> =
+        unknown.iter().zip(told).filter_map(|(id, told)| told.then_some(id.as_str())).collect();
+    Err(Failure::Unavailable(format!(
+        "{} of them are not there: {}",
+        unknown.len(),
+        handles.join(" ")
+    )))
+}
+
+/// The store, once it answers.
+async fn connected(config: &Config) -> Result<Sessions, Failure> {
+    let sessions = Sessions::open_store(config.sessions.clone()).map_err(away)?;
+    let begun = Instant::now();
+    loop {
+        match sessions.ping().await {
+            Ok(()) => return Ok(sessions),
+            Err(_) if begun.elapsed() < PATIENCE => sleep(Duration::from_millis(100)).await,
+            Err(error) => return Err(away(error)),
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn away(error: SessionsError) -> Failure {
+    Failure::Unavailable(telemetry::chain(&error))
+}
+
+fn as_json(one: &Listed) -> String {
+    let ends = rfc3339(one.id.expires_at().saturating_mul(1000));
+    json!({
+        "id": one.id.handle(), "subject": one.subject, "client": one.client, "name": one.name,
+        "email": one.email, "opened_at": rfc3339(one.opened_at), "expires_at": ends,
+        "last_seen": one.last_seen.map(rfc3339),
+    })
+    .to_string()
+}
+
+fn as_text(one: &Listed) -> String {
+    let ends = rfc3339(one.id.expires_at().saturating_mul(1000));
+    let who = one.email.as_ref().or(one.name.as_ref());
+    let who = who.map_or_else(String::new, |who| format!("  {}", who.escape_debug()));
+    let (handle, subject, client) = (one.id.handle(), one.subject, &one.client);
+    format!("{handle}  subject={subject}  client={client}  until={ends}{who}")
+}

@@ -1,0 +1,29 @@
+//! Which settings a gateway saw, for the activity log: at its start, and whenever it read them again.
+
+use crate::{
+    activity::{Activity, Actor, Author, Kind, Record},
+    config::{Config, ExternalAccess},
+    exposure,
+};
+
+/// Writes it down; under `on` also who accepted what becomes public.
+pub(crate) async fn record(activity: &Activity, config: &Config, instance: &str) {
+    let name = match &config.external_access {
+        ExternalAccess::On { accepted_by } => Some(accepted_by.clone()),
+        ExternalAccess::Off | ExternalAccess::Managed => None,
+    };
+    let text = format!(
+        "GATEWAY_EXTERNAL_ACCESS={}, version {} ({}), instance {instance}",
+        config.external_access.word(),
+        env!("CARGO_PKG_VERSION"),
+        env!("COMMIT"),
+    );
+    activity.happened(Record { text: Some(text), ..Record::new(Kind::SettingsSeen) }).await;
+    if name.is_some() {
+        let author = Author { actor: Actor { name, ..Actor::default() }, ..Author::default() };
+        let text = exposure::text(&config.entra.authority, &config.resource);
+        let (text, reason) = (Some(text), Some("setting".to_owned()));
+        let accepted = Record { text, reason, ..Record::new(Kind::ExposureAccepted) };
+        activity.happened(accepted.by(&author)).await;
+    }
+}
