@@ -1,47 +1,59 @@
-//! Reads the pickles that cachelib writes: plain data only.
+//! Reads the pickles that cachelib writes: plain data.
 //!
-//! A pickle is a program for a stack machine, and unpickling runs it. This machine knows the
-//! opcodes that build plain data (Python's `pickletools`, protocols 2 to 5) and stops at any other:
-//! nothing is looked up, called or constructed.
+//! A pickle is a program for a stack machine, and unpickling runs it. This machine knows the opcodes of
+//! Python's `pickletools`, protocols 2 to 5, and builds plain data alone. What would have to be looked up,
+//! called or constructed is none of that: nothing is, and null stands in its place.
+
+use std::collections::HashMap;
 
 use serde_json::{Map, Number, Value};
 
-/// Largest pickle read, in bytes.
+/// Largest pickle read, in bytes; and the most text in what it builds.
 const LARGEST: usize = 4 * 1024 * 1024;
+/// Most values on the stack, in the memo, made, and in what is built.
+const MOST_VALUES: usize = 256 * 1024;
+
+/// A value, by its place among [`Machine::made`].
+type Place = usize;
 
 /// A slot of the stack.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 enum Slot {
     Mark,
-    /// A value and how deep it nests.
-    Value(Value, usize),
+    Value(Place),
+}
+
+/// What was made. Containers know their items by place: an item may lie in several of them.
+enum Made {
+    Plain(Value),
+    List(Vec<Place>),
+    Map(Vec<(Place, Place)>),
+    /// An object of some class, or the class: whatever is done to it, it stays null.
+    Unknown,
 }
 
 struct Machine<'a> {
     rest: &'a [u8],
+    made: Vec<Made>,
     stack: Vec<Slot>,
-    memo: Vec<(u64, Value, usize)>,
-    deepest: usize,
-    /// What copies out of the memo may still cost.
-    copies_left: usize,
+    memo: HashMap<u64, Place>,
 }
 
-/// The value that a pickle builds; `None` when it is not plain data, nests deeper than `deepest`, is
-/// longer than 4 MiB, or anything else is odd about it.
+/// The value that a pickle builds, with null for what is not plain data and without members whose names
+/// are no texts. `None` when it is malformed, nests deeper than `deepest`, is longer than 4 MiB, or builds
+/// more than that.
 pub(super) fn read(pickle: &[u8], deepest: usize) -> Option<Value> {
     if pickle.len() > LARGEST {
         return None;
     }
-    let mut machine = Machine {
-        rest: pickle,
-        stack: Vec::new(),
-        memo: Vec::new(),
-        deepest,
-        copies_left: LARGEST,
-    };
+    let (made, stack, memo) = (Vec::new(), Vec::new(), HashMap::new());
+    let mut machine = Machine { rest: pickle, made, stack, memo };
     while machine.step()? {}
-    match machine.stack.pop()? {
-        Slot::Value(value, _) if machine.stack.is_empty() => Some(value),
+    match machine.stack[..] {
+        [Slot::Value(place)] => {
+            let (values, text) = (MOST_VALUES, LARGEST);
+            Building { made: &machine.made, values, text }.build(place, deepest)
+        }
         _ => None,
     }
 }
@@ -54,55 +66,86 @@ impl Machine<'_> {
             // PROTO, FRAME
             0x80 => drop(self.take(1)?),
             0x95 => drop(self.take(8)?),
-            b'(' => self.stack.push(Slot::Mark),
-            b'N' => self.push(Value::Null, 0)?,
-            0x88 => self.push(Value::Bool(true), 0)?,
-            0x89 => self.push(Value::Bool(false), 0)?,
-            // BININT1, BININT2, BININT, LONG1
-            b'K' => self.push_number(1, false)?,
-            b'M' => self.push_number(2, false)?,
-            b'J' => self.push_number(4, true)?,
-            0x8a => {
-                let length = usize::from(self.byte()?);
-                self.push_number(length, true)?;
+            // MARK, POP, POP_MARK, DUP
+            b'(' => self.push(Slot::Mark)?,
+            b'0' => drop(self.stack.pop()?),
+            b'1' => drop(self.pop_to_mark()?),
+            b'2' => {
+                let top = self.top()?;
+                self.push(Slot::Value(top))?;
             }
-            // BINFLOAT
+            b'N' => self.make_plain(Value::Null)?,
+            0x88 => self.make_plain(Value::Bool(true))?,
+            0x89 => self.make_plain(Value::Bool(false))?,
+            // BININT1, BININT2, BININT, LONG1, LONG4
+            b'K' => self.make_number(1, false)?,
+            b'M' => self.make_number(2, false)?,
+            b'J' => self.make_number(4, true)?,
+            0x8a => {
+                let length = self.length(1)?;
+                self.make_number(length, true)?;
+            }
+            0x8b => {
+                let length = self.length(4)?;
+                self.make_number(length, true)?;
+            }
+            // BINFLOAT: JSON knows no infinity.
             b'G' => {
                 let float = f64::from_be_bytes(self.take(8)?.try_into().ok()?);
-                self.push(Value::Number(Number::from_f64(float)?), 0)?;
+                self.make_plain(Number::from_f64(float).map_or(Value::Null, Value::Number))?;
             }
             // SHORT_BINUNICODE, BINUNICODE, BINUNICODE8
-            0x8c => self.push_text(1)?,
-            b'X' => self.push_text(4)?,
-            0x8d => self.push_text(8)?,
-            b'}' => self.push(Value::Object(Map::new()), 1)?,
-            b']' | b')' => self.push(Value::Array(Vec::new()), 1)?,
-            // APPEND, APPENDS
+            0x8c => self.make_text(1)?,
+            b'X' => self.make_text(4)?,
+            0x8d => self.make_text(8)?,
+            // SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8, SHORT_BINSTRING, BINSTRING
+            b'C' | b'U' => self.make_bytes(1)?,
+            b'B' | b'T' => self.make_bytes(4)?,
+            0x8e | 0x96 => self.make_bytes(8)?,
+            opcode => return self.step_on(opcode),
+        }
+        Some(true)
+    }
+
+    /// Containers, the memo, and what would be constructed.
+    fn step_on(&mut self, opcode: u8) -> Option<bool> {
+        match opcode {
+            // EMPTY_DICT, EMPTY_LIST, EMPTY_TUPLE, EMPTY_SET
+            b'}' => self.make(Made::Map(Vec::new()))?,
+            b']' | b')' | 0x8f => self.make(Made::List(Vec::new()))?,
+            // APPEND, APPENDS and ADDITEMS
             b'a' => {
                 let item = self.pop()?;
                 self.extend_list(vec![item])?;
             }
-            b'e' => {
+            b'e' | 0x90 => {
                 let items = self.pop_to_mark()?;
                 self.extend_list(items)?;
             }
             // SETITEM, SETITEMS
             b's' => {
                 let (value, key) = (self.pop()?, self.pop()?);
-                self.extend_map(vec![key, value])?;
+                self.extend_map(&[key, value])?;
             }
             b'u' => {
                 let items = self.pop_to_mark()?;
-                self.extend_map(items)?;
+                self.extend_map(&items)?;
             }
-            // TUPLE1, TUPLE2, TUPLE3, TUPLE
-            opcode @ 0x85..=0x87 => {
+            // TUPLE1, TUPLE2, TUPLE3
+            0x85..=0x87 => {
                 let length = usize::from(opcode - 0x84);
-                let start = self.stack.len().checked_sub(length)?;
-                self.stack.insert(start, Slot::Mark);
-                self.push_tuple()?;
+                let mut items = Vec::with_capacity(length);
+                for _ in 0..length {
+                    items.push(self.pop()?);
+                }
+                items.reverse();
+                self.make(Made::List(items))?;
             }
-            b't' => self.push_tuple()?,
+            // TUPLE, FROZENSET
+            b't' | 0x91 => {
+                let items = self.pop_to_mark()?;
+                self.make(Made::List(items))?;
+            }
             // MEMOIZE, BINPUT, LONG_BINPUT
             0x94 => self.memoize(self.memo.len() as u64)?,
             b'q' => {
@@ -122,6 +165,35 @@ impl Machine<'_> {
                 let index = self.number(4)?;
                 self.recall(index)?;
             }
+            // GLOBAL: a module and a name, each to the end of its line
+            b'c' => {
+                self.line()?;
+                self.line()?;
+                self.make(Made::Unknown)?;
+            }
+            // EXT1, EXT2, EXT4: classes by number
+            0x82..=0x84 => {
+                self.take(1 << (opcode - 0x82))?;
+                self.make(Made::Unknown)?;
+            }
+            // STACK_GLOBAL; BINPERSID
+            0x93 => {
+                let (_name, _module) = (self.pop()?, self.pop()?);
+                self.make(Made::Unknown)?;
+            }
+            b'Q' => {
+                self.pop()?;
+                self.make(Made::Unknown)?;
+            }
+            // REDUCE and NEWOBJ; NEWOBJ_EX, which has named arguments as well
+            b'R' | 0x81 => self.construct(1)?,
+            0x92 => self.construct(2)?,
+            // BUILD: the state goes, the object stays
+            b'b' => {
+                self.pop()?;
+                let object = self.top()?;
+                matches!(self.made.get(object)?, Made::Unknown).then_some(())?;
+            }
             _ => return None,
         }
         Some(true)
@@ -137,6 +209,11 @@ impl Machine<'_> {
         Some(taken)
     }
 
+    fn line(&mut self) -> Option<()> {
+        let length = self.rest.iter().position(|byte| *byte == b'\n')?;
+        self.take(length + 1).map(drop)
+    }
+
     /// Little-endian, unsigned, of up to 8 bytes.
     fn number(&mut self, length: usize) -> Option<u64> {
         let mut bytes = [0; 8];
@@ -144,105 +221,162 @@ impl Machine<'_> {
         Some(u64::from_le_bytes(bytes))
     }
 
-    fn push_number(&mut self, length: usize, signed: bool) -> Option<()> {
-        if length > 9 {
-            return None;
-        }
+    fn length(&mut self, length_bytes: usize) -> Option<usize> {
+        usize::try_from(self.number(length_bytes)?).ok()
+    }
+
+    /// One beyond 64 bits is null.
+    fn make_number(&mut self, length: usize, signed: bool) -> Option<()> {
         let taken = self.take(length)?;
         let is_negative = signed && taken.last().is_some_and(|last| last & 0x80 != 0);
         let mut bytes = [if is_negative { 0xff } else { 0 }; 16];
-        bytes[..length].copy_from_slice(taken);
-        let number = i128::from_le_bytes(bytes);
-        let number = i64::try_from(number)
-            .map(Number::from)
-            .or_else(|_| u64::try_from(number).map(Number::from))
-            .ok()?;
-        self.push(Value::Number(number), 0)
+        let number = match bytes.get_mut(..length) {
+            Some(low) => {
+                low.copy_from_slice(taken);
+                let number = i128::from_le_bytes(bytes);
+                let signed = i64::try_from(number).map(Number::from);
+                signed.or_else(|_| u64::try_from(number).map(Number::from)).ok()
+            }
+            None => None,
+        };
+        self.make_plain(number.map_or(Value::Null, Value::Number))
     }
 
-    fn push_text(&mut self, length_bytes: usize) -> Option<()> {
-        let length = usize::try_from(self.number(length_bytes)?).ok()?;
-        let text = String::from_utf8(self.take(length)?.to_vec()).ok()?;
-        self.push(Value::String(text), 0)
+    fn make_text(&mut self, length_bytes: usize) -> Option<()> {
+        let length = self.length(length_bytes)?;
+        // Python writes half a surrogate pair as if it were a character; JSON knows no such text.
+        let text = String::from_utf8(self.take(length)?.to_vec());
+        self.make_plain(text.map_or(Value::Null, Value::String))
     }
 
-    fn push(&mut self, value: Value, depth: usize) -> Option<()> {
-        self.stack.push(Slot::Value(value, depth));
-        (depth <= self.deepest).then_some(())
+    fn make_bytes(&mut self, length_bytes: usize) -> Option<()> {
+        let length = self.length(length_bytes)?;
+        self.take(length)?;
+        self.make_plain(Value::Null)
     }
 
-    fn pop(&mut self) -> Option<(Value, usize)> {
+    fn make_plain(&mut self, value: Value) -> Option<()> {
+        self.make(Made::Plain(value))
+    }
+
+    fn make(&mut self, made: Made) -> Option<()> {
+        let place = self.made.len();
+        self.made.push(made);
+        self.push(Slot::Value(place))?;
+        (place < MOST_VALUES).then_some(())
+    }
+
+    /// Puts null in the place of what is called and its arguments.
+    fn construct(&mut self, arguments: usize) -> Option<()> {
+        for _ in 0..arguments {
+            self.pop()?;
+        }
+        let called = self.pop()?;
+        matches!(self.made.get(called)?, Made::Unknown).then_some(())?;
+        self.make(Made::Unknown)
+    }
+
+    fn push(&mut self, slot: Slot) -> Option<()> {
+        self.stack.push(slot);
+        (self.stack.len() <= MOST_VALUES).then_some(())
+    }
+
+    fn pop(&mut self) -> Option<Place> {
         match self.stack.pop()? {
-            Slot::Value(value, depth) => Some((value, depth)),
+            Slot::Value(place) => Some(place),
             Slot::Mark => None,
         }
     }
 
-    fn pop_to_mark(&mut self) -> Option<Vec<(Value, usize)>> {
+    fn top(&self) -> Option<Place> {
+        match self.stack.last()? {
+            Slot::Value(place) => Some(*place),
+            Slot::Mark => None,
+        }
+    }
+
+    fn pop_to_mark(&mut self) -> Option<Vec<Place>> {
         let mark = self.stack.iter().rposition(|slot| matches!(slot, Slot::Mark))?;
         let items = self.stack.split_off(mark + 1);
         self.stack.pop();
-        items
-            .into_iter()
-            .map(|slot| match slot {
-                Slot::Value(value, depth) => Some((value, depth)),
-                Slot::Mark => None,
-            })
-            .collect()
-    }
-
-    fn push_tuple(&mut self) -> Option<()> {
-        let items = self.pop_to_mark()?;
-        self.push(Value::Array(Vec::new()), 1)?;
-        self.extend_list(items)
-    }
-
-    fn extend_list(&mut self, items: Vec<(Value, usize)>) -> Option<()> {
-        let Some(Slot::Value(Value::Array(list), depth)) = self.stack.last_mut() else {
-            return None;
+        let place = |slot| match slot {
+            Slot::Value(place) => Some(place),
+            Slot::Mark => None,
         };
-        for (item, item_depth) in items {
-            *depth = (*depth).max(item_depth + 1);
-            list.push(item);
-        }
-        (*depth <= self.deepest).then_some(())
+        items.into_iter().map(place).collect()
     }
 
-    fn extend_map(&mut self, items: Vec<(Value, usize)>) -> Option<()> {
-        let Some(Slot::Value(Value::Object(map), depth)) = self.stack.last_mut() else {
-            return None;
-        };
-        let mut items = items.into_iter();
-        while let Some((key, _)) = items.next() {
-            let (value, value_depth) = items.next()?;
-            *depth = (*depth).max(value_depth + 1);
-            map.insert(key.as_str()?.to_owned(), value);
+    fn extend_list(&mut self, items: Vec<Place>) -> Option<()> {
+        let list = self.top()?;
+        match self.made.get_mut(list)? {
+            Made::List(list) => list.extend(items),
+            Made::Unknown => {}
+            Made::Plain(_) | Made::Map(_) => return None,
         }
-        (*depth <= self.deepest).then_some(())
-    }
-
-    fn memoize(&mut self, index: u64) -> Option<()> {
-        // Containers are memoized while empty and filled later; a text is what it is.
-        let Some(Slot::Value(value, depth)) = self.stack.last() else { return None };
-        let is_text = value.is_string();
-        let entry =
-            if is_text { (index, value.clone(), *depth) } else { (index, Value::Null, usize::MAX) };
-        self.memo.push(entry);
         Some(())
     }
 
+    fn extend_map(&mut self, items: &[Place]) -> Option<()> {
+        let (pairs, []) = items.as_chunks() else { return None };
+        let map = self.top()?;
+        match self.made.get_mut(map)? {
+            Made::Map(map) => map.extend(pairs.iter().map(|[key, value]| (*key, *value))),
+            Made::Unknown => {}
+            Made::Plain(_) | Made::List(_) => return None,
+        }
+        Some(())
+    }
+
+    fn memoize(&mut self, index: u64) -> Option<()> {
+        let top = self.top()?;
+        self.memo.insert(index, top);
+        (self.memo.len() <= MOST_VALUES).then_some(())
+    }
+
     fn recall(&mut self, index: u64) -> Option<()> {
-        // Almost always the index is the position.
-        let at = usize::try_from(index).ok()?;
-        let found = match self.memo.get(at) {
-            Some(entry) if entry.0 == index => entry,
-            _ => self.memo.iter().rev().find(|entry| entry.0 == index)?,
-        };
-        let (value, depth) = (found.1.clone(), found.2);
-        // A container that is shared is not plain data in our sense.
-        let cost = value.as_str().map(|text| text.len() + 1)?;
-        self.copies_left = self.copies_left.checked_sub(cost)?;
-        self.push(value, depth)
+        let place = *self.memo.get(&index)?;
+        self.push(Slot::Value(place))
+    }
+}
+
+/// Turns what was made into one value. What lies in several containers is copied into each: the copies are
+/// counted, and one that holds itself nests too deep.
+struct Building<'a> {
+    made: &'a [Made],
+    /// So many values may still be built.
+    values: usize,
+    /// With so many bytes of text.
+    text: usize,
+}
+
+impl Building<'_> {
+    /// `levels`: how deep it may nest.
+    fn build(&mut self, place: Place, levels: usize) -> Option<Value> {
+        self.values = self.values.checked_sub(1)?;
+        Some(match self.made.get(place)? {
+            Made::Unknown => Value::Null,
+            Made::Plain(value) => {
+                self.text = self.text.checked_sub(value.as_str().map_or(0, str::len))?;
+                value.clone()
+            }
+            Made::List(items) => {
+                let levels = levels.checked_sub(1)?;
+                let items = items.iter().map(|item| self.build(*item, levels));
+                Value::Array(items.collect::<Option<_>>()?)
+            }
+            Made::Map(members) => {
+                let levels = levels.checked_sub(1)?;
+                let mut map = Map::new();
+                for (name, value) in members {
+                    let value = self.build(*value, levels)?;
+                    if let Made::Plain(Value::String(name)) = self.made.get(*name)? {
+                        self.text = self.text.checked_sub(name.len())?;
+                        map.insert(name.clone(), value);
+                    }
+                }
+                Value::Object(map)
+            }
+        })
     }
 }
 
