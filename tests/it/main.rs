@@ -12,6 +12,8 @@ mod entra;
 mod target;
 mod world;
 
+mod admin_api;
+mod admin_page;
 mod canary;
 mod charts;
 mod clouds;
