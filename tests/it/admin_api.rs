@@ -129,12 +129,13 @@ async fn an_administrator_opts_in_watches_and_opts_out_over_redis_with_signed_co
 
 #[tokio::test]
 async fn whoever_is_no_administrator_is_refused_and_written_down() {
-    let (world, _folder) = managed(Kind::Redis, &[]).await;
+    let (world, _folder) = managed(Kind::Redis, &[("GATEWAY_SESSION_ROLES", "*")]).await;
     let gateway = &world.gateway;
     let admin = Person::admin(gateway).await;
     admin.enable(gateway).await;
-    let minted =
-        Person { cookie: world.login(&world.entra.token().roles(&["Admin"]).build()).await };
+    let minted = Person {
+        cookie: world.login(&world.entra.token().roles(&["Admin", "ExternalApi"]).build()).await,
+    };
     let user = Person::with_roles(gateway, "User").await;
     let claims = json!({"oid": "99999999-0000-0000-0000-000000000002", "roles": "Admin"});
     let text = Person::with_claims(gateway, claims).await;

@@ -102,6 +102,20 @@ impl Browser {
         self.element(selector).await.text().await.unwrap_or_else(|e| panic!("{selector}: {e}"))
     }
 
+    /// Waits until an element says this: a page may be on its way.
+    pub(crate) async fn says(&self, selector: &str, text: &str) {
+        let what = format!("{selector} says {text:?}");
+        super::process::until(&what, async || {
+            let found = self.driver.find(By::Css(selector)).await;
+            match found {
+                // It may go while it is looked at.
+                Ok(element) => element.text().await.is_ok_and(|said| said == text),
+                Err(_) => false,
+            }
+        })
+        .await;
+    }
+
     /// Has pages run scripts, or none.
     pub(crate) async fn run_scripts(&self, is_wanted: bool) {
         let value = json!({"value": !is_wanted});
