@@ -110,7 +110,12 @@ impl Kind {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Actor {
     /// Entra's object id, where a verified token or a live session told it.
-    #[schema(required = true, max_length = 64, example = "00000000-0000-0000-0000-0000000000aa")]
+    #[schema(
+        required = true,
+        max_length = 64,
+        pattern = "^[0-9A-Za-z-]*$",
+        example = "00000000-0000-0000-0000-0000000000aa"
+    )]
     pub(crate) oid: Option<String>,
     #[schema(required = true, max_length = 1024, example = "Ada Lovelace")]
     pub(crate) name: Option<String>,
@@ -161,22 +166,22 @@ pub(crate) struct Record {
     pub(crate) outcome: Outcome,
     pub(crate) actor: Actor,
     /// The client app's id.
-    #[schema(required = true, max_length = 256)]
+    #[schema(required = true, max_length = 256, pattern = "^[ -~]*$")]
     pub(crate) client: Option<String>,
     /// Whom it is about: Entra's object id.
-    #[schema(required = true, max_length = 64)]
+    #[schema(required = true, max_length = 64, pattern = "^[0-9A-Za-z-]*$")]
     pub(crate) subject: Option<String>,
     /// The session's handle, which names it and opens nothing.
-    #[schema(required = true, max_length = 16)]
+    #[schema(required = true, max_length = 16, pattern = "^[0-9a-f]{16}$")]
     pub(crate) session: Option<String>,
     /// Where it came from.
-    #[schema(required = true, max_length = 64)]
+    #[schema(required = true, max_length = 64, pattern = "^[0-9A-Fa-f.:]+$")]
     pub(crate) address: Option<String>,
     /// As in the log.
-    #[schema(required = true, max_length = 64)]
+    #[schema(required = true, max_length = 64, pattern = "^[0-9a-f-]+$")]
     pub(crate) request_id: Option<String>,
     /// Why, in one of a few words.
-    #[schema(required = true, max_length = 64)]
+    #[schema(required = true, max_length = 64, pattern = "^[a-z_]+$")]
     pub(crate) reason: Option<String>,
     /// What was accepted, or seen.
     #[schema(required = true, max_length = 16_384)]

@@ -68,12 +68,18 @@ pub(super) struct Values {
     #[schema(format = "uri", max_length = 2048)]
     pub(super) authority: String,
     /// Scopes to ask for.
-    #[schema(max_length = 8192)]
+    #[schema(max_length = 8192, pattern = "^[ -~]+$")]
     pub(super) scope: String,
     /// Delegated scopes that admit to login, beside the role ExternalApi; space between them.
-    #[schema(max_length = 8192)]
+    #[schema(max_length = 8192, pattern = "^[ -~]*$")]
     pub(super) login_scopes: String,
 }
+
+/// What would be better otherwise, in words.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(transparent)]
+#[schema(max_length = 4096)]
+pub(super) struct Advice(pub(super) String);
 
 /// The guide's values and checks.
 #[derive(Debug, Serialize, ToSchema)]
@@ -92,7 +98,7 @@ pub(super) struct SetUpGuide {
     pub(super) easy_auth: Value,
     /// What would be better otherwise.
     #[schema(max_items = 64)]
-    pub(super) advice: Vec<String>,
+    pub(super) advice: Vec<Advice>,
 }
 
 impl Values {
@@ -125,7 +131,7 @@ impl SetUpGuide {
             manifest: registration.manifest.clone(),
             commands: registration.commands_as_text(),
             easy_auth: registration.easy_auth(&wanted),
-            advice: registration.advice,
+            advice: registration.advice.into_iter().map(Advice).collect(),
         }
     }
 }

@@ -40,7 +40,11 @@ pub(super) struct MintedSession {
     #[schema(format = "uuid", max_length = 36)]
     pub(super) subject: String,
     /// The client app's id.
-    #[schema(example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", max_length = 256)]
+    #[schema(
+        example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee",
+        max_length = 256,
+        pattern = "^[ -~]*$"
+    )]
     pub(super) client: String,
     #[schema(required = true, max_length = 16_384)]
     pub(super) name: Option<String>,
@@ -74,7 +78,7 @@ impl From<Listed> for MintedSession {
 /// How many sessions were ended.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SessionsEnded {
-    #[schema(example = 1, minimum = 0, maximum = 4_294_967_295_i64)]
+    #[schema(value_type = i64, example = 1, minimum = 0, maximum = 4_294_967_295_i64)]
     ended: usize,
 }
 
@@ -148,7 +152,7 @@ impl Asked {
     description = "Newest first, by their handles. Sessions of browser users are not among them.",
     params(
         ("subject" = Option<String>, Query, description = "Of this user or service principal alone: Entra's object id", format = "uuid", max_length = 36, example = "00000000-0000-0000-0000-0000000000aa"),
-        ("client" = Option<String>, Query, description = "Of this client app alone", max_length = 256, example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"),
+        ("client" = Option<String>, Query, description = "Of this client app alone", max_length = 256, pattern = "^[ -~]+$", example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"),
     ),
     security(("administrator" = [])),
     responses(
@@ -180,7 +184,7 @@ pub(super) async fn get(
     description = "Of a subject, of a client app, or all: one of the three must be asked for. Each is written down, then ended for good, on all instances within two seconds. Sessions of browser users are left alone.",
     params(
         ("subject" = Option<String>, Query, description = "Those of this user or service principal: Entra's object id", format = "uuid", max_length = 36, example = "00000000-0000-0000-0000-0000000000aa"),
-        ("client" = Option<String>, Query, description = "Those of this client app", max_length = 256, example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"),
+        ("client" = Option<String>, Query, description = "Those of this client app", max_length = 256, pattern = "^[ -~]+$", example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"),
         ("all" = Option<bool>, Query, description = "All of them", example = true),
     ),
     security(("administrator" = [])),
