@@ -170,10 +170,11 @@ impl Browser {
         urls.filter(|url| !url.starts_with("chrome:") && !url.starts_with("data:")).collect()
     }
 
-    /// Writes the whole page to `target/screenshots/NAME.png`.
+    /// Writes the whole page to `target/screenshots/NAME.png`; of one under an open dialog what can be seen.
     pub(crate) async fn screenshot(&self, name: &str) -> PathBuf {
-        let whole = json!({"format": "png", "captureBeyondViewport": true});
-        let shot = self.devtools("Page.captureScreenshot", whole).await;
+        let is_whole = self.evaluate("!document.querySelector('dialog[open]')").await;
+        let how = json!({"format": "png", "captureBeyondViewport": is_whole});
+        let shot = self.devtools("Page.captureScreenshot", how).await;
         let bytes = STANDARD.decode(shot["data"].as_str().expect("data")).expect("base64");
         let folder = in_repository("target/screenshots");
         fs::create_dir_all(&folder).expect("a folder");
