@@ -36,6 +36,7 @@ mod keys;
 mod lifetime;
 mod limits;
 mod logs;
+mod managed;
 mod mcp_sdks;
 mod mcp_server;
 mod metadata;
