@@ -98,7 +98,7 @@ async fn run(
         }
     }
     tokio::spawn(gateway.sessions.clone().keep_in_step());
-    tokio::spawn(gateway.switch.clone().keep());
+    let switching = tokio::spawn(gateway.switch.clone().keep());
     tokio::spawn(ending::keep_expired_told(gateway.activity.clone(), gateway.sessions.clone()));
     seen::record(&gateway.activity, &config, gateway.switch.instance()).await;
     tokio::spawn(gateway.sessions.clone().keep_swept());
@@ -191,6 +191,7 @@ async fn run(
         // It removes what it has minted.
         let _ = timeout(CANARY_PATIENCE, canary).await;
     }
+    switching.abort();
     switch.leave().await;
     activity.end(ACTIVITY_PATIENCE).await;
     tracing::info!("stopped");

@@ -8,6 +8,7 @@ mod database;
 mod decisions;
 mod instances;
 mod log;
+mod metrics;
 mod record;
 mod writer;
 
@@ -29,6 +30,7 @@ use tokio::{
 
 use self::{
     database::Database,
+    metrics::Metrics,
     writer::{Entry, Writer},
 };
 pub(crate) use self::{
@@ -118,9 +120,17 @@ struct Inner {
 struct Written {
     database: Database,
     entries: mpsc::Sender<Entry>,
+    metrics: Metrics,
     is_away: Arc<AtomicBool>,
     /// Ends the writer.
     end: Mutex<Option<(oneshot::Sender<Duration>, JoinHandle<()>)>>,
+}
+
+impl Written {
+    fn not_written(&self, count: usize) {
+        self.metrics.not_written(count);
+        tracing::error!(count, "activity records are not written: the database is away");
+    }
 }
 
 /// Room for one record.
@@ -137,10 +147,13 @@ impl Activity {
         let written = config.database.as_ref().map(|config| {
             let database = Database::new(config);
             let is_away = Arc::<AtomicBool>::default();
-            let (writer, entries) = Writer::new(database.clone(), Arc::clone(&is_away));
+            let metrics = Metrics::new();
+            let (writer, entries) =
+                Writer::new(database.clone(), metrics.clone(), Arc::clone(&is_away));
+            Metrics::watch(&entries);
             let (end, stop) = oneshot::channel();
             let writing = tokio::spawn(writer.keep(stop));
-            Written { database, entries, is_away, end: Mutex::new(Some((end, writing))) }
+            Written { database, entries, metrics, is_away, end: Mutex::new(Some((end, writing))) }
         });
         Self(Arc::new(Inner { required: config.required, written }))
     }
@@ -167,7 +180,7 @@ impl Activity {
         match timeout(PATIENCE, written.entries.clone().reserve_owned()).await {
             Ok(Ok(permit)) => Ok(slot(Some(permit))),
             Ok(Err(_)) | Err(_) if self.0.required == ActivityRequired::None => {
-                tracing::error!("an activity record is not written: the database is away");
+                written.not_written(1);
                 Ok(slot(None))
             }
             Ok(Err(_)) | Err(_) => Err(ActivityError::Behind),
@@ -180,11 +193,11 @@ impl Activity {
     /// # Errors
     /// When they could not be written.
     pub(crate) async fn decided(&self, records: Vec<Record>) -> Result<(), ActivityError> {
-        if let Ok(database) = self.database() {
-            match log::add(database, records.clone()).await {
+        if let Some(written) = &self.0.written {
+            match log::add(&written.database, records.clone()).await {
                 Ok(()) => {}
                 Err(_) if self.0.required == ActivityRequired::None => {
-                    tracing::error!("activity records are not written: the database is away");
+                    written.not_written(records.len());
                 }
                 Err(error) => return Err(error),
             }
@@ -201,7 +214,7 @@ impl Activity {
         let entry = Entry { record, written: None };
         let taken = timeout(PATIENCE, written.entries.send(entry)).await;
         if !matches!(taken, Ok(Ok(()))) {
-            tracing::error!("an activity record is not written: the database is away");
+            written.not_written(1);
         }
     }
 
