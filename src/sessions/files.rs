@@ -34,7 +34,7 @@ use super::{
     SessionsError,
     flask_format::{self, FlaskSession, Members},
     flask_record::FlaskRecord,
-    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf},
+    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf, Unended},
 };
 use crate::{access::session::SessionId, clock, telemetry};
 
@@ -436,14 +436,10 @@ impl Shelf for Files {
         self.run(move |folders| folders.sessions_of(subject, now)).await
     }
 
-    async fn unended(
-        &self,
-        now: i64,
-        skip: usize,
-        most: usize,
-    ) -> Result<Vec<SessionId>, SessionsError> {
+    async fn unended(&self, now: i64, skip: usize, most: usize) -> Result<Unended, SessionsError> {
         let all = self.run(move |folders| folders.unended(now)).await?;
-        Ok(all.into_iter().skip(skip).take(most).collect())
+        let is_last = all.len() <= skip.saturating_add(most);
+        Ok(Unended { ids: all.into_iter().skip(skip).take(most).collect(), is_last })
     }
 
     async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {

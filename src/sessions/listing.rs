@@ -5,7 +5,11 @@ use std::{collections::HashSet, sync::Arc};
 use uuid::Uuid;
 
 use super::{
-    Sessions, SessionsError, flask_record::FlaskRecord, patiently, several::each, shelf::Shelf,
+    Sessions, SessionsError,
+    flask_record::FlaskRecord,
+    patiently,
+    several::each,
+    shelf::{Shelf, Unended},
 };
 use crate::{
     access::{policy::CANARY, session::SessionId},
@@ -14,6 +18,8 @@ use crate::{
 
 /// Ids looked at together, at least and at most.
 const BATCH: (usize, usize) = (50, 500);
+/// After so many failures the store is away, and no more is read.
+const TOO_MANY_FAILURES: usize = 50;
 /// How often it is looked whether more were opened while others were being ended.
 const ROUNDS: usize = 4;
 
@@ -64,6 +70,19 @@ struct Known {
     has_record: bool,
 }
 
+/// What was found of those meant.
+struct Found {
+    known: Vec<Known>,
+    /// Why there may be more.
+    missed: Option<SessionsError>,
+}
+
+impl Found {
+    fn nothing(why: SessionsError) -> Self {
+        Self { known: Vec::new(), missed: Some(why) }
+    }
+}
+
 impl Sessions {
     /// How many minted sessions there are whose end has not come; in Redis also those ended before.
     pub(crate) async fn count(&self) -> Result<u64, SessionsError> {
@@ -77,7 +96,10 @@ impl Sessions {
         which: &Which,
         limit: usize,
     ) -> Result<Vec<Listed>, SessionsError> {
-        let known = self.known(which, limit, |known| known.has_record).await?;
+        let Found { known, missed } = self.known(which, limit, |known| known.has_record).await?;
+        if let Some(error) = missed {
+            return Err(error);
+        }
         let mut listed: Vec<_> = known.into_iter().map(|known| known.listed).collect();
         listed.sort_by_key(|listed| std::cmp::Reverse(listed.opened_at));
         listed.truncate(limit);
@@ -94,58 +116,55 @@ impl Sessions {
 
     async fn end_in_rounds(&self, which: &Which) -> Result<Vec<Listed>, SessionsError> {
         let mut ended = Vec::new();
+        let mut failure = None;
         for _ in 0..ROUNDS {
-            let known = self.known(which, usize::MAX, |_| true).await?;
-            if known.is_empty() {
+            let found = self.known(which, usize::MAX, |_| true).await;
+            let Found { known, missed } = found.unwrap_or_else(|error| Found::nothing(error));
+            failure = missed;
+            if known.is_empty() && failure.is_none() {
                 break;
             }
-            let mut failure = None;
-            for result in each(known, {
-                let sessions = self.clone();
-                move |known| sessions.clone().end_known(known)
-            })
-            .await
-            {
+            let sessions = self.clone();
+            for result in each(known, move |known| sessions.clone().end_known(known)).await {
                 match result {
                     Ok(listed) => ended.push(listed),
+                    // It is tried again.
                     Err(error) => failure = Some(error),
                 }
             }
-            if let Some(error) = failure {
-                let count = ended.len();
-                tracing::warn!(error = %telemetry::chain(&error), ended = count, "not all sessions could be ended");
-                return Err(error);
-            }
         }
-        Ok(ended)
+        let Some(error) = failure else { return Ok(ended) };
+        let count = ended.len();
+        tracing::warn!(error = %telemetry::chain(&error), ended = count, "not all sessions could be ended");
+        Err(error)
     }
 
     /// What cannot be removed is left to the sweep: it counts as ended all the same.
     async fn end_known(self, Known { listed, .. }: Known) -> Result<Listed, SessionsError> {
         let id = listed.id;
         self.mark(&id).await?;
-        let (shelf, gone) = (&self.0.shelf, [id]);
-        let removed = tokio::try_join!(shelf.remove(&gone), shelf.remove_note(&id, listed.subject));
+        let (store, gone) = (&self.0.shelf, [id]);
+        let removed = tokio::try_join!(store.remove(&gone), store.remove_note(&id, listed.subject));
         if let Err(error) = removed {
             tracing::debug!(error = %telemetry::chain(&error), "what is left of a session is left to the sweep");
         }
         Ok(listed)
     }
 
-    /// What is known of those meant, `limit` of them or a few more.
+    /// What is known of those meant, `limit` of them or a few more; fewer where the store fails.
     async fn known(
         &self,
         which: &Which,
         limit: usize,
         wanted: impl Fn(&Known) -> bool,
-    ) -> Result<Vec<Known>, SessionsError> {
+    ) -> Result<Found, SessionsError> {
         // Else the ended ones would pass for live ones.
         if self.0.read.load().is_none() {
             self.read_ended().await?;
         }
         let now = clock::now();
         let mut seen = HashSet::new();
-        let mut found = Vec::new();
+        let (mut found, mut missed, mut failures) = (Vec::new(), None, 0);
         let batch = limit.clamp(BATCH.0, BATCH.1);
         let mut skip = 0;
         loop {
@@ -155,8 +174,7 @@ impl Sessions {
                     (SessionId::parse(text).into_iter().collect(), true)
                 }
                 Which::All | Which::Client(_) | Which::Handle(_) => {
-                    let ids = self.0.shelf.unended(now, skip, batch).await?;
-                    let is_last = ids.len() < batch;
+                    let Unended { ids, is_last } = self.0.shelf.unended(now, skip, batch).await?;
                     (ids, is_last)
                 }
             };
@@ -173,17 +191,24 @@ impl Sessions {
                 .collect();
             ids.sort_by_key(|id| std::cmp::Reverse(id.expires_at()));
             let looked_at = each(ids, {
-                let (shelf, which) = (Arc::clone(&self.0.shelf), which.clone());
-                move |id| look_at(Arc::clone(&shelf), id, which.clone())
+                let (store, which) = (Arc::clone(&self.0.shelf), which.clone());
+                move |id| look_at(Arc::clone(&store), id, which.clone())
             });
             for known in looked_at.await {
-                found.extend(known?.filter(&wanted));
+                match known {
+                    Ok(known) => found.extend(known.filter(&wanted)),
+                    Err(error) => {
+                        missed = Some(error);
+                        failures += 1;
+                    }
+                }
             }
             if is_last
+                || failures >= TOO_MANY_FAILURES
                 || found.len() >= limit
                 || (matches!(which, Which::Handle(_)) && !found.is_empty())
             {
-                return Ok(found);
+                return Ok(Found { known: found, missed });
             }
         }
     }
@@ -360,7 +385,7 @@ mod tests {
         assert_eq!(sessions.list(&Which::All, 7).await.unwrap().len(), 7);
         let mut seen = HashSet::new();
         for skip in (0..70).step_by(10) {
-            let ids = sessions.0.shelf.unended(clock::now(), skip, 10).await.unwrap();
+            let ids = sessions.0.shelf.unended(clock::now(), skip, 10).await.unwrap().ids;
             assert!(ids.into_iter().all(|id| seen.insert(id)));
         }
         assert_eq!(seen.len(), 60);
