@@ -28,8 +28,8 @@ pub(crate) struct Expired {
     pub(crate) client: String,
     /// Unix milliseconds.
     pub(crate) opened_at: i64,
-    /// Unix milliseconds.
-    pub(crate) expired_at: i64,
+    /// When it expired, in Unix milliseconds.
+    pub(crate) at: i64,
 }
 
 impl Expired {
@@ -40,7 +40,7 @@ impl Expired {
             subject: note.subject,
             client: note.client,
             opened_at: note.opened_at,
-            expired_at: id.expires_at().saturating_mul(1000),
+            at: id.expires_at().saturating_mul(1000),
         }
     }
 }
@@ -171,7 +171,7 @@ mod tests {
         let [expired] = &heard_of[..] else { panic!("{heard_of:?}") };
         assert_eq!((&expired.handle, expired.subject), (&id.handle(), ZOE));
         assert_eq!((&*expired.client, expired.opened_at), ("app", 1_000));
-        assert_eq!(expired.expired_at, id.expires_at() * 1000);
+        assert_eq!(expired.at, id.expires_at() * 1000);
 
         // Another process tells the same, by the same name.
         let another = instance(folders.path());

@@ -387,7 +387,7 @@ impl Shelf for Files {
     async fn get(&self, id: &SessionId) -> Result<Option<FlaskSession>, SessionsError> {
         let id = *id;
         self.run(move |folders| {
-            let path = folders.flask.join(folders.flask_name(&id)?);
+            let path = folders.flask.join(folders.flask_name(id)?);
             match if_there(fs::read(path))?
                 .map(|bytes| flask_format::from_file(&bytes))
                 .transpose()?
@@ -407,7 +407,7 @@ impl Shelf for Files {
 
     async fn has(&self, id: &SessionId) -> Result<bool, SessionsError> {
         let id = *id;
-        self.run(move |folders| Ok(fs::exists(folders.flask.join(folders.flask_name(&id)?))?)).await
+        self.run(move |folders| Ok(fs::exists(folders.flask.join(folders.flask_name(id)?))?)).await
     }
 
     async fn remove(&self, ids: &[SessionId]) -> Result<(), SessionsError> {

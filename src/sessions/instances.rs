@@ -27,7 +27,6 @@ impl Sessions {
 mod tests {
     use std::time::Duration;
 
-    use super::*;
     use crate::sessions::shelved::{folders, instance};
 
     #[tokio::test]
@@ -42,7 +41,7 @@ mod tests {
 
         let seen = std::fs::read_dir(folders.path().join("state/instances")).unwrap();
         let hours_ago = std::fs::metadata(folders.path()).unwrap().modified().unwrap()
-            - Duration::from_secs(3600);
+            - Duration::from_hours(1);
         for entry in seen {
             let file = std::fs::File::options().write(true).open(entry.unwrap().path()).unwrap();
             file.set_modified(hours_ago).unwrap();

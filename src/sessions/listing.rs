@@ -119,7 +119,7 @@ impl Sessions {
         let mut failure = None;
         for _ in 0..ROUNDS {
             let found = self.known(which, usize::MAX, |_| true).await;
-            let Found { known, missed } = found.unwrap_or_else(|error| Found::nothing(error));
+            let Found { known, missed } = found.unwrap_or_else(Found::nothing);
             failure = missed;
             if known.is_empty() && failure.is_none() {
                 break;

@@ -491,7 +491,7 @@ mod tests {
         assert!(read(&doubled(10), 64).is_some());
         assert_eq!(read(&doubled(40), 64), None);
         // A text of 64 KiB, a hundred times.
-        let text = [b"](X\x00\x00\x01\x00".as_slice(), &[b'a'; 0x1_0000], b"\x94"].concat();
+        let text = [b"](X\x00\x00\x01\x00".as_slice(), &b"a".repeat(0x1_0000), b"\x94"].concat();
         let copied = |times: usize| [text.clone(), b"h\x00".repeat(times), b"e.".to_vec()].concat();
         assert!(read(&copied(10), 64).is_some());
         assert_eq!(read(&copied(100), 64), None);
