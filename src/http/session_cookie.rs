@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, header};
 use secrecy::ExposeSecret;
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
-use crate::{access::session::SessionId, config::CookieConfig};
+use crate::{access::session::SessionId, config::CookieConfig, sessions::FlaskId};
 
 /// A pair in a `Cookie` header, as `werkzeug/sansio/http.py`, `parse_cookie` (3.1.6) finds it.
 struct Pair<'a> {
@@ -195,6 +195,21 @@ impl SessionCookie<'_> {
             }
         }
         found
+    }
+
+    /// Under which of Flask's own ids a request comes, as Werkzeug reads its cookies: the first session
+    /// among them counts, signed where upstream signs. `None`: under none, or under a minted one.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the administrators' pages to come ask"))]
+    pub(super) fn flask_id(self, headers: &HeaderMap) -> Option<FlaskId> {
+        let text = joined(lines(headers));
+        let first = pairs(&text).into_iter().find(|pair| self.is_session(pair))?;
+        let value = String::from_utf8(first.value).ok()?;
+        let Some(key) = &self.0.signing_key else { return FlaskId::parse(&value) };
+        let (id, signature) = value.rsplit_once('.')?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        let key = signing_key(key.expose_secret());
+        hmac::verify(&key, id.as_bytes(), &signature).ok()?;
+        FlaskId::parse(id)
     }
 
     /// Whether a request bears a session cookie that names anything.
@@ -384,6 +399,55 @@ mod tests {
         let id = SessionId::new(Id::default(), 1_795_384_800);
         assert_eq!(cookie.minted(&cookie.value(&id)), Some(Some(id)));
         assert_eq!(cookie.minted(&id.to_string()), None, "unsigned");
+    }
+
+    #[test]
+    fn the_first_session_counts_if_it_is_one_of_flasks_own() {
+        let plain = config(None);
+        let of = |text: &str| SessionCookie(&plain).flask_id(&request(&[text.as_bytes()]));
+        let (one, other) = ("aB3_-".repeat(9)[..43].to_owned(), "b".repeat(43));
+        let expected = FlaskId::parse(&one);
+        assert!(expected.is_some());
+        for text in [
+            format!("session={one}"),
+            format!("a=1; session={one}; session={other}"),
+            format!("session = \"{one}\""),
+            format!("xsession={other}; session={one}"),
+        ] {
+            assert!(of(&text) == expected, "{text}");
+        }
+        let minted = SessionId::new(Id::default(), 1_795_384_800);
+        for text in [
+            format!("session={minted}; session={one}"),
+            format!("session=; session={one}"),
+            format!("session={one}a"),
+            format!("session={}", &one[1..]),
+            format!("session={}.", &one[1..]),
+            format!("session={}é", &one[2..]),
+            format!("other={one}"),
+            format!("a=\"x; session={one}\""),
+        ] {
+            assert!(of(&text).is_none(), "{text}");
+        }
+        assert!(SessionCookie(&plain).flask_id(&request(&[])).is_none());
+    }
+
+    #[test]
+    fn where_upstream_signs_an_id_counts_with_its_signature_alone() {
+        // Signer("secret", salt="flask-session", key_derivation="hmac").sign("a" * 43)
+        const SIGNED: &str =
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.Lw-LrlpGD9dbPB9QKqzX_UtdF8Q";
+        let (right, wrong) = (config(Some("secret")), config(Some("another")));
+        let bare = "a".repeat(43);
+        let of = |config: &CookieConfig, value: &str| {
+            SessionCookie(config).flask_id(&request(&[format!("session={value}").as_bytes()]))
+        };
+        assert!(of(&right, SIGNED) == FlaskId::parse(&bare) && of(&right, SIGNED).is_some());
+        assert!(of(&wrong, SIGNED).is_none(), "another's signature");
+        assert!(of(&right, &SIGNED.replacen('a', "b", 1)).is_none(), "another id");
+        assert!(of(&right, &bare).is_none(), "unsigned");
+        assert!(of(&right, &format!("{bare}.")).is_none(), "signed with nothing");
+        assert!(of(&config(None), SIGNED).is_none(), "nobody signs");
     }
 
     #[test]

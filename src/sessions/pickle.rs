@@ -1,47 +1,59 @@
-//! Reads the pickles that cachelib writes: plain data only.
+//! Reads the pickles that cachelib writes: plain data.
 //!
-//! A pickle is a program for a stack machine, and unpickling runs it. This machine knows the
-//! opcodes that build plain data (Python's `pickletools`, protocols 2 to 5) and stops at any other:
-//! nothing is looked up, called or constructed.
+//! A pickle is a program for a stack machine, and unpickling runs it. This machine knows the opcodes of
+//! Python's `pickletools`, protocols 2 to 5, and builds plain data alone. What would have to be looked up,
+//! called or constructed is none of that: nothing is, and null stands in its place.
+
+use std::collections::HashMap;
 
 use serde_json::{Map, Number, Value};
 
-/// Largest pickle read, in bytes.
+/// Largest pickle read, in bytes; and the most text in what it builds.
 const LARGEST: usize = 4 * 1024 * 1024;
+/// Most values on the stack, in the memo, made, and in what is built.
+const MOST_VALUES: usize = 256 * 1024;
+
+/// A value, by its place among [`Machine::made`].
+type Place = usize;
 
 /// A slot of the stack.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 enum Slot {
     Mark,
-    /// A value and how deep it nests.
-    Value(Value, usize),
+    Value(Place),
+}
+
+/// What was made. Containers know their items by place: an item may lie in several of them.
+enum Made {
+    Plain(Value),
+    List(Vec<Place>),
+    Map(Vec<(Place, Place)>),
+    /// An object of some class, or the class: whatever is done to it, it stays null.
+    Unknown,
 }
 
 struct Machine<'a> {
     rest: &'a [u8],
+    made: Vec<Made>,
     stack: Vec<Slot>,
-    memo: Vec<(u64, Value, usize)>,
-    deepest: usize,
-    /// What copies out of the memo may still cost.
-    copies_left: usize,
+    memo: HashMap<u64, Place>,
 }
 
-/// The value that a pickle builds; `None` when it is not plain data, nests deeper than `deepest`, is
-/// longer than 4 MiB, or anything else is odd about it.
+/// The value that a pickle builds, with null for what is not plain data and without members whose names
+/// are no texts. `None` when it is malformed, nests deeper than `deepest`, is longer than 4 MiB, or builds
+/// more than that.
 pub(super) fn read(pickle: &[u8], deepest: usize) -> Option<Value> {
     if pickle.len() > LARGEST {
         return None;
     }
-    let mut machine = Machine {
-        rest: pickle,
-        stack: Vec::new(),
-        memo: Vec::new(),
-        deepest,
-        copies_left: LARGEST,
-    };
+    let (made, stack, memo) = (Vec::new(), Vec::new(), HashMap::new());
+    let mut machine = Machine { rest: pickle, made, stack, memo };
     while machine.step()? {}
-    match machine.stack.pop()? {
-        Slot::Value(value, _) if machine.stack.is_empty() => Some(value),
+    match machine.stack[..] {
+        [Slot::Value(place)] => {
+            let (values, text) = (MOST_VALUES, LARGEST);
+            Building { made: &machine.made, values, text }.build(place, deepest)
+        }
         _ => None,
     }
 }
@@ -54,55 +66,86 @@ impl Machine<'_> {
             // PROTO, FRAME
             0x80 => drop(self.take(1)?),
             0x95 => drop(self.take(8)?),
-            b'(' => self.stack.push(Slot::Mark),
-            b'N' => self.push(Value::Null, 0)?,
-            0x88 => self.push(Value::Bool(true), 0)?,
-            0x89 => self.push(Value::Bool(false), 0)?,
-            // BININT1, BININT2, BININT, LONG1
-            b'K' => self.push_number(1, false)?,
-            b'M' => self.push_number(2, false)?,
-            b'J' => self.push_number(4, true)?,
-            0x8a => {
-                let length = usize::from(self.byte()?);
-                self.push_number(length, true)?;
+            // MARK, POP, POP_MARK, DUP
+            b'(' => self.push(Slot::Mark)?,
+            b'0' => drop(self.stack.pop()?),
+            b'1' => drop(self.pop_to_mark()?),
+            b'2' => {
+                let top = self.top()?;
+                self.push(Slot::Value(top))?;
             }
-            // BINFLOAT
+            b'N' => self.make_plain(Value::Null)?,
+            0x88 => self.make_plain(Value::Bool(true))?,
+            0x89 => self.make_plain(Value::Bool(false))?,
+            // BININT1, BININT2, BININT, LONG1, LONG4
+            b'K' => self.make_number(1, false)?,
+            b'M' => self.make_number(2, false)?,
+            b'J' => self.make_number(4, true)?,
+            0x8a => {
+                let length = self.length(1)?;
+                self.make_number(length, true)?;
+            }
+            0x8b => {
+                let length = self.length(4)?;
+                self.make_number(length, true)?;
+            }
+            // BINFLOAT: JSON knows no infinity.
             b'G' => {
                 let float = f64::from_be_bytes(self.take(8)?.try_into().ok()?);
-                self.push(Value::Number(Number::from_f64(float)?), 0)?;
+                self.make_plain(Number::from_f64(float).map_or(Value::Null, Value::Number))?;
             }
             // SHORT_BINUNICODE, BINUNICODE, BINUNICODE8
-            0x8c => self.push_text(1)?,
-            b'X' => self.push_text(4)?,
-            0x8d => self.push_text(8)?,
-            b'}' => self.push(Value::Object(Map::new()), 1)?,
-            b']' | b')' => self.push(Value::Array(Vec::new()), 1)?,
-            // APPEND, APPENDS
+            0x8c => self.make_text(1)?,
+            b'X' => self.make_text(4)?,
+            0x8d => self.make_text(8)?,
+            // SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8, SHORT_BINSTRING, BINSTRING
+            b'C' | b'U' => self.make_bytes(1)?,
+            b'B' | b'T' => self.make_bytes(4)?,
+            0x8e | 0x96 => self.make_bytes(8)?,
+            opcode => return self.step_on(opcode),
+        }
+        Some(true)
+    }
+
+    /// Containers, the memo, and what would be constructed.
+    fn step_on(&mut self, opcode: u8) -> Option<bool> {
+        match opcode {
+            // EMPTY_DICT, EMPTY_LIST, EMPTY_TUPLE, EMPTY_SET
+            b'}' => self.make(Made::Map(Vec::new()))?,
+            b']' | b')' | 0x8f => self.make(Made::List(Vec::new()))?,
+            // APPEND, APPENDS and ADDITEMS
             b'a' => {
                 let item = self.pop()?;
                 self.extend_list(vec![item])?;
             }
-            b'e' => {
+            b'e' | 0x90 => {
                 let items = self.pop_to_mark()?;
                 self.extend_list(items)?;
             }
             // SETITEM, SETITEMS
             b's' => {
                 let (value, key) = (self.pop()?, self.pop()?);
-                self.extend_map(vec![key, value])?;
+                self.extend_map(&[key, value])?;
             }
             b'u' => {
                 let items = self.pop_to_mark()?;
-                self.extend_map(items)?;
+                self.extend_map(&items)?;
             }
-            // TUPLE1, TUPLE2, TUPLE3, TUPLE
-            opcode @ 0x85..=0x87 => {
+            // TUPLE1, TUPLE2, TUPLE3
+            0x85..=0x87 => {
                 let length = usize::from(opcode - 0x84);
-                let start = self.stack.len().checked_sub(length)?;
-                self.stack.insert(start, Slot::Mark);
-                self.push_tuple()?;
+                let mut items = Vec::with_capacity(length);
+                for _ in 0..length {
+                    items.push(self.pop()?);
+                }
+                items.reverse();
+                self.make(Made::List(items))?;
             }
-            b't' => self.push_tuple()?,
+            // TUPLE, FROZENSET
+            b't' | 0x91 => {
+                let items = self.pop_to_mark()?;
+                self.make(Made::List(items))?;
+            }
             // MEMOIZE, BINPUT, LONG_BINPUT
             0x94 => self.memoize(self.memo.len() as u64)?,
             b'q' => {
@@ -122,6 +165,35 @@ impl Machine<'_> {
                 let index = self.number(4)?;
                 self.recall(index)?;
             }
+            // GLOBAL: a module and a name, each to the end of its line
+            b'c' => {
+                self.line()?;
+                self.line()?;
+                self.make(Made::Unknown)?;
+            }
+            // EXT1, EXT2, EXT4: classes by number
+            0x82..=0x84 => {
+                self.take(1 << (opcode - 0x82))?;
+                self.make(Made::Unknown)?;
+            }
+            // STACK_GLOBAL; BINPERSID
+            0x93 => {
+                let (_name, _module) = (self.pop()?, self.pop()?);
+                self.make(Made::Unknown)?;
+            }
+            b'Q' => {
+                self.pop()?;
+                self.make(Made::Unknown)?;
+            }
+            // REDUCE and NEWOBJ; NEWOBJ_EX, which has named arguments as well
+            b'R' | 0x81 => self.construct(1)?,
+            0x92 => self.construct(2)?,
+            // BUILD: the state goes, the object stays
+            b'b' => {
+                self.pop()?;
+                let object = self.top()?;
+                matches!(self.made.get(object)?, Made::Unknown).then_some(())?;
+            }
             _ => return None,
         }
         Some(true)
@@ -137,6 +209,11 @@ impl Machine<'_> {
         Some(taken)
     }
 
+    fn line(&mut self) -> Option<()> {
+        let length = self.rest.iter().position(|byte| *byte == b'\n')?;
+        self.take(length + 1).map(drop)
+    }
+
     /// Little-endian, unsigned, of up to 8 bytes.
     fn number(&mut self, length: usize) -> Option<u64> {
         let mut bytes = [0; 8];
@@ -144,105 +221,162 @@ impl Machine<'_> {
         Some(u64::from_le_bytes(bytes))
     }
 
-    fn push_number(&mut self, length: usize, signed: bool) -> Option<()> {
-        if length > 9 {
-            return None;
-        }
+    fn length(&mut self, length_bytes: usize) -> Option<usize> {
+        usize::try_from(self.number(length_bytes)?).ok()
+    }
+
+    /// One beyond 64 bits is null.
+    fn make_number(&mut self, length: usize, signed: bool) -> Option<()> {
         let taken = self.take(length)?;
         let is_negative = signed && taken.last().is_some_and(|last| last & 0x80 != 0);
         let mut bytes = [if is_negative { 0xff } else { 0 }; 16];
-        bytes[..length].copy_from_slice(taken);
-        let number = i128::from_le_bytes(bytes);
-        let number = i64::try_from(number)
-            .map(Number::from)
-            .or_else(|_| u64::try_from(number).map(Number::from))
-            .ok()?;
-        self.push(Value::Number(number), 0)
+        let number = match bytes.get_mut(..length) {
+            Some(low) => {
+                low.copy_from_slice(taken);
+                let number = i128::from_le_bytes(bytes);
+                let signed = i64::try_from(number).map(Number::from);
+                signed.or_else(|_| u64::try_from(number).map(Number::from)).ok()
+            }
+            None => None,
+        };
+        self.make_plain(number.map_or(Value::Null, Value::Number))
     }
 
-    fn push_text(&mut self, length_bytes: usize) -> Option<()> {
-        let length = usize::try_from(self.number(length_bytes)?).ok()?;
-        let text = String::from_utf8(self.take(length)?.to_vec()).ok()?;
-        self.push(Value::String(text), 0)
+    fn make_text(&mut self, length_bytes: usize) -> Option<()> {
+        let length = self.length(length_bytes)?;
+        // Python writes half a surrogate pair as if it were a character; JSON knows no such text.
+        let text = String::from_utf8(self.take(length)?.to_vec());
+        self.make_plain(text.map_or(Value::Null, Value::String))
     }
 
-    fn push(&mut self, value: Value, depth: usize) -> Option<()> {
-        self.stack.push(Slot::Value(value, depth));
-        (depth <= self.deepest).then_some(())
+    fn make_bytes(&mut self, length_bytes: usize) -> Option<()> {
+        let length = self.length(length_bytes)?;
+        self.take(length)?;
+        self.make_plain(Value::Null)
     }
 
-    fn pop(&mut self) -> Option<(Value, usize)> {
+    fn make_plain(&mut self, value: Value) -> Option<()> {
+        self.make(Made::Plain(value))
+    }
+
+    fn make(&mut self, made: Made) -> Option<()> {
+        let place = self.made.len();
+        self.made.push(made);
+        self.push(Slot::Value(place))?;
+        (place < MOST_VALUES).then_some(())
+    }
+
+    /// Puts null in the place of what is called and its arguments.
+    fn construct(&mut self, arguments: usize) -> Option<()> {
+        for _ in 0..arguments {
+            self.pop()?;
+        }
+        let called = self.pop()?;
+        matches!(self.made.get(called)?, Made::Unknown).then_some(())?;
+        self.make(Made::Unknown)
+    }
+
+    fn push(&mut self, slot: Slot) -> Option<()> {
+        self.stack.push(slot);
+        (self.stack.len() <= MOST_VALUES).then_some(())
+    }
+
+    fn pop(&mut self) -> Option<Place> {
         match self.stack.pop()? {
-            Slot::Value(value, depth) => Some((value, depth)),
+            Slot::Value(place) => Some(place),
             Slot::Mark => None,
         }
     }
 
-    fn pop_to_mark(&mut self) -> Option<Vec<(Value, usize)>> {
+    fn top(&self) -> Option<Place> {
+        match self.stack.last()? {
+            Slot::Value(place) => Some(*place),
+            Slot::Mark => None,
+        }
+    }
+
+    fn pop_to_mark(&mut self) -> Option<Vec<Place>> {
         let mark = self.stack.iter().rposition(|slot| matches!(slot, Slot::Mark))?;
         let items = self.stack.split_off(mark + 1);
         self.stack.pop();
-        items
-            .into_iter()
-            .map(|slot| match slot {
-                Slot::Value(value, depth) => Some((value, depth)),
-                Slot::Mark => None,
-            })
-            .collect()
-    }
-
-    fn push_tuple(&mut self) -> Option<()> {
-        let items = self.pop_to_mark()?;
-        self.push(Value::Array(Vec::new()), 1)?;
-        self.extend_list(items)
-    }
-
-    fn extend_list(&mut self, items: Vec<(Value, usize)>) -> Option<()> {
-        let Some(Slot::Value(Value::Array(list), depth)) = self.stack.last_mut() else {
-            return None;
+        let place = |slot| match slot {
+            Slot::Value(place) => Some(place),
+            Slot::Mark => None,
         };
-        for (item, item_depth) in items {
-            *depth = (*depth).max(item_depth + 1);
-            list.push(item);
-        }
-        (*depth <= self.deepest).then_some(())
+        items.into_iter().map(place).collect()
     }
 
-    fn extend_map(&mut self, items: Vec<(Value, usize)>) -> Option<()> {
-        let Some(Slot::Value(Value::Object(map), depth)) = self.stack.last_mut() else {
-            return None;
-        };
-        let mut items = items.into_iter();
-        while let Some((key, _)) = items.next() {
-            let (value, value_depth) = items.next()?;
-            *depth = (*depth).max(value_depth + 1);
-            map.insert(key.as_str()?.to_owned(), value);
+    fn extend_list(&mut self, items: Vec<Place>) -> Option<()> {
+        let list = self.top()?;
+        match self.made.get_mut(list)? {
+            Made::List(list) => list.extend(items),
+            Made::Unknown => {}
+            Made::Plain(_) | Made::Map(_) => return None,
         }
-        (*depth <= self.deepest).then_some(())
-    }
-
-    fn memoize(&mut self, index: u64) -> Option<()> {
-        // Containers are memoized while empty and filled later; a text is what it is.
-        let Some(Slot::Value(value, depth)) = self.stack.last() else { return None };
-        let is_text = value.is_string();
-        let entry =
-            if is_text { (index, value.clone(), *depth) } else { (index, Value::Null, usize::MAX) };
-        self.memo.push(entry);
         Some(())
     }
 
+    fn extend_map(&mut self, items: &[Place]) -> Option<()> {
+        let (pairs, []) = items.as_chunks() else { return None };
+        let map = self.top()?;
+        match self.made.get_mut(map)? {
+            Made::Map(map) => map.extend(pairs.iter().map(|[key, value]| (*key, *value))),
+            Made::Unknown => {}
+            Made::Plain(_) | Made::List(_) => return None,
+        }
+        Some(())
+    }
+
+    fn memoize(&mut self, index: u64) -> Option<()> {
+        let top = self.top()?;
+        self.memo.insert(index, top);
+        (self.memo.len() <= MOST_VALUES).then_some(())
+    }
+
     fn recall(&mut self, index: u64) -> Option<()> {
-        // Almost always the index is the position.
-        let at = usize::try_from(index).ok()?;
-        let found = match self.memo.get(at) {
-            Some(entry) if entry.0 == index => entry,
-            _ => self.memo.iter().rev().find(|entry| entry.0 == index)?,
-        };
-        let (value, depth) = (found.1.clone(), found.2);
-        // A container that is shared is not plain data in our sense.
-        let cost = value.as_str().map(|text| text.len() + 1)?;
-        self.copies_left = self.copies_left.checked_sub(cost)?;
-        self.push(value, depth)
+        let place = *self.memo.get(&index)?;
+        self.push(Slot::Value(place))
+    }
+}
+
+/// Turns what was made into one value. What lies in several containers is copied into each: the copies are
+/// counted, and one that holds itself nests too deep.
+struct Building<'a> {
+    made: &'a [Made],
+    /// So many values may still be built.
+    values: usize,
+    /// With so many bytes of text.
+    text: usize,
+}
+
+impl Building<'_> {
+    /// `levels`: how deep it may nest.
+    fn build(&mut self, place: Place, levels: usize) -> Option<Value> {
+        self.values = self.values.checked_sub(1)?;
+        Some(match self.made.get(place)? {
+            Made::Unknown => Value::Null,
+            Made::Plain(value) => {
+                self.text = self.text.checked_sub(value.as_str().map_or(0, str::len))?;
+                value.clone()
+            }
+            Made::List(items) => {
+                let levels = levels.checked_sub(1)?;
+                let items = items.iter().map(|item| self.build(*item, levels));
+                Value::Array(items.collect::<Option<_>>()?)
+            }
+            Made::Map(members) => {
+                let levels = levels.checked_sub(1)?;
+                let mut map = Map::new();
+                for (name, value) in members {
+                    let value = self.build(*value, levels)?;
+                    if let Made::Plain(Value::String(name)) = self.made.get(*name)? {
+                        self.text = self.text.checked_sub(name.len())?;
+                        map.insert(name.clone(), value);
+                    }
+                }
+                Value::Object(map)
+            }
+        })
     }
 }
 
@@ -251,6 +385,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// A session with all that Python may put in one, by protocols 2, 3 and 5: aware and naive times, a UUID, a
+    /// decimal, an `OrderedDict`, a `defaultdict`, one list in two places, sets, bytes, infinity, whole numbers
+    /// of any size, a number as a key, half a surrogate pair, a complex number.
+    const WITH_OBJECTS: [&[u8]; 3] = [
+        b"\x80\x02}q\x00(X\n\x00\x00\x00_permanentq\x01\x88X\x04\x00\x00\x00userq\x02}q\x03(X\x03\x00\x00\x00oidq\x04X$\x00\x00\x00a1b2c3d4-0000-4000-8000-000000000001q\x05X\x04\x00\x00\x00nameq\x06X\x04\x00\x00\x00Zo\xc3\xabq\x07X\x12\x00\x00\x00preferred_usernameq\x08X\x0f\x00\x00\x00zoe@example.orgq\x09X\x05\x00\x00\x00rolesq\n]q\x0b(X\x04\x00\x00\x00Userq\x0cX\x05\x00\x00\x00Adminq\x0deuX\x0b\x00\x00\x00token_cacheq\x0eX\x02\x00\x00\x00{}q\x0fX\x13\x00\x00\x00last_activity_epochq\x10J\xe0e\x03kX\x08\x00\x00\x00_flashesq\x11]q\x12X\x07\x00\x00\x00messageq\x13X\x02\x00\x00\x00hiq\x14\x86q\x15aX\x04\x00\x00\x00whenq\x16cdatetime\ndatetime\nq\x17c_codecs\nencode\nq\x18X\x0b\x00\x00\x00\x07\xc3\xaa\x0b\x1a\x0e\x00\x00\x00\x00\x00q\x19X\x06\x00\x00\x00latin1q\x1a\x86q\x1bRq\x1ccdatetime\ntimezone\nq\x1dcdatetime\ntimedelta\nq\x1eK\x00K\x00K\x00\x87q\x1fRq \x85q!Rq\"\x86q#Rq$X\x05\x00\x00\x00naiveq%h\x17h\x18X\x0b\x00\x00\x00\x07\xc3\xaa\x0b\x1a\x00\x00\x00\x00\x00\x00q&h\x1a\x86q'Rq(\x85q)Rq*X\x02\x00\x00\x00idq+cuuid\nUUID\nq,)\x81q-}q.X\x03\x00\x00\x00intq/K\x07sbX\x05\x00\x00\x00priceq0cdecimal\nDecimal\nq1X\x03\x00\x00\x001.5q2\x85q3Rq4X\x07\x00\x00\x00orderedq5ccollections\nOrderedDict\nq6)Rq7X\x01\x00\x00\x00aq8K\x01sX\x07\x00\x00\x00countedq9ccollections\ndefaultdict\nq:c__builtin__\nlist\nq;\x85q<Rq=h8]q>K\x01asX\x04\x00\x00\x00sameq?h\x0bX\x03\x00\x00\x00setq@c__builtin__\nset\nqA]qBX\x01\x00\x00\x00xqCa\x85qDRqEX\x06\x00\x00\x00frozenqFc__builtin__\nfrozenset\nqG]qHhCa\x85qIRqJX\x03\x00\x00\x00rawqKh\x18X\x03\x00\x00\x00\x00\xc3\xbfqLh\x1a\x86qMRqNX\x06\x00\x00\x00bufferqOc__builtin__\nbytearray\nqPh\x18X\x02\x00\x00\x00abqQh\x1a\x86qRRqS\x85qTRqUX\x03\x00\x00\x00infqVG\x7f\xf0\x00\x00\x00\x00\x00\x00X\x03\x00\x00\x00nanqWG\x7f\xf8\x00\x00\x00\x00\x00\x00X\x03\x00\x00\x00bigqX\x8a\x0b\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01X\x05\x00\x00\x00smallqY\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\xc0X\x03\x00\x00\x00maxqZ\x8a\x09\xff\xff\xff\xff\xff\xff\xff\xff\x00K\x07X\x05\x00\x00\x00sevenq[X\x04\x00\x00\x00halfq\\X\x03\x00\x00\x00\xed\xa0\x80q]X\x07\x00\x00\x00complexq^c__builtin__\ncomplex\nq_G\x00\x00\x00\x00\x00\x00\x00\x00G?\xf0\x00\x00\x00\x00\x00\x00\x86q`RqaX\x05\x00\x00\x00emptyqbhA]qc\x85qdRqeX\x04\x00\x00\x00lastqfX\x04\x00\x00\x00hereqgu.",
+        b"\x80\x03}q\x00(X\n\x00\x00\x00_permanentq\x01\x88X\x04\x00\x00\x00userq\x02}q\x03(X\x03\x00\x00\x00oidq\x04X$\x00\x00\x00a1b2c3d4-0000-4000-8000-000000000001q\x05X\x04\x00\x00\x00nameq\x06X\x04\x00\x00\x00Zo\xc3\xabq\x07X\x12\x00\x00\x00preferred_usernameq\x08X\x0f\x00\x00\x00zoe@example.orgq\x09X\x05\x00\x00\x00rolesq\n]q\x0b(X\x04\x00\x00\x00Userq\x0cX\x05\x00\x00\x00Adminq\x0deuX\x0b\x00\x00\x00token_cacheq\x0eX\x02\x00\x00\x00{}q\x0fX\x13\x00\x00\x00last_activity_epochq\x10J\xe0e\x03kX\x08\x00\x00\x00_flashesq\x11]q\x12X\x07\x00\x00\x00messageq\x13X\x02\x00\x00\x00hiq\x14\x86q\x15aX\x04\x00\x00\x00whenq\x16cdatetime\ndatetime\nq\x17C\n\x07\xea\x0b\x1a\x0e\x00\x00\x00\x00\x00q\x18cdatetime\ntimezone\nq\x19cdatetime\ntimedelta\nq\x1aK\x00K\x00K\x00\x87q\x1bRq\x1c\x85q\x1dRq\x1e\x86q\x1fRq X\x05\x00\x00\x00naiveq!h\x17C\n\x07\xea\x0b\x1a\x00\x00\x00\x00\x00\x00q\"\x85q#Rq$X\x02\x00\x00\x00idq%cuuid\nUUID\nq&)\x81q'}q(X\x03\x00\x00\x00intq)K\x07sbX\x05\x00\x00\x00priceq*cdecimal\nDecimal\nq+X\x03\x00\x00\x001.5q,\x85q-Rq.X\x07\x00\x00\x00orderedq/ccollections\nOrderedDict\nq0)Rq1X\x01\x00\x00\x00aq2K\x01sX\x07\x00\x00\x00countedq3ccollections\ndefaultdict\nq4cbuiltins\nlist\nq5\x85q6Rq7h2]q8K\x01asX\x04\x00\x00\x00sameq9h\x0bX\x03\x00\x00\x00setq:cbuiltins\nset\nq;]q<X\x01\x00\x00\x00xq=a\x85q>Rq?X\x06\x00\x00\x00frozenq@cbuiltins\nfrozenset\nqA]qBh=a\x85qCRqDX\x03\x00\x00\x00rawqEC\x02\x00\xffqFX\x06\x00\x00\x00bufferqGcbuiltins\nbytearray\nqHC\x02abqI\x85qJRqKX\x03\x00\x00\x00infqLG\x7f\xf0\x00\x00\x00\x00\x00\x00X\x03\x00\x00\x00nanqMG\x7f\xf8\x00\x00\x00\x00\x00\x00X\x03\x00\x00\x00bigqN\x8a\x0b\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01X\x05\x00\x00\x00smallqO\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\xc0X\x03\x00\x00\x00maxqP\x8a\x09\xff\xff\xff\xff\xff\xff\xff\xff\x00K\x07X\x05\x00\x00\x00sevenqQX\x04\x00\x00\x00halfqRX\x03\x00\x00\x00\xed\xa0\x80qSX\x07\x00\x00\x00complexqTcbuiltins\ncomplex\nqUG\x00\x00\x00\x00\x00\x00\x00\x00G?\xf0\x00\x00\x00\x00\x00\x00\x86qVRqWX\x05\x00\x00\x00emptyqXh;]qY\x85qZRq[X\x04\x00\x00\x00lastq\\X\x04\x00\x00\x00hereq]u.",
+        b"\x80\x05\x95\x11\x03\x00\x00\x00\x00\x00\x00}\x94(\x8c\n_permanent\x94\x88\x8c\x04user\x94}\x94(\x8c\x03oid\x94\x8c$a1b2c3d4-0000-4000-8000-000000000001\x94\x8c\x04name\x94\x8c\x04Zo\xc3\xab\x94\x8c\x12preferred_username\x94\x8c\x0fzoe@example.org\x94\x8c\x05roles\x94]\x94(\x8c\x04User\x94\x8c\x05Admin\x94eu\x8c\x0btoken_cache\x94\x8c\x02{}\x94\x8c\x13last_activity_epoch\x94J\xe0e\x03k\x8c\x08_flashes\x94]\x94\x8c\x07message\x94\x8c\x02hi\x94\x86\x94a\x8c\x04when\x94\x8c\x08datetime\x94\x8c\x08datetime\x94\x93\x94C\n\x07\xea\x0b\x1a\x0e\x00\x00\x00\x00\x00\x94h\x17\x8c\x08timezone\x94\x93\x94h\x17\x8c\x09timedelta\x94\x93\x94K\x00K\x00K\x00\x87\x94R\x94\x85\x94R\x94\x86\x94R\x94\x8c\x05naive\x94h\x19C\n\x07\xea\x0b\x1a\x00\x00\x00\x00\x00\x00\x94\x85\x94R\x94\x8c\x02id\x94\x8c\x04uuid\x94\x8c\x04UUID\x94\x93\x94)\x81\x94}\x94\x8c\x03int\x94K\x07sb\x8c\x05price\x94\x8c\x07decimal\x94\x8c\x07Decimal\x94\x93\x94\x8c\x031.5\x94\x85\x94R\x94\x8c\x07ordered\x94\x8c\x0bcollections\x94\x8c\x0bOrderedDict\x94\x93\x94)R\x94\x8c\x01a\x94K\x01s\x8c\x07counted\x94h8\x8c\x0bdefaultdict\x94\x93\x94\x8c\x08builtins\x94\x8c\x04list\x94\x93\x94\x85\x94R\x94h<]\x94K\x01as\x8c\x04same\x94h\x0b\x8c\x03set\x94\x8f\x94(\x8c\x01x\x94\x90\x8c\x06frozen\x94(hI\x91\x94\x8c\x03raw\x94C\x02\x00\xff\x94\x8c\x06buffer\x94\x96\x02\x00\x00\x00\x00\x00\x00\x00ab\x94\x8c\x03inf\x94G\x7f\xf0\x00\x00\x00\x00\x00\x00\x8c\x03nan\x94G\x7f\xf8\x00\x00\x00\x00\x00\x00\x8c\x03big\x94\x8a\x0b\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x8c\x05small\x94\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\xc0\x8c\x03max\x94\x8a\x09\xff\xff\xff\xff\xff\xff\xff\xff\x00K\x07\x8c\x05seven\x94\x8c\x04half\x94\x8c\x03\xed\xa0\x80\x94\x8c\x07complex\x94h@\x8c\x07complex\x94\x93\x94G\x00\x00\x00\x00\x00\x00\x00\x00G?\xf0\x00\x00\x00\x00\x00\x00\x86\x94R\x94\x8c\x05empty\x94\x8f\x94\x8c\x04last\x94\x8c\x04here\x94u.",
+    ];
 
     #[test]
     fn what_python_pickles_is_read() {
@@ -262,10 +405,59 @@ mod tests {
     }
 
     #[test]
+    fn objects_are_null_and_the_plain_members_beside_them_are_read() {
+        for (pickled, sets) in WITH_OBJECTS.into_iter().zip([
+            [Value::Null, Value::Null, Value::Null],
+            [Value::Null, Value::Null, Value::Null],
+            [json!(["x"]), json!(["x"]), json!([])],
+        ]) {
+            let [set, frozen, empty] = sets;
+            let expected = json!({
+                "_permanent": true,
+                "user": {"oid": "a1b2c3d4-0000-4000-8000-000000000001", "name": "Zoë",
+                    "preferred_username": "zoe@example.org", "roles": ["User", "Admin"]},
+                "token_cache": "{}",
+                "last_activity_epoch": 1_795_384_800,
+                "_flashes": [["message", "hi"]],
+                "when": null, "naive": null, "id": null, "price": null, "ordered": null, "counted": null,
+                "same": ["User", "Admin"],
+                "set": set, "frozen": frozen, "raw": null, "buffer": null,
+                "inf": null, "nan": null, "big": null, "small": null, "max": u64::MAX,
+                "half": null, "complex": null, "empty": empty,
+                "last": "here",
+            });
+            assert_eq!(read(pickled, 64), Some(expected));
+            // Whatever is cut off, it is no pickle any more.
+            for end in 0..pickled.len() {
+                assert_eq!(read(&pickled[..end], 64), None, "{end}");
+            }
+        }
+        // 2**3000: LONG4, with more bytes than any number of ours has
+        let huge = [b"\x80\x05]\x8bx\x01\x00\x00".as_slice(), &[0; 375], b"\x01aK\x07a."].concat();
+        assert_eq!(read(&huge, 64), Some(json!([null, 7])));
+    }
+
+    #[test]
     fn a_pickle_that_calls_something_is_not_run() {
-        // os.system("true"), protocol 0 and 4
+        // os.system("true"), protocols 0, 2 and 4: the last two yield null, and nothing else happens.
         assert_eq!(read(b"cposix\nsystem\n(S'true'\ntR.", 64), None);
-        assert_eq!(read(b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x04true\x94\x85\x94R\x94.", 64), None);
+        assert_eq!(
+            read(b"\x80\x02cposix\nsystem\nq\x00X\x04\x00\x00\x00trueq\x01\x85q\x02Rq\x03.", 64),
+            Some(Value::Null)
+        );
+        assert_eq!(read(b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x04true\x94\x85\x94R\x94.", 64), Some(Value::Null));
+        // What is no class cannot be called.
+        assert_eq!(read(b"\x80\x04\x8c\x04true)R.", 64), None);
+        assert_eq!(read(b"\x80\x04})\x81.", 64), None);
+        assert_eq!(read(b"\x80\x04}}b.", 64), None);
+    }
+
+    #[test]
+    fn what_an_object_is_filled_with_stays_out_of_its_neighbours() {
+        // [OrderedDict(roles=["Admin"])]
+        let filled =
+            b"\x80\x04]ccollections\nOrderedDict\n)R\x8c\x05roles](\x8c\x05AdminesN\x8c\x01xsa.";
+        assert_eq!(read(filled, 64), Some(json!([null])));
     }
 
     #[test]
@@ -278,6 +470,39 @@ mod tests {
     }
 
     #[test]
+    fn a_container_in_itself_is_refused() {
+        // l = []; l.append(l), and t = ([],); t[0].append(t) in a dict
+        assert_eq!(read(b"\x80\x04\x95\x06\x00\x00\x00\x00\x00\x00\x00]\x94h\x00a.", 64), None);
+        assert_eq!(read(b"\x80\x04\x95\x12\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x01a\x94]\x94h\x02\x85\x94a0h\x03s.", 64), None);
+    }
+
+    #[test]
+    fn copies_are_bounded() {
+        // Each list holds the one before it twice.
+        let doubled = |levels: usize| {
+            let mut pickle = b"]\x94".to_vec();
+            for level in 0..levels {
+                let before = u8::try_from(level).unwrap();
+                pickle.extend([b'0', b']', 0x94, b'h', before, b'a', b'h', before, b'a']);
+            }
+            pickle.push(b'.');
+            pickle
+        };
+        assert!(read(&doubled(10), 64).is_some());
+        assert_eq!(read(&doubled(40), 64), None);
+        // A text of 64 KiB, a hundred times.
+        let text = [b"](X\x00\x00\x01\x00".as_slice(), &b"a".repeat(0x1_0000), b"\x94"].concat();
+        let copied = |times: usize| [text.clone(), b"h\x00".repeat(times), b"e.".to_vec()].concat();
+        assert!(read(&copied(10), 64).is_some());
+        assert_eq!(read(&copied(100), 64), None);
+        // Values without end on the stack, in the memo, and in a list.
+        for many in [b"N".as_slice(), b"(", b"]2", b"]\x94"] {
+            assert_eq!(read(&[many.repeat(300_000), b".".to_vec()].concat(), 64), None);
+        }
+        assert_eq!(read(&[b"](".as_slice(), &b"N".repeat(300_000), b"e."].concat(), 64), None);
+    }
+
+    #[test]
     fn odd_pickles_are_refused() {
         for odd in [
             b"".as_slice(),
@@ -287,8 +512,18 @@ mod tests {
             b"NN.",
             b"]h\x00.",
             b"}Na.",
+            b"}(Nu.",
+            b"}(]e.",
             b"\x8a\xff.",
             b"X\xff\xff\xff\xffa.",
+            b"C\xffa.",
+            b"cposix\n.",
+            b"\x93.",
+            b"0.",
+            b"1.",
+            b"(2.",
+            b"\x84\x01\x00.",
+            b"Q.",
         ] {
             assert_eq!(read(odd, 64), None, "{odd:?}");
         }
