@@ -208,7 +208,8 @@ mod tests {
 
     #[test]
     fn a_record_id_is_a_session_ids_own() {
-        let of = |end| record_id(&SessionId::new(tower_sessions::session::Id(0), end));
+        let of =
+            |end| SessionId::new(tower_sessions::session::Id(0), end).record_id("session_expired");
         // printf session_expired:AAAAAAAAAAAAAAAAAAAAAA.1795384800 | sha256sum
         assert_eq!(of(1_795_384_800).to_string(), "1cde9912-f551-81af-9ef7-ff6c7d240417");
         assert_ne!(of(1_795_384_800), of(1_795_384_801));
