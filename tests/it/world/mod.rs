@@ -5,6 +5,7 @@ pub(crate) mod browser;
 pub(crate) mod collector;
 pub(crate) mod flask;
 pub(crate) mod gateway;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod recorder;
 pub(crate) mod redis;
