@@ -2,7 +2,9 @@
 //! gateway's own binary. Entra is a stand-in over a real socket. Everything ends when it is dropped.
 
 pub(crate) mod browser;
+pub(crate) mod certificates;
 pub(crate) mod collector;
+pub(crate) mod database;
 pub(crate) mod flask;
 pub(crate) mod gateway;
 pub(crate) mod postgres;
