@@ -17,6 +17,7 @@ mod charts;
 mod clouds;
 mod commands;
 mod crowds;
+mod database;
 mod deploy;
 mod docs_page;
 mod doctor;
