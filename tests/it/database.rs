@@ -17,38 +17,11 @@ use crate::{
         json,
         postgres::Postgres,
         process::until,
+        recorded::Recorded,
         settings,
         tools::told,
     },
 };
-
-/// Settings over a database, and what they rest on.
-struct Ground {
-    database: Database,
-    store: Store,
-    entra: Entra,
-}
-
-impl Ground {
-    async fn start(kind: DatabaseKind) -> Self {
-        Self::over(Database::start(kind).await).await
-    }
-
-    async fn over(database: Database) -> Self {
-        Self { database, store: Store::start(Kind::Redis).await, entra: Entra::start().await }
-    }
-
-    fn settings(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
-        let url = self.database.url();
-        let all = [("DATABASE_URL", url.as_str())].into_iter().chain(more.iter().copied());
-        let all: Vec<_> = all.map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
-        settings(&self.entra, None, &self.store, &all)
-    }
-
-    async fn run(&self, command: &str, more: &[(&str, &str)]) -> Output {
-        run(&self.settings(more), &[command]).await
-    }
-}
 
 fn code(output: &Output) -> i32 {
     output.status.code().expect("it ended by itself")
@@ -64,8 +37,8 @@ fn migrations(kind: DatabaseKind) -> usize {
 }
 
 /// `check`'s line about the database.
-async fn line(ground: &Ground, more: &[(&str, &str)]) -> (i32, String) {
-    let output = ground.run("check", more).await;
+async fn line(ground: &Recorded, more: &[(&str, &str)]) -> (i32, String) {
+    let output = ground.try_command("check", more).await;
     let told = told(&output);
     let line = told.lines().find(|line| line.contains("database")).unwrap_or(&told);
     (code(&output), line.to_owned())
@@ -74,7 +47,7 @@ async fn line(ground: &Ground, more: &[(&str, &str)]) -> (i32, String) {
 #[tokio::test]
 async fn an_empty_database_is_brought_up_to_date_at_the_start() {
     for kind in BOTH {
-        let ground = Ground::start(kind).await;
+        let ground = Recorded::start(kind).await;
         let gateway = Gateway::start(&ground.settings(&[])).await;
         let database = &ground.database;
         assert_eq!(database.count("_sqlx_migrations WHERE success"), migrations(kind), "{kind:?}");
@@ -98,9 +71,9 @@ async fn an_empty_database_is_brought_up_to_date_at_the_start() {
 
 #[tokio::test]
 async fn a_server_that_is_not_to_be_migrated_is_refused_until_migrate_has_run() {
-    let ground = Ground::start(DatabaseKind::Postgres).await;
+    let ground = Recorded::start(DatabaseKind::Postgres).await;
     let off = [("GATEWAY_MIGRATE", "off")];
-    let refused = ground.run("serve", &off).await;
+    let refused = ground.try_command("serve", &off).await;
     assert_eq!(code(&refused), 69, "{}", told(&refused));
     assert!(told(&refused).contains("migrate"), "{}", told(&refused));
     let (code_of_check, line_of_check) = line(&ground, &off).await;
@@ -108,9 +81,9 @@ async fn a_server_that_is_not_to_be_migrated_is_refused_until_migrate_has_run() 
     let tables = "pg_tables WHERE schemaname = 'public'";
     assert_eq!(ground.database.count(tables), 0, "neither has changed anything");
 
-    let migrated = ground.run("migrate", &off).await;
+    let migrated = ground.try_command("migrate", &off).await;
     assert_eq!(code(&migrated), 0, "{}", told(&migrated));
-    let again = ground.run("migrate", &off).await;
+    let again = ground.try_command("migrate", &off).await;
     assert_eq!(code(&again), 0, "{}", told(&again));
     let found = ground.database.count("_sqlx_migrations WHERE success");
     assert_eq!(found, migrations(DatabaseKind::Postgres));
@@ -122,7 +95,7 @@ async fn a_server_that_is_not_to_be_migrated_is_refused_until_migrate_has_run() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_who_migrate_at_once_do_it_once() {
     for kind in BOTH {
-        let ground = Ground::start(kind).await;
+        let ground = Recorded::start(kind).await;
         let settings = ground.settings(&[]);
         let all = (0..4).map(|_| {
             let settings = settings.clone();
@@ -140,7 +113,7 @@ async fn those_who_migrate_at_once_do_it_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gateways_that_start_at_once_over_an_empty_database_all_serve() {
     for kind in BOTH {
-        let ground = Ground::start(kind).await;
+        let ground = Recorded::start(kind).await;
         let settings = ground.settings(&[]);
         let (one, two, three) = tokio::join!(
             Gateway::start(&settings),
@@ -157,8 +130,8 @@ async fn gateways_that_start_at_once_over_an_empty_database_all_serve() {
 #[tokio::test]
 async fn records_neither_change_nor_go_before_their_time() {
     for kind in BOTH {
-        let ground = Ground::start(kind).await;
-        assert_eq!(code(&ground.run("migrate", &[]).await), 0);
+        let ground = Recorded::start(kind).await;
+        assert_eq!(code(&ground.try_command("migrate", &[]).await), 0);
         let database = &ground.database;
         database.ask(&insertion(database, "a", 0));
         for statement in [
@@ -185,8 +158,8 @@ fn insertion(database: &Database, subject: &str, days: i64) -> String {
 #[tokio::test]
 async fn records_go_when_their_time_is_over() {
     for kind in BOTH {
-        let ground = Ground::start(kind).await;
-        assert_eq!(code(&ground.run("migrate", &[]).await), 0);
+        let ground = Recorded::start(kind).await;
+        assert_eq!(code(&ground.try_command("migrate", &[]).await), 0);
         let database = &ground.database;
         for (subject, days) in [("old", 31), ("older", 400), ("young", 29)] {
             database.ask(&insertion(database, subject, days));
@@ -205,15 +178,15 @@ async fn records_go_when_their_time_is_over() {
 #[tokio::test]
 async fn a_database_of_a_later_version_is_refused_and_left_alone() {
     for kind in BOTH {
-        let ground = Ground::start(kind).await;
-        assert_eq!(code(&ground.run("migrate", &[]).await), 0);
+        let ground = Recorded::start(kind).await;
+        assert_eq!(code(&ground.try_command("migrate", &[]).await), 0);
         let later = "INSERT INTO _sqlx_migrations \
             SELECT 9999, 'later', installed_on, success, checksum, execution_time \
             FROM _sqlx_migrations WHERE version = 1";
         ground.database.ask(later);
         let before = ground.database.dump();
         for command in ["serve", "migrate", "check"] {
-            let refused = ground.run(command, &[]).await;
+            let refused = ground.try_command(command, &[]).await;
             assert_eq!(code(&refused), 69, "{kind:?} {command}: {}", told(&refused));
             let told = told(&refused);
             assert!(told.contains("later version"), "{kind:?} {command}: {told}");
@@ -233,12 +206,12 @@ async fn a_file_that_cannot_be_used_is_a_bad_setting() {
     fs::write(folder.path().join("no-database"), "something else, and long enough ".repeat(99))
         .unwrap();
     fs::create_dir(folder.path().join("folder")).unwrap();
-    let ground = Ground::start(DatabaseKind::Sqlite).await;
+    let ground = Recorded::start(DatabaseKind::Sqlite).await;
     for name in ["missing/gateway.db", "no-database", "folder"] {
         let path = folder.path().join(name).display().to_string();
         let more = [("DATABASE_URL", &*format!("sqlite:{path}"))];
         for command in ["serve", "migrate"] {
-            let refused = ground.run(command, &more).await;
+            let refused = ground.try_command(command, &more).await;
             let told = told(&refused);
             assert_eq!(code(&refused), 78, "{command} {name}: {told}");
             assert!(told.contains("DATABASE_URL") && told.contains(&path), "{told}");
@@ -252,7 +225,7 @@ async fn a_file_that_cannot_be_used_is_a_bad_setting() {
 
 #[tokio::test]
 async fn a_wrong_password_is_told_without_the_password() {
-    let ground = Ground::start(DatabaseKind::Postgres).await;
+    let ground = Recorded::start(DatabaseKind::Postgres).await;
     let Database::Postgres(postgres) = &ground.database else { unreachable!() };
     let wrong = postgres.url_for("gateway:quite-another-word", "gateway");
     // `run` looks for passwords of URLs in whatever is written.
@@ -260,12 +233,12 @@ async fn a_wrong_password_is_told_without_the_password() {
     let (code_of_check, line) = line(&ground, &more).await;
     assert_eq!(code_of_check, 69, "{line}");
     assert!(line.contains("password authentication failed"), "{line}");
-    let migrate = ground.run("migrate", &more).await;
+    let migrate = ground.try_command("migrate", &more).await;
     assert_eq!(code(&migrate), 69, "{}", told(&migrate));
 
     let elsewhere = postgres.url_for("gateway:the-word-of-the-gateway", "no_such");
     let more = [("DATABASE_URL", &*elsewhere)];
-    let migrate = ground.run("migrate", &more).await;
+    let migrate = ground.try_command("migrate", &more).await;
     assert_eq!(code(&migrate), 69, "{}", told(&migrate));
     assert!(told(&migrate).contains("no_such"), "{}", told(&migrate));
 }
@@ -281,9 +254,9 @@ async fn managed_needs_a_database() {
 
 #[tokio::test]
 async fn what_a_database_url_must_look_like_is_told_without_the_url() {
-    let ground = Ground::start(DatabaseKind::Sqlite).await;
+    let ground = Recorded::start(DatabaseKind::Sqlite).await;
     for wrong in ["mysql://u:hunter2@h/d", "sqlite:relative-hunter2.db", "hunter2"] {
-        let refused = ground.run("serve", &[("DATABASE_URL", wrong)]).await;
+        let refused = ground.try_command("serve", &[("DATABASE_URL", wrong)]).await;
         let told = told(&refused);
         assert_eq!(code(&refused), 78, "{told}");
         assert!(told.contains("DATABASE_URL") && !told.contains("hunter2"), "{told}");
@@ -294,7 +267,7 @@ async fn what_a_database_url_must_look_like_is_told_without_the_url() {
 async fn postgres_is_believed_by_its_authority_and_its_name() {
     let (right, other) = (certificates(), certificates());
     let postgres = Postgres::start_with_tls(right.path()).await;
-    let ground = Ground::over(Database::Postgres(postgres)).await;
+    let ground = Recorded::over(Database::Postgres(postgres)).await;
     let by_name = ground.database.url().replace("127.0.0.1", "localhost");
     let by_address = ground.database.url();
     let root = |folder: &TempDir| folder.path().join("ca.pem").display().to_string();
@@ -306,7 +279,7 @@ async fn postgres_is_believed_by_its_authority_and_its_name() {
         url(&by_address, "verify-ca", &right),
         format!("{by_address}?sslmode=require"),
     ] {
-        let migrate = ground.run("migrate", &[("DATABASE_URL", &good)]).await;
+        let migrate = ground.try_command("migrate", &[("DATABASE_URL", &good)]).await;
         assert_eq!(code(&migrate), 0, "{good}: {}", told(&migrate));
     }
     for bad in [
@@ -315,7 +288,7 @@ async fn postgres_is_believed_by_its_authority_and_its_name() {
         url(&by_address, "verify-ca", &other),
         format!("{by_name}?sslmode=verify-full"),
     ] {
-        let migrate = ground.run("migrate", &[("DATABASE_URL", &bad)]).await;
+        let migrate = ground.try_command("migrate", &[("DATABASE_URL", &bad)]).await;
         assert_eq!(code(&migrate), 69, "{bad}: {}", told(&migrate));
         assert!(told(&migrate).contains("certificate"), "{bad}: {}", told(&migrate));
     }

@@ -12,6 +12,7 @@ mod entra;
 mod target;
 mod world;
 
+mod activity_log;
 mod canary;
 mod charts;
 mod clouds;
