@@ -210,7 +210,7 @@ impl Database {
         match &self.pool {
             Pool::Sqlite(pool) => {
                 let mut transaction = pool.begin_with(self.pool.begin()).await?;
-                SQLITE.run(&mut transaction).await?;
+                SQLITE.run_direct(None, &mut *transaction, false).await?;
                 transaction.commit().await?;
             }
             Pool::Postgres(pool) => POSTGRES.run(pool).await?,

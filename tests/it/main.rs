@@ -13,6 +13,7 @@ mod target;
 mod world;
 
 mod activity_log;
+mod activity_outages;
 mod canary;
 mod charts;
 mod clouds;
