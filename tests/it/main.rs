@@ -35,6 +35,7 @@ mod guard_spellings;
 mod handshake;
 mod header_sets;
 mod image;
+mod instances;
 mod keys;
 mod lifetime;
 mod limits;

@@ -1,14 +1,17 @@
-//! Gateways over one database and one Redis, without upstream: enough to sign in, and to look at what was
-//! written down of it.
+//! Gateways over one database and one Redis, with an upstream that says yes to everything: enough to sign
+//! in, and to look at what was written down of it.
 
 use std::process::Output;
 
+use axum::Router;
 use serde_json::Value;
+use tokio::net::TcpListener;
 
 use super::{
     Kind, Store,
     database::{Database, DatabaseKind},
     gateway::{Gateway, run},
+    process::until,
     settings,
     tools::told,
 };
@@ -19,6 +22,7 @@ pub(crate) struct Recorded {
     pub(crate) database: Database,
     pub(crate) store: Store,
     pub(crate) entra: Entra,
+    upstream: String,
 }
 
 impl Recorded {
@@ -27,13 +31,19 @@ impl Recorded {
     }
 
     pub(crate) async fn over(database: Database) -> Self {
-        Self { database, store: Store::start(Kind::Redis).await, entra: Entra::start().await }
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let upstream = format!("http://{}", listener.local_addr().expect("an address"));
+        let yes = Router::new().fallback(async || "yes");
+        tokio::spawn(async move { axum::serve(listener, yes).await });
+        let (store, entra) = (Store::start(Kind::Redis).await, Entra::start().await);
+        Self { database, store, entra, upstream }
     }
 
     /// Settings of a gateway here, and more; the last of a name counts.
     pub(crate) fn settings(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let url = self.database.url();
-        let all = [("DATABASE_URL", url.as_str())].into_iter().chain(more.iter().copied());
+        let here = [("DATABASE_URL", url.as_str()), ("GATEWAY_UPSTREAM_URL", &self.upstream)];
+        let all = here.into_iter().chain(more.iter().copied());
         let all: Vec<_> = all.map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
         let mut settings = settings(&self.entra, None, &self.store, &all);
         if more.contains(&MANAGED) {
@@ -42,10 +52,11 @@ impl Recorded {
         settings
     }
 
-    /// A gateway that has keys.
+    /// A gateway that is ready and has keys.
     pub(crate) async fn gateway(&self, more: &[(&str, &str)]) -> Gateway {
         let gateway = Gateway::start(&self.settings(more)).await;
         gateway.wait_until_it_has_keys().await;
+        until("it is ready", async || gateway.is_ready().await).await;
         gateway
     }
 
