@@ -20,6 +20,7 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY src ./src
 COPY templates ./templates
+COPY migrations ./migrations
 # No history is sent along: the commit that `--version` names.
 ARG SOURCE_COMMIT=unknown
 ARG TARGETARCH

@@ -36,7 +36,7 @@ CHECKOV := target/python/checkov/ready
 CHART_TOOLS := target/helm/ready target/python/charts/ready
 IMAGE_TOOLS := target/python/hadolint/ready
 
-.PHONY: help demo test setup redis python node browser docs lint deny unit release sbom fips bench fuzz corpus soak image-lint image-check image-try
+.PHONY: help demo test setup redis postgres python node browser docs lint deny unit release sbom fips bench fuzz corpus soak image-lint image-check image-try
 
 help:
 	@echo 'make demo [STORE=redis] [ARGS=--once]   the handshake on screen'
@@ -90,7 +90,7 @@ deny: $(CARGO_DENY)
 $(CARGO_DENY):
 	cargo install --locked --root target/tools --version $(CARGO_DENY_VERSION) cargo-deny
 
-setup: python redis browser $(OLD_CACHELIB) $(TRACED) $(AUTOBAHN) $(CLIENTS) $(OPENAPI_TOOLS) $(SCHEMATHESIS) \
+setup: python redis postgres browser $(OLD_CACHELIB) $(TRACED) $(AUTOBAHN) $(CLIENTS) $(OPENAPI_TOOLS) $(SCHEMATHESIS) \
 		$(CHECKOV) $(CHART_TOOLS) $(DEPLOY_TOOLS) $(IMAGE_TOOLS)
 
 python: $(VENV)/ready
@@ -134,6 +134,11 @@ target/python/mcp/ready: tests/clients/requirements.txt | $(VENV)/ready
 
 redis:
 	command -v redis-server redis-cli > /dev/null || { $(call install,redis-server redis-tools); }
+
+# Debian starts a server of its own beside it; tests start theirs.
+postgres:
+	ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || command -v initdb > /dev/null \
+		|| { $(call install,postgresql); }
 
 ## Pages are looked at in a real browser, and by axe.
 browser: $(OPENAPI_TOOLS)

@@ -3,6 +3,8 @@
 use std::process::Command;
 
 fn main() {
+    // The compiler notices when one of them changes, not when there is another.
+    println!("cargo::rerun-if-changed=migrations");
     println!("cargo::rerun-if-changed=.git/HEAD");
     println!("cargo::rerun-if-changed=.git/refs/heads");
     println!("cargo::rerun-if-env-changed=SOURCE_COMMIT");

@@ -120,6 +120,8 @@ async fn run(
     let upstream = gateway.upstream.clone();
     let (activity, switch) = (gateway.activity.clone(), gateway.switch.clone());
     let mut turned = switch.changes();
+    // The switch has been read since it was built.
+    let gateway = gateway.renewed(&config);
     let (sites, site) = watch::channel(Site::new(gateway, telemetry.tracer()));
     let canary = canary::Watch::of(&config)
         .map(|canary| spawn_local(canary.keep(site.clone(), stopping.clone())));

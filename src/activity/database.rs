@@ -205,10 +205,14 @@ impl Database {
         }
     }
 
-    /// PostgreSQL's advisory lock, which the library takes, lets one do it at a time.
+    /// One does it at a time: on PostgreSQL the library takes an advisory lock, on a file it takes none.
     async fn migrate_now(&self) -> Result<(), ActivityError> {
         match &self.pool {
-            Pool::Sqlite(pool) => SQLITE.run(pool).await?,
+            Pool::Sqlite(pool) => {
+                let mut transaction = pool.begin_with(self.pool.begin()).await?;
+                SQLITE.run_direct(None, &mut *transaction, false).await?;
+                transaction.commit().await?;
+            }
             Pool::Postgres(pool) => POSTGRES.run(pool).await?,
         }
         Ok(())

@@ -1,0 +1,243 @@
+//! A real PostgreSQL on a free port: a cluster of its own, made anew each time.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+
+use super::{
+    process::{Process, until},
+    redis::free_port,
+};
+
+/// A server that is met on 127.0.0.1 alone. Its data lie in a folder that goes with it.
+pub(crate) struct Postgres {
+    process: Option<Process>,
+    port: u16,
+    options: Vec<String>,
+    folder: TempDir,
+}
+
+/// Who made the cluster and may do everything.
+const ADMIN: (&str, &str) = ("postgres", "the-word-of-the-administrator");
+
+/// As whom the gateway comes. The database of the same name is its own, to migrate and to serve.
+const GATEWAY: (&str, &str) = ("gateway", "the-word-of-the-gateway");
+
+impl Postgres {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With more settings, each `name=value` as for `postgres -c`.
+    pub(crate) async fn start_with(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut postgres = Self { process: None, port: free_port(), options, folder };
+        postgres.make_cluster();
+        postgres.start_again().await;
+        let role = format!("CREATE ROLE {} LOGIN PASSWORD '{}'", GATEWAY.0, GATEWAY.1);
+        postgres.ask_in("postgres", &role);
+        postgres.make_database(GATEWAY.0);
+        postgres
+    }
+
+    /// The same speaking TLS as well, with `server.pem` and `server.key` of this folder.
+    pub(crate) async fn start_with_tls(folder: &Path) -> Self {
+        let mut postgres = Self::start().await;
+        postgres.stop().await;
+        for file in ["server.pem", "server.key"] {
+            let own = postgres.folder.path().join(file);
+            fs::copy(folder.join(file), &own).expect("a file");
+            postgres.hand_over(&own);
+            fs::set_permissions(&own, fs::Permissions::from_mode(0o600)).expect("a file");
+        }
+        let file = |name: &str| postgres.folder.path().join(name).display().to_string();
+        postgres.options = vec![
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", file("server.pem")),
+            format!("ssl_key_file={}", file("server.key")),
+        ];
+        postgres.start_again().await;
+        postgres
+    }
+
+    fn make_cluster(&self) {
+        self.hand_over(self.folder.path());
+        let password = self.folder.path().join("password");
+        fs::write(&password, ADMIN.1).expect("a file");
+        self.hand_over(&password);
+        let mut initdb = self.program("initdb");
+        initdb.arg("--pgdata").arg(self.data()).args(["--username", ADMIN.0]).arg("--pwfile");
+        initdb.arg(password).args(["--auth", "scram-sha-256", "--no-sync", "--no-locale"]);
+        initdb.args(["--encoding", "UTF8"]);
+        done(&mut initdb);
+    }
+
+    /// A database of the gateway's own user, beside the one that is there.
+    pub(crate) fn make_database(&self, name: &str) {
+        self.ask_in("postgres", &format!("CREATE DATABASE {name} OWNER {}", GATEWAY.0));
+    }
+
+    /// Starts it where it was, with what it held.
+    pub(crate) async fn start_again(&mut self) {
+        let mut command = self.program("postgres");
+        command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
+        let fixed = [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            // What the machine outlives is enough here.
+            "fsync=off",
+            "max_connections=100",
+        ];
+        for option in fixed.into_iter().chain(self.options.iter().map(String::as_str)) {
+            command.args(["-c", option]);
+        }
+        self.process = Some(Process::start(&mut command, &[], "QUIT"));
+        until("postgres answers", async || self.try_ask("postgres", "SELECT 1").is_ok()).await;
+    }
+
+    /// Ends it in order: whoever is connected is told.
+    pub(crate) async fn stop(&mut self) {
+        self.end_by("INT").await;
+    }
+
+    /// Ends it at once, in the middle of whatever it does.
+    pub(crate) async fn crash(&mut self) {
+        self.end_by("QUIT").await;
+    }
+
+    async fn end_by(&mut self, signal: &str) {
+        let mut process = self.process.take().expect("running");
+        process.signal(signal);
+        process.ended().await;
+    }
+
+    /// Freezes it: connections stand, nothing answers.
+    pub(crate) fn freeze(&self) {
+        // Itself first: it would start others.
+        self.signal_all("-STOP");
+    }
+
+    /// Undoes [`Self::freeze`].
+    pub(crate) fn thaw(&self) {
+        self.signal_all("-CONT");
+    }
+
+    fn signal_all(&self, signal: &str) {
+        let id = self.process.as_ref().expect("running").id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+        assert!(Command::new("pkill").args([signal, "-P", &id]).status().expect("pkill").success());
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// For `DATABASE_URL`.
+    pub(crate) fn url(&self) -> String {
+        self.url_of(GATEWAY.0)
+    }
+
+    /// Another database of the gateway's.
+    pub(crate) fn url_of(&self, database: &str) -> String {
+        self.url_for(&format!("{}:{}", GATEWAY.0, GATEWAY.1), database)
+    }
+
+    /// For a user and his password, as they stand in a URL.
+    pub(crate) fn url_for(&self, credentials: &str, database: &str) -> String {
+        format!("postgres://{credentials}@{}/{database}", self.address())
+    }
+
+    /// What psql prints of the gateway's database: a row a line, `|` between columns.
+    pub(crate) fn ask(&self, sql: &str) -> String {
+        self.ask_in(GATEWAY.0, sql)
+    }
+
+    /// The same of another database.
+    pub(crate) fn ask_in(&self, database: &str, sql: &str) -> String {
+        self.try_ask(database, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// The same, or what psql complains of.
+    pub(crate) fn try_ask(&self, database: &str, sql: &str) -> Result<String, String> {
+        let mut psql = self.client("psql", database);
+        psql.args(["--no-psqlrc", "--tuples-only", "--no-align", "--quiet", "--command", sql]);
+        let output = psql.output().expect("psql");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// All that the gateway's database holds, as text.
+    pub(crate) fn dump(&self) -> String {
+        let output = done(&mut self.client("pg_dump", GATEWAY.0));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn client(&self, program: &str, database: &str) -> Command {
+        let mut command = Command::new(binary(program));
+        command.args(["--host", "127.0.0.1", "--port", &self.port.to_string()]);
+        command.args(["--username", ADMIN.0, "--dbname", database, "--no-password"]);
+        command.env("PGPASSWORD", ADMIN.1).current_dir(self.folder.path());
+        command
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// One of PostgreSQL's programs as who may run it: it refuses to run as root.
+    fn program(&self, name: &str) -> Command {
+        let mut command = if is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", USER, "--regid", USER, "--clear-groups"]).arg(binary(name));
+            command
+        } else {
+            Command::new(binary(name))
+        };
+        command.current_dir(self.folder.path());
+        command
+    }
+
+    fn hand_over(&self, path: &Path) {
+        if is_root() {
+            let user = done(Command::new("id").args(["-u", USER]));
+            let user = String::from_utf8_lossy(&user.stdout).trim().parse().expect("a user's id");
+            chown(path, Some(user), None).expect("root");
+        }
+    }
+}
+
+/// The user whom Debian's package makes.
+const USER: &str = "postgres";
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Debian keeps the servers' programs off `PATH`, a folder for each version.
+fn binary(name: &str) -> PathBuf {
+    let version = |folder: &Path| {
+        let text = folder.file_name()?.to_str()?;
+        text.parse::<u32>().ok()
+    };
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let found = versions.map(|entry| entry.path()).filter(|it| it.join("bin").join(name).exists());
+    let newest = found.max_by_key(|folder| version(folder));
+    newest.map_or_else(|| name.into(), |folder| folder.join("bin").join(name))
+}
+
+/// Runs a command to its end, which must be a good one.
+fn done(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
