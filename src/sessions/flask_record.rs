@@ -22,7 +22,7 @@ const USER: &str = "user";
 const LAST_ACTIVITY: &str = "last_activity_epoch";
 
 /// A record of Flask's, as far as we ask.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct FlaskRecord {
     user: Option<Value>,
     last_activity: Option<Value>,

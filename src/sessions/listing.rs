@@ -165,7 +165,10 @@ impl Sessions {
         let now = clock::now();
         let mut seen = HashSet::new();
         let (mut found, mut missed, mut failures) = (Vec::new(), None, 0);
-        let batch = limit.clamp(BATCH.0, BATCH.1);
+        let batch = match which {
+            Which::All => limit.clamp(BATCH.0, BATCH.1),
+            _ => BATCH.1,
+        };
         let mut skip = 0;
         loop {
             let (ids, is_last) = match which {
