@@ -1,4 +1,4 @@
-//! The database: `SQLite`, or PostgreSQL for several instances. One set of statements for both.
+//! The database: SQLite, or PostgreSQL for several instances. One set of statements for both.
 //!
 //! All of its work is done by the runtime that opened it, whichever thread asks: connections must not
 //! end with a thread that serves.
@@ -33,7 +33,7 @@ const LONG_PATIENCE: Duration = Duration::from_secs(30);
 /// Connections to PostgreSQL, or handles on the file.
 const CONNECTIONS: u32 = 4;
 
-/// File systems whose memory is not shared between machines, by `f_type` (`statfs(2)`): where `SQLite`
+/// File systems whose memory is not shared between machines, by `f_type` (`statfs(2)`): where SQLite
 /// can keep a write-ahead log. overlayfs, ext4, XFS, Btrfs, tmpfs, ZFS, F2FS.
 const LOCAL: [u64; 7] =
     [0x794c_7630, 0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x2fc1_2fc1, 0xf2f5_2010];
@@ -72,7 +72,7 @@ pub(super) use on;
 pub(super) struct Database {
     pool: Pool,
     home: Handle,
-    /// `SQLite`'s.
+    /// SQLite's.
     file: Option<PathBuf>,
     migrates: bool,
     is_ready: Arc<Mutex<bool>>,
@@ -258,7 +258,7 @@ async fn in_time<T, E: Into<ActivityError>>(
     }
 }
 
-/// `SQLite`'s result codes (<https://sqlite.org/rescode.html>): no permission, read-only, cannot be
+/// SQLite's result codes (<https://sqlite.org/rescode.html>): no permission, read-only, cannot be
 /// opened, no database. Extended ones have more in their higher bits.
 fn is_of_the_file(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());

@@ -36,7 +36,7 @@ use self::{
 pub(crate) use self::{
     decisions::{AccessState, Block, Blocked},
     instances::Instance,
-    record::{Actor, Author, Filter, Kind, Outcome, Record, rfc3339},
+    record::{Actor, Author, Filter, Kind, Record, rfc3339},
 };
 use crate::{
     clock,
@@ -55,7 +55,7 @@ pub(crate) enum ActivityError {
     NoDatabase,
     #[error("the database")]
     Database(#[from] sqlx::Error),
-    /// `SQLite`'s file.
+    /// SQLite's file.
     #[error("{} cannot be used: the gateway's user must be able to write it and its folder (DATABASE_URL)", .0.display())]
     Unusable(PathBuf, #[source] sqlx::Error),
     #[error("the database cannot be brought up to date")]
@@ -336,13 +336,14 @@ impl Slot {
         match required {
             ActivityRequired::None => Ok(()),
             ActivityRequired::Decisions if self.activity.is_away() => Ok(()),
-            _ => match timeout(PATIENCE, written).await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(_)) | Err(_) if *required == ActivityRequired::All => {
+            _ => {
+                let is_written = matches!(timeout(PATIENCE, written).await, Ok(Ok(())));
+                if is_written || *required == ActivityRequired::Decisions {
+                    Ok(())
+                } else {
                     Err(ActivityError::TimedOut)
                 }
-                Ok(Err(_)) | Err(_) => Ok(()),
-            },
+            }
         }
     }
 }

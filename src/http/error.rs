@@ -101,7 +101,6 @@ pub(super) enum Refusal {
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Subject(SubjectFault::Mismatch) => StatusCode::FORBIDDEN,
             Self::Framing(_)
             | Self::Origin(_)
             | Self::RepeatedAuthorization
@@ -124,6 +123,7 @@ impl Refusal {
             }
             Self::ForeignOrigin
             | Self::Denied(_)
+            | Self::Subject(SubjectFault::Mismatch)
             | Self::Shut(Shut::Blocked)
             | Self::NotThroughFrontDoor => StatusCode::FORBIDDEN,
             Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
