@@ -5,13 +5,12 @@ use std::{
     time::Duration,
 };
 
-use reqwest::redirect;
-
 use crate::{
     activity::Activity,
     config::Config,
     entra::Entra,
     failure::Failure,
+    reach::leads_to_a_gateway,
     report::{Report, block_on},
     sessions::Sessions,
     telemetry,
@@ -74,7 +73,7 @@ pub(crate) async fn try_everything(config: &Config, report: &mut Report) -> Foun
         );
     }
     for origin in &config.surroundings.public_urls {
-        match leads_to_a_gateway(&origin.to_string()).await {
+        match leads_to_a_gateway(origin).await {
             Ok(()) => report.line("public URL", Ok(()), ""),
             // It cannot before the gateway runs, and perhaps not from here.
             Err(problem) => report.advise(&format!(
@@ -89,19 +88,6 @@ async fn check_upstream(config: &Config) -> Result<Upstream, String> {
     let upstream = Upstream::new(config.upstream.clone()).map_err(|error| error.to_string())?;
     upstream.probe().await.map_err(|error| telemetry::chain(&error))?;
     Ok(upstream)
-}
-
-/// Whether a gateway answers at a public origin.
-async fn leads_to_a_gateway(origin: &str) -> Result<(), String> {
-    let away = |error: reqwest::Error| telemetry::chain(&error.without_url());
-    // A sign-in page at the end of redirects is no gateway.
-    let client = reqwest::Client::builder()
-        .timeout(PATIENCE)
-        .redirect(redirect::Policy::none())
-        .build()
-        .map_err(away)?;
-    let answer = client.get(format!("{origin}/gateway/health/live")).send().await.map_err(away)?;
-    if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) }
 }
 
 async fn check_sessions(config: &Config) -> Result<Sessions, String> {

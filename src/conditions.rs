@@ -1,35 +1,60 @@
 //! What is not as it should be, for operators.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+/// Whether upstream honours minted sessions: that part's name.
+pub(crate) const CANARY: &str = "canary";
 
 /// What work in the background found to be not as it should be: a part's name, and the reason in plain
 /// words. For operators.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Conditions(Arc<Mutex<BTreeMap<&'static str, String>>>);
+pub(crate) struct Conditions(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    troubles: BTreeMap<&'static str, String>,
+    /// Parts that were tried and found well.
+    proven: BTreeSet<&'static str>,
+}
 
 impl Conditions {
     /// A part is not as it should be. Whether that is news.
     pub(crate) fn raise(&self, part: &'static str, reason: String) -> bool {
-        let mut conditions = self.lock();
-        let is_news = conditions.get(part) != Some(&reason);
-        conditions.insert(part, reason);
+        let mut known = self.lock();
+        known.proven.remove(part);
+        let is_news = known.troubles.get(part) != Some(&reason);
+        known.troubles.insert(part, reason);
         is_news
     }
 
-    /// A part is well (again).
+    /// Nothing is known against a part (any more).
     pub(crate) fn clear(&self, part: &'static str) {
-        self.lock().remove(part);
+        let mut known = self.lock();
+        known.troubles.remove(part);
+        known.proven.remove(part);
     }
 
-    /// All of them.
+    /// A part was tried, and is well.
+    pub(crate) fn prove(&self, part: &'static str) {
+        let mut known = self.lock();
+        known.troubles.remove(part);
+        known.proven.insert(part);
+    }
+
+    /// Whether a part was tried and found well.
+    pub(crate) fn is_proven(&self, part: &str) -> bool {
+        self.lock().proven.contains(part)
+    }
+
+    /// All that is not as it should be.
     pub(crate) fn all(&self) -> BTreeMap<&'static str, String> {
-        self.lock().clone()
+        self.lock().troubles.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     conditions::Conditions,
     config::{Config, CookieConfig, ResourceConfig},
     entra::Entra,
+    registration::Wanted,
     sessions::{Sessions, SessionsError},
     switch::Switch,
     upstream::Upstream,
@@ -46,6 +47,43 @@ pub(crate) struct Gateway {
     pub(crate) cookie: Arc<CookieConfig>,
     pub(crate) draining: Draining,
     pub(crate) conditions: Conditions,
+    pub(crate) wanted: Arc<Wanted>,
+}
+
+/// What administrators look at and decide about.
+#[derive(Debug, Clone)]
+pub(crate) struct Administered {
+    pub(crate) entra: Entra,
+    pub(crate) sessions: Sessions,
+    pub(crate) activity: Activity,
+    pub(crate) switch: Switch,
+    pub(crate) upstream: Upstream,
+    pub(crate) surroundings: Arc<Surroundings>,
+    pub(crate) resource: Arc<Resource>,
+    pub(crate) cookie: Arc<CookieConfig>,
+    pub(crate) draining: Draining,
+    pub(crate) conditions: Conditions,
+    /// What the app registration depends on.
+    pub(crate) wanted: Arc<Wanted>,
+}
+
+impl FromRef<Gateway> for Administered {
+    fn from_ref(gateway: &Gateway) -> Self {
+        let all = gateway.clone();
+        Self {
+            entra: all.entra,
+            sessions: all.sessions,
+            activity: all.activity,
+            switch: all.switch,
+            upstream: all.upstream,
+            surroundings: all.surroundings,
+            resource: all.resource,
+            cookie: all.cookie,
+            draining: all.draining,
+            conditions: all.conditions,
+            wanted: all.wanted,
+        }
+    }
 }
 
 /// What clients are told about us.
@@ -104,6 +142,7 @@ impl Gateway {
             cookie: Arc::new(config.cookie.clone()),
             draining: Draining::default(),
             conditions,
+            wanted: Arc::new(Wanted::of(config, None)),
         })
     }
 
@@ -114,6 +153,7 @@ impl Gateway {
             surroundings: Arc::new(config.surroundings.clone()),
             resource: Arc::new(Resource::of(config, &self.switch)),
             cookie: Arc::new(config.cookie.clone()),
+            wanted: Arc::new(Wanted::of(config, None)),
             ..self.clone()
         }
     }

@@ -20,6 +20,8 @@ mod exposure;
 mod failure;
 mod gateway;
 mod http;
+mod reach;
+mod registration;
 mod reload;
 mod report;
 mod seen;

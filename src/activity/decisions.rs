@@ -1,6 +1,8 @@
 //! Decisions: the switch, and who is kept out. What is decided and the record of it are written in one
 //! transaction: no record, no change.
 
+use std::time::Duration;
+
 use sqlx::FromRow;
 
 use super::{
@@ -9,7 +11,7 @@ use super::{
     log::insertion,
     record::{Actor, Author, Kind, Record},
 };
-use crate::clock;
+use crate::{clock, config::duration};
 
 /// The administrator's switch as it stands in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +69,15 @@ pub(crate) struct Block {
     /// Unix milliseconds.
     pub(crate) until: i64,
     pub(crate) by: Actor,
+}
+
+impl Block {
+    /// For how long, like `24h`. A year at most: what lasts longer belongs into Entra.
+    pub(crate) fn span(text: &str) -> Result<Duration, String> {
+        let span = duration(text)?;
+        let is_sound = span >= Duration::from_secs(1) && span <= Duration::from_hours(365 * 24);
+        if is_sound { Ok(span) } else { Err("does not lie between 1s and 365d".to_owned()) }
+    }
 }
 
 #[derive(FromRow)]

@@ -138,7 +138,7 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// As in the database.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::Failure => "failure",

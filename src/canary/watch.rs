@@ -13,6 +13,7 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{Canary, Doubt, Step, advice};
 use crate::{
+    conditions::CANARY,
     config::{Config, CookieConfig, SessionsConfig},
     http::Site,
     telemetry::{self, meter},
@@ -22,8 +23,6 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(30);
 /// Nothing has been tried, or access is off.
 const UNKNOWN: u8 = 2;
-/// The part's name among conditions.
-const PART: &str = "canary";
 
 /// Makes the proof after upstream's first answer and every so often, while external access is on.
 #[derive(Debug)]
@@ -61,7 +60,7 @@ impl Watch {
         let mut was: Option<Result<(), String>> = None;
         loop {
             if !sites.borrow().gateway().resource.is_on {
-                gateway.conditions.clear(PART);
+                gateway.conditions.clear(CANARY);
                 honoured.store(UNKNOWN, Ordering::Relaxed);
                 was = None;
             }
@@ -99,8 +98,8 @@ impl Watch {
                 }
             }
             match &is {
-                Ok(()) => gateway.conditions.clear(PART),
-                Err(reason) => drop(gateway.conditions.raise(PART, reason.clone())),
+                Ok(()) => gateway.conditions.prove(CANARY),
+                Err(reason) => drop(gateway.conditions.raise(CANARY, reason.clone())),
             }
             let pause = if is.is_ok() { self.interval } else { self.interval.min(AGAIN) };
             was = Some(is);

@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::{author, no_database, print};
 use crate::{
-    activity::{Activity, ActivityError, Blocked, rfc3339},
+    activity::{Activity, ActivityError, Block, Blocked, rfc3339},
     clock,
-    config::{Config, ExternalAccess, duration},
+    config::{Config, ExternalAccess},
     exposure,
     failure::Failure,
     report::block_on,
@@ -46,7 +46,7 @@ pub enum AccessCommand {
         #[command(flatten)]
         whom: Whom,
         /// For how long, like 24h.
-        #[arg(long = "for", value_name = "DURATION", value_parser = span)]
+        #[arg(long = "for", value_name = "DURATION", value_parser = Block::span)]
         span: Duration,
         /// Who decides it.
         #[arg(long, value_name = "NAME")]
@@ -80,13 +80,6 @@ impl Whom {
         let subject = self.subject.map(|oid| Blocked::Subject(oid.to_string()));
         subject.or(self.client.map(|id| Blocked::Client(id.to_string())))
     }
-}
-
-/// A year at most: what lasts longer belongs into Entra.
-fn span(text: &str) -> Result<Duration, String> {
-    let span = duration(text)?;
-    let is_sound = span >= Duration::from_secs(1) && span <= Duration::from_hours(365 * 24);
-    if is_sound { Ok(span) } else { Err("does not lie between 1s and 365d".to_owned()) }
 }
 
 /// Does it.

@@ -1,34 +1,21 @@
 //! App Service's own sign-in ("Easy Auth"): whether it stands in front, and what it must let pass.
 
-use std::time::Duration;
-
-use reqwest::{Response, header, redirect};
-use serde_json::{Value, json};
-
 use crate::{
     config::{Config, ExternalAccess},
+    reach::{METADATA, Seen, metadata_at},
+    registration::{Registration, Wanted},
     report::Report,
-    telemetry,
 };
 
-/// Where clients begin.
-const METADATA: &str = "/.well-known/oauth-protected-resource/external/login";
-/// What must reach the gateway without App Service's sign-in.
-const EXCLUDED: [&str; 2] = ["/.well-known/oauth-protected-resource*", "/external/*"];
-/// For one public URL.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What a public URL answers where clients begin.
-enum Seen {
-    Metadata { resource: Option<String> },
-    SignIn(String),
-    Other(u16),
-    Away(String),
-}
-
 /// Looks at what App Service says of itself and at each public URL; prints what its sign-in must hold
-/// where it stands in front. `version`: of access tokens.
-pub(super) async fn look(config: &Config, version: u8, report: &Report) {
+/// where it stands in front.
+pub(super) async fn look(
+    config: &Config,
+    wanted: &Wanted,
+    registration: &Registration,
+    report: &Report,
+) {
+    let version = registration.version;
     let mut stands_in_front = config.platform.signs_in_itself;
     if stands_in_front {
         report.advise("App Service signs users in before the gateway (WEBSITE_AUTH_ENABLED): see below for what it must let pass");
@@ -40,7 +27,7 @@ pub(super) async fn look(config: &Config, version: u8, report: &Report) {
     }
     for origin in &config.surroundings.public_urls {
         let url = format!("{origin}{METADATA}");
-        match ask(&url).await {
+        match metadata_at(origin).await {
             Seen::Metadata { resource } if resource.as_deref() == Some(&format!("{origin}/external/login")) => {
                 report.fine(&format!("metadata at {url}"));
             }
@@ -66,7 +53,7 @@ pub(super) async fn look(config: &Config, version: u8, report: &Report) {
         report.untried("whether App Service's own sign-in stands in front: no public URL is known (GATEWAY_PUBLIC_URLS)");
     }
     if stands_in_front {
-        let issuer = issuer(config, version);
+        let issuer = wanted.issuer(version);
         if let Some(given) = config.platform.issuer.as_ref().filter(|given| **given != issuer) {
             report.advise(&format!(
                 "App Service takes tokens of {given}; version {version} access tokens have the issuer {issuer}"
@@ -76,93 +63,9 @@ pub(super) async fn look(config: &Config, version: u8, report: &Report) {
         report.untried("App Service's settings themselves: compare config/authsettingsV2 of the app with the part below, which adds to what is there");
         report.block(
             "App Service's sign-in: the part of authsettingsV2 that the gateway needs",
-            &format!("{:#}", settings(config, &issuer)),
+            &format!("{:#}", registration.easy_auth(wanted)),
         );
     } else if config.platform.is_app_service {
         report.fine("App Service's own sign-in is off (WEBSITE_AUTH_ENABLED)");
     }
-}
-
-async fn ask(url: &str) -> Seen {
-    let away = |error: reqwest::Error| Seen::Away(telemetry::chain(&error.without_url()));
-    let client =
-        reqwest::Client::builder().timeout(PATIENCE).redirect(redirect::Policy::none()).build();
-    let answer = match client {
-        Ok(client) => client.get(url).send().await,
-        Err(error) => return away(error),
-    };
-    match answer {
-        Ok(answer) => seen(answer).await,
-        Err(error) => away(error),
-    }
-}
-
-async fn seen(answer: Response) -> Seen {
-    let status = answer.status();
-    if let Some(how) = sign_in(&answer) {
-        return Seen::SignIn(how);
-    }
-    if !status.is_success() {
-        return Seen::Other(status.as_u16());
-    }
-    let body = answer.bytes().await.unwrap_or_default();
-    match serde_json::from_slice::<Value>(&body) {
-        Ok(Value::Object(document)) => {
-            let resource = document.get("resource").and_then(Value::as_str).map(str::to_owned);
-            Seen::Metadata { resource }
-        }
-        _ => Seen::SignIn("a page instead of the document".to_owned()),
-    }
-}
-
-/// How App Service's sign-in, or one like it, shows itself.
-fn sign_in(answer: &Response) -> Option<String> {
-    let text = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
-    let status = answer.status();
-    if status.is_redirection() {
-        let location = text(header::LOCATION.as_str()).unwrap_or_default();
-        // Its query holds nonces.
-        let place = location.split('?').next().unwrap_or_default();
-        let is_sign_in = [
-            "/.auth/login",
-            "login.microsoftonline.",
-            "login.partner.microsoftonline.",
-            "login.windows.net",
-            "/login",
-        ]
-        .iter()
-        .any(|sign| place.contains(sign));
-        return is_sign_in.then(|| format!("{} to {place}", status.as_u16()));
-    }
-    let is_refusal = matches!(status.as_u16(), 401 | 403);
-    let has_its_mark = text("x-ms-middleware-request-id").is_some()
-        || text("www-authenticate").is_some_and(|challenge| challenge.starts_with("Bearer realm="));
-    (is_refusal && has_its_mark).then(|| format!("{} of App Service", status.as_u16()))
-}
-
-/// That the tokens have.
-fn issuer(config: &Config, version: u8) -> String {
-    let tenant = config.entra.expected.tenant;
-    match (version, config.entra.cloud) {
-        (1, crate::config::Cloud::China) => format!("https://sts.chinacloudapi.cn/{tenant}/"),
-        (1, _) => format!("https://sts.windows.net/{tenant}/"),
-        _ => config.entra.authority.clone(),
-    }
-}
-
-fn settings(config: &Config, issuer: &str) -> Value {
-    let client = config.entra.expected.client_id;
-    json!({
-        "properties": {
-            "globalValidation": { "excludedPaths": EXCLUDED },
-            "identityProviders": {
-                "azureActiveDirectory": {
-                    "registration": { "clientId": client, "openIdIssuer": issuer },
-                    "validation": {
-                        "allowedAudiences": config.entra.expected.audiences,
-                    },
-                },
-            },
-        },
-    })
 }

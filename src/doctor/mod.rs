@@ -1,24 +1,19 @@
 //! `doctor`: `check`, then the live proof, then what App Service and the app registration must hold.
 
 mod easy_auth;
-mod entries;
-mod graph;
-mod identifier_uri;
 mod neighbours;
 mod proof;
-mod registration;
-mod wanted;
 
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
 
-use self::{registration::Registration, wanted::Wanted};
 use crate::{
     check::try_everything,
     config::Config,
     failure::Failure,
+    registration::{Registration, Wanted, takes_version_1_alone},
     report::{Report, block_on},
     upstream::Upstream,
 };
@@ -55,13 +50,28 @@ async fn look_around(config: &Config, upstream: Option<&Upstream>, report: &Repo
     if let Some(upstream) = upstream {
         neighbours::reserved_paths(upstream, report).await;
         neighbours::other_ways_in(config, report).await;
-        version_1_only = neighbours::takes_version_1_alone(upstream).await;
+        version_1_only = takes_version_1_alone(upstream).await;
     } else {
         report.untried("whether upstream is reachable past the gateway, and answers at its paths");
     }
-    let registration = Registration::new(&Wanted::of(config, version_1_only));
-    easy_auth::look(config, registration.version(), report).await;
-    registration.print(report);
+    let wanted = Wanted::of(config, version_1_only);
+    let registration = Registration::new(&wanted);
+    easy_auth::look(config, &wanted, &registration, report).await;
+    print(&registration, report);
+}
+
+fn print(registration: &Registration, report: &Report) {
+    registration.fine.iter().for_each(|line| report.fine(line));
+    registration.advice.iter().for_each(|line| report.advise(line));
+    registration.untried.iter().for_each(|line| report.untried(line));
+    report.block(
+        "App registration: the part of its manifest that the gateway needs, beside what is there",
+        &format!("{:#}", registration.manifest),
+    );
+    report.block(
+        "The same by commands, in the order that Entra needs (they keep what is there; az and jq)",
+        &registration.commands_as_text(),
+    );
 }
 
 /// Turns true at SIGINT or SIGTERM.

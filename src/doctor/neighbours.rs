@@ -26,9 +26,6 @@ const RESERVED: [(&str, &str); 6] = [
     ("GET", "/gateway/openapi.json"),
 ];
 
-/// SimpleChat's own check of bearer tokens; not every version has it.
-const CHECKED_BY_UPSTREAM: &str = "/external/public_documents";
-
 /// Whether upstream answers where the gateway does: then nobody reaches that any more.
 pub(super) async fn reserved_paths(upstream: &Upstream, report: &Report) {
     let mut is_fine = true;
@@ -122,15 +119,4 @@ fn is_to_be_tried(address: &IpAddr) -> bool {
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
     !address.is_loopback() && !is_link_local
-}
-
-/// Whether upstream has its own check of bearer tokens, which takes version 1 alone; `None`: it did
-/// not say.
-pub(super) async fn takes_version_1_alone(upstream: &Upstream) -> Option<bool> {
-    let asked = timeout(PATIENCE, upstream.ask("GET", CHECKED_BY_UPSTREAM, "")).await;
-    match asked.ok()?.ok()?.status {
-        401 => Some(true),
-        400..500 => Some(false),
-        _ => None,
-    }
 }

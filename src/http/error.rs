@@ -14,7 +14,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{caller::HeadFault, exchange::ExchangeError, flow::FlowError, watched::BodyFault};
+use super::{
+    admin::AdminDenial, caller::HeadFault, exchange::ExchangeError, flow::FlowError,
+    watched::BodyFault,
+};
 use crate::{
     access::{
         origin::{OriginError, PublicOrigin, Route},
@@ -81,6 +84,23 @@ pub(super) enum Refusal {
     /// What would be done could not be written down.
     #[error("What is done cannot be written down at the moment")]
     Activity(#[from] ActivityError),
+    /// Nobody is signed in to SimpleChat with this session, or there is none.
+    #[error("Sign in to SimpleChat first")]
+    NotSignedIn,
+    #[error(transparent)]
+    NotAdmitted(#[from] AdminDenial),
+    #[error("The request's body is longer than 64 KiB")]
+    BodyTooLarge,
+    #[error("The request's body is not {0}")]
+    OtherMediaType(&'static str),
+    /// What was sent cannot be meant.
+    #[error("{0}")]
+    Input(&'static str),
+    /// Under `GATEWAY_EXTERNAL_ACCESS=on` or `off`.
+    #[error("GATEWAY_EXTERNAL_ACCESS decides here; set it to managed to let administrators decide")]
+    SettingDecides,
+    #[error("There is no database to write this to; the operator names one in DATABASE_URL")]
+    NoDatabase,
     /// `GATEWAY_FRONT_DOOR_ID` is set, and this is not it.
     #[error("Requests must come through this deployment's front door")]
     NotThroughFrontDoor,
@@ -118,10 +138,16 @@ impl Refusal {
             Self::Head(HeadFault::TooLong | HeadFault::Head(HeadError::TooManyFields)) => {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
             }
-            Self::NoCredentials | Self::SessionOfAnother | Self::Entra(EntraError::Rejected(_)) => {
-                StatusCode::UNAUTHORIZED
-            }
-            Self::ForeignOrigin
+            Self::NoCredentials
+            | Self::NotSignedIn
+            | Self::SessionOfAnother
+            | Self::Entra(EntraError::Rejected(_)) => StatusCode::UNAUTHORIZED,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::OtherMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Input(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::SettingDecides | Self::NoDatabase => StatusCode::CONFLICT,
+            Self::NotAdmitted(_)
+            | Self::ForeignOrigin
             | Self::Denied(_)
             | Self::Subject(SubjectFault::Mismatch)
             | Self::Shut(Shut::Blocked)
@@ -168,6 +194,13 @@ impl Refusal {
             Self::Shut(Shut::Blocked) => "blocked",
             Self::Shut(Shut::Unknown) => "blocks_unknown",
             Self::Activity(_) => "activity_log",
+            Self::NotSignedIn => "not_signed_in",
+            Self::NotAdmitted(denial) => denial.reason(),
+            Self::BodyTooLarge => "body_too_large",
+            Self::OtherMediaType(_) => "other_media_type",
+            Self::Input(_) => "input",
+            Self::SettingDecides => "setting_decides",
+            Self::NoDatabase => "no_database",
             Self::NotThroughFrontDoor => "not_through_front_door",
             Self::Upstream(error) | Self::Exchange(ExchangeError::Upstream(error)) => {
                 error.reason()
@@ -217,6 +250,13 @@ impl Refusal {
             | Self::TooOften(_)
             | Self::Shut(_)
             | Self::Activity(_)
+            | Self::NotSignedIn
+            | Self::NotAdmitted(_)
+            | Self::BodyTooLarge
+            | Self::OtherMediaType(_)
+            | Self::Input(_)
+            | Self::SettingDecides
+            | Self::NoDatabase
             | Self::NotThroughFrontDoor
             | Self::Sessions(_)
             | Self::Upstream(_)
@@ -360,6 +400,13 @@ pub(super) struct Problem {
     request_id: String,
 }
 
+/// What a refused caller is told, for an answer in another form.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    pub(super) detail: String,
+    pub(super) request_id: String,
+}
+
 /// What an answer to failure needs to know of its request.
 pub(super) struct Asked<'a> {
     pub(super) path: &'a str,
@@ -393,6 +440,7 @@ pub(super) fn answer(refusal: &Refusal, asked: &Asked<'_>) -> Response {
     let status = refusal.status();
     // What went wrong behind us is for the log alone.
     let detail = refusal.to_string();
+    let told = Told { detail: detail.clone(), request_id: asked.request_id.to_owned() };
     let problem = Problem {
         kind: "about:blank",
         title: status.canonical_reason().unwrap_or("Error"),
@@ -404,6 +452,7 @@ pub(super) fn answer(refusal: &Refusal, asked: &Asked<'_>) -> Response {
     };
     let mut response = Response::new(Body::from(serde_json::to_vec(&problem).unwrap_or_default()));
     *response.status_mut() = status;
+    response.extensions_mut().insert(told);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -419,6 +468,11 @@ fn describe(refusal: &Refusal, asked: &Asked<'_>, headers: &mut HeaderMap) {
         }
         let exposed = HeaderValue::from_static("WWW-Authenticate");
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
+    if let Refusal::NotSignedIn = refusal {
+        // As draft-broyer-http-cookie-auth-00 has it; browsers pass over it.
+        let how = HeaderValue::from_static("Cookie realm=\"SimpleChat\", form-action=\"/login\"");
+        headers.insert(header::WWW_AUTHENTICATE, how);
     }
     if let Refusal::MethodNotAllowed(allow) = refusal {
         headers.insert(header::ALLOW, allow.clone());

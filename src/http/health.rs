@@ -72,32 +72,43 @@ fn standing(upstream: &Upstream, draining: &Draining) -> (StatusCode, &'static s
     }
 }
 
-/// For operators: what is not as it should be.
-#[derive(Debug, Serialize)]
-struct Detail {
+/// What is not as it should be, with reasons: for operators and administrators.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HealthDetail)]
+pub(super) struct Detail {
     /// `ok`, `degraded`, `starting` or `draining`.
-    status: &'static str,
-    version: &'static str,
-    commit: &'static str,
+    #[schema(example = "ok", max_length = 8, pattern = "^(ok|degraded|starting|draining)$")]
+    pub(super) status: &'static str,
+    #[schema(example = "1.0.0", max_length = 64, pattern = "^[0-9A-Za-z.+-]+$")]
+    pub(super) version: &'static str,
+    /// Of the source.
+    #[schema(max_length = 64, pattern = "^[0-9a-z-]+$")]
+    pub(super) commit: &'static str,
     /// Whether cryptography is done by the FIPS module.
-    fips: bool,
-    degraded: Vec<Degraded>,
+    #[schema(example = false)]
+    pub(super) fips: bool,
+    #[schema(max_items = 64)]
+    pub(super) degraded: Vec<Degraded>,
 }
 
-#[derive(Debug, Serialize)]
-struct Degraded {
-    part: &'static str,
-    reason: String,
+/// A part that is not as it should be.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Degraded {
+    #[schema(example = "sessions", max_length = 32, pattern = "^[a-z]+$")]
+    pub(super) part: &'static str,
+    /// Why, in words.
+    #[schema(example = "the database did not answer in time", max_length = 4096)]
+    pub(super) reason: String,
 }
 
-/// Readiness with reasons; on the operators' listener alone.
-pub(super) async fn detail(
-    State(upstream): State<Upstream>,
-    State(draining): State<Draining>,
-    State(sessions): State<Sessions>,
-    State(entra): State<Entra>,
-    State(conditions): State<Conditions>,
-) -> Response {
+/// Looks at every part.
+pub(super) async fn look(
+    upstream: &Upstream,
+    draining: &Draining,
+    sessions: &Sessions,
+    entra: &Entra,
+    conditions: &Conditions,
+) -> (StatusCode, Detail) {
     let found = conditions.all().into_iter();
     let mut degraded: Vec<_> = found.map(|(part, reason)| Degraded { part, reason }).collect();
     if let Err(error) = sessions.ping().await {
@@ -112,9 +123,20 @@ pub(super) async fn detail(
     if let Err(error) = upstream.probe().await {
         degraded.push(Degraded { part: "upstream", reason: telemetry::chain(&error) });
     }
-    let (code, status) = standing(&upstream, &draining);
+    let (code, status) = standing(upstream, draining);
     let status = if status == "ok" && !degraded.is_empty() { "degraded" } else { status };
     let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("COMMIT"));
-    (code, Json(Detail { status, version, commit, fips: about::is_fips(), degraded }))
-        .into_response()
+    (code, Detail { status, version, commit, fips: about::is_fips(), degraded })
+}
+
+/// Readiness with reasons; on the operators' listener alone.
+pub(super) async fn detail(
+    State(upstream): State<Upstream>,
+    State(draining): State<Draining>,
+    State(sessions): State<Sessions>,
+    State(entra): State<Entra>,
+    State(conditions): State<Conditions>,
+) -> Response {
+    let (code, detail) = look(&upstream, &draining, &sessions, &entra, &conditions).await;
+    (code, Json(detail)).into_response()
 }

@@ -1,5 +1,6 @@
 //! Answers: every route and what happens around it, on one screen.
 
+mod admin;
 mod bearer;
 mod binding;
 mod caller;
@@ -21,6 +22,7 @@ mod login;
 mod logout;
 mod measures;
 mod openapi;
+mod own_body;
 mod pace;
 mod proxy;
 mod resource_metadata;
@@ -98,6 +100,7 @@ fn own_routes() -> (Router<Gateway>, Document) {
         .routes(routes!(health::ready))
         .route("/gateway/openapi.json", routing::get(openapi::document))
         .routes(routes!(docs::get))
+        .merge(admin::routes())
         .fallback(async || Refusal::NotFound)
         .split_for_parts();
     (routes, openapi::finished(document))
@@ -178,13 +181,14 @@ impl Site {
         judged: &Judged<'_>,
         route: Route,
         asked: &Question,
+        body: Vec<u8>,
     ) -> Response<Body> {
         let Self { gateway, own, .. } = self;
         if !gateway.resource.is_on && needs_external_access(&judged.path) {
             return Refusal::NotFound.into_response();
         }
         let request = Request::builder().method(head.method()).uri(&*judged.target);
-        let Ok(mut request) = request.body(Body::empty()) else {
+        let Ok(mut request) = request.body(Body::from(body)) else {
             return Refusal::NotFound.into_response();
         };
         *request.headers_mut() = head.fields.to_map();
@@ -289,10 +293,22 @@ impl Front {
         } else if !route.is_by_front_door && !is_probe(head.method(), path) {
             (asked.refusal(&Refusal::NotThroughFrontDoor, path, resource), unread())
         } else if is_own(path, resource.is_on) {
-            let answer = Box::pin(site.answer_own(head, judged, route.clone(), asked)).await;
+            let read = if admin::reads_body(head.method(), path) {
+                Box::pin(own_body::read(caller, judged)).await.map(|body| (body, Unread::Nothing))
+            } else {
+                Ok((Vec::new(), unread()))
+            };
+            let (answer, unread) = match read {
+                Ok((body, unread)) => {
+                    let own = site.answer_own(head, judged, route.clone(), asked, body);
+                    (Box::pin(own).await, unread)
+                }
+                Err((refusal, unread)) => (refusal.into_response(), unread),
+            };
             let answer = asked.fill(answer, path, resource);
+            let answer = admin::dressed(answer, path);
             let answer = resource_metadata::shared(answer, path, resource);
-            (login::shared(answer, path, head, resource), unread())
+            (login::shared(answer, path, head, resource), unread)
         } else if path == WARMUP && !Box::pin(self.is_warm()).await {
             ("SimpleChat is still starting".into_response(), unread())
         } else {
@@ -422,7 +438,7 @@ impl Question {
 
     /// The answer is on its way, or gone: what operators learn of it.
     fn told(&self, measures: &Measures, method: &str, path: &str, status: u16) {
-        self.log(method, path, status);
+        self.log(method, admin::told(path), status);
         let reason = self.refused.get();
         let method = kinds::method(method);
         measures.answered(self.kind.get(), method, status, self.started.elapsed(), reason);

@@ -29,6 +29,7 @@ use utoipa::{
         (name = "Session", description = "The handshake"),
         (name = "External", description = "SimpleChat's own routes for machines, guarded"),
         (name = "Health", description = "For probes"),
+        (name = "Administration", description = "What the administrator's page at `/gateway/admin` shows and decides, for programs. A browser's request must come from a page of this very origin; `X-CSRF-Token`, if it is sent, must be the one in that session's forms"),
     ),
     paths(external, healthcheck, document),
     components(schemas(super::error::Problem)),
@@ -55,6 +56,13 @@ impl Modify for SecuritySchemes {
             SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(
                 "session",
                 "The cookie that login sets, and that SimpleChat reads.",
+            ))),
+        );
+        components.add_security_scheme(
+            "administrator",
+            SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(
+                "session",
+                "The cookie that SimpleChat itself sets when somebody signs in to it in a browser, of a user with SimpleChat's app role Admin. A session that the gateway minted does not count, nor does a token. Who it is, is asked anew for each request.",
             ))),
         );
     }

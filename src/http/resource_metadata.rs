@@ -83,6 +83,31 @@ pub(super) struct ProtectedResourceMetadata {
     resource_documentation: &'static str,
 }
 
+impl ProtectedResourceMetadata {
+    /// Of the resource at a path of an origin, as it is served.
+    pub(super) fn of(path: &str, resource: &Resource, origin: &str) -> Self {
+        let slash = if path.is_empty() { "" } else { "/" };
+        Self {
+            resource: format!("{origin}{slash}{path}"),
+            authorization_servers: vec![Issuer(resource.authority.clone())],
+            scopes_supported: resource.config.scopes.iter().cloned().map(Scope).collect(),
+            bearer_methods_supported: [BearerMethod::Header],
+            resource_name: "SimpleChat",
+            resource_documentation: "https://microsoft.github.io/simplechat/",
+        }
+    }
+
+    /// The tenant's issuer.
+    pub(super) fn authority(&self) -> &str {
+        self.authorization_servers.first().map_or("", |issuer| &issuer.0)
+    }
+
+    /// What to ask for, with spaces between.
+    pub(super) fn scopes(&self) -> String {
+        self.scopes_supported.iter().map(|scope| &*scope.0).collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// Metadata of the origin as a whole.
 #[utoipa::path(
     get,
@@ -187,16 +212,7 @@ fn describe(
         PublicOrigin::Unlisted(_) => return Err(Refusal::Misdirected),
         PublicOrigin::Unnamed => return Err(Refusal::Framing("it must bear one Host header")),
     };
-    let slash = if path.is_empty() { "" } else { "/" };
-    let metadata = ProtectedResourceMetadata {
-        resource: format!("{origin}{slash}{path}"),
-        authorization_servers: vec![Issuer(resource.authority.clone())],
-        scopes_supported: resource.config.scopes.iter().cloned().map(Scope).collect(),
-        bearer_methods_supported: [BearerMethod::Header],
-        resource_name: "SimpleChat",
-        resource_documentation: "https://microsoft.github.io/simplechat/",
-    };
-
+    let metadata = ProtectedResourceMetadata::of(path, resource, &origin.to_string());
     let text = serde_json::to_vec(&metadata).map_err(|_| Refusal::Internal)?;
     let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&digest(&SHA256, &text).as_ref()[..12]));
     let is_known = headers

@@ -199,7 +199,6 @@ impl SessionCookie<'_> {
 
     /// Under which of Flask's own ids a request comes, as Werkzeug reads its cookies: the first session
     /// among them counts, signed where upstream signs. `None`: under none, or under a minted one.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the administrators' pages to come ask"))]
     pub(super) fn flask_id(self, headers: &HeaderMap) -> Option<FlaskId> {
         let text = joined(lines(headers));
         let first = pairs(&text).into_iter().find(|pair| self.is_session(pair))?;

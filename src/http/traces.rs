@@ -13,7 +13,10 @@ use opentelemetry_sdk::{
     trace::{SdkTracer, Span},
 };
 
-use super::kinds::{Kind, method};
+use super::{
+    admin,
+    kinds::{Kind, method},
+};
 use crate::{
     access::origin::Route,
     config::{UpstreamConfig, UpstreamTarget},
@@ -60,7 +63,7 @@ impl Traced {
             KeyValue::new("http.request.method", method),
             KeyValue::new("http.route", kind.route()),
             KeyValue::new("url.scheme", route.scheme.as_str()),
-            KeyValue::new("url.path", path.to_owned()),
+            KeyValue::new("url.path", admin::told(path).to_owned()),
             KeyValue::new("client.address", route.client.to_string()),
         ];
         if let Some(host) = route.public_host() {

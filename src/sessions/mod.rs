@@ -4,7 +4,6 @@
 //! its id says so, or when it stands in the set of ended ones; every instance holds that set in memory
 //! and reads on in the store's twice a second. Records that Flask brought back are swept.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the pages and commands to come call it"))]
 mod account;
 mod azure;
 mod expired;

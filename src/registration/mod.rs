@@ -1,15 +1,22 @@
-//! What the Entra app registration must hold, from the settings alone: nobody asks Microsoft Graph.
+//! What the Entra app registration and App Service must hold, from the settings alone: nobody asks Microsoft
+//! Graph.
+
+mod easy_auth;
+mod entries;
+mod graph;
+mod identifier_uri;
+mod own_check;
+mod wanted;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{
+use self::{
     entries::{role_entry, scope_entry, scope_id},
-    graph::{Command, commands},
+    graph::commands,
     identifier_uri::{PATHS, refusal},
-    wanted::Wanted,
 };
-use crate::report::Report;
+pub(crate) use self::{graph::Command, own_check::takes_version_1_alone, wanted::Wanted};
 
 /// SimpleChat's other app roles. Roles and scopes of one app share their names.
 const OTHER_ROLES: [&str; 8] = [
@@ -28,17 +35,20 @@ const VS_CODE: Uuid = Uuid::from_u128(0xaebc_6443_996d_45c2_90f0_388f_f96f_aa56)
 const OF_OPENID: [&str; 4] = ["openid", "profile", "email", "offline_access"];
 
 /// What the registration must hold, how it gets there, and what there is to say.
-pub(super) struct Registration {
-    version: u8,
-    manifest: Value,
-    commands: Vec<Command>,
-    fine: Vec<String>,
-    advice: Vec<String>,
-    untried: Vec<String>,
+pub(crate) struct Registration {
+    /// Of the access tokens that it should give out.
+    pub(crate) version: u8,
+    /// The part of its manifest that the gateway needs, beside what is there.
+    pub(crate) manifest: Value,
+    /// The same by commands, in the order that Entra needs.
+    pub(crate) commands: Vec<Command>,
+    pub(crate) fine: Vec<String>,
+    pub(crate) advice: Vec<String>,
+    pub(crate) untried: Vec<String>,
 }
 
 impl Registration {
-    pub(super) fn new(wanted: &Wanted) -> Self {
+    pub(crate) fn new(wanted: &Wanted) -> Self {
         let mut said = Said::default();
         let uris = identifier_uris(wanted, &mut said);
         let version = version(wanted, &uris, &mut said);
@@ -66,25 +76,15 @@ impl Registration {
         Self { version, manifest, commands, fine, advice, untried }
     }
 
-    /// Of the access tokens that it should give out.
-    pub(super) fn version(&self) -> u8 {
-        self.version
+    /// The commands as text, each below why it comes where it does.
+    pub(crate) fn commands_as_text(&self) -> String {
+        let lines = self.commands.iter().map(|Command { why, line }| format!("# {why}\n{line}"));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
-    pub(super) fn print(&self, report: &Report) {
-        self.fine.iter().for_each(|line| report.fine(line));
-        self.advice.iter().for_each(|line| report.advise(line));
-        self.untried.iter().for_each(|line| report.untried(line));
-        report.block(
-            "App registration: the part of its manifest that the gateway needs, beside what is there",
-            &format!("{:#}", self.manifest),
-        );
-        let lines: Vec<String> =
-            self.commands.iter().map(|Command { why, line }| format!("# {why}\n{line}")).collect();
-        report.block(
-            "The same by commands, in the order that Entra needs (they keep what is there; az and jq)",
-            &lines.join("\n"),
-        );
+    /// The part of App Service's sign-in settings (authsettingsV2) that the gateway needs.
+    pub(crate) fn easy_auth(&self, wanted: &Wanted) -> Value {
+        easy_auth::settings(wanted, &wanted.issuer(self.version))
     }
 }
 

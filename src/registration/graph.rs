@@ -13,9 +13,9 @@ use super::{
 use crate::{access::policy::EXTERNAL_API, config::Cloud};
 
 /// One command, and why it comes where it does.
-pub(super) struct Command {
-    pub(super) why: &'static str,
-    pub(super) line: String,
+pub(crate) struct Command {
+    pub(crate) why: &'static str,
+    pub(crate) line: String,
 }
 
 /// `uris`, `scopes` and `clients`: those that Entra takes.

@@ -1,0 +1,238 @@
+//! The activity log, filtered and by the page.
+
+use axum::{Json, extract::State};
+use http::Uri;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Admin;
+use crate::{
+    activity::{Activity, ActivityError, Filter, Kind, Record},
+    gateway::Administered,
+    http::error::{Problem, Refusal},
+};
+
+/// Records of an answer, unless it is said otherwise.
+const FEW: u32 = 100;
+/// At most.
+const MANY: u32 = 1000;
+
+/// Records, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ActivityPage {
+    #[schema(max_items = 1000)]
+    records: Vec<Record>,
+    /// For `before`, to read on; null: there are no older ones.
+    #[schema(
+        required = true,
+        max_length = 64,
+        pattern = "^[0-9]+_[0-9a-f-]{36}$",
+        example = "1795384800123_019ab3f0-7c1e-7b6e-9a8d-0f2a4c6e8b10"
+    )]
+    before: Option<String>,
+}
+
+/// What is asked for, as it stands in an address.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Asked {
+    pub(super) kind: String,
+    pub(super) person: String,
+    pub(super) client: String,
+    pub(super) session: String,
+    pub(super) since: String,
+    pub(super) until: String,
+    pub(super) before: String,
+    limit: String,
+}
+
+impl Asked {
+    /// Of a query. What is there twice counts as it stands first.
+    pub(super) fn of(uri: &Uri) -> Self {
+        let mut asked = Self::default();
+        let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+        for (name, value) in pairs {
+            let place = match &*name {
+                "kind" => &mut asked.kind,
+                "person" => &mut asked.person,
+                "client" => &mut asked.client,
+                "session" => &mut asked.session,
+                "since" => &mut asked.since,
+                "until" => &mut asked.until,
+                "before" => &mut asked.before,
+                "limit" => &mut asked.limit,
+                _ => continue,
+            };
+            if place.is_empty() {
+                value.trim().clone_into(place);
+            }
+        }
+        asked
+    }
+
+    /// The same as a query, with another place to begin.
+    pub(super) fn query(&self, before: &str) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        for (name, value) in [
+            ("kind", &*self.kind),
+            ("person", &self.person),
+            ("client", &self.client),
+            ("session", &self.session),
+            ("since", &self.since),
+            ("until", &self.until),
+            ("before", before),
+        ] {
+            if !value.is_empty() {
+                query.append_pair(name, value);
+            }
+        }
+        query.finish()
+    }
+
+    /// What it means.
+    pub(super) fn filter(&self) -> Result<Filter, Refusal> {
+        let text = |value: &str| (!value.is_empty()).then(|| value.to_owned());
+        let kind = match &*self.kind {
+            "" => None,
+            name => Some(Kind::of(name).ok_or(Refusal::Input("There is no such kind"))?),
+        };
+        let limit = match &*self.limit {
+            "" => FEW,
+            digits => {
+                let limit = digits.parse().ok().filter(|limit| (1..=MANY).contains(limit));
+                limit.ok_or(Refusal::Input("limit is not a number from 1 to 1000"))?
+            }
+        };
+        Ok(Filter {
+            kind,
+            person: text(&self.person),
+            client: text(&self.client),
+            session: text(&self.session),
+            since: time_of(&self.since)?,
+            until: time_of(&self.until)?,
+            before: if self.before.is_empty() { None } else { Some(place_of(&self.before)?) },
+            limit,
+        })
+    }
+}
+
+/// RFC 3339, or as a browser's field has it, in UTC; Unix milliseconds.
+fn time_of(text: &str) -> Result<Option<i64>, Refusal> {
+    use time::macros::format_description;
+    use time::{OffsetDateTime, PrimitiveDateTime, format_description::well_known::Rfc3339};
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let short = format_description!("[year]-[month]-[day]T[hour]:[minute]");
+    let long = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
+    let at = OffsetDateTime::parse(text, &Rfc3339)
+        .or_else(|_| PrimitiveDateTime::parse(text, &short).map(PrimitiveDateTime::assume_utc))
+        .or_else(|_| PrimitiveDateTime::parse(text, &long).map(PrimitiveDateTime::assume_utc));
+    let at = at.map_err(|_| Refusal::Input("A time is not as RFC 3339 has it"))?;
+    let millis = i64::try_from(at.unix_timestamp_nanos() / 1_000_000);
+    millis.map(Some).map_err(|_| Refusal::Input("A time is not as RFC 3339 has it"))
+}
+
+fn place_of(text: &str) -> Result<(i64, String), Refusal> {
+    let wrong = || Refusal::Input("before is not what an earlier answer gave");
+    let (at, id) = text.split_once('_').ok_or_else(wrong)?;
+    let id = uuid::Uuid::try_parse(id).map_err(|_| wrong())?;
+    Ok((at.parse().map_err(|_| wrong())?, id.to_string()))
+}
+
+/// Finds records; and where older ones begin, if there are any.
+pub(super) async fn find(
+    activity: &Activity,
+    mut filter: Filter,
+) -> Result<(Vec<Record>, Option<String>), Refusal> {
+    let limit = filter.limit;
+    filter.limit = limit.saturating_add(1);
+    let mut records = activity.find(filter).await.map_err(away)?;
+    let has_more = records.len() > limit as usize;
+    records.truncate(limit as usize);
+    let before = records.last().filter(|_| has_more).map(place);
+    Ok((records, before))
+}
+
+/// A record's place in the log.
+pub(super) fn place(record: &Record) -> String {
+    format!("{}_{}", record.at, record.id)
+}
+
+fn away(error: ActivityError) -> Refusal {
+    match error {
+        ActivityError::NoDatabase => Refusal::NoDatabase,
+        error => error.into(),
+    }
+}
+
+/// Finds records.
+#[utoipa::path(
+    get,
+    path = "/gateway/api/activity",
+    tag = "Administration",
+    operation_id = "getActivity",
+    summary = "Who came in, who was refused, who decided what",
+    description = "The gateway's own records, newest first; they are not SimpleChat's `activity_logs`. All that is given must hold.",
+    params(
+        ("kind" = Option<Kind>, Query, description = "What happened"),
+        ("person" = Option<String>, Query, description = "Part of somebody's object id, name or e-mail address: who acted, or whom it is about", max_length = 1024, example = "ada@"),
+        ("client" = Option<String>, Query, description = "A client app's id", max_length = 256, example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"),
+        ("session" = Option<String>, Query, description = "A session's handle", max_length = 16, example = "5b477192a010a287"),
+        ("since" = Option<String>, Query, description = "From then on (RFC 3339)", max_length = 40, example = "2026-11-22T20:00:00Z"),
+        ("until" = Option<String>, Query, description = "Up to then (RFC 3339)", max_length = 40, example = "2026-11-23T20:00:00Z"),
+        ("limit" = Option<i32>, Query, description = "How many at most; 100 if not given", minimum = 1, maximum = 1000, example = 100),
+        ("before" = Option<String>, Query, description = "As an earlier answer gave it, to read on", max_length = 64, pattern = "^[0-9]+_[0-9a-f-]{36}$", example = "1795384800123_019ab3f0-7c1e-7b6e-9a8d-0f2a4c6e8b10"),
+    ),
+    security(("administrator" = [])),
+    responses(
+        (status = 200, description = "The records", body = ActivityPage, headers(("Cache-Control"))),
+        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a minted session, or a page of another origin", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "There is no database", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A kind, a time, a number or a place that is none", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store or the database is away", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get(
+    State(administered): State<Administered>,
+    _: Admin,
+    uri: Uri,
+) -> Result<Json<ActivityPage>, Refusal> {
+    let filter = Asked::of(&uri).filter()?;
+    let (records, before) = find(&administered.activity, filter).await?;
+    Ok(Json(ActivityPage { records, before }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(query: &str) -> Result<Filter, Refusal> {
+        Asked::of(&format!("/x?{query}").parse().unwrap()).filter()
+    }
+
+    #[test]
+    fn times_come_in_the_forms_of_programs_and_browsers() {
+        for (text, millis) in [
+            ("2026-11-22T22:00:00.123Z", 1_795_384_800_123),
+            ("2026-11-22T23:00:00%2B01:00", 1_795_384_800_000),
+            ("2026-11-22T22:00", 1_795_384_800_000),
+            ("2026-11-22T22:00:00", 1_795_384_800_000),
+        ] {
+            assert_eq!(filter(&format!("since={text}")).unwrap().since, Some(millis), "{text}");
+        }
+        assert!(filter("until=yesterday").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for query in ["kind=Login", "limit=0", "limit=1001", "before=1", "before=a_b"] {
+            assert!(filter(query).is_err(), "{query}");
+        }
+        let place = "1795384800123_019ab3f0-7c1e-7b6e-9a8d-0f2a4c6e8b10";
+        let filter = filter(&format!("kind=login&before={place}&other=1&person=+Ada+")).unwrap();
+        assert_eq!(filter.before.map(|it| it.0), Some(1_795_384_800_123));
+        assert_eq!((filter.kind, filter.person.as_deref()), (Some(Kind::Login), Some("Ada")));
+        assert_eq!(filter.limit, FEW);
+    }
+}

@@ -1,0 +1,215 @@
+//! Who is an administrator: whoever bears a live session of SimpleChat's own whose user has the app role
+//! `Admin`. Asked anew for everything; a minted session never counts, nor does a token.
+
+use aws_lc_rs::hmac;
+use axum::{
+    extract::{FromRef, FromRequestParts},
+    response::{IntoResponse, Redirect, Response},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
+
+use super::{Administered, PAGE, is_below};
+use crate::{
+    access::{
+        origin::{PublicOrigin, Route},
+        session::SessionId,
+    },
+    activity::{Actor, Author, Kind, Record},
+    clock,
+    http::{Arrival, error::Refusal, session_cookie::SessionCookie},
+    sessions::{Account, SessionsError, Standing},
+};
+
+/// Why somebody who is known is not let do it.
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) enum AdminDenial {
+    /// A machine's session.
+    #[error(
+        "A session that the gateway minted does not administer it; sign in to SimpleChat itself"
+    )]
+    MintedSession,
+    /// Without the app role.
+    #[error("Only users with SimpleChat's app role Admin may do this")]
+    NotAnAdministrator,
+    /// A page of another origin asks.
+    #[error("Pages of another origin may not ask this of your browser")]
+    ForeignOrigin,
+    /// Not from a form of ours, or from one of another session.
+    #[error("This form does not belong to your session; load the page again")]
+    Csrf,
+}
+
+impl AdminDenial {
+    /// For records, logs and metrics.
+    pub(in crate::http) fn reason(self) -> &'static str {
+        match self {
+            Self::MintedSession => "minted_session",
+            Self::NotAnAdministrator => "not_an_administrator",
+            Self::ForeignOrigin => "foreign_origin",
+            Self::Csrf => "csrf",
+        }
+    }
+}
+
+/// An administrator who asks for something, from a page of ours or by a program.
+pub(super) struct Admin {
+    pub(super) account: Account,
+    pub(super) author: Author,
+    /// Which way the request came.
+    pub(super) route: Route,
+    key: hmac::Key,
+}
+
+/// What is signed with the session's id; with the form's purpose it says nothing of the id.
+const LABEL: &[u8] = b"simplechat-gateway: a form of the administrator's page";
+
+impl Admin {
+    /// Binds a form to the session.
+    pub(super) fn token(&self) -> String {
+        URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, LABEL))
+    }
+
+    /// Whether a token is this session's; compared in constant time.
+    pub(super) fn has_token(&self, token: &str) -> bool {
+        let tag = URL_SAFE_NO_PAD.decode(token);
+        tag.is_ok_and(|tag| hmac::verify(&self.key, LABEL, &tag).is_ok())
+    }
+
+    /// Refuses, and writes that down.
+    pub(super) async fn deny(&self, administered: &Administered, denial: AdminDenial) -> Refusal {
+        deny(administered, denial, &self.author, None).await
+    }
+
+    /// How the administrator is called.
+    pub(super) fn name(&self) -> String {
+        let Account { oid, name, email, .. } = &self.account;
+        let named = name.clone().or_else(|| email.clone());
+        named.or_else(|| oid.map(|oid| oid.to_string())).unwrap_or_else(|| "unnamed".to_owned())
+    }
+
+    /// The origin under which the administrator knows this deployment.
+    pub(super) fn origin(&self) -> String {
+        match &self.route.origin {
+            PublicOrigin::Known(origin) | PublicOrigin::Unlisted(origin) => origin.to_string(),
+            PublicOrigin::Unnamed => "https://HOST".to_owned(),
+        }
+    }
+}
+
+impl<S> FromRequestParts<S> for Admin
+where
+    S: Send + Sync,
+    Administered: FromRef<S>,
+{
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let administered = Administered::from_ref(state);
+        let Some(arrival) = parts.extensions.get::<Arrival>().cloned() else {
+            return Err(Refusal::Internal.into_response());
+        };
+        let is_page = is_below(parts.uri.path(), PAGE);
+        match admit(&administered, &arrival, &parts.method, &parts.headers, is_page).await {
+            Ok(admin) => Ok(admin),
+            // SimpleChat's sign-in.
+            Err(Refusal::NotSignedIn) if is_page => {
+                Err((StatusCode::FOUND, [(header::LOCATION, "/login")]).into_response())
+            }
+            Err(refusal) => Err(refusal.into_response()),
+        }
+    }
+}
+
+async fn admit(
+    administered: &Administered,
+    Arrival { route, request_id }: &Arrival,
+    method: &Method,
+    headers: &HeaderMap,
+    is_page: bool,
+) -> Result<Admin, Refusal> {
+    let Administered { sessions, cookie, .. } = administered;
+    let cookie = SessionCookie(cookie);
+    let author = |actor| Author {
+        actor,
+        address: Some(route.client.to_string()),
+        request_id: Some(request_id.to_string()),
+    };
+    let Some(id) = cookie.flask_id(headers) else {
+        let author = author(Actor::default());
+        return Err(refuse_minted(administered, &cookie.minted_in(headers), &author).await?);
+    };
+    let account = sessions.account(&id).await?.ok_or(Refusal::NotSignedIn)?;
+    let actor = Actor {
+        oid: account.oid.map(|oid| oid.to_string()),
+        name: account.name.clone(),
+        email: account.email.clone(),
+    };
+    let author = author(actor);
+    if !account.is_admin() {
+        return Err(deny(administered, AdminDenial::NotAnAdministrator, &author, None).await);
+    }
+    if !comes_from_here(method, headers, route, is_page) {
+        return Err(deny(administered, AdminDenial::ForeignOrigin, &author, None).await);
+    }
+    let key = hmac::Key::new(hmac::HMAC_SHA256, id.as_str().as_bytes());
+    Ok(Admin { account, author, route: (**route).clone(), key })
+}
+
+/// Why a request that bears minted sessions at most is refused. One that nobody knows, or that is over, is
+/// none.
+async fn refuse_minted(
+    administered: &Administered,
+    minted: &[SessionId],
+    author: &Author,
+) -> Result<Refusal, SessionsError> {
+    let sessions = &administered.sessions;
+    for id in minted {
+        let is_live = sessions.standing(id, clock::now())? == Standing::Live;
+        if is_live && sessions.has(id).await? {
+            let denial = AdminDenial::MintedSession;
+            return Ok(deny(administered, denial, author, Some(id)).await);
+        }
+    }
+    Ok(Refusal::NotSignedIn)
+}
+
+async fn deny(
+    administered: &Administered,
+    denial: AdminDenial,
+    author: &Author,
+    session: Option<&SessionId>,
+) -> Refusal {
+    let mut record = Record::refused(Kind::AdminDenied, denial.reason()).by(author);
+    if let Some(id) = session {
+        let subject = administered.sessions.subject_of(id).await.ok().flatten();
+        record.subject = subject.map(|subject| subject.to_string());
+        record.session = Some(id.handle());
+    }
+    administered.activity.happened(record).await;
+    denial.into()
+}
+
+/// Whether a browser says that a page of this origin asks, or an address that was typed in. Programs say
+/// nothing of it. A link from elsewhere may lead to the page: what it shows, the other page does not see.
+fn comes_from_here(method: &Method, headers: &HeaderMap, route: &Route, is_page: bool) -> bool {
+    let all = |name: &str, is_fine: &dyn Fn(&[u8]) -> bool| {
+        headers.get_all(name).iter().map(HeaderValue::as_bytes).all(is_fine)
+    };
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    let is_document = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate")
+        && headers.get("sec-fetch-dest").is_some_and(|dest| dest == "document");
+    let is_link = is_read && is_page && is_document;
+    let is_site_fine =
+        |site: &[u8]| site == b"same-origin" || is_read && site == b"none" || is_link;
+    let is_origin_fine = |origin: &[u8]| match &route.origin {
+        PublicOrigin::Known(known) => known.to_string().as_bytes() == origin,
+        PublicOrigin::Unlisted(_) | PublicOrigin::Unnamed => false,
+    };
+    all("sec-fetch-site", &is_site_fine) && (is_read || all("origin", &is_origin_fine))
+}
+
+/// To a page of ours, to be got.
+pub(super) fn to_page(location: &str) -> Response {
+    Redirect::to(location).into_response()
+}

@@ -1,0 +1,241 @@
+//! Who is kept out for a while: no login, no guarded route, and live sessions end.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    Admin,
+    call::{Call, Decider},
+};
+use crate::{
+    activity::{Actor, Block, Blocked, rfc3339},
+    clock,
+    gateway::Administered,
+    http::error::{Problem, Refusal},
+};
+
+/// Who is kept out.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BlockList {
+    #[schema(max_items = 10_000)]
+    blocks: Vec<BlockInForce>,
+}
+
+/// Whom a block keeps out.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum BlockKind {
+    /// A user or a service principal.
+    Subject,
+    /// A client app.
+    Client,
+}
+
+/// Somebody who is kept out for a while.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BlockInForce {
+    pub(super) kind: BlockKind,
+    /// Entra's object id, or the client app's id.
+    #[schema(format = "uuid", max_length = 36)]
+    pub(super) who: String,
+    #[schema(format = DateTime, max_length = 30)]
+    pub(super) since: String,
+    #[schema(format = DateTime, max_length = 30)]
+    pub(super) until: String,
+    /// Who decided it.
+    pub(super) by: Actor,
+}
+
+impl BlockInForce {
+    /// `subject` or `client`.
+    pub(super) fn word(&self) -> &'static str {
+        match self.kind {
+            BlockKind::Subject => "subject",
+            BlockKind::Client => "client",
+        }
+    }
+}
+
+impl From<Block> for BlockInForce {
+    fn from(block: Block) -> Self {
+        let kind = match &block.blocked {
+            Blocked::Subject(_) => BlockKind::Subject,
+            Blocked::Client(_) => BlockKind::Client,
+        };
+        Self {
+            kind,
+            who: block.blocked.who().to_owned(),
+            since: rfc3339(block.since),
+            until: rfc3339(block.until),
+            by: block.by,
+        }
+    }
+}
+
+/// Whom to keep out: a subject or a client.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BlockDecision {
+    /// A user or a service principal: Entra's object id.
+    #[serde(default)]
+    #[schema(format = "uuid", max_length = 36, example = "00000000-0000-0000-0000-0000000000aa")]
+    subject: Option<String>,
+    /// A client app's id.
+    #[serde(default)]
+    #[schema(format = "uuid", max_length = 36)]
+    client: Option<String>,
+    /// For how long: 1s to 365d.
+    #[serde(rename = "for")]
+    #[schema(example = "24h", max_length = 16, pattern = "^[0-9]+(ms|s|m|h|d)$")]
+    span: String,
+}
+
+/// Whom a form or a decision means.
+pub(super) fn whom(kind: &str, who: &str) -> Result<Blocked, Refusal> {
+    let who = Uuid::try_parse(who).map_err(|_| Refusal::Input("Whom to block is not a GUID"))?;
+    match kind {
+        "subject" => Ok(Blocked::Subject(who.to_string())),
+        "client" => Ok(Blocked::Client(who.to_string())),
+        _ => Err(Refusal::Input("A block is of a subject or of a client")),
+    }
+}
+
+/// Who is kept out.
+pub(super) async fn all(administered: &Administered) -> Result<Vec<BlockInForce>, Refusal> {
+    if !administered.activity.has_database() {
+        return Err(Refusal::NoDatabase);
+    }
+    let (_, blocks) = administered.activity.read().await?;
+    Ok(blocks.into_iter().map(BlockInForce::from).collect())
+}
+
+/// Keeps somebody out.
+pub(super) async fn block(
+    administered: &Administered,
+    admin: &Admin,
+    blocked: Blocked,
+    span: &str,
+) -> Result<(), Refusal> {
+    if !administered.activity.has_database() {
+        return Err(Refusal::NoDatabase);
+    }
+    let span = Block::span(span)
+        .map_err(|_| Refusal::Input("A block lasts from 1s to 365d, written like 24h"))?;
+    let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    let until = clock::millis().saturating_add(span);
+    administered.activity.block(blocked, until, admin.author.clone()).await?;
+    administered.switch.read_now();
+    Ok(())
+}
+
+/// Lets somebody in again. False: nobody kept them out.
+pub(super) async fn unblock(
+    administered: &Administered,
+    admin: &Admin,
+    blocked: Blocked,
+) -> Result<bool, Refusal> {
+    if !administered.activity.has_database() {
+        return Err(Refusal::NoDatabase);
+    }
+    let was = administered.activity.unblock(blocked, admin.author.clone()).await?;
+    administered.switch.read_now();
+    Ok(was)
+}
+
+/// Lists them.
+#[utoipa::path(
+    get,
+    path = "/gateway/api/blocks",
+    tag = "Administration",
+    operation_id = "getBlocks",
+    summary = "Who is kept out for a while",
+    description = "Subjects and client apps that may neither log in nor call what is guarded, and whose minted sessions were ended.",
+    security(("administrator" = [])),
+    responses(
+        (status = 200, description = "They are", body = BlockList, headers(("Cache-Control"))),
+        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a minted session, or a page of another origin", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "There is no database", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store or the database is away", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get(
+    State(administered): State<Administered>,
+    _: Admin,
+) -> Result<Json<BlockList>, Refusal> {
+    Ok(Json(BlockList { blocks: all(&administered).await? }))
+}
+
+/// Adds one.
+#[utoipa::path(
+    post,
+    path = "/gateway/api/blocks",
+    tag = "Administration",
+    operation_id = "block",
+    summary = "Keep somebody out for a while",
+    description = "A subject or a client app: no login, no guarded route, and live minted sessions end, on all instances within two seconds. What was decided before about them counts no more. Sessions of browser users are left alone.",
+    request_body(content = BlockDecision, content_type = "application/json"),
+    security(("administrator" = [])),
+    responses(
+        (status = 200, description = "All who are kept out now", body = BlockList, headers(("Cache-Control"))),
+        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a minted session, a page of another origin, or a form's token that is not this session's", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "There is no database", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is longer than 64 KiB", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not application/json", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Neither a subject nor a client, or both; no GUID; no such time", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store or the database is away: nothing has changed", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn post(
+    State(administered): State<Administered>,
+    call: Call<BlockDecision>,
+) -> Result<Json<BlockList>, Refusal> {
+    let Call { admin, asked } = call;
+    let blocked = match (&asked.subject, &asked.client) {
+        (Some(subject), None) => whom("subject", subject)?,
+        (None, Some(client)) => whom("client", client)?,
+        _ => return Err(Refusal::Input("Name a subject or a client")),
+    };
+    block(&administered, &admin, blocked, &asked.span).await?;
+    Ok(Json(BlockList { blocks: all(&administered).await? }))
+}
+
+/// Removes one.
+#[utoipa::path(
+    delete,
+    path = "/gateway/api/blocks/{kind}/{who}",
+    tag = "Administration",
+    operation_id = "unblock",
+    summary = "Let somebody in again",
+    description = "On all instances within two seconds.",
+    params(
+        ("kind" = String, Path, description = "`subject` or `client`", example = "subject", max_length = 7, pattern = "^(subject|client)$"),
+        ("who" = String, Path, description = "Entra's object id, or the client app's id", format = "uuid", max_length = 36, example = "00000000-0000-0000-0000-0000000000aa"),
+    ),
+    security(("administrator" = [])),
+    responses(
+        (status = 204, description = "Nobody keeps them out any more"),
+        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a minted session, a page of another origin, or a form's token that is not this session's", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Nobody kept them out", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "There is no database", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is longer than 64 KiB", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "No GUID, or neither a subject nor a client", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store or the database is away: nothing has changed", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn delete(
+    State(administered): State<Administered>,
+    Decider(admin): Decider,
+    Path((kind, who)): Path<(String, String)>,
+) -> Result<StatusCode, Refusal> {
+    let was = unblock(&administered, &admin, whom(&kind, &who)?).await?;
+    if was { Ok(StatusCode::NO_CONTENT) } else { Err(Refusal::NotFound) }
+}

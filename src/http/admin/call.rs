@@ -1,0 +1,73 @@
+//! A decision sent as JSON.
+
+use axum::{
+    body::to_bytes,
+    extract::{FromRef, FromRequest, FromRequestParts, Request},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, request::Parts};
+use serde::de::DeserializeOwned;
+
+use super::{Admin, AdminDenial, Administered, form::is_of_type};
+use crate::http::error::Refusal;
+
+const TOKEN: &str = "x-csrf-token";
+/// Bodies are shorter: see `own_body`.
+const MOST: usize = 128 * 1024;
+
+/// An administrator who decides without a body.
+pub(super) struct Decider(pub(super) Admin);
+
+impl<S> FromRequestParts<S> for Decider
+where
+    S: Send + Sync,
+    Administered: FromRef<S>,
+{
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let admin = Admin::from_request_parts(parts, state).await?;
+        if is_token_fine(&admin, &parts.headers) {
+            return Ok(Self(admin));
+        }
+        let administered = Administered::from_ref(state);
+        Err(admin.deny(&administered, AdminDenial::Csrf).await.into_response())
+    }
+}
+
+/// What is asked for, and by whom.
+pub(super) struct Call<T> {
+    pub(super) admin: Admin,
+    pub(super) asked: T,
+}
+
+impl<S, T> FromRequest<S> for Call<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned,
+    Administered: FromRef<S>,
+{
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let (mut parts, body) = request.into_parts();
+        let Decider(admin) = Decider::from_request_parts(&mut parts, state).await?;
+        // No form of another origin can send this type.
+        if !is_of_type(&parts.headers, "application/json") {
+            return Err(Refusal::OtherMediaType("application/json").into_response());
+        }
+        let body = to_bytes(body, MOST).await;
+        let body = body.map_err(|_| Refusal::BodyTooLarge.into_response())?;
+        match serde_json::from_slice(&body) {
+            Ok(asked) => Ok(Self { admin, asked }),
+            Err(_) => {
+                Err(Refusal::Input("The body is not the JSON that is described").into_response())
+            }
+        }
+    }
+}
+
+/// Programs need none; a wrong one is refused.
+fn is_token_fine(admin: &Admin, headers: &HeaderMap) -> bool {
+    headers.get_all(TOKEN).iter().all(|token| token.to_str().is_ok_and(|it| admin.has_token(it)))
+}

@@ -1,0 +1,287 @@
+//! How an external app or an MCP server is connected to this very deployment, and how far that has come.
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::{join, time::timeout};
+use utoipa::ToSchema;
+
+use super::Admin;
+use crate::{
+    access::origin::PublicOrigin,
+    activity::{Filter, Kind, rfc3339},
+    conditions::CANARY,
+    gateway::Administered,
+    http::error::{Problem, Refusal},
+    reach::{METADATA, Seen, leads_to_a_gateway, metadata_at},
+    registration::{Registration, Wanted, takes_version_1_alone},
+    telemetry,
+};
+
+/// How long upstream may take to say whether it checks tokens itself.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// How a check stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Light {
+    /// As it should be.
+    Ok,
+    /// Not (yet).
+    NotYet,
+    /// That cannot be told from here.
+    Unknown,
+}
+
+/// Something that the gateway looked at just now.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct Check {
+    #[schema(example = "keys", max_length = 32, pattern = "^[a-z_]+$")]
+    pub(super) id: &'static str,
+    /// What is looked at.
+    #[schema(example = "Signing keys of the tenant are known", max_length = 128)]
+    pub(super) label: &'static str,
+    pub(super) state: Light,
+    /// What was found, in words.
+    #[schema(max_length = 4096)]
+    pub(super) detail: String,
+}
+
+/// Values of this deployment that clients and Entra need.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Values {
+    /// The public origin.
+    #[schema(format = "uri", max_length = 2048)]
+    pub(super) origin: String,
+    /// Where clients read what to ask Entra for (RFC 9728).
+    #[schema(format = "uri", max_length = 2048)]
+    pub(super) metadata_url: String,
+    /// Where a token is exchanged for a session.
+    #[schema(format = "uri", max_length = 2048)]
+    pub(super) login_url: String,
+    #[schema(format = "uuid", max_length = 36)]
+    pub(super) tenant: String,
+    /// SimpleChat's app registration.
+    #[schema(format = "uuid", max_length = 36)]
+    pub(super) client: String,
+    /// The authorization server.
+    #[schema(format = "uri", max_length = 2048)]
+    pub(super) authority: String,
+    /// Scopes to ask for.
+    #[schema(max_length = 8192)]
+    pub(super) scope: String,
+    /// Delegated scopes that admit to login, beside the role ExternalApi; space between them.
+    #[schema(max_length = 8192)]
+    pub(super) login_scopes: String,
+}
+
+/// The guide's values and checks.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SetUpGuide {
+    pub(super) values: Values,
+    #[schema(max_items = 32)]
+    pub(super) checks: Vec<Check>,
+    /// The part of SimpleChat's app registration's manifest that the gateway needs, beside what is there.
+    #[schema(value_type = Object)]
+    pub(super) manifest: Value,
+    /// The same by commands (az and jq), in the order that Entra needs.
+    #[schema(max_length = 65_536)]
+    pub(super) commands: String,
+    /// The part of App Service's authsettingsV2 that the gateway needs where App Service signs users in.
+    #[schema(value_type = Object)]
+    pub(super) easy_auth: Value,
+    /// What would be better otherwise.
+    #[schema(max_items = 64)]
+    pub(super) advice: Vec<String>,
+}
+
+impl Values {
+    fn of(administered: &Administered, origin: &str) -> Self {
+        let Administered { resource, wanted, .. } = administered;
+        Self {
+            metadata_url: format!("{origin}{METADATA}"),
+            login_url: format!("{origin}/external/login"),
+            origin: origin.to_owned(),
+            tenant: wanted.tenant.to_string(),
+            client: wanted.client.to_string(),
+            authority: resource.authority.clone(),
+            scope: resource.config.scopes.join(" "),
+            login_scopes: wanted.login_scopes.join(" "),
+        }
+    }
+}
+
+impl SetUpGuide {
+    /// With everything looked at anew.
+    pub(super) async fn read(administered: &Administered, admin: &Admin) -> Self {
+        let Administered { upstream, wanted, .. } = administered;
+        let version = async { timeout(PATIENCE, takes_version_1_alone(upstream)).await.ok()? };
+        let (version_1_only, checks) = join!(version, checks(administered, admin));
+        let wanted = Wanted { version_1_only, ..(**wanted).clone() };
+        let registration = Registration::new(&wanted);
+        Self {
+            values: Values::of(administered, &admin.origin()),
+            checks,
+            manifest: registration.manifest.clone(),
+            commands: registration.commands_as_text(),
+            easy_auth: registration.easy_auth(&wanted),
+            advice: registration.advice,
+        }
+    }
+}
+
+/// Looks at everything that can be looked at from here.
+async fn checks(administered: &Administered, admin: &Admin) -> Vec<Check> {
+    let Administered { entra, sessions, upstream, conditions, switch, .. } = administered;
+    let (store, simplechat, public, first_login) = join!(
+        sessions.ping(),
+        upstream.probe(),
+        public(administered, admin),
+        first_login(administered)
+    );
+    let told = |result: Result<(), String>, fine: &str| match result {
+        Ok(()) => (Light::Ok, fine.to_owned()),
+        Err(problem) => (Light::NotYet, problem),
+    };
+    let keys = if entra.has_keys() {
+        Ok(())
+    } else {
+        Err("they could not be fetched: see TENANT_ID and AZURE_ENVIRONMENT, and whether there is a way out to Entra".to_owned())
+    };
+    let is_on = switch.is_on();
+    let honoured = match conditions.all().remove(CANARY) {
+        Some(doubt) => (Light::NotYet, doubt),
+        None if conditions.is_proven(CANARY) => (
+            Light::Ok,
+            "a session that the gateway minted was let in, and not after its end".to_owned(),
+        ),
+        None if !is_on => (Light::Unknown, "tried once external access is on".to_owned()),
+        None => (Light::Unknown, "not tried yet, or GATEWAY_CANARY_INTERVAL is off".to_owned()),
+    };
+    let access =
+        if is_on { Ok(()) } else { Err("machines are not let in: see External access".to_owned()) };
+    let check = |id, label, (state, detail): (Light, String)| Check { id, label, state, detail };
+    let mut checks = vec![
+        check("access", "External access is on", told(access, "on this instance")),
+        check("keys", "Signing keys of the tenant are known", told(keys, "tokens can be verified")),
+        check(
+            "store",
+            "The session store answers",
+            told(store.map_err(|error| telemetry::chain(&error)), "sessions can be kept"),
+        ),
+        check(
+            "upstream",
+            "SimpleChat answers",
+            told(
+                simplechat.map_err(|error| telemetry::chain(&error)),
+                "through GATEWAY_UPSTREAM_URL",
+            ),
+        ),
+        check("honoured", "SimpleChat honours minted sessions", honoured),
+    ];
+    checks.extend(public);
+    checks.push(first_login);
+    checks
+}
+
+/// Whether public URLs lead here, and to the metadata.
+async fn public(administered: &Administered, admin: &Admin) -> Vec<Check> {
+    let Administered { surroundings, switch, wanted, .. } = administered;
+    let (name, meta) = ("Public URLs lead to this gateway", "Clients can read the metadata");
+    let signs_in = "App Service's own sign-in lets machines pass";
+    let check = |id, label, state, detail: String| Check { id, label, state, detail };
+    let Some(origin) = surroundings.public_urls.first() else {
+        let unlisted = "GATEWAY_PUBLIC_URLS is empty: public URLs are derived from each request's Host, and nobody can ask them from here";
+        return vec![
+            check("public_url", name, Light::Unknown, unlisted.to_owned()),
+            check("metadata", meta, Light::Unknown, unlisted.to_owned()),
+        ];
+    };
+    let mut astray = Vec::new();
+    for origin in &surroundings.public_urls {
+        if let Err(problem) = leads_to_a_gateway(origin).await {
+            astray.push(format!("{origin} does not, from here ({problem})"));
+        }
+    }
+    let leads = match &admin.route.origin {
+        _ if !astray.is_empty() => (Light::NotYet, astray.join("; ")),
+        PublicOrigin::Unlisted(_) => (
+            Light::NotYet,
+            "they do, but you came by a host that GATEWAY_PUBLIC_URLS does not list".to_owned(),
+        ),
+        PublicOrigin::Known(_) | PublicOrigin::Unnamed => (Light::Ok, format!("{origin}")),
+    };
+    let mut checks = vec![check("public_url", name, leads.0, leads.1)];
+    let expected = format!("{origin}/external/login");
+    let seen = metadata_at(origin).await;
+    let is_stopped = matches!(seen, Seen::SignIn(_));
+    let (state, detail) = match seen {
+        Seen::Metadata { resource } if resource.as_deref() == Some(&*expected) => {
+            (Light::Ok, format!("{origin}{METADATA}"))
+        }
+        Seen::Metadata { .. } => {
+            (Light::NotYet, "the document there names another resource: see GATEWAY_PUBLIC_URLS and WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES".to_owned())
+        }
+        Seen::SignIn(how) => (Light::NotYet, format!("a sign-in in front of the gateway answers there ({how})")),
+        Seen::Other(404) if !switch.is_on() => (Light::NotYet, "404, since external access is off".to_owned()),
+        Seen::Other(status) => (Light::NotYet, format!("{origin}{METADATA} answers {status}")),
+        Seen::Away(why) => (Light::Unknown, format!("not to be reached from here ({why})")),
+    };
+    checks.push(check("metadata", meta, state, detail));
+    if wanted.app_service_signs_in || is_stopped {
+        let (state, detail) = if is_stopped {
+            (Light::NotYet, "it stops them: see the paths to be left out".to_owned())
+        } else if state == Light::Ok {
+            (Light::Ok, "the metadata gets through".to_owned())
+        } else {
+            (Light::Unknown, "it is on (WEBSITE_AUTH_ENABLED)".to_owned())
+        };
+        checks.push(check("easy_auth", signs_in, state, detail));
+    }
+    checks
+}
+
+/// Whether anybody ever logged in.
+async fn first_login(Administered { activity, .. }: &Administered) -> Check {
+    let check = |state, detail: String| Check {
+        id: "first_login",
+        label: "A login has been seen",
+        state,
+        detail,
+    };
+    if !activity.has_database() {
+        let detail = "without a database (DATABASE_URL) logins stand in the log alone";
+        return check(Light::Unknown, detail.to_owned());
+    }
+    let latest = Filter { kind: Some(Kind::Login), limit: 1, ..Filter::default() };
+    match activity.find(latest).await {
+        Ok(found) => match found.first() {
+            Some(login) => check(Light::Ok, format!("the latest at {}", rfc3339(login.at))),
+            None => check(Light::NotYet, "none so far".to_owned()),
+        },
+        Err(error) => check(Light::Unknown, telemetry::chain(&error)),
+    }
+}
+
+/// Values and checks.
+#[utoipa::path(
+    get,
+    path = "/gateway/api/guide",
+    tag = "Administration",
+    operation_id = "getGuide",
+    summary = "How an external app is connected, and how far that has come",
+    description = "This deployment's values for Entra, for clients and for App Service; and what the gateway finds when it looks at itself and its neighbours.",
+    security(("administrator" = [])),
+    responses(
+        (status = 200, description = "Values and checks", body = SetUpGuide, headers(("Cache-Control"))),
+        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a minted session, or a page of another origin", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store is away", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get(
+    State(administered): State<Administered>,
+    admin: Admin,
+) -> Result<Json<SetUpGuide>, Refusal> {
+    Ok(Json(SetUpGuide::read(&administered, &admin).await))
+}

@@ -1,0 +1,115 @@
+//! What administrators of SimpleChat look at and decide about: a page, and the same as JSON.
+
+mod access;
+mod activity;
+mod admission;
+mod blocks;
+mod call;
+mod csv;
+mod form;
+mod guide;
+mod health;
+mod pages;
+mod sessions;
+
+use axum::response::Response;
+use http::{HeaderName, HeaderValue, header};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::admission::Admin;
+pub(super) use self::admission::AdminDenial;
+use crate::gateway::{Administered, Gateway};
+
+/// Where the page stands.
+const PAGE: &str = "/gateway/admin";
+/// Where its JSON twins stand.
+const API: &str = "/gateway/api";
+/// What one session is ended at.
+const ONE_SESSION: &str = "/gateway/api/sessions/";
+
+/// The page loads what is its own, and nothing else; nobody may put it into a frame.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// What the page needs of a browser beside that: to copy.
+const PERMISSIONS: &str =
+    "camera=(), geolocation=(), microphone=(), payment=(), usb=(), clipboard-write=(self)";
+
+/// The page's routes and its twins'.
+pub(super) fn routes() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(access::get, access::post))
+        .routes(routes!(activity::get))
+        .routes(routes!(sessions::get, sessions::delete))
+        .routes(routes!(sessions::delete_one))
+        .routes(routes!(blocks::get, blocks::post))
+        .routes(routes!(blocks::delete))
+        .routes(routes!(health::get))
+        .routes(routes!(guide::get))
+        .merge(pages::routes())
+}
+
+fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether a request's body is read: of what the gateway answers itself, only decisions have one.
+pub(super) fn reads_body(method: &str, path: &str) -> bool {
+    matches!(method, "POST" | "DELETE") && (is_below(path, PAGE) || is_below(path, API))
+}
+
+/// A path as it may be told: whoever ends a session by its whole id must not find that in a log.
+pub(super) fn told(path: &str) -> &str {
+    let names_session = path.strip_prefix(ONE_SESSION).is_some_and(|rest| !rest.is_empty());
+    if names_session { "/gateway/api/sessions/{id}" } else { path }
+}
+
+/// What every answer at these paths bears; refusals of the page are pages.
+pub(super) fn dressed(answer: Response, path: &str) -> Response {
+    let is_page = is_below(path, PAGE);
+    if !is_page && !is_below(path, API) {
+        return answer;
+    }
+    let mut answer = if is_page { pages::refused(answer) } else { answer };
+    // A form sent under `no-referrer` would bear `Origin: null`, and that proves nothing.
+    let referrer = if is_page { "same-origin" } else { "no-referrer" };
+    let fixed: [(HeaderName, &'static str); 8] = [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, referrer),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("permissions-policy"), PERMISSIONS),
+    ];
+    for (name, value) in fixed {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sessions_id_is_not_told() {
+        let whole = "/gateway/api/sessions/URfDrEuKzgWg3bXogAhUAw.1795384800";
+        assert_eq!(told(whole), "/gateway/api/sessions/{id}");
+        for path in ["/gateway/api/sessions", "/gateway/api/sessions/", "/gateway/api/blocks/a/b"] {
+            assert_eq!(told(path), path);
+        }
+    }
+
+    #[test]
+    fn decisions_alone_have_bodies() {
+        assert!(reads_body("POST", "/gateway/api/access") && reads_body("POST", "/gateway/admin"));
+        for (method, path) in [
+            ("GET", "/gateway/api/access"),
+            ("PUT", "/gateway/api/access"),
+            ("POST", "/gateway/administrators"),
+            ("POST", "/external/login"),
+        ] {
+            assert!(!reads_body(method, path), "{method} {path}");
+        }
+    }
+}

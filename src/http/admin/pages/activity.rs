@@ -1,0 +1,170 @@
+//! The activity log, by the page and as a file.
+
+use askama::Template;
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
+
+use super::{Frame, View, moments::Moment, page};
+use crate::{
+    activity::{Activity, Filter, Kind, Outcome, Record, rfc3339},
+    gateway::Administered,
+    http::{
+        admin::{
+            Admin,
+            activity::{Asked, find, place},
+            csv,
+        },
+        error::Refusal,
+    },
+};
+
+/// Records of one page.
+const SHOWN: u32 = 50;
+/// Records of one file.
+const MOST: usize = 100_000;
+/// Bytes of one file: it is put together in memory.
+const MOST_BYTES: usize = 14 * 1024 * 1024;
+/// Records read at a time for a file.
+const BATCH: u32 = 2000;
+
+struct Row {
+    at: Moment,
+    words: &'static str,
+    is_refused: bool,
+    who: String,
+    whom: Option<String>,
+    client: Option<String>,
+    session: Option<String>,
+    details: Vec<(&'static str, String)>,
+}
+
+impl From<Record> for Row {
+    fn from(record: Record) -> Self {
+        let actor = &record.actor;
+        let who = actor.name.clone().or_else(|| actor.email.clone()).or_else(|| actor.oid.clone());
+        let whom = record.subject.clone().filter(|subject| actor.oid.as_ref() != Some(subject));
+        let details = [
+            ("Reason", record.reason),
+            ("E-mail", actor.email.clone()),
+            ("Object id", actor.oid.clone()),
+            ("Address", record.address),
+            ("Request", record.request_id),
+            ("Text", record.text),
+            ("Record", Some(record.id)),
+        ];
+        Self {
+            at: Moment::of(rfc3339(record.at)),
+            words: record.kind.words(),
+            is_refused: record.outcome == Outcome::Failure,
+            who: who.or_else(|| record.subject.clone()).unwrap_or_default(),
+            whom,
+            client: record.client,
+            session: record.session,
+            details: details.into_iter().filter_map(|(name, it)| Some((name, it?))).collect(),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "admin/activity.html")]
+struct ActivityView {
+    frame: Frame,
+    asked: Asked,
+    kinds: [Kind; 14],
+    rows: Vec<Row>,
+    /// The address of older ones.
+    older: Option<String>,
+    /// The filter as a query, for files.
+    query: String,
+    has_database: bool,
+}
+
+/// The view.
+pub(super) async fn get(
+    State(administered): State<Administered>,
+    admin: Admin,
+    uri: Uri,
+) -> Result<Response, Refusal> {
+    let asked = Asked::of(&uri);
+    let filter = Filter { limit: SHOWN, ..asked.filter()? };
+    let has_database = administered.activity.has_database();
+    let (records, before) =
+        if has_database { find(&administered.activity, filter).await? } else { (Vec::new(), None) };
+    let view = ActivityView {
+        frame: Frame::new(View::Activity, &admin, None),
+        kinds: Kind::ALL,
+        rows: records.into_iter().map(Row::from).collect(),
+        older: before.map(|before| asked.query(&before)),
+        query: asked.query(""),
+        has_database,
+        asked,
+    };
+    Ok(page(StatusCode::OK, &view))
+}
+
+/// For spreadsheets.
+pub(super) async fn get_csv(
+    State(administered): State<Administered>,
+    _: Admin,
+    uri: Uri,
+) -> Result<Response, Refusal> {
+    let filter = Asked::of(&uri).filter()?;
+    let (text, is_whole) =
+        written(&administered.activity, filter, csv::heading(), csv::line).await?;
+    Ok(file("csv", "text/csv; charset=utf-8", text, is_whole))
+}
+
+/// For programs: a record a line.
+pub(super) async fn get_jsonl(
+    State(administered): State<Administered>,
+    _: Admin,
+    uri: Uri,
+) -> Result<Response, Refusal> {
+    let filter = Asked::of(&uri).filter()?;
+    let line = |record: &Record| serde_json::to_string(record).unwrap_or_default() + "\n";
+    let (text, is_whole) = written(&administered.activity, filter, String::new(), line).await?;
+    Ok(file("jsonl", "application/jsonl; charset=utf-8", text, is_whole))
+}
+
+/// Lines of all records that fit; whether those are all.
+async fn written(
+    activity: &Activity,
+    mut filter: Filter,
+    mut text: String,
+    line: impl Fn(&Record) -> String,
+) -> Result<(String, bool), Refusal> {
+    let mut count = 0;
+    filter.limit = BATCH;
+    loop {
+        let (records, before) = find(activity, filter.clone()).await?;
+        for record in &records {
+            let line = line(record);
+            if count == MOST || text.len() + line.len() > MOST_BYTES {
+                tracing::info!(count, from = place(record), "an activity file ends before its end");
+                return Ok((text, false));
+            }
+            text.push_str(&line);
+            count += 1;
+        }
+        let last = records.last().map(|record| (record.at, record.id.clone()));
+        match (before, last) {
+            (Some(_), Some(last)) => filter.before = Some(last),
+            _ => return Ok((text, true)),
+        }
+    }
+}
+
+fn file(ending: &str, media_type: &'static str, text: String, is_whole: bool) -> Response {
+    let part = if is_whole { "" } else { "-newest-part" };
+    let disposition = format!("attachment; filename=\"gateway-activity{part}.{ending}\"");
+    let disposition =
+        HeaderValue::try_from(disposition).unwrap_or(HeaderValue::from_static("attachment"));
+    let fixed: [(HeaderName, HeaderValue); 2] = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
+        (header::CONTENT_DISPOSITION, disposition),
+    ];
+    (fixed, text).into_response()
+}

@@ -1,0 +1,35 @@
+//! Forms that keep somebody out, and let them in again.
+
+use axum::{extract::State, response::Response};
+
+use super::{View, said::Said};
+use crate::{
+    gateway::Administered,
+    http::{
+        admin::{blocks, form::Form},
+        error::Refusal,
+    },
+};
+
+/// Keeps somebody out. A time of one's own goes before one from the list.
+pub(super) async fn post(
+    State(administered): State<Administered>,
+    form: Form,
+) -> Result<Response, Refusal> {
+    let blocked = blocks::whom(form.field("kind"), form.field("who"))?;
+    let own = form.field("own_span");
+    let span = if own.is_empty() { form.field("span") } else { own };
+    blocks::block(&administered, &form.admin, blocked, span).await?;
+    Ok(Said::Blocked.at(View::Access, None))
+}
+
+/// Lets somebody in again.
+pub(super) async fn post_remove(
+    State(administered): State<Administered>,
+    form: Form,
+) -> Result<Response, Refusal> {
+    let blocked = blocks::whom(form.field("kind"), form.field("who"))?;
+    let was = blocks::unblock(&administered, &form.admin, blocked).await?;
+    let said = if was { Said::Unblocked } else { Said::NotBlocked };
+    Ok(said.at(View::Access, None))
+}

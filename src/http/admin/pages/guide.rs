@@ -1,0 +1,61 @@
+//! The set-up guide: steps with this deployment's values, and how far they have come.
+
+use askama::Template;
+use axum::{extract::State, response::Response};
+use http::StatusCode;
+
+use super::{Frame, View, page};
+use crate::{
+    gateway::Administered,
+    http::admin::{
+        Admin,
+        guide::{Check, Light, SetUpGuide},
+    },
+};
+
+#[derive(Template)]
+#[template(path = "admin/guide.html")]
+struct GuideView {
+    frame: Frame,
+    guide: SetUpGuide,
+    manifest: String,
+    easy_auth: String,
+}
+
+impl GuideView {
+    fn checks<'a>(&'a self, ids: &'a [&str]) -> Vec<&'a Check> {
+        let checks = self.guide.checks.iter();
+        checks.filter(|check| ids.contains(&check.id)).collect()
+    }
+
+    fn done(&self) -> usize {
+        self.guide.checks.iter().filter(|check| check.state == Light::Ok).count()
+    }
+}
+
+impl Check {
+    fn class(&self) -> &'static str {
+        match self.state {
+            Light::Ok => "ok",
+            Light::NotYet => "not-yet",
+            Light::Unknown => "unknown",
+        }
+    }
+
+    fn word(&self) -> &'static str {
+        match self.state {
+            Light::Ok => "yes",
+            Light::NotYet => "not yet",
+            Light::Unknown => "not known",
+        }
+    }
+}
+
+/// The view.
+pub(super) async fn get(State(administered): State<Administered>, admin: Admin) -> Response {
+    let guide = SetUpGuide::read(&administered, &admin).await;
+    let frame = Frame::new(View::Guide, &admin, None);
+    let manifest = format!("{:#}", guide.manifest);
+    let easy_auth = format!("{:#}", guide.easy_auth);
+    page(StatusCode::OK, &GuideView { frame, guide, manifest, easy_auth })
+}

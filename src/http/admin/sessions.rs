@@ -1,0 +1,239 @@
+//! Live minted sessions: listed, and ended. Sessions of browser users are left alone.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use http::Uri;
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{Admin, access::end_sessions, call::Decider};
+use crate::{
+    access::session::SessionId,
+    activity::rfc3339,
+    gateway::Administered,
+    http::error::{Problem, Refusal},
+    sessions::{Listed, Which},
+};
+
+/// Most that are listed.
+pub(super) const MANY: usize = 1000;
+
+/// Live minted sessions, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SessionList {
+    #[schema(max_items = 1000)]
+    sessions: Vec<MintedSession>,
+    /// Whether there are more than are listed.
+    truncated: bool,
+}
+
+/// A live minted session.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct MintedSession {
+    /// Its handle, which names it and opens nothing.
+    #[schema(example = "5b477192a010a287", max_length = 16, pattern = "^[0-9a-f]{16}$")]
+    pub(super) id: String,
+    /// Entra's object id of whoever logged in.
+    #[schema(format = "uuid", max_length = 36)]
+    pub(super) subject: String,
+    /// The client app's id.
+    #[schema(example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", max_length = 256)]
+    pub(super) client: String,
+    #[schema(required = true, max_length = 16_384)]
+    pub(super) name: Option<String>,
+    #[schema(required = true, max_length = 16_384)]
+    pub(super) email: Option<String>,
+    /// Null: that is not known any more.
+    #[schema(required = true, format = DateTime, max_length = 30)]
+    pub(super) opened_at: Option<String>,
+    #[schema(format = DateTime, max_length = 30)]
+    pub(super) expires_at: String,
+    /// When SimpleChat last saw it in use.
+    #[schema(required = true, format = DateTime, max_length = 30)]
+    pub(super) last_seen: Option<String>,
+}
+
+impl From<Listed> for MintedSession {
+    fn from(listed: Listed) -> Self {
+        Self {
+            id: listed.id.handle(),
+            subject: listed.subject.to_string(),
+            client: listed.client,
+            name: listed.name,
+            email: listed.email,
+            opened_at: (listed.opened_at > 0).then(|| rfc3339(listed.opened_at)),
+            expires_at: rfc3339(listed.id.expires_at().saturating_mul(1000)),
+            last_seen: listed.last_seen.map(rfc3339),
+        }
+    }
+}
+
+/// How many sessions were ended.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SessionsEnded {
+    #[schema(example = 1, minimum = 0, maximum = 4_294_967_295_i64)]
+    ended: usize,
+}
+
+/// Lists them; and how many there are of all subjects and clients, where there are more than are listed.
+pub(super) async fn list(
+    administered: &Administered,
+    which: &Which,
+) -> Result<(Vec<MintedSession>, Option<u64>), Refusal> {
+    let mut listed = administered.sessions.list(which, MANY + 1).await?;
+    let is_cut = listed.len() > MANY;
+    listed.truncate(MANY);
+    let count = if is_cut { Some(administered.sessions.count().await?) } else { None };
+    Ok((listed.into_iter().map(MintedSession::from).collect(), count))
+}
+
+/// Which sessions a query or a form means: at most one of a subject and a client.
+pub(super) fn which(subject: &str, client: &str) -> Result<Option<Which>, Refusal> {
+    match (subject, client) {
+        ("", "") => Ok(None),
+        (subject, "") => {
+            let subject = Uuid::try_parse(subject);
+            let subject = subject.map_err(|_| Refusal::Input("The subject is not an object id"))?;
+            Ok(Some(Which::Subject(subject)))
+        }
+        ("", client) => Ok(Some(Which::Client(client.to_owned()))),
+        _ => Err(Refusal::Input("Name a subject or a client, not both")),
+    }
+}
+
+/// By its handle or its whole id.
+pub(super) fn one(id: &str) -> Result<Which, Refusal> {
+    let is_handle = id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if is_handle || SessionId::parse(id).is_some() {
+        Ok(Which::Handle(id.to_owned()))
+    } else {
+        Err(Refusal::NotFound)
+    }
+}
+
+/// Query parameters.
+#[derive(Default)]
+struct Asked {
+    subject: String,
+    client: String,
+    all: bool,
+}
+
+impl Asked {
+    fn of(uri: &Uri) -> Self {
+        let mut asked = Self::default();
+        for (name, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+        {
+            match &*name {
+                "subject" => value.trim().clone_into(&mut asked.subject),
+                "client" => value.trim().clone_into(&mut asked.client),
+                "all" => asked.all = value == "true",
+                _ => {}
+            }
+        }
+        asked
+    }
+}
+
+/// Lists them.
+#[utoipa::path(
+    get,
+    path = "/gateway/api/sessions",
+    tag = "Administration",
+    operation_id = "getSessions",
+    summary = "Live minted sessions",
+    description = "Newest first, by their handles. Sessions of browser users are not among them.",
+    params(
+        ("subject" = Option<String>, Query, description = "Of this user or service principal alone: Entra's object id", format = "uuid", max_length = 36, example = "00000000-0000-0000-0000-0000000000aa"),
+        ("client" = Option<String>, Query, description = "Of this client app alone", max_length = 256, example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"),
+    ),
+    security(("administrator" = [])),
+    responses(
+        (status = 200, description = "They are", body = SessionList, headers(("Cache-Control"))),
+        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a minted session, or a page of another origin", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The subject is not an object id, or both are named", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store is away", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get(
+    State(administered): State<Administered>,
+    _: Admin,
+    uri: Uri,
+) -> Result<Json<SessionList>, Refusal> {
+    let asked = Asked::of(&uri);
+    let which = which(&asked.subject, &asked.client)?.unwrap_or(Which::All);
+    let (sessions, count) = list(&administered, &which).await?;
+    Ok(Json(SessionList { sessions, truncated: count.is_some() }))
+}
+
+/// Ends many.
+#[utoipa::path(
+    delete,
+    path = "/gateway/api/sessions",
+    tag = "Administration",
+    operation_id = "endSessions",
+    summary = "End minted sessions",
+    description = "Of a subject, of a client app, or all: one of the three must be asked for. Each is written down, then ended for good, on all instances within two seconds. Sessions of browser users are left alone.",
+    params(
+        ("subject" = Option<String>, Query, description = "Those of this user or service principal: Entra's object id", format = "uuid", max_length = 36, example = "00000000-0000-0000-0000-0000000000aa"),
+        ("client" = Option<String>, Query, description = "Those of this client app", max_length = 256, example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"),
+        ("all" = Option<bool>, Query, description = "All of them", example = true),
+    ),
+    security(("administrator" = [])),
+    responses(
+        (status = 200, description = "They have ended", body = SessionsEnded, headers(("Cache-Control"))),
+        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a minted session, a page of another origin, or a form's token that is not this session's", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is longer than 64 KiB", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "None of the three is asked for, or more than one", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store or the database is away: some may have ended", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn delete(
+    State(administered): State<Administered>,
+    Decider(admin): Decider,
+    uri: Uri,
+) -> Result<Json<SessionsEnded>, Refusal> {
+    let asked = Asked::of(&uri);
+    let which = match (which(&asked.subject, &asked.client)?, asked.all) {
+        (Some(which), false) => which,
+        (None, true) => Which::All,
+        _ => return Err(Refusal::Input("Name a subject, or a client, or say all=true")),
+    };
+    let ended = end_sessions(&administered, &admin, &which).await?;
+    Ok(Json(SessionsEnded { ended }))
+}
+
+/// Ends one.
+#[utoipa::path(
+    delete,
+    path = "/gateway/api/sessions/{id}",
+    tag = "Administration",
+    operation_id = "endSession",
+    summary = "End a minted session",
+    description = "By its handle, or by its whole id. It is written down, then ended for good, on all instances within two seconds.",
+    params(("id" = String, Path, description = "The session's handle", example = "5b477192a010a287", max_length = 64, pattern = "^[A-Za-z0-9_.-]+$")),
+    security(("administrator" = [])),
+    responses(
+        (status = 200, description = "It has ended", body = SessionsEnded, headers(("Cache-Control"))),
+        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a minted session, a page of another origin, or a form's token that is not this session's", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No minted session of that name lives", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is longer than 64 KiB", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store or the database is away", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn delete_one(
+    State(administered): State<Administered>,
+    Decider(admin): Decider,
+    Path(id): Path<String>,
+) -> Result<Json<SessionsEnded>, Refusal> {
+    match end_sessions(&administered, &admin, &one(&id)?).await? {
+        0 => Err(Refusal::NotFound),
+        ended => Ok(Json(SessionsEnded { ended })),
+    }
+}

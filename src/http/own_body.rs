@@ -1,0 +1,60 @@
+//! Bodies of requests that the gateway answers itself: read whole, and small.
+
+use super::{
+    caller::{Caller, Unread},
+    error::Refusal,
+    exchange::{ExchangeError, gather},
+    flow::FlowError,
+    framing::Judged,
+    hop_headers, proxy,
+};
+use crate::wire::{Body, Length, Malformed};
+
+/// Most bytes of one.
+const MOST: usize = 64 * 1024;
+/// Most bytes of it with the frames of its chunks.
+const MOST_FRAMED: usize = 2 * MOST;
+
+/// Reads it; or why not, and what of it is left unread.
+pub(super) async fn read(
+    caller: &mut Caller,
+    judged: &Judged<'_>,
+) -> Result<Vec<u8>, (Refusal, Unread)> {
+    let body = || Body::new(judged.length, hop_headers::may_trail);
+    let awaits_continue = proxy::awaits_continue(judged);
+    if matches!(judged.length, Length::Sized(length) if length > MOST as u64) {
+        return Err((Refusal::BodyTooLarge, Unread::of(body(), awaits_continue)));
+    }
+    if judged.length == Length::None {
+        return Ok(Vec::new());
+    }
+    read_all(caller, body(), awaits_continue).await.map_err(|refusal| (refusal, Unread::Some))
+}
+
+async fn read_all(
+    caller: &mut Caller,
+    body: Body,
+    awaits_continue: bool,
+) -> Result<Vec<u8>, Refusal> {
+    if awaits_continue && caller.side.held.is_empty() && !body.is_done() {
+        let said = caller.write(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+        said.map_err(ExchangeError::CallerGone)?;
+    }
+    let mut again = match &body {
+        Body::Sized(length) => Body::Sized(*length),
+        Body::Chunked(_) => Body::new(Length::Chunked, hop_headers::may_trail),
+        Body::UntilClose => Body::UntilClose,
+    };
+    let gathered = gather(caller, body.into(), MOST_FRAMED, |_| Ok(())).await?;
+    let mut data = Vec::new();
+    let undone = again.take_seeing(&caller.side.held[..gathered.cleared], |more| {
+        data.extend_from_slice(more);
+        Ok::<(), Malformed>(())
+    });
+    undone.map_err(|fault| ExchangeError::Body(FlowError::Body(fault.into())))?;
+    if !gathered.body.is_done() || data.len() > MOST {
+        return Err(Refusal::BodyTooLarge);
+    }
+    caller.side.used(gathered.cleared, &mut caller.buffers.borrow_mut());
+    Ok(data)
+}
