@@ -36,7 +36,7 @@ use self::{
 pub(crate) use self::{
     decisions::{AccessState, Block, Blocked},
     instances::Instance,
-    record::{Actor, Author, Filter, Kind, Record, rfc3339},
+    record::{Actor, Author, Filter, Kind, Outcome, Record, rfc3339},
 };
 use crate::{
     clock,
