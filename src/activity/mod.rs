@@ -48,6 +48,10 @@ use crate::{
 /// How long a caller may be kept waiting for a record to be written.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
+/// The database keeps records for a day by its own clock, which counts in seconds and may be behind ours; in
+/// milliseconds.
+const SLACK: i64 = 60_000;
+
 /// What can go wrong with the database. None of it means "nothing there".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ActivityError {
@@ -297,7 +301,7 @@ impl Activity {
         let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
         let database = self.database()?;
         decisions::prune(database, now).await?;
-        log::prune(database, now.saturating_sub(retention)).await
+        log::prune(database, now.saturating_sub(retention).saturating_sub(SLACK)).await
     }
 
     /// Brings the database up to date.
