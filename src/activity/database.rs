@@ -5,6 +5,8 @@
 
 use std::{
     fmt,
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -266,6 +268,8 @@ fn is_of_the_file(error: &sqlx::Error) -> bool {
 }
 
 fn sqlite(path: &Path) -> SqliteConnectOptions {
+    // Nobody else's to read: SQLite's own files take after it. That it cannot be made SQLite will tell.
+    let _ = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)

@@ -48,6 +48,10 @@ use crate::{
 /// How long a caller may be kept waiting for a record to be written.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
+/// The database keeps records for a day by its own clock, which counts in seconds and may be behind ours; in
+/// milliseconds.
+const SLACK: i64 = 60_000;
+
 /// What can go wrong with the database. None of it means "nothing there".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ActivityError {
@@ -297,7 +301,7 @@ impl Activity {
         let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
         let database = self.database()?;
         decisions::prune(database, now).await?;
-        log::prune(database, now.saturating_sub(retention)).await
+        log::prune(database, now.saturating_sub(retention).saturating_sub(SLACK)).await
     }
 
     /// Brings the database up to date.
@@ -350,7 +354,7 @@ impl Slot {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{os::unix::fs::MetadataExt, path::Path};
 
     use tempfile::TempDir;
 
@@ -379,7 +383,7 @@ mod tests {
 
     #[tokio::test]
     async fn records_are_found_by_what_they_say() {
-        let (activity, _folder) = open();
+        let (activity, folder) = open();
         let of = |kind| Record { client: Some("c".to_owned()), ..Record::new(kind).by(&ada()) };
         let mut records = vec![of(Kind::Login), Record::refused(Kind::LoginDenied, "why")];
         records.push(Record { text: Some("a\0b".to_owned()), ..Record::new(Kind::Logout) });
@@ -399,6 +403,8 @@ mod tests {
             let found = activity.find(filter.clone()).await.unwrap();
             assert_eq!(found.iter().map(|one| one.kind).collect::<Vec<_>>(), [kind], "{filter:?}");
         }
+        let mode = std::fs::metadata(folder.path().join("gateway.db")).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
         let before = Some((found[0].at, found[0].id.clone()));
         assert_eq!(activity.find(Filter { before, ..everything() }).await.unwrap(), found[1..]);
         let nobody = Filter { person: Some("100_".to_owned()), ..everything() };

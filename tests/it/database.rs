@@ -293,3 +293,27 @@ async fn postgres_is_believed_by_its_authority_and_its_name() {
         assert!(told(&migrate).contains("certificate"), "{bad}: {}", told(&migrate));
     }
 }
+
+#[tokio::test]
+async fn records_of_a_busy_day_go_by_the_second() {
+    for kind in BOTH {
+        let ground = Recorded::start(kind).await;
+        assert_eq!(code(&ground.try_command("migrate", &[]).await), 0);
+        let database = &ground.database;
+        // A hundred a second, from before the end of their day until after it.
+        let begun = database.now() - 86_400_000 - 80_000;
+        database.ask(&format!(
+            "INSERT INTO activity (id, at, kind, outcome) \
+             WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 12000) \
+             SELECT 'busy-' || n, {begun} + n * 10, 'login', 'success' FROM n"
+        ));
+        let gateway =
+            Gateway::start(&ground.settings(&[("GATEWAY_ACTIVITY_RETENTION", "1d")])).await;
+        let tells = async || gateway.process.log().contains("old activity records");
+        until("it tells of old records", tells).await;
+        assert_eq!(database.count("activity WHERE id = 'busy-0'"), 0, "{kind:?}");
+        assert_eq!(database.count("activity WHERE id = 'busy-12000'"), 1, "{kind:?}");
+        let log = gateway.process.log();
+        assert!(!log.contains("could not be removed"), "{kind:?}: {log}");
+    }
+}

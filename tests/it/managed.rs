@@ -2,10 +2,10 @@
 //! decides counts within two seconds, and is written down.
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::world::{
     API, Kind, World, client,
+    database::{Database, DatabaseKind},
     gateway::{Gateway, run},
     process::until,
     status, try_login,
@@ -16,14 +16,14 @@ const METADATA: &str = "/.well-known/oauth-protected-resource";
 struct Ground {
     world: World,
     settings: Vec<(String, String)>,
-    _folder: TempDir,
+    database: Database,
 }
 
 impl Ground {
-    async fn start(kind: Kind) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+    async fn start(kind: Kind, database: DatabaseKind) -> Self {
+        let database = Database::start(database).await;
         let mut world = World::start(kind).await;
-        let url = format!("sqlite:{}", folder.path().join("gateway.db").display());
+        let url = database.url();
         let mut settings = world.settings_with(&[("DATABASE_URL", &url)]);
         for (name, value) in &mut settings {
             if name == "GATEWAY_EXTERNAL_ACCESS" {
@@ -33,7 +33,7 @@ impl Ground {
         settings.retain(|(name, _)| name != "GATEWAY_EXPOSURE_ACCEPTED_BY");
         world.gateway = Gateway::start(&settings).await;
         world.gateway.wait_until_it_has_keys().await;
-        let ground = Self { world, settings, _folder: folder };
+        let ground = Self { world, settings, database };
         until("upstream answers", async || ground.world.gateway.is_ready().await).await;
         ground
     }
@@ -62,7 +62,7 @@ fn json_of(line: &str) -> Value {
 }
 
 async fn the_story(kind: Kind) {
-    let ground = Ground::start(kind).await;
+    let ground = Ground::start(kind, DatabaseKind::Sqlite).await;
     let (world, gateway) = (&ground.world, &ground.world.gateway);
     assert_eq!(ground.metadata().await, 404, "off until somebody opts in");
     let enable = "access enable --accepted-by Ada --i-understand-ids-become-public";
@@ -133,4 +133,15 @@ async fn commands_decide_within_two_seconds_over_files() {
 #[tokio::test]
 async fn commands_decide_within_two_seconds_over_redis() {
     the_story(Kind::Redis).await;
+}
+
+#[tokio::test]
+async fn access_is_off_once_the_database_cannot_be_read() {
+    let mut ground = Ground::start(Kind::Files, DatabaseKind::Postgres).await;
+    ground.command("access enable --accepted-by Ada --i-understand-ids-become-public").await;
+    until("metadata answers", async || ground.metadata().await == 200).await;
+    let away = ground.database.take_away().await;
+    until("metadata is gone", async || ground.metadata().await == 404).await;
+    ground.database.give_back(away).await;
+    until("metadata answers again", async || ground.metadata().await == 200).await;
 }

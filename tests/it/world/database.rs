@@ -99,11 +99,11 @@ impl Database {
             Self::Sqlite(_) => {
                 let mut process = Process::start(python(HOLD).arg(self.file()), &[], "KILL");
                 process.said("held").await;
-                Away(Some(process))
+                Away { _holder: Some(process) }
             }
             Self::Postgres(postgres) => {
                 postgres.stop().await;
-                Away(None)
+                Away { _holder: None }
             }
         }
     }
@@ -117,8 +117,10 @@ impl Database {
     }
 }
 
-/// A database that is away.
-pub(crate) struct Away(Option<Process>);
+/// A database that is away; who holds it ends with this.
+pub(crate) struct Away {
+    _holder: Option<Process>,
+}
 
 const ASK: &str = "import sqlite3, sys\n\
     with sqlite3.connect(sys.argv[1], timeout=10) as it:\n    \
