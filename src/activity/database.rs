@@ -29,9 +29,9 @@ static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// For one piece of work, the wait for a connection included.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// For what reads a lot, and for migrating.
-const LONG_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const LONG_PATIENCE: Duration = Duration::from_secs(30);
 /// Connections to PostgreSQL, or handles on the file.
 const CONNECTIONS: u32 = 4;
 
@@ -123,32 +123,8 @@ impl Database {
         self.run_for(PATIENCE, work).await
     }
 
-    /// The same for work that may take long.
-    pub(super) async fn run_long<T, F>(
-        &self,
-        work: impl FnOnce(Pool) -> F + Send + 'static,
-    ) -> Result<T, ActivityError>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, sqlx::Error>> + Send + 'static,
-    {
-        self.run_for(LONG_PATIENCE, work).await
-    }
-
-    /// The same for work that takes longer the more there is of it.
-    pub(super) async fn run_for_many<T, F>(
-        &self,
-        groups: usize,
-        work: impl FnOnce(Pool) -> F + Send + 'static,
-    ) -> Result<T, ActivityError>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, sqlx::Error>> + Send + 'static,
-    {
-        self.run_for(if groups > 1 { LONG_PATIENCE } else { PATIENCE }, work).await
-    }
-
-    async fn run_for<T, F>(
+    /// The same for work that may take longer.
+    pub(super) async fn run_for<T, F>(
         &self,
         patience: Duration,
         work: impl FnOnce(Pool) -> F + Send + 'static,

@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
+use crate::telemetry::meter;
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram},
 };
-use tokio::sync::mpsc;
-
-use super::writer::{Entry, QUEUE};
-use crate::telemetry::meter;
 
 /// Bounds in seconds: a local file takes about a millisecond, a server that is being replaced many seconds.
 const BOUNDS: [f64; 8] = [0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 2.0];
@@ -57,14 +54,12 @@ impl Metrics {
     }
 
     /// How many wait.
-    pub(super) fn watch(entries: &mpsc::Sender<Entry>) {
-        let entries = entries.downgrade();
+    pub(super) fn watch(waiting: impl Fn() -> Option<usize> + Send + Sync + 'static) {
         meter()
             .u64_observable_gauge("simplechat.gateway.activity.waiting")
             .with_description("Activity records that wait to be written")
             .with_callback(move |observer| {
-                let Some(entries) = entries.upgrade() else { return };
-                let waiting = QUEUE - entries.capacity();
+                let Some(waiting) = waiting() else { return };
                 observer.observe(u64::try_from(waiting).unwrap_or(u64::MAX), &[]);
             })
             .build();

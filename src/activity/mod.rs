@@ -154,7 +154,10 @@ impl Activity {
             let metrics = Metrics::new();
             let (writer, entries) =
                 Writer::new(database.clone(), metrics.clone(), Arc::clone(&is_away));
-            Metrics::watch(&entries);
+            let queue = entries.downgrade();
+            Metrics::watch(move || {
+                queue.upgrade().map(|entries| entries.max_capacity() - entries.capacity())
+            });
             let (end, stop) = oneshot::channel();
             let writing = tokio::spawn(writer.keep(stop));
             Written { database, entries, metrics, is_away, end: Mutex::new(Some((end, writing))) }

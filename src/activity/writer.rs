@@ -20,7 +20,7 @@ use super::{database::Database, log, metrics::Metrics, record::Record};
 use crate::telemetry;
 
 /// Records that may wait: some seconds of a busy gateway.
-pub(super) const QUEUE: usize = 16_384;
+const QUEUE: usize = 16_384;
 /// Between attempts.
 const AGAIN: Duration = Duration::from_millis(200);
 

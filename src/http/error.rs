@@ -14,12 +14,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    admin::AdminDenial, caller::HeadFault, exchange::ExchangeError, flow::FlowError,
-    watched::BodyFault,
-};
+use super::{caller::HeadFault, exchange::ExchangeError, flow::FlowError, watched::BodyFault};
 use crate::{
     access::{
+        admin::AdminDenial,
         origin::{OriginError, PublicOrigin, Route},
         policy::Denial,
         subject::SubjectFault,

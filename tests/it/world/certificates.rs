@@ -7,7 +7,7 @@ use tempfile::TempDir;
 pub(crate) fn certificates() -> TempDir {
     let folder = tempfile::tempdir().expect("a certificate");
     let write = |name: &str, text: String| {
-        std::fs::write(folder.path().join(name), text).expect("a certificate")
+        std::fs::write(folder.path().join(name), text).expect("a certificate");
     };
     let mut authority = CertificateParams::default();
     let name = folder.path().display().to_string();
