@@ -50,8 +50,8 @@ const HEADERS: [(&str, &str, &str, usize); 15] = [
     ("Vary", "The request headers that took part", "^[A-Za-z-]+(, ?[A-Za-z-]+)*$", 256),
     (
         "WWW-Authenticate",
-        "`Bearer`; while external access is on with `resource_metadata` and `scope`, and with `error` where a token was sent",
-        "^Bearer( [a-z_]+=\"[^\"]*\"(, [a-z_]+=\"[^\"]*\")*)?$",
+        "`Bearer`; while external access is on with `resource_metadata` and `scope`, and with `error` where a token was sent. For administrators `Cookie`: they sign in to SimpleChat",
+        "^(Bearer|Cookie)( [a-z_-]+=\"[^\"]*\"(, [a-z_-]+=\"[^\"]*\")*)?$",
         4096,
     ),
     ("X-Content-Type-Options", "The type is the one said", "^nosniff$", 7),
@@ -115,13 +115,18 @@ fn describe(path: &str, operation: &mut Operation) {
     if operation.security.as_ref().is_some_and(is_open) {
         operation.security = Some(Vec::new());
     }
-    let takes_tokens = operation.security.as_ref().is_some_and(|security| !security.is_empty());
+    let is_administration = operation.tags.iter().flatten().any(|tag| tag == "Administration");
+    let takes_tokens = !is_administration
+        && operation.security.as_ref().is_some_and(|security| !security.is_empty());
     let is_proxied = operation.tags.iter().flatten().any(|tag| tag == "External");
     let is_health = path.starts_with("/gateway/health/");
     let answers = &mut operation.responses.responses;
     for (status, answer) in answers.iter_mut() {
         if let RefOr::T(answer) = answer {
             describe_answer(status, answer, takes_tokens);
+            if is_administration && status == "401" {
+                answer.headers.remove("Access-Control-Expose-Headers");
+            }
             if is_proxied && answer.content.contains_key(PROBLEM) {
                 // SimpleChat may answer with the same status, in its own words.
                 answer.content.insert("*/*".to_owned(), Content::new::<RefOr<Schema>>(None).into());

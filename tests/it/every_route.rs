@@ -10,7 +10,12 @@ use serde_json::{Map, Value, json};
 use crate::{
     entra::{Entra, Mode},
     world::{
-        Kind, Store, World, alone, client, flask::in_repository, gateway::Gateway, process::until,
+        Kind, Store, World,
+        administrators::{Person, managed},
+        alone, client,
+        flask::in_repository,
+        gateway::Gateway,
+        process::until,
         settings,
     },
 };
@@ -28,9 +33,21 @@ const NEVER_SEEN: [(&str, &str); 6] = [
 ];
 
 /// A kind of caller, by the headers it sends.
+#[derive(Clone)]
 struct Caller {
     name: &'static str,
     headers: Vec<(&'static str, String)>,
+}
+
+/// Those who signed in to SimpleChat itself.
+async fn people(gateway: &Gateway) -> Vec<Caller> {
+    let mut people = Vec::new();
+    for (name, roles) in [("a browser's user", "User"), ("an administrator", "User,Admin")] {
+        let person = Person::with_roles(gateway, roles).await;
+        people
+            .push(Caller { name, headers: vec![("cookie", format!("session={}", person.cookie))] });
+    }
+    people
 }
 
 fn callers(entra: &Entra, session: Option<&str>) -> Vec<Caller> {
@@ -242,6 +259,9 @@ fn ask(client: &Client, gateway: &Gateway, method: &str, path: &str) -> RequestB
 
 fn concrete(path: &str) -> String {
     path.replace("{path}", "public_documents")
+        .replace("{id}", "0123456789abcdef")
+        .replace("{kind}", "subject")
+        .replace("{who}", "00000000-0000-0000-0000-0000000000aa")
 }
 
 /// Every operation × every caller.
@@ -318,6 +338,75 @@ async fn metadata_and_preflights(book: &mut Book, gateway: &Gateway) {
     }
 }
 
+/// What an administrator decides, and what cannot be meant.
+async fn administrators_decide(book: &mut Book) {
+    let (world, _folder) = managed(Kind::Files, &[]).await;
+    let gateway = &world.gateway;
+    let admin = Person::admin(gateway).await;
+    let session = || json!({"enabled": true, "exposure_accepted": true}).to_string();
+    let block = json!({"client": "00000000-0000-0000-0000-0000000000aa", "for": "1h"}).to_string();
+    let long = "x".repeat(65 * 1024);
+    let one_block = "/gateway/api/blocks/{kind}/{who}";
+    let at = |rest: &str| format!("/gateway/api/{rest}");
+    let typed = "application/json";
+    let blocked = at("blocks/client/00000000-0000-0000-0000-0000000000aa");
+    for (method, path, target, media_type, body, status) in [
+        ("post", "/gateway/api/access", at("access"), typed, session(), 200),
+        ("post", "/gateway/api/access", at("access"), typed, "{}".to_owned(), 422),
+        ("post", "/gateway/api/access", at("access"), "text/plain", session(), 415),
+        ("post", "/gateway/api/access", at("access"), typed, long.clone(), 413),
+        ("post", "/gateway/api/blocks", at("blocks"), typed, block.clone(), 200),
+        ("post", "/gateway/api/blocks", at("blocks"), typed, "{}".to_owned(), 422),
+        ("post", "/gateway/api/blocks", at("blocks"), "text/plain", block, 415),
+        ("post", "/gateway/api/blocks", at("blocks"), typed, long.clone(), 413),
+        ("get", "/gateway/api/blocks", at("blocks"), typed, String::new(), 200),
+        ("delete", one_block, blocked.clone(), typed, long.clone(), 413),
+        ("delete", one_block, blocked.clone(), typed, String::new(), 204),
+        ("delete", one_block, blocked, typed, String::new(), 404),
+        ("delete", one_block, at("blocks/client/x"), typed, String::new(), 422),
+        ("get", "/gateway/api/activity", at("activity"), typed, String::new(), 200),
+        ("get", "/gateway/api/activity", at("activity?limit=x"), typed, String::new(), 422),
+        ("get", "/gateway/api/sessions", at("sessions?subject=x"), typed, String::new(), 422),
+        ("delete", "/gateway/api/sessions", at("sessions?all=true"), typed, String::new(), 200),
+        ("delete", "/gateway/api/sessions", at("sessions"), typed, long.clone(), 413),
+        ("delete", "/gateway/api/sessions/{id}", at("sessions/x"), typed, long, 413),
+    ] {
+        let verb = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+        let request = admin.ask(verb, gateway.url(&target)).header("content-type", media_type);
+        let answer = Answer::of(request.body(body).send().await.unwrap()).await;
+        assert_eq!(answer.status, status, "{method} {target}");
+        book.check(method, path, "an administrator", &answer);
+    }
+    world.login(&world.entra.token().build()).await;
+    let listed = Answer::of(admin.get(gateway, "/gateway/api/sessions").await).await;
+    book.check("get", "/gateway/api/sessions", "an administrator", &listed);
+    let listed: Value = serde_json::from_slice(&listed.body).unwrap();
+    let handle = listed["sessions"][0]["id"].as_str().unwrap();
+    let ended = admin.delete(gateway, &at(&format!("sessions/{handle}"))).await;
+    assert_eq!(ended.status(), 200);
+    book.check(
+        "delete",
+        "/gateway/api/sessions/{id}",
+        "an administrator",
+        &Answer::of(ended).await,
+    );
+    let records = Answer::of(admin.get(gateway, "/gateway/api/activity").await).await;
+    book.check("get", "/gateway/api/activity", "an administrator", &records);
+}
+
+/// Under a setting that decides, and without a database.
+async fn administrators_may_not_decide(book: &mut Book, gateway: &Gateway) {
+    let admin = Person::admin(gateway).await;
+    let block = json!({"client": "00000000-0000-0000-0000-0000000000aa", "for": "1h"});
+    for (path, body) in
+        [("/gateway/api/access", json!({"enabled": false})), ("/gateway/api/blocks", block)]
+    {
+        let answer = Answer::of(admin.post(gateway, path, &body).await).await;
+        assert_eq!(answer.status, 409, "{path}");
+        book.check("post", path, "an administrator", &answer);
+    }
+}
+
 /// Signing keys that nobody knows, a public origin that is another one, heads that do not end.
 async fn without_keys(book: &mut Book) {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
@@ -379,7 +468,10 @@ async fn what_is_answered_is_what_the_document_says() {
     let more = [("GATEWAY_ALLOWED_ORIGINS", "https://page.example")];
     let mut world = World::with(Kind::Redis, &more).await;
     let session = world.login(&world.entra.token().build()).await;
-    let callers_on = callers(&world.entra, Some(&session));
+    let mut callers_on = callers(&world.entra, Some(&session));
+    let people = people(&world.gateway).await;
+    callers_on.extend(people.iter().cloned());
+    administrators_may_not_decide(&mut book, &world.gateway).await;
     everybody_asks(&mut book, &world.gateway, &callers_on).await;
     nobody_can_read_it(&mut book, &world.gateway).await;
     metadata_and_preflights(&mut book, &world.gateway).await;
@@ -388,7 +480,10 @@ async fn what_is_answered_is_what_the_document_says() {
     let session = world.login(&world.entra.token().build()).await;
     let Store::Redis(redis, _) = &mut world.store else { unreachable!() };
     redis.end();
-    everybody_asks(&mut book, &world.gateway, &callers(&world.entra, Some(&session))).await;
+    let mut callers_away = callers(&world.entra, Some(&session));
+    callers_away.extend(people);
+    everybody_asks(&mut book, &world.gateway, &callers_away).await;
+    administrators_decide(&mut book).await;
 
     // External access is off, and upstream away.
     let (gateway, entra, _store) = alone(Kind::Files, &[("GATEWAY_EXTERNAL_ACCESS", "off")]).await;

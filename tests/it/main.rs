@@ -14,6 +14,8 @@ mod world;
 
 mod activity_log;
 mod activity_outages;
+mod admin_api;
+mod admin_page;
 mod canary;
 mod charts;
 mod clouds;

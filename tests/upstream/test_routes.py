@@ -70,6 +70,13 @@ def register(app, setup_is_done):
         time.sleep(_seconds())
         return {"slept": _seconds(), "pid": os.getpid()}
 
+    @app.post("/test/user")
+    def test_user():
+        """Sign in whoever the body describes, whatever it says: claims of any form."""
+        session["user"] = request.get_json()
+        session["last_activity_epoch"] = int(time.time())
+        return {"signed_in": True}
+
     @app.get("/test/session")
     def test_session():
         return {"sid": session.sid, "session": dict(session)}

@@ -12,12 +12,12 @@ mod health;
 mod pages;
 mod sessions;
 
-use axum::response::Response;
+use axum::{extract::FromRef, response::Response};
 use http::{HeaderName, HeaderValue, header};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::admission::Admin;
-use crate::gateway::{Administered, Gateway};
+use crate::gateway::Administered;
 
 /// Where the page stands.
 const PAGE: &str = "/gateway/admin";
@@ -33,7 +33,11 @@ const PERMISSIONS: &str =
     "camera=(), geolocation=(), microphone=(), payment=(), usb=(), clipboard-write=(self)";
 
 /// The page's routes and its twins'.
-pub(super) fn routes() -> OpenApiRouter<Gateway> {
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Administered: FromRef<S>,
+{
     OpenApiRouter::new()
         .routes(routes!(access::get, access::post))
         .routes(routes!(activity::get))

@@ -53,6 +53,8 @@ struct Operation {
     /// Names of schemes, any one of which will do.
     schemes: Vec<String>,
     parameters: Vec<Member>,
+    /// What is sent along.
+    sent: Vec<Body>,
     answers: Vec<Answer>,
     /// Statuses it shares with all others.
     everywhere: Vec<String>,
@@ -215,6 +217,7 @@ fn read_operation(path: &str, method: &str, operation: &Value, likeness: Value) 
                 read_member(&text(&it["name"]), it, &it["schema"], note)
             })
             .collect(),
+        sent: read_bodies(&operation["requestBody"]).collect(),
         answers: answers()
             .filter(|(_, answer)| !is_shared(answer))
             .map(|(status, answer)| {
@@ -233,13 +236,7 @@ fn read_answer(status: &str, answer: &Value) -> Answer {
     Answer {
         status: status.to_owned(),
         about: prose(&answer["description"]),
-        bodies: pairs(&answer["content"])
-            .filter(|(media_type, _)| *media_type != ANY)
-            .map(|(media_type, content)| Body {
-                media_type: media_type.clone(),
-                schema: named(&content["schema"]),
-            })
-            .collect(),
+        bodies: read_bodies(answer).collect(),
         headers: pairs(&answer["headers"])
             .map(|(name, header)| HeaderName {
                 name: name.clone(),
@@ -248,6 +245,14 @@ fn read_answer(status: &str, answer: &Value) -> Answer {
             .collect(),
         may_be_upstreams: answer["content"].get(ANY).is_some(),
     }
+}
+
+fn read_bodies(of: &Value) -> impl Iterator<Item = Body> {
+    let all = pairs(&of["content"]).filter(|(media_type, _)| *media_type != ANY);
+    all.map(|(media_type, content)| Body {
+        media_type: media_type.clone(),
+        schema: named(&content["schema"]),
+    })
 }
 
 fn read_scheme((name, scheme): (&String, &Value)) -> Scheme {

@@ -7,8 +7,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use thirtyfour::{
-    CapabilitiesHelper, ChromeCapabilities, ChromiumLikeCapabilities, DesiredCapabilities,
-    WebDriver,
+    By, CapabilitiesHelper, ChromeCapabilities, ChromiumLikeCapabilities, DesiredCapabilities,
+    TypingData, WebDriver, WebElement,
 };
 
 use super::{flask::in_repository, process::Process};
@@ -64,6 +64,67 @@ impl Browser {
         let size =
             json!({"width": view.width, "height": 900, "deviceScaleFactor": 1, "mobile": is_small});
         self.devtools("Emulation.setDeviceMetricsOverride", size).await;
+    }
+
+    /// The first element that a CSS selector finds, once there is one.
+    pub(crate) async fn element(&self, selector: &str) -> WebElement {
+        let begun = std::time::Instant::now();
+        loop {
+            match self.driver.find(By::Css(selector)).await {
+                Ok(element) => return element,
+                Err(error) if begun.elapsed() > super::process::PATIENCE => {
+                    panic!("{selector}: {error}")
+                }
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// Clicks on it.
+    pub(crate) async fn click(&self, selector: &str) {
+        self.element(selector).await.click().await.unwrap_or_else(|e| panic!("{selector}: {e}"));
+    }
+
+    /// Types into it, in the place of what is there.
+    pub(crate) async fn write(&self, selector: &str, text: &str) {
+        let element = self.element(selector).await;
+        element.clear().await.unwrap_or_else(|error| panic!("{selector}: {error}"));
+        element.send_keys(text).await.unwrap_or_else(|error| panic!("{selector}: {error}"));
+    }
+
+    /// Presses keys, wherever the focus is.
+    pub(crate) async fn press(&self, keys: impl Into<TypingData>) {
+        self.driver.action_chain().send_keys(keys).perform().await.expect("keys");
+    }
+
+    /// What an element says.
+    pub(crate) async fn text(&self, selector: &str) -> String {
+        self.element(selector).await.text().await.unwrap_or_else(|e| panic!("{selector}: {e}"))
+    }
+
+    /// Waits until an element says this: a page may be on its way.
+    pub(crate) async fn says(&self, selector: &str, text: &str) {
+        let what = format!("{selector} says {text:?}");
+        super::process::until(&what, async || {
+            let found = self.driver.find(By::Css(selector)).await;
+            match found {
+                // It may go while it is looked at.
+                Ok(element) => element.text().await.is_ok_and(|said| said == text),
+                Err(_) => false,
+            }
+        })
+        .await;
+    }
+
+    /// Has pages run scripts, or none.
+    pub(crate) async fn run_scripts(&self, is_wanted: bool) {
+        let value = json!({"value": !is_wanted});
+        self.devtools("Emulation.setScriptExecutionDisabled", value).await;
+    }
+
+    /// Forgets who is signed in.
+    pub(crate) async fn forget(&self) {
+        self.devtools("Network.clearBrowserCookies", json!({})).await;
     }
 
     /// What an expression evaluates to in the page.

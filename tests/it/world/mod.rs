@@ -1,6 +1,7 @@
 //! The world around the gateway, real where it can be: redis-server, gunicorn with Flask-Session, the
 //! gateway's own binary. Entra is a stand-in over a real socket. Everything ends when it is dropped.
 
+pub(crate) mod administrators;
 pub(crate) mod browser;
 pub(crate) mod certificates;
 pub(crate) mod collector;

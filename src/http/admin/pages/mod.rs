@@ -11,6 +11,7 @@ mod sessions;
 
 use askama::Template;
 use axum::{
+    extract::FromRef,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -20,7 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 use self::said::Notice;
 use super::Admin;
 use crate::{
-    gateway::Gateway,
+    gateway::Administered,
     http::error::{Refusal, Told},
 };
 
@@ -33,7 +34,11 @@ const STYLE: &str = concat!(
 const SCRIPT: &str = include_str!("../../../../templates/admin/page.js");
 
 /// Of the page and its forms. They are no part of the `OpenAPI` document: their twins are.
-pub(super) fn routes() -> OpenApiRouter<Gateway> {
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Administered: FromRef<S>,
+{
     OpenApiRouter::new()
         .route("/gateway/admin", get(access::get))
         .route("/gateway/admin/access/enable", get(access::get_enable).post(access::post_enable))

@@ -1,0 +1,493 @@
+//! Administration by programs: `/gateway/api/*`, and who may not.
+
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::world::{
+    API, Kind, Store, World,
+    administrators::{Person, managed, metadata},
+    client, json,
+    postgres::Postgres,
+    process::until,
+    status, try_login,
+};
+
+async fn problem(answer: Response, status: u16) -> Value {
+    let told = answer.headers().get("content-type").cloned();
+    assert_eq!(answer.status(), status, "{}", answer.text().await.unwrap());
+    assert_eq!(told.unwrap(), "application/problem+json");
+    json(answer).await
+}
+
+/// The whole story, in one store.
+async fn story(kind: Kind, more: &[(&str, &str)]) {
+    let (world, _folder) = managed(kind, more).await;
+    let gateway = &world.gateway;
+    let admin = Person::admin(gateway).await;
+
+    let before = admin.get_json(gateway, "/gateway/api/access").await;
+    assert_eq!((&before["mode"], &before["enabled"]), (&json!("managed"), &json!(false)));
+    assert_eq!(before["since"], Value::Null);
+    assert_eq!(metadata(gateway).await, 404);
+    assert_eq!(try_login(gateway, &world.entra.token().build()).await.status(), 404);
+
+    let hasty = json!({"enabled": true});
+    problem(admin.post(gateway, "/gateway/api/access", &hasty).await, 422).await;
+    assert_eq!(metadata(gateway).await, 404, "nothing has changed");
+    let begun = Instant::now();
+    admin.enable(gateway).await;
+    until("metadata answers", async || metadata(gateway).await == 200).await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let after = admin.get_json(gateway, "/gateway/api/access").await;
+    assert_eq!((&after["enabled"], &after["by"]["name"]), (&json!(true), &json!("Grace Hopper")));
+    assert_eq!(after["instances"][0]["is_this"], true);
+    let served = client()
+        .get(gateway.url("/.well-known/oauth-protected-resource/external/login"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(after["metadata"], json(served).await, "the very document");
+
+    let (one, two) = (
+        world.login(&world.entra.token().build()).await,
+        world.login(&world.entra.token().build()).await,
+    );
+    let listed = admin.get_json(gateway, "/gateway/api/sessions").await;
+    assert_eq!(listed["sessions"].as_array().unwrap().len(), 2, "{listed}");
+    let first = &listed["sessions"][1];
+    let subject = first["subject"].as_str().unwrap();
+    let activity = admin.get_json(gateway, "/gateway/api/activity?kind=login").await;
+    assert_eq!(activity["records"].as_array().unwrap().len(), 2);
+    let handles = |list: &Value, of: &str| {
+        let all = list.as_array().unwrap().iter();
+        let mut handles: Vec<_> = all.map(|it| it[of].as_str().unwrap().to_owned()).collect();
+        handles.sort();
+        handles
+    };
+    let told = handles(&listed["sessions"], "id");
+    assert_eq!(handles(&activity["records"], "session"), told);
+
+    // One by its handle, the other by its whole id, which must not stand in the log.
+    let id_of = |cookie: &str| {
+        let parts: Vec<_> = cookie.split('.').collect();
+        format!("{}.{}", parts[0], parts[1])
+    };
+    let whole = format!("/gateway/api/sessions/{}", id_of(&one));
+    let ended = admin.delete(gateway, &whole).await;
+    assert_eq!(json(ended).await["ended"], 1);
+    assert_eq!(status(gateway.url(API), &one).await, 401);
+    assert_eq!(status(gateway.url(API), &two).await, 200);
+    assert!(!gateway.process.log().contains(one.split('.').next().unwrap()));
+    assert!(gateway.process.log().contains("/gateway/api/sessions/{id}"));
+    let left = admin.get_json(gateway, &format!("/gateway/api/sessions?subject={subject}")).await;
+    let handle = left["sessions"][0]["id"].as_str().unwrap().to_owned();
+    let ended = admin.delete(gateway, &format!("/gateway/api/sessions/{handle}")).await;
+    assert_eq!(ended.status(), 200);
+    assert_eq!(status(gateway.url(API), &two).await, 401);
+    problem(admin.delete(gateway, &format!("/gateway/api/sessions/{handle}")).await, 404).await;
+    problem(admin.delete(gateway, "/gateway/api/sessions/nobody").await, 404).await;
+    let activity =
+        admin.get_json(gateway, "/gateway/api/activity?kind=session_ended_by_admin").await;
+    assert_eq!(handles(&activity["records"], "session"), told);
+    assert_eq!(activity["records"][0]["actor"]["email"], "grace@contoso.example");
+
+    // Somebody is blocked, and let in again.
+    let three = world.login(&world.entra.token().build()).await;
+    let block = json!({"subject": subject, "for": "1h"});
+    let blocked = admin.post(gateway, "/gateway/api/blocks", &block).await;
+    assert_eq!(json(blocked).await["blocks"][0]["who"], subject);
+    until("the session has ended", async || status(gateway.url(API), &three).await == 401).await;
+    assert_eq!(try_login(gateway, &world.entra.token().build()).await.status(), 403);
+    let one_block = format!("/gateway/api/blocks/subject/{subject}");
+    assert_eq!(admin.delete(gateway, &one_block).await.status(), 204);
+    problem(admin.delete(gateway, &one_block).await, 404).await;
+    until("login is open again", async || {
+        try_login(gateway, &world.entra.token().build()).await.status() == 200
+    })
+    .await;
+
+    let four = world.login(&world.entra.token().build()).await;
+    let off = json!({"enabled": false, "end_sessions": true});
+    assert_eq!(admin.post(gateway, "/gateway/api/access", &off).await.status(), 200);
+    assert_eq!(metadata(gateway).await, 404);
+    assert_eq!(status(gateway.url(API), &four).await, 401);
+    assert_eq!(status(gateway.url(API), &admin.cookie).await, 200, "browser sessions live on");
+}
+
+#[tokio::test]
+async fn an_administrator_opts_in_watches_and_opts_out_over_files() {
+    story(Kind::Files, &[]).await;
+}
+
+#[tokio::test]
+async fn an_administrator_opts_in_watches_and_opts_out_over_redis_with_signed_cookies() {
+    let signed = [("SESSION_USE_SIGNER", "true"), ("SECRET_KEY", "a-long-word-for-signing")];
+    story(Kind::Redis, &signed).await;
+}
+
+#[tokio::test]
+async fn whoever_is_no_administrator_is_refused_and_written_down() {
+    let (world, _folder) = managed(Kind::Redis, &[("GATEWAY_SESSION_ROLES", "*")]).await;
+    let gateway = &world.gateway;
+    let admin = Person::admin(gateway).await;
+    admin.enable(gateway).await;
+    let minted = Person {
+        cookie: world.login(&world.entra.token().roles(&["Admin", "ExternalApi"]).build()).await,
+    };
+    let user = Person::with_roles(gateway, "User").await;
+    let claims = json!({"oid": "99999999-0000-0000-0000-000000000002", "roles": "Admin"});
+    let text = Person::with_claims(gateway, claims).await;
+    let nobody = Person { cookie: "A".repeat(43) };
+    let decision = json!({"enabled": false});
+
+    for (person, reason) in [
+        (&minted, "minted_session"),
+        (&user, "not_an_administrator"),
+        (&text, "not_an_administrator"),
+    ] {
+        let refused =
+            problem(person.post(gateway, "/gateway/api/access", &decision).await, 403).await;
+        assert!(refused["detail"].is_string());
+        let page = person.get(gateway, "/gateway/admin").await;
+        assert_eq!(page.status(), 403);
+        assert!(page.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
+        let denials = admin.denials(gateway, 1).await;
+        assert_eq!(denials[0]["reason"], reason);
+        assert_eq!(denials[0]["outcome"], "failure");
+    }
+    let denials = admin.denials(gateway, 6).await;
+    assert_eq!(denials.len(), 6);
+    assert_eq!(denials[0]["actor"]["oid"], "99999999-0000-0000-0000-000000000002");
+    assert!(denials[5]["session"].is_string() && denials[5]["subject"].is_string());
+
+    // Strangers are nobody to write down: they are sent to sign in.
+    let unsigned = problem(nobody.post(gateway, "/gateway/api/access", &decision).await, 401).await;
+    assert_eq!(unsigned["detail"], "Sign in to SimpleChat first");
+    let page = nobody.get(gateway, "/gateway/admin/sessions").await;
+    assert_eq!(
+        (page.status(), &page.headers()["location"]),
+        (StatusCode::FOUND, &"/login".parse().unwrap())
+    );
+    let bearer = client().get(gateway.url("/gateway/api/access"));
+    let bearer = bearer.bearer_auth(world.entra.token().roles(&["Admin"]).build());
+    problem(bearer.send().await.unwrap(), 401).await;
+    assert_eq!(admin.denials(gateway, 6).await.len(), 6);
+    let still = admin.get_json(gateway, "/gateway/api/access").await;
+    assert_eq!(still["enabled"], true);
+}
+
+/// The token in a page's forms.
+async fn token(person: &Person, world: &World) -> String {
+    let page = person.get(&world.gateway, "/gateway/admin/sessions").await.text().await.unwrap();
+    let (_, rest) = page.split_once("name=\"csrf\" value=\"").expect("a form");
+    rest.split_once('"').unwrap().0.to_owned()
+}
+
+#[tokio::test]
+async fn a_forged_form_is_refused_and_written_down() {
+    let (world, _folder) = managed(Kind::Files, &[]).await;
+    let gateway = &world.gateway;
+    let admin = Person::admin(gateway).await;
+    let other = Person::admin(gateway).await;
+    let (own, others) = (token(&admin, &world).await, token(&other, &world).await);
+    assert!(own != others && own.len() == 43);
+    let send = async |token: Option<&str>, headers: &[(&str, &str)]| {
+        let token = token.map_or_else(String::new, |token| format!("&csrf={token}"));
+        let mut request = admin
+            .ask(Method::POST, gateway.url("/gateway/admin/access/enable"))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(format!("accept=yes{token}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap()
+    };
+    let here = gateway.url("");
+    for (token, headers, reason) in [
+        (Some(&*own), [("origin", "https://evil.example")].as_slice(), "foreign_origin"),
+        (Some(&own), &[("origin", "null")], "foreign_origin"),
+        (
+            Some(&own),
+            &[
+                ("sec-fetch-site", "cross-site"),
+                ("sec-fetch-mode", "navigate"),
+                ("sec-fetch-dest", "document"),
+            ],
+            "foreign_origin",
+        ),
+        (Some(&own), &[("sec-fetch-site", "same-site"), ("origin", &here)], "foreign_origin"),
+        (Some(&own), &[("sec-fetch-site", "none")], "foreign_origin"),
+        (None, &[("origin", &here)], "csrf"),
+        (Some(&others), &[("origin", &here), ("sec-fetch-site", "same-origin")], "csrf"),
+        (Some("AAAA"), &[], "csrf"),
+    ] {
+        let count = admin.denials(gateway, 0).await.len();
+        let answer = send(token, headers).await;
+        assert_eq!(answer.status(), 403, "{headers:?}");
+        let denials = admin.denials(gateway, count + 1).await;
+        assert_eq!(denials[0]["reason"], reason, "{headers:?}");
+        assert_eq!(denials[0]["actor"]["name"], "Grace Hopper");
+    }
+    assert_eq!(admin.get_json(gateway, "/gateway/api/access").await["enabled"], false);
+    // A page of elsewhere reads nothing, and may link to the page.
+    let asked = |site: &'static str, mode: &'static str, path: &str| {
+        admin
+            .ask(Method::GET, gateway.url(path))
+            .header("sec-fetch-site", site)
+            .header("sec-fetch-mode", mode)
+            .header("sec-fetch-dest", if mode == "navigate" { "document" } else { "empty" })
+            .send()
+    };
+    for (site, mode, path, status) in [
+        ("cross-site", "navigate", "/gateway/admin", 200),
+        ("none", "navigate", "/gateway/api/access", 200),
+        ("same-origin", "cors", "/gateway/api/access", 200),
+        ("cross-site", "no-cors", "/gateway/admin", 403),
+        ("cross-site", "navigate", "/gateway/api/access", 403),
+        ("same-site", "cors", "/gateway/api/access", 403),
+    ] {
+        let answer = asked(site, mode, path).await.unwrap();
+        assert_eq!(answer.status(), status, "{site} {mode} {path}");
+    }
+    // JSON: only what no form can send; and no wrong token.
+    let post = || admin.ask(Method::POST, gateway.url("/gateway/api/access"));
+    let body = json!({"enabled": true, "exposure_accepted": true}).to_string();
+    let plain = post().header("content-type", "text/plain").body(body.clone());
+    problem(plain.send().await.unwrap(), 415).await;
+    let wrong = post().header("content-type", "application/json").header("x-csrf-token", &others);
+    problem(wrong.body(body.clone()).send().await.unwrap(), 403).await;
+    let right = post().header("content-type", "application/json").header("x-csrf-token", &own);
+    assert_eq!(right.body(body).send().await.unwrap().status(), 200);
+    // And the form, as the page sends it.
+    let fine = send(Some(&own), &[("origin", &here), ("sec-fetch-site", "same-origin")]).await;
+    assert_eq!(fine.status(), 303);
+    assert_eq!(fine.headers()["location"], "/gateway/admin?said=was-on");
+}
+
+#[tokio::test]
+async fn every_answer_says_that_it_is_nobody_elses() {
+    let (world, _folder) = managed(Kind::Files, &[]).await;
+    let admin = Person::admin(&world.gateway).await;
+    for path in [
+        "/gateway/admin",
+        "/gateway/admin/guide",
+        "/gateway/admin/sessions",
+        "/gateway/admin/activity",
+        "/gateway/admin/activity.csv",
+        "/gateway/admin/activity.jsonl",
+        "/gateway/admin/health",
+        "/gateway/admin/page.css",
+        "/gateway/admin/page.js",
+        "/gateway/admin/nothing",
+        "/gateway/api/access",
+        "/gateway/api/nothing",
+    ] {
+        for who in [Some(&admin), None] {
+            let url = world.gateway.url(path);
+            let answer = match who {
+                Some(admin) => admin.get(&world.gateway, path).await,
+                None => client().get(url).send().await.unwrap(),
+            };
+            let headers = answer.headers();
+            let policy = headers["content-security-policy"].to_str().unwrap();
+            assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"));
+            assert!(
+                policy.contains("frame-ancestors 'none'") && policy.contains("base-uri 'none'")
+            );
+            for (name, value) in [
+                ("cache-control", "no-store"),
+                ("x-content-type-options", "nosniff"),
+                ("cross-origin-opener-policy", "same-origin"),
+                ("cross-origin-resource-policy", "same-origin"),
+            ] {
+                assert_eq!(headers[name], value, "{path}");
+            }
+            assert!(
+                headers.contains_key("permissions-policy")
+                    && headers.contains_key("referrer-policy")
+            );
+            let is_asset = path.contains("/page.");
+            if who.is_none() && !is_asset && !path.ends_with("nothing") {
+                assert!(matches!(answer.status().as_u16(), 302 | 401), "{path}");
+            }
+            let page = answer.text().await.unwrap();
+            if path.starts_with("/gateway/admin") && !is_asset {
+                for inline in ["<style", " style=", " onclick=", "javascript:"] {
+                    assert!(!page.contains(inline), "{path}: {inline}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_small_and_the_connection_stays_in_step() {
+    let (world, _folder) = managed(Kind::Files, &[]).await;
+    let gateway = &world.gateway;
+    let admin = Person::admin(gateway).await;
+    let head = |more: &str| {
+        format!(
+            "POST /gateway/api/access HTTP/1.1\r\nHost: {}\r\nCookie: session={}\r\nContent-Type: application/json\r\n{more}\r\n\r\n",
+            gateway.address(),
+            admin.cookie
+        )
+    };
+    let next = format!(
+        "GET /gateway/health/live HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        gateway.address()
+    );
+    let statuses = |answer: &str| -> Vec<String> {
+        let heads = answer.split("HTTP/1.1 ").skip(1);
+        heads.map(|head| head.chars().take(3).collect()).collect()
+    };
+    let decision = "{\"enabled\":false}";
+    let sized = format!("{}{decision}{next}", head(&format!("Content-Length: {}", decision.len())));
+    assert_eq!(statuses(&gateway.raw(sized).await), ["200", "200"]);
+    let chunks: String = decision.chars().map(|c| format!("1\r\n{c}\r\n")).collect();
+    let chunked = format!("{}{chunks}0\r\n\r\n{next}", head("Transfer-Encoding: chunked"));
+    assert_eq!(statuses(&gateway.raw(chunked).await), ["200", "200"]);
+    let awaiting = format!(
+        "{}{decision}{next}",
+        head(&format!("Expect: 100-continue\r\nContent-Length: {}", decision.len()))
+    );
+    assert_eq!(statuses(&gateway.raw(awaiting).await).last().unwrap(), "200");
+    // What is too long is not read on: the connection ends with the answer.
+    let long = "x".repeat(64 * 1024 + 1);
+    let sized = format!("{}{long}{next}", head(&format!("Content-Length: {}", long.len())));
+    assert_eq!(statuses(&gateway.raw(sized).await), ["413"]);
+    let chunked = format!(
+        "{}{:x}\r\n{long}\r\n0\r\n\r\n{next}",
+        head("Transfer-Encoding: chunked"),
+        long.len()
+    );
+    assert_eq!(statuses(&gateway.raw(chunked).await), ["413"]);
+    let cut = format!("{}zz\r\n", head("Transfer-Encoding: chunked"));
+    assert_eq!(statuses(&gateway.raw(cut).await), ["400"]);
+    let slow = head("Content-Length: 17");
+    assert_eq!(statuses(&gateway.raw(slow).await), ["408"]);
+    // Other routes of ours read none, as before.
+    let logout = format!(
+        "POST /external/logout HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello{next}"
+    );
+    assert_eq!(statuses(&gateway.raw(logout).await), ["401", "200"]);
+}
+
+#[tokio::test]
+async fn while_the_store_is_away_nobody_is_let_in_or_called_a_stranger() {
+    let (mut world, _folder) = managed(Kind::Redis, &[]).await;
+    let admin = Person::admin(&world.gateway).await;
+    let Store::Redis(redis, _) = &mut world.store else { unreachable!() };
+    redis.end();
+    problem(admin.get(&world.gateway, "/gateway/api/access").await, 503).await;
+    let decision = json!({"enabled": true, "exposure_accepted": true});
+    problem(admin.post(&world.gateway, "/gateway/api/access", &decision).await, 503).await;
+    let page = admin.get(&world.gateway, "/gateway/admin").await;
+    assert_eq!(page.status(), 503);
+    assert!(page.text().await.unwrap().contains("Not at the moment"));
+}
+
+#[tokio::test]
+async fn without_the_database_nothing_is_decided() {
+    let mut postgres = Postgres::start().await;
+    let url = postgres.url();
+    let more = [("GATEWAY_EXTERNAL_ACCESS", "managed"), ("DATABASE_URL", url.as_str())];
+    let world = World::with(Kind::Files, &more).await;
+    let gateway = &world.gateway;
+    let admin = Person::admin(gateway).await;
+    assert_eq!(admin.get(gateway, "/gateway/api/access").await.status(), 200);
+    postgres.stop().await;
+    let decision = json!({"enabled": true, "exposure_accepted": true});
+    problem(admin.post(gateway, "/gateway/api/access", &decision).await, 503).await;
+    problem(admin.get(gateway, "/gateway/api/activity").await, 503).await;
+    let subject = "99999999-0000-0000-0000-000000000003";
+    let block = json!({"subject": subject, "for": "1h"});
+    problem(admin.post(gateway, "/gateway/api/blocks", &block).await, 503).await;
+    let page = admin.get(gateway, "/gateway/admin").await;
+    assert_eq!(page.status(), 503);
+    let page = page.text().await.unwrap();
+    assert!(page.contains("Not known at the moment") && !page.contains("Enable external access"));
+    // What needs none of it works.
+    assert_eq!(admin.get(gateway, "/gateway/api/sessions").await.status(), 200);
+    assert_eq!(admin.get(gateway, "/gateway/admin/health").await.status(), 200);
+    postgres.start_again().await;
+    until("the database is back", async || {
+        admin.get(gateway, "/gateway/api/access").await.status() == 200
+    })
+    .await;
+    let after = admin.get_json(gateway, "/gateway/api/access").await;
+    assert_eq!((&after["enabled"], &after["since"]), (&json!(false), &Value::Null));
+    assert_eq!(admin.get_json(gateway, "/gateway/api/blocks").await["blocks"], json!([]));
+}
+
+#[tokio::test]
+async fn where_a_setting_decides_nobody_else_does() {
+    let decision = json!({"enabled": false});
+    // On, by a name; without a database.
+    let world = World::start(Kind::Files).await;
+    let gateway = &world.gateway;
+    let admin = Person::admin(gateway).await;
+    let stands = admin.get_json(gateway, "/gateway/api/access").await;
+    assert_eq!((&stands["mode"], &stands["enabled"]), (&json!("on"), &json!(true)));
+    assert_eq!(stands["by"]["name"], "a test");
+    for path in ["/gateway/api/activity", "/gateway/api/blocks"] {
+        problem(admin.get(gateway, path).await, 409).await;
+    }
+    problem(admin.post(gateway, "/gateway/api/access", &decision).await, 409).await;
+    let page = admin.get(gateway, "/gateway/admin").await.text().await.unwrap();
+    assert!(
+        page.contains("GATEWAY_EXTERNAL_ACCESS=on") && page.contains("<strong>a test</strong>")
+    );
+    assert!(page.contains("DATABASE_URL"), "how to set up what is missing");
+    for view in ["sessions", "health", "guide", "activity"] {
+        let path = format!("/gateway/admin/{view}");
+        assert_eq!(admin.get(gateway, &path).await.status(), 200, "{view}");
+    }
+    // Off, with a database: blocks and the log work.
+    let (world, _folder) = managed(Kind::Files, &[("GATEWAY_EXTERNAL_ACCESS", "off")]).await;
+    let admin = Person::admin(&world.gateway).await;
+    problem(admin.post(&world.gateway, "/gateway/api/access", &decision).await, 409).await;
+    assert_eq!(admin.get(&world.gateway, "/gateway/api/activity").await.status(), 200);
+    let page = admin.get(&world.gateway, "/gateway/admin").await.text().await.unwrap();
+    assert!(page.contains("GATEWAY_EXTERNAL_ACCESS=off"));
+}
+
+#[tokio::test]
+async fn the_log_is_read_by_the_page_and_taken_away_as_a_file() {
+    let (world, _folder) = managed(Kind::Files, &[]).await;
+    let gateway = &world.gateway;
+    // Spreadsheets would run such a name.
+    let name = "=HYPERLINK(\"https://evil.example\")";
+    let claims =
+        json!({"oid": "99999999-0000-0000-0000-000000000004", "name": name, "roles": ["Admin"]});
+    let admin = Person::with_claims(gateway, claims).await;
+    admin.enable(gateway).await;
+    for _ in 0..4 {
+        world.login(&world.entra.token().build()).await;
+    }
+    let first = admin.get_json(gateway, "/gateway/api/activity?kind=login&limit=3").await;
+    assert_eq!(first["records"].as_array().unwrap().len(), 3);
+    let before = first["before"].as_str().unwrap();
+    let rest = format!("/gateway/api/activity?kind=login&limit=3&before={before}");
+    let rest = admin.get_json(gateway, &rest).await;
+    assert_eq!((rest["records"].as_array().unwrap().len(), &rest["before"]), (1, &Value::Null));
+    for wrong in ["kind=nothing", "limit=0", "since=yesterday", "before=x"] {
+        let path = format!("/gateway/api/activity?{wrong}");
+        problem(admin.get(gateway, &path).await, 422).await;
+    }
+    let file = admin.get(gateway, "/gateway/admin/activity.csv?kind=exposure_accepted").await;
+    assert_eq!(
+        file.headers()["content-disposition"],
+        "attachment; filename=\"gateway-activity.csv\""
+    );
+    let csv = file.text().await.unwrap();
+    assert!(csv.contains("\"'=HYPERLINK(\"\"https://evil.example\"\")\""), "{csv}");
+    assert_eq!(csv.lines().count(), 2);
+    let lines = admin.get(gateway, "/gateway/admin/activity.jsonl?kind=login").await;
+    let lines = lines.text().await.unwrap();
+    assert_eq!(lines.lines().count(), 4);
+    assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
+    let page = admin.get(gateway, "/gateway/admin/activity").await.text().await.unwrap();
+    assert!(page.contains("=HYPERLINK(&#34;https://evil.example&#34;)"), "nothing of it is markup");
+}

@@ -1,0 +1,271 @@
+//! `/gateway/admin` in a real browser: the whole story, with and without scripts; readable by everybody, and
+//! nothing but itself.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use thirtyfour::Key;
+
+use crate::world::{
+    API, Kind, World,
+    administrators::{managed, metadata},
+    browser::{Browser, View},
+    gateway::Gateway,
+    postgres::Postgres,
+    process::until,
+    status, try_login,
+};
+
+/// Where whoever is named signs in to SimpleChat.
+fn sign_in(roles: &str) -> String {
+    format!(
+        "/getAToken?name=Grace+Hopper&preferred_username=grace%40contoso.example&oid=99999999-0000-0000-0000-000000000001&roles={roles}"
+    )
+}
+
+async fn browser(gateway: &Gateway, roles: &str) -> Option<Browser> {
+    if !Browser::is_to_be_had() {
+        println!("skipped: there is no Chromium here");
+        return None;
+    }
+    let browser = Browser::start().await;
+    browser.show(View { width: 1280, theme: "light" }).await;
+    browser.open(&gateway.url(&sign_in(roles))).await;
+    Some(browser)
+}
+
+/// Nothing but the gateway was asked, and nothing was complained of.
+async fn assert_quiet(browser: &Browser, gateway: &Gateway, here: &str) {
+    let foreign: Vec<_> = browser
+        .requests()
+        .await
+        .into_iter()
+        .filter(|url| !url.starts_with(&gateway.url("/")))
+        .collect();
+    assert_eq!(foreign, [""; 0], "{here}");
+    assert_eq!(browser.console().await, [""; 0], "{here}");
+}
+
+#[tokio::test]
+async fn an_administrator_opts_in_watches_and_opts_out_on_two_instances() {
+    let postgres = Postgres::start().await;
+    let url = postgres.url();
+    let more = [("GATEWAY_EXTERNAL_ACCESS", "managed"), ("DATABASE_URL", url.as_str())];
+    let world = World::with(Kind::Redis, &more).await;
+    let (here, there) = (&world.gateway, world.another_gateway().await);
+    let Some(browser) = browser(here, "User,Admin").await else { return };
+
+    browser.open(&here.url("/gateway/admin")).await;
+    browser.says("#state", "External access is off").await;
+    assert_eq!((metadata(here).await, metadata(&there).await), (404, 404));
+    browser.click("[data-opens=enable-dialog]").await;
+    let consent = browser.text("dialog[open]").await;
+    assert!(consent.contains(crate::entra::TENANT) && consent.contains(crate::entra::CLIENT));
+    assert!(consent.contains("Grace Hopper"), "whose decision it is: {consent}");
+    browser.click("dialog[open] [type=submit]").await;
+    assert!(browser.element("dialog[open]").await.is_displayed().await.unwrap(), "not unticked");
+    browser.click("dialog[open] [name=accept]").await;
+    browser.click("dialog[open] [type=submit]").await;
+    let begun = Instant::now();
+    for gateway in [here, &there] {
+        until("metadata answers", async || metadata(gateway).await == 200).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    browser.says(".notice", "External access is on.").await;
+    assert!(browser.text(".state").await.contains("Grace Hopper"));
+    // The page finds out by itself.
+    until("the page shows both instances", async || {
+        browser.text("[data-live=instances]").await.contains("counts on all 2 instances")
+    })
+    .await;
+
+    let session = crate::world::login(&there, &world.entra.token().build()).await;
+    assert_eq!(status(here.url(API), &session).await, 200);
+    browser.open(&here.url("/gateway/admin/activity?kind=login")).await;
+    assert!(browser.text("table").await.contains("session created"));
+    assert!(browser.text("table").await.contains("Ada Example"));
+    browser.open(&here.url("/gateway/admin/sessions")).await;
+    browser.says("#live", "1 live").await;
+    browser.click("tbody button").await;
+    browser.says(".notice", "Done. 1 minted session has ended.").await;
+    assert_eq!(status(here.url(API), &session).await, 401, "a stranger");
+    until("a stranger on the other as well", async || {
+        status(there.url(API), &session).await == 401
+    })
+    .await;
+
+    let session = crate::world::login(&there, &world.entra.token().build()).await;
+    browser.open(&here.url("/gateway/admin")).await;
+    browser.click("[name=end_sessions]").await;
+    browser.click("form[aria-labelledby=disable] [type=submit]").await;
+    browser.says(".notice", "External access is off. 1 minted session has ended.").await;
+    for gateway in [here, &there] {
+        until("metadata is gone", async || metadata(gateway).await == 404).await;
+        until("so is the session", async || status(gateway.url(API), &session).await == 401).await;
+    }
+    browser.open(&here.url("/gateway/admin/activity")).await;
+    let log = browser.text("table").await;
+    for words in ["external access enabled", "exposure accepted", "external access disabled"] {
+        assert!(log.contains(words), "{words}: {log}");
+    }
+    assert_quiet(&browser, here, "all along").await;
+}
+
+#[tokio::test]
+async fn a_user_who_is_no_administrator_sees_no_page() {
+    let (world, _folder) = managed(Kind::Files, &[]).await;
+    let Some(browser) = browser(&world.gateway, "User").await else { return };
+    for view in ["", "/guide", "/sessions", "/activity", "/health", "/access/enable"] {
+        browser.open(&world.gateway.url(&format!("/gateway/admin{view}"))).await;
+        assert_eq!(browser.text("h1").await, "Not allowed", "{view}");
+        assert!(browser.text("main").await.contains("app role Admin"), "{view}");
+    }
+    browser.screenshot("admin-refused-light").await;
+    assert_eq!(browser.axe().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn all_of_it_works_without_scripts() {
+    let (world, _folder) = managed(Kind::Files, &[]).await;
+    let gateway = &world.gateway;
+    let Some(browser) = browser(gateway, "User,Admin").await else { return };
+    browser.run_scripts(false).await;
+    browser.open(&gateway.url("/gateway/admin")).await;
+    browser.click("[data-opens=enable-dialog]").await;
+    browser.says("h1", "Enable external access?").await;
+    browser.click("[name=accept]").await;
+    browser.click("main [type=submit]").await;
+    browser.says(".notice", "External access is on.").await;
+    assert_eq!(metadata(gateway).await, 200);
+
+    let session = world.login(&world.entra.token().build()).await;
+    browser.open(&gateway.url("/gateway/admin/sessions")).await;
+    browser.click("tbody a").await;
+    browser.click("form[aria-labelledby=end-many] [type=submit]").await;
+    browser.says(".notice", "Done. 1 minted session has ended.").await;
+    assert_eq!(status(gateway.url(API), &session).await, 401);
+
+    browser.open(&gateway.url("/gateway/admin")).await;
+    browser.click("[name=kind][value=subject]").await;
+    browser.write("#who", crate::entra::USER_OID).await;
+    browser.write("#own-span", "90m").await;
+    browser.click("form[aria-labelledby=block] [type=submit]").await;
+    browser.says(".notice", "Blocked; its minted sessions end within two seconds.").await;
+    until("login is closed", async || {
+        try_login(gateway, &world.entra.token().build()).await.status() == 403
+    })
+    .await;
+    browser.click("form[action$=remove] button").await;
+    browser.says(".notice", "Not blocked any more.").await;
+    until("login is open", async || {
+        try_login(gateway, &world.entra.token().build()).await.status() == 200
+    })
+    .await;
+    browser.click("form[aria-labelledby=disable] [type=submit]").await;
+    browser.says(".notice", "External access is off.").await;
+    assert_eq!(metadata(gateway).await, 404);
+    // Nobody is signed in any more: SimpleChat's sign-in.
+    browser.forget().await;
+    let answer = crate::world::client().get(gateway.url("/gateway/admin")).send().await.unwrap();
+    assert_eq!(answer.headers()["location"], "/login");
+}
+
+#[tokio::test]
+async fn keys_are_enough_and_the_dialog_keeps_the_focus() {
+    let (world, _folder) = managed(Kind::Files, &[]).await;
+    let Some(browser) = browser(&world.gateway, "Admin").await else { return };
+    browser.open(&world.gateway.url("/gateway/admin")).await;
+    browser.press(Key::Tab + "").await;
+    let focus = "document.activeElement.className";
+    assert_eq!(browser.evaluate(focus).await, "skip", "first of all past what is the same");
+    browser.evaluate("document.querySelector('[data-opens]').focus()").await;
+    browser.press(Key::Enter + "").await;
+    browser.element("dialog[open]").await;
+    let is_inside = "document.querySelector('dialog').contains(document.activeElement) || document.activeElement === document.body";
+    let mut inside = 0;
+    for _ in 0..12 {
+        browser.press(Key::Tab + "").await;
+        assert_eq!(browser.evaluate(is_inside).await, true);
+        let tag = browser.evaluate("document.activeElement.tagName").await;
+        inside += usize::from(tag != "BODY");
+    }
+    assert!(inside >= 6, "{inside}");
+    browser.press(Key::Escape + "").await;
+    assert_eq!(browser.evaluate("document.querySelector('dialog').open").await, false);
+    let back = "document.activeElement.dataset.opens";
+    assert_eq!(browser.evaluate(back).await, "enable-dialog", "the focus is where it was");
+    browser.press(Key::Enter + "").await;
+    browser.click("[data-closes]").await;
+    assert_eq!(browser.evaluate("document.querySelector('dialog').open").await, false);
+}
+
+#[tokio::test]
+async fn each_view_can_be_used_by_everybody_and_asks_for_nothing_else() {
+    let (world, _folder) = managed(Kind::Redis, &[("GATEWAY_CANARY_INTERVAL", "1s")]).await;
+    let gateway = &world.gateway;
+    let Some(browser) = browser(gateway, "User,Admin").await else { return };
+    browser.open(&gateway.url("/gateway/admin")).await;
+    for (name, view) in VIEWS {
+        browser.show(view).await;
+        browser.click("[data-opens=enable-dialog]").await;
+        look(&browser, gateway, &format!("admin-enable-{name}"), view).await;
+        browser.click("[data-closes]").await;
+        look(&browser, gateway, &format!("admin-off-{name}"), view).await;
+    }
+    browser.click("[data-opens=enable-dialog]").await;
+    browser.click("dialog[open] [name=accept]").await;
+    browser.click("dialog[open] [type=submit]").await;
+    for (oid, person) in [
+        ("aaaaaaaa-0000-0000-0000-000000000001", "Ada Lovelace"),
+        ("aaaaaaaa-0000-0000-0000-000000000002", "Katherine Johnson"),
+        ("aaaaaaaa-0000-0000-0000-000000000003", "Mary Jackson"),
+    ] {
+        world.login(&world.entra.token().oid(oid).claim("name", json!(person)).build()).await;
+    }
+    try_login(gateway, &world.entra.token().roles(&["User"]).claim("scp", json!("x")).build())
+        .await;
+    browser.write("#who", "aaaaaaaa-0000-0000-0000-000000000009").await;
+    browser.click("form[aria-labelledby=block] [type=submit]").await;
+    browser.open(&gateway.url("/gateway/admin/guide")).await;
+    until("the guide's check turns green by itself", async || {
+        browser.evaluate("document.querySelectorAll('[data-check=honoured].ok').length").await == 1
+    })
+    .await;
+    for (name, view) in VIEWS {
+        browser.show(view).await;
+        for (what, path) in [
+            ("on", "/gateway/admin"),
+            ("guide", "/gateway/admin/guide"),
+            ("sessions", "/gateway/admin/sessions"),
+            ("activity", "/gateway/admin/activity"),
+            ("health", "/gateway/admin/health"),
+        ] {
+            browser.open(&gateway.url(path)).await;
+            look(&browser, gateway, &format!("admin-{what}-{name}"), view).await;
+        }
+    }
+}
+
+const VIEWS: [(&str, View); 4] = [
+    ("light", View { width: 1280, theme: "light" }),
+    ("dark", View { width: 1280, theme: "dark" }),
+    ("small-light", View { width: 360, theme: "light" }),
+    ("small-dark", View { width: 360, theme: "dark" }),
+];
+
+/// As a person would, and axe.
+async fn look(browser: &Browser, gateway: &Gateway, name: &str, view: View) {
+    let styled = browser.evaluate("getComputedStyle(document.body).backgroundColor").await;
+    let paper = if view.theme == "dark" { "rgb(20, 24, 27)" } else { "rgb(251, 251, 249)" };
+    assert_eq!(styled, paper, "{name}: the style counts, in its theme");
+    let root = "document.documentElement";
+    let beyond = format!("[innerWidth, {root}.scrollWidth - {root}.clientWidth]");
+    assert_eq!(browser.evaluate(&beyond).await, json!([view.width, 0]), "{name}");
+    let path = browser.screenshot(name).await;
+    assert!(path.metadata().unwrap().len() > 10_000, "{name}: an empty picture");
+    assert_quiet(browser, gateway, name).await;
+    assert_eq!(browser.axe().await, [""; 0], "{name}");
+    let twice = "[...document.querySelectorAll('[id]')].map(e => e.id) \
+        .filter((id, at, all) => all.indexOf(id) !== at)";
+    assert_eq!(browser.evaluate(twice).await, json!([]), "{name}");
+}
