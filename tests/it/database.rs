@@ -6,7 +6,7 @@ use std::{fs, process::Output};
 use tempfile::TempDir;
 
 use crate::{
-    entra::Entra,
+    entra::{Entra, USER_OID},
     world::{
         Kind, Store,
         certificates::certificates,
@@ -17,9 +17,10 @@ use crate::{
         json,
         postgres::Postgres,
         process::until,
-        recorded::Recorded,
+        recorded::{ENABLE, Recorded},
         settings,
         tools::told,
+        try_login,
     },
 };
 
@@ -315,5 +316,97 @@ async fn records_of_a_busy_day_go_by_the_second() {
         assert_eq!(database.count("activity WHERE id = 'busy-12000'"), 1, "{kind:?}");
         let log = gateway.process.log();
         assert!(!log.contains("could not be removed"), "{kind:?}: {log}");
+    }
+}
+
+/// Statements of the page's nth block of SQL.
+fn sql_of_the_page(nth: usize) -> Vec<String> {
+    let page = fs::read_to_string(in_repository("docs/database.md")).unwrap();
+    let block = page.split("```sql\n").nth(nth + 1).unwrap().split("```").next().unwrap();
+    let lines = block.lines().filter(|line| !line.starts_with("--"));
+    let statements = lines.collect::<Vec<_>>().join("\n");
+    let statements = statements.split(';').map(str::trim).filter(|it| !it.is_empty());
+    statements.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_rights_that_the_page_gives_are_enough_and_no_more() {
+    let ground = Recorded::start(DatabaseKind::Postgres).await;
+    let Database::Postgres(postgres) = &ground.database else { unreachable!() };
+    for statement in sql_of_the_page(0) {
+        postgres.ask_in("postgres", &statement);
+    }
+    let log = "gateway_log";
+    let migrates = postgres.url_for("gateway_migrates:one%20word", log);
+    let migrated = ground.try_command("migrate", &[("DATABASE_URL", &migrates)]).await;
+    assert_eq!(code(&migrated), 0, "{}", told(&migrated));
+    for statement in sql_of_the_page(1) {
+        postgres.ask_in(log, &statement);
+    }
+    let serves = postgres.url_for("gateway_serves:another%20word", log);
+    let more = [
+        ("DATABASE_URL", serves.as_str()),
+        ("GATEWAY_MIGRATE", "off"),
+        ("GATEWAY_EXTERNAL_ACCESS", "managed"),
+    ];
+    let now = ground.database.now();
+    postgres.ask_in(
+        log,
+        &format!(
+            "INSERT INTO activity (id, at, kind, outcome) VALUES ('old', {}, 'login', 'success')",
+            now - 400 * 86_400_000
+        ),
+    );
+    let mut gateway = ground.gateway(&more).await;
+    let somebody = "cccccccc-0000-1111-2222-dddddddddddd";
+    for line in [
+        ENABLE.to_owned(),
+        format!("access block --subject {somebody} --for 1s"),
+        format!("access block --subject {USER_OID} --for 1h"),
+        format!("access unblock --subject {USER_OID}"),
+        "access status".to_owned(),
+        "sessions end --all".to_owned(),
+        "activity".to_owned(),
+    ] {
+        let output = ground.try_command(&line, &more).await;
+        assert_eq!(code(&output), 0, "{line}: {}", told(&output));
+    }
+    let token = ground.entra.token().build();
+    until("one logs in", async || try_login(&gateway, &token).await.status() == 200).await;
+    let count = |of: &str| postgres.ask_in(log, &format!("SELECT count(*) FROM {of}"));
+    until("old records go", async || count("activity WHERE id = 'old'") == "0").await;
+    assert_eq!(count("activity WHERE kind = 'login'"), "1");
+    gateway.process.signal("TERM");
+    assert_eq!(gateway.process.ended().await.code(), Some(0));
+    assert_eq!(count("instances"), "0", "it said that it went");
+    let written = gateway.process.log();
+    assert!(!written.contains("permission denied"), "{written}");
+
+    for statement in [
+        "UPDATE activity SET subject = 'somebody else'",
+        "TRUNCATE activity",
+        "DROP TRIGGER activity_stays ON activity",
+        "INSERT INTO access (one, database, enabled) VALUES (2, '', true)",
+        "CREATE TABLE more (a TEXT)",
+    ] {
+        let as_server = format!("SET ROLE gateway_serves; {statement}");
+        let refused = postgres.try_ask(log, &as_server).unwrap_err();
+        let is_refused =
+            ["permission denied", "must be owner"].iter().any(|it| refused.contains(it));
+        assert!(is_refused, "{statement}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn the_questions_that_the_page_asks_have_answers() {
+    for kind in BOTH {
+        let ground = Recorded::start(kind).await;
+        assert_eq!(code(&ground.try_command("migrate", &[]).await), 0);
+        let questions = sql_of_the_page(2);
+        assert_eq!(questions.len(), 3);
+        // The first is PostgreSQL's.
+        for question in questions.iter().skip(usize::from(kind == DatabaseKind::Sqlite)) {
+            ground.database.ask(question);
+        }
     }
 }

@@ -41,6 +41,7 @@ mod instances;
 mod keys;
 mod lifetime;
 mod limits;
+mod login_rate;
 mod logs;
 mod managed;
 mod mcp_sdks;
