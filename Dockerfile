@@ -29,7 +29,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     SOURCE_COMMIT="$SOURCE_COMMIT" cargo auditable build --locked --release --bin simplechat-gateway \
     && install -D target/release/simplechat-gateway /out/simplechat-gateway
 # A named volume takes its owner from the folder that it is mounted on.
-RUN install -d -m 0700 /out/app/flask_session /out/app/flask_session.gateway
+RUN install -d -m 0700 /out/app/flask_session /out/app/flask_session.gateway /out/app/database
 
 # The same binary beside a shell and tools.
 FROM ${DEBUG_IMAGE}:${DEBUG_TAG} AS debug

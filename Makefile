@@ -36,7 +36,7 @@ CHECKOV := target/python/checkov/ready
 CHART_TOOLS := target/helm/ready target/python/charts/ready
 IMAGE_TOOLS := target/python/hadolint/ready
 
-.PHONY: help demo test setup redis postgres python node browser docs lint deny unit release sbom fips bench fuzz corpus soak image-lint image-check image-try
+.PHONY: help demo test setup redis postgres python node browser docs lint deny unit release sbom fips bench logins fuzz corpus soak image-lint image-check image-try
 
 help:
 	@echo 'make demo [STORE=redis] [ARGS=--once]   the handshake on screen'
@@ -45,6 +45,7 @@ help:
 	@echo 'make fuzz [MINUTES=10]                   throws bytes at what reads them; make corpus keeps what was found'
 	@echo 'make soak [MINUTES=20]                   gigabytes, thousands of connections, neighbours that come and go; a verdict'
 	@echo 'make bench [QUICK=1]                     the gateway beside nginx, haproxy, Envoy, Caddy, Traefik'
+	@echo 'make logins                             what the activity log costs at 2,000 logins a second'
 	@echo 'make release                            target/release/simplechat-gateway, which carries a list of its crates'
 	@echo 'make sbom                               $(SBOM) (CycloneDX), held against that list'
 	@echo 'make image-check                        what the production image would hold, tried without an engine; as root'
@@ -190,6 +191,12 @@ soak: setup
 	cargo build --locked --release --bin simplechat-gateway
 	GATEWAY_BINARY=$(CURDIR)/target/release/simplechat-gateway SOAK=$$(($(or $(MINUTES),10) * 60)) \
 		cargo test --locked --test it -- soak autobahn endurance --nocapture --test-threads 1
+
+## Logins at a fixed rate without a database, over SQLite and over PostgreSQL: rate, times, ratios.
+logins: redis postgres
+	cargo build --locked --release --bin simplechat-gateway
+	GATEWAY_BINARY=$(CURDIR)/target/release/simplechat-gateway \
+		cargo test --locked --test it -- login_rate --ignored --nocapture
 
 ## With a list of its crates inside (`cargo audit bin` reads it).
 release: $(CARGO_AUDITABLE)

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    activity::Activity,
     config::Config,
     entra::Entra,
     failure::Failure,
@@ -58,6 +59,14 @@ pub(crate) async fn try_everything(config: &Config, report: &mut Report) -> Foun
         keys,
         "see TENANT_ID and AZURE_ENVIRONMENT; is there a way out to Entra?",
     );
+    if config.activity.database.is_some() {
+        let database = Activity::open(&config.activity).read().await;
+        report.line(
+            "database",
+            database.map(drop).map_err(|error| telemetry::chain(&error)),
+            "see DATABASE_URL",
+        );
+    }
     if config.surroundings.public_urls.is_empty() {
         report.advise(
             "GATEWAY_PUBLIC_URLS: is empty; public URLs will be derived from each request's Host",

@@ -83,7 +83,7 @@ pub(crate) async fn keep_expired_told(activity: Activity, sessions: Sessions) {
     while let Some(one) = expired.recv().await {
         let record = Record {
             id: one.record_id.to_string(),
-            at: one.expired_at,
+            at: one.at,
             subject: Some(one.subject.to_string()),
             client: Some(one.client),
             session: Some(one.handle),

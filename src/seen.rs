@@ -23,7 +23,7 @@ pub(crate) async fn record(activity: &Activity, config: &Config, instance: &str)
         let author = Author { actor: Actor { name, ..Actor::default() }, ..Author::default() };
         let text = exposure::text(&config.entra.authority, &config.resource);
         let (text, reason) = (Some(text), Some("setting".to_owned()));
-        let accepted = Record { text, reason, ..Record::new(Kind::ExposureAccepted) };
+        let accepted = Record { reason, text, ..Record::new(Kind::ExposureAccepted) };
         activity.happened(accepted.by(&author)).await;
     }
 }

@@ -8,7 +8,7 @@ use tokio::{
     runtime::{LocalOptions, LocalRuntime},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
-    task::{spawn_blocking, spawn_local},
+    task::{JoinHandle, spawn_blocking, spawn_local},
     time::{sleep, timeout},
 };
 
@@ -81,45 +81,18 @@ async fn run(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(internal)?;
 
-    if !matches!(timeout(START_PATIENCE, gateway.sessions.read_ended()).await, Ok(Ok(()))) {
-        tracing::warn!(
-            "the session store does not answer: minted sessions are refused until it does"
-        );
-    }
-    match gateway.switch.read().await {
-        Ok(()) => {}
-        Err(error) if error.is_lasting() => return Err(error.into_failure()),
-        Err(error) => {
-            let error = telemetry::chain(&error);
-            tracing::warn!(
-                error,
-                "the database is away: external access under managed is off, and nobody may sign in until it has been read"
-            );
-        }
-    }
-    tokio::spawn(gateway.sessions.clone().keep_in_step());
-    tokio::spawn(gateway.switch.clone().keep());
-    tokio::spawn(ending::keep_expired_told(gateway.activity.clone(), gateway.sessions.clone()));
-    seen::record(&gateway.activity, &config, gateway.switch.instance()).await;
-    tokio::spawn(gateway.sessions.clone().keep_swept());
-    tokio::spawn(gateway.entra.clone().keep_fresh());
-    tokio::spawn(gateway.upstream.clone().wait_for_first_answer());
-
+    let switching = begin(&gateway, &config).await?;
     let (stop, stopping) = watch::channel(false);
     let draining = gateway.draining.clone();
     if let Some(operators) = operators {
-        let address = operators.local_addr().map_err(internal)?;
-        tracing::info!(address = %address, "operators' listener");
-        let ops = Rc::new(Ops::new(gateway.clone(), telemetry.scrape()));
-        let operators = TcpListener::from_std(operators).map_err(internal)?;
-        let patience = patience(&config);
-        let (stopping, none) = (stopping.clone(), Duration::ZERO);
-        spawn_local(listener::serve(operators, ops, patience, Room::SMALL, none, stopping));
+        serve_operators(operators, &gateway, &config, telemetry, stopping.clone())?;
     }
 
     let upstream = gateway.upstream.clone();
     let (activity, switch) = (gateway.activity.clone(), gateway.switch.clone());
     let mut turned = switch.changes();
+    // The switch has been read since it was built.
+    let gateway = gateway.renewed(&config);
     let (sites, site) = watch::channel(Site::new(gateway, telemetry.tracer()));
     let canary = canary::Watch::of(&config)
         .map(|canary| spawn_local(canary.keep(site.clone(), stopping.clone())));
@@ -191,9 +164,54 @@ async fn run(
         // It removes what it has minted.
         let _ = timeout(CANARY_PATIENCE, canary).await;
     }
+    switching.abort();
     switch.leave().await;
     activity.end(ACTIVITY_PATIENCE).await;
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// Reads what must be known before anybody is let in, and begins what is done in the background; what
+/// follows the switch is handed back.
+async fn begin(gateway: &Gateway, config: &Config) -> Result<JoinHandle<()>, Failure> {
+    if !matches!(timeout(START_PATIENCE, gateway.sessions.read_ended()).await, Ok(Ok(()))) {
+        tracing::warn!(
+            "the session store does not answer: minted sessions are refused until it does"
+        );
+    }
+    match gateway.switch.read().await {
+        Ok(()) => {}
+        Err(error) if error.is_lasting() => return Err(error.into_failure()),
+        Err(error) => {
+            let error = telemetry::chain(&error);
+            tracing::warn!(
+                error,
+                "the database is away: external access under managed is off, and nobody may sign in until it has been read"
+            );
+        }
+    }
+    tokio::spawn(gateway.sessions.clone().keep_in_step());
+    tokio::spawn(ending::keep_expired_told(gateway.activity.clone(), gateway.sessions.clone()));
+    seen::record(&gateway.activity, config, gateway.switch.instance()).await;
+    tokio::spawn(gateway.sessions.clone().keep_swept());
+    tokio::spawn(gateway.entra.clone().keep_fresh());
+    tokio::spawn(gateway.upstream.clone().wait_for_first_answer());
+    Ok(tokio::spawn(gateway.switch.clone().keep()))
+}
+
+fn serve_operators(
+    operators: std::net::TcpListener,
+    gateway: &Gateway,
+    config: &Config,
+    telemetry: &Telemetry,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let address = operators.local_addr().map_err(internal)?;
+    tracing::info!(address = %address, "operators' listener");
+    let ops = Rc::new(Ops::new(gateway.clone(), telemetry.scrape()));
+    let operators = TcpListener::from_std(operators).map_err(internal)?;
+    let (patience, none) = (patience(config), Duration::ZERO);
+    spawn_local(listener::serve(operators, ops, patience, Room::SMALL, none, stopping));
     Ok(())
 }
 

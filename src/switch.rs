@@ -96,7 +96,13 @@ impl Switch {
             seen_at: now,
             is_on: false,
         };
-        let is_on = matches!(config.external_access, ExternalAccess::On { .. });
+        let is_on = watch::Sender::new(matches!(config.external_access, ExternalAccess::On { .. }));
+        let seen = is_on.subscribe();
+        telemetry::meter()
+            .u64_observable_gauge("simplechat.gateway.external_access")
+            .with_description("1: this instance lets machines in; 0: it does not")
+            .with_callback(move |observer| observer.observe((*seen.borrow()).into(), &[]))
+            .build();
         Self(Arc::new(Inner {
             activity: activity.clone(),
             sessions: sessions.clone(),
@@ -106,7 +112,7 @@ impl Switch {
             mode: ArcSwap::from_pointee(config.external_access.clone()),
             is_enabled: AtomicBool::default(),
             blocks: ArcSwapOption::from_pointee(none_are_blocked),
-            is_on: watch::Sender::new(is_on),
+            is_on,
             read_now: Notify::new(),
             database: ArcSwapOption::empty(),
             is_embedded: matches!(

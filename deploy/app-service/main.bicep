@@ -27,15 +27,19 @@ param redisHost string
 @description('URI of the Key Vault secret that holds Redis\' access key. The app\'s identity must be allowed to read it')
 param redisKeySecretUri string
 
-@description('on only once somebody has accepted that tenant and client ids become public')
+@description('on only once somebody has accepted that tenant and client ids become public; managed: administrators decide, which needs databaseUrlSecretUri')
 @allowed([
   'off'
   'on'
+  'managed'
 ])
 param externalAccess string = 'off'
 
 @description('Who accepted that, and when. Needed with on')
 param exposureAcceptedBy string = ''
+
+@description('URI of the Key Vault secret that holds DATABASE_URL: postgres://… where there are several instances. Needed with managed; empty: the activity log goes to stderr and telemetry alone')
+param databaseUrlSecretUri string = ''
 
 @description('Version of the access tokens: api.requestedAccessTokenVersion of the app registration (doctor tells)')
 @allowed([
@@ -91,6 +95,8 @@ module appSettings 'app-settings.bicep' = {
       SESSION_TYPE: 'redis'
       REDIS_URL: redisHost
       REDIS_PASSWORD: '@Microsoft.KeyVault(SecretUri=${redisKeySecretUri})'
+      // Empty is the same as unset.
+      DATABASE_URL: empty(databaseUrlSecretUri) ? '' : '@Microsoft.KeyVault(SecretUri=${databaseUrlSecretUri})'
     }
   }
 }
@@ -136,6 +142,7 @@ resource gateway 'Microsoft.Web/sites/sitecontainers@2024-11-01' = {
       { name: 'SESSION_TYPE', value: 'SESSION_TYPE' }
       { name: 'REDIS_URL', value: 'REDIS_URL' }
       { name: 'REDIS_PASSWORD', value: 'REDIS_PASSWORD' }
+      { name: 'DATABASE_URL', value: 'DATABASE_URL' }
     ]
   }
   dependsOn: [

@@ -32,15 +32,19 @@ param clientId string
 @description('Origins that people use, comma-separated, the canonical one first; empty: the app\'s own address')
 param publicUrls string = ''
 
-@description('on only once somebody has accepted that tenant and client ids become public')
+@description('on only once somebody has accepted that tenant and client ids become public; managed: administrators decide, which needs databaseUrlSecretUri')
 @allowed([
   'off'
   'on'
+  'managed'
 ])
 param externalAccess string = 'off'
 
 @description('Who accepted that, and when. Needed with on')
 param exposureAcceptedBy string = ''
+
+@description('URI of the Key Vault secret that holds DATABASE_URL: postgres://… where there are several instances. Needed with managed; empty: the activity log goes to stderr and telemetry alone')
+param databaseUrlSecretUri string = ''
 
 @description('Redis as SimpleChat\'s admin page has it: host name alone. Empty: session files, and one replica')
 param redisHost string = ''
@@ -66,6 +70,7 @@ var clouds = {
 }
 var cloud = clouds[environment().name]
 var hasRedis = !empty(redisHost)
+var hasDatabase = !empty(databaseUrlSecretUri)
 var ownUrl = 'https://${name}.${containerEnvironment.properties.defaultDomain}'
 
 // Secrets are named by their place in the list: theirs may hold characters that names here may not.
@@ -82,6 +87,13 @@ var redisVault = hasRedis ? [
   {
     name: 'redis-key'
     keyVaultUrl: redisKeySecretUri
+    identity: identityId
+  }
+] : []
+var databaseVault = hasDatabase ? [
+  {
+    name: 'database-url'
+    keyVaultUrl: databaseUrlSecretUri
     identity: identityId
   }
 ] : []
@@ -103,6 +115,9 @@ var redisSettings = [
   { name: 'SESSION_TYPE', value: 'redis' }
   { name: 'REDIS_URL', value: redisHost }
   { name: 'REDIS_PASSWORD', secretRef: 'redis-key' }
+]
+var databaseSettings = [
+  { name: 'DATABASE_URL', secretRef: 'database-url' }
 ]
 var fileSettings = [
   { name: 'SESSION_TYPE', value: 'filesystem' }
@@ -168,7 +183,7 @@ resource app 'Microsoft.App/containerApps@2025-01-01' = {
           identity: identityId
         }
       ]
-      secrets: concat(simpleChatVault, redisVault)
+      secrets: concat(simpleChatVault, redisVault, databaseVault)
     }
     template: {
       terminationGracePeriodSeconds: 60
@@ -177,7 +192,7 @@ resource app 'Microsoft.App/containerApps@2025-01-01' = {
         {
           name: 'gateway'
           image: gatewayImage
-          env: concat(gatewaySettings, hasRedis ? redisSettings : fileSettings)
+          env: concat(gatewaySettings, hasRedis ? redisSettings : fileSettings, hasDatabase ? databaseSettings : [])
           resources: {
             cpu: json('0.25')
             memory: '0.5Gi'

@@ -4,6 +4,7 @@
 //! made only from the one before it: [`token::BearerToken`] → [`token::Claims`] → [`policy::Grant`]
 //! → [`session::SessionRecord`] → [`session::SessionId`].
 
+pub(crate) mod admin;
 #[cfg(fuzzing)]
 #[path = "../../tests/fuzz/of_access.rs"]
 pub(crate) mod fuzzing;

@@ -1,10 +1,12 @@
-//! The database: `SQLite`, or PostgreSQL for several instances. One set of statements for both.
+//! The database: SQLite, or PostgreSQL for several instances. One set of statements for both.
 //!
 //! All of its work is done by the runtime that opened it, whichever thread asks: connections must not
 //! end with a thread that serves.
 
 use std::{
     fmt,
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -27,13 +29,13 @@ static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// For one piece of work, the wait for a connection included.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// For what reads a lot, and for migrating.
-const LONG_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const LONG_PATIENCE: Duration = Duration::from_secs(30);
 /// Connections to PostgreSQL, or handles on the file.
 const CONNECTIONS: u32 = 4;
 
-/// File systems whose memory is not shared between machines, by `f_type` (`statfs(2)`): where `SQLite`
+/// File systems whose memory is not shared between machines, by `f_type` (`statfs(2)`): where SQLite
 /// can keep a write-ahead log. overlayfs, ext4, XFS, Btrfs, tmpfs, ZFS, F2FS.
 const LOCAL: [u64; 7] =
     [0x794c_7630, 0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x2fc1_2fc1, 0xf2f5_2010];
@@ -72,7 +74,7 @@ pub(super) use on;
 pub(super) struct Database {
     pool: Pool,
     home: Handle,
-    /// `SQLite`'s.
+    /// SQLite's.
     file: Option<PathBuf>,
     migrates: bool,
     is_ready: Arc<Mutex<bool>>,
@@ -121,32 +123,8 @@ impl Database {
         self.run_for(PATIENCE, work).await
     }
 
-    /// The same for work that may take long.
-    pub(super) async fn run_long<T, F>(
-        &self,
-        work: impl FnOnce(Pool) -> F + Send + 'static,
-    ) -> Result<T, ActivityError>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, sqlx::Error>> + Send + 'static,
-    {
-        self.run_for(LONG_PATIENCE, work).await
-    }
-
-    /// The same for work that takes longer the more there is of it.
-    pub(super) async fn run_for_many<T, F>(
-        &self,
-        groups: usize,
-        work: impl FnOnce(Pool) -> F + Send + 'static,
-    ) -> Result<T, ActivityError>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, sqlx::Error>> + Send + 'static,
-    {
-        self.run_for(if groups > 1 { LONG_PATIENCE } else { PATIENCE }, work).await
-    }
-
-    async fn run_for<T, F>(
+    /// The same for work that may take longer.
+    pub(super) async fn run_for<T, F>(
         &self,
         patience: Duration,
         work: impl FnOnce(Pool) -> F + Send + 'static,
@@ -205,10 +183,14 @@ impl Database {
         }
     }
 
-    /// PostgreSQL's advisory lock, which the library takes, lets one do it at a time.
+    /// One does it at a time: on PostgreSQL the library takes an advisory lock, on a file it takes none.
     async fn migrate_now(&self) -> Result<(), ActivityError> {
         match &self.pool {
-            Pool::Sqlite(pool) => SQLITE.run(pool).await?,
+            Pool::Sqlite(pool) => {
+                let mut transaction = pool.begin_with(self.pool.begin()).await?;
+                SQLITE.run_direct(None, &mut *transaction, false).await?;
+                transaction.commit().await?;
+            }
             Pool::Postgres(pool) => POSTGRES.run(pool).await?,
         }
         Ok(())
@@ -254,7 +236,7 @@ async fn in_time<T, E: Into<ActivityError>>(
     }
 }
 
-/// `SQLite`'s result codes (<https://sqlite.org/rescode.html>): no permission, read-only, cannot be
+/// SQLite's result codes (<https://sqlite.org/rescode.html>): no permission, read-only, cannot be
 /// opened, no database. Extended ones have more in their higher bits.
 fn is_of_the_file(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
@@ -262,6 +244,8 @@ fn is_of_the_file(error: &sqlx::Error) -> bool {
 }
 
 fn sqlite(path: &Path) -> SqliteConnectOptions {
+    // Nobody else's to read: SQLite's own files take after it. That it cannot be made SQLite will tell.
+    let _ = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)

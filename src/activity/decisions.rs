@@ -56,7 +56,7 @@ impl Blocked {
             Self::Client(id) => (None, Some(id.clone())),
         };
         let kind = if client.is_none() { kinds[0] } else { kinds[1] };
-        Record { subject, client, text, ..Record::new(kind).by(author) }
+        Record { client, subject, text, ..Record::new(kind).by(author) }
     }
 }
 

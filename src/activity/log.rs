@@ -4,7 +4,7 @@ use sqlx::{Encode, FromRow, QueryBuilder, Type};
 
 use super::{
     ActivityError,
-    database::{Database, on},
+    database::{Database, LONG_PATIENCE, PATIENCE, on},
     record::{Actor, Filter, Kind, Outcome, Record},
 };
 
@@ -101,8 +101,9 @@ pub(super) async fn add(database: &Database, records: Vec<Record>) -> Result<(),
     if records.is_empty() {
         return Ok(());
     }
+    let patience = if records.len() > GROUP { LONG_PATIENCE } else { PATIENCE };
     database
-        .run_for_many(records.len() / GROUP, move |pool| async move {
+        .run_for(patience, move |pool| async move {
             let begin = pool.begin();
             on!(pool, pool => {
                 let mut transaction = pool.begin_with(begin).await?;
@@ -121,7 +122,7 @@ pub(super) async fn find(
     filter: Filter,
 ) -> Result<Vec<Record>, ActivityError> {
     let rows: Vec<Row> = database
-        .run_long(move |pool| async move {
+        .run_for(LONG_PATIENCE, move |pool| async move {
             on!(pool, pool => {
                 let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM activity WHERE 1 = 1"));
                 if let Some(kind) = filter.kind {
@@ -174,7 +175,7 @@ pub(super) async fn prune(database: &Database, before: i64) -> Result<u64, Activ
     let mut removed = 0;
     loop {
         let batch = database
-            .run_long(move |pool| async move {
+            .run_for(LONG_PATIENCE, move |pool| async move {
                 on!(pool, pool => sqlx::query(OLD).bind(before).bind(BATCH).execute(&pool).await.map(|done| done.rows_affected()))
             })
             .await?;

@@ -8,6 +8,7 @@ mod database;
 mod decisions;
 mod instances;
 mod log;
+mod metrics;
 mod record;
 mod writer;
 
@@ -29,6 +30,7 @@ use tokio::{
 
 use self::{
     database::Database,
+    metrics::Metrics,
     writer::{Entry, Writer},
 };
 pub(crate) use self::{
@@ -46,6 +48,10 @@ use crate::{
 /// How long a caller may be kept waiting for a record to be written.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
+/// The database keeps records for a day by its own clock, which counts in seconds and may be behind ours; in
+/// milliseconds.
+const SLACK: i64 = 60_000;
+
 /// What can go wrong with the database. None of it means "nothing there".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ActivityError {
@@ -53,7 +59,7 @@ pub(crate) enum ActivityError {
     NoDatabase,
     #[error("the database")]
     Database(#[from] sqlx::Error),
-    /// `SQLite`'s file.
+    /// SQLite's file.
     #[error("{} cannot be used: the gateway's user must be able to write it and its folder (DATABASE_URL)", .0.display())]
     Unusable(PathBuf, #[source] sqlx::Error),
     #[error("the database cannot be brought up to date")]
@@ -118,9 +124,17 @@ struct Inner {
 struct Written {
     database: Database,
     entries: mpsc::Sender<Entry>,
+    metrics: Metrics,
     is_away: Arc<AtomicBool>,
     /// Ends the writer.
     end: Mutex<Option<(oneshot::Sender<Duration>, JoinHandle<()>)>>,
+}
+
+impl Written {
+    fn not_written(&self, count: usize) {
+        self.metrics.not_written(count);
+        tracing::error!(count, "activity records are not written: the database is away");
+    }
 }
 
 /// Room for one record.
@@ -137,10 +151,16 @@ impl Activity {
         let written = config.database.as_ref().map(|config| {
             let database = Database::new(config);
             let is_away = Arc::<AtomicBool>::default();
-            let (writer, entries) = Writer::new(database.clone(), Arc::clone(&is_away));
+            let metrics = Metrics::new();
+            let (writer, entries) =
+                Writer::new(database.clone(), metrics.clone(), Arc::clone(&is_away));
+            let queue = entries.downgrade();
+            Metrics::watch(move || {
+                queue.upgrade().map(|entries| entries.max_capacity() - entries.capacity())
+            });
             let (end, stop) = oneshot::channel();
             let writing = tokio::spawn(writer.keep(stop));
-            Written { database, entries, is_away, end: Mutex::new(Some((end, writing))) }
+            Written { database, entries, metrics, is_away, end: Mutex::new(Some((end, writing))) }
         });
         Self(Arc::new(Inner { required: config.required, written }))
     }
@@ -167,7 +187,7 @@ impl Activity {
         match timeout(PATIENCE, written.entries.clone().reserve_owned()).await {
             Ok(Ok(permit)) => Ok(slot(Some(permit))),
             Ok(Err(_)) | Err(_) if self.0.required == ActivityRequired::None => {
-                tracing::error!("an activity record is not written: the database is away");
+                written.not_written(1);
                 Ok(slot(None))
             }
             Ok(Err(_)) | Err(_) => Err(ActivityError::Behind),
@@ -180,11 +200,11 @@ impl Activity {
     /// # Errors
     /// When they could not be written.
     pub(crate) async fn decided(&self, records: Vec<Record>) -> Result<(), ActivityError> {
-        if let Ok(database) = self.database() {
-            match log::add(database, records.clone()).await {
+        if let Some(written) = &self.0.written {
+            match log::add(&written.database, records.clone()).await {
                 Ok(()) => {}
                 Err(_) if self.0.required == ActivityRequired::None => {
-                    tracing::error!("activity records are not written: the database is away");
+                    written.not_written(records.len());
                 }
                 Err(error) => return Err(error),
             }
@@ -201,7 +221,7 @@ impl Activity {
         let entry = Entry { record, written: None };
         let taken = timeout(PATIENCE, written.entries.send(entry)).await;
         if !matches!(taken, Ok(Ok(()))) {
-            tracing::error!("an activity record is not written: the database is away");
+            written.not_written(1);
         }
     }
 
@@ -284,7 +304,7 @@ impl Activity {
         let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
         let database = self.database()?;
         decisions::prune(database, now).await?;
-        log::prune(database, now.saturating_sub(retention)).await
+        log::prune(database, now.saturating_sub(retention).saturating_sub(SLACK)).await
     }
 
     /// Brings the database up to date.
@@ -323,20 +343,21 @@ impl Slot {
         match required {
             ActivityRequired::None => Ok(()),
             ActivityRequired::Decisions if self.activity.is_away() => Ok(()),
-            _ => match timeout(PATIENCE, written).await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(_)) | Err(_) if *required == ActivityRequired::All => {
+            _ => {
+                let is_written = matches!(timeout(PATIENCE, written).await, Ok(Ok(())));
+                if is_written || *required == ActivityRequired::Decisions {
+                    Ok(())
+                } else {
                     Err(ActivityError::TimedOut)
                 }
-                Ok(Err(_)) | Err(_) => Ok(()),
-            },
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{os::unix::fs::MetadataExt, path::Path};
 
     use tempfile::TempDir;
 
@@ -365,7 +386,7 @@ mod tests {
 
     #[tokio::test]
     async fn records_are_found_by_what_they_say() {
-        let (activity, _folder) = open();
+        let (activity, folder) = open();
         let of = |kind| Record { client: Some("c".to_owned()), ..Record::new(kind).by(&ada()) };
         let mut records = vec![of(Kind::Login), Record::refused(Kind::LoginDenied, "why")];
         records.push(Record { text: Some("a\0b".to_owned()), ..Record::new(Kind::Logout) });
@@ -385,6 +406,8 @@ mod tests {
             let found = activity.find(filter.clone()).await.unwrap();
             assert_eq!(found.iter().map(|one| one.kind).collect::<Vec<_>>(), [kind], "{filter:?}");
         }
+        let mode = std::fs::metadata(folder.path().join("gateway.db")).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
         let before = Some((found[0].at, found[0].id.clone()));
         assert_eq!(activity.find(Filter { before, ..everything() }).await.unwrap(), found[1..]);
         let nobody = Filter { person: Some("100_".to_owned()), ..everything() };

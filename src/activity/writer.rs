@@ -13,14 +13,14 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time::sleep,
+    time::{Instant, sleep},
 };
 
-use super::{database::Database, log, record::Record};
+use super::{database::Database, log, metrics::Metrics, record::Record};
 use crate::telemetry;
 
 /// Records that may wait: some seconds of a busy gateway.
-pub(super) const QUEUE: usize = 16_384;
+const QUEUE: usize = 16_384;
 /// Between attempts.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -35,15 +35,20 @@ pub(super) struct Entry {
 pub(super) struct Writer {
     database: Database,
     entries: mpsc::Receiver<Entry>,
+    metrics: Metrics,
     /// Whether the last attempt failed.
     is_away: Arc<AtomicBool>,
 }
 
 impl Writer {
     /// A writer, and where records go in.
-    pub(super) fn new(database: Database, is_away: Arc<AtomicBool>) -> (Self, mpsc::Sender<Entry>) {
+    pub(super) fn new(
+        database: Database,
+        metrics: Metrics,
+        is_away: Arc<AtomicBool>,
+    ) -> (Self, mpsc::Sender<Entry>) {
         let (entry, entries) = mpsc::channel(QUEUE);
-        (Self { database, entries, is_away }, entry)
+        (Self { database, entries, metrics, is_away }, entry)
     }
 
     /// Until told to stop; then what has been taken in is written in the time that is left.
@@ -73,6 +78,7 @@ impl Writer {
             while let Ok(entry) = self.entries.try_recv() {
                 group.push(entry);
             }
+            self.metrics.not_written(group.len());
             tracing::error!(
                 count = group.len(),
                 "activity records could not be written: the database is away; they stand in this log alone"
@@ -89,8 +95,10 @@ impl Writer {
     async fn write(&self, group: &mut Vec<Entry>) {
         while !group.is_empty() {
             let records = group.iter().map(|entry| entry.record.clone()).collect();
+            let begun = Instant::now();
             match log::add(&self.database, records).await {
                 Ok(()) => {
+                    self.metrics.written(group.len(), begun.elapsed());
                     if self.is_away.swap(false, Ordering::Relaxed) {
                         tracing::info!("the database is back");
                     }

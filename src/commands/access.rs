@@ -42,6 +42,7 @@ pub enum AccessCommand {
     },
     /// Keep a user or a client app out for a while, and end its sessions.
     Block {
+        /// Whom or what it is about.
         #[command(flatten)]
         whom: Whom,
         /// For how long, like 24h.
@@ -53,6 +54,7 @@ pub enum AccessCommand {
     },
     /// Let a user or a client app in again.
     Unblock {
+        /// Whom or what it is about.
         #[command(flatten)]
         whom: Whom,
         /// Who decides it.

@@ -1,6 +1,6 @@
 //! `activity`: the administrator's log.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use clap::Args;
 use uuid::Uuid;
@@ -26,7 +26,7 @@ pub struct ActivityCommand {
     /// A line of JSON each.
     #[arg(long)]
     json: bool,
-    /// Of this kind alone, like login_denied.
+    /// Of this kind alone, like `login_denied`.
     #[arg(long, value_parser = kind)]
     kind: Option<Kind>,
     /// Of this person alone: part of an object id, a name or an e-mail address.
@@ -101,7 +101,8 @@ fn as_text(record: &Record) -> String {
     ] {
         if let Some(value) = value {
             // A name is whatever somebody called themselves: no line of its own, no colours.
-            line.push_str(&format!("  {name}={}", value.escape_debug()));
+            // Writing to a String cannot fail.
+            let _ = write!(line, "  {name}={}", value.escape_debug());
         }
     }
     line

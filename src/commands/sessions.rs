@@ -41,6 +41,7 @@ pub enum SessionsCommand {
     },
     /// End sessions for good, on all instances within two seconds.
     End {
+        /// Whom or what it is about.
         #[command(flatten)]
         which: WhichSessions,
         /// Who decides it.

@@ -1,9 +1,12 @@
 //! The database of the activity log and the administrator's switch.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use secrecy::{SecretBox, zeroize::Zeroize};
-use sqlx::{ConnectOptions, postgres::PgConnectOptions};
+use secrecy::{ExposeSecret, SecretBox, zeroize::Zeroize};
+use sqlx::{
+    ConnectOptions,
+    postgres::{PgConnectOptions, PgSslMode},
+};
 
 use super::{
     Reader,
@@ -67,6 +70,14 @@ pub(crate) struct ActivityConfig {
 
 pub(super) fn activity(reader: &mut Reader) -> ActivityConfig {
     let target = reader.read("DATABASE_URL", target);
+    if let Some(DatabaseTarget::Postgres(options)) = &target
+        && is_met_unchecked(&options.expose_secret().0)
+    {
+        reader.warn(
+            "DATABASE_URL",
+            "the server's certificate is not checked: add ?sslmode=verify-full, and &sslrootcert=FILE for a private authority",
+        );
+    }
     let migrates = reader.read("GATEWAY_MIGRATE", word(&[("auto", true), ("off", false)]));
     let required = word(&[
         ("decisions", ActivityRequired::Decisions),
@@ -84,6 +95,17 @@ pub(super) fn activity(reader: &mut Reader) -> ActivityConfig {
             .require("GATEWAY_ACTIVITY_REQUIRED", required)
             .unwrap_or(ActivityRequired::Decisions),
     }
+}
+
+/// Whether anybody on the way could answer in the server's place.
+fn is_met_unchecked(options: &PgConnectOptions) -> bool {
+    let host = options.get_host();
+    let is_here = options.get_socket().is_some()
+        || host.starts_with('/')
+        || host == "localhost"
+        || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    let is_checked = matches!(options.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+    !is_here && !is_checked
 }
 
 /// The database itself keeps records for a day.
@@ -133,6 +155,21 @@ mod tests {
         for odd in odd {
             let problem = target(odd).err().unwrap_or_else(|| panic!("{odd}"));
             assert!(!problem.contains("hunter2"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_server_elsewhere_is_to_be_checked() {
+        for (url, unchecked) in [
+            ("postgres://u:p@127.0.0.1/d", false),
+            ("postgres://u:p@localhost/d", false),
+            ("postgres:///d?host=/run/postgresql", false),
+            ("postgres://u:p@db.example/d", true),
+            ("postgres://u:p@db.example/d?sslmode=require", true),
+            ("postgres://u:p@db.example/d?sslmode=verify-full", false),
+        ] {
+            let Ok(DatabaseTarget::Postgres(options)) = target(url) else { panic!("{url}") };
+            assert_eq!(is_met_unchecked(&options.expose_secret().0), unchecked, "{url}");
         }
     }
 

@@ -14,12 +14,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    admin::AdminDenial, caller::HeadFault, exchange::ExchangeError, flow::FlowError,
-    watched::BodyFault,
-};
+use super::{caller::HeadFault, exchange::ExchangeError, flow::FlowError, watched::BodyFault};
 use crate::{
     access::{
+        admin::AdminDenial,
         origin::{OriginError, PublicOrigin, Route},
         policy::Denial,
         subject::SubjectFault,
@@ -121,7 +119,6 @@ pub(super) enum Refusal {
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Subject(SubjectFault::Mismatch) => StatusCode::FORBIDDEN,
             Self::Framing(_)
             | Self::Origin(_)
             | Self::RepeatedAuthorization
@@ -150,6 +147,7 @@ impl Refusal {
             Self::NotAdmitted(_)
             | Self::ForeignOrigin
             | Self::Denied(_)
+            | Self::Subject(SubjectFault::Mismatch)
             | Self::Shut(Shut::Blocked)
             | Self::NotThroughFrontDoor => StatusCode::FORBIDDEN,
             Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,

@@ -107,6 +107,7 @@ struct User {
         (status = 503, description = "The session store or the signing keys are not available", body = Problem, content_type = "application/problem+json"),
     )
 )]
+#[expect(clippy::too_many_arguments, reason = "a handler's signature lists what it needs")]
 pub(super) async fn post(
     State(entra): State<Entra>,
     State(sessions): State<Sessions>,

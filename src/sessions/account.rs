@@ -74,3 +74,52 @@ impl Sessions {
         Ok(record.and_then(|record| record.account()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        clock,
+        sessions::{
+            flask_format::to_file,
+            shelved::{folders, instance},
+        },
+    };
+
+    /// SHA-256 and MD5 of `session:` and 43 times `a`; MD5 of cachelib's count file.
+    const SHA_256: &str = "4efba00042fa896e174a6dd9a3d261e2ce2056bb1c72cee661bb604eb44a3985";
+    const MD5: &str = "bf235d97d64be7a309765880296b0129";
+    const MD5_OF_COUNT: &str = "2029240f6d1128be89ddc32729463129";
+
+    #[tokio::test]
+    async fn whoever_is_signed_in_is_read_from_flasks_file_by_either_name() {
+        let folders = folders();
+        let (sessions, flask) = (instance(folders.path()), folders.path().join("flask_session"));
+        let id = FlaskId::parse(&"a".repeat(43)).unwrap();
+        let session = |name: &str| json!({"user": {"name": name, "roles": ["Admin"]}});
+        let put = |file: &str, name: &str, life: i64| {
+            let expires_at = u32::try_from(clock::now() + life).unwrap();
+            fs::write(flask.join(file), to_file(&session(name), expires_at).unwrap()).unwrap();
+        };
+        assert_eq!(sessions.account(&id).await.unwrap(), None);
+        put(SHA_256, "new", 60);
+        let account = sessions.account(&id).await.unwrap().unwrap();
+        assert_eq!((account.name.as_deref(), account.is_admin()), (Some("new"), true));
+        put(SHA_256, "expired", -1);
+        assert_eq!(sessions.account(&id).await.unwrap(), None);
+        fs::write(flask.join(SHA_256), b"odd").unwrap();
+        assert!(matches!(sessions.account(&id).await, Err(SessionsError::Decoding)));
+
+        for file in fs::read_dir(&flask).unwrap() {
+            fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        fs::write(flask.join(MD5_OF_COUNT), to_file(&json!(0), 0).unwrap()).unwrap();
+        put(MD5, "old", 60);
+        let account = sessions.account(&id).await.unwrap().unwrap();
+        assert_eq!(account.name.as_deref(), Some("old"));
+    }
+}

@@ -27,8 +27,8 @@ pub(crate) struct Expired {
     pub(crate) client: String,
     /// Unix milliseconds.
     pub(crate) opened_at: i64,
-    /// Unix milliseconds.
-    pub(crate) expired_at: i64,
+    /// When it expired, in Unix milliseconds.
+    pub(crate) at: i64,
 }
 
 impl Expired {
@@ -39,7 +39,7 @@ impl Expired {
             subject: note.subject,
             client: note.client,
             opened_at: note.opened_at,
-            expired_at: id.expires_at().saturating_mul(1000),
+            at: id.expires_at().saturating_mul(1000),
         }
     }
 }
@@ -119,5 +119,100 @@ impl Sessions {
             telling.remember(*id);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock,
+        sessions::{
+            LONG_AGO,
+            shelved::{folders, instance, put},
+        },
+    };
+
+    const ZOE: Uuid = Uuid::from_u128(1);
+
+    fn heard(told: &mut mpsc::Receiver<Expired>) -> Vec<Expired> {
+        std::iter::from_fn(|| told.try_recv().ok()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_session_that_expires_is_told_once() {
+        let folders = folders();
+        let sessions = instance(folders.path());
+        let id = put(&sessions, (ZOE, "app"), 1_000, -5).await;
+        put(&sessions, (ZOE, "app"), 1_000, 900).await;
+        put(&sessions, (CANARY, "canary"), 1_000, -5).await;
+        let ended = put(&sessions, (ZOE, "app"), 1_000, -5).await;
+        sessions.end_of(&ended, ZOE).await.unwrap();
+        let ended_elsewhere = put(&sessions, (ZOE, "app"), 1_000, -5).await;
+        instance(folders.path()).mark(&ended_elsewhere).await.unwrap();
+
+        // Nobody listens yet, and nothing is lost.
+        sessions.read_ended().await.unwrap();
+        sessions.sweep().await.unwrap();
+        let mut told = sessions.expired().unwrap();
+        assert!(sessions.expired().is_none(), "given out once");
+        sessions.sweep().await.unwrap();
+        sessions.sweep().await.unwrap();
+        let heard_of = heard(&mut told);
+        let [expired] = &heard_of[..] else { panic!("{heard_of:?}") };
+        assert_eq!((&expired.handle, expired.subject), (&id.handle(), ZOE));
+        assert_eq!((&*expired.client, expired.opened_at), ("app", 1_000));
+        assert_eq!(expired.at, id.expires_at() * 1000);
+
+        // Another process tells the same, by the same name.
+        let another = instance(folders.path());
+        let mut told = another.expired().unwrap();
+        another.read_ended().await.unwrap();
+        another.sweep().await.unwrap();
+        assert_eq!(heard(&mut told), heard_of);
+    }
+
+    #[tokio::test]
+    async fn what_has_no_room_is_told_later() {
+        let folders = folders();
+        let sessions = instance(folders.path());
+        let mut told = sessions.expired().unwrap();
+        let (first, second) =
+            (put(&sessions, (ZOE, "app"), 1, -5).await, put(&sessions, (ZOE, "app"), 2, -6).await);
+        let crowd = sessions.0.telling.sender.reserve_many(MOST_WAITING - 1).await.unwrap();
+        sessions.sweep().await.unwrap();
+        let one = heard(&mut told);
+        assert_eq!(one.len(), 1);
+        drop(crowd);
+        sessions.sweep().await.unwrap();
+        let other = heard(&mut told);
+        let mut both: Vec<_> = one.into_iter().chain(other).map(|one| one.handle).collect();
+        both.sort();
+        let mut expected = [first.handle(), second.handle()];
+        expected.sort();
+        assert_eq!(both, expected);
+    }
+
+    #[tokio::test]
+    async fn a_note_outlives_its_session_but_is_no_session() {
+        let folders = folders();
+        let sessions = instance(folders.path());
+        let over = put(&sessions, (ZOE, "app"), 1, -5).await;
+        sessions.sweep().await.unwrap();
+        assert!(sessions.0.shelf.note(over.id()).await.unwrap().is_some());
+        assert_eq!(sessions.subject_of(&over).await.unwrap(), None);
+        let long_over = put(&sessions, (ZOE, "app"), 1, -LONG_AGO - 5).await;
+        sessions.sweep().await.unwrap();
+        assert!(sessions.0.shelf.note(long_over.id()).await.unwrap().is_none());
+    }
+
+    #[test]
+    fn a_record_id_is_a_session_ids_own() {
+        let of =
+            |end| SessionId::new(tower_sessions::session::Id(0), end).record_id("session_expired");
+        // printf session_expired:AAAAAAAAAAAAAAAAAAAAAA.1795384800 | sha256sum
+        assert_eq!(of(1_795_384_800).to_string(), "1cde9912-f551-81af-9ef7-ff6c7d240417");
+        assert_ne!(of(1_795_384_800), of(1_795_384_801));
+        assert_eq!(of(clock::now()).get_version_num(), 8);
     }
 }

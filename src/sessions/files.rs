@@ -34,7 +34,7 @@ use super::{
     SessionsError,
     flask_format::{self, FlaskSession, Members},
     flask_record::FlaskRecord,
-    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf},
+    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf, Unended},
 };
 use crate::{access::session::SessionId, clock, telemetry};
 
@@ -387,7 +387,7 @@ impl Shelf for Files {
     async fn get(&self, id: &SessionId) -> Result<Option<FlaskSession>, SessionsError> {
         let id = *id;
         self.run(move |folders| {
-            let path = folders.flask.join(folders.flask_name(&id)?);
+            let path = folders.flask.join(folders.flask_name(id)?);
             match if_there(fs::read(path))?
                 .map(|bytes| flask_format::from_file(&bytes))
                 .transpose()?
@@ -407,7 +407,7 @@ impl Shelf for Files {
 
     async fn has(&self, id: &SessionId) -> Result<bool, SessionsError> {
         let id = *id;
-        self.run(move |folders| Ok(fs::exists(folders.flask.join(folders.flask_name(&id)?))?)).await
+        self.run(move |folders| Ok(fs::exists(folders.flask.join(folders.flask_name(id)?))?)).await
     }
 
     async fn remove(&self, ids: &[SessionId]) -> Result<(), SessionsError> {
@@ -436,14 +436,10 @@ impl Shelf for Files {
         self.run(move |folders| folders.sessions_of(subject, now)).await
     }
 
-    async fn unended(
-        &self,
-        now: i64,
-        skip: usize,
-        most: usize,
-    ) -> Result<Vec<SessionId>, SessionsError> {
+    async fn unended(&self, now: i64, skip: usize, most: usize) -> Result<Unended, SessionsError> {
         let all = self.run(move |folders| folders.unended(now)).await?;
-        Ok(all.into_iter().skip(skip).take(most).collect())
+        let is_last = all.len() <= skip.saturating_add(most);
+        Ok(Unended { ids: all.into_iter().skip(skip).take(most).collect(), is_last })
     }
 
     async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {

@@ -22,7 +22,7 @@ const USER: &str = "user";
 const LAST_ACTIVITY: &str = "last_activity_epoch";
 
 /// A record of Flask's, as far as we ask.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct FlaskRecord {
     user: Option<Value>,
     last_activity: Option<Value>,
@@ -189,5 +189,168 @@ impl<'de> Visitor<'de> for PlainVisitor {
             }
         }
         Ok(Plain(Value::Object(map)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Flask-Session 0.8.0's encoder (msgspec 0.22.0) makes of a session with times of 4, 8 and 12 bytes,
+    /// bytes, the largest number, infinity, a number as a key, and a message to show.
+    const MSGPACK: &[u8] = b"\x8b\xaa_permanent\xc3\xa4user\x86\xa3oid\xd9$a1b2c3d4-0000-4000-8000-000000000001\xa4name\xa4Zo\xc3\xab\xb2preferred_username\xafzoe@example.org\xa5roles\x92\xa4User\xa5Admin\xa4seen\xd6\xffk\x08;`\xa3iat\xcek\x03W\xd0\xb3last_activity_epoch\xcek\x03e\xe0\xa4when\xd6\xffk\x08;`\xa4fine\xd7\xff\x00\x00N k\x08;`\xa4late\xc7\x0c\xff\x00\x00\x00\x00\x00\x00\x00:\xfe\x13\x0e\x00\xa3raw\xc4\x02\x00\xff\xa3max\xcf\xff\xff\xff\xff\xff\xff\xff\xff\xa3inf\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00\x07\xa5seven\xa8_flashes\x91\x92\xa7message\xa2hi";
+    const JSON: &[u8] = b"{\"_permanent\":true,\"user\":{\"oid\":\"a1b2c3d4-0000-4000-8000-000000000001\",\"name\":\"Zo\xc3\xab\",\"preferred_username\":\"zoe@example.org\",\"roles\":[\"User\",\"Admin\"],\"seen\":\"2026-11-26T14:00:00Z\",\"iat\":1795381200},\"last_activity_epoch\":1795384800,\"when\":\"2026-11-26T14:00:00Z\",\"fine\":\"2026-11-26T14:00:00.000005Z\",\"late\":\"9999-01-01T00:00:00Z\",\"raw\":\"AP8=\",\"max\":18446744073709551615,\"inf\":null,\"7\":\"seven\",\"_flashes\":[[\"message\",\"hi\"]]}";
+    /// What cachelib 0.17.0 leaves in a file: a session with a time in it, until 1798063478.
+    const FILE: &[u8] = b"vE,k\x80\x05\x95\xcc\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\n_permanent\x94\x88\x8c\x04user\x94}\x94(\x8c\x03oid\x94\x8c$a1b2c3d4-0000-4000-8000-000000000001\x94\x8c\x04name\x94\x8c\x01Z\x94\x8c\x05email\x94\x8c\x0dz@example.org\x94\x8c\x05roles\x94]\x94\x8c\x05Admin\x94au\x8c\x13last_activity_epoch\x94J\xe0e\x03k\x8c\x04when\x94\x8c\x08datetime\x94\x8c\x08datetime\x94\x93\x94C\n\x07\xea\x0b\x1a\x00\x00\x00\x00\x00\x00\x94\x85\x94R\x94u.";
+
+    fn zoe() -> Account {
+        let user = serde_json::json!({"oid": "a1b2c3d4-0000-4000-8000-000000000001", "name": "Zoë",
+            "preferred_username": "zoe@example.org", "roles": ["User", "Admin"]});
+        Account::of(&user)
+    }
+
+    fn of_roles(roles: &[u8]) -> Account {
+        let session = [b"\x81\xa4user\x81\xa5roles".as_slice(), roles].concat();
+        FlaskRecord::from_redis(&session).unwrap().account().unwrap()
+    }
+
+    #[test]
+    fn a_session_with_times_and_the_like_in_it_is_read_from_redis() {
+        for stored in [MSGPACK, JSON] {
+            let record = FlaskRecord::from_redis(stored).unwrap();
+            assert_eq!(record.account(), Some(zoe()));
+            assert_eq!(record.last_seen(), Some(1_795_384_800_000));
+        }
+        let zoe = zoe();
+        assert_eq!(zoe.oid.unwrap().to_string(), "a1b2c3d4-0000-4000-8000-000000000001");
+        let (name, email) = (zoe.name.as_deref(), zoe.email.as_deref());
+        assert_eq!((name, email), (Some("Zoë"), Some("zoe@example.org")));
+        assert!(zoe.is_admin());
+    }
+
+    #[test]
+    fn a_session_is_read_from_a_file_until_it_expires() {
+        let expires_at = i64::from(u32::from_ne_bytes(*FILE.first_chunk().unwrap()));
+        let record = FlaskRecord::from_file(FILE, expires_at - 1).unwrap().unwrap();
+        let account = record.account().unwrap();
+        assert!(account.is_admin());
+        let (name, email) = (account.name.as_deref(), account.email.as_deref());
+        assert_eq!((name, email), (Some("Z"), Some("z@example.org")));
+        assert_eq!(record.last_seen(), Some(1_795_384_800_000));
+        assert!(FlaskRecord::from_file(FILE, expires_at).unwrap().is_none());
+        let never = [&[0; 4], &FILE[4..]].concat();
+        assert!(FlaskRecord::from_file(&never, i64::MAX).unwrap().is_some());
+    }
+
+    #[test]
+    fn an_admin_has_a_list_of_roles_that_holds_exactly_admin() {
+        for admin in [
+            b"\x91\xa5Admin".as_slice(),
+            b"\x92\xa4User\xa5Admin",
+            // Beside a number, a time, bytes, and another list.
+            b"\x95\x07\xd6\xff\x00\x00\x00\x00\xc4\x01a\x91\xa1b\xa5Admin",
+        ] {
+            assert!(of_roles(admin).is_admin(), "{}", admin.escape_ascii());
+        }
+        for other in [
+            b"\xa5Admin".as_slice(),
+            b"\x91\xa5admin",
+            b"\x91\xa6Admin ",
+            b"\x91\xadFeedbackAdmin",
+            b"\x91\x91\xa5Admin",
+            b"\x91\xc4\x05Admin",
+            b"\xc4\x05Admin",
+            b"\x81\xa5Admin\xc3",
+            b"\x81\x00\xa5Admin",
+            b"\x90",
+            b"\xc0",
+            b"\xc3",
+        ] {
+            assert!(!of_roles(other).is_admin(), "{}", other.escape_ascii());
+        }
+        assert!(!of_roles(b"\x90").is_admin());
+    }
+
+    #[test]
+    fn without_a_user_nobody_is_signed_in() {
+        for stored in [
+            b"".as_slice(),
+            b"\x80",
+            b"\xc0",
+            b"{}",
+            b"\x81\xaa_permanent\xc3",
+            b"\x81\xa4user\xc0",
+            // Neither bytes nor a number are the name of a member.
+            b"\x81\xc4\x04user\x81\xa5roles\x91\xa5Admin",
+            b"\x81\x00\x81\xa5roles\x91\xa5Admin",
+        ] {
+            let record = FlaskRecord::from_redis(stored).unwrap();
+            assert_eq!(record.account(), None, "{}", stored.escape_ascii());
+            assert_eq!(record.last_seen(), None);
+        }
+        // pickle.dumps({"_permanent": True}, 5)
+        let file =
+            b"\0\0\0\0\x80\x05\x95\x12\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\n_permanent\x94\x88s.";
+        assert_eq!(FlaskRecord::from_file(file, 0).unwrap().unwrap().account(), None);
+        // Somebody, but nobody knows who.
+        let odd = FlaskRecord::from_redis(b"\x81\xa4user\xa3abc").unwrap().account().unwrap();
+        assert_eq!((odd.oid, &odd.name, odd.is_admin()), (None, &None, false));
+    }
+
+    #[test]
+    fn of_members_that_come_twice_the_last_one_counts() {
+        let twice = b"\x82\xa4user\x81\xa5roles\x91\xa5Admin\xa4user\x82\xa5roles\x91\xa5Admin\xa5roles\x90";
+        let account = FlaskRecord::from_redis(twice).unwrap().account().unwrap();
+        assert!(!account.is_admin());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_and_not_nobody() {
+        let is_refused =
+            |stored: &[u8]| matches!(FlaskRecord::from_redis(stored), Err(SessionsError::Decoding));
+        let nested =
+            |levels: usize| [b"\x81\xa1x".as_slice(), &vec![0x91; levels], b"\xc0"].concat();
+        assert!(!is_refused(&nested(50)));
+        for odd in [
+            b"\x93\x01\x02\x03".as_slice(),
+            b"\x80\xc0",
+            b"\x82\xa4user\xc0",
+            b"\x81\xa4user\xd9\xff",
+            b"\xc1",
+            b"\x07",
+            b"{\"user\":",
+            b"{} {}",
+            b"[]",
+            &nested(5000),
+            &MSGPACK[..MSGPACK.len() - 1],
+            &JSON[..JSON.len() - 1],
+        ] {
+            assert!(is_refused(odd), "{}", odd.escape_ascii());
+        }
+        for odd in [b"\0\0\0".as_slice(), b"\0\0\0\0", b"\0\0\0\0].", &FILE[..FILE.len() - 1]] {
+            assert!(matches!(FlaskRecord::from_file(odd, 0), Err(SessionsError::Decoding)));
+        }
+    }
+
+    #[test]
+    fn when_somebody_was_last_seen_may_be_any_number() {
+        let of = |stored: &[u8]| FlaskRecord::from_redis(stored).unwrap().last_seen();
+        let name = b"\x81\xb3last_activity_epoch".as_slice();
+        assert_eq!(of(&[name, b"\xcb\x40\x00\x00\x00\x00\x00\x00\x00"].concat()), Some(2000));
+        assert_eq!(of(&[name, b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff"].concat()), Some(i64::MAX));
+        assert_eq!(of(&[name, b"\xa1x"].concat()), None);
+        assert_eq!(of(&[name, b"\xc0"].concat()), None);
+    }
+
+    #[test]
+    fn an_id_of_flasks_has_43_characters() {
+        use crate::sessions::FlaskId;
+        let id = FlaskId::parse(&"aB0_-".repeat(9)[..43]).unwrap();
+        assert_eq!(id.as_str(), &"aB0_-".repeat(9)[..43]);
+        assert_eq!(format!("{id:?}"), "FlaskId(..)");
+        for odd in ["", &"a".repeat(42), &"a".repeat(44), &format!("{}.", "a".repeat(42))] {
+            assert!(FlaskId::parse(odd).is_none(), "{odd}");
+        }
+        assert!(FlaskId::parse(&format!("{}é", "a".repeat(41))).is_none());
     }
 }

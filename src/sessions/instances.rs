@@ -22,3 +22,31 @@ impl Sessions {
         Ok(others)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::sessions::shelved::{folders, instance};
+
+    #[tokio::test]
+    async fn instances_see_one_another_until_they_are_gone() {
+        let folders = folders();
+        let (one, other) = (instance(folders.path()), instance(folders.path()));
+        let pair = |name: &str, database: &str| (name.to_owned(), database.to_owned());
+        assert_eq!(one.register("one", "sqlite:/a b/c").await.unwrap(), []);
+        assert_eq!(other.register("other", "d").await.unwrap(), [pair("one", "sqlite:/a b/c")]);
+        assert_eq!(one.register("one", "e").await.unwrap(), [pair("other", "d")]);
+        assert_eq!(other.register("other", "d").await.unwrap(), [pair("one", "e")], "it moved");
+
+        let seen = std::fs::read_dir(folders.path().join("state/instances")).unwrap();
+        let hours_ago = std::fs::metadata(folders.path()).unwrap().modified().unwrap()
+            - Duration::from_hours(1);
+        for entry in seen {
+            let file = std::fs::File::options().write(true).open(entry.unwrap().path()).unwrap();
+            file.set_modified(hours_ago).unwrap();
+        }
+        assert_eq!(one.register("one", "e").await.unwrap(), []);
+        assert_eq!(other.register("other", "d").await.unwrap(), [pair("one", "e")]);
+    }
+}

@@ -5,15 +5,21 @@ use std::{collections::HashSet, sync::Arc};
 use uuid::Uuid;
 
 use super::{
-    Sessions, SessionsError, flask_record::FlaskRecord, patiently, several::each, shelf::Shelf,
+    Sessions, SessionsError,
+    flask_record::FlaskRecord,
+    patiently,
+    several::each,
+    shelf::{Shelf, Unended},
 };
 use crate::{
     access::{policy::CANARY, session::SessionId},
     clock, telemetry,
 };
 
-/// Ids looked at together.
-const BATCH: usize = 500;
+/// Ids looked at together, at least and at most.
+const BATCH: (usize, usize) = (50, 500);
+/// After so many failures the store is away, and no more is read.
+const TOO_MANY_FAILURES: usize = 50;
 /// How often it is looked whether more were opened while others were being ended.
 const ROUNDS: usize = 4;
 
@@ -64,20 +70,36 @@ struct Known {
     has_record: bool,
 }
 
+/// What was found of those meant.
+struct Found {
+    known: Vec<Known>,
+    /// Why there may be more.
+    missed: Option<SessionsError>,
+}
+
+impl Found {
+    fn nothing(why: SessionsError) -> Self {
+        Self { known: Vec::new(), missed: Some(why) }
+    }
+}
+
 impl Sessions {
     /// How many minted sessions there are whose end has not come; in Redis also those ended before.
     pub(crate) async fn count(&self) -> Result<u64, SessionsError> {
         patiently(self.0.shelf.count(clock::now())).await
     }
 
-    /// Live minted sessions, canaries left out, newest first. Where there are more than `limit`, those
-    /// that end last.
+    /// Live minted sessions, canaries left out, newest first. Where there are many more than `limit`,
+    /// it is chosen from those that end last: not all are read.
     pub(crate) async fn list(
         &self,
         which: &Which,
         limit: usize,
     ) -> Result<Vec<Listed>, SessionsError> {
-        let known = self.known(which, limit, |known| known.has_record).await?;
+        let Found { known, missed } = self.known(which, limit, |known| known.has_record).await?;
+        if let Some(error) = missed {
+            return Err(error);
+        }
         let mut listed: Vec<_> = known.into_iter().map(|known| known.listed).collect();
         listed.sort_by_key(|listed| std::cmp::Reverse(listed.opened_at));
         listed.truncate(limit);
@@ -94,58 +116,59 @@ impl Sessions {
 
     async fn end_in_rounds(&self, which: &Which) -> Result<Vec<Listed>, SessionsError> {
         let mut ended = Vec::new();
+        let mut failure = None;
         for _ in 0..ROUNDS {
-            let known = self.known(which, usize::MAX, |_| true).await?;
-            if known.is_empty() {
+            let found = self.known(which, usize::MAX, |_| true).await;
+            let Found { known, missed } = found.unwrap_or_else(Found::nothing);
+            failure = missed;
+            if known.is_empty() && failure.is_none() {
                 break;
             }
-            let mut failure = None;
-            for result in each(known, {
-                let sessions = self.clone();
-                move |known| sessions.clone().end_known(known)
-            })
-            .await
-            {
+            let sessions = self.clone();
+            for result in each(known, move |known| sessions.clone().end_known(known)).await {
                 match result {
                     Ok(listed) => ended.push(listed),
+                    // It is tried again.
                     Err(error) => failure = Some(error),
                 }
             }
-            if let Some(error) = failure {
-                let count = ended.len();
-                tracing::warn!(error = %telemetry::chain(&error), ended = count, "not all sessions could be ended");
-                return Err(error);
-            }
         }
-        Ok(ended)
+        let Some(error) = failure else { return Ok(ended) };
+        let count = ended.len();
+        tracing::warn!(error = %telemetry::chain(&error), ended = count, "not all sessions could be ended");
+        Err(error)
     }
 
     /// What cannot be removed is left to the sweep: it counts as ended all the same.
     async fn end_known(self, Known { listed, .. }: Known) -> Result<Listed, SessionsError> {
         let id = listed.id;
         self.mark(&id).await?;
-        let (shelf, gone) = (&self.0.shelf, [id]);
-        let removed = tokio::try_join!(shelf.remove(&gone), shelf.remove_note(&id, listed.subject));
+        let (store, gone) = (&self.0.shelf, [id]);
+        let removed = tokio::try_join!(store.remove(&gone), store.remove_note(&id, listed.subject));
         if let Err(error) = removed {
             tracing::debug!(error = %telemetry::chain(&error), "what is left of a session is left to the sweep");
         }
         Ok(listed)
     }
 
-    /// What is known of those meant, `limit` of them or a few more.
+    /// What is known of those meant, `limit` of them or a few more; fewer where the store fails.
     async fn known(
         &self,
         which: &Which,
         limit: usize,
         wanted: impl Fn(&Known) -> bool,
-    ) -> Result<Vec<Known>, SessionsError> {
+    ) -> Result<Found, SessionsError> {
         // Else the ended ones would pass for live ones.
         if self.0.read.load().is_none() {
             self.read_ended().await?;
         }
         let now = clock::now();
         let mut seen = HashSet::new();
-        let mut found = Vec::new();
+        let (mut found, mut missed, mut failures) = (Vec::new(), None, 0);
+        let batch = match which {
+            Which::All => limit.clamp(BATCH.0, BATCH.1),
+            _ => BATCH.1,
+        };
         let mut skip = 0;
         loop {
             let (ids, is_last) = match which {
@@ -154,12 +177,11 @@ impl Sessions {
                     (SessionId::parse(text).into_iter().collect(), true)
                 }
                 Which::All | Which::Client(_) | Which::Handle(_) => {
-                    let ids = self.0.shelf.unended(now, skip, BATCH).await?;
-                    let is_last = ids.len() < BATCH;
+                    let Unended { ids, is_last } = self.0.shelf.unended(now, skip, batch).await?;
                     (ids, is_last)
                 }
             };
-            skip += BATCH;
+            skip += batch;
             let meant = |id: &SessionId| match which {
                 Which::Handle(text) => id.to_string() == *text || id.handle() == *text,
                 _ => true,
@@ -172,17 +194,24 @@ impl Sessions {
                 .collect();
             ids.sort_by_key(|id| std::cmp::Reverse(id.expires_at()));
             let looked_at = each(ids, {
-                let (shelf, which) = (Arc::clone(&self.0.shelf), which.clone());
-                move |id| look_at(Arc::clone(&shelf), id, which.clone())
+                let (store, which) = (Arc::clone(&self.0.shelf), which.clone());
+                move |id| look_at(Arc::clone(&store), id, which.clone())
             });
             for known in looked_at.await {
-                found.extend(known?.filter(&wanted));
+                match known {
+                    Ok(known) => found.extend(known.filter(&wanted)),
+                    Err(error) => {
+                        missed = Some(error);
+                        failures += 1;
+                    }
+                }
             }
             if is_last
+                || failures >= TOO_MANY_FAILURES
                 || found.len() >= limit
                 || (matches!(which, Which::Handle(_)) && !found.is_empty())
             {
-                return Ok(found);
+                return Ok(Found { known: found, missed });
             }
         }
     }
@@ -225,4 +254,143 @@ async fn look_at(
     let last_seen = record.last_seen();
     let listed = Listed { id, subject, client, opened_at, last_seen, name, email };
     Ok(Some(Known { listed, has_record }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::sessions::{
+        Standing,
+        shelved::{folders, instance, put},
+    };
+
+    const ZOE: Uuid = Uuid::from_u128(1);
+    const YAN: Uuid = Uuid::from_u128(2);
+
+    fn ids(listed: &[Listed]) -> Vec<SessionId> {
+        listed.iter().map(|listed| listed.id).collect()
+    }
+
+    #[tokio::test]
+    async fn live_sessions_are_listed_newest_first_without_canaries() {
+        let folders = folders();
+        let sessions = instance(folders.path());
+        let old = put(&sessions, (ZOE, "App"), 1_000, 900).await;
+        let new = put(&sessions, (YAN, "other"), 3_000, 300).await;
+        let middle = put(&sessions, (ZOE, "other"), 2_000, 600).await;
+        put(&sessions, (CANARY, "canary"), 4_000, 100).await;
+        put(&sessions, (ZOE, "App"), 5_000, -1).await;
+
+        let all = sessions.list(&Which::All, 10).await.unwrap();
+        assert_eq!(ids(&all), [new, middle, old]);
+        let expected = Listed {
+            id: old,
+            subject: ZOE,
+            client: "App".to_owned(),
+            opened_at: 1_000,
+            last_seen: Some(8_000),
+            name: Some("Zoë".to_owned()),
+            email: Some("zoe@example.org".to_owned()),
+        };
+        assert_eq!(all[2], expected);
+        assert_eq!(sessions.count().await.unwrap(), 4, "the canary is counted");
+
+        let of = async |which: Which| ids(&sessions.list(&which, 10).await.unwrap());
+        assert_eq!(of(Which::Subject(ZOE)).await, [middle, old]);
+        assert_eq!(of(Which::Client("aPP".to_owned())).await, [old]);
+        assert_eq!(of(Which::Handle(new.handle())).await, [new]);
+        assert_eq!(of(Which::Handle(new.to_string())).await, [new]);
+        for nobody in ["", "0", &new.handle()[1..], "AAAAAAAAAAAAAAAAAAAAAA.1795384800"] {
+            assert_eq!(of(Which::Handle(nobody.to_owned())).await, [], "{nobody}");
+        }
+        assert_eq!(of(Which::Subject(CANARY)).await, []);
+        assert_eq!(ids(&sessions.list(&Which::All, 1).await.unwrap()), [new]);
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_is_not_listed_by_anybody() {
+        let folders = folders();
+        let (here, elsewhere) = (instance(folders.path()), instance(folders.path()));
+        let id = put(&here, (ZOE, "app"), 1_000, 900).await;
+        let gone = put(&here, (ZOE, "app"), 2_000, 900).await;
+        here.0.shelf.remove(&[gone]).await.unwrap();
+        assert_eq!(ids(&here.list(&Which::All, 10).await.unwrap()), [id], "upstream let one go");
+        here.mark(&id).await.unwrap();
+        assert_eq!(here.list(&Which::All, 10).await.unwrap(), []);
+        assert_eq!(elsewhere.list(&Which::All, 10).await.unwrap(), []);
+        assert_eq!(elsewhere.list(&Which::Handle(id.to_string()), 10).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn those_meant_are_ended_for_good_and_no_others() {
+        let folders = folders();
+        let sessions = instance(folders.path());
+        let mut of_zoe = Vec::new();
+        for number in 0..5 {
+            of_zoe.push(put(&sessions, (ZOE, "app"), number, 900).await);
+        }
+        let of_yan = put(&sessions, (YAN, "another"), 9, 900).await;
+        let canary = put(&sessions, (CANARY, "canary"), 9, 900).await;
+
+        let mut ended = ids(&sessions.end_which(&Which::Subject(ZOE)).await.unwrap());
+        let by_text = |id: &SessionId| id.to_string();
+        ended.sort_by_key(by_text);
+        of_zoe.sort_by_key(by_text);
+        assert_eq!(ended, of_zoe);
+        for id in &of_zoe {
+            assert_eq!(sessions.standing(id, clock::now()).unwrap(), Standing::Over);
+            assert!(!sessions.has(id).await.unwrap());
+        }
+        assert_eq!(sessions.end_which(&Which::Subject(ZOE)).await.unwrap(), []);
+        assert_eq!(sessions.standing(&of_yan, clock::now()).unwrap(), Standing::Live);
+        // One that starts afterwards knows it as well.
+        let restarted = instance(folders.path());
+        assert_eq!(ids(&restarted.list(&Which::All, 10).await.unwrap()), [of_yan]);
+
+        let ended = sessions.end_which(&Which::Handle(of_yan.handle())).await.unwrap();
+        assert_eq!(ids(&ended), [of_yan]);
+        assert_eq!(sessions.end_which(&Which::All).await.unwrap(), []);
+        assert_eq!(sessions.standing(&canary, clock::now()).unwrap(), Standing::Live);
+    }
+
+    #[tokio::test]
+    async fn an_odd_note_keeps_nobody_from_ending_all() {
+        let folders = folders();
+        let sessions = instance(folders.path());
+        let mut all = Vec::new();
+        for number in 0..3 {
+            all.push(put(&sessions, (ZOE, "app"), number, 900).await);
+        }
+        let notes = folders.path().join("state/sessions");
+        fs::write(notes.join(all[1].id().to_string()), "odd").unwrap();
+        fs::remove_file(notes.join(all[2].id().to_string())).unwrap();
+
+        let listed = sessions.list(&Which::All, 10).await.unwrap();
+        assert_eq!(listed.len(), 3);
+        // The record tells of them.
+        let of_zoe = |listed: &Listed| listed.subject == ZOE && listed.client == "app";
+        assert!(listed.iter().all(of_zoe), "{listed:?}");
+        assert_eq!(sessions.end_which(&Which::Client("app".to_owned())).await.unwrap().len(), 3);
+        for id in &all {
+            assert_eq!(sessions.standing(id, clock::now()).unwrap(), Standing::Over);
+        }
+    }
+
+    #[tokio::test]
+    async fn there_may_be_more_than_are_read_at_once() {
+        let folders = folders();
+        let sessions = instance(folders.path());
+        for number in 0..60 {
+            put(&sessions, (ZOE, "app"), number, 900).await;
+        }
+        assert_eq!(sessions.list(&Which::All, 7).await.unwrap().len(), 7);
+        let mut seen = HashSet::new();
+        for skip in (0..70).step_by(10) {
+            let ids = sessions.0.shelf.unended(clock::now(), skip, 10).await.unwrap().ids;
+            assert!(ids.into_iter().all(|id| seen.insert(id)));
+        }
+        assert_eq!(seen.len(), 60);
+    }
 }

@@ -22,6 +22,8 @@ mod redis_credentials;
 mod redis_script;
 mod several;
 mod shelf;
+#[cfg(test)]
+mod shelved;
 mod store;
 mod timed;
 

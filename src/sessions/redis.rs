@@ -54,7 +54,7 @@ use super::{
     limits::Network,
     redis_credentials::{Credentials, Source},
     redis_script::Script,
-    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf},
+    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf, Unended},
 };
 use crate::{
     access::session::SessionId,
@@ -454,20 +454,18 @@ impl Shelf for Redis {
     }
 
     /// By rank, as Redis before 6.2 can: the last ones end last.
-    async fn unended(
-        &self,
-        now: i64,
-        skip: usize,
-        most: usize,
-    ) -> Result<Vec<SessionId>, SessionsError> {
+    async fn unended(&self, now: i64, skip: usize, most: usize) -> Result<Unended, SessionsError> {
         let rank = |from_the_end: usize| -i64::try_from(from_the_end).unwrap_or(i64::MAX);
         let members: Vec<String> = self
             .client()
             .zrange(EXPIRIES, rank(skip + most), rank(skip + 1), None, false, None, false)
             .await
             .map_err(|error| self.failed(error))?;
-        let ids = members.iter().rev().filter_map(|member| SessionId::parse(member));
-        Ok(ids.filter(|id| id.expires_at() > now).collect())
+        let mut ids: Vec<_> =
+            members.iter().rev().filter_map(|member| SessionId::parse(member)).collect();
+        let has_over = ids.last().is_some_and(|id| id.expires_at() <= now);
+        ids.retain(|id| id.expires_at() > now);
+        Ok(Unended { ids, is_last: has_over || members.len() < most })
     }
 
     async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {

@@ -88,6 +88,15 @@ pub(super) struct Ended {
     pub(super) bookmark: Option<Bookmark>,
 }
 
+/// A part of the sessions whose end has not come.
+#[derive(Debug)]
+pub(super) struct Unended {
+    /// Their ids.
+    pub(super) ids: Vec<SessionId>,
+    /// Whether there are no more after them.
+    pub(super) is_last: bool,
+}
+
 /// A store. Whatever it answers `Ok` to is confirmed by the store itself.
 #[async_trait]
 pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
@@ -121,12 +130,7 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
     async fn sessions_of(&self, subject: Uuid, now: i64) -> Result<Vec<SessionId>, SessionsError>;
     /// Sessions whose end has not come, also such as were ended before: those that end last first, `most`
     /// of them after the first `skip`.
-    async fn unended(
-        &self,
-        now: i64,
-        skip: usize,
-        most: usize,
-    ) -> Result<Vec<SessionId>, SessionsError>;
+    async fn unended(&self, now: i64, skip: usize, most: usize) -> Result<Unended, SessionsError>;
     /// Removes a note.
     async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError>;
 

@@ -15,7 +15,7 @@ use super::{
     flask_format::{FlaskSession, Members},
     flask_record::FlaskRecord,
     limits::Network,
-    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf},
+    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf, Unended},
 };
 use crate::{access::session::SessionId, config::Limit, telemetry::meter};
 
@@ -134,12 +134,7 @@ impl<S: Shelf> Shelf for Timed<S> {
         self.timed("sessions_of", self.inner.sessions_of(subject, now)).await
     }
 
-    async fn unended(
-        &self,
-        now: i64,
-        skip: usize,
-        most: usize,
-    ) -> Result<Vec<SessionId>, SessionsError> {
+    async fn unended(&self, now: i64, skip: usize, most: usize) -> Result<Unended, SessionsError> {
         self.timed("unended", self.inner.unended(now, skip, most)).await
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{flask_format, pickle};
+use super::{flask_format, flask_record::FlaskRecord, pickle};
 
 /// How deep a value nests.
 fn depth(value: &Value) -> usize {
@@ -15,6 +15,9 @@ fn depth(value: &Value) -> usize {
 
 /// Redis' values, msgpack or JSON.
 pub(crate) fn stored(data: &[u8]) {
+    if let Ok(record) = FlaskRecord::from_redis(data) {
+        let _ = (record.account(), record.client(), record.last_seen());
+    }
     if let Ok(session) = flask_format::from_redis(data) {
         assert!(depth(&Value::Object(session)) <= 128);
     }
@@ -22,7 +25,7 @@ pub(crate) fn stored(data: &[u8]) {
 
 /// cachelib's files: a pickle behind an expiry.
 pub(crate) fn pickle(data: &[u8]) {
-    let _ = flask_format::from_file(data);
+    let _ = FlaskRecord::from_file(data, 0).map(|record| record.map(|record| record.account()));
     if let Some(value) = pickle::read(data, 64) {
         assert!(depth(&value) <= 64);
     }

@@ -17,7 +17,7 @@ use crate::world::{
 };
 
 const CHART: &str = "charts/simplechat-gateway";
-const EXAMPLES: [&str; 3] = ["front", "sidecar", "sidecar-files"];
+const EXAMPLES: [&str; 4] = ["front", "front-managed", "sidecar", "sidecar-files"];
 const HELMS: [&str; 2] = ["helm3", "helm4"];
 const KUBERNETES: [&str; 5] = ["1.29", "1.31", "1.33", "1.35", "1.37"];
 
@@ -259,7 +259,9 @@ async fn run_in(container: &Value, arguments: &[&str], more: &[(&str, &str)]) ->
     for (name, value) in &mut environment {
         if secret_in_file(name).is_some() {
             let path = secrets.path().join(name);
-            std::fs::write(&path, "made-up").unwrap();
+            let is_database = name == "DATABASE_URL_FILE";
+            let made_up = if is_database { "postgres://u:made-up@h/d" } else { "made-up" };
+            std::fs::write(&path, made_up).unwrap();
             *value = path.display().to_string();
         }
     }
@@ -283,8 +285,8 @@ async fn the_gateway_takes_the_environment_that_it_is_given() {
         for (setting, value) in environment(container) {
             let line = if let Some(secret) = secret_in_file(&setting) {
                 format!("{secret}=********\n")
-            } else if setting == "REDIS_URL" {
-                "REDIS_URL=********\n".to_owned()
+            } else if setting == "REDIS_URL" || setting == "DATABASE_URL" {
+                format!("{setting}=********\n")
             } else {
                 format!("{setting}={value}\n")
             };
@@ -440,6 +442,43 @@ fn files_are_shared_by_one_pod() {
 }
 
 #[test]
+fn the_database_is_a_volume_of_the_gateways_or_a_server_that_it_reaches() {
+    if !is_to_be_had() {
+        return;
+    }
+    let file = Manifests::render("sidecar-files", &[]);
+    let url = &environment(file.gateway())["DATABASE_URL"];
+    let (folder, _) = url.strip_prefix("sqlite:").unwrap().rsplit_once('/').unwrap();
+    let mount_of = |container: &Value| {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        mounts.iter().find(|mount| mount["mountPath"] == folder).cloned()
+    };
+    let mount = mount_of(file.gateway()).unwrap();
+    assert!(mount_of(file.simplechat()).is_none(), "the log is the gateway's alone");
+    let volumes = file.pod()["volumes"].as_array().unwrap();
+    let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).unwrap();
+    assert!(volume["persistentVolumeClaim"]["claimName"].is_string(), "it outlives the pod");
+    assert_eq!(file.the("Deployment")["spec"]["strategy"]["type"], "Recreate");
+    // Also where sessions do not hold it to one pod.
+    let one = ["replicas=1", "database.kind=sqlite", "database.sqlite.existingClaim=a"];
+    let alone = Manifests::render("sidecar", &["--set", &one.join(",")]);
+    assert_eq!(alone.the("Deployment")["spec"]["strategy"]["type"], "Recreate");
+
+    let server = Manifests::render("front-managed", &["--set", "database.postgres.port=6432"]);
+    let ours = environment(server.gateway());
+    assert_eq!(ours["GATEWAY_EXTERNAL_ACCESS"], "managed");
+    assert!(!ours.contains_key("DATABASE_URL") && ours.contains_key("DATABASE_URL_FILE"));
+    let policy =
+        server.0[&("NetworkPolicy".to_owned(), "rel-simplechat-gateway".to_owned())].clone();
+    let rules = policy["spec"]["egress"].as_array().unwrap();
+    let to_server: Vec<_> = rules.iter().filter(|rule| rule["ports"][0]["port"] == 6432).collect();
+    let [rule] = to_server[..] else { panic!("{policy}") };
+    assert_eq!(rule["to"], json!([{"ipBlock": {"cidr": "10.1.2.0/28"}}]));
+    let without = Manifests::render("front", &[]);
+    assert!(!format!("{:?}", without.0).contains("5432"));
+}
+
+#[test]
 fn azure_workload_identity_is_told_to_both_sides() {
     if !is_to_be_had() {
         return;
@@ -476,7 +515,7 @@ fn secrets_are_named_and_never_held() {
         assert!(manifests.all("Secret").is_empty());
         let environment = environment(manifests.gateway());
         for secret in &secrets {
-            let is_url = *secret == "REDIS_URL"
+            let is_url = ["REDIS_URL", "DATABASE_URL"].contains(secret)
                 && !environment.get(*secret).is_some_and(|url| url.contains('@'));
             assert!(is_url || !environment.contains_key(*secret), "{name}: {secret}");
             let Some(path) = environment.get(&format!("{secret}_FILE")) else { continue };
@@ -511,6 +550,8 @@ fn bad_values_are_refused() {
         "sessions.redis.url=rediss://:hunter2@cache.example",
         "upstream.url=http://me:hunter2@simplechat",
         "sessions.store=memcached",
+        "database.kind=mysql",
+        "settings.DATABASE_URL=postgres://h/d",
         "drain.marginSeconds=0",
         "replicas=two",
         "image.digest=sha256:1",
@@ -540,6 +581,13 @@ fn bad_values_are_refused() {
             "SECRET_KEY holds a secret",
         ),
         ("front", "extraEnv[0].name=X,extraEnv[0].value=redis://:hunter2@h", "X holds a secret"),
+        ("front", "externalAccess.managed=true", "externalAccess.managed: externalAccess.enabled"),
+        ("front", "database.kind=postgres", "secrets.DATABASE_URL: is required"),
+        ("front", "database.kind=sqlite", "SQLite's file is for one pod"),
+        ("front", "database.kind=sqlite", "database.sqlite.existingClaim: is required"),
+        ("front-managed", "database.kind=none", "database.kind: is required"),
+        ("front-managed", "database.kind=none", "secrets.DATABASE_URL: does nothing"),
+        ("sidecar-files", "replicas=2", "SQLite's file is for one pod"),
         ("sidecar", "simplechat.image.repository=", "simplechat.image.repository: is required"),
         ("sidecar", "simplechat.image.digest=", "names neither tag nor digest"),
         ("sidecar", "simplechat.env[0].name=GUNICORN_BIND", "GUNICORN_BIND is set already"),
@@ -642,7 +690,7 @@ async fn the_schema_has_the_settings_that_the_program_has() {
         let is_set_by_the_chart = templates.contains(&format!("name: {name},"));
         // No file is mounted.
         let is_nobodys = name == "GATEWAY_CONFIG";
-        // REDIS_URL may be either.
+        // REDIS_URL and DATABASE_URL may be either.
         assert!(known.contains(name) || is_set_by_the_chart || is_nobodys, "{name}");
         assert!(
             !(is_set_by_the_chart && names(&properties["settings"]["properties"]).contains(name)),

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// What expressions stand for, where a setting's value is one.
-const SAMPLES: [(&str, &str); 8] = [
+const SAMPLES: [(&str, &str); 9] = [
     ("TENANT_ID", ANYBODY),
     ("CLIENT_ID", ANYBODY),
     ("AZURE_ENVIRONMENT", "usgovernment"),
@@ -34,6 +34,7 @@ const SAMPLES: [(&str, &str); 8] = [
     ("GATEWAY_EXPOSURE_ACCEPTED_BY", "Ada Lovelace, 2026-11-22"),
     ("REDIS_URL", "cache.redis.cache.usgovcloudapi.net"),
     ("REDIS_PASSWORD", "a key"),
+    ("DATABASE_URL", "postgres://u:made-up-word@db.example/gateway?sslmode=verify-full"),
 ];
 const ANYBODY: &str = "00000000-0000-0000-0000-000000000000";
 
@@ -107,9 +108,11 @@ fn gateways() -> Vec<(&'static str, Settings)> {
     let taken = Value::Object(taken.collect());
     let container_apps = &bicep("deploy/container-apps/main.bicep")["environments"];
     let own = &container_apps["gatewaySettings"];
+    let mut with_redis = filled_in(own, &container_apps["redisSettings"]);
+    with_redis.extend(filled_in(&container_apps["databaseSettings"], &Value::Null));
     vec![
         ("App Service", filled_in(&taken, &Value::Null)),
-        ("Container Apps with Redis", filled_in(own, &container_apps["redisSettings"])),
+        ("Container Apps with Redis and a database", with_redis),
         ("Container Apps with files", filled_in(own, &container_apps["fileSettings"])),
         (
             "compose.yaml",
@@ -169,7 +172,7 @@ fn checkov_finds_nothing_that_has_no_reason() {
         );
     }
     // For Container Apps it has no checks: that it has read that file shows in the count alone.
-    assert_eq!(summary["resource_count"], 31, "is all of it read? {summary}");
+    assert_eq!(summary["resource_count"], 33, "is all of it read? {summary}");
     let excused: BTreeSet<_> = EXCEPTIONS.iter().map(|(id, _)| (*id).to_owned()).collect();
     assert_eq!(of("failed_checks", "check_id"), excused);
 }

@@ -10,7 +10,7 @@ use crate::world::{
     process::until, session_in, status, try_login,
 };
 
-const PAPERS: [&str; 10] = [
+const PAPERS: [&str; 11] = [
     "SECURITY.md",
     "docs/threat-model.md",
     "docs/asvs.md",
@@ -21,6 +21,7 @@ const PAPERS: [&str; 10] = [
     "docs/deploy/container-apps.md",
     "docs/scaling.md",
     "docs/incidents.md",
+    "docs/database.md",
 ];
 
 fn text(path: &str) -> String {

@@ -2,36 +2,17 @@
 
 use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use tempfile::TempDir;
-
 use crate::{
     entra::Entra,
     world::{
         self, Kind, Store,
+        certificates::certificates,
         gateway::{Gateway, run},
         process::until,
         redis::Redis,
         settings, try_login,
     },
 };
-
-/// An authority, and a certificate of it for `localhost` alone.
-fn certificates() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
-    let mut authority = CertificateParams::default();
-    let name = folder.path().display().to_string();
-    authority.distinguished_name.push(DnType::CommonName, name);
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let server = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    write("server.pem", server.signed_by(&key, &authority).unwrap().pem());
-    write("server.key", key.serialize_pem());
-    write("ca.pem", authority.pem());
-    folder
-}
 
 fn file(folder: &Path, name: &str) -> String {
     folder.join(name).display().to_string()

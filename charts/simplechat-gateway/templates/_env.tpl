@@ -1,4 +1,5 @@
 {{- define "gateway.secretsFolder" -}}/run/secrets/simplechat-gateway{{- end }}
+{{- define "gateway.databaseFolder" -}}/var/lib/simplechat-gateway{{- end }}
 
 {{- /* What the chart sets on the gateway: a list of name and value. */}}
 {{- define "gateway.ownEnv" -}}
@@ -16,7 +17,7 @@
 {{- end }}
 {{- end }}
 - {name: GATEWAY_PUBLIC_URLS, value: {{ join "," $v.publicUrls | quote }}}
-- {name: GATEWAY_EXTERNAL_ACCESS, value: {{ ternary "on" "off" $v.externalAccess.enabled | quote }}}
+- {name: GATEWAY_EXTERNAL_ACCESS, value: {{ ternary "managed" (ternary "on" "off" $v.externalAccess.enabled) $v.externalAccess.managed | quote }}}
 {{- with $v.externalAccess.acceptedBy }}
 - {name: GATEWAY_EXPOSURE_ACCEPTED_BY, value: {{ . | quote }}}
 {{- end }}
@@ -28,6 +29,9 @@
 - {name: GATEWAY_STATE_DIR, value: "{{ $v.sessions.filesystem.path }}.gateway"}
 {{- else if $v.sessions.redis.url }}
 - {name: REDIS_URL, value: {{ $v.sessions.redis.url | quote }}}
+{{- end }}
+{{- if eq $v.database.kind "sqlite" }}
+- {name: DATABASE_URL, value: "sqlite:{{ include "gateway.databaseFolder" . }}/gateway.db"}
 {{- end }}
 {{- range $name := keys $v.secrets | sortAlpha }}
 - {name: {{ $name }}_FILE, value: "{{ include "gateway.secretsFolder" $ }}/{{ $name }}"}

@@ -20,6 +20,28 @@
 {{- $problems = append $problems "externalAccess.acceptedBy: is required with externalAccess.enabled: tenant and app ids become public, and somebody must have accepted that" }}
 {{- end }}
 
+{{- if and $v.externalAccess.managed $v.externalAccess.enabled }}
+{{- $problems = append $problems "externalAccess.managed: externalAccess.enabled is set as well; set one" }}
+{{- end }}
+{{- if and $v.externalAccess.managed (eq $v.database.kind "none") }}
+{{- $problems = append $problems "database.kind: is required with externalAccess.managed: what administrators decide stands in a database (sqlite for one replica, postgres for several)" }}
+{{- end }}
+{{- if eq $v.database.kind "sqlite" }}
+{{- if or $v.autoscaling.enabled (ne (int $v.replicas) 1) }}
+{{- $problems = append $problems "replicas: SQLite's file is for one pod: say replicas: 1 and autoscaling.enabled: false, or database.kind: postgres" }}
+{{- end }}
+{{- if not $v.database.sqlite.existingClaim }}
+{{- $problems = append $problems "database.sqlite.existingClaim: is required with database.kind sqlite: the log must outlive the pod" }}
+{{- end }}
+{{- end }}
+{{- $hasUrl := hasKey $v.secrets "DATABASE_URL" }}
+{{- if and (eq $v.database.kind "postgres") (not $hasUrl) }}
+{{- $problems = append $problems "secrets.DATABASE_URL: is required with database.kind postgres" }}
+{{- end }}
+{{- if and $hasUrl (ne $v.database.kind "postgres") }}
+{{- $problems = append $problems "secrets.DATABASE_URL: does nothing without database.kind postgres" }}
+{{- end }}
+
 {{- if eq $v.mode "sidecar" }}
 {{- if not $v.simplechat.image.repository }}
 {{- $problems = append $problems "simplechat.image.repository: is required with mode sidecar" }}

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use super::{Administered, PAGE, is_below};
 use crate::{
     access::{
+        admin::AdminDenial,
         origin::{PublicOrigin, Route},
         session::SessionId,
     },
@@ -20,37 +21,6 @@ use crate::{
     http::{Arrival, error::Refusal, session_cookie::SessionCookie},
     sessions::{Account, SessionsError, Standing},
 };
-
-/// Why somebody who is known is not let do it.
-#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
-pub(in crate::http) enum AdminDenial {
-    /// A machine's session.
-    #[error(
-        "A session that the gateway minted does not administer it; sign in to SimpleChat itself"
-    )]
-    MintedSession,
-    /// Without the app role.
-    #[error("Only users with SimpleChat's app role Admin may do this")]
-    NotAnAdministrator,
-    /// A page of another origin asks.
-    #[error("Pages of another origin may not ask this of your browser")]
-    ForeignOrigin,
-    /// Not from a form of ours, or from one of another session.
-    #[error("This form does not belong to your session; load the page again")]
-    Csrf,
-}
-
-impl AdminDenial {
-    /// For records, logs and metrics.
-    pub(in crate::http) fn reason(self) -> &'static str {
-        match self {
-            Self::MintedSession => "minted_session",
-            Self::NotAnAdministrator => "not_an_administrator",
-            Self::ForeignOrigin => "foreign_origin",
-            Self::Csrf => "csrf",
-        }
-    }
-}
 
 /// An administrator who asks for something, from a page of ours or by a program.
 pub(super) struct Admin {

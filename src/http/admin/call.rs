@@ -8,8 +8,8 @@ use axum::{
 use http::{HeaderMap, request::Parts};
 use serde::de::DeserializeOwned;
 
-use super::{Admin, AdminDenial, Administered, form::is_of_type};
-use crate::http::error::Refusal;
+use super::{Admin, Administered, form::is_of_type};
+use crate::{access::admin::AdminDenial, http::error::Refusal};
 
 const TOKEN: &str = "x-csrf-token";
 /// Bodies are shorter: see `own_body`.

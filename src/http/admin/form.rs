@@ -8,8 +8,8 @@ use axum::{
 use http::{HeaderMap, header};
 use url::form_urlencoded;
 
-use super::{Admin, AdminDenial, Administered};
-use crate::http::error::Refusal;
+use super::{Admin, Administered};
+use crate::{access::admin::AdminDenial, http::error::Refusal};
 
 /// What its token is called.
 pub(super) const TOKEN: &str = "csrf";

@@ -70,7 +70,7 @@ pub(super) struct Values {
     /// Scopes to ask for.
     #[schema(max_length = 8192, pattern = "^[ -~]+$")]
     pub(super) scope: String,
-    /// Delegated scopes that admit to login, beside the role ExternalApi; space between them.
+    /// Delegated scopes that admit to login, beside the role `ExternalApi`; space between them.
     #[schema(max_length = 8192, pattern = "^[ -~]*$")]
     pub(super) login_scopes: String,
 }

@@ -17,7 +17,6 @@ use http::{HeaderName, HeaderValue, header};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::admission::Admin;
-pub(super) use self::admission::AdminDenial;
 use crate::gateway::Administered;
 
 /// Where the page stands.

@@ -3,11 +3,15 @@
 
 pub(crate) mod administrators;
 pub(crate) mod browser;
+pub(crate) mod certificates;
 pub(crate) mod collector;
+pub(crate) mod database;
 pub(crate) mod flask;
 pub(crate) mod gateway;
+pub(crate) mod logins;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod recorded;
 pub(crate) mod recorder;
 pub(crate) mod redis;
 pub(crate) mod relay;

@@ -53,7 +53,7 @@ impl Postgres {
         for file in ["server.pem", "server.key"] {
             let own = postgres.folder.path().join(file);
             fs::copy(folder.join(file), &own).expect("a file");
-            postgres.hand_over(&own);
+            hand_over(&own);
             fs::set_permissions(&own, fs::Permissions::from_mode(0o600)).expect("a file");
         }
         let file = |name: &str| postgres.folder.path().join(name).display().to_string();
@@ -67,10 +67,10 @@ impl Postgres {
     }
 
     fn make_cluster(&self) {
-        self.hand_over(self.folder.path());
+        hand_over(self.folder.path());
         let password = self.folder.path().join("password");
         fs::write(&password, ADMIN.1).expect("a file");
-        self.hand_over(&password);
+        hand_over(&password);
         let mut initdb = self.program("initdb");
         initdb.arg("--pgdata").arg(self.data()).args(["--username", ADMIN.0]).arg("--pwfile");
         initdb.arg(password).args(["--auth", "scram-sha-256", "--no-sync", "--no-locale"]);
@@ -132,10 +132,6 @@ impl Postgres {
         let id = self.process.as_ref().expect("running").id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
         assert!(Command::new("pkill").args([signal, "-P", &id]).status().expect("pkill").success());
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
     }
 
     pub(crate) fn address(&self) -> String {
@@ -206,14 +202,6 @@ impl Postgres {
         command.current_dir(self.folder.path());
         command
     }
-
-    fn hand_over(&self, path: &Path) {
-        if is_root() {
-            let user = done(Command::new("id").args(["-u", USER]));
-            let user = String::from_utf8_lossy(&user.stdout).trim().parse().expect("a user's id");
-            chown(path, Some(user), None).expect("root");
-        }
-    }
 }
 
 /// The user whom Debian's package makes.
@@ -233,6 +221,15 @@ fn binary(name: &str) -> PathBuf {
     let found = versions.map(|entry| entry.path()).filter(|it| it.join("bin").join(name).exists());
     let newest = found.max_by_key(|folder| version(folder));
     newest.map_or_else(|| name.into(), |folder| folder.join("bin").join(name))
+}
+
+/// Gives something to whoever runs PostgreSQL.
+fn hand_over(path: &Path) {
+    if is_root() {
+        let user = done(Command::new("id").args(["-u", USER]));
+        let user = String::from_utf8_lossy(&user.stdout).trim().parse().expect("a user's id");
+        chown(path, Some(user), None).expect("root");
+    }
 }
 
 /// Runs a command to its end, which must be a good one.

@@ -1,0 +1,73 @@
+//! Sessions as tests put them on a shelf: without a grant, with the times they please.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::{
+    Sessions,
+    flask_format::{self, Members},
+    shelf::{Added, Note, Quota},
+    store::fresh_id,
+};
+use crate::{
+    access::session::SessionId,
+    clock,
+    config::{SerializationFormat, SessionsConfig, StoreConfig},
+};
+
+/// Two folders that upstream has been in already.
+pub(super) fn folders() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let flask = folder.path().join("flask_session");
+    fs::create_dir(&flask).unwrap();
+    // SHA-256 of cachelib's count file.
+    let count = "79bc207ee04a581ab2348ca1f3494e64cd0ec36128735b8c6bc85ddd8fe1938c";
+    fs::write(flask.join(count), flask_format::to_file(&json!(0), 0).unwrap()).unwrap();
+    folder
+}
+
+/// An instance of the gateway over them.
+pub(super) fn instance(folders: &Path) -> Sessions {
+    let (directory, state) = (folders.join("flask_session"), folders.join("state"));
+    open_store(StoreConfig::Files { directory, state })
+}
+
+pub(super) fn open_store(store: StoreConfig) -> Sessions {
+    let (key_prefix, format) = ("session:".to_owned(), SerializationFormat::Msgpack);
+    let (login_limit, failure_limit) = (None, None);
+    let config =
+        SessionsConfig { store, key_prefix, format, per_subject: 16, login_limit, failure_limit };
+    Sessions::open_store(config).unwrap()
+}
+
+/// A session that ends in so many seconds, opened at a Unix time in milliseconds.
+pub(super) async fn put(
+    sessions: &Sessions,
+    (subject, client): (Uuid, &str),
+    opened_at: i64,
+    life: i64,
+) -> SessionId {
+    let now = clock::now();
+    let note = Note {
+        id: fresh_id().unwrap(),
+        expires_at: now + life,
+        opened_at,
+        subject,
+        client: client.to_owned(),
+        token: "fingerprint".to_owned(),
+    };
+    let (shelf, quota) = (&sessions.0.shelf, Quota { logins: None, failures: None });
+    let added = shelf.add_note(&note, &quota, now).await.unwrap();
+    assert!(matches!(added, Added::New { .. }));
+    let (seen, user) = (json!(opened_at / 1000 + 7), user(subject, client));
+    let members = Members(vec![("user", &user), ("last_activity_epoch", &seen)]);
+    assert!(shelf.put(&note.session_id(), &members, true, now).await.unwrap());
+    note.session_id()
+}
+
+fn user(subject: Uuid, client: &str) -> Value {
+    json!({"oid": subject, "azp": client, "name": "Zoë", "email": "zoe@example.org", "roles": ["User"]})
+}

@@ -1,0 +1,412 @@
+//! The database at the start: brought up to date or refused, with words that say what to do. What holds
+//! for `SQLite` must hold for PostgreSQL.
+
+use std::{fs, process::Output};
+
+use tempfile::TempDir;
+
+use crate::{
+    entra::{Entra, USER_OID},
+    world::{
+        Kind, Store,
+        certificates::certificates,
+        client,
+        database::{BOTH, Database, DatabaseKind},
+        flask::in_repository,
+        gateway::{Gateway, run},
+        json,
+        postgres::Postgres,
+        process::until,
+        recorded::{ENABLE, Recorded},
+        settings,
+        tools::told,
+        try_login,
+    },
+};
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it ended by itself")
+}
+
+/// How many migrations there are.
+fn migrations(kind: DatabaseKind) -> usize {
+    let folder = match kind {
+        DatabaseKind::Sqlite => "migrations/sqlite",
+        DatabaseKind::Postgres => "migrations/postgres",
+    };
+    fs::read_dir(in_repository(folder)).unwrap().count()
+}
+
+/// `check`'s line about the database.
+async fn line(ground: &Recorded, more: &[(&str, &str)]) -> (i32, String) {
+    let output = ground.try_command("check", more).await;
+    let told = told(&output);
+    let line = told.lines().find(|line| line.contains("database")).unwrap_or(&told);
+    (code(&output), line.to_owned())
+}
+
+#[tokio::test]
+async fn an_empty_database_is_brought_up_to_date_at_the_start() {
+    for kind in BOTH {
+        let ground = Recorded::start(kind).await;
+        let gateway = Gateway::start(&ground.settings(&[])).await;
+        let database = &ground.database;
+        assert_eq!(database.count("_sqlx_migrations WHERE success"), migrations(kind), "{kind:?}");
+        assert_eq!(database.count("access WHERE since IS NULL"), 1, "{kind:?}: nobody decided");
+        until("it says that it runs", async || database.count("instances") == 1).await;
+        drop(gateway);
+
+        // The next start finds it so.
+        let mut gateway = Gateway::start(&ground.settings(&[])).await;
+        assert_eq!(database.count("_sqlx_migrations"), migrations(kind), "{kind:?}");
+        let ready = gateway.ops_url("/health/ready").unwrap();
+        let ready = json(client().get(ready).send().await.unwrap()).await;
+        let parts: Vec<_> = ready["degraded"].as_array().unwrap().iter().collect();
+        assert!(parts.iter().all(|it| it["part"] != "database"), "{kind:?}: {ready}");
+        gateway.process.signal("TERM");
+        assert_eq!(gateway.process.ended().await.code(), Some(0), "{kind:?}");
+        // The one that was killed is still there; it is forgotten in time.
+        assert_eq!(database.count("instances"), 1, "{kind:?}: it said that it went");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_to_be_migrated_is_refused_until_migrate_has_run() {
+    let ground = Recorded::start(DatabaseKind::Postgres).await;
+    let off = [("GATEWAY_MIGRATE", "off")];
+    let refused = ground.try_command("serve", &off).await;
+    assert_eq!(code(&refused), 69, "{}", told(&refused));
+    assert!(told(&refused).contains("migrate"), "{}", told(&refused));
+    let (code_of_check, line_of_check) = line(&ground, &off).await;
+    assert!(code_of_check == 69 && line_of_check.contains("migrate"), "{line_of_check}");
+    let tables = "pg_tables WHERE schemaname = 'public'";
+    assert_eq!(ground.database.count(tables), 0, "neither has changed anything");
+
+    let migrated = ground.try_command("migrate", &off).await;
+    assert_eq!(code(&migrated), 0, "{}", told(&migrated));
+    let again = ground.try_command("migrate", &off).await;
+    assert_eq!(code(&again), 0, "{}", told(&again));
+    let found = ground.database.count("_sqlx_migrations WHERE success");
+    assert_eq!(found, migrations(DatabaseKind::Postgres));
+    let (_, line_of_check) = line(&ground, &off).await;
+    assert!(line_of_check.starts_with("ok"), "{line_of_check}");
+    Gateway::start(&ground.settings(&off)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_migrate_at_once_do_it_once() {
+    for kind in BOTH {
+        let ground = Recorded::start(kind).await;
+        let settings = ground.settings(&[]);
+        let all = (0..4).map(|_| {
+            let settings = settings.clone();
+            tokio::spawn(async move { run(&settings, &["migrate"]).await })
+        });
+        for one in all.collect::<Vec<_>>() {
+            let output = one.await.unwrap();
+            assert_eq!(code(&output), 0, "{kind:?}: {}", told(&output));
+        }
+        assert_eq!(ground.database.count("_sqlx_migrations"), migrations(kind), "{kind:?}");
+        assert_eq!(ground.database.count("access"), 1, "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_that_start_at_once_over_an_empty_database_all_serve() {
+    for kind in BOTH {
+        let ground = Recorded::start(kind).await;
+        let settings = ground.settings(&[]);
+        let (one, two, three) = tokio::join!(
+            Gateway::start(&settings),
+            Gateway::start(&settings),
+            Gateway::start(&settings)
+        );
+        let said = async || ground.database.try_ask("SELECT count(*) FROM instances");
+        until("all three say that they run", async || said().await.is_ok_and(|it| it == "3")).await;
+        assert_eq!(ground.database.count("_sqlx_migrations"), migrations(kind), "{kind:?}");
+        drop((one, two, three));
+    }
+}
+
+#[tokio::test]
+async fn records_neither_change_nor_go_before_their_time() {
+    for kind in BOTH {
+        let ground = Recorded::start(kind).await;
+        assert_eq!(code(&ground.try_command("migrate", &[]).await), 0);
+        let database = &ground.database;
+        database.ask(&insertion(database, "a", 0));
+        for statement in [
+            "UPDATE activity SET subject = 'somebody else'",
+            "UPDATE activity SET at = 0",
+            "DELETE FROM activity",
+        ] {
+            let refused = database.try_ask(statement).unwrap_err();
+            assert!(refused.contains("activity records"), "{kind:?}: {refused}");
+        }
+        assert_eq!(database.count("activity WHERE subject = 'a'"), 1, "{kind:?}");
+    }
+}
+
+/// A login so many days ago, by SQL alone.
+fn insertion(database: &Database, subject: &str, days: i64) -> String {
+    let at = database.now() - days * 86_400_000;
+    format!(
+        "INSERT INTO activity (id, at, kind, outcome, subject) \
+         VALUES ('{subject}', {at}, 'login', 'success', '{subject}')"
+    )
+}
+
+#[tokio::test]
+async fn records_go_when_their_time_is_over() {
+    for kind in BOTH {
+        let ground = Recorded::start(kind).await;
+        assert_eq!(code(&ground.try_command("migrate", &[]).await), 0);
+        let database = &ground.database;
+        for (subject, days) in [("old", 31), ("older", 400), ("young", 29)] {
+            database.ask(&insertion(database, subject, days));
+        }
+        let retention = [("GATEWAY_ACTIVITY_RETENTION", "30d")];
+        let gateway = Gateway::start(&ground.settings(&retention)).await;
+        until("old records are gone", async || {
+            database.count("activity WHERE subject LIKE 'old%'") == 0
+        })
+        .await;
+        assert_eq!(database.count("activity WHERE subject = 'young'"), 1, "{kind:?}");
+        drop(gateway);
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_a_later_version_is_refused_and_left_alone() {
+    for kind in BOTH {
+        let ground = Recorded::start(kind).await;
+        assert_eq!(code(&ground.try_command("migrate", &[]).await), 0);
+        let later = "INSERT INTO _sqlx_migrations \
+            SELECT 9999, 'later', installed_on, success, checksum, execution_time \
+            FROM _sqlx_migrations WHERE version = 1";
+        ground.database.ask(later);
+        let before = ground.database.dump();
+        for command in ["serve", "migrate", "check"] {
+            let refused = ground.try_command(command, &[]).await;
+            assert_eq!(code(&refused), 69, "{kind:?} {command}: {}", told(&refused));
+            let told = told(&refused);
+            assert!(told.contains("later version"), "{kind:?} {command}: {told}");
+        }
+        // PostgreSQL's dump names a key made for it.
+        let without_key = |dump: &str| {
+            let lines = dump.lines().filter(|line| !line.contains("restrict "));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(without_key(&ground.database.dump()), without_key(&before), "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_used_is_a_bad_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("no-database"), "something else, and long enough ".repeat(99))
+        .unwrap();
+    fs::create_dir(folder.path().join("folder")).unwrap();
+    let ground = Recorded::start(DatabaseKind::Sqlite).await;
+    for name in ["missing/gateway.db", "no-database", "folder"] {
+        let path = folder.path().join(name).display().to_string();
+        let more = [("DATABASE_URL", &*format!("sqlite:{path}"))];
+        for command in ["serve", "migrate"] {
+            let refused = ground.try_command(command, &more).await;
+            let told = told(&refused);
+            assert_eq!(code(&refused), 78, "{command} {name}: {told}");
+            assert!(told.contains("DATABASE_URL") && told.contains(&path), "{told}");
+        }
+        let (code, line) = line(&ground, &more).await;
+        assert!(code != 0 && !line.starts_with("ok"), "{name}: {line}");
+    }
+    let names = fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(names, 2, "nothing was made beside them");
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_without_the_password() {
+    let ground = Recorded::start(DatabaseKind::Postgres).await;
+    let Database::Postgres(postgres) = &ground.database else { unreachable!() };
+    let wrong = postgres.url_for("gateway:quite-another-word", "gateway");
+    // `run` looks for passwords of URLs in whatever is written.
+    let more = [("DATABASE_URL", &*wrong)];
+    let (code_of_check, line) = line(&ground, &more).await;
+    assert_eq!(code_of_check, 69, "{line}");
+    assert!(line.contains("password authentication failed"), "{line}");
+    let migrate = ground.try_command("migrate", &more).await;
+    assert_eq!(code(&migrate), 69, "{}", told(&migrate));
+
+    let elsewhere = postgres.url_for("gateway:the-word-of-the-gateway", "no_such");
+    let more = [("DATABASE_URL", &*elsewhere)];
+    let migrate = ground.try_command("migrate", &more).await;
+    assert_eq!(code(&migrate), 69, "{}", told(&migrate));
+    assert!(told(&migrate).contains("no_such"), "{}", told(&migrate));
+}
+
+#[tokio::test]
+async fn managed_needs_a_database() {
+    let (store, entra) = (Store::start(Kind::Redis).await, Entra::start().await);
+    let managed = [("GATEWAY_EXTERNAL_ACCESS".to_owned(), "managed".to_owned())];
+    let refused = run(&settings(&entra, None, &store, &managed), &["serve"]).await;
+    assert_eq!(code(&refused), 78, "{}", told(&refused));
+    assert!(told(&refused).contains("DATABASE_URL"), "{}", told(&refused));
+}
+
+#[tokio::test]
+async fn what_a_database_url_must_look_like_is_told_without_the_url() {
+    let ground = Recorded::start(DatabaseKind::Sqlite).await;
+    for wrong in ["mysql://u:hunter2@h/d", "sqlite:relative-hunter2.db", "hunter2"] {
+        let refused = ground.try_command("serve", &[("DATABASE_URL", wrong)]).await;
+        let told = told(&refused);
+        assert_eq!(code(&refused), 78, "{told}");
+        assert!(told.contains("DATABASE_URL") && !told.contains("hunter2"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn postgres_is_believed_by_its_authority_and_its_name() {
+    let (right, other) = (certificates(), certificates());
+    let postgres = Postgres::start_with_tls(right.path()).await;
+    let ground = Recorded::over(Database::Postgres(postgres)).await;
+    let by_name = ground.database.url().replace("127.0.0.1", "localhost");
+    let by_address = ground.database.url();
+    let root = |folder: &TempDir| folder.path().join("ca.pem").display().to_string();
+    let url = |base: &str, mode: &str, folder: &TempDir| {
+        format!("{base}?sslmode={mode}&sslrootcert={}", root(folder))
+    };
+    for good in [
+        url(&by_name, "verify-full", &right),
+        url(&by_address, "verify-ca", &right),
+        format!("{by_address}?sslmode=require"),
+    ] {
+        let migrate = ground.try_command("migrate", &[("DATABASE_URL", &good)]).await;
+        assert_eq!(code(&migrate), 0, "{good}: {}", told(&migrate));
+    }
+    for bad in [
+        url(&by_name, "verify-full", &other),
+        url(&by_address, "verify-full", &right),
+        url(&by_address, "verify-ca", &other),
+        format!("{by_name}?sslmode=verify-full"),
+    ] {
+        let migrate = ground.try_command("migrate", &[("DATABASE_URL", &bad)]).await;
+        assert_eq!(code(&migrate), 69, "{bad}: {}", told(&migrate));
+        assert!(told(&migrate).contains("certificate"), "{bad}: {}", told(&migrate));
+    }
+}
+
+#[tokio::test]
+async fn records_of_a_busy_day_go_by_the_second() {
+    for kind in BOTH {
+        let ground = Recorded::start(kind).await;
+        assert_eq!(code(&ground.try_command("migrate", &[]).await), 0);
+        let database = &ground.database;
+        // A hundred a second, from before the end of their day until after it.
+        let begun = database.now() - 86_400_000 - 80_000;
+        database.ask(&format!(
+            "INSERT INTO activity (id, at, kind, outcome) \
+             WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 12000) \
+             SELECT 'busy-' || n, {begun} + n * 10, 'login', 'success' FROM n"
+        ));
+        let gateway =
+            Gateway::start(&ground.settings(&[("GATEWAY_ACTIVITY_RETENTION", "1d")])).await;
+        let tells = async || gateway.process.log().contains("old activity records");
+        until("it tells of old records", tells).await;
+        assert_eq!(database.count("activity WHERE id = 'busy-0'"), 0, "{kind:?}");
+        assert_eq!(database.count("activity WHERE id = 'busy-12000'"), 1, "{kind:?}");
+        let log = gateway.process.log();
+        assert!(!log.contains("could not be removed"), "{kind:?}: {log}");
+    }
+}
+
+/// Statements of the page's nth block of SQL.
+fn sql_of_the_page(nth: usize) -> Vec<String> {
+    let page = fs::read_to_string(in_repository("docs/database.md")).unwrap();
+    let block = page.split("```sql\n").nth(nth + 1).unwrap().split("```").next().unwrap();
+    let lines = block.lines().filter(|line| !line.starts_with("--"));
+    let statements = lines.collect::<Vec<_>>().join("\n");
+    let statements = statements.split(';').map(str::trim).filter(|it| !it.is_empty());
+    statements.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_rights_that_the_page_gives_are_enough_and_no_more() {
+    let ground = Recorded::start(DatabaseKind::Postgres).await;
+    let Database::Postgres(postgres) = &ground.database else { unreachable!() };
+    for statement in sql_of_the_page(0) {
+        postgres.ask_in("postgres", &statement);
+    }
+    let log = "gateway_log";
+    let migrates = postgres.url_for("gateway_migrates:one%20word", log);
+    let migrated = ground.try_command("migrate", &[("DATABASE_URL", &migrates)]).await;
+    assert_eq!(code(&migrated), 0, "{}", told(&migrated));
+    for statement in sql_of_the_page(1) {
+        postgres.ask_in(log, &statement);
+    }
+    let serves = postgres.url_for("gateway_serves:another%20word", log);
+    let more = [
+        ("DATABASE_URL", serves.as_str()),
+        ("GATEWAY_MIGRATE", "off"),
+        ("GATEWAY_EXTERNAL_ACCESS", "managed"),
+    ];
+    let now = ground.database.now();
+    postgres.ask_in(
+        log,
+        &format!(
+            "INSERT INTO activity (id, at, kind, outcome) VALUES ('old', {}, 'login', 'success')",
+            now - 400 * 86_400_000
+        ),
+    );
+    let mut gateway = ground.gateway(&more).await;
+    let somebody = "cccccccc-0000-1111-2222-dddddddddddd";
+    for line in [
+        ENABLE.to_owned(),
+        format!("access block --subject {somebody} --for 1s"),
+        format!("access block --subject {USER_OID} --for 1h"),
+        format!("access unblock --subject {USER_OID}"),
+        "access status".to_owned(),
+        "sessions end --all".to_owned(),
+        "activity".to_owned(),
+    ] {
+        let output = ground.try_command(&line, &more).await;
+        assert_eq!(code(&output), 0, "{line}: {}", told(&output));
+    }
+    let token = ground.entra.token().build();
+    until("one logs in", async || try_login(&gateway, &token).await.status() == 200).await;
+    let count = |of: &str| postgres.ask_in(log, &format!("SELECT count(*) FROM {of}"));
+    until("old records go", async || count("activity WHERE id = 'old'") == "0").await;
+    assert_eq!(count("activity WHERE kind = 'login'"), "1");
+    gateway.process.signal("TERM");
+    assert_eq!(gateway.process.ended().await.code(), Some(0));
+    assert_eq!(count("instances"), "0", "it said that it went");
+    let written = gateway.process.log();
+    assert!(!written.contains("permission denied"), "{written}");
+
+    for statement in [
+        "UPDATE activity SET subject = 'somebody else'",
+        "TRUNCATE activity",
+        "DROP TRIGGER activity_stays ON activity",
+        "INSERT INTO access (one, database, enabled) VALUES (2, '', true)",
+        "CREATE TABLE more (a TEXT)",
+    ] {
+        let as_server = format!("SET ROLE gateway_serves; {statement}");
+        let refused = postgres.try_ask(log, &as_server).unwrap_err();
+        let is_refused =
+            ["permission denied", "must be owner"].iter().any(|it| refused.contains(it));
+        assert!(is_refused, "{statement}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn the_questions_that_the_page_asks_have_answers() {
+    for kind in BOTH {
+        let ground = Recorded::start(kind).await;
+        assert_eq!(code(&ground.try_command("migrate", &[]).await), 0);
+        let questions = sql_of_the_page(2);
+        assert_eq!(questions.len(), 3);
+        // The first is PostgreSQL's.
+        for question in questions.iter().skip(usize::from(kind == DatabaseKind::Sqlite)) {
+            ground.database.ask(question);
+        }
+    }
+}
