@@ -11,6 +11,7 @@ use crate::world::{
     client, json,
     postgres::Postgres,
     process::until,
+    redis::free_port,
     status, try_login,
 };
 
@@ -490,4 +491,64 @@ async fn the_log_is_read_by_the_page_and_taken_away_as_a_file() {
     assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
     let page = admin.get(gateway, "/gateway/admin/activity").await.text().await.unwrap();
     assert!(page.contains("=HYPERLINK(&#34;https://evil.example&#34;)"), "nothing of it is markup");
+}
+
+#[tokio::test]
+async fn the_guide_holds_this_deployments_values_and_its_checks_turn_green() {
+    let address = format!("127.0.0.1:{}", free_port());
+    let origin = format!("http://{address}");
+    let more = [
+        ("GATEWAY_LISTEN", address.as_str()),
+        ("GATEWAY_PUBLIC_URLS", &origin),
+        ("GATEWAY_CANARY_INTERVAL", "1s"),
+    ];
+    let (world, _folder) = managed(Kind::Files, &more).await;
+    let gateway = &world.gateway;
+    let admin = Person::admin(gateway).await;
+    let states = async || {
+        let guide = admin.get_json(gateway, "/gateway/api/guide").await;
+        let checks = guide["checks"].as_array().unwrap().iter();
+        let states = checks.map(|it| format!("{} {}", it["id"], it["state"]).replace('"', ""));
+        states.collect::<Vec<_>>()
+    };
+    let guide = admin.get_json(gateway, "/gateway/api/guide").await;
+    let (values, client) = (&guide["values"], crate::entra::CLIENT);
+    for (name, value) in [
+        ("origin", origin.clone()),
+        ("metadata_url", format!("{origin}/.well-known/oauth-protected-resource/external/login")),
+        ("login_url", format!("{origin}/external/login")),
+        ("tenant", crate::entra::TENANT.to_owned()),
+        ("client", client.to_owned()),
+        ("scope", format!("api://{client}/.default")),
+    ] {
+        assert_eq!(values[name], value, "{name}");
+    }
+    assert_eq!(guide["manifest"]["identifierUris"][0], format!("api://{client}"));
+    assert!(guide["commands"].as_str().unwrap().contains(client));
+    let excluded = &guide["easy_auth"]["properties"]["globalValidation"]["excludedPaths"];
+    assert_eq!(excluded[1], "/external/*");
+    let before = states().await;
+    for state in [
+        "access not_yet",
+        "keys ok",
+        "store ok",
+        "upstream ok",
+        "honoured unknown",
+        "public_url ok",
+        "metadata not_yet",
+        "first_login not_yet",
+    ] {
+        assert!(before.iter().any(|it| it == state), "{state}: {before:?}");
+    }
+    admin.enable(gateway).await;
+    world.login(&world.entra.token().build()).await;
+    until("all checks are green", async || states().await.iter().all(|it| it.ends_with(" ok")))
+        .await;
+    // By a host that is not listed: the values are those of the one that is.
+    let answer =
+        admin.ask(Method::GET, gateway.url("/gateway/api/guide")).header("host", "elsewhere");
+    let guide = json(answer.send().await.unwrap()).await;
+    assert_eq!(guide["values"]["origin"], origin);
+    let light = guide["checks"].as_array().unwrap().iter().find(|it| it["id"] == "public_url");
+    assert_eq!(light.unwrap()["state"], "not_yet");
 }

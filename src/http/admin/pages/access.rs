@@ -14,6 +14,7 @@ use crate::{
         admin::{
             Admin,
             access::{self, AccessStatus, Mode},
+            admission::to_page,
             blocks::{self, BlockInForce},
             form::Form,
         },
@@ -147,7 +148,7 @@ pub(super) async fn get_enable(
 ) -> Result<Response, Refusal> {
     let status = AccessStatus::read(&administered, &admin.origin()).await?;
     if status.mode != Mode::Managed || status.enabled {
-        return Ok(super::super::admission::to_page(View::Access.path()));
+        return Ok(to_page(View::Access.path()));
     }
     let frame = Frame::new(View::Access, &admin, Said::in_address(&uri));
     Ok(page(StatusCode::OK, &EnableView { frame, switch: Switch::of(status) }))

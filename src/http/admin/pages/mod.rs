@@ -19,7 +19,7 @@ use http::{HeaderValue, StatusCode, header};
 use utoipa_axum::router::OpenApiRouter;
 
 use self::said::Notice;
-use super::Admin;
+use super::{Admin, admission::to_page};
 use crate::{
     gateway::Administered,
     http::error::{Refusal, Told},
@@ -41,6 +41,7 @@ where
 {
     OpenApiRouter::new()
         .route("/gateway/admin", get(access::get))
+        .route("/gateway/admin/", get(async || to_page(View::Access.path())))
         .route("/gateway/admin/access/enable", get(access::get_enable).post(access::post_enable))
         .route("/gateway/admin/access/disable", post(access::post_disable))
         .route("/gateway/admin/blocks", post(blocks::post))

@@ -19,7 +19,7 @@ impl Moment {
     /// As RFC 3339 has it.
     pub(super) fn of(machine: String) -> Self {
         const HUMAN: &[BorrowedFormatItem<'_>] = format_description!(
-            "[day padding:none] [month repr:short] [year], [hour]:[minute]:[second]"
+            "[day padding:none]\u{a0}[month repr:short]\u{a0}[year], [hour]:[minute]:[second]"
         );
         let human = OffsetDateTime::parse(&machine, &Rfc3339).ok();
         let human = human.and_then(|at| at.format(HUMAN).ok()).unwrap_or_else(|| machine.clone());
@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn people_read_no_milliseconds() {
         let moment = Moment::of("2026-11-02T22:00:05.123Z".to_owned());
-        assert_eq!(moment.to_string(), "2 Nov 2026, 22:00:05");
+        assert_eq!(moment.to_string(), "2\u{a0}Nov\u{a0}2026, 22:00:05");
         assert_eq!(moment.machine, "2026-11-02T22:00:05.123Z");
     }
 }
