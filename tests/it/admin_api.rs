@@ -346,7 +346,8 @@ async fn a_body_is_small_and_the_connection_stays_in_step() {
     let decision = "{\"enabled\":false}";
     let sized = format!("{}{decision}{next}", head(&format!("Content-Length: {}", decision.len())));
     assert_eq!(statuses(&gateway.raw(sized).await), ["200", "200"]);
-    let chunks: String = decision.chars().map(|c| format!("1\r\n{c}\r\n")).collect();
+    let chunks: Vec<_> = decision.chars().map(|c| format!("1\r\n{c}\r\n")).collect();
+    let chunks = chunks.concat();
     let chunked = format!("{}{chunks}0\r\n\r\n{next}", head("Transfer-Encoding: chunked"));
     assert_eq!(statuses(&gateway.raw(chunked).await), ["200", "200"]);
     let awaiting = format!(
