@@ -252,6 +252,8 @@ fn sqlite(path: &Path) -> SqliteConnectOptions {
         .busy_timeout(PATIENCE)
         // What is confirmed survives the machine.
         .synchronous(SqliteSynchronous::Full)
+        // What it may need to undo of a long statement: an image has no folder for that.
+        .pragma("temp_store", "MEMORY")
         .disable_statement_logging();
     if keeps_memory_to_itself(path) {
         options.journal_mode(SqliteJournalMode::Wal)

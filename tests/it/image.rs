@@ -7,12 +7,16 @@ use std::{
     io::ErrorKind,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::world::{
     API, Kind, Store, WithSession, World, alone, client,
+    database::DatabaseKind,
     gateway::{Gateway, IMAGE_USER, is_image, run},
+    logins::{Logins, WITHOUT_LIMITS, missing},
     process::until,
+    recorded::Recorded,
     settings, status,
 };
 
@@ -153,4 +157,33 @@ async fn sigterm_reaches_it_and_a_request_in_flight_is_finished() {
     world.gateway.process.signal("TERM");
     assert_eq!(slow.await.unwrap().unwrap().status(), 200);
     assert_eq!(world.gateway.process.ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make image-check"]
+async fn a_database_on_its_volume_needs_nothing_else_that_is_writable() {
+    let mut ground = Recorded::start(DatabaseKind::Sqlite).await;
+    let gateway = ground.gateway(&WITHOUT_LIMITS).await;
+    assert_eq!(writable(&gateway), ["/app/database"]);
+    // Many are written in one statement, and many are removed in one: SQLite would put what it needs to undo
+    // that elsewhere.
+    let away = ground.database.take_away().await;
+    let url = gateway.url("/external/login");
+    let logins = Logins::start(&[url], &ground.entra, 64, Duration::ZERO);
+    until("many wait", async || logins.count() > 2000).await;
+    ground.database.give_back(away).await;
+    let answers = logins.end().await;
+    until("all are in the log", async || missing(&ground.database, &answers.sessions).0.is_empty())
+        .await;
+    drop(gateway);
+    let long_ago = ground.database.now() - 400 * 86_400_000;
+    ground.database.ask(&format!(
+        "INSERT INTO activity (id, at, kind, outcome, subject, text) \
+         WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 9999) \
+         SELECT 'old-' || n, {long_ago}, 'login', 'success', 'old', 'text' FROM n"
+    ));
+    let gateway = ground.gateway(&[]).await;
+    let tells = async || gateway.process.log().contains("old activity records");
+    until("it tells of old records", tells).await;
+    assert_eq!(ground.database.count("activity WHERE subject = 'old'"), 0);
 }
