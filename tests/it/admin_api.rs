@@ -88,7 +88,10 @@ async fn story(kind: Kind, more: &[(&str, &str)]) {
     assert_eq!(ended.status(), 200);
     assert_eq!(status(gateway.url(API), &two).await, 401);
     problem(admin.delete(gateway, &format!("/gateway/api/sessions/{handle}")).await, 404).await;
-    problem(admin.delete(gateway, "/gateway/api/sessions/nobody").await, 404).await;
+    for nothing in ["nobody", "%ff", "0123456789abcdef"] {
+        let path = format!("/gateway/api/sessions/{nothing}");
+        problem(admin.delete(gateway, &path).await, 404).await;
+    }
     let activity =
         admin.get_json(gateway, "/gateway/api/activity?kind=session_ended_by_admin").await;
     assert_eq!(handles(&activity["records"], "session"), told);
@@ -492,6 +495,10 @@ async fn the_log_is_read_by_the_page_and_taken_away_as_a_file() {
     assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
     let page = admin.get(gateway, "/gateway/admin/activity").await.text().await.unwrap();
     assert!(page.contains("=HYPERLINK(&#34;https://evil.example&#34;)"), "nothing of it is markup");
+    let since = "/gateway/admin/activity?since=2026-01-02T03:04:05%2B01:00&person=%22%3E";
+    let page = admin.get(gateway, since).await.text().await.unwrap();
+    assert!(page.contains("value=\"2026-01-02T02:04:05\""), "as the field has it, in UTC");
+    assert!(page.contains("value=\"&#34;&#62;\"") && page.contains("No record fits"));
 }
 
 #[tokio::test]
