@@ -141,6 +141,7 @@ async fn all_of_it_works_without_scripts() {
     let session = world.login(&world.entra.token().build()).await;
     browser.open(&gateway.url("/gateway/admin/sessions")).await;
     browser.click("tbody a").await;
+    browser.element("main [type=hidden][name=subject]").await;
     browser.click("form[aria-labelledby=end-many] [type=submit]").await;
     browser.says(".notice", "Done. 1 minted session has ended.").await;
     assert_eq!(status(gateway.url(API), &session).await, 401);
@@ -215,6 +216,7 @@ async fn each_view_can_be_used_by_everybody_and_asks_for_nothing_else() {
     browser.click("[data-opens=enable-dialog]").await;
     browser.click("dialog[open] [name=accept]").await;
     browser.click("dialog[open] [type=submit]").await;
+    browser.says(".notice", "External access is on.").await;
     for (oid, person) in [
         ("aaaaaaaa-0000-0000-0000-000000000001", "Ada Lovelace"),
         ("aaaaaaaa-0000-0000-0000-000000000002", "Katherine Johnson"),
@@ -226,6 +228,7 @@ async fn each_view_can_be_used_by_everybody_and_asks_for_nothing_else() {
         .await;
     browser.write("#who", "aaaaaaaa-0000-0000-0000-000000000009").await;
     browser.click("form[aria-labelledby=block] [type=submit]").await;
+    browser.says(".notice", "Blocked; its minted sessions end within two seconds.").await;
     browser.open(&gateway.url("/gateway/admin/guide")).await;
     until("the guide's check turns green by itself", async || {
         browser.evaluate("document.querySelectorAll('[data-check=honoured].ok').length").await == 1

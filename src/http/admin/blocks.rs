@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -234,8 +234,9 @@ pub(super) async fn post(
 pub(super) async fn delete(
     State(administered): State<Administered>,
     Decider(admin): Decider,
-    Path((kind, who)): Path<(String, String)>,
+    named: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<StatusCode, Refusal> {
+    let Path((kind, who)) = named.map_err(|_| Refusal::NotFound)?;
     let was = unblock(&administered, &admin, whom(&kind, &who)?).await?;
     if was { Ok(StatusCode::NO_CONTENT) } else { Err(Refusal::NotFound) }
 }

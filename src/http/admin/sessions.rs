@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
 };
 use http::Uri;
 use serde::Serialize;
@@ -234,8 +234,9 @@ pub(super) async fn delete(
 pub(super) async fn delete_one(
     State(administered): State<Administered>,
     Decider(admin): Decider,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<SessionsEnded>, Refusal> {
+    let Path(id) = id.map_err(|_| Refusal::NotFound)?;
     match end_sessions(&administered, &admin, &one(&id)?).await? {
         0 => Err(Refusal::NotFound),
         ended => Ok(Json(SessionsEnded { ended })),

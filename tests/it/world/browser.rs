@@ -97,9 +97,18 @@ impl Browser {
         self.driver.action_chain().send_keys(keys).perform().await.expect("keys");
     }
 
-    /// What an element says.
+    /// What an element says. It may be replaced while it is looked at.
     pub(crate) async fn text(&self, selector: &str) -> String {
-        self.element(selector).await.text().await.unwrap_or_else(|e| panic!("{selector}: {e}"))
+        let begun = std::time::Instant::now();
+        loop {
+            match self.element(selector).await.text().await {
+                Ok(text) => return text,
+                Err(error) if begun.elapsed() > super::process::PATIENCE => {
+                    panic!("{selector}: {error}")
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     /// Waits until an element says this: a page may be on its way.

@@ -88,8 +88,11 @@ pub(super) async fn get(
     admin: Admin,
     uri: Uri,
 ) -> Result<Response, Refusal> {
-    let asked = Asked::of(&uri);
+    let mut asked = Asked::of(&uri);
     let filter = Filter { limit: SHOWN, ..asked.filter()? };
+    // As fields for times have them, whatever they came as.
+    asked.since = local(filter.since);
+    asked.until = local(filter.until);
     let has_database = administered.activity.has_database();
     let (records, before) =
         if has_database { find(&administered.activity, filter).await? } else { (Vec::new(), None) };
@@ -103,6 +106,11 @@ pub(super) async fn get(
         asked,
     };
     Ok(page(StatusCode::OK, &view))
+}
+
+/// A time in UTC without saying so, to the second.
+fn local(millis: Option<i64>) -> String {
+    millis.map(rfc3339).and_then(|text| text.get(..19).map(str::to_owned)).unwrap_or_default()
 }
 
 /// For spreadsheets.
