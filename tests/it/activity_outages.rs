@@ -106,6 +106,33 @@ async fn a_server_that_hangs_loses_no_login_and_keeps_nobody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_fall_silent_are_given_up_and_others_made() {
+    let ground = Recorded::start(DatabaseKind::Postgres).await;
+    let Database::Postgres(postgres) = &ground.database else { unreachable!() };
+    let relay = Relay::start(postgres.address()).await;
+    let url = postgres.url().replace(&postgres.address(), &relay.address().to_string());
+    let gateway = ground.gateway(&with(&[("DATABASE_URL", &url), MANAGED])).await;
+    ground.command(ENABLE).await;
+    until("it is on", async || {
+        let metadata = gateway.url("/.well-known/oauth-protected-resource");
+        client().get(metadata).send().await.unwrap().status() == 200
+    })
+    .await;
+    let logins = Logins::start(&urls(&[&gateway]), &ground.entra, CALLERS, PAUSE);
+    // More often than there are connections.
+    for _ in 0..6 {
+        go_on(&logins, 50).await;
+        relay.set(Way::Forgotten).await;
+        until("operators are told", async || is_degraded(&gateway).await).await;
+        until("all is well", async || !is_degraded(&gateway).await).await;
+    }
+    go_on(&logins, 50).await;
+    let answers = logins.end().await;
+    none_is_lost(&ground.database, &answers.sessions).await;
+    assert!(answers.others.is_empty(), "{:?}", answers.others);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_crashes_again_and_again_loses_no_login() {
     let mut ground = Recorded::start(DatabaseKind::Postgres).await;
     let gateway = ground.gateway(&with(&[])).await;

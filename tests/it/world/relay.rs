@@ -25,6 +25,8 @@ pub(crate) enum Way {
     /// Connections are taken, and nothing passes either way until it opens again. What was sent
     /// meanwhile then arrives, as TCP would have it.
     BlackHole,
+    /// Connections that stand fall silent for good, as when a way between has forgotten them; new ones pass.
+    Forgotten,
     /// Each read takes so much longer.
     Slow(Duration),
 }
@@ -82,7 +84,8 @@ async fn run(
     to: Arc<Mutex<String>>,
     mut orders: mpsc::Receiver<(Way, oneshot::Sender<()>)>,
 ) {
-    let (way, _) = watch::channel(Way::Cut);
+    let (mut way, _) = watch::channel(Way::Cut);
+    let mut forgotten = Vec::new();
     let mut door: Option<TcpListener> = None;
     let mut connections = JoinSet::new();
     loop {
@@ -93,7 +96,12 @@ async fn run(
             }
             order = orders.recv() => {
                 let Some((next, done)) = order else { return };
-                way.send_replace(next);
+                if next == Way::Forgotten {
+                    way.send_replace(Way::BlackHole);
+                    forgotten.push(std::mem::replace(&mut way, watch::channel(Way::Open).0));
+                } else {
+                    way.send_replace(next);
+                }
                 if next == Way::Cut {
                     door = None;
                     connections.shutdown().await;
