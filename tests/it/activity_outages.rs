@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use crate::world::{
     client,
@@ -14,6 +15,7 @@ use crate::world::{
     postgres::Postgres,
     process::until,
     recorded::{ENABLE, MANAGED, Recorded},
+    relay::{Relay, Way},
     try_login,
 };
 
@@ -279,6 +281,30 @@ async fn who_is_kept_out_must_have_been_read_once_before_anybody_comes_in() {
     assert!(answer.headers().contains_key("retry-after"));
     ground.database.give_back(away).await;
     until("logins go on", async || try_login(&gateway, &token).await.status() == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_who_do_not_wait_leave_no_session_without_a_record() {
+    let ground = Recorded::start(DatabaseKind::Sqlite).await;
+    let to_redis = Relay::start(ground.store.redis().address()).await;
+    let url = format!("redis://{}/0", to_redis.address());
+    let gateway = ground.gateway(&with(&[("REDIS_URL", &url)])).await;
+    let token = ground.entra.token().build();
+    to_redis.set(Way::Slow(Duration::from_millis(150))).await;
+    let mut callers = JoinSet::new();
+    for number in 0..40 {
+        let request = client().post(gateway.url("/external/login")).bearer_auth(&token);
+        callers.spawn(request.timeout(Duration::from_millis(number * 25)).send());
+    }
+    while callers.join_next().await.is_some() {}
+    to_redis.set(Way::Open).await;
+    // The last of them is through.
+    crate::world::login(&gateway, &token).await;
+    let listed = ground.documents("sessions list --json --limit 1000").await;
+    let listed: Vec<String> =
+        listed.iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect();
+    println!("{} sessions of 41 callers", listed.len());
+    none_is_lost(&ground.database, &listed).await;
 }
 
 /// So that a test may stop it while another uses its own.

@@ -337,8 +337,8 @@ async fn the_rights_that_the_page_gives_are_enough_and_no_more() {
         postgres.ask_in("postgres", &statement);
     }
     let log = "gateway_log";
-    let migrates = postgres.url_for("gateway_migrates:one%20word", log);
-    let migrated = ground.try_command("migrate", &[("DATABASE_URL", &migrates)]).await;
+    let by_owner = postgres.url_for("gateway_migrates:one%20word", log);
+    let migrated = ground.try_command("migrate", &[("DATABASE_URL", &by_owner)]).await;
     assert_eq!(code(&migrated), 0, "{}", told(&migrated));
     for statement in sql_of_the_page(1) {
         postgres.ask_in(log, &statement);

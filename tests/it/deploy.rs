@@ -307,7 +307,7 @@ fn simplechat_is_reached_through_the_gateway_alone() {
         assert!(port.as_str().unwrap().starts_with("127.0.0.1:"), "{port}");
     }
     // App Service sends machines to a sign-in page unless these are let through; doctor asks for the same.
-    let doctor = fs::read_to_string(in_repository("src/doctor/easy_auth.rs")).unwrap();
+    let doctor = fs::read_to_string(in_repository("src/registration/easy_auth.rs")).unwrap();
     let app_service = fs::read_to_string(in_repository("deploy/app-service/main.bicep")).unwrap();
     for path in ["/.well-known/oauth-protected-resource*", "/external/*"] {
         assert!(

@@ -44,7 +44,7 @@ struct Figures {
 
 /// Each login is due at its time, whatever became of the one before; it takes from then until its answer.
 async fn offer(gateway: &Gateway, entra: &Entra, span: Duration) -> Figures {
-    let taken = Arc::new(Mutex::new((Vec::new(), 0)));
+    let found = Arc::new(Mutex::new((Vec::new(), 0)));
     let begun = Instant::now() + Duration::from_millis(200);
     let every = Duration::from_secs(1) * CONNECTIONS / RATE;
     let mut callers = JoinSet::new();
@@ -57,7 +57,7 @@ async fn offer(gateway: &Gateway, entra: &Entra, span: Duration) -> Figures {
              Content-Length: 0\r\n\r\n",
             gateway.address()
         );
-        let taken = Arc::clone(&taken);
+        let found = Arc::clone(&found);
         callers.spawn(async move {
             let mut stream = BufReader::new(stream);
             let mut due = begun + Duration::from_secs(1) * number / RATE;
@@ -66,13 +66,13 @@ async fn offer(gateway: &Gateway, entra: &Entra, span: Duration) -> Figures {
                 stream.write_all(request.as_bytes()).await.unwrap();
                 let status = answer(&mut stream).await;
                 let took = due.elapsed();
-                let mut taken = taken.lock().unwrap();
+                let mut found = found.lock().unwrap();
                 if status == 200 {
-                    taken.0.push(took)
+                    found.0.push(took);
                 } else {
-                    taken.1 += 1
+                    found.1 += 1;
                 }
-                drop(taken);
+                drop(found);
                 due += every;
             }
         });
@@ -81,7 +81,7 @@ async fn offer(gateway: &Gateway, entra: &Entra, span: Duration) -> Figures {
         ended.unwrap();
     }
     let lasted = begun.elapsed();
-    let (mut times, refused) = taken.lock().unwrap().clone();
+    let (mut times, refused) = found.lock().unwrap().clone();
     times.sort_unstable();
     let at = |hundredths: usize| times[(times.len() - 1) * hundredths / 100];
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
