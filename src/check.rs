@@ -2,11 +2,14 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
     time::Duration,
 };
 
+use rustix::fs::{Access, access};
+
 use crate::{
-    activity::Activity,
+    activity::{Activity, ActivityError},
     config::Config,
     entra::Entra,
     failure::Failure,
@@ -60,12 +63,7 @@ pub(crate) async fn try_everything(config: &Config, report: &mut Report) -> Foun
         "see TENANT_ID and AZURE_ENVIRONMENT; is there a way out to Entra?",
     );
     if config.activity.database.is_some() {
-        let database = Activity::open(&config.activity).read().await;
-        report.line(
-            "database",
-            database.map(drop).map_err(|error| telemetry::chain(&error)),
-            "see DATABASE_URL",
-        );
+        report.line("database", check_database(config).await, "see DATABASE_URL");
     }
     if config.surroundings.public_urls.is_empty() {
         report.advise(
@@ -88,6 +86,26 @@ async fn check_upstream(config: &Config) -> Result<Upstream, String> {
     let upstream = Upstream::new(config.upstream.clone()).map_err(|error| error.to_string())?;
     upstream.probe().await.map_err(|error| telemetry::chain(&error))?;
     Ok(upstream)
+}
+
+async fn check_database(config: &Config) -> Result<(), String> {
+    let activity = Activity::open_existing(&config.activity);
+    let usable = async {
+        activity.read().await?;
+        activity.try_writing().await
+    };
+    match usable.await {
+        Ok(()) => Ok(()),
+        // The gateway makes it at its start.
+        Err(ActivityError::Unusable(path, _)) if !path.exists() && is_writable(path.parent()) => {
+            Ok(())
+        }
+        Err(error) => Err(telemetry::chain(&error)),
+    }
+}
+
+fn is_writable(folder: Option<&Path>) -> bool {
+    folder.is_some_and(|folder| access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok())
 }
 
 async fn check_sessions(config: &Config) -> Result<Sessions, String> {

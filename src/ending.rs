@@ -7,13 +7,14 @@ use tokio::time::sleep;
 
 use crate::{
     activity::{Activity, ActivityError, Author, Block, Blocked, Kind, Record},
-    clock,
     sessions::{Listed, Sessions, SessionsError, Which},
     telemetry,
 };
 
-/// Between rounds: longer than any instance takes to learn of a block.
-const AGAIN: Duration = Duration::from_millis(1500);
+/// How often it is looked whether more were opened while others were being ended.
+const ROUNDS: usize = 4;
+/// Longer than any instance takes to learn of a decision.
+const LEARNED: Duration = Duration::from_millis(2500);
 
 /// Why sessions were not ended, or not all of them.
 #[derive(Debug, thiserror::Error)]
@@ -24,13 +25,32 @@ pub(crate) enum EndingError {
     Sessions(#[from] SessionsError),
 }
 
-/// Ends them, each with a record; how many there were. `reason`: why, in a word.
+/// Ends them for good, each with a record that is written before, also such as are opened meanwhile; how many
+/// there were. Done to the end even if the caller hangs up. `reason`: why, in a word. An error: some may not
+/// have been ended.
 pub(crate) async fn end(
     activity: &Activity,
     sessions: &Sessions,
     which: &Which,
     author: &Author,
-    reason: Option<&str>,
+    reason: Option<&'static str>,
+) -> Result<usize, EndingError> {
+    let ending = tokio::spawn(end_in_rounds(
+        activity.clone(),
+        sessions.clone(),
+        which.clone(),
+        author.clone(),
+        reason,
+    ));
+    ending.await.unwrap_or(Err(EndingError::Sessions(SessionsError::Interrupted)))
+}
+
+async fn end_in_rounds(
+    activity: Activity,
+    sessions: Sessions,
+    which: Which,
+    author: Author,
+    reason: Option<&'static str>,
 ) -> Result<usize, EndingError> {
     let record = |listed: &Listed| Record {
         // Instances may come upon the same one.
@@ -39,20 +59,51 @@ pub(crate) async fn end(
         client: Some(listed.client.clone()),
         session: Some(listed.id.handle()),
         reason: reason.map(str::to_owned),
-        ..Record::new(Kind::SessionEndedByAdmin).by(author)
+        ..Record::new(Kind::SessionEndedByAdmin).by(&author)
     };
-    let listed = sessions.list(which, usize::MAX).await?;
-    activity.decided(listed.iter().map(record).collect()).await?;
-    let ended = sessions.end_which(which).await?;
-    // Opened in between.
-    let more = ended.iter().filter(|one| listed.iter().all(|known| known.id != one.id));
-    activity.decided(more.map(record).collect()).await?;
-    Ok(ended.len())
+    let (mut count, mut failure) = (0, None);
+    for _ in 0..ROUNDS {
+        let (found, missed) = sessions.unended(&which).await;
+        failure = missed;
+        if found.is_empty() && failure.is_none() {
+            break;
+        }
+        activity.decided(found.iter().map(record).collect()).await?;
+        let (ended, failed) = sessions.end_these(found).await;
+        count += ended;
+        // They are tried again.
+        failure = failed.or(failure);
+    }
+    match failure {
+        None => Ok(count),
+        Some(error) => {
+            let reason = telemetry::chain(&error);
+            tracing::warn!(reason, ended = count, "not all sessions could be ended");
+            Err(error.into())
+        }
+    }
 }
 
-/// Ends the sessions of somebody who was blocked, until that is done; and once more, for logins that were
-/// under way.
-pub(crate) async fn end_blocked(activity: Activity, sessions: Sessions, block: Block) {
+/// Ends them once more in a while: logins were under way, here or on an instance that had not yet learned of
+/// what was decided.
+pub(crate) async fn end_latecomers(
+    activity: Activity,
+    sessions: Sessions,
+    which: Which,
+    author: Author,
+) -> Result<usize, EndingError> {
+    sleep(LEARNED).await;
+    end(&activity, &sessions, &which, &author, None).await
+}
+
+/// Ends the sessions of somebody who was blocked, until that is done or the block `stands` no more; and once
+/// more, for logins that were under way.
+pub(crate) async fn end_blocked(
+    activity: Activity,
+    sessions: Sessions,
+    block: Block,
+    stands: impl Fn() -> bool + Send,
+) {
     let which = match &block.blocked {
         Blocked::Subject(oid) => match oid.parse() {
             Ok(oid) => Which::Subject(oid),
@@ -62,18 +113,11 @@ pub(crate) async fn end_blocked(activity: Activity, sessions: Sessions, block: B
     };
     let author = Author { actor: block.by, ..Author::default() };
     let mut rounds = 2;
-    while rounds > 0 && clock::millis() < block.until {
-        match end(&activity, &sessions, &which, &author, Some("blocked")).await {
-            Ok(_) => rounds -= 1,
-            Err(error) => {
-                let error = telemetry::chain(&error);
-                tracing::warn!(
-                    error,
-                    "the sessions of somebody who is blocked could not be ended yet"
-                );
-            }
+    while rounds > 0 && stands() {
+        if end(&activity, &sessions, &which, &author, Some("blocked")).await.is_ok() {
+            rounds -= 1;
         }
-        sleep(AGAIN).await;
+        sleep(LEARNED).await;
     }
 }
 

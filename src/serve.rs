@@ -81,7 +81,7 @@ async fn run(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(internal)?;
 
-    let switching = begin(&gateway, &config).await?;
+    let seen_to_run = begin(&gateway, &config).await?;
     let (stop, stopping) = watch::channel(false);
     let draining = gateway.draining.clone();
     if let Some(operators) = operators {
@@ -164,22 +164,27 @@ async fn run(
         // It removes what it has minted.
         let _ = timeout(CANARY_PATIENCE, canary).await;
     }
-    switching.abort();
+    seen_to_run.abort();
     switch.leave().await;
     activity.end(ACTIVITY_PATIENCE).await;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Reads what must be known before anybody is let in, and begins what is done in the background; what
-/// follows the switch is handed back.
+/// Reads what must be known before anybody is let in, and begins what is done in the background. Handed back
+/// is what says that this instance runs.
 async fn begin(gateway: &Gateway, config: &Config) -> Result<JoinHandle<()>, Failure> {
     if !matches!(timeout(START_PATIENCE, gateway.sessions.read_ended()).await, Ok(Ok(()))) {
         tracing::warn!(
             "the session store does not answer: minted sessions are refused until it does"
         );
     }
-    match gateway.switch.read().await {
+    let switch = &gateway.switch;
+    let usable = async {
+        switch.read().await?;
+        switch.say_that_it_runs().await
+    };
+    match usable.await {
         Ok(()) => {}
         Err(error) if error.is_lasting() => return Err(error.into_failure()),
         Err(error) => {
@@ -192,11 +197,13 @@ async fn begin(gateway: &Gateway, config: &Config) -> Result<JoinHandle<()>, Fai
     }
     tokio::spawn(gateway.sessions.clone().keep_in_step());
     tokio::spawn(ending::keep_expired_told(gateway.activity.clone(), gateway.sessions.clone()));
-    seen::record(&gateway.activity, config, gateway.switch.instance()).await;
+    seen::record(&gateway.activity, config, switch.instance()).await;
+    tokio::spawn(switch.clone().keep());
+    tokio::spawn(switch.clone().keep_pruned());
     tokio::spawn(gateway.sessions.clone().keep_swept());
     tokio::spawn(gateway.entra.clone().keep_fresh());
     tokio::spawn(gateway.upstream.clone().wait_for_first_answer());
-    Ok(tokio::spawn(gateway.switch.clone().keep()))
+    Ok(tokio::spawn(switch.clone().keep_seen()))
 }
 
 fn serve_operators(

@@ -14,12 +14,12 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use rustix::system::uname;
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use uuid::Uuid;
 
 use crate::{
-    activity::{Activity, Block, Blocked, Instance},
+    activity::{Activity, ActivityError, Block, Blocked, Instance},
     clock,
     conditions::Conditions,
     config::{ActivityRequired, Config, DatabaseConfig, DatabaseTarget, ExternalAccess},
@@ -70,6 +70,8 @@ struct Inner {
     blocks: ArcSwapOption<Vec<Block>>,
     is_on: watch::Sender<bool>,
     read_now: Notify,
+    /// Why this instance could not say that it runs.
+    untold: ArcSwapOption<String>,
     /// Names the database, once it has been read.
     database: ArcSwapOption<String>,
     /// Whether that is a file.
@@ -114,6 +116,7 @@ impl Switch {
             blocks: ArcSwapOption::from_pointee(none_are_blocked),
             is_on,
             read_now: Notify::new(),
+            untold: ArcSwapOption::empty(),
             database: ArcSwapOption::empty(),
             is_embedded: matches!(
                 &config.activity.database,
@@ -182,7 +185,7 @@ impl Switch {
     }
 
     /// Reads it once, for the start.
-    pub(crate) async fn read(&self) -> Result<(), crate::activity::ActivityError> {
+    pub(crate) async fn read(&self) -> Result<(), ActivityError> {
         if !self.0.activity.has_database() {
             return Ok(());
         }
@@ -201,8 +204,7 @@ impl Switch {
         }
         let mut ticks = interval(READ);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut read, mut seen, mut pruned) = (Instant::now(), None::<Instant>, None::<Instant>);
-        let mut was_on = None;
+        let mut read = Instant::now();
         let mut known = HashSet::new();
         loop {
             tokio::select! {
@@ -212,8 +214,12 @@ impl Switch {
             match self.read().await {
                 Ok(()) => {
                     read = Instant::now();
-                    self.0.conditions.clear(PART);
                     self.end_sessions_of_blocked(&mut known);
+                    let untold = self.0.untold.load_full();
+                    match self.0.activity.trouble().or(untold) {
+                        None => self.0.conditions.clear(PART),
+                        Some(why) => drop(self.0.conditions.raise(PART, why.to_string())),
+                    }
                 }
                 Err(error) => {
                     self.0.conditions.raise(PART, telemetry::chain(&error));
@@ -221,42 +227,70 @@ impl Switch {
                         self.0.is_enabled.store(false, Ordering::Relaxed);
                         self.apply();
                     }
-                    continue;
                 }
             }
-            let is_on = self.is_on();
-            if was_on != Some(is_on) || seen.is_none_or(|seen| seen.elapsed() > SEEN) {
-                let instance =
-                    Instance { seen_at: clock::millis(), is_on, ..self.0.instance.clone() };
-                if self.0.activity.seen(instance).await.is_ok() {
-                    (was_on, seen) = (Some(is_on), Some(Instant::now()));
+        }
+    }
+
+    /// Says for ever that this instance runs, and looks who else does; to be spawned.
+    pub(crate) async fn keep_seen(self) {
+        if !self.0.activity.has_database() {
+            return;
+        }
+        let mut changes = self.changes();
+        loop {
+            changes.borrow_and_update();
+            match self.say_that_it_runs().await {
+                Ok(()) => {
+                    self.0.untold.store(None);
                     self.look_around().await;
                 }
+                Err(error) => self.0.untold.store(Some(Arc::new(telemetry::chain(&error)))),
             }
-            if pruned.is_none_or(|pruned| pruned.elapsed() > PRUNE) {
-                pruned = Some(Instant::now());
-                match self.0.activity.prune(self.0.retention).await {
-                    Ok(0) => {}
-                    Ok(count) => tracing::info!(count, "old activity records removed"),
-                    Err(error) => {
-                        let error = telemetry::chain(&error);
-                        tracing::warn!(error, "old activity records could not be removed");
-                    }
+            let _ = timeout(SEEN, changes.changed()).await;
+        }
+    }
+
+    /// Writes: whoever can do that can write records.
+    pub(crate) async fn say_that_it_runs(&self) -> Result<(), ActivityError> {
+        if !self.0.activity.has_database() {
+            return Ok(());
+        }
+        let (seen_at, is_on) = (clock::millis(), self.is_on());
+        self.0.activity.seen(Instance { seen_at, is_on, ..self.0.instance.clone() }).await
+    }
+
+    /// Removes old records for ever; to be spawned.
+    pub(crate) async fn keep_pruned(self) {
+        if !self.0.activity.has_database() {
+            return;
+        }
+        loop {
+            match self.0.activity.prune(self.0.retention).await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "old activity records removed"),
+                Err(error) => {
+                    let error = telemetry::chain(&error);
+                    tracing::warn!(error, "old activity records could not be removed");
                 }
             }
+            sleep(PRUNE).await;
         }
     }
 
     /// Each instance does so: a login may be under way on any.
     fn end_sessions_of_blocked(&self, known: &mut HashSet<(Blocked, i64)>) {
         let blocks = self.0.blocks.load_full().unwrap_or_default();
-        known.retain(|(blocked, since)| {
-            blocks.iter().any(|block| block.blocked == *blocked && block.since == *since)
-        });
+        known.retain(|(blocked, since)| stands(&blocks, blocked, *since));
         for block in blocks.iter() {
             if known.insert((block.blocked.clone(), block.since)) {
                 let (activity, sessions) = (self.0.activity.clone(), self.0.sessions.clone());
-                tokio::spawn(ending::end_blocked(activity, sessions, block.clone()));
+                let (switch, blocked, since) = (self.clone(), block.blocked.clone(), block.since);
+                let stands = move || {
+                    let blocks = switch.0.blocks.load();
+                    blocks.as_ref().is_some_and(|blocks| stands(blocks, &blocked, since))
+                };
+                tokio::spawn(ending::end_blocked(activity, sessions, block.clone(), stands));
             }
         }
     }
@@ -269,12 +303,14 @@ impl Switch {
         }
         let Some(database) = self.0.database.load_full() else { return };
         let own = &self.0.instance.id;
-        let others = self.0.sessions.register(own, &database).await.unwrap_or_default();
-        let elsewhere = others.iter().any(|(_, other)| *other != *database);
-        let here = match self.0.activity.instances().await {
-            Ok(instances) => instances.iter().any(|one| one.id != *own),
-            Err(_) => return,
+        let (Ok(others), Ok(here)) =
+            (self.0.sessions.register(own, &database).await, self.0.activity.instances().await)
+        else {
+            // Then nothing is known of others.
+            return;
         };
+        let elsewhere = others.iter().any(|(_, other)| *other != *database);
+        let here = here.iter().any(|one| one.id != *own);
         let reason = if elsewhere {
             "other instances use another database: what administrators decide does not reach all of them; let all use one PostgreSQL (DATABASE_URL)"
         } else if here && self.0.is_embedded {
@@ -292,4 +328,12 @@ impl Switch {
     pub(crate) async fn leave(&self) {
         let _ = self.0.activity.gone(self.0.instance.id.clone()).await;
     }
+}
+
+/// Whether a block that was decided at that time is among them.
+fn stands(blocks: &[Block], blocked: &Blocked, since: i64) -> bool {
+    let now = clock::millis();
+    blocks
+        .iter()
+        .any(|block| block.blocked == *blocked && block.since == since && block.until > now)
 }

@@ -23,6 +23,7 @@ CREATE INDEX activity_kind ON activity (kind, at, id);
 CREATE INDEX activity_subject ON activity (subject, at, id);
 CREATE INDEX activity_client ON activity (client, at, id);
 CREATE INDEX activity_actor ON activity (actor_oid, at, id);
+CREATE INDEX activity_session ON activity (session) WHERE session IS NOT NULL;
 
 -- Records are added, and go when they are old.
 CREATE FUNCTION activity_stays() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use sqlx::FromRow;
+use sqlx::{Connection, FromRow};
 
 use super::{
     ActivityError,
-    database::{Database, on},
+    database::Database,
     log::insertion,
+    pool::on,
     record::{Actor, Author, Kind, Record},
 };
 use crate::{clock, config::duration};
@@ -119,12 +120,12 @@ pub(super) async fn read(
         "SELECT database, enabled, since, actor_oid, actor_name, actor_email FROM access";
     const BLOCKS: &str = "SELECT kind, who, since, until, actor_oid, actor_name, actor_email FROM blocks WHERE until > $1 ORDER BY since DESC";
     let (access, blocks): (AccessRow, Vec<BlockRow>) = database
-        .run(move |pool| async move {
-            on!(pool, pool => {
-                let access = sqlx::query_as(ACCESS).fetch_one(&pool).await?;
-                Ok((access, sqlx::query_as(BLOCKS).bind(now).fetch_all(&pool).await?))
+        .run(move |held| Box::pin(async move {
+            on!(held, connection => {
+                let access = sqlx::query_as(ACCESS).fetch_one(&mut **connection).await?;
+                Ok((access, sqlx::query_as(BLOCKS).bind(now).fetch_all(&mut **connection).await?))
             })
-        })
+        }))
         .await?;
     let by = Actor { oid: access.actor_oid, name: access.actor_name, email: access.actor_email };
     let AccessRow { database, enabled, since, .. } = access;
@@ -151,24 +152,26 @@ pub(super) async fn turn(
     records.push(Record::new(kind).by(&author));
     let at = clock::millis();
     database
-        .run(move |pool| async move {
-            let begin = pool.begin();
-            on!(pool, pool => {
-                let mut transaction = pool.begin_with(begin).await?;
-                let turned = sqlx::query(TURN)
-                    .bind(enabled)
-                    .bind(at)
-                    .bind(author.actor.oid)
-                    .bind(author.actor.name)
-                    .bind(author.actor.email)
-                    .execute(&mut *transaction)
-                    .await?;
-                if turned.rows_affected() == 0 {
-                    return Ok(None);
-                }
-                insertion(&records).build().execute(&mut *transaction).await?;
-                transaction.commit().await?;
-                Ok(Some(records))
+        .run(move |held| {
+            Box::pin(async move {
+                let begin = held.begin();
+                on!(held, connection => {
+                    let mut transaction = connection.begin_with(begin).await?;
+                    let turned = sqlx::query(TURN)
+                        .bind(enabled)
+                        .bind(at)
+                        .bind(author.actor.oid)
+                        .bind(author.actor.name)
+                        .bind(author.actor.email)
+                        .execute(&mut *transaction)
+                        .await?;
+                    if turned.rows_affected() == 0 {
+                        return Ok(None);
+                    }
+                    insertion(&records).build().execute(&mut *transaction).await?;
+                    transaction.commit().await?;
+                    Ok(Some(records))
+                })
             })
         })
         .await
@@ -186,10 +189,10 @@ pub(super) async fn block(
     let record = blocked.record([Kind::SubjectBlocked, Kind::ClientBlocked], &author, Some(text));
     let at = clock::millis();
     database
-        .run(move |pool| async move {
-            let begin = pool.begin();
-            on!(pool, pool => {
-                let mut transaction = pool.begin_with(begin).await?;
+        .run(move |held| Box::pin(async move {
+            let begin = held.begin();
+            on!(held, connection => {
+                let mut transaction = connection.begin_with(begin).await?;
                 sqlx::query(BLOCK)
                     .bind(blocked.kind())
                     .bind(blocked.who())
@@ -204,7 +207,7 @@ pub(super) async fn block(
                 transaction.commit().await?;
                 Ok(record)
             })
-        })
+        }))
         .await
 }
 
@@ -218,10 +221,10 @@ pub(super) async fn unblock(
     let record = blocked.record([Kind::SubjectUnblocked, Kind::ClientUnblocked], &author, None);
     let now = clock::millis();
     database
-        .run(move |pool| async move {
-            let begin = pool.begin();
-            on!(pool, pool => {
-                let mut transaction = pool.begin_with(begin).await?;
+        .run(move |held| Box::pin(async move {
+            let begin = held.begin();
+            on!(held, connection => {
+                let mut transaction = connection.begin_with(begin).await?;
                 let gone = sqlx::query(UNBLOCK)
                     .bind(blocked.kind())
                     .bind(blocked.who())
@@ -235,7 +238,7 @@ pub(super) async fn unblock(
                 transaction.commit().await?;
                 Ok(Some(record))
             })
-        })
+        }))
         .await
 }
 
@@ -243,8 +246,8 @@ pub(super) async fn unblock(
 pub(super) async fn prune(database: &Database, now: i64) -> Result<(), ActivityError> {
     const OVER: &str = "DELETE FROM blocks WHERE until <= $1";
     database
-        .run(move |pool| async move {
-            on!(pool, pool => sqlx::query(OVER).bind(now).execute(&pool).await.map(drop))
-        })
+        .run(move |held| Box::pin(async move {
+            on!(held, connection => sqlx::query(OVER).bind(now).execute(&mut **connection).await.map(drop))
+        }))
         .await
 }

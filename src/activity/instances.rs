@@ -1,11 +1,8 @@
 //! The gateways that run over one database.
 
-use sqlx::FromRow;
+use sqlx::{Connection, FromRow};
 
-use super::{
-    ActivityError,
-    database::{Database, on},
-};
+use super::{ActivityError, database::Database, pool::on};
 
 /// After this long without a word an instance is gone, in milliseconds.
 pub(crate) const GONE: i64 = 15_000;
@@ -31,9 +28,9 @@ pub(super) async fn seen(database: &Database, instance: Instance) -> Result<(), 
     const SEEN: &str = "INSERT INTO instances (id, host, version, started_at, seen_at, is_on) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, is_on = excluded.is_on";
     const FORGET: &str = "DELETE FROM instances WHERE seen_at < $1";
     database
-        .run(move |pool| async move {
-            on!(pool, pool => {
-                sqlx::query(FORGET).bind(instance.seen_at - 4 * GONE).execute(&pool).await?;
+        .run(move |held| Box::pin(async move {
+            on!(held, connection => {
+                sqlx::query(FORGET).bind(instance.seen_at - 4 * GONE).execute(&mut **connection).await?;
                 sqlx::query(SEEN)
                     .bind(instance.id)
                     .bind(instance.host)
@@ -41,9 +38,26 @@ pub(super) async fn seen(database: &Database, instance: Instance) -> Result<(), 
                     .bind(instance.started_at)
                     .bind(instance.seen_at)
                     .bind(instance.is_on)
-                    .execute(&pool)
+                    .execute(&mut **connection)
                     .await
                     .map(drop)
+            })
+        }))
+        .await
+}
+
+/// Does what [`seen`] does, and takes it back.
+pub(super) async fn try_writing(database: &Database) -> Result<(), ActivityError> {
+    const TRY: &str = "INSERT INTO instances (id, host, version, started_at, seen_at, is_on) VALUES ('', '', '', 0, 0, $1)";
+    database
+        .run(move |held| {
+            Box::pin(async move {
+                let begin = held.begin();
+                on!(held, connection => {
+                    let mut transaction = connection.begin_with(begin).await?;
+                    sqlx::query(TRY).bind(false).execute(&mut *transaction).await?;
+                    transaction.rollback().await
+                })
             })
         })
         .await
@@ -53,9 +67,9 @@ pub(super) async fn seen(database: &Database, instance: Instance) -> Result<(), 
 pub(super) async fn gone(database: &Database, id: String) -> Result<(), ActivityError> {
     const GOES: &str = "DELETE FROM instances WHERE id = $1";
     database
-        .run(move |pool| async move {
-            on!(pool, pool => sqlx::query(GOES).bind(id).execute(&pool).await.map(drop))
-        })
+        .run(move |held| Box::pin(async move {
+            on!(held, connection => sqlx::query(GOES).bind(id).execute(&mut **connection).await.map(drop))
+        }))
         .await
 }
 
@@ -63,8 +77,8 @@ pub(super) async fn gone(database: &Database, id: String) -> Result<(), Activity
 pub(super) async fn all(database: &Database, now: i64) -> Result<Vec<Instance>, ActivityError> {
     const ALL: &str = "SELECT id, host, version, started_at, seen_at, is_on FROM instances WHERE seen_at > $1 ORDER BY started_at, id";
     database
-        .run(move |pool| async move {
-            on!(pool, pool => sqlx::query_as(ALL).bind(now - GONE).fetch_all(&pool).await)
-        })
+        .run(move |held| Box::pin(async move {
+            on!(held, connection => sqlx::query_as(ALL).bind(now - GONE).fetch_all(&mut **connection).await)
+        }))
         .await
 }

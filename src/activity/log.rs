@@ -1,10 +1,11 @@
 //! The log's statements: records are added, found, and go when they are old.
 
-use sqlx::{Encode, FromRow, QueryBuilder, Type};
+use sqlx::{Connection, Encode, FromRow, QueryBuilder, Type};
 
 use super::{
     ActivityError,
-    database::{Database, LONG_PATIENCE, PATIENCE, on},
+    database::Database,
+    pool::{LONG_PATIENCE, PATIENCE, on},
     record::{Actor, Filter, Kind, Outcome, Record},
 };
 
@@ -103,16 +104,16 @@ pub(super) async fn add(database: &Database, records: Vec<Record>) -> Result<(),
     }
     let patience = if records.len() > GROUP { LONG_PATIENCE } else { PATIENCE };
     database
-        .run_for(patience, move |pool| async move {
-            let begin = pool.begin();
-            on!(pool, pool => {
-                let mut transaction = pool.begin_with(begin).await?;
+        .run_for(patience, move |held| Box::pin(async move {
+            let begin = held.begin();
+            on!(held, connection => {
+                let mut transaction = connection.begin_with(begin).await?;
                 for group in records.chunks(GROUP) {
-                    insertion(group).build().execute(&mut *transaction).await?;
+                    insertion(group).build().persistent(false).execute(&mut *transaction).await?;
                 }
                 transaction.commit().await
             })
-        })
+        }))
         .await
 }
 
@@ -122,13 +123,13 @@ pub(super) async fn find(
     filter: Filter,
 ) -> Result<Vec<Record>, ActivityError> {
     let rows: Vec<Row> = database
-        .run_for(LONG_PATIENCE, move |pool| async move {
-            on!(pool, pool => {
+        .run_slowly(move |held| Box::pin(async move {
+            on!(held, connection => {
                 let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM activity WHERE 1 = 1"));
                 if let Some(kind) = filter.kind {
                     query.push(" AND kind = ").push_bind(kind.name());
                 }
-                if let Some(person) = &filter.person {
+                if let Some(person) = fit(filter.person.as_deref()) {
                     // What the person's ids, names and addresses have in common with it.
                     let part = format!("%{}%", escaped(&person.to_lowercase()));
                     query.push(" AND (");
@@ -138,10 +139,10 @@ pub(super) async fn find(
                     }
                     query.push(")");
                 }
-                if let Some(client) = filter.client {
+                if let Some(client) = fit(filter.client.as_deref()) {
                     query.push(" AND client = ").push_bind(client);
                 }
-                if let Some(session) = filter.session {
+                if let Some(session) = fit(filter.session.as_deref()) {
                     query.push(" AND session = ").push_bind(session);
                 }
                 if let Some(since) = filter.since {
@@ -154,9 +155,9 @@ pub(super) async fn find(
                     query.push(" AND (at, id) < (").push_bind(at).push(", ").push_bind(id).push(")");
                 }
                 query.push(" ORDER BY at DESC, id DESC LIMIT ").push_bind(i64::from(filter.limit));
-                query.build_query_as().fetch_all(&pool).await
+                query.build_query_as().fetch_all(&mut **connection).await
             })
-        })
+        }))
         .await?;
     Ok(rows.into_iter().filter_map(Row::record).collect())
 }
@@ -175,9 +176,9 @@ pub(super) async fn prune(database: &Database, before: i64) -> Result<u64, Activ
     let mut removed = 0;
     loop {
         let batch = database
-            .run_for(LONG_PATIENCE, move |pool| async move {
-                on!(pool, pool => sqlx::query(OLD).bind(before).bind(BATCH).execute(&pool).await.map(|done| done.rows_affected()))
-            })
+            .run_slowly(move |held| Box::pin(async move {
+                on!(held, connection => sqlx::query(OLD).bind(before).bind(BATCH).execute(&mut **connection).await.map(|done| done.rows_affected()))
+            }))
             .await?;
         removed += batch;
         if batch < u64::try_from(BATCH).unwrap_or_default() {

@@ -9,18 +9,18 @@ mod decisions;
 mod instances;
 mod log;
 mod metrics;
+mod opening;
+mod pool;
 mod record;
 mod writer;
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use moka::sync::Cache;
 use sqlx::migrate::MigrateError;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -31,7 +31,7 @@ use tokio::{
 use self::{
     database::Database,
     metrics::Metrics,
-    writer::{Entry, Writer},
+    writer::{Entry, Trouble, Writer},
 };
 pub(crate) use self::{
     decisions::{AccessState, Block, Blocked},
@@ -51,6 +51,13 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// The database keeps records for a day by its own clock, which counts in seconds and may be behind ours; in
 /// milliseconds.
 const SLACK: i64 = 60_000;
+
+/// Records of what the same ones do again and again.
+const FEW: u32 = 20;
+/// How long they must be quiet before more are written.
+const REPEATED: Duration = Duration::from_mins(1);
+/// How many of them are remembered; the least busy give way.
+const MOST_REPEATED: u64 = 10_000;
 
 /// What can go wrong with the database. None of it means "nothing there".
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +79,11 @@ pub(crate) enum ActivityError {
         "the database was brought up to date by a later version of the gateway: use that, or restore a backup"
     )]
     TooNew,
-    #[error("the database did not answer in time")]
+    #[error("{0} cannot be reached")]
+    Away(String, #[source] Option<sqlx::Error>),
+    #[error("no connection to the database was free in time")]
+    NoConnection,
+    #[error("the database did not answer in time: whether it was done is not known")]
     TimedOut,
     #[error("the activity log cannot keep up")]
     Behind,
@@ -104,7 +115,12 @@ impl ActivityError {
         match self {
             Self::NoDatabase | Self::NotMigrated | Self::TooNew | Self::Unusable(..) => true,
             Self::Migration(error) => !matches!(error, MigrateError::Execute(_)),
-            Self::Database(_) | Self::TimedOut | Self::Behind | Self::Interrupted => false,
+            Self::Database(_)
+            | Self::Away(..)
+            | Self::NoConnection
+            | Self::TimedOut
+            | Self::Behind
+            | Self::Interrupted => false,
         }
     }
 }
@@ -116,6 +132,8 @@ pub(crate) struct Activity(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     required: ActivityRequired,
+    /// How often something was done by the same ones.
+    repeated: Cache<String, u32>,
     written: Option<Written>,
 }
 
@@ -125,7 +143,7 @@ struct Written {
     database: Database,
     entries: mpsc::Sender<Entry>,
     metrics: Metrics,
-    is_away: Arc<AtomicBool>,
+    trouble: Trouble,
     /// Ends the writer.
     end: Mutex<Option<(oneshot::Sender<Duration>, JoinHandle<()>)>>,
 }
@@ -146,23 +164,34 @@ pub(crate) struct Slot {
 }
 
 impl Activity {
-    /// Waits for nothing. The runtime it is called in does the database's work.
+    /// For a gateway: SQLite's file is made where there is none. Waits for nothing; the runtime it is called
+    /// in does the database's work.
     pub(crate) fn open(config: &ActivityConfig) -> Self {
+        let activity = Self::open_existing(config);
+        if let Ok(database) = activity.database() {
+            database.make_file();
+        }
+        activity
+    }
+
+    /// For a command: a slip in `DATABASE_URL` makes no other database.
+    pub(crate) fn open_existing(config: &ActivityConfig) -> Self {
         let written = config.database.as_ref().map(|config| {
             let database = Database::new(config);
-            let is_away = Arc::<AtomicBool>::default();
+            let trouble = Trouble::default();
             let metrics = Metrics::new();
             let (writer, entries) =
-                Writer::new(database.clone(), metrics.clone(), Arc::clone(&is_away));
+                Writer::new(database.clone(), metrics.clone(), Arc::clone(&trouble));
             let queue = entries.downgrade();
             Metrics::watch(move || {
                 queue.upgrade().map(|entries| entries.max_capacity() - entries.capacity())
             });
             let (end, stop) = oneshot::channel();
             let writing = tokio::spawn(writer.keep(stop));
-            Written { database, entries, metrics, is_away, end: Mutex::new(Some((end, writing))) }
+            Written { database, entries, metrics, trouble, end: Mutex::new(Some((end, writing))) }
         });
-        Self(Arc::new(Inner { required: config.required, written }))
+        let repeated = Cache::builder().max_capacity(MOST_REPEATED).time_to_live(REPEATED).build();
+        Self(Arc::new(Inner { required: config.required, repeated, written }))
     }
 
     /// Whether records are written down, and not told alone.
@@ -181,7 +210,7 @@ impl Activity {
     pub(crate) async fn reserve(&self) -> Result<Slot, ActivityError> {
         let slot = |permit| Slot { activity: self.clone(), permit };
         let Some(written) = &self.0.written else { return Ok(slot(None)) };
-        if self.0.required == ActivityRequired::All && written.is_away.load(Ordering::Relaxed) {
+        if self.0.required == ActivityRequired::All && written.trouble.load().is_some() {
             return Err(ActivityError::Behind);
         }
         match timeout(PATIENCE, written.entries.clone().reserve_owned()).await {
@@ -222,6 +251,16 @@ impl Activity {
         let taken = timeout(PATIENCE, written.entries.send(entry)).await;
         if !matches!(taken, Ok(Ok(()))) {
             written.not_written(1);
+        }
+    }
+
+    /// The same for what anybody who is signed in can have written as often as they like: of the same ones
+    /// (`whose`) the first few, until they have been quiet for a minute.
+    pub(crate) async fn happened_again(&self, whose: String, record: Record) {
+        let times = self.0.repeated.entry(whose);
+        let times = times.and_upsert_with(|times| times.map_or(1, |times| times.into_value() + 1));
+        if times.into_value() <= FEW {
+            self.happened(record).await;
         }
     }
 
@@ -283,6 +322,11 @@ impl Activity {
         Ok(record.is_some())
     }
 
+    /// Whether records can be written; leaves nothing behind.
+    pub(crate) async fn try_writing(&self) -> Result<(), ActivityError> {
+        instances::try_writing(self.database()?).await
+    }
+
     /// An instance says that it runs.
     pub(crate) async fn seen(&self, instance: Instance) -> Result<(), ActivityError> {
         instances::seen(self.database()?, instance).await
@@ -309,12 +353,14 @@ impl Activity {
 
     /// Brings the database up to date.
     pub(crate) async fn migrate(&self) -> Result<(), ActivityError> {
-        self.database()?.migrate().await
+        let database = self.database()?;
+        database.make_file();
+        database.migrate().await
     }
 
-    /// Whether the writer's last attempt failed.
-    pub(crate) fn is_away(&self) -> bool {
-        self.0.written.as_ref().is_some_and(|written| written.is_away.load(Ordering::Relaxed))
+    /// Why the writer's last attempt failed.
+    pub(crate) fn trouble(&self) -> Option<Arc<String>> {
+        self.0.written.as_ref()?.trouble.load_full()
     }
 
     /// Writes what waits, in so much time at most. What comes later is told alone.
@@ -342,7 +388,7 @@ impl Slot {
         let Inner { required, .. } = &*self.activity.0;
         match required {
             ActivityRequired::None => Ok(()),
-            ActivityRequired::Decisions if self.activity.is_away() => Ok(()),
+            ActivityRequired::Decisions if self.activity.trouble().is_some() => Ok(()),
             _ => {
                 let is_written = matches!(timeout(PATIENCE, written).await, Ok(Ok(())));
                 if is_written || *required == ActivityRequired::Decisions {

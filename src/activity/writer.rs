@@ -3,14 +3,9 @@
 //! What has been taken in is written, however long the database is away; who brings more than it can hold
 //! waits. At the end what waits is written, or, where that cannot be, told in the log.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwapOption;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep},
@@ -24,6 +19,9 @@ const QUEUE: usize = 16_384;
 /// Between attempts.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// Why the last attempt to write failed, if it did.
+pub(super) type Trouble = Arc<ArcSwapOption<String>>;
+
 /// A record on its way.
 pub(super) struct Entry {
     pub(super) record: Record,
@@ -36,8 +34,7 @@ pub(super) struct Writer {
     database: Database,
     entries: mpsc::Receiver<Entry>,
     metrics: Metrics,
-    /// Whether the last attempt failed.
-    is_away: Arc<AtomicBool>,
+    trouble: Trouble,
 }
 
 impl Writer {
@@ -45,10 +42,10 @@ impl Writer {
     pub(super) fn new(
         database: Database,
         metrics: Metrics,
-        is_away: Arc<AtomicBool>,
+        trouble: Trouble,
     ) -> (Self, mpsc::Sender<Entry>) {
         let (entry, entries) = mpsc::channel(QUEUE);
-        (Self { database, entries, metrics, is_away }, entry)
+        (Self { database, entries, metrics, trouble }, entry)
     }
 
     /// Until told to stop; then what has been taken in is written in the time that is left.
@@ -99,7 +96,7 @@ impl Writer {
             match log::add(&self.database, records).await {
                 Ok(()) => {
                     self.metrics.written(group.len(), begun.elapsed());
-                    if self.is_away.swap(false, Ordering::Relaxed) {
+                    if self.trouble.swap(None).is_some() {
                         tracing::info!("the database is back");
                     }
                     for entry in group.drain(..) {
@@ -109,11 +106,10 @@ impl Writer {
                     }
                 }
                 Err(error) => {
-                    if !self.is_away.swap(true, Ordering::Relaxed) {
-                        tracing::error!(
-                            error = %telemetry::chain(&error),
-                            "the database is away: activity records wait"
-                        );
+                    let error = telemetry::chain(&error);
+                    let trouble = Some(Arc::new(error.clone()));
+                    if self.trouble.swap(trouble).is_none() {
+                        tracing::error!(error, "the database is away: activity records wait");
                     }
                     sleep(AGAIN).await;
                 }

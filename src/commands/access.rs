@@ -91,7 +91,7 @@ pub fn access(config: &Config, command: AccessCommand) -> Result<(), Failure> {
         return Err(no_database());
     }
     block_on(async {
-        let activity = Activity::open(&config.activity);
+        let activity = Activity::open_existing(&config.activity);
         run(config, &activity, command).await
     })?
 }
@@ -109,6 +109,7 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
             let turned = turned.await.map_err(failed)?;
             print(if turned { "external access is on" } else { "external access was on already" });
             print(&text);
+            advise_where_nobody_runs(activity).await;
             if config.external_access == ExternalAccess::Off {
                 print(
                     "advice  GATEWAY_EXTERNAL_ACCESS: is off here; this counts for gateways where it is managed",
@@ -131,6 +132,7 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
                 clock::millis().saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
             activity.block(blocked, until, author(by)).await.map_err(failed)?;
             print(&format!("blocked until {}; gateways end its sessions", rfc3339(until)));
+            advise_where_nobody_runs(activity).await;
         }
         AccessCommand::Unblock { whom, by } => {
             let Some(blocked) = whom.blocked() else { return Ok(()) };
@@ -139,6 +141,13 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
         }
     }
     Ok(())
+}
+
+/// A decision in a database that no gateway reads must not look as if it counted.
+async fn advise_where_nobody_runs(activity: &Activity) {
+    if activity.instances().await.is_ok_and(|instances| instances.is_empty()) {
+        print("advice  DATABASE_URL: no gateway runs over this database; is it the gateway's own?");
+    }
 }
 
 /// A switch that turns nothing must not look as if it did.
@@ -184,7 +193,11 @@ async fn status(config: &Config, activity: &Activity, as_json: bool) -> Result<(
         return Ok(());
     }
     let since = state.since.map_or_else(String::new, |since| format!(" since {}", rfc3339(since)));
-    let by = state.by.name.as_deref().map_or_else(String::new, |name| format!(" by {name}"));
+    let by = state
+        .by
+        .name
+        .as_deref()
+        .map_or_else(String::new, |name| format!(" by {}", name.escape_debug()));
     let word = if state.enabled { "on" } else { "off" };
     print(&format!("external access   {word}{since}{by} (GATEWAY_EXTERNAL_ACCESS here: {mode})"));
     for one in &instances {

@@ -56,7 +56,7 @@ pub fn activity(config: &Config, command: ActivityCommand) -> Result<(), Failure
         return Err(no_database());
     }
     block_on(async {
-        let activity = Activity::open(&config.activity);
+        let activity = Activity::open_existing(&config.activity);
         let back = i64::try_from(command.since.as_millis()).unwrap_or(i64::MAX);
         let mut filter = Filter {
             kind: command.kind,

@@ -17,7 +17,7 @@ pub fn migrate(config: &Config) -> Result<(), Failure> {
         return Err(no_database());
     }
     block_on(async {
-        let activity = Activity::open(&config.activity);
+        let activity = Activity::open_existing(&config.activity);
         activity.migrate().await.map_err(ActivityError::into_failure)?;
         print("the database is up to date");
         Ok(())

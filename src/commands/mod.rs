@@ -21,7 +21,8 @@ use crate::{
 
 /// Who decides where no session says it.
 fn author(name: Option<String>) -> Author {
-    let name = name.unwrap_or_else(|| "command line".to_owned());
+    let name =
+        name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| "command line".to_owned());
     Author { actor: Actor { name: Some(name), ..Actor::default() }, ..Author::default() }
 }
 

@@ -39,7 +39,8 @@ pub enum SessionsCommand {
         #[arg(long, default_value_t = 1000)]
         limit: usize,
     },
-    /// End sessions for good, on all instances within two seconds.
+    /// End sessions for good, on all instances within two seconds. Those of many are ended once more after
+    /// that: logins may be under way.
     End {
         /// Whom or what it is about.
         #[command(flatten)]
@@ -108,14 +109,21 @@ async fn end(
     which: WhichSessions,
     by: Option<String>,
 ) -> Result<(), Failure> {
-    let activity = Activity::open(&config.activity);
+    let activity = Activity::open_existing(&config.activity);
     let (mut count, mut unknown) = (0, 0);
+    let failed = |error| match error {
+        ending::EndingError::Activity(error) => ActivityError::into_failure(error),
+        ending::EndingError::Sessions(error) => away(error),
+    };
     for which in which.each() {
-        let ended = ending::end(&activity, sessions, &which, &author(by.clone()), None).await;
-        let ended = ended.map_err(|error| match error {
-            ending::EndingError::Activity(error) => ActivityError::into_failure(error),
-            ending::EndingError::Sessions(error) => away(error),
-        })?;
+        let author = author(by.clone());
+        let mut ended =
+            ending::end(&activity, sessions, &which, &author, None).await.map_err(failed)?;
+        if !matches!(which, Which::Handle(_)) {
+            let (activity, sessions) = (activity.clone(), sessions.clone());
+            let late = ending::end_latecomers(activity, sessions, which.clone(), author);
+            ended += late.await.map_err(failed)?;
+        }
         count += ended;
         if let (0, Which::Handle(_)) = (ended, &which) {
             unknown += 1;

@@ -2,7 +2,6 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use secrecy::{ExposeSecret, SecretBox, zeroize::Zeroize};
 use sqlx::{
     ConnectOptions,
     postgres::{PgConnectOptions, PgSslMode},
@@ -22,11 +21,12 @@ pub(crate) struct DatabaseConfig {
 }
 
 /// Which database.
+#[derive(Clone)]
 pub(crate) enum DatabaseTarget {
     /// A file.
     Sqlite(PathBuf),
-    /// PostgreSQL.
-    Postgres(SecretBox<Postgres>),
+    /// PostgreSQL: how to connect, the password among it.
+    Postgres(Box<PgConnectOptions>),
 }
 
 impl fmt::Debug for DatabaseTarget {
@@ -35,15 +35,6 @@ impl fmt::Debug for DatabaseTarget {
             Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
             Self::Postgres(_) => f.write_str("Postgres(..)"),
         }
-    }
-}
-
-/// How to connect: the password among it.
-pub(crate) struct Postgres(pub(crate) PgConnectOptions);
-
-impl Zeroize for Postgres {
-    fn zeroize(&mut self) {
-        self.0 = PgConnectOptions::new_without_pgpass();
     }
 }
 
@@ -71,7 +62,7 @@ pub(crate) struct ActivityConfig {
 pub(super) fn activity(reader: &mut Reader) -> ActivityConfig {
     let target = reader.read("DATABASE_URL", target);
     if let Some(DatabaseTarget::Postgres(options)) = &target
-        && is_met_unchecked(&options.expose_secret().0)
+        && is_met_unchecked(options)
     {
         reader.warn(
             "DATABASE_URL",
@@ -128,7 +119,7 @@ fn target(text: &str) -> Result<DatabaseTarget, String> {
         let options = PgConnectOptions::from_str(text)
             .map_err(|_| "is not postgres://user:password@host/database".to_owned())?;
         let options = options.application_name("simplechat-gateway").disable_statement_logging();
-        return Ok(DatabaseTarget::Postgres(SecretBox::new(Box::new(Postgres(options)))));
+        return Ok(DatabaseTarget::Postgres(Box::new(options)));
     }
     Err("is neither sqlite:/absolute/path nor postgres://…".to_owned())
 }
@@ -169,7 +160,7 @@ mod tests {
             ("postgres://u:p@db.example/d?sslmode=verify-full", false),
         ] {
             let Ok(DatabaseTarget::Postgres(options)) = target(url) else { panic!("{url}") };
-            assert_eq!(is_met_unchecked(&options.expose_secret().0), unchecked, "{url}");
+            assert_eq!(is_met_unchecked(&options), unchecked, "{url}");
         }
     }
 

@@ -80,7 +80,9 @@ pub(super) enum Refusal {
     #[error(transparent)]
     Shut(#[from] Shut),
     /// What would be done could not be written down.
-    #[error("What is done cannot be written down at the moment")]
+    #[error(
+        "The database does not answer at the moment; before deciding again, look how it stands"
+    )]
     Activity(#[from] ActivityError),
     /// Nobody is signed in to SimpleChat with this session, or there is none.
     #[error("Sign in to SimpleChat first")]

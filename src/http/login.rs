@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     access::{origin::Scheme, policy::Policy, session::SessionRecord, token::TokenError},
-    activity::{self, Activity, Actor, Author, Record},
+    activity::{self, Activity, Actor, Author, Outcome, Record},
     clock,
     config::CookieConfig,
     entra::{Entra, EntraError},
@@ -167,6 +167,14 @@ pub(super) async fn post(
     let slot = activity.reserve().await?;
     let Opened { id, user } = sessions.open(record, cookie.minted_in(&headers), Some(from)).await?;
 
+    // Somebody may have decided meanwhile.
+    let still = switch.judge(subject, &client).map_err(Refusal::from);
+    let still = if switch.is_on() { still } else { Err(Refusal::NotFound) };
+    if let Err(refusal) = still {
+        sessions.end(&[id]).await?;
+        return Err(refusal);
+    }
+
     let text = |name: &str| user.get(name).and_then(Value::as_str).map(str::to_owned);
     let name = text("name");
     let email = text("preferred_username").or_else(|| text("email")).or_else(|| text("upn"));
@@ -177,8 +185,16 @@ pub(super) async fn post(
         session: Some(id.handle()),
         ..Record::new(activity::Kind::Login).by(&author(actor))
     };
+    let undone = Record {
+        id: id.record_id("login_undone").to_string(),
+        outcome: Outcome::Failure,
+        kind: activity::Kind::LoginDenied,
+        reason: Some("not_recorded".to_owned()),
+        ..login.clone()
+    };
     if let Err(error) = slot.write(login).await {
         sessions.end(&[id]).await?;
+        activity.happened(undone).await;
         return Err(error.into());
     }
     let set_cookie = cookie.set(&id, route.scheme == Scheme::Https).ok_or(Refusal::Internal)?;

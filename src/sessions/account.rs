@@ -5,7 +5,12 @@ use std::fmt;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Sessions, SessionsError, patiently};
+use super::{Sessions, SessionsError, flask_record::FlaskRecord, patiently};
+use crate::clock;
+
+/// How long nobody needs to have been at SimpleChat for the session to count no more here, in milliseconds:
+/// SimpleChat itself keeps it for 31 days, unless its idle time-out is on.
+const IDLE: i64 = 8 * 3_600_000;
 
 /// One of Flask-Session's own ids: `secrets.token_urlsafe(32)`, 43 characters of base64url. A minted id
 /// is never one. Whoever knows it holds the session: never logged.
@@ -67,11 +72,13 @@ impl Account {
 }
 
 impl Sessions {
-    /// Who is signed in to SimpleChat under one of Flask's ids; `None`: nobody. A record that cannot be
-    /// read is [`SessionsError::Decoding`].
+    /// Who is signed in to SimpleChat under one of Flask's ids; `None`: nobody, or nobody who has been there
+    /// lately. A record that cannot be read is [`SessionsError::Decoding`].
     pub(crate) async fn account(&self, id: &FlaskId) -> Result<Option<Account>, SessionsError> {
         let record = patiently(self.0.shelf.record(id.as_str())).await?;
-        Ok(record.and_then(|record| record.account()))
+        let long_ago = clock::millis() - IDLE;
+        let is_left = |record: &FlaskRecord| record.last_seen().is_some_and(|seen| seen < long_ago);
+        Ok(record.filter(|record| !is_left(record)).and_then(|record| record.account()))
     }
 }
 
@@ -82,12 +89,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{
-        clock,
-        sessions::{
-            flask_format::to_file,
-            shelved::{folders, instance},
-        },
+    use crate::sessions::{
+        flask_format::to_file,
+        shelved::{folders, instance},
     };
 
     /// SHA-256 and MD5 of `session:` and 43 times `a`; MD5 of cachelib's count file.
@@ -106,6 +110,15 @@ mod tests {
             fs::write(flask.join(file), to_file(&session(name), expires_at).unwrap()).unwrap();
         };
         assert_eq!(sessions.account(&id).await.unwrap(), None);
+        let left = |hours: i64| {
+            let seen = clock::now() - hours * 3600;
+            let left = json!({"user": {"name": "left"}, "last_activity_epoch": seen});
+            fs::write(flask.join(SHA_256), to_file(&left, 0).unwrap()).unwrap();
+        };
+        left(9);
+        assert_eq!(sessions.account(&id).await.unwrap(), None, "nobody has been there lately");
+        left(7);
+        assert!(sessions.account(&id).await.unwrap().is_some());
         put(SHA_256, "new", 60);
         let account = sessions.account(&id).await.unwrap().unwrap();
         assert_eq!((account.name.as_deref(), account.is_admin()), (Some("new"), true));

@@ -20,8 +20,6 @@ use crate::{
 const BATCH: (usize, usize) = (50, 500);
 /// After so many failures the store is away, and no more is read.
 const TOO_MANY_FAILURES: usize = 50;
-/// How often it is looked whether more were opened while others were being ended.
-const ROUNDS: usize = 4;
 
 /// A live minted session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,41 +104,29 @@ impl Sessions {
         Ok(listed)
     }
 
-    /// Ends sessions for good, however many, also such as are opened meanwhile; those that were ended.
-    /// Done to the end even if the caller hangs up. An error: some may not have been ended.
-    pub(crate) async fn end_which(&self, which: &Which) -> Result<Vec<Listed>, SessionsError> {
-        let (sessions, which) = (self.clone(), which.clone());
-        let ending = tokio::spawn(async move { sessions.end_in_rounds(&which).await });
-        ending.await.unwrap_or(Err(SessionsError::Interrupted))
+    /// Those whose end has not come and that were not ended, also such as have no record of Flask's (any
+    /// more); and why there may be more.
+    pub(crate) async fn unended(&self, which: &Which) -> (Vec<Listed>, Option<SessionsError>) {
+        let found = self.known(which, usize::MAX, |_| true).await;
+        let Found { known, missed } = found.unwrap_or_else(Found::nothing);
+        (known.into_iter().map(|known| known.listed).collect(), missed)
     }
 
-    async fn end_in_rounds(&self, which: &Which) -> Result<Vec<Listed>, SessionsError> {
-        let mut ended = Vec::new();
-        let mut failure = None;
-        for _ in 0..ROUNDS {
-            let found = self.known(which, usize::MAX, |_| true).await;
-            let Found { known, missed } = found.unwrap_or_else(Found::nothing);
-            failure = missed;
-            if known.is_empty() && failure.is_none() {
-                break;
-            }
-            let sessions = self.clone();
-            for result in each(known, move |known| sessions.clone().end_known(known)).await {
-                match result {
-                    Ok(listed) => ended.push(listed),
-                    // It is tried again.
-                    Err(error) => failure = Some(error),
-                }
+    /// Ends sessions for good, however many; how many were, and why not all.
+    pub(crate) async fn end_these(&self, listed: Vec<Listed>) -> (usize, Option<SessionsError>) {
+        let sessions = self.clone();
+        let (mut ended, mut failure) = (0, None);
+        for result in each(listed, move |listed| sessions.clone().end_listed(listed)).await {
+            match result {
+                Ok(()) => ended += 1,
+                Err(error) => failure = Some(error),
             }
         }
-        let Some(error) = failure else { return Ok(ended) };
-        let count = ended.len();
-        tracing::warn!(error = %telemetry::chain(&error), ended = count, "not all sessions could be ended");
-        Err(error)
+        (ended, failure)
     }
 
     /// What cannot be removed is left to the sweep: it counts as ended all the same.
-    async fn end_known(self, Known { listed, .. }: Known) -> Result<Listed, SessionsError> {
+    async fn end_listed(self, listed: Listed) -> Result<(), SessionsError> {
         let id = listed.id;
         self.mark(&id).await?;
         let (store, gone) = (&self.0.shelf, [id]);
@@ -148,7 +134,7 @@ impl Sessions {
         if let Err(error) = removed {
             tracing::debug!(error = %telemetry::chain(&error), "what is left of a session is left to the sweep");
         }
-        Ok(listed)
+        Ok(())
     }
 
     /// What is known of those meant, `limit` of them or a few more; fewer where the store fails.
@@ -273,6 +259,14 @@ mod tests {
         listed.iter().map(|listed| listed.id).collect()
     }
 
+    async fn end_all(sessions: &Sessions, which: &Which) -> Vec<Listed> {
+        let (found, missed) = sessions.unended(which).await;
+        assert!(missed.is_none());
+        let (ended, failed) = sessions.end_these(found.clone()).await;
+        assert!(ended == found.len() && failed.is_none());
+        found
+    }
+
     #[tokio::test]
     async fn live_sessions_are_listed_newest_first_without_canaries() {
         let folders = folders();
@@ -334,7 +328,7 @@ mod tests {
         let of_yan = put(&sessions, (YAN, "another"), 9, 900).await;
         let canary = put(&sessions, (CANARY, "canary"), 9, 900).await;
 
-        let mut ended = ids(&sessions.end_which(&Which::Subject(ZOE)).await.unwrap());
+        let mut ended = ids(&end_all(&sessions, &Which::Subject(ZOE)).await);
         let by_text = |id: &SessionId| id.to_string();
         ended.sort_by_key(by_text);
         of_zoe.sort_by_key(by_text);
@@ -343,15 +337,15 @@ mod tests {
             assert_eq!(sessions.standing(id, clock::now()).unwrap(), Standing::Over);
             assert!(!sessions.has(id).await.unwrap());
         }
-        assert_eq!(sessions.end_which(&Which::Subject(ZOE)).await.unwrap(), []);
+        assert_eq!(end_all(&sessions, &Which::Subject(ZOE)).await, []);
         assert_eq!(sessions.standing(&of_yan, clock::now()).unwrap(), Standing::Live);
         // One that starts afterwards knows it as well.
         let restarted = instance(folders.path());
         assert_eq!(ids(&restarted.list(&Which::All, 10).await.unwrap()), [of_yan]);
 
-        let ended = sessions.end_which(&Which::Handle(of_yan.handle())).await.unwrap();
+        let ended = end_all(&sessions, &Which::Handle(of_yan.handle())).await;
         assert_eq!(ids(&ended), [of_yan]);
-        assert_eq!(sessions.end_which(&Which::All).await.unwrap(), []);
+        assert_eq!(end_all(&sessions, &Which::All).await, []);
         assert_eq!(sessions.standing(&canary, clock::now()).unwrap(), Standing::Live);
     }
 
@@ -372,7 +366,7 @@ mod tests {
         // The record tells of them.
         let of_zoe = |listed: &Listed| listed.subject == ZOE && listed.client == "app";
         assert!(listed.iter().all(of_zoe), "{listed:?}");
-        assert_eq!(sessions.end_which(&Which::Client("app".to_owned())).await.unwrap().len(), 3);
+        assert_eq!(end_all(&sessions, &Which::Client("app".to_owned())).await.len(), 3);
         for id in &all {
             assert_eq!(sessions.standing(id, clock::now()).unwrap(), Standing::Over);
         }

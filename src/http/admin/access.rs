@@ -202,6 +202,15 @@ pub(super) async fn end_sessions(
     })
 }
 
+/// Ends all of them, and in a while those whose logins were under way.
+pub(super) async fn end_all(administered: &Administered, admin: &Admin) -> Result<usize, Refusal> {
+    let count = end_sessions(administered, admin, &Which::All).await?;
+    let Administered { activity, sessions, .. } = administered.clone();
+    let author = admin.author.clone();
+    tokio::spawn(ending::end_latecomers(activity, sessions, Which::All, author));
+    Ok(count)
+}
+
 /// How it stands.
 #[utoipa::path(
     get,
@@ -243,7 +252,7 @@ pub(super) async fn get(
         (status = 413, description = "The body is longer than 64 KiB", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not application/json", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Not what is described; or enabling without exposure_accepted", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store or the database is away: nothing has changed", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store or the database is away: nothing has changed, or it is not known whether it has", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn post(
@@ -256,7 +265,7 @@ pub(super) async fn post(
     } else {
         disable(&administered, &admin).await?;
         if asked.end_sessions {
-            end_sessions(&administered, &admin, &Which::All).await?;
+            end_all(&administered, &admin).await?;
         }
     }
     AccessStatus::read(&administered, &admin.origin()).await.map(Json)

@@ -156,7 +156,9 @@ async fn deny(
         record.subject = subject.map(|subject| subject.to_string());
         record.session = Some(id.handle());
     }
-    administered.activity.happened(record).await;
+    let whose = record.session.as_deref().or(record.actor.oid.as_deref());
+    let whose = format!("{} {}", denial.reason(), whose.unwrap_or_default());
+    administered.activity.happened_again(whose, record).await;
     denial.into()
 }
 
@@ -176,7 +178,10 @@ fn comes_from_here(method: &Method, headers: &HeaderMap, route: &Route, is_page:
         PublicOrigin::Known(known) => known.to_string().as_bytes() == origin,
         PublicOrigin::Unlisted(_) | PublicOrigin::Unnamed => false,
     };
-    all("sec-fetch-site", &is_site_fine) && (is_read || all("origin", &is_origin_fine))
+    // A browser says that itself, and no page can; an origin of ours that we do not know (an unlisted host, a
+    // proxy that does not tell of TLS) is none of another's.
+    let says_so = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
+    all("sec-fetch-site", &is_site_fine) && (is_read || says_so || all("origin", &is_origin_fine))
 }
 
 /// To a page of ours, to be got.

@@ -190,7 +190,7 @@ pub(super) async fn get(
         (status = 413, description = "The body is longer than 64 KiB", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not application/json", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Neither a subject nor a client, or both; no GUID; no such time", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store or the database is away: nothing has changed", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store or the database is away: nothing has changed, or it is not known whether it has", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn post(
@@ -228,7 +228,7 @@ pub(super) async fn post(
         (status = 409, description = "There is no database", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is longer than 64 KiB", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "No GUID, or neither a subject nor a client", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store or the database is away: nothing has changed", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store or the database is away: nothing has changed, or it is not known whether it has", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn delete(

@@ -20,7 +20,6 @@ use crate::{
         },
         error::Refusal,
     },
-    sessions::Which,
     telemetry,
 };
 
@@ -177,7 +176,7 @@ pub(super) async fn post_disable(
     if !form.is_ticked("end_sessions") {
         return Ok(said.at(View::Access, None).into_response());
     }
-    Ok(match access::end_sessions(&administered, &form.admin, &Which::All).await {
+    Ok(match access::end_all(&administered, &form.admin).await {
         Ok(count) => said.at(View::Access, Some(count)),
         Err(refusal) => {
             tracing::warn!(error = %telemetry::chain(&refusal), "sessions could not be ended");

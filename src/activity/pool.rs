@@ -1,0 +1,107 @@
+//! Connections to either database, and work that is done on one of them in time.
+//!
+//! sqlx gives a connection whose work was dropped back to its pool by asking the server first, however long
+//! that takes: one that fell silent would be lost to the pool for good. So whoever ran out of time has
+//! its connection closed here, without a word to the server.
+
+use std::{pin::Pin, time::Duration};
+
+use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, pool::PoolConnection};
+use tokio::time::timeout;
+
+use super::ActivityError;
+
+/// For one piece of work, and for getting a connection.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// For what reads or removes a lot.
+pub(super) const LONG_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Connections to one kind or the other.
+#[derive(Clone)]
+pub(super) enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+/// One of them.
+pub(super) enum Held {
+    Sqlite(PoolConnection<Sqlite>),
+    Postgres(PoolConnection<Postgres>),
+}
+
+/// Work on it.
+pub(super) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'c>>;
+
+/// The same work on either kind of connection.
+macro_rules! on {
+    ($held:expr, $name:ident => $work:expr) => {
+        match $held {
+            $crate::activity::pool::Held::Sqlite($name) => $work,
+            $crate::activity::pool::Held::Postgres($name) => $work,
+        }
+    };
+}
+pub(super) use on;
+
+impl Pool {
+    /// Does a piece of work in time.
+    pub(super) async fn work<T>(
+        &self,
+        patience: Duration,
+        work: impl for<'c> FnOnce(&'c mut Held) -> Work<'c, T>,
+    ) -> Result<T, ActivityError> {
+        let mut held = in_time(PATIENCE, self.hold()).await?;
+        let Ok(done) = timeout(patience, work(&mut held)).await else {
+            held.close();
+            return Err(ActivityError::TimedOut);
+        };
+        held.give_back().await;
+        done.map_err(ActivityError::from)
+    }
+
+    async fn hold(&self) -> Result<Held, sqlx::Error> {
+        match self {
+            Self::Sqlite(pool) => pool.acquire().await.map(Held::Sqlite),
+            Self::Postgres(pool) => pool.acquire().await.map(Held::Postgres),
+        }
+    }
+}
+
+impl Held {
+    /// Begins a transaction that will write.
+    pub(super) fn begin(&self) -> &'static str {
+        match self {
+            // Else two that have read wait for one another.
+            Self::Sqlite(_) => "BEGIN IMMEDIATE",
+            Self::Postgres(_) => "BEGIN",
+        }
+    }
+
+    /// Closes it at once.
+    fn close(self) {
+        match self {
+            Self::Sqlite(connection) => drop(connection.detach()),
+            Self::Postgres(connection) => drop(connection.detach()),
+        }
+    }
+
+    /// What the library does when one is dropped, in time.
+    async fn give_back(mut self) {
+        let given = match &mut self {
+            Self::Sqlite(_) => return,
+            Self::Postgres(connection) => connection.return_to_pool(),
+        };
+        let _ = timeout(PATIENCE, given).await;
+    }
+}
+
+/// What has not ended by then is dropped.
+pub(super) async fn in_time<T, E: Into<ActivityError>>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, ActivityError> {
+    match timeout(patience, work).await {
+        Ok(done) => done.map_err(Into::into),
+        Err(_) => Err(ActivityError::TimedOut),
+    }
+}
