@@ -124,7 +124,7 @@ mod tests {
         }
         let ended = said("said=ended&count=2").unwrap();
         assert_eq!(ended.text, "Done. 2 minted sessions have ended.");
-        assert_eq!(said("said=<b>"), None);
-        assert_eq!(said("said=ended&count=<b>").unwrap().text, "Done.");
+        assert_eq!(said("said=%3Cb%3E"), None);
+        assert_eq!(said("said=ended&count=%3Cb%3E").unwrap().text, "Done.");
     }
 }
