@@ -12,7 +12,9 @@ pub(crate) enum AdminDenial {
     #[error("Only users with SimpleChat's app role Admin may do this")]
     NotAnAdministrator,
     /// A page of another origin asks.
-    #[error("Pages of another origin may not ask this of your browser")]
+    #[error(
+        "Pages of another origin may not ask this of your browser; if you are at the right address, the gateway takes it for another one: see GATEWAY_PUBLIC_URLS and GATEWAY_TRUSTED_PROXIES"
+    )]
     ForeignOrigin,
     /// Not from a form of ours, or from one of another session.
     #[error("This form does not belong to your session; load the page again")]
