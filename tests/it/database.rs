@@ -398,6 +398,28 @@ async fn the_rights_that_the_page_gives_are_enough_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_may_not_migrate_is_in_nobodys_way_who_may() {
+    let ground = Recorded::start(DatabaseKind::Postgres).await;
+    let Database::Postgres(postgres) = &ground.database else { unreachable!() };
+    for statement in sql_of_the_page(0) {
+        postgres.ask_in("postgres", &statement);
+    }
+    let serves = postgres.url_for("gateway_serves:another%20word", "gateway_log");
+    let gateway = Gateway::start(&ground.settings(&[("DATABASE_URL", &serves)])).await;
+    until("it may not", async || gateway.process.log().contains("permission denied")).await;
+    let owner = postgres.url_for("gateway_migrates:one%20word", "gateway_log");
+    let output = ground.try_command("migrate", &[("DATABASE_URL", &owner)]).await;
+    assert_eq!(code(&output), 0, "{}", told(&output));
+    for statement in sql_of_the_page(1) {
+        postgres.ask_in("gateway_log", &statement);
+    }
+    until("it goes on without a restart", async || {
+        postgres.ask_in("gateway_log", "SELECT count(*) FROM instances") == "1"
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_questions_that_the_page_asks_have_answers() {
     for kind in BOTH {
         let ground = Recorded::start(kind).await;
