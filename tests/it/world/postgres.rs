@@ -204,6 +204,17 @@ impl Postgres {
     }
 }
 
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // What is frozen, by a test that failed meanwhile, ends with nobody.
+        if let Some(process) = &self.process {
+            let id = process.id().to_string();
+            let _ = Command::new("kill").args(["-CONT", &id]).status();
+            let _ = Command::new("pkill").args(["-CONT", "-P", &id]).status();
+        }
+    }
+}
+
 /// The user whom Debian's package makes.
 const USER: &str = "postgres";
 
