@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::{
     Arrival, bearer,
@@ -25,7 +26,7 @@ use crate::{
     config::CookieConfig,
     entra::{Entra, EntraError},
     gateway::Resource,
-    sessions::{Opened, Sessions},
+    sessions::{Gone, Opened, Sessions},
     switch::Switch,
     wire::RequestHead,
 };
@@ -165,7 +166,8 @@ pub(super) async fn post(
     let cookie = SessionCookie(&cookie);
     // No session without a record of it.
     let slot = activity.reserve().await?;
-    let Opened { id, user } = sessions.open(record, cookie.minted_in(&headers), Some(from)).await?;
+    let Opened { id, user, replaced, crowded_out } =
+        sessions.open(record, cookie.minted_in(&headers), Some(from)).await?;
 
     // Somebody may have decided meanwhile.
     let still = switch.judge(subject, &client).map_err(Refusal::from);
@@ -179,6 +181,9 @@ pub(super) async fn post(
     let name = text("name");
     let email = text("preferred_username").or_else(|| text("email")).or_else(|| text("upn"));
     let actor = Actor { oid: Some(subject.to_string()), name: name.clone(), email: email.clone() };
+    for ended in ended_by_login(subject, replaced, crowded_out) {
+        activity.happened(ended.by(&author(actor.clone()))).await;
+    }
     let login = Record {
         subject: Some(subject.to_string()),
         client: Some(client),
@@ -216,6 +221,23 @@ pub(super) async fn post(
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     Ok((answer, Json(created)).into_response())
+}
+
+/// Sessions of the same subject that ended because of a login.
+fn ended_by_login(
+    subject: Uuid,
+    replaced: Vec<Gone>,
+    crowded_out: Vec<Gone>,
+) -> impl Iterator<Item = Record> {
+    let replaced = replaced.into_iter().map(|gone| (gone, "replaced"));
+    let crowded_out = crowded_out.into_iter().map(|gone| (gone, "too_many"));
+    replaced.chain(crowded_out).map(move |(gone, reason)| Record {
+        subject: Some(subject.to_string()),
+        client: gone.of.map(|(_, client)| client),
+        session: Some(gone.handle),
+        reason: Some(reason.to_owned()),
+        ..Record::new(activity::Kind::Logout)
+    })
 }
 
 /// Preflight: for the origins that may sign in.

@@ -180,6 +180,10 @@ pub(crate) struct Opened {
     pub(crate) id: SessionId,
     /// The claims that were stored: an object.
     pub(crate) user: Value,
+    /// Minted ones of the same subject that came along, and ended.
+    pub(crate) replaced: Vec<Gone>,
+    /// The subject's oldest, that gave way.
+    pub(crate) crowded_out: Vec<Gone>,
 }
 
 /// A session that was ended.
@@ -279,12 +283,13 @@ impl Sessions {
                 Quota { logins: logins.filter(|_| from.is_some()), failures: failures.zip(from) };
             let store = FlaskStore::new(Arc::clone(&sessions.0.shelf), quota);
             let opened = patiently(async {
-                let opened = create(&store, record).await?;
+                let mut opened = create(&store, record).await?;
                 // Canaries of several instances must not end one another.
                 if subject != CANARY && store.crowd() > sessions.0.limits.load().per_subject {
-                    sessions.make_room(subject, opened_at, &opened.id).await?;
+                    let room = sessions.make_room(subject, opened_at, &opened.id);
+                    opened.crowded_out = room.await?;
                 }
-                sessions.end_replaced(&replaced, subject).await?;
+                opened.replaced = sessions.end_replaced(&replaced, subject).await?;
                 Ok(opened)
             })
             .await;
@@ -320,29 +325,42 @@ impl Sessions {
         subject: Uuid,
         now: i64,
         newest: &SessionId,
-    ) -> Result<(), SessionsError> {
+    ) -> Result<Vec<Gone>, SessionsError> {
         let mut live = self.0.shelf.sessions_of(subject, now).await?;
         live.retain(|id| !self.knows_as_ended(id));
         let surplus = live.len().saturating_sub(self.0.limits.load().per_subject);
+        let mut gone = Vec::new();
         // Of those who log in at once each ends only what is older than itself.
         for oldest in live.iter().take(surplus).filter(|id| *id != newest) {
+            let note = match self.note(oldest).await {
+                // It goes all the same.
+                Err(SessionsError::Decoding) => None,
+                note => note?,
+            };
             self.end_of(oldest, subject).await?;
+            gone.push(Gone::of(oldest, note));
         }
-        Ok(())
+        Ok(gone)
     }
 
-    async fn end_replaced(&self, ids: &[SessionId], subject: Uuid) -> Result<(), SessionsError> {
+    async fn end_replaced(
+        &self,
+        ids: &[SessionId],
+        subject: Uuid,
+    ) -> Result<Vec<Gone>, SessionsError> {
+        let mut gone = Vec::new();
         for id in ids {
             let note = match self.note(id).await {
                 // What we did not write is not ours.
                 Err(SessionsError::Decoding) => None,
                 note => note?,
             };
-            if note.is_some_and(|note| note.subject == subject) {
+            if let Some(note) = note.filter(|note| note.subject == subject) {
                 self.end_of(id, subject).await?;
+                gone.push(Gone::of(id, Some(note)));
             }
         }
-        Ok(())
+        Ok(gone)
     }
 
     /// The note of a session whose end has not come.
@@ -615,7 +633,7 @@ async fn create(store: &FlaskStore, session: SessionRecord) -> Result<Opened, Se
     })?;
     let id = SessionId::new(record.id, expiry_date.unix_timestamp());
     let user = record.data.remove(USER).unwrap_or_default();
-    Ok(Opened { id, user })
+    Ok(Opened { id, user, replaced: Vec::new(), crowded_out: Vec::new() })
 }
 
 /// One after the other, so that nobody can make the store busy with cookies.

@@ -66,12 +66,14 @@ fn judging<S: Subscriber>(
 }
 
 /// What libraries tell below `info` is what they send and receive: tokens, session ids, passwords. No
-/// filter brings that into a log. OpenTelemetry's own progress is nothing to an operator, and its failures to
-/// export are told by `losses`, once in a while.
+/// filter brings that into a log. sqlx repeats what it does not know of a database's URL, value and all.
+/// OpenTelemetry's own progress is nothing to an operator, and its failures to export are told by `losses`,
+/// once in a while.
 fn is_fit_to_print(metadata: &Metadata<'_>) -> bool {
     let of_libraries =
         if metadata.target().starts_with("opentelemetry") { Level::WARN } else { Level::INFO };
-    *metadata.level() <= of_libraries && !metadata.name().ends_with(".ExportError")
+    let of_urls = metadata.target().starts_with("sqlx_postgres::options");
+    *metadata.level() <= of_libraries && !of_urls && !metadata.name().ends_with(".ExportError")
         || metadata.target().starts_with("simplechat_gateway")
 }
 
