@@ -8,7 +8,7 @@ use crate::{
     world::{
         WithSession, client,
         collector::{Collector, attribute},
-        database::BOTH,
+        database::{BOTH, DatabaseKind},
         gateway::Gateway,
         logins::handle,
         process::until,
@@ -155,6 +155,26 @@ async fn a_logout_and_the_end_of_a_session_are_written_down_once() {
         assert_eq!(of_kind(&ground, "logout").len(), 1, "{kind:?}");
         drop(third);
     }
+}
+
+#[tokio::test]
+async fn a_session_that_gives_way_to_another_is_written_down() {
+    let ground = Recorded::start(DatabaseKind::Sqlite).await;
+    let gateway = ground.gateway(&[("GATEWAY_SESSIONS_PER_SUBJECT", "2")]).await;
+    let token = ground.entra.token().build();
+    let oldest = session_in(&post(&gateway, "/external/login", &token).await);
+    let second = session_in(&post(&gateway, "/external/login", &token).await);
+    // The third sends one along, and is one too many.
+    let login = client().post(gateway.url("/external/login")).bearer_auth(&token).session(&second);
+    assert_eq!(login.send().await.unwrap().status(), 200);
+    until("both are written down", async || of_kind(&ground, "logout").len() == 2).await;
+    let mut ended: Vec<_> = of_kind(&ground, "logout")
+        .into_iter()
+        .map(|record| (record[9].clone(), record[6].clone()))
+        .collect();
+    ended.sort();
+    let of = |reason: &str, session: &str| (reason.to_owned(), handle(session));
+    assert_eq!(ended, [of("replaced", &second), of("too_many", &oldest)]);
 }
 
 #[tokio::test]
