@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Sessions, SessionsError, flask_record::FlaskRecord, patiently};
+use super::{Sessions, SessionsError, patiently};
 use crate::clock;
 
 /// How long nobody needs to have been at SimpleChat for the session to count no more here, in milliseconds:
@@ -77,8 +77,8 @@ impl Sessions {
     pub(crate) async fn account(&self, id: &FlaskId) -> Result<Option<Account>, SessionsError> {
         let record = patiently(self.0.shelf.record(id.as_str())).await?;
         let long_ago = clock::millis() - IDLE;
-        let is_left = |record: &FlaskRecord| record.last_seen().is_some_and(|seen| seen < long_ago);
-        Ok(record.filter(|record| !is_left(record)).and_then(|record| record.account()))
+        let in_use = record.filter(|record| record.last_seen().is_none_or(|seen| seen >= long_ago));
+        Ok(in_use.and_then(|record| record.account()))
     }
 }
 
