@@ -121,7 +121,7 @@ async fn connections_that_fall_silent_are_given_up_and_others_made() {
     let logins = Logins::start(&urls(&[&gateway]), &ground.entra, CALLERS, PAUSE);
     let written = || ground.database.count("activity WHERE kind = 'login'");
     // More often than there are connections.
-    for _ in 0..8 {
+    for _ in 0..6 {
         go_on(&logins, 50).await;
         let before = written();
         relay.set(Way::Forgotten).await;
