@@ -16,7 +16,7 @@ AUTOBAHN := target/python/autobahn/ported/ready
 NODE := target/node/runtime
 CLIENTS := target/node/clients/ready target/python/mcp/ready
 FUZZED := wire target origin token form keys stored pickle cookie settings
-FUZZER := target/fuzz/release/fuzz
+FUZZER = target/fuzz/$(HOST)/release/fuzz
 MINUTES ?=
 SECONDS ?= $(if $(MINUTES),$(shell echo $$(($(MINUTES) * 60))),20)
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
@@ -254,7 +254,7 @@ play_image = python3 tests/image/root.py $(1) target/image/root && \
 fuzz: export RUSTC_WRAPPER := $(CURDIR)/tests/fuzz/instrumented
 fuzz:
 	command -v c++ > /dev/null || { $(call install,g++); }
-	cargo build --locked --release --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz
+	cargo build --locked --release --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz --target $(HOST)
 	for part in $(FUZZED); do \
 		mkdir -p target/fuzz/corpus/$$part tests/fuzz/seeds/$$part; \
 		[ ! -e tests/fuzz/corpus/$$part.tar.gz ] || tar -xzf tests/fuzz/corpus/$$part.tar.gz -C target/fuzz/corpus/$$part; \
