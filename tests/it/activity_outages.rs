@@ -120,11 +120,15 @@ async fn connections_that_fall_silent_are_given_up_and_others_made() {
     .await;
     let logins = Logins::start(&urls(&[&gateway]), &ground.entra, CALLERS, PAUSE);
     let written = || ground.database.count("activity WHERE kind = 'login'");
-    // More often than there are connections.
+    let waiting = || postgres.ask("SELECT count(*) FROM pg_locks WHERE NOT granted");
+    // More often than there are connections; each time one falls silent in the midst of writing.
     for _ in 0..6 {
-        go_on(&logins, 50).await;
-        let before = written();
+        let holder = postgres.hold("activity");
+        until("a writer waits", async || waiting() != "0").await;
         relay.set(Way::Forgotten).await;
+        until("operators are told", async || is_degraded(&gateway).await).await;
+        postgres.let_go(holder);
+        let before = written();
         until("records are written again", async || written() > before + 50).await;
     }
     until("all is well", async || !is_degraded(&gateway).await).await;

@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
 };
 
 use tempfile::TempDir;
@@ -170,6 +170,20 @@ impl Postgres {
         let output = psql.output().expect("psql");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// Lets nobody write to a table of the gateway's until it is let go.
+    pub(crate) fn hold(&self, table: &str) -> Child {
+        let sql = format!("LOCK TABLE {table} IN EXCLUSIVE MODE; SELECT pg_sleep(600)");
+        let mut psql = self.client("psql", GATEWAY.0);
+        psql.args(["--no-psqlrc", "--quiet", "--command", &sql]).stderr(Stdio::null());
+        psql.stdout(Stdio::null()).spawn().expect("psql")
+    }
+
+    /// Ends what [`Self::hold`] began.
+    pub(crate) fn let_go(&self, mut holder: Child) {
+        self.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()");
+        holder.wait().expect("psql");
     }
 
     /// All that the gateway's database holds, as text.
