@@ -81,8 +81,8 @@ async fn run(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(internal)?;
 
-    let seen_to_run = begin(&gateway, &config).await?;
     let (stop, stopping) = watch::channel(false);
+    let seen_to_run = begin(&gateway, &config, stopping.clone()).await?;
     let draining = gateway.draining.clone();
     if let Some(operators) = operators {
         serve_operators(operators, &gateway, &config, telemetry, stopping.clone())?;
@@ -164,16 +164,19 @@ async fn run(
         // It removes what it has minted.
         let _ = timeout(CANARY_PATIENCE, canary).await;
     }
-    seen_to_run.abort();
-    switch.leave().await;
+    let _ = timeout(ACTIVITY_PATIENCE, seen_to_run).await;
     activity.end(ACTIVITY_PATIENCE).await;
     tracing::info!("stopped");
     Ok(())
 }
 
 /// Reads what must be known before anybody is let in, and begins what is done in the background. Handed back
-/// is what says that this instance runs.
-async fn begin(gateway: &Gateway, config: &Config) -> Result<JoinHandle<()>, Failure> {
+/// is what says that this instance runs, and in the end that it does not.
+async fn begin(
+    gateway: &Gateway,
+    config: &Config,
+    stopping: watch::Receiver<bool>,
+) -> Result<JoinHandle<()>, Failure> {
     if !matches!(timeout(START_PATIENCE, gateway.sessions.read_ended()).await, Ok(Ok(()))) {
         tracing::warn!(
             "the session store does not answer: minted sessions are refused until it does"
@@ -203,7 +206,7 @@ async fn begin(gateway: &Gateway, config: &Config) -> Result<JoinHandle<()>, Fai
     tokio::spawn(gateway.sessions.clone().keep_swept());
     tokio::spawn(gateway.entra.clone().keep_fresh());
     tokio::spawn(gateway.upstream.clone().wait_for_first_answer());
-    Ok(tokio::spawn(switch.clone().keep_seen()))
+    Ok(tokio::spawn(switch.clone().keep_seen(stopping)))
 }
 
 fn serve_operators(

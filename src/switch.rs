@@ -232,8 +232,9 @@ impl Switch {
         }
     }
 
-    /// Says for ever that this instance runs, and looks who else does; to be spawned.
-    pub(crate) async fn keep_seen(self) {
+    /// Says that this instance runs, and looks who else does, until it stops; then says that it goes. To be
+    /// spawned.
+    pub(crate) async fn keep_seen(self, mut stopping: watch::Receiver<bool>) {
         if !self.0.activity.has_database() {
             return;
         }
@@ -247,8 +248,12 @@ impl Switch {
                 }
                 Err(error) => self.0.untold.store(Some(Arc::new(telemetry::chain(&error)))),
             }
-            let _ = timeout(SEEN, changes.changed()).await;
+            tokio::select! {
+                _ = timeout(SEEN, changes.changed()) => {}
+                _ = stopping.wait_for(|stop| *stop) => break,
+            }
         }
+        let _ = self.0.activity.gone(self.0.instance.id.clone()).await;
     }
 
     /// Writes: whoever can do that can write records.
@@ -322,11 +327,6 @@ impl Switch {
         if self.0.conditions.raise(INSTANCES, reason.to_owned()) {
             tracing::warn!("{reason}");
         }
-    }
-
-    /// Says that this instance goes.
-    pub(crate) async fn leave(&self) {
-        let _ = self.0.activity.gone(self.0.instance.id.clone()).await;
     }
 }
 
