@@ -258,17 +258,10 @@ const VIEWS: [(&str, View); 4] = [
 
 /// As a person would, and axe.
 async fn look(browser: &Browser, gateway: &Gateway, name: &str, view: View) {
-    let styled = browser.evaluate("getComputedStyle(document.body).backgroundColor").await;
-    let paper = if view.theme == "dark" { "rgb(20, 24, 27)" } else { "rgb(251, 251, 249)" };
-    assert_eq!(styled, paper, "{name}: the style counts, in its theme");
-    let root = "document.documentElement";
-    let beyond = format!("[innerWidth, {root}.scrollWidth - {root}.clientWidth]");
-    assert_eq!(browser.evaluate(&beyond).await, json!([view.width, 0]), "{name}");
+    browser.assert_shown_in(view, name).await;
     let path = browser.screenshot(name).await;
     assert!(path.metadata().unwrap().len() > 10_000, "{name}: an empty picture");
     assert_quiet(browser, gateway, name).await;
     assert_eq!(browser.axe().await, [""; 0], "{name}");
-    let twice = "[...document.querySelectorAll('[id]')].map(e => e.id) \
-        .filter((id, at, all) => all.indexOf(id) !== at)";
-    assert_eq!(browser.evaluate(twice).await, json!([]), "{name}");
+    browser.assert_ids_stand_once(name).await;
 }

@@ -59,12 +59,7 @@ async fn the_page_can_be_used_by_everybody_and_asks_for_nothing_else() {
         browser.open(&url).await;
         let heading = browser.evaluate("document.querySelector('h1').textContent").await;
         assert_eq!(heading, "SimpleChat Gateway", "{name}");
-        let styled = browser.evaluate("getComputedStyle(document.body).backgroundColor").await;
-        let paper = if view.theme == "dark" { "rgb(20, 24, 27)" } else { "rgb(251, 251, 249)" };
-        assert_eq!(styled, paper, "{name}: the style counts, in its theme");
-        let root = "document.documentElement";
-        let beyond = format!("[innerWidth, {root}.scrollWidth - {root}.clientWidth]");
-        assert_eq!(browser.evaluate(&beyond).await, json!([view.width, 0]), "{name}");
+        browser.assert_shown_in(view, name).await;
         let path = browser.screenshot(name).await;
         assert!(path.metadata().unwrap().len() > 20_000, "{name}: an empty picture");
         assert_eq!(browser.requests().await, [url.as_str()], "{name}");
@@ -75,7 +70,5 @@ async fn the_page_can_be_used_by_everybody_and_asks_for_nothing_else() {
     let dead = "[...document.querySelectorAll('a[href^=\"#\"]')].map(a => a.hash.slice(1)) \
         .filter(id => !document.getElementById(id))";
     assert_eq!(browser.evaluate(dead).await, json!([]));
-    let twice = "[...document.querySelectorAll('[id]')].map(e => e.id) \
-        .filter((id, at, all) => all.indexOf(id) !== at)";
-    assert_eq!(browser.evaluate(twice).await, json!([]));
+    browser.assert_ids_stand_once(&url).await;
 }

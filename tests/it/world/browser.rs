@@ -136,6 +136,24 @@ impl Browser {
         self.devtools("Network.clearBrowserCookies", json!({})).await;
     }
 
+    /// Asserts that the page is shown in a view: its style counts, in its theme, and nothing lies beyond its
+    /// edge.
+    pub(crate) async fn assert_shown_in(&self, view: View, name: &str) {
+        let styled = self.evaluate("getComputedStyle(document.body).backgroundColor").await;
+        let paper = if view.theme == "dark" { "rgb(20, 24, 27)" } else { "rgb(251, 251, 249)" };
+        assert_eq!(styled, paper, "{name}: the style counts, in its theme");
+        let root = "document.documentElement";
+        let beyond = format!("[innerWidth, {root}.scrollWidth - {root}.clientWidth]");
+        assert_eq!(self.evaluate(&beyond).await, json!([view.width, 0]), "{name}");
+    }
+
+    /// Asserts that no id stands twice in the page.
+    pub(crate) async fn assert_ids_stand_once(&self, name: &str) {
+        let twice = "[...document.querySelectorAll('[id]')].map(e => e.id) \
+            .filter((id, at, all) => all.indexOf(id) !== at)";
+        assert_eq!(self.evaluate(twice).await, json!([]), "{name}");
+    }
+
     /// What an expression evaluates to in the page.
     pub(crate) async fn evaluate(&self, expression: &str) -> Value {
         let script = format!("return {expression}");
