@@ -20,7 +20,7 @@ use crate::{
     upstream::Upstream,
 };
 
-/// How long the store may take to be connected to.
+/// How long the gateway may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tries everything that the settings name, a line each.
@@ -51,7 +51,10 @@ pub(crate) async fn try_everything(config: &Config, report: &mut Report) -> Foun
     }
     let upstream = check_upstream(config).await.map(|upstream| found.upstream = Some(upstream));
     report.line("upstream", upstream, "is SimpleChat running where GATEWAY_UPSTREAM_URL says?");
-    let sessions = check_sessions(config).await.map(|sessions| found.sessions = Some(sessions));
+    let sessions = Sessions::connected(config.sessions.clone())
+        .await
+        .map_err(|error| telemetry::chain(&error))
+        .map(|sessions| found.sessions = Some(sessions));
     report.line("session store", sessions, "see REDIS_URL, or SESSION_FILE_DIR");
     let keys = match Entra::new(config.entra.clone()) {
         Ok(entra) => entra.refresh().await.map_err(|error| telemetry::chain(&error)),
@@ -106,20 +109,6 @@ async fn check_database(config: &Config) -> Result<(), String> {
 
 fn is_writable(folder: Option<&Path>) -> bool {
     folder.is_some_and(|folder| access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok())
-}
-
-async fn check_sessions(config: &Config) -> Result<Sessions, String> {
-    let told = |error| telemetry::chain(&error);
-    let sessions = Sessions::open_store(config.sessions.clone()).map_err(told)?;
-    let begun = tokio::time::Instant::now();
-    loop {
-        match sessions.ping().await {
-            Err(_) if begun.elapsed() < PATIENCE => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            result => return result.map(|()| sessions).map_err(told),
-        }
-    }
 }
 
 /// Asks the gateway that runs with these settings whether it is ready.

@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
 /// Now, in Unix seconds.
 pub(crate) fn now() -> i64 {
     millis() / 1000
@@ -24,6 +26,14 @@ pub(crate) fn http_date() -> String {
     httpdate::fmt_http_date(SystemTime::now())
 }
 
+/// Unix milliseconds as RFC 3339 has it, in UTC.
+pub(crate) fn rfc3339(millis: i64) -> String {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000)
+        .ok()
+        .and_then(|at| at.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}
+
 /// A clock that stands still, so that tokens of a test corpus can be judged at the moment they were made
 /// for. Debug builds alone have it: no released gateway can be told another time.
 #[cfg(debug_assertions)]
@@ -39,5 +49,16 @@ pub(crate) mod stopped {
     /// Stops the clock at a Unix time in seconds, for good.
     pub(crate) fn stop(at: i64) {
         let _ = AT.set(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_as_rfc_3339_has_them() {
+        assert_eq!(rfc3339(1_795_384_800_123), "2026-11-22T22:00:00.123Z");
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
     }
 }

@@ -79,12 +79,7 @@ impl Database {
         patience: Duration,
         work: impl for<'c> FnOnce(&'c mut Held) -> Work<'c, T> + Send + 'static,
     ) -> Result<T, ActivityError> {
-        let database = self.clone();
-        self.at_home(async move {
-            database.make_ready().await?;
-            database.0.quick.work(patience, work).await
-        })
-        .await
+        self.run_on(&self.0.quick, patience, work).await
     }
 
     /// The same for work that reads or removes a lot; nobody waits for it to end.
@@ -92,10 +87,19 @@ impl Database {
         &self,
         work: impl for<'c> FnOnce(&'c mut Held) -> Work<'c, T> + Send + 'static,
     ) -> Result<T, ActivityError> {
-        let database = self.clone();
+        self.run_on(&self.0.slow, LONG_PATIENCE, work).await
+    }
+
+    async fn run_on<T: Send + 'static>(
+        &self,
+        pool: &Pool,
+        patience: Duration,
+        work: impl for<'c> FnOnce(&'c mut Held) -> Work<'c, T> + Send + 'static,
+    ) -> Result<T, ActivityError> {
+        let (database, pool) = (self.clone(), pool.clone());
         self.at_home(async move {
             database.make_ready().await?;
-            database.0.slow.work(LONG_PATIENCE, work).await
+            pool.work(patience, work).await
         })
         .await
     }
@@ -133,10 +137,9 @@ impl Database {
                 | ActivityError::Migration(MigrateError::Execute(error)),
                 DatabaseTarget::Sqlite(path),
             ) => of_file(path, error),
-            (
-                ActivityError::Database(sqlx::Error::PoolTimedOut) | ActivityError::NoConnection,
-                DatabaseTarget::Postgres(_),
-            ) => self.why_away().await,
+            (ActivityError::Database(sqlx::Error::PoolTimedOut), DatabaseTarget::Postgres(_)) => {
+                self.why_away().await
+            }
             (error, _) => error,
         }
     }

@@ -8,7 +8,7 @@ use sqlx::{Connection, FromRow};
 use super::{
     ActivityError,
     database::Database,
-    log::insertion,
+    log::{fit, insertion},
     pool::on,
     record::{Actor, Author, Kind, Record},
 };
@@ -150,31 +150,9 @@ pub(super) async fn turn(
     }
     let kind = if enabled { Kind::ExternalAccessEnabled } else { Kind::ExternalAccessDisabled };
     records.push(Record::new(kind).by(&author));
-    let at = clock::millis();
-    database
-        .run(move |held| {
-            Box::pin(async move {
-                let begin = held.begin();
-                on!(held, connection => {
-                    let mut transaction = connection.begin_with(begin).await?;
-                    let turned = sqlx::query(TURN)
-                        .bind(enabled)
-                        .bind(at)
-                        .bind(author.actor.oid)
-                        .bind(author.actor.name)
-                        .bind(author.actor.email)
-                        .execute(&mut *transaction)
-                        .await?;
-                    if turned.rows_affected() == 0 {
-                        return Ok(None);
-                    }
-                    insertion(&records).build().execute(&mut *transaction).await?;
-                    transaction.commit().await?;
-                    Ok(Some(records))
-                })
-            })
-        })
-        .await
+    let mut values = vec![Value::Flag(enabled), Value::Number(clock::millis())];
+    values.extend(actor_values(author.actor));
+    decide(database, TURN, values, records).await
 }
 
 /// Keeps somebody out until then (Unix milliseconds); what was decided before about them counts no more.
@@ -183,32 +161,14 @@ pub(super) async fn block(
     blocked: Blocked,
     until: i64,
     author: Author,
-) -> Result<Record, ActivityError> {
+) -> Result<Option<Vec<Record>>, ActivityError> {
     const BLOCK: &str = "INSERT INTO blocks (kind, who, since, until, actor_oid, actor_name, actor_email) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (kind, who) DO UPDATE SET since = excluded.since, until = excluded.until, actor_oid = excluded.actor_oid, actor_name = excluded.actor_name, actor_email = excluded.actor_email";
-    let text = format!("until {}", super::record::rfc3339(until));
+    let text = format!("until {}", clock::rfc3339(until));
     let record = blocked.record([Kind::SubjectBlocked, Kind::ClientBlocked], &author, Some(text));
-    let at = clock::millis();
-    database
-        .run(move |held| Box::pin(async move {
-            let begin = held.begin();
-            on!(held, connection => {
-                let mut transaction = connection.begin_with(begin).await?;
-                sqlx::query(BLOCK)
-                    .bind(blocked.kind())
-                    .bind(blocked.who())
-                    .bind(at)
-                    .bind(until)
-                    .bind(author.actor.oid)
-                    .bind(author.actor.name)
-                    .bind(author.actor.email)
-                    .execute(&mut *transaction)
-                    .await?;
-                insertion(std::slice::from_ref(&record)).build().execute(&mut *transaction).await?;
-                transaction.commit().await?;
-                Ok(record)
-            })
-        }))
-        .await
+    let mut values = of_whom(&blocked);
+    values.extend([Value::Number(clock::millis()), Value::Number(until)]);
+    values.extend(actor_values(author.actor));
+    decide(database, BLOCK, values, vec![record]).await
 }
 
 /// Lets somebody in again. `None`: nobody kept them out, and nothing was written.
@@ -216,29 +176,60 @@ pub(super) async fn unblock(
     database: &Database,
     blocked: Blocked,
     author: Author,
-) -> Result<Option<Record>, ActivityError> {
+) -> Result<Option<Vec<Record>>, ActivityError> {
     const UNBLOCK: &str = "DELETE FROM blocks WHERE kind = $1 AND who = $2 AND until > $3";
     let record = blocked.record([Kind::SubjectUnblocked, Kind::ClientUnblocked], &author, None);
-    let now = clock::millis();
+    let mut values = of_whom(&blocked);
+    values.push(Value::Number(clock::millis()));
+    decide(database, UNBLOCK, values, vec![record]).await
+}
+
+/// A value of a statement.
+enum Value {
+    Text(Option<String>),
+    Number(i64),
+    Flag(bool),
+}
+
+fn actor_values(Actor { oid, name, email }: Actor) -> [Value; 3] {
+    [Value::Text(oid), Value::Text(name), Value::Text(email)]
+}
+
+fn of_whom(blocked: &Blocked) -> Vec<Value> {
+    [blocked.kind(), blocked.who()].map(|text| Value::Text(Some(text.to_owned()))).into()
+}
+
+/// Changes what a statement changes and writes the records of it. `None`: that was nothing, and nothing was
+/// written.
+async fn decide(
+    database: &Database,
+    statement: &'static str,
+    values: Vec<Value>,
+    records: Vec<Record>,
+) -> Result<Option<Vec<Record>>, ActivityError> {
     database
-        .run(move |held| Box::pin(async move {
-            let begin = held.begin();
-            on!(held, connection => {
-                let mut transaction = connection.begin_with(begin).await?;
-                let gone = sqlx::query(UNBLOCK)
-                    .bind(blocked.kind())
-                    .bind(blocked.who())
-                    .bind(now)
-                    .execute(&mut *transaction)
-                    .await?;
-                if gone.rows_affected() == 0 {
-                    return Ok(None);
-                }
-                insertion(std::slice::from_ref(&record)).build().execute(&mut *transaction).await?;
-                transaction.commit().await?;
-                Ok(Some(record))
+        .run(move |held| {
+            Box::pin(async move {
+                let begin = held.begin();
+                on!(held, connection => {
+                    let mut transaction = connection.begin_with(begin).await?;
+                    let mut query = sqlx::query(statement);
+                    for value in values {
+                        query = match value {
+                            Value::Text(text) => query.bind(fit(text.as_deref())),
+                            Value::Number(number) => query.bind(number),
+                            Value::Flag(flag) => query.bind(flag),
+                        };
+                    }
+                    if query.execute(&mut *transaction).await?.rows_affected() == 0 {
+                        return Ok(None);
+                    }
+                    insertion(&records).build().execute(&mut *transaction).await?;
+                    transaction.commit().await?;
+                    Ok(Some(records))
+                })
             })
-        }))
+        })
         .await
 }
 

@@ -91,7 +91,7 @@ where
 
 /// What any database takes, whatever a token said: PostgreSQL has no NUL in a text. One record that is
 /// refused would hold up all that come after it.
-fn fit(text: Option<&str>) -> Option<String> {
+pub(super) fn fit(text: Option<&str>) -> Option<String> {
     text.map(|text| {
         text.chars().take(LONGEST).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect()
     })

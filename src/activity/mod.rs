@@ -12,6 +12,7 @@ mod metrics;
 mod opening;
 mod pool;
 mod record;
+mod told;
 mod writer;
 
 use std::{
@@ -36,7 +37,8 @@ use self::{
 pub(crate) use self::{
     decisions::{AccessState, Block, Blocked},
     instances::Instance,
-    record::{Actor, Author, Filter, Kind, Outcome, Record, rfc3339},
+    record::{Actor, Author, Filter, Kind, Outcome, Record},
+    told::BlockInForce,
 };
 use crate::{
     clock,
@@ -295,9 +297,7 @@ impl Activity {
         accepted: Option<String>,
         author: Author,
     ) -> Result<bool, ActivityError> {
-        let records = decisions::turn(self.database()?, enabled, accepted, author).await?;
-        records.iter().flatten().for_each(Record::tell);
-        Ok(records.is_some())
+        decisions::turn(self.database()?, enabled, accepted, author).await.map(tell)
     }
 
     /// Keeps somebody out until then, in Unix milliseconds.
@@ -307,8 +307,7 @@ impl Activity {
         until: i64,
         author: Author,
     ) -> Result<(), ActivityError> {
-        decisions::block(self.database()?, blocked, until, author).await?.tell();
-        Ok(())
+        decisions::block(self.database()?, blocked, until, author).await.map(tell).map(drop)
     }
 
     /// Lets somebody in again. False: nobody kept them out.
@@ -317,9 +316,7 @@ impl Activity {
         blocked: Blocked,
         author: Author,
     ) -> Result<bool, ActivityError> {
-        let record = decisions::unblock(self.database()?, blocked, author).await?;
-        record.iter().for_each(Record::tell);
-        Ok(record.is_some())
+        decisions::unblock(self.database()?, blocked, author).await.map(tell)
     }
 
     /// Whether records can be written; leaves nothing behind.
@@ -372,6 +369,13 @@ impl Activity {
             let _ = writing.await;
         }
     }
+}
+
+/// Tells what was decided; whether anything was.
+fn tell(decided: Option<Vec<Record>>) -> bool {
+    let is_news = decided.is_some();
+    decided.into_iter().flatten().for_each(|record| record.tell());
+    is_news
 }
 
 impl Slot {

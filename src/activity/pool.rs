@@ -50,7 +50,7 @@ impl Pool {
         patience: Duration,
         work: impl for<'c> FnOnce(&'c mut Held) -> Work<'c, T>,
     ) -> Result<T, ActivityError> {
-        let mut held = in_time(PATIENCE, self.hold()).await?;
+        let mut held = self.hold().await?;
         let Ok(done) = timeout(patience, work(&mut held)).await else {
             held.close();
             return Err(ActivityError::TimedOut);
@@ -59,6 +59,7 @@ impl Pool {
         done.map_err(ActivityError::from)
     }
 
+    /// The library's own time-out is [`PATIENCE`].
     async fn hold(&self) -> Result<Held, sqlx::Error> {
         match self {
             Self::Sqlite(pool) => pool.acquire().await.map(Held::Sqlite),

@@ -1,7 +1,6 @@
 //! What is written down of who came in, who was refused, and who decided what.
 
 use serde::{Serialize, Serializer};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -190,15 +189,7 @@ pub(crate) struct Record {
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like this")]
 fn as_rfc3339<S: Serializer>(millis: &i64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339(*millis))
-}
-
-/// Unix milliseconds as RFC 3339 has it, in UTC.
-pub(crate) fn rfc3339(millis: i64) -> String {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000)
-        .ok()
-        .and_then(|at| at.format(&Rfc3339).ok())
-        .unwrap_or_default()
+    serializer.serialize_str(&clock::rfc3339(*millis))
 }
 
 impl Record {
@@ -285,11 +276,5 @@ mod tests {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
         assert_eq!(Kind::of("Login"), None);
-    }
-
-    #[test]
-    fn times_are_told_as_rfc_3339_has_them() {
-        assert_eq!(rfc3339(1_795_384_800_123), "2026-11-22T22:00:00.123Z");
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
     }
 }

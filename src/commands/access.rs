@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{author, no_database, print};
 use crate::{
-    activity::{Activity, ActivityError, Block, Blocked, rfc3339},
+    activity::{Activity, ActivityError, Block, BlockInForce, Blocked},
     clock,
     config::{Config, ExternalAccess},
     exposure,
@@ -131,7 +131,7 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
             let until =
                 clock::millis().saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
             activity.block(blocked, until, author(by)).await.map_err(failed)?;
-            print(&format!("blocked until {}; gateways end its sessions", rfc3339(until)));
+            print(&format!("blocked until {}; gateways end its sessions", clock::rfc3339(until)));
             advise_where_nobody_runs(activity).await;
         }
         AccessCommand::Unblock { whom, by } => {
@@ -167,32 +167,25 @@ async fn status(config: &Config, activity: &Activity, as_json: bool) -> Result<(
     let instances = activity.instances().await.map_err(failed)?;
     let mode = config.external_access.word();
     if as_json {
-        let blocks: Vec<_> = blocks
-            .iter()
-            .map(|block| {
-                json!({
-                    "kind": block.blocked.kind(), "who": block.blocked.who(),
-                    "since": rfc3339(block.since), "until": rfc3339(block.until), "by": block.by,
-                })
-            })
-            .collect();
+        let blocks: Vec<_> = blocks.into_iter().map(BlockInForce::from).collect();
         let instances: Vec<_> = instances
             .iter()
             .map(|one| {
                 json!({
                     "id": one.id, "host": one.host, "version": one.version, "enabled": one.is_on,
-                    "started_at": rfc3339(one.started_at), "seen_at": rfc3339(one.seen_at),
+                    "started_at": clock::rfc3339(one.started_at), "seen_at": clock::rfc3339(one.seen_at),
                 })
             })
             .collect();
         let status = json!({
-            "mode": mode, "enabled": state.enabled, "since": state.since.map(rfc3339), "by": state.by,
+            "mode": mode, "enabled": state.enabled, "since": state.since.map(clock::rfc3339), "by": state.by,
             "blocks": blocks, "instances": instances,
         });
         print(&status.to_string());
         return Ok(());
     }
-    let since = state.since.map_or_else(String::new, |since| format!(" since {}", rfc3339(since)));
+    let since =
+        state.since.map_or_else(String::new, |since| format!(" since {}", clock::rfc3339(since)));
     let by = state
         .by
         .name
@@ -206,7 +199,7 @@ async fn status(config: &Config, activity: &Activity, as_json: bool) -> Result<(
     }
     for block in &blocks {
         let (kind, who) = (block.blocked.kind(), block.blocked.who());
-        print(&format!("blocked           {kind} {who} until {}", rfc3339(block.until)));
+        print(&format!("blocked           {kind} {who} until {}", clock::rfc3339(block.until)));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{no_database, print};
 use crate::{
-    activity::{Activity, ActivityError, Filter, Kind, Record, rfc3339},
+    activity::{Activity, ActivityError, Filter, Kind, Record},
     clock,
     config::{Config, duration},
     failure::Failure,
@@ -88,7 +88,7 @@ fn as_json(record: &Record) -> Result<String, Failure> {
 
 fn as_text(record: &Record) -> String {
     let Record { actor, subject, client, address, reason, session, text, .. } = record;
-    let mut line = format!("{}  {:24}", rfc3339(record.at), record.kind.name());
+    let mut line = format!("{}  {:24}", clock::rfc3339(record.at), record.kind.name());
     let who = actor.email.as_ref().or(actor.name.as_ref()).or(actor.oid.as_ref());
     for (name, value) in [
         ("by", who),

@@ -1,25 +1,19 @@
 //! `sessions`: minted sessions, listed and ended. Sessions of browser users are left alone.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
-use serde_json::json;
-use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::{author, print};
 use crate::{
-    activity::{Activity, ActivityError, rfc3339},
+    activity::{Activity, ActivityError},
+    clock,
     config::Config,
     ending,
     failure::Failure,
     report::block_on,
-    sessions::{Listed, Sessions, SessionsError, Which},
+    sessions::{Listed, MintedSession, Sessions, SessionsError, Which},
     telemetry,
 };
-
-/// How long the store may take to be connected to.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to do about minted sessions.
 #[derive(Debug, Subcommand)]
@@ -87,14 +81,14 @@ impl WhichSessions {
 /// When the store or the database cannot be reached.
 pub fn sessions(config: &Config, command: SessionsCommand) -> Result<(), Failure> {
     block_on(async {
-        let sessions = connected(config).await?;
+        let sessions = Sessions::connected(config.sessions.clone()).await.map_err(away)?;
         match command {
             SessionsCommand::List { subject, client, json, limit } => {
                 let of_client = || client.map(|id| Which::Client(id.to_string()));
                 let which = subject.map(Which::Subject).or_else(of_client).unwrap_or(Which::All);
                 let listed = sessions.list(&which, limit).await.map_err(away)?;
-                for one in &listed {
-                    print(&if json { as_json(one) } else { as_text(one) });
+                for one in listed {
+                    print(&if json { as_json(one)? } else { as_text(&one) });
                 }
                 Ok(())
             }
@@ -137,36 +131,18 @@ async fn end(
     Ok(())
 }
 
-/// The store, once it answers.
-async fn connected(config: &Config) -> Result<Sessions, Failure> {
-    let sessions = Sessions::open_store(config.sessions.clone()).map_err(away)?;
-    let begun = Instant::now();
-    loop {
-        match sessions.ping().await {
-            Ok(()) => return Ok(sessions),
-            Err(_) if begun.elapsed() < PATIENCE => sleep(Duration::from_millis(100)).await,
-            Err(error) => return Err(away(error)),
-        }
-    }
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn away(error: SessionsError) -> Failure {
     Failure::Unavailable(telemetry::chain(&error))
 }
 
-fn as_json(one: &Listed) -> String {
-    let ends = rfc3339(one.id.expires_at().saturating_mul(1000));
-    json!({
-        "id": one.id.handle(), "subject": one.subject, "client": one.client, "name": one.name,
-        "email": one.email, "opened_at": rfc3339(one.opened_at), "expires_at": ends,
-        "last_seen": one.last_seen.map(rfc3339),
-    })
-    .to_string()
+fn as_json(one: Listed) -> Result<String, Failure> {
+    serde_json::to_string(&MintedSession::from(one))
+        .map_err(|error| Failure::Internal(error.to_string()))
 }
 
 fn as_text(one: &Listed) -> String {
-    let ends = rfc3339(one.id.expires_at().saturating_mul(1000));
+    let ends = clock::rfc3339(one.id.expires_at().saturating_mul(1000));
     let who = one.email.as_ref().or(one.name.as_ref());
     let who = who.map_or_else(String::new, |who| format!("  {}", who.escape_debug()));
     let (handle, subject, client) = (one.id.handle(), one.subject, &one.client);

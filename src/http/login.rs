@@ -10,7 +10,6 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::Value;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -21,7 +20,7 @@ use super::{
 };
 use crate::{
     access::{origin::Scheme, policy::Policy, session::SessionRecord, token::TokenError},
-    activity::{self, Activity, Actor, Author, Outcome, Record},
+    activity::{self, Activity, Actor, Author, Record},
     clock,
     config::CookieConfig,
     entra::{Entra, EntraError},
@@ -184,35 +183,25 @@ pub(super) async fn post(
     for ended in ended_by_login(subject, replaced, crowded_out) {
         activity.happened(ended.by(&author(actor.clone()))).await;
     }
-    let login = Record {
+    let of_it = |record: Record| Record {
         subject: Some(subject.to_string()),
-        client: Some(client),
+        client: Some(client.clone()),
         session: Some(id.handle()),
-        ..Record::new(activity::Kind::Login).by(&author(actor))
+        ..record.by(&author(actor.clone()))
     };
-    let undone = Record {
-        id: id.record_id("login_undone").to_string(),
-        outcome: Outcome::Failure,
-        kind: activity::Kind::LoginDenied,
-        reason: Some("not_recorded".to_owned()),
-        ..login.clone()
-    };
-    if let Err(error) = slot.write(login).await {
+    if let Err(error) = slot.write(of_it(Record::new(activity::Kind::Login))).await {
         sessions.end(&[id]).await?;
-        activity.happened(undone).await;
+        let undone = Record::refused(activity::Kind::LoginDenied, "not_recorded");
+        activity.happened(of_it(undone)).await;
         return Err(error.into());
     }
     let set_cookie = cookie.set(&id, route.scheme == Scheme::Https).ok_or(Refusal::Internal)?;
-    let expires_at = OffsetDateTime::from_unix_timestamp(id.expires_at())
-        .ok()
-        .and_then(|at| at.format(&Rfc3339).ok())
-        .ok_or(Refusal::Internal)?;
     let created = SessionCreated {
         created: true,
         session_id: id.to_string(),
         user: User { id: subject.to_string(), name, email },
         claims: &user,
-        expires_at,
+        expires_at: clock::rfc3339(id.expires_at().saturating_mul(1000)),
         expires_in: id.expires_at() - now,
         warnings,
     };

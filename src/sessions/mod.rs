@@ -26,6 +26,7 @@ mod shelf;
 mod shelved;
 mod store;
 mod timed;
+mod told;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -41,7 +42,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tower_sessions::{SessionStore, session::Record, session_store};
 use uuid::Uuid;
@@ -52,6 +53,7 @@ pub(crate) use self::{
     account::{Account, FlaskId},
     expired::Expired,
     listing::{Listed, Which},
+    told::MintedSession,
 };
 use self::{
     expired::Telling,
@@ -88,6 +90,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 const LONG_AGO: i64 = 1200;
 /// How long a caller may be kept waiting for the store.
 const PATIENCE: Duration = Duration::from_millis(1800);
+/// How long a store may take to be connected to before a command gives up.
+const CONNECTED: Duration = Duration::from_secs(5);
 /// How long a caller who failed may be kept waiting for it to be counted.
 const COUNT_PATIENCE: Duration = Duration::from_millis(250);
 /// Records waiting to be removed; the sweep takes care of more.
@@ -250,6 +254,18 @@ impl Sessions {
             subjects: Cache::new(MOST_SUBJECTS),
             telling: Telling::new(),
         })))
+    }
+
+    /// The store, once it answers: for commands, which have nothing to do meanwhile.
+    pub(crate) async fn connected(config: SessionsConfig) -> Result<Self, SessionsError> {
+        let sessions = Self::open_store(config)?;
+        let begun = Instant::now();
+        loop {
+            match sessions.ping().await {
+                Err(_) if begun.elapsed() < CONNECTED => sleep(CONNECTED / 50).await,
+                answered => return answered.map(|()| sessions),
+            }
+        }
     }
 
     /// From now on other limits count, from nought.

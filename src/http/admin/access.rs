@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 
 use super::{Admin, call::Call};
 use crate::{
-    activity::{Actor, Instance, rfc3339},
+    activity::{Actor, Instance},
+    clock,
     config::ExternalAccess,
     ending, exposure,
     gateway::Administered,
@@ -127,8 +128,8 @@ impl AccessStatus {
                 id: one.id,
                 host: one.host,
                 version: one.version,
-                started_at: rfc3339(one.started_at),
-                seen_at: rfc3339(one.seen_at),
+                started_at: clock::rfc3339(one.started_at),
+                seen_at: clock::rfc3339(one.seen_at),
                 is_this,
             }
         };
@@ -136,7 +137,7 @@ impl AccessStatus {
             mode,
             enabled: managed.as_ref().map_or(mode == Mode::On, |state| state.enabled),
             enabled_here: switch.is_on(),
-            since: managed.as_ref().and_then(|state| state.since).map(rfc3339),
+            since: managed.as_ref().and_then(|state| state.since).map(clock::rfc3339),
             by: managed.map_or(by_setting, |state| state.by),
             exposure: exposure::text(&resource.authority, &resource.config),
             metadata: ProtectedResourceMetadata::of("external/login", resource, origin),

@@ -14,7 +14,7 @@ use super::{
     call::{Call, Decider},
 };
 use crate::{
-    activity::{Actor, Block, Blocked, rfc3339},
+    activity::{Block, BlockInForce, Blocked},
     clock,
     gateway::Administered,
     http::error::{Problem, Refusal},
@@ -25,57 +25,6 @@ use crate::{
 pub(super) struct BlockList {
     #[schema(max_items = 10_000)]
     blocks: Vec<BlockInForce>,
-}
-
-/// Whom a block keeps out.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum BlockKind {
-    /// A user or a service principal.
-    Subject,
-    /// A client app.
-    Client,
-}
-
-/// Somebody who is kept out for a while.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct BlockInForce {
-    pub(super) kind: BlockKind,
-    /// Entra's object id, or the client app's id.
-    #[schema(format = "uuid", max_length = 36)]
-    pub(super) who: String,
-    #[schema(format = DateTime, max_length = 30)]
-    pub(super) since: String,
-    #[schema(format = DateTime, max_length = 30)]
-    pub(super) until: String,
-    /// Who decided it.
-    pub(super) by: Actor,
-}
-
-impl BlockInForce {
-    /// `subject` or `client`.
-    pub(super) fn word(&self) -> &'static str {
-        match self.kind {
-            BlockKind::Subject => "subject",
-            BlockKind::Client => "client",
-        }
-    }
-}
-
-impl From<Block> for BlockInForce {
-    fn from(block: Block) -> Self {
-        let kind = match &block.blocked {
-            Blocked::Subject(_) => BlockKind::Subject,
-            Blocked::Client(_) => BlockKind::Client,
-        };
-        Self {
-            kind,
-            who: block.blocked.who().to_owned(),
-            since: rfc3339(block.since),
-            until: rfc3339(block.until),
-            by: block.by,
-        }
-    }
 }
 
 /// Whom to keep out: a subject or a client.

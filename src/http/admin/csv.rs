@@ -1,6 +1,6 @@
 //! Activity records as a table (RFC 4180) that spreadsheets open without running anything in it.
 
-use crate::activity::{Record, rfc3339};
+use crate::{activity::Record, clock};
 
 const COLUMNS: [&str; 14] = [
     "at",
@@ -26,7 +26,7 @@ pub(super) fn heading() -> String {
 
 /// A record's line.
 pub(super) fn line(record: &Record) -> String {
-    let at = rfc3339(record.at);
+    let at = clock::rfc3339(record.at);
     let text = |value: &'_ Option<String>| value.clone().unwrap_or_default();
     let cells = [
         at,

@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 use super::Admin;
 use crate::{
     access::origin::PublicOrigin,
-    activity::{Filter, Kind, rfc3339},
+    activity::{Filter, Kind},
+    clock,
     conditions::CANARY,
     gateway::Administered,
     http::error::{Problem, Refusal},
@@ -262,7 +263,7 @@ async fn first_login(Administered { activity, .. }: &Administered) -> Check {
     let latest = Filter { kind: Some(Kind::Login), limit: 1, ..Filter::default() };
     match activity.find(latest).await {
         Ok(found) => match found.first() {
-            Some(login) => check(Light::Ok, format!("the latest at {}", rfc3339(login.at))),
+            Some(login) => check(Light::Ok, format!("the latest at {}", clock::rfc3339(login.at))),
             None => check(Light::NotYet, "none so far".to_owned()),
         },
         Err(error) => check(Light::Unknown, telemetry::chain(&error)),

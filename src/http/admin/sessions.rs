@@ -12,10 +12,9 @@ use uuid::Uuid;
 use super::{Admin, access::end_sessions, call::Decider};
 use crate::{
     access::session::SessionId,
-    activity::rfc3339,
     gateway::Administered,
     http::error::{Problem, Refusal},
-    sessions::{Listed, Which},
+    sessions::{MintedSession, Which},
 };
 
 /// Most that are listed.
@@ -28,51 +27,6 @@ pub(super) struct SessionList {
     sessions: Vec<MintedSession>,
     /// Whether there are more than are listed.
     truncated: bool,
-}
-
-/// A live minted session.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct MintedSession {
-    /// Its handle, which names it and opens nothing.
-    #[schema(example = "5b477192a010a287", max_length = 16, pattern = "^[0-9a-f]{16}$")]
-    pub(super) id: String,
-    /// Entra's object id of whoever logged in.
-    #[schema(format = "uuid", max_length = 36)]
-    pub(super) subject: String,
-    /// The client app's id.
-    #[schema(
-        example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee",
-        max_length = 256,
-        pattern = "^[ -~]*$"
-    )]
-    pub(super) client: String,
-    #[schema(required = true, max_length = 16_384)]
-    pub(super) name: Option<String>,
-    #[schema(required = true, max_length = 16_384)]
-    pub(super) email: Option<String>,
-    /// Null: that is not known any more.
-    #[schema(required = true, format = DateTime, max_length = 30)]
-    pub(super) opened_at: Option<String>,
-    #[schema(format = DateTime, max_length = 30)]
-    pub(super) expires_at: String,
-    /// When SimpleChat last saw it in use.
-    #[schema(required = true, format = DateTime, max_length = 30)]
-    pub(super) last_seen: Option<String>,
-}
-
-impl From<Listed> for MintedSession {
-    fn from(listed: Listed) -> Self {
-        Self {
-            id: listed.id.handle(),
-            subject: listed.subject.to_string(),
-            client: listed.client,
-            name: listed.name,
-            email: listed.email,
-            opened_at: (listed.opened_at > 0).then(|| rfc3339(listed.opened_at)),
-            expires_at: rfc3339(listed.id.expires_at().saturating_mul(1000)),
-            last_seen: listed.last_seen.map(rfc3339),
-        }
-    }
 }
 
 /// How many sessions were ended.

@@ -9,13 +9,14 @@ use http::{StatusCode, Uri};
 
 use super::{Frame, View, moments::Moment, page, said::Said};
 use crate::{
+    activity::BlockInForce,
     gateway::Administered,
     http::{
         admin::{
             Admin,
             access::{self, AccessStatus, Mode},
             admission::to_page,
-            blocks::{self, BlockInForce},
+            blocks,
             form::Form,
         },
         error::Refusal,

@@ -9,7 +9,8 @@ use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 
 use super::{Frame, View, moments::Moment, page};
 use crate::{
-    activity::{Activity, Filter, Kind, Outcome, Record, rfc3339},
+    activity::{Activity, Filter, Kind, Outcome, Record},
+    clock,
     gateway::Administered,
     http::{
         admin::{
@@ -56,7 +57,7 @@ impl From<Record> for Row {
             ("Record", Some(record.id)),
         ];
         Self {
-            at: Moment::of(rfc3339(record.at)),
+            at: Moment::of(clock::rfc3339(record.at)),
             words: record.kind.words(),
             is_refused: record.outcome == Outcome::Failure,
             who: who.or_else(|| record.subject.clone()).unwrap_or_default(),
@@ -110,7 +111,10 @@ pub(super) async fn get(
 
 /// A time in UTC without saying so, to the second.
 fn local(millis: Option<i64>) -> String {
-    millis.map(rfc3339).and_then(|text| text.get(..19).map(str::to_owned)).unwrap_or_default()
+    millis
+        .map(clock::rfc3339)
+        .and_then(|text| text.get(..19).map(str::to_owned))
+        .unwrap_or_default()
 }
 
 /// For spreadsheets.

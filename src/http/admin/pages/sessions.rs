@@ -8,15 +8,10 @@ use super::{Frame, View, moments::Moment, page, said::Said};
 use crate::{
     gateway::Administered,
     http::{
-        admin::{
-            Admin,
-            access::end_sessions,
-            form::Form,
-            sessions::{self, MintedSession},
-        },
+        admin::{Admin, access::end_sessions, form::Form, sessions},
         error::Refusal,
     },
-    sessions::Which,
+    sessions::{MintedSession, Which},
 };
 
 struct Row {
