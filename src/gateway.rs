@@ -9,6 +9,7 @@ use std::{
 };
 
 use axum::extract::FromRef;
+use tokio::sync::watch;
 
 use crate::{
     access::{origin::Surroundings, policy::Policy},
@@ -89,8 +90,8 @@ impl FromRef<Gateway> for Administered {
 /// What clients are told about us.
 #[derive(Debug)]
 pub(crate) struct Resource {
-    /// Whether external access is on.
-    pub(crate) is_on: bool,
+    /// Whether external access is on, as the switch has it.
+    pub(crate) is_on: watch::Receiver<bool>,
     /// `authorization_servers`.
     pub(crate) authority: String,
     /// Scopes and origins.
@@ -100,10 +101,15 @@ pub(crate) struct Resource {
 impl Resource {
     fn of(config: &Config, switch: &Switch) -> Self {
         Self {
-            is_on: switch.is_on(),
+            is_on: switch.changes(),
             authority: config.entra.authority.clone(),
             config: config.resource.clone(),
         }
+    }
+
+    /// Whether external access is on: now, for all threads.
+    pub(crate) fn is_on(&self) -> bool {
+        *self.is_on.borrow()
     }
 }
 

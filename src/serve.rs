@@ -21,6 +21,7 @@ use crate::{
     http::{Front, Ops, Patience, Room, Site, listener},
     reload::reload,
     seen,
+    switch::Switch,
     telemetry::{self, Telemetry},
     upstream::{Kept, Upstream},
 };
@@ -90,12 +91,9 @@ async fn run(
 
     let upstream = gateway.upstream.clone();
     let (activity, switch) = (gateway.activity.clone(), gateway.switch.clone());
-    let mut turned = switch.changes();
-    // The switch has been read since it was built.
-    let gateway = gateway.renewed(&config);
-    let (sites, site) = watch::channel(Site::new(gateway, telemetry.tracer()));
     let canary = canary::Watch::of(&config)
-        .map(|canary| spawn_local(canary.keep(site.clone(), stopping.clone())));
+        .map(|canary| spawn_local(canary.keep(gateway.clone(), stopping.clone())));
+    let (sites, site) = watch::channel(Site::new(gateway, telemetry.tracer()));
     let crew = Crew {
         upstream,
         sites: site,
@@ -134,9 +132,6 @@ async fn run(
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => drop(spawn_local(read_anew(read.clone(), anew.clone()))),
-            Ok(()) = turned.changed() => {
-                sites.send_modify(|site| *site = site.renewed(site.gateway().renewed(&config)));
-            }
             Some(read) = renewed.recv() => {
                 config = reload(config, read, &sites, telemetry);
                 seen::record(&activity, &config, switch.instance()).await;
@@ -164,7 +159,9 @@ async fn run(
         // It removes what it has minted.
         let _ = timeout(CANARY_PATIENCE, canary).await;
     }
-    let _ = timeout(ACTIVITY_PATIENCE, seen_to_run).await;
+    if let Some(seen_to_run) = seen_to_run {
+        let _ = timeout(ACTIVITY_PATIENCE, seen_to_run).await;
+    }
     activity.end(ACTIVITY_PATIENCE).await;
     tracing::info!("stopped");
     Ok(())
@@ -176,37 +173,47 @@ async fn begin(
     gateway: &Gateway,
     config: &Config,
     stopping: watch::Receiver<bool>,
-) -> Result<JoinHandle<()>, Failure> {
-    if !matches!(timeout(START_PATIENCE, gateway.sessions.read_ended()).await, Ok(Ok(()))) {
+) -> Result<Option<JoinHandle<()>>, Failure> {
+    let Gateway { sessions, entra, upstream, activity, switch, .. } = gateway;
+    if !matches!(timeout(START_PATIENCE, sessions.read_ended()).await, Ok(Ok(()))) {
         tracing::warn!(
             "the session store does not answer: minted sessions are refused until it does"
         );
     }
-    let switch = &gateway.switch;
+    let mut seen_to_run = None;
+    if activity.has_database() {
+        try_database(switch).await?;
+        tokio::spawn(switch.clone().keep());
+        tokio::spawn(switch.clone().keep_pruned());
+        seen_to_run = Some(tokio::spawn(switch.clone().keep_seen(stopping)));
+    }
+    seen::record(activity, config, switch.instance()).await;
+    tokio::spawn(sessions.clone().keep_in_step());
+    tokio::spawn(ending::keep_expired_told(activity.clone(), sessions.clone()));
+    tokio::spawn(sessions.clone().keep_swept());
+    tokio::spawn(entra.clone().keep_fresh());
+    tokio::spawn(upstream.clone().wait_for_first_answer());
+    Ok(seen_to_run)
+}
+
+/// Reads and writes it once. One that is away may come back; one that cannot be used ends the start.
+async fn try_database(switch: &Switch) -> Result<(), Failure> {
     let usable = async {
         switch.read().await?;
         switch.say_that_it_runs().await
     };
     match usable.await {
-        Ok(()) => {}
-        Err(error) if error.is_lasting() => return Err(error.into_failure()),
+        Ok(()) => Ok(()),
+        Err(error) if error.is_lasting() => Err(error.into_failure()),
         Err(error) => {
             let error = telemetry::chain(&error);
             tracing::warn!(
                 error,
                 "the database is away: external access under managed is off, and nobody may sign in until it has been read"
             );
+            Ok(())
         }
     }
-    tokio::spawn(gateway.sessions.clone().keep_in_step());
-    tokio::spawn(ending::keep_expired_told(gateway.activity.clone(), gateway.sessions.clone()));
-    seen::record(&gateway.activity, config, switch.instance()).await;
-    tokio::spawn(switch.clone().keep());
-    tokio::spawn(switch.clone().keep_pruned());
-    tokio::spawn(gateway.sessions.clone().keep_swept());
-    tokio::spawn(gateway.entra.clone().keep_fresh());
-    tokio::spawn(gateway.upstream.clone().wait_for_first_answer());
-    Ok(tokio::spawn(switch.clone().keep_seen(stopping)))
 }
 
 fn serve_operators(

@@ -52,7 +52,7 @@ pub(crate) enum Shut {
     Unknown,
 }
 
-/// The switch. Cheap to clone.
+/// The switch. Cheap to clone. What reads and writes the database is for where there is one.
 #[derive(Debug, Clone)]
 pub(crate) struct Switch(Arc<Inner>);
 
@@ -186,9 +186,6 @@ impl Switch {
 
     /// Reads it once, for the start.
     pub(crate) async fn read(&self) -> Result<(), ActivityError> {
-        if !self.0.activity.has_database() {
-            return Ok(());
-        }
         let (state, blocks) = self.0.activity.read().await?;
         self.0.is_enabled.store(state.enabled, Ordering::Relaxed);
         self.0.blocks.store(Some(Arc::new(blocks)));
@@ -199,9 +196,6 @@ impl Switch {
 
     /// Reads it for ever; to be spawned.
     pub(crate) async fn keep(self) {
-        if !self.0.activity.has_database() {
-            return;
-        }
         let mut ticks = interval(READ);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut read = Instant::now();
@@ -235,9 +229,6 @@ impl Switch {
     /// Says that this instance runs, and looks who else does, until it stops; then says that it goes. To be
     /// spawned.
     pub(crate) async fn keep_seen(self, mut stopping: watch::Receiver<bool>) {
-        if !self.0.activity.has_database() {
-            return;
-        }
         let mut changes = self.changes();
         loop {
             changes.borrow_and_update();
@@ -258,18 +249,12 @@ impl Switch {
 
     /// Writes: whoever can do that can write records.
     pub(crate) async fn say_that_it_runs(&self) -> Result<(), ActivityError> {
-        if !self.0.activity.has_database() {
-            return Ok(());
-        }
         let (seen_at, is_on) = (clock::millis(), self.is_on());
         self.0.activity.seen(Instance { seen_at, is_on, ..self.0.instance.clone() }).await
     }
 
     /// Removes old records for ever; to be spawned.
     pub(crate) async fn keep_pruned(self) {
-        if !self.0.activity.has_database() {
-            return;
-        }
         loop {
             match self.0.activity.prune(self.0.retention).await {
                 Ok(0) => {}

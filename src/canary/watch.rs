@@ -15,7 +15,7 @@ use super::{Canary, Doubt, Step, advice};
 use crate::{
     conditions::CANARY,
     config::{Config, CookieConfig, SessionsConfig},
-    http::Site,
+    gateway::Gateway,
     telemetry::{self, meter},
 };
 
@@ -40,12 +40,8 @@ impl Watch {
     }
 
     /// To be spawned.
-    pub(crate) async fn keep(
-        self,
-        mut sites: watch::Receiver<Site>,
-        mut stop: watch::Receiver<bool>,
-    ) {
-        let gateway = sites.borrow().gateway().clone();
+    pub(crate) async fn keep(self, gateway: Gateway, mut stop: watch::Receiver<bool>) {
+        let mut is_on = gateway.switch.changes();
         gateway.upstream.first_answer().await;
         let honoured = Arc::new(AtomicU8::new(UNKNOWN));
         let seen = Arc::clone(&honoured);
@@ -59,13 +55,13 @@ impl Watch {
             .build();
         let mut was: Option<Result<(), String>> = None;
         loop {
-            if !sites.borrow().gateway().resource.is_on {
+            if !*is_on.borrow() {
                 gateway.conditions.clear(CANARY);
                 honoured.store(UNKNOWN, Ordering::Relaxed);
                 was = None;
             }
             tokio::select! {
-                on = sites.wait_for(|site| site.gateway().resource.is_on) => {
+                on = is_on.wait_for(|on| *on) => {
                     if on.is_err() {
                         return;
                     }

@@ -355,7 +355,7 @@ impl Challenge {
         if let Some(error) = self.error {
             add("error", error);
         }
-        if resource.is_on {
+        if resource.is_on() {
             if let Some(url) = metadata_url {
                 add("resource_metadata", url);
             }
@@ -507,7 +507,7 @@ mod tests {
 
     fn resource(is_on: bool) -> Resource {
         Resource {
-            is_on,
+            is_on: tokio::sync::watch::channel(is_on).1,
             authority: String::new(),
             config: ResourceConfig {
                 scopes: vec!["api://c/.default".to_owned()],

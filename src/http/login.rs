@@ -280,7 +280,7 @@ pub(super) fn shared(
     resource: &Resource,
 ) -> Response {
     let Some(origin) = request.fields.all("origin").next() else { return answer };
-    if path != "/external/login" || !resource.is_on {
+    if path != "/external/login" || !resource.is_on() {
         return answer;
     }
     let headers = answer.headers_mut();

@@ -112,7 +112,7 @@ pub(crate) fn cookie_that_bears(cookie: &CookieConfig, id: &SessionId) -> String
 }
 
 /// Whether a path is the gateway's own; everything else is upstream's. `is_on`: external access.
-fn is_own(path: &str, is_on: bool) -> bool {
+fn is_own(path: &str, is_on: impl FnOnce() -> bool) -> bool {
     let below = |prefix: &str| {
         path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
@@ -120,7 +120,7 @@ fn is_own(path: &str, is_on: bool) -> bool {
         || below("/gateway")
         || below("/.well-known/oauth-protected-resource")
         // Clients that guess must not be sent to upstream's sign-in page.
-        || is_on && (path == "/register" || is_guess(path))
+        || (path == "/register" || is_guess(path)) && is_on()
 }
 
 /// Whether a path is one at which clients look for an authorization server's metadata: at the origin, or
@@ -184,8 +184,7 @@ impl Site {
         body: Vec<u8>,
     ) -> Response<Body> {
         let Self { gateway, own, .. } = self;
-        // As it stands on all threads at once: whoever decided it relies on it from the answer on.
-        if !gateway.switch.is_on() && needs_external_access(&judged.path) {
+        if !gateway.resource.is_on() && needs_external_access(&judged.path) {
             return Refusal::NotFound.into_response();
         }
         let request = Request::builder().method(head.method()).uri(&*judged.target);
@@ -267,7 +266,7 @@ impl Front {
             }
         };
         self.sole_client.came(route.client);
-        let kind = Kind::of(&judged.path, is_own(&judged.path, resource.is_on));
+        let kind = Kind::of(&judged.path, is_own(&judged.path, || resource.is_on()));
         asked.kind.set(kind);
         let traced = Traced::begin(site.tracer.as_ref(), head, &judged.path, kind, route);
         let traced = asked.traced.get_or_init(|| traced);
@@ -293,7 +292,7 @@ impl Front {
             (asked.refusal(&Refusal::NoRoom, path, resource), unread())
         } else if !route.is_by_front_door && !is_probe(head.method(), path) {
             (asked.refusal(&Refusal::NotThroughFrontDoor, path, resource), unread())
-        } else if is_own(path, resource.is_on) {
+        } else if is_own(path, || resource.is_on()) {
             let read = if admin::reads_body(head.method(), path) {
                 Box::pin(own_body::read(caller, judged)).await.map(|body| (body, Unread::Nothing))
             } else {
@@ -519,7 +518,7 @@ mod tests {
             "/gateway/x",
             "/.well-known/oauth-protected-resource/x",
         ] {
-            assert!(is_own(path, false), "{path}");
+            assert!(is_own(path, || false), "{path}");
         }
         for path in [
             "/",
@@ -530,7 +529,7 @@ mod tests {
             "/registers",
             "/external/x/.well-known/openid-configuration",
         ] {
-            assert!(!is_own(path, true), "{path}");
+            assert!(!is_own(path, || true), "{path}");
         }
         for path in [
             "/register",
@@ -539,7 +538,7 @@ mod tests {
             "/external/.well-known/oauth-authorization-server",
             "/external/login/.well-known/openid-configuration",
         ] {
-            assert!(is_own(path, true) && !is_own(path, false), "{path}");
+            assert!(is_own(path, || true) && !is_own(path, || false), "{path}");
         }
     }
 }

@@ -187,7 +187,7 @@ pub(super) async fn options_of(uri: Uri) -> Result<Response, Refusal> {
 
 /// What lets a page of any origin read what went wrong as well.
 pub(super) fn shared(mut answer: Response, path: &str, resource: &Resource) -> Response {
-    if resource.is_on && path.starts_with("/.well-known/oauth-protected-resource") {
+    if resource.is_on() && path.starts_with("/.well-known/oauth-protected-resource") {
         let anybody = HeaderValue::from_static("*");
         answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, anybody);
     }
