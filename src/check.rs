@@ -2,11 +2,8 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::Path,
     time::Duration,
 };
-
-use rustix::fs::{Access, access};
 
 use crate::{
     activity::{Activity, ActivityError},
@@ -98,17 +95,10 @@ async fn check_database(config: &Config) -> Result<(), String> {
         activity.try_writing().await
     };
     match usable.await {
-        Ok(()) => Ok(()),
-        // The gateway makes it at its start.
-        Err(ActivityError::Unusable(path, _)) if !path.exists() && is_writable(path.parent()) => {
-            Ok(())
-        }
+        // One that is missing the gateway makes at its start.
+        Ok(()) | Err(ActivityError::Missing(_)) => Ok(()),
         Err(error) => Err(telemetry::chain(&error)),
     }
-}
-
-fn is_writable(folder: Option<&Path>) -> bool {
-    folder.is_some_and(|folder| access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok())
 }
 
 /// Asks the gateway that runs with these settings whether it is ready.

@@ -125,7 +125,9 @@ impl Database {
     /// connection does not say why.
     async fn in_plain_words(&self, error: ActivityError) -> ActivityError {
         let of_file = |path: &PathBuf, error| {
-            if is_of_the_file(&error) {
+            if !path.exists() && path.parent().is_some_and(opening::is_writable) {
+                ActivityError::Missing(path.clone())
+            } else if is_of_the_file(&error) {
                 ActivityError::Unusable(path.clone(), error)
             } else {
                 ActivityError::Database(error)

@@ -71,6 +71,10 @@ pub(crate) enum ActivityError {
     /// SQLite's file.
     #[error("{} cannot be used: the gateway's user must be able to write it and its folder (DATABASE_URL)", .0.display())]
     Unusable(PathBuf, #[source] sqlx::Error),
+    #[error(
+        "{} does not exist: is it the gateway's own? A gateway makes it at its start, and so does `migrate` (DATABASE_URL)", .0.display()
+    )]
+    Missing(PathBuf),
     #[error("the database cannot be brought up to date")]
     Migration(#[source] MigrateError),
     #[error(
@@ -81,7 +85,7 @@ pub(crate) enum ActivityError {
         "the database was brought up to date by a later version of the gateway: use that, or restore a backup"
     )]
     TooNew,
-    #[error("{0} cannot be reached")]
+    #[error("PostgreSQL at {0} cannot be reached (DATABASE_URL)")]
     Away(String, #[source] Option<sqlx::Error>),
     #[error("no connection to the database was free in time")]
     NoConnection,
@@ -107,7 +111,7 @@ impl ActivityError {
     pub(crate) fn into_failure(self) -> Failure {
         let told = telemetry::chain(&self);
         match self {
-            Self::Unusable(..) => Failure::Misconfigured(told),
+            Self::Unusable(..) | Self::Missing(_) => Failure::Misconfigured(told),
             _ => Failure::Unavailable(told),
         }
     }
@@ -115,7 +119,11 @@ impl ActivityError {
     /// Whether it will not get better by waiting: the settings, or the database's state, are wrong.
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
-            Self::NoDatabase | Self::NotMigrated | Self::TooNew | Self::Unusable(..) => true,
+            Self::NoDatabase
+            | Self::NotMigrated
+            | Self::TooNew
+            | Self::Unusable(..)
+            | Self::Missing(_) => true,
             Self::Migration(error) => !matches!(error, MigrateError::Execute(_)),
             Self::Database(_)
             | Self::Away(..)
@@ -526,6 +534,15 @@ mod tests {
         let again = Activity::open(&config(&folder.path().join("gateway.db")));
         let found = again.find(Filter { limit: 2000, ..Filter::default() }).await.unwrap();
         assert_eq!(found.len(), 1002);
+    }
+
+    #[tokio::test]
+    async fn a_command_makes_no_database_of_a_slip() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("slip.db");
+        let error = Activity::open_existing(&config(&path)).read().await.unwrap_err();
+        assert!(matches!(error, ActivityError::Missing(_)) && error.is_lasting(), "{error:?}");
+        assert!(!path.exists());
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
-use rustix::fs::{FsWord, statfs};
+use rustix::fs::{Access, FsWord, access, statfs};
 use sqlx::{
     ConnectOptions, Executor,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -64,6 +64,11 @@ pub(super) fn postgres(target: &DatabaseTarget) -> Option<PgConnectOptions> {
 /// That it cannot be made SQLite will tell.
 pub(super) fn make_file(path: &Path) {
     let _ = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+}
+
+/// Whether a file could be made in a folder.
+pub(super) fn is_writable(folder: &Path) -> bool {
+    access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
 fn sqlite(path: &Path) -> SqliteConnectOptions {

@@ -113,9 +113,34 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ": {next}");
+        let told = next.to_string();
+        // Some errors tell their cause themselves.
+        if !text.ends_with(&told) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, ": {told}");
+        }
         cause = next.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("away: {0}")]
+    struct TellsItsCause(#[source] io::Error);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outside")]
+    struct Outside(#[source] TellsItsCause);
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let error = Outside(TellsItsCause(io::Error::other("refused")));
+        assert_eq!(chain(&error), "outside: away: refused");
+    }
 }
