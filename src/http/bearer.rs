@@ -23,7 +23,10 @@ pub(super) fn of_lines<'a>(
     if !scheme.eq_ignore_ascii_case(b"bearer") {
         return Err(Refusal::NoCredentials);
     }
-    rest.strip_prefix(b" ")
+    // One or more spaces (RFC 9110 §11.4: `1*SP`), no other white space.
+    let spaces = rest.iter().take_while(|b| **b == b' ').count();
+    let token = Some(&rest[spaces..]).filter(|_| spaces > 0);
+    token
         .and_then(|token| std::str::from_utf8(token).ok())
         .and_then(BearerToken::parse)
         .ok_or(Refusal::MalformedBearer)
@@ -39,7 +42,14 @@ mod tests {
 
     #[test]
     fn one_bearer_token_in_any_case_of_the_scheme() {
-        for line in ["Bearer a.b.c", "bearer a.b.c", "BEARER a.b-_~+/c=="] {
+        for line in [
+            "Bearer a.b.c",
+            "bearer a.b.c",
+            "BEARER a.b-_~+/c==",
+            // spring-projects/spring-security#19500.
+            "Bearer  a.b.c",
+            "bEARER     a.b.c",
+        ] {
             assert!(of_texts(&[line]).is_ok(), "{line}");
         }
     }
@@ -49,9 +59,19 @@ mod tests {
         for lines in [&[][..], &["Basic YTpi"], &["DPoP a.b.c"], &["a.b.c"], &[""]] {
             assert!(matches!(of_texts(lines), Err(Refusal::NoCredentials)), "{lines:?}");
         }
-        for line in
-            ["Bearer", "Bearer ", "Bearer  a", "Bearer\ta", "Bearer a b", "Bearer a,b", "Bearer ="]
-        {
+        for line in [
+            "Bearer",
+            "Bearer ",
+            "Bearer   ",
+            "Bearer\ta",
+            "Bearer \ta",
+            "Bearer\t a",
+            "Bearer\u{a0}a",
+            "Bearer a b",
+            "Bearer  a  b",
+            "Bearer a,b",
+            "Bearer =",
+        ] {
             assert!(matches!(of_texts(&[line]), Err(Refusal::MalformedBearer)), "{line}");
         }
         let twice = of_texts(&["Bearer a", "Bearer a"]);

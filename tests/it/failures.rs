@@ -71,10 +71,40 @@ async fn malformed_credentials_are_a_bad_request() {
     let token = entra.token().build();
     let twice = client().post(&url).bearer_auth(&token).bearer_auth(&token);
     assert_eq!(refused(twice.send().await.unwrap(), 400).await.as_ref(), Some(&expected));
-    for line in ["Bearer".to_owned(), format!("Bearer {token} {token}"), format!("Bearer  {token}")]
-    {
+    for line in [
+        "Bearer".to_owned(),
+        format!("Bearer {token} {token}"),
+        format!("Bearer\t{token}"),
+        format!("Bearer  {token}  {token}"),
+    ] {
         let request = client().post(&url).header("authorization", line);
         assert_eq!(refused(request.send().await.unwrap(), 400).await.as_ref(), Some(&expected));
+    }
+}
+
+/// RFC 9110 §11.4: `1*SP` (F5; spring-projects/spring-security#19500, `bnchrch/auth0_jwks#1`). For every reader
+/// of the field: login, logout, guard.
+#[tokio::test]
+async fn spaces_after_bearer_are_one_or_more() {
+    let world = World::start(Kind::Redis).await;
+    let token = world.entra.token().build();
+    for spaces in [" ", "  ", "     "] {
+        let ask = async |method: Method, path: &str| {
+            let request = client().request(method, world.gateway.url(path));
+            let request = request.header("authorization", format!("bEARER{spaces}{token}"));
+            request.send().await.unwrap()
+        };
+        let login = ask(Method::POST, "/external/login").await;
+        assert_eq!(login.status(), 200, "{spaces:?}");
+        let session = session_in(&login);
+        // The guard lets it in; upstream reads the field in its own way.
+        let guarded = ask(Method::GET, "/external/test/users").await;
+        assert_eq!(guarded.status(), 200, "{spaces:?}");
+        assert_eq!(ask(Method::POST, "/external/logout").await.status(), 204, "{spaces:?}");
+        until("the session has ended", async || {
+            status(world.gateway.url(crate::world::API), &session).await == 401
+        })
+        .await;
     }
 }
 
