@@ -63,7 +63,8 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// `None` when it is not a host name, an IPv4 address or an IPv6 address in brackets.
+    /// `None` when it is not a host name, an IPv4 address or an IPv6 address in brackets. An empty port
+    /// (`host:`) is valid and means none (RFC 3986 §3.2.3).
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -77,6 +78,7 @@ impl Authority {
             Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
                 Some(digits.parse().ok().filter(|port| *port != 0)?)
             }
+            Some("") => None,
             None if port.is_empty() => None,
             _ => return None,
         };
@@ -197,12 +199,15 @@ pub(crate) struct Forwarding<'a> {
 /// Why a request cannot be placed.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OriginError {
-    #[error("the Host header is malformed")]
+    #[error("The Host header is malformed")]
     Host,
-    #[error("a trusted proxy sent a malformed or repeated forwarded scheme")]
+    #[error("The X-Forwarded-Proto header of a trusted proxy is malformed or repeated")]
     ForwardedProto,
-    #[error("a trusted proxy sent a malformed or repeated forwarded host")]
+    #[error("The X-Forwarded-Host header of a trusted proxy is malformed or repeated")]
     ForwardedHost,
+    /// Its `proto` or `host`, where `Forwarded` is the header that counts.
+    #[error("The Forwarded header of a trusted proxy is malformed")]
+    Forwarded,
 }
 
 /// The origin under which a caller knows us.
@@ -304,12 +309,18 @@ impl Surroundings {
         } else {
             (None, None)
         };
+        let (of_proto, of_host) = match self.family {
+            ForwardedFamily::XForwarded => {
+                (OriginError::ForwardedProto, OriginError::ForwardedHost)
+            }
+            ForwardedFamily::Forwarded => (OriginError::Forwarded, OriginError::Forwarded),
+        };
         let scheme = match proto {
-            Some(text) => Scheme::parse(text).ok_or(OriginError::ForwardedProto)?,
+            Some(text) => Scheme::parse(text).ok_or(of_proto)?,
             None => Scheme::Http,
         };
         let forwarded_host = match host {
-            Some(text) => Some(Authority::parse(text).ok_or(OriginError::ForwardedHost)?),
+            Some(text) => Some(Authority::parse(text).ok_or(of_host)?),
             None => None,
         };
         let own_host = match headers.host {
@@ -570,6 +581,34 @@ mod tests {
         assert_eq!(host(vec!["a.example", "a.example"]), OriginError::ForwardedHost);
         let own = Forwarding { host: Some("user@chat.example"), ..Forwarding::default() };
         assert_eq!(at.place(peer, &own), Err(OriginError::Host));
+        let at = Surroundings { family: ForwardedFamily::Forwarded, ..at };
+        for forwarded in ["proto=wss", "host=\"a b\""] {
+            let headers = Forwarding { forwarded: vec![forwarded], ..Forwarding::default() };
+            assert_eq!(at.place(peer, &headers), Err(OriginError::Forwarded), "{forwarded}");
+        }
+    }
+
+    /// serverpod/relic#95.
+    #[test]
+    fn an_empty_port_is_no_port() {
+        for (text, expected) in [
+            ("a:", Some("a")),
+            ("127.0.0.1:", Some("127.0.0.1")),
+            ("[::1]:", Some("[::1]")),
+            ("a:80", Some("a:80")),
+            (":", None),
+            ("a::", None),
+            ("[::1]::", None),
+            ("a:0", None),
+            ("a: ", None),
+            ("a:65536", None),
+        ] {
+            let parsed = Authority::parse(text).map(|authority| authority.to_string());
+            assert_eq!(parsed.as_deref(), expected, "{text}");
+        }
+        let at = surroundings(&["https://chat.example"], TrustedProxies::None);
+        let headers = Forwarding { host: Some("chat.example:"), ..Forwarding::default() };
+        assert_eq!(known(&at.place(ip("10.0.0.2"), &headers).unwrap()), "https://chat.example");
     }
 
     #[test]

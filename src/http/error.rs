@@ -41,7 +41,8 @@ pub(super) enum Refusal {
     /// Two readers could take the request for two different ones.
     #[error("The request is malformed: {0}")]
     Framing(&'static str),
-    #[error("The request cannot be placed")]
+    /// `Host` or a forwarding header cannot be read.
+    #[error(transparent)]
     Origin(#[from] OriginError),
     #[error("There is nothing here")]
     NotFound,

@@ -108,6 +108,46 @@ async fn spaces_after_bearer_are_one_or_more() {
     }
 }
 
+/// jetty#7269, apache/trafficserver#13049 (S2).
+#[tokio::test]
+async fn a_malformed_host_or_forwarding_header_is_named() {
+    let (gateway, ..) = alone(&[("GATEWAY_TRUSTED_PROXIES", "127.0.0.0/8")]).await;
+    let (of_forwarded, ..) = alone(&[
+        ("GATEWAY_TRUSTED_PROXIES", "127.0.0.0/8"),
+        ("GATEWAY_FORWARDED_HEADER", "forwarded"),
+    ])
+    .await;
+    for (named, fields) in [
+        ("Host", "Host: a:0\r\n"),
+        ("Host", "Host: a:x\r\n"),
+        ("Host", "Host: a b\r\n"),
+        ("Host", "Host: \u{e4}.example\r\n"),
+        ("Host", "Host: a.example, b.example\r\n"),
+        ("Host", "Host: a.example/\r\n"),
+        ("X-Forwarded-Proto", "Host: a\r\nX-Forwarded-Proto: gopher\r\n"),
+        (
+            "X-Forwarded-Proto",
+            "Host: a\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Proto: https\r\n",
+        ),
+        ("X-Forwarded-Host", "Host: a\r\nX-Forwarded-Host: a/b\r\n"),
+        ("X-Forwarded-Host", "Host: a\r\nX-Forwarded-Host: a\r\nX-Forwarded-Host: b\r\n"),
+        ("Forwarded", "Host: a\r\nForwarded: proto=gopher\r\n"),
+        ("Forwarded", "Host: a\r\nForwarded: for=192.0.2.1;host=\"a b\"\r\n"),
+    ] {
+        let gateway = if named == "Forwarded" { &of_forwarded } else { &gateway };
+        for path in ["/x", "/external/login", "/.well-known/oauth-protected-resource"] {
+            let got = gateway
+                .raw(format!("GET {path} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n"))
+                .await;
+            assert!(got.starts_with("HTTP/1.1 400 "), "{fields} {got}");
+            let problem: serde_json::Value =
+                serde_json::from_str(got.split_once("\r\n\r\n").unwrap().1).unwrap();
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(detail.starts_with(&format!("The {named} header ")), "{fields} {detail}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn no_malformed_foreign_or_old_token_gets_in_anywhere() {
     let (gateway, entra, store) = alone(&[("GATEWAY_LOGIN_FAILURE_LIMIT", "off")]).await;
