@@ -200,6 +200,13 @@ mod tests {
         let twice = "Content-Length: 5\r\nContent-Length: 6\r\n";
         assert!(response("HTTP/1.1 200 OK", twice, "GET").is_err());
         assert!(response("HTTP/1.1 200 OK", "Transfer-Encoding: gzip\r\n", "GET").is_err());
+        // By their names without space before the colon.
+        let spaced = "Content-Length : 5\r\nTransfer-Encoding\t: chunked\r\n";
+        assert_eq!(response("HTTP/1.1 200 OK", spaced, "GET"), Ok(Length::Chunked));
+        let spaced = "Content-Length : 5\r\n";
+        assert_eq!(response("HTTP/1.1 200 OK", spaced, "GET"), Ok(Length::Sized(5)));
+        let twice = "Content-Length: 5\r\nContent-Length : 6\r\n";
+        assert!(response("HTTP/1.1 200 OK", twice, "GET").is_err());
     }
 
     fn read(bytes: &[u8], step: usize) -> Result<(usize, Vec<u8>, bool), Malformed> {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use memchr::memchr;
 
 use super::{HeadError, MOST_FIELDS, Malformed};
 
@@ -29,11 +30,21 @@ impl Fields {
     /// Reads the fields that begin at `from` and end with the empty line at the end of `head`, in
     /// which every LF is known to follow a CR.
     pub(super) fn parse(head: Bytes, from: usize) -> Result<Self, HeadError> {
-        let lines = match lines::<FEW>(&head, from) {
-            Err(HeadError::TooManyFields) => lines::<MOST_FIELDS>(&head, from)?,
-            other => other?,
-        };
+        let lines = all_lines(&head, from)?;
         Ok(Self { head, lines })
+    }
+
+    /// Reads a response's fields as [`Self::parse`] does. Spaces and tabs between a name and its colon,
+    /// which are malformed in a request, are removed first (RFC 9112 §5.1): the bytes are copied only
+    /// where there are any.
+    pub(super) fn parse_of_response(head: Bytes, from: usize) -> Result<Self, HeadError> {
+        match all_lines(&head, from) {
+            Err(HeadError::Malformed(fault)) => match without_space_before_colons(&head, from)? {
+                Some(cleaned) => Self::parse(cleaned, from),
+                None => Err(fault.into()),
+            },
+            lines => Ok(Self { lines: lines?, head }),
+        }
     }
 
     /// Names and values.
@@ -78,6 +89,31 @@ impl Fields {
 
     fn at(&self, range: &Range<u32>) -> &[u8] {
         &self.head[range.start as usize..range.end as usize]
+    }
+}
+
+/// A response's head without the spaces and tabs before the colons of its fields; `None`: it has none
+/// there. A folded line is malformed (RFC 9112 §5.2): the answer is discarded and replaced with a 502.
+fn without_space_before_colons(head: &[u8], from: usize) -> Result<Option<Bytes>, Malformed> {
+    let mut cleaned = Vec::with_capacity(head.len());
+    cleaned.extend_from_slice(head.get(..from).unwrap_or_default());
+    for line in head.get(from..).unwrap_or_default().split_inclusive(|b| *b == b'\n') {
+        if matches!(line, [b' ' | b'\t', ..]) {
+            return Err(Malformed("a field is folded over more than one line"));
+        }
+        let (name, rest) = line.split_at(memchr(b':', line).unwrap_or(0));
+        let space = name.iter().rev().take_while(|b| matches!(b, b' ' | b'\t')).count();
+        cleaned.extend_from_slice(&name[..name.len() - space]);
+        cleaned.extend_from_slice(rest);
+    }
+    Ok((cleaned.len() < head.len()).then(|| cleaned.into()))
+}
+
+/// The fields that begin at `from`.
+fn all_lines(head: &[u8], from: usize) -> Result<Vec<Line>, HeadError> {
+    match lines::<FEW>(head, from) {
+        Err(HeadError::TooManyFields) => lines::<MOST_FIELDS>(head, from),
+        other => other,
     }
 }
 

@@ -128,7 +128,7 @@ impl ResponseHead {
         if line[12..].iter().any(|b| b.is_ascii_control() && *b != b'\t') {
             return malformed("its reason holds control bytes");
         }
-        let fields = Fields::parse(bytes, line_end + 2)?;
+        let fields = Fields::parse_of_response(bytes, line_end + 2)?;
         Ok(Self { status, after_status, version, fields })
     }
 
@@ -223,6 +223,41 @@ mod tests {
         };
         assert_eq!(with(256).unwrap().fields.iter().count(), 256);
         assert_eq!(with(257).unwrap_err(), HeadError::TooManyFields);
+    }
+
+    /// seanmonstar/httparse#88, hyperium/hyper#2506, apache/trafficserver#7176.
+    #[test]
+    fn space_before_a_colon_is_removed_from_responses_alone() {
+        let response = |fields: &str| {
+            let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+            let head = ResponseHead::parse(Bytes::from(text))?;
+            let line = |(name, value): (&[u8], &[u8])| {
+                let [name, value] = [name, value].map(String::from_utf8_lossy);
+                format!("{name}={value};")
+            };
+            Ok::<String, HeadError>(head.fields.iter().map(line).collect())
+        };
+        for (fields, expected) in [
+            ("A : b\r\n", "A=b;"),
+            ("A\t \t: b\r\nC: d : e\r\nF :\r\n", "A=b;C=d : e;F=;"),
+            ("A: b\r\nContent-Length : 5\r\n", "A=b;Content-Length=5;"),
+        ] {
+            assert_eq!(response(fields).as_deref(), Ok(expected), "{fields:?}");
+            assert!(request(&format!("GET / HTTP/1.1\r\n{fields}\r\n")).is_err(), "{fields:?}");
+        }
+        for fields in [
+            " : b\r\n",
+            " A : b\r\n",
+            "A B : c\r\n",
+            "A\u{b}: b\r\n",
+            "A\u{a0}: b\r\n",
+            "A \r\n",
+            "A : b\r\n c\r\n",
+            "A : b\r\n\tc : d\r\n",
+            "A : b\0\r\n",
+        ] {
+            assert!(response(fields).is_err(), "{fields:?}");
+        }
     }
 
     #[test]

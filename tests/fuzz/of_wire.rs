@@ -65,6 +65,17 @@ fn response(bytes: &[u8]) {
     let Ok(head) = ResponseHead::parse(Bytes::copy_from_slice(&bytes[..end])) else { return };
     assert!((100..=999).contains(&head.status));
     assert!(head.status_and_reason().starts_with(head.status.to_string().as_bytes()));
+    // Names lose white space before the colon (RFC 9112 §5.1), and nothing else.
+    let mut lines = split(&bytes[..end - 4], b"\r\n");
+    lines.remove(0);
+    assert_eq!(lines.len(), head.fields.iter().count());
+    for (line, (name, value)) in lines.iter().zip(head.fields.iter()) {
+        let colon = line.iter().position(|b| *b == b':').expect("a colon");
+        assert!(!matches!(line.first(), Some(b' ' | b'\t')), "{line:?} is folded");
+        assert_eq!(trim(&line[..colon]), name);
+        assert_eq!(trim(&line[colon + 1..]), value);
+        assert!(!name.is_empty() && name.iter().all(|b| b.is_ascii_graphic() && *b != b':'));
+    }
     for method in ["GET", "HEAD"] {
         let Ok(length) = Length::of_response(&head, method) else { continue };
         let bodiless = method == "HEAD" || matches!(head.status, 100..=199 | 204 | 304);
