@@ -361,12 +361,14 @@ async fn own_answer(
             line(&mut bytes, name.as_str(), value.as_bytes());
         }
     }
-    let has_none =
+    // axum sets a length of 0 on every empty answer. A 204 may have none, and a 304 only that of the
+    // 200 in its place (RFC 9110 §8.6); an answer to HEAD has that of the answer to GET.
+    let has_no_length =
         parts.status == StatusCode::NO_CONTENT || parts.status == StatusCode::NOT_MODIFIED;
-    let told = parts.headers.get(header::CONTENT_LENGTH).filter(|_| body.is_empty());
-    match told {
+    let given = parts.headers.get(header::CONTENT_LENGTH).filter(|_| body.is_empty());
+    match given {
+        _ if has_no_length => {}
         Some(length) => line(&mut bytes, "content-length", length.as_bytes()),
-        None if has_none => {}
         None => line(&mut bytes, "content-length", body.len().to_string().as_bytes()),
     }
     line(&mut bytes, "date", clock::http_date().as_bytes());
