@@ -129,8 +129,6 @@ pub(super) struct Failed {
     pub(super) error: ExchangeError,
     /// On a connection that had served before, nothing came back.
     pub(super) was_stale: bool,
-    /// Not even a byte went out.
-    pub(super) sent_nothing: bool,
     /// The request's body as it was, if nothing of it went out.
     pub(super) gathered: Gathered,
 }
@@ -258,14 +256,8 @@ impl<'a> Exchange<'a> {
         let broke_off = matches!(error, ExchangeError::Upstream(UpstreamError::BrokeOff(_)));
         let was_stale =
             broke_off && self.connection.is_reused && self.connection.side.held.is_empty();
-        let sent_nothing = broke_off && self.up.written == 0;
         let (body, cleared) = self.up.into_rest();
-        Failed {
-            error,
-            was_stale,
-            sent_nothing,
-            gathered: Gathered { body, cleared, pace: self.pace },
-        }
+        Failed { error, was_stale, gathered: Gathered { body, cleared, pace: self.pace } }
     }
 
     /// Says something to the caller at once: a 1xx.

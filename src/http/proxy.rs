@@ -55,6 +55,8 @@ struct Sent<'a> {
     cookies: Cookies<'a>,
     /// The protocol that it asks to change to.
     upgrade: Option<&'a [u8]>,
+    /// Whether it may go out on a reused connection, and again on a new one if that one closes before
+    /// any byte of an answer: idempotent methods (RFC 9110 §9.2.2) without a body.
     may_repeat: bool,
     /// Whether it may be asked again when it is answered as a stranger's.
     may_ask_again: bool,
@@ -103,11 +105,11 @@ impl Proxy<'_> {
             upgrade,
             trace: span.context(),
         };
-        let has_no_body = judged.length == Length::None;
+        let has_no_body = matches!(judged.length, Length::None | Length::Sized(0));
         let sent = Sent {
             bytes: hop_headers::request(head, &upward).into(),
             upgrade,
-            may_repeat: has_no_body && matches!(head.method(), "GET" | "HEAD" | "OPTIONS"),
+            may_repeat: has_no_body && is_idempotent(head.method()),
             may_ask_again: has_no_body
                 && config.retry_anonymous
                 && cookies.live.is_some()
@@ -135,7 +137,12 @@ impl Proxy<'_> {
         let Sent { bytes, cookies, upgrade, may_repeat, may_ask_again } = sent;
         let upstream = &self.kept.upstream;
         let (head, timeout) = (judged.head, upstream.config().response_timeout);
-        let mut connection = self.kept.connection(!*may_repeat).await?;
+        let mut connection = if *may_repeat {
+            self.kept.connection().await?
+        } else {
+            // Upstream may be closing any other, and what goes out on that is lost.
+            Box::pin(upstream.fresh_connection()).await?
+        };
         let mut was_repeated = false;
         let mut aside: Option<Aside> = None;
         loop {
@@ -148,8 +155,7 @@ impl Proxy<'_> {
                     if let Some(aside) = aside {
                         return Ok(Box::pin(self.give(aside, judged, cookies, caller)).await);
                     }
-                    let is_lost = failed.was_stale && (*may_repeat || failed.sent_nothing);
-                    if !is_lost || was_repeated {
+                    if !(*may_repeat && failed.was_stale) || was_repeated {
                         return gone_or_refused(failed.error);
                     }
                     // Stale connections tell of others: no second one is tried.
@@ -201,7 +207,8 @@ impl Proxy<'_> {
                 || decodes;
             let out =
                 self.write_head(&answer, length, decodes, told(head.version, closes), cookies);
-            let keeps_upstream = may_be_used_again(judged.length, &answer, length);
+            // Connections of requests that may not be repeated are not kept: each would add one.
+            let keeps_upstream = *may_repeat && may_be_used_again(&answer, length);
             let after = exchange.finish(out, length, decodes, keeps_upstream, self.kept).await?;
             let after = if closes && after == After::Next { After::Close } else { after };
             return Ok(Answered { status: answer.status, after });
@@ -242,7 +249,7 @@ impl Proxy<'_> {
             return Ok(used);
         }
         drop(used);
-        self.kept.connection(false).await
+        self.kept.connection().await
     }
 
     /// The head of the answer; those that come before it (1xx) are passed on at once.
@@ -343,13 +350,17 @@ impl Cookies<'_> {
     }
 }
 
-/// Whether upstream's connection may take another request after this one. gunicorn answers before it has
-/// read a body that the app does not want, and may read the next request along with the rest of it: that
-/// one would wait for ever.
-fn may_be_used_again(sent: Length, answer: &ResponseHead, length: Length) -> bool {
-    matches!(sent, Length::None | Length::Sized(0))
-        && upstream_keeps_alive(answer)
-        && length != Length::UntilClose
+/// Whether upstream's connection may take another request after one without a body. After a body it may
+/// not: gunicorn answers before it has read one that the app does not want, and may read the next request
+/// along with the rest of it; that one would wait for ever.
+fn may_be_used_again(answer: &ResponseHead, length: Length) -> bool {
+    upstream_keeps_alive(answer) && length != Length::UntilClose
+}
+
+/// Whether a request with this method may be carried out twice with the effect of once (RFC 9110
+/// §9.2.2). `TRACE`, the sixth, is refused.
+fn is_idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
 }
 
 /// Whether SimpleChat signs a person in at a target, and writes who it is into the session.

@@ -2,12 +2,10 @@
 
 use std::{
     io,
-    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll},
 };
 
-use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -29,17 +27,6 @@ pub(crate) struct Connection {
 impl Connection {
     pub(super) fn new(stream: Stream, open: Open) -> Self {
         Self { side: Side::new(stream), is_reused: false, open }
-    }
-
-    /// Whether upstream, asked by a system call, has neither closed it nor said anything unasked.
-    pub(super) fn is_surely_quiet(&self) -> bool {
-        let socket = match &self.side.stream {
-            Stream::Tcp(stream) => SockRef::from(stream),
-            Stream::Tls(stream) => SockRef::from(stream.get_ref().0),
-            Stream::Unix(stream) => SockRef::from(stream),
-        };
-        let peeked = socket.peek(&mut [MaybeUninit::uninit()]);
-        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 

@@ -25,22 +25,20 @@ impl Kept {
         Self { upstream, idle: RefCell::default() }
     }
 
-    /// A kept connection that still lives, else a new one. `is_once`: what will be sent must not be
-    /// sent twice, so the socket itself is asked whether it lives.
-    pub(crate) async fn connection(&self, is_once: bool) -> Result<Connection, UpstreamError> {
-        match self.idle_connection(is_once) {
+    /// An idle connection that upstream has not closed as far as is known, else a new one. For requests
+    /// that may be sent again: upstream may be closing an idle connection. All others go out on
+    /// [`Upstream::fresh_connection`].
+    pub(crate) async fn connection(&self) -> Result<Connection, UpstreamError> {
+        match self.idle_connection() {
             Some(connection) => Ok(connection),
             None => Box::pin(self.upstream.fresh_connection()).await,
         }
     }
 
-    fn idle_connection(&self, is_once: bool) -> Option<Connection> {
+    fn idle_connection(&self) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         while let Some((mut connection, since)) = idle.pop_back() {
-            if since.elapsed() < IDLE
-                && connection.side.is_quiet()
-                && (!is_once || connection.is_surely_quiet())
-            {
+            if since.elapsed() < IDLE && connection.side.is_quiet() {
                 connection.open.set_idle(false);
                 return Some(connection);
             }

@@ -312,8 +312,8 @@ async fn a_kept_connection_that_closes_under_a_get_is_not_the_callers_trouble() 
     assert_eq!(client().get(gateway.url("/1")).send().await.unwrap().status(), 200);
     assert_eq!(client().get(gateway.url("/2")).send().await.unwrap().status(), 200, "sent again");
     assert_eq!(requests.load(Ordering::SeqCst) - before, 3);
-    // A POST might have been done: it is not sent again.
-    assert_eq!(client().post(gateway.url("/3")).body("x").send().await.unwrap().status(), 502);
+    // A POST might have been done: it is not sent again, and goes out where nothing was served before.
+    assert_eq!(client().post(gateway.url("/3")).body("x").send().await.unwrap().status(), 200);
     assert_eq!(requests.load(Ordering::SeqCst) - before, 4);
 }
 

@@ -1,13 +1,19 @@
 //! Connections to upstream: kept, noticed when they die, and never the caller's trouble.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    io::{Read, Write},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use crate::world::{
-    API, Kind, World, client,
+    API, Kind, World, alone, client,
     flask::Flask,
     gateway::Gateway,
     login,
-    scripted::{OK, Peer, QUIET, Scripted},
+    process::{PATIENCE, until},
+    scripted::{OK, Peer, QUIET, Scripted, text},
     settings, status,
 };
 
@@ -30,8 +36,8 @@ async fn a_connection_is_used_again_by_all_callers_and_closed_when_idle() {
     let mut upstream = prime(&world, &mut world.caller().await).await;
     for _ in 0..3 {
         let mut caller = world.caller().await;
-        caller.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
-        assert!(upstream.head().await.starts_with("POST /x "));
+        caller.send("PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+        assert!(upstream.head().await.starts_with("PUT /x "));
         upstream.send(OK).await;
         caller.head().await;
         assert_eq!(caller.bytes(2).await, "ok");
@@ -74,34 +80,184 @@ async fn a_connection_that_upstream_ends_is_not_used_again() {
     }
 }
 
+/// F7: benoitc/gunicorn#1698, #3038; conbench/conbench#1156. RFC 9110 §9.2.2.
 #[tokio::test]
 async fn what_may_be_repeated_is_sent_again_once_when_a_kept_connection_dies_under_it() {
     let world = Scripted::start(&[]).await;
-    for (method, body, is_repeated) in [
-        ("GET", "", true),
-        ("HEAD", "", true),
-        ("OPTIONS", "", true),
-        ("POST", "", false),
-        ("PUT", "Content-Length: 1\r\n", false),
-        ("DELETE", "", false),
-        ("GET", "Content-Length: 1\r\n", false),
+    for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"] {
+        for length in ["", "Content-Length: 0\r\n"] {
+            let request = format!("{method} /x HTTP/1.1\r\nHost: a\r\n{length}\r\n");
+            for is_well in [true, false] {
+                let mut caller = world.caller().await;
+                let mut first = prime(&world, &mut caller).await;
+                caller.send(&request).await;
+                let asked = first.head().await;
+                drop(first);
+                let mut second = world.upstream().await;
+                assert_eq!(second.head().await, asked);
+                if is_well {
+                    second.send(CLOSING).await;
+                } else {
+                    // A new connection that dies tells of an upstream that does.
+                    drop(second);
+                }
+                let got = caller.head().await;
+                let expected = if is_well { "HTTP/1.1 200 " } else { "HTTP/1.1 502 " };
+                assert!(got.starts_with(expected), "{request}: {got}");
+                world.stays_unasked().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_may_not_be_repeated_goes_out_on_a_new_connection_and_once() {
+    let world = Scripted::start(&[]).await;
+    for (method, field, body) in [
+        ("POST", "", ""),
+        ("POST", "Content-Length: 0\r\n", ""),
+        ("POST", "Content-Length: 1\r\n", "a"),
+        ("PATCH", "", ""),
+        ("PROPFIND", "", ""),
+        ("get", "", ""),
+        ("GET", "Content-Length: 1\r\n", "a"),
+        ("PUT", "Content-Length: 1\r\n", "a"),
+        ("DELETE", "Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
     ] {
         let mut caller = world.caller().await;
-        let mut first = prime(&world, &mut caller).await;
-        let end = if body.is_empty() { "" } else { "a" };
-        caller.send(format!("{method} /x HTTP/1.1\r\nHost: a\r\n{body}\r\n{end}")).await;
-        assert!(first.head().await.starts_with(method));
-        drop(first);
-        if is_repeated {
-            let mut second = world.upstream().await;
-            assert!(second.head().await.starts_with(&format!("{method} /x ")));
-            // A fresh connection that dies tells of an upstream that does.
-            drop(second);
-        }
+        // It lies idle, and nothing is known against it.
+        let mut idle = prime(&world, &mut caller).await;
+        caller.send(format!("{method} /x HTTP/1.1\r\nHost: a\r\n{field}\r\n{body}")).await;
+        let mut fresh = world.upstream().await;
+        assert!(fresh.head().await.starts_with(&format!("{method} /x ")));
+        drop(fresh);
         let got = caller.head().await;
-        assert!(got.starts_with("HTTP/1.1 502 "), "{method} {body}: {got}");
+        assert!(got.starts_with("HTTP/1.1 502 "), "{method} {field}: {got}");
         world.stays_unasked().await;
+        // One that is answered leaves no connection behind.
+        let mut caller = world.caller().await;
+        caller.send(format!("{method} /x HTTP/1.1\r\nHost: a\r\n{field}\r\n{body}")).await;
+        let mut fresh = world.upstream().await;
+        fresh.head().await;
+        fresh.bytes(body.len()).await;
+        fresh.send(OK).await;
+        assert!(caller.head().await.starts_with("HTTP/1.1 200 "));
+        fresh.is_closed().await;
+        idle.is_quiet().await;
+        world.stays_unasked().await;
+        drop(idle);
+        tokio::time::sleep(QUIET).await;
     }
+}
+
+/// An upstream that closes each connection once it has been idle for 12 ms, as a gunicorn worker does that
+/// recycles: what comes within the last 2 ms it does not read any more. It counts how often each target
+/// was delivered.
+fn closing_when_idle(delivered: &Arc<Mutex<HashMap<String, usize>>>) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let delivered = Arc::clone(delivered);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let delivered = Arc::clone(&delivered);
+            std::thread::spawn(move || serve_until_idle(stream.unwrap(), &delivered));
+        }
+    });
+    url
+}
+
+fn serve_until_idle(
+    mut stream: std::net::TcpStream,
+    delivered: &Mutex<HashMap<String, usize>>,
+) -> Option<()> {
+    stream.set_nodelay(true).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut bytes = Vec::new();
+    let read_more = |mut stream: &std::net::TcpStream, bytes: &mut Vec<u8>| {
+        let mut buffer = [0; 4096];
+        let Ok(read) = stream.read(&mut buffer) else {
+            std::thread::sleep(Duration::from_millis(2));
+            return None;
+        };
+        bytes.extend_from_slice(&buffer[..read]);
+        (read > 0).then_some(())
+    };
+    loop {
+        let end = loop {
+            if let Some(end) = memchr::memmem::find(&bytes, b"\r\n\r\n") {
+                break end + 4;
+            }
+            read_more(&stream, &mut bytes)?;
+        };
+        let head = text(&bytes[..end]);
+        let length = usize::from(head.contains("Content-Length: 1\r\n"));
+        while bytes.len() < end + length {
+            read_more(&stream, &mut bytes)?;
+        }
+        bytes.drain(..end + length);
+        let target = head.split(' ').nth(1)?.to_owned();
+        *delivered.lock().unwrap().entry(target).or_default() += 1;
+        let is_head = head.starts_with("HEAD ");
+        stream.write_all(&OK.as_bytes()[..OK.len() - if is_head { 2 } else { 0 }]).ok()?;
+        stream.set_read_timeout(Some(Duration::from_millis(12))).ok()?;
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_closes_idle_connections_costs_no_request_and_repeats_none_that_counts() {
+    const REQUESTS: u32 = 480;
+    let delivered = Arc::new(Mutex::new(HashMap::new()));
+    let url = closing_when_idle(&delivered);
+    let more = [("GATEWAY_UPSTREAM_URL", url.as_str()), ("GATEWAY_WORKERS", "1")];
+    let (gateway, ..) = alone(Kind::Files, &more).await;
+    until("upstream answered", async || gateway.is_ready().await).await;
+    let address = gateway.address().to_owned();
+    let methods = [
+        ("GET", ""),
+        ("HEAD", ""),
+        ("OPTIONS", "Content-Length: 0\r\n"),
+        ("PUT", "Content-Length: 0\r\n"),
+        ("DELETE", ""),
+        ("POST", "Content-Length: 0\r\n"),
+        ("POST", "Content-Length: 1\r\n"),
+        ("PATCH", ""),
+    ];
+    let asking = tokio::task::spawn_blocking(move || {
+        let mut failed = Vec::new();
+        let mut caller = std::net::TcpStream::connect(address).unwrap();
+        caller.set_nodelay(true).unwrap();
+        let mut buffer = [0; 4096];
+        for n in 0..REQUESTS {
+            // In pairs, so that what may not be repeated finds an idle connection, too.
+            let (method, field) = methods[n as usize / 2 % methods.len()];
+            let (method, field) = if n % 2 == 0 { ("GET", "") } else { (method, field) };
+            // About when upstream closes.
+            std::thread::sleep(Duration::from_micros(11_000 + u64::from(n * 3_700 % 7_000)));
+            let body = if field.ends_with("1\r\n") { "a" } else { "" };
+            let request =
+                format!("{method} /{method}-{n} HTTP/1.1\r\nHost: a\r\n{field}\r\n{body}");
+            caller.write_all(request.as_bytes()).unwrap();
+            let mut got = Vec::new();
+            let end: &[u8] = if method == "HEAD" { b"\r\n\r\n" } else { b"\r\n\r\nok" };
+            while !got.ends_with(end) && !got.starts_with(b"HTTP/1.1 5") {
+                let read = caller.read(&mut buffer).unwrap();
+                assert_ne!(read, 0, "{method}: {:?}", text(&got));
+                got.extend_from_slice(&buffer[..read]);
+            }
+            if !got.starts_with(b"HTTP/1.1 200 ") {
+                failed.push(format!("{method} {field:?}"));
+                caller = std::net::TcpStream::connect(caller.peer_addr().unwrap()).unwrap();
+            }
+        }
+        failed
+    });
+    let failed = asking.await.unwrap();
+    assert!(failed.is_empty(), "{} of {REQUESTS} failed: {failed:?}", failed.len());
+    let delivered = delivered.lock().unwrap();
+    let twice: Vec<_> = delivered.iter().filter(|(_, times)| **times > 1).collect();
+    let is_once = |target: &str| target.starts_with("/POST") || target.starts_with("/PATCH");
+    assert!(!twice.iter().any(|(target, _)| is_once(target)), "{twice:?}");
+    assert_eq!(delivered.keys().filter(|target| is_once(target)).count(), 90);
 }
 
 #[tokio::test]
