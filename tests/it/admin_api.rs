@@ -336,6 +336,64 @@ async fn every_answer_says_that_it_is_nobody_elses() {
     }
 }
 
+/// RT7: the document describes an object without other members.
+#[tokio::test]
+async fn a_decision_is_one_json_object_with_the_members_described() {
+    let (world, _folder) = managed(Kind::Files, &[]).await;
+    let (gateway, admin) = (&world.gateway, Person::admin(&world.gateway).await);
+    admin.enable(gateway).await;
+    let send = async |path: &str, body: &str| {
+        let request = admin.ask(Method::POST, gateway.url(path));
+        let request = request.header("content-type", "application/json").body(body.to_owned());
+        request.send().await.unwrap()
+    };
+    let who = "00000000-0000-0000-0000-0000000000bb";
+    for (path, bodies) in [
+        (
+            "/gateway/api/access",
+            &[
+                "[false]",
+                "[false,false,false]",
+                " [true, true]",
+                "[{\"enabled\":false}]",
+                "{\"enabled\":false,\"other\":1}",
+                "{\"enabled\":false,\"enabled\":false}",
+                "{\"enabled\":\"false\"}",
+                "{\"enabled\":0}",
+                "{\"enabled\":null}",
+                "{\"enabled\":false}{}",
+                "{\"enabled\":false},",
+                "{}",
+                "null",
+                "false",
+                "\"false\"",
+                "",
+                "\u{feff}{\"enabled\":false}",
+            ][..],
+        ),
+        (
+            "/gateway/api/blocks",
+            &[
+                "[\"00000000-0000-0000-0000-0000000000bb\",null,\"1h\"]",
+                "[null,\"00000000-0000-0000-0000-0000000000bb\",\"1h\"]",
+                "{\"subject\":\"00000000-0000-0000-0000-0000000000bb\",\"for\":\"1h\",\"x\":1}",
+                "{\"subject\":[\"00000000-0000-0000-0000-0000000000bb\"],\"for\":\"1h\"}",
+                "{\"subject\":\"00000000-0000-0000-0000-0000000000bb\",\"for\":[\"1h\"]}",
+            ],
+        ),
+    ] {
+        for body in bodies {
+            let problem = problem(send(path, body).await, 422).await;
+            assert!(problem["detail"].is_string(), "{path} {body}");
+        }
+    }
+    assert_eq!(admin.get_json(gateway, "/gateway/api/access").await["enabled"], true);
+    assert_eq!(admin.get_json(gateway, "/gateway/api/blocks").await["blocks"], json!([]));
+    let block = format!(" \r\n\t{{\"subject\":\"{who}\", \"for\":\"1h\"}} \n");
+    assert_eq!(send("/gateway/api/blocks", &block).await.status(), 200);
+    assert_eq!(send("/gateway/api/access", "\n{\"enabled\":false}").await.status(), 200);
+}
+
 #[tokio::test]
 async fn a_body_is_small_and_the_connection_stays_in_step() {
     let (world, _folder) = managed(Kind::Files, &[]).await;

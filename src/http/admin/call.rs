@@ -58,13 +58,20 @@ where
         }
         let body = to_bytes(body, MOST).await;
         let body = body.map_err(|_| Refusal::BodyTooLarge.into_response())?;
-        match serde_json::from_slice(&body) {
-            Ok(asked) => Ok(Self { admin, asked }),
-            Err(_) => {
+        match object(&body) {
+            Some(asked) => Ok(Self { admin, asked }),
+            None => {
                 Err(Refusal::Input("The body is not the JSON that is described").into_response())
             }
         }
     }
+}
+
+/// Reads a JSON object; `None`: it is none, or not the one described. serde takes an array for a struct
+/// as well, its elements in the order of the members.
+fn object<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    let is_object = body.trim_ascii_start().first() == Some(&b'{');
+    if is_object { serde_json::from_slice(body).ok() } else { None }
 }
 
 /// Programs need none; a wrong one is refused.
