@@ -336,6 +336,46 @@ async fn every_answer_says_that_it_is_nobody_elses() {
     }
 }
 
+/// Red-team finding 7 (RT7): also a spelling that is no route.
+#[tokio::test]
+async fn every_answer_below_gateway_loads_and_runs_nothing() {
+    let (world, _folder) = managed(Kind::Files, &[]).await;
+    let admin = Person::admin(&world.gateway).await;
+    for path in [
+        "/gateway",
+        "/gateway/",
+        "/gateway/%61dmin",
+        "/gateway/ADMIN",
+        "/gateway/admin%2factivity",
+        "/gateway//admin",
+        "/gateway/./admin",
+        "/gateway/administrators",
+        "/gateway/%61pi/access",
+        "/gateway/docs",
+        "/gateway/docs/",
+        "/gateway/openapi.json",
+        "/gateway/health/live",
+        "/gateway/health/%",
+        "/gateway/\u{e4}",
+    ] {
+        for method in ["GET", "PROPFIND"] {
+            let cookie = &admin.cookie;
+            let got = world
+                .gateway
+                .raw(format!("{method} {path} HTTP/1.1\r\nHost: a\r\nCookie: session={cookie}\r\nConnection: close\r\n\r\n"))
+                .await;
+            for field in [
+                "content-security-policy: default-src 'none'; ",
+                "x-content-type-options: nosniff\r\n",
+                "referrer-policy: ",
+            ] {
+                assert_eq!(got.matches(&format!("\r\n{field}")).count(), 1, "{path} {field} {got}");
+            }
+            assert!(got.contains("frame-ancestors 'none'"), "{path} {got}");
+        }
+    }
+}
+
 /// RT7: the document describes an object without other members.
 #[tokio::test]
 async fn a_decision_is_one_json_object_with_the_members_described() {

@@ -23,11 +23,24 @@ use crate::gateway::Administered;
 const PAGE: &str = "/gateway/admin";
 /// Where its JSON twins stand.
 const API: &str = "/gateway/api";
+/// Above them, and all else that the gateway alone answers.
+const GATEWAY: &str = "/gateway";
 /// What one session is ended at.
 const ONE_SESSION: &str = "/gateway/api/sessions/";
 
 /// The page loads what is its own, and nothing else; nobody may put it into a frame.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// Headers of answers below [`GATEWAY`] that are neither the page's nor its twins', where they have none
+/// of their own.
+const ELSEWHERE: [(HeaderName, &str); 4] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+];
 /// What the page needs of a browser beside that: to copy.
 const PERMISSIONS: &str =
     "camera=(), geolocation=(), microphone=(), payment=(), usb=(), clipboard-write=(self)";
@@ -81,10 +94,16 @@ fn holds_id(text: &str) -> bool {
     })
 }
 
-/// What every answer at these paths bears; refusals of the page are pages.
-pub(super) fn dressed(answer: Response, path: &str) -> Response {
+/// What every answer at these paths bears; refusals of the page are pages. Any other answer below
+/// `/gateway` runs and loads nothing: the path may be one of these in another spelling (`%61dmin`).
+pub(super) fn dressed(mut answer: Response, path: &str) -> Response {
     let is_page = is_below(path, PAGE);
     if !is_page && !is_below(path, API) {
+        if is_below(path, GATEWAY) {
+            for (name, value) in ELSEWHERE {
+                answer.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+            }
+        }
         return answer;
     }
     let mut answer = if is_page { pages::refused(answer) } else { answer };
