@@ -13,6 +13,9 @@ pub(super) struct Judged<'a> {
     pub(super) head: &'a RequestHead,
     /// The target in origin-form, or `*`.
     pub(super) target: Cow<'a, [u8]>,
+    /// The `Host` header; where there is none (HTTP/1.0), the authority of an absolute-form target (RFC
+    /// 9112 §3.2.2).
+    pub(super) host: Option<&'a [u8]>,
     /// Its path; what is not UTF-8 is replaced.
     pub(super) path: Cow<'a, str>,
     /// Of its body.
@@ -27,7 +30,7 @@ pub(super) fn judge(head: &RequestHead) -> Result<Judged<'_>, Refusal> {
     }
     let length = Length::of_request(head).map_err(|error| Refusal::Framing(error.0))?;
     let mut hosts = head.fields.all("host");
-    let host = hosts.next();
+    let mut host = hosts.next();
     if host.is_none() && head.version == Version::Http11 || hosts.next().is_some() {
         return malformed("it must bear one Host header");
     }
@@ -41,10 +44,12 @@ pub(super) fn judge(head: &RequestHead) -> Result<Judged<'_>, Refusal> {
             if host.is_some_and(|host| !host.eq_ignore_ascii_case(authority)) {
                 return malformed("its target names another host than its Host header");
             }
-            if rest.first() == Some(&b'/') {
-                Cow::Borrowed(rest)
-            } else {
-                Cow::Owned([b"/", rest].concat())
+            host = Some(host.unwrap_or(authority));
+            match rest {
+                [b'/', ..] => Cow::Borrowed(rest),
+                // RFC 9112 §3.2.4: of the server as a whole.
+                [] if head.method() == "OPTIONS" => Cow::Borrowed(&b"*"[..]),
+                _ => Cow::Owned([b"/", rest].concat()),
             }
         }
     };
@@ -55,7 +60,7 @@ pub(super) fn judge(head: &RequestHead) -> Result<Judged<'_>, Refusal> {
         Cow::Borrowed(target) => String::from_utf8_lossy(path_of(target)),
         Cow::Owned(target) => Cow::Owned(String::from_utf8_lossy(path_of(target)).into_owned()),
     };
-    Ok(Judged { head, target, path, length })
+    Ok(Judged { head, target, host, path, length })
 }
 
 fn path_of(target: &[u8]) -> &[u8] {
@@ -98,7 +103,12 @@ mod tests {
             let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
             assert_eq!(judged(&text).as_deref(), Ok(expected), "{target}");
         }
-        assert_eq!(judged("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").as_deref(), Ok("* *"));
+        for (target, expected) in
+            [("*", "* *"), ("http://a", "* *"), ("http://a/", "/ /"), ("http://a?q", "/?q /")]
+        {
+            let text = format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(judged(&text).as_deref(), Ok(expected), "{target}");
+        }
     }
 
     #[test]

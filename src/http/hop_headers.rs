@@ -4,7 +4,7 @@
 //! are dropped (gunicorn turns `SCRIPT_NAME` from a trusted peer into routing), and so is whatever
 //! claims to say which way the request came: we say that ourselves.
 
-use std::io::Write as _;
+use std::{borrow::Cow, io::Write as _};
 
 use opentelemetry::trace::SpanContext;
 
@@ -107,6 +107,26 @@ pub(super) fn may_trail(name: &[u8]) -> bool {
     Kind::of(name) == Kind::EndToEnd
 }
 
+/// How many more hops a request may go (RFC 9110 §7.6.2); of `OPTIONS`, since `TRACE` is refused.
+const MAX_FORWARDS: &[u8] = b"max-forwards";
+
+/// Whether an `OPTIONS` request may not be forwarded: the gateway answers it.
+pub(super) fn is_final_recipient(head: &RequestHead) -> bool {
+    let is_zero = |value: &[u8]| !value.is_empty() && value.iter().all(|b| *b == b'0');
+    head.method() == "OPTIONS" && head.fields.all("max-forwards").any(is_zero)
+}
+
+/// A `Max-Forwards` value less one. What is no number passes unchanged; what is beyond 32 bits becomes the
+/// greatest of them.
+fn one_less(value: &[u8]) -> Cow<'_, [u8]> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Cow::Borrowed(value);
+    }
+    let number = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u32>().ok());
+    let less = number.map_or(u32::MAX, |number| number.saturating_sub(1));
+    Cow::Owned(less.to_string().into_bytes())
+}
+
 /// The protocol that an HTTP/1.1 request without a body asks to change to (RFC 9110 §7.8); HTTP/2 is
 /// not spoken.
 pub(super) fn upgrade(head: &RequestHead, length: Length) -> Option<&[u8]> {
@@ -140,7 +160,7 @@ pub(super) struct Upward<'a> {
     /// In place of the caller's `Host`.
     pub(super) host: Option<&'a str>,
     /// Where the caller named none (HTTP/1.0).
-    pub(super) default_host: &'a str,
+    pub(super) default_host: &'a [u8],
     pub(super) upgrade: Option<&'a [u8]>,
     /// In place of what the caller says of a trace.
     pub(super) trace: Option<&'a SpanContext>,
@@ -155,6 +175,7 @@ pub(super) fn request(head: &RequestHead, upward: &Upward<'_>) -> Vec<u8> {
     out.extend_from_slice(target);
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let nominated = nominated(&head.fields);
+    let is_options = head.method() == "OPTIONS";
     let mut cookie = Some(*cookie);
     let mut has_host = false;
     for (name, value) in head.fields.iter() {
@@ -178,6 +199,9 @@ pub(super) fn request(head: &RequestHead, upward: &Upward<'_>) -> Vec<u8> {
             | Kind::Forwarding
             | Kind::Underscored => {}
             _ if nominated.iter().any(|n| n.eq_ignore_ascii_case(name)) => {}
+            Kind::EndToEnd if is_options && name.eq_ignore_ascii_case(MAX_FORWARDS) => {
+                line(&mut out, name, &one_less(value));
+            }
             Kind::EndToEnd
             | Kind::Authorization
             | Kind::ContentLength
@@ -188,7 +212,7 @@ pub(super) fn request(head: &RequestHead, upward: &Upward<'_>) -> Vec<u8> {
         }
     }
     if !has_host {
-        line(&mut out, b"Host", host.unwrap_or(default_host).as_bytes());
+        line(&mut out, b"Host", host.map_or(*default_host, str::as_bytes));
     }
     forwarding(&mut out, route);
     if let Some(trace) = trace {
@@ -233,8 +257,8 @@ pub(super) struct Downward<'a> {
     pub(super) keeps_back: &'a dyn Fn(&[u8]) -> bool,
     /// How the body comes to the caller.
     pub(super) length: Length,
-    /// Whether chunks are undone on the way: the caller knows none.
-    pub(super) decodes: bool,
+    /// The caller's version: HTTP/1.0 knows no transfer codings (RFC 9112 §6.1).
+    pub(super) caller: Version,
     /// What the connection is told to do, where that does not go without saying.
     pub(super) connection: Option<&'static str>,
     pub(super) upgrade: Option<&'a [u8]>,
@@ -242,7 +266,7 @@ pub(super) struct Downward<'a> {
 
 /// A response's head for the caller.
 pub(super) fn response(head: &ResponseHead, downward: &Downward<'_>) -> Vec<u8> {
-    let Downward { keeps_back, length, decodes, connection, upgrade } = downward;
+    let Downward { keeps_back, length, caller, connection, upgrade } = downward;
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status_and_reason());
@@ -251,10 +275,16 @@ pub(super) fn response(head: &ResponseHead, downward: &Downward<'_>) -> Vec<u8> 
     let says_none = matches!(head.status, 100..=199 | 204);
     for (name, value) in head.fields.iter() {
         match Kind::of(name) {
-            Kind::TransferEncoding if !decodes && !says_none => line(&mut out, name, b"chunked"),
-            // Chunks win over a length, and one of them is enough; where there can be no body, neither
-            // may be said (RFC 9110 §8.6, RFC 9112 §6.1).
-            Kind::ContentLength if *length == Length::Chunked || says_none => {}
+            Kind::TransferEncoding if *caller == Version::Http11 && !says_none => {
+                line(&mut out, name, b"chunked");
+            }
+            // Chunks win over a length, and one of them is enough, also where the answer to HEAD or a 304
+            // only announces them; where there can be no body, neither is valid (RFC 9110 §8.6, RFC 9112
+            // §6.1, §6.2).
+            Kind::ContentLength
+                if says_none
+                    || *length == Length::Chunked
+                    || *length == Length::None && head.fields.has("transfer-encoding") => {}
             Kind::SetCookie if keeps_back(value) => {}
             Kind::Connection | Kind::HopByHop | Kind::Upgrade | Kind::TransferEncoding => {}
             // Without it the answer would read otherwise.
@@ -266,7 +296,8 @@ pub(super) fn response(head: &ResponseHead, downward: &Downward<'_>) -> Vec<u8> 
     if let Some(protocol) = upgrade {
         line(&mut out, b"Connection", b"Upgrade");
         line(&mut out, b"Upgrade", protocol);
-    } else if let Some(option) = connection {
+    }
+    if let Some(option) = connection {
         line(&mut out, b"Connection", option.as_bytes());
     }
     out.extend_from_slice(b"\r\n");
@@ -324,7 +355,7 @@ mod tests {
             route: &route,
             cookie,
             host: None,
-            default_host: "upstream",
+            default_host: b"upstream",
             upgrade: None,
             trace,
         };
@@ -391,6 +422,29 @@ mod tests {
         let expected = format!("GET /x HTTP/1.1\r\nHost: a\r\nCookie: a=1; b=2\r\nX: 1\r\n{OURS}");
         assert_eq!(sent, expected);
         assert!(!upward(came, CookieLine::Gone).contains("ookie"));
+    }
+
+    #[test]
+    fn max_forwards_counts_down_for_options_alone() {
+        let sent = |method: &str, value: &str| {
+            let text = format!("{method} /x HTTP/1.1\r\nMAX-forwards: {value}\r\n\r\n");
+            RequestHead::parse(Bytes::from(text)).expect("a head")
+        };
+        for (value, expected, is_final) in [
+            ("5", "4", false),
+            ("1", "0", false),
+            ("007", "6", false),
+            ("0", "0", true),
+            ("000", "0", true),
+            ("99999999999999999999", "4294967295", false),
+            ("", "", false),
+            ("-1", "-1", false),
+            ("1, 2", "1, 2", false),
+        ] {
+            assert_eq!(one_less(value.as_bytes()), expected.as_bytes(), "{value}");
+            assert_eq!(is_final_recipient(&sent("OPTIONS", value)), is_final, "{value}");
+            assert!(!is_final_recipient(&sent("GET", value)), "{value}");
+        }
     }
 
     #[test]

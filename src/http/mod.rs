@@ -75,7 +75,7 @@ use crate::{
     gateway::{Gateway, Resource},
     telemetry::Scrape,
     upstream::Kept,
-    wire::{self, Fields, Length, RequestHead},
+    wire::{self, Length, RequestHead},
 };
 
 /// What App Service asks for until something answers.
@@ -253,7 +253,7 @@ impl Front {
     ) -> After {
         let Gateway { resource, surroundings, .. } = &site.gateway;
         let judged = framing::judge(head).and_then(|judged| {
-            let route = surroundings.place(caller.peer, &forwarding(&head.fields, surroundings))?;
+            let route = surroundings.place(caller.peer, &forwarding(&judged, surroundings))?;
             Ok((judged, route))
         });
         let (judged, route) = match judged {
@@ -284,10 +284,7 @@ impl Front {
     ) -> After {
         let resource = &site.gateway.resource;
         let path = &*judged.path;
-        let unread = || {
-            let body = wire::Body::new(judged.length, hop_headers::may_trail);
-            Unread::of(body, proxy::awaits_continue(judged))
-        };
+        let unread = || unread_of(judged);
         let (answer, unread) = if caller.is_beyond_room && !path.starts_with("/gateway/health/") {
             (asked.refusal(&Refusal::NoRoom, path, resource), unread())
         } else if !route.is_by_front_door && !is_probe(head.method(), path) {
@@ -350,6 +347,11 @@ impl Front {
         let passage = guard::judge(judged, entra, policy, switch)
             .await
             .map_err(|refusal| (refusal, false))?;
+        if hop_headers::is_final_recipient(judged.head) {
+            let answer = StatusCode::NO_CONTENT;
+            let after = caller.answer(answer.into_response(), Some(judged.head), unread_of(judged));
+            return Ok(Answered { status: answer.as_u16(), after: Box::pin(after).await });
+        }
         let binding = Binding { entra, sessions, mode: policy.session_binding };
         let tracer = site.tracer.as_ref();
         let proxy = Proxy { kept: &self.kept, sessions, cookie, binding, tracer };
@@ -357,15 +359,22 @@ impl Front {
     }
 }
 
+/// The body of a request of which nothing beyond the head has been read.
+fn unread_of(judged: &Judged<'_>) -> Unread {
+    let body = wire::Body::new(judged.length, hop_headers::may_trail);
+    Unread::of(body, proxy::awaits_continue(judged))
+}
+
 /// What a request says of its way.
-fn forwarding<'a>(fields: &'a Fields, surroundings: &Surroundings) -> Forwarding<'a> {
+fn forwarding<'a>(judged: &Judged<'a>, surroundings: &Surroundings) -> Forwarding<'a> {
+    let fields = &judged.head.fields;
     // What is not text cannot be read: it stays in the list as something malformed.
     let text = |value| std::str::from_utf8(value).unwrap_or("\u{fffd}");
     let all = |name| fields.all(name).map(text).collect();
     let has_front_door = surroundings.front_door.is_some();
     let of_front_door = |name| if has_front_door { all(name) } else { Vec::new() };
     Forwarding {
-        host: fields.all("host").next().map(text),
+        host: judged.host.map(text),
         x_for: all("x-forwarded-for"),
         x_proto: all("x-forwarded-proto"),
         x_host: all("x-forwarded-host"),

@@ -101,7 +101,7 @@ impl Proxy<'_> {
             route,
             cookie: cookies.line(),
             host: config.host.as_deref(),
-            default_host: &config.authority,
+            default_host: judged.host.unwrap_or(config.authority.as_bytes()),
             upgrade,
             trace: span.context(),
         };
@@ -174,7 +174,7 @@ impl Proxy<'_> {
                 Length::of_response(&answer, head.method()).map_err(UpstreamError::from)?;
             if answer.status == 101 {
                 judge_change(*upgrade, &answer)?;
-                let out = self.write_head(&answer, length, false, None, cookies);
+                let out = self.write_head(&answer, length, head.version, None, cookies);
                 let after = Box::pin(exchange.tunnel(out)).await;
                 return Ok(Answered { status: 101, after });
             }
@@ -206,7 +206,7 @@ impl Proxy<'_> {
                 || length == Length::UntilClose
                 || decodes;
             let out =
-                self.write_head(&answer, length, decodes, told(head.version, closes), cookies);
+                self.write_head(&answer, length, head.version, told(head.version, closes), cookies);
             // Connections of requests that may not be repeated are not kept: each would add one.
             let keeps_upstream = *may_repeat && may_be_used_again(&answer, length);
             let after = exchange.finish(out, length, decodes, keeps_upstream, self.kept).await?;
@@ -265,7 +265,7 @@ impl Proxy<'_> {
             }
             if judged.head.version == Version::Http11 {
                 let nothing = Cookies::default();
-                let out = self.write_head(&head, Length::None, false, None, &nothing);
+                let out = self.write_head(&head, Length::None, Version::Http11, None, &nothing);
                 Box::pin(exchange.tell(&out)).await?;
             }
         }
@@ -309,7 +309,7 @@ impl Proxy<'_> {
         &self,
         answer: &ResponseHead,
         length: Length,
-        decodes: bool,
+        caller: Version,
         connection: Option<&'static str>,
         cookies: &Cookies<'_>,
     ) -> Vec<u8> {
@@ -317,9 +317,10 @@ impl Proxy<'_> {
         let keeps_back = |set_cookie: &[u8]| {
             cookies.live.as_ref().is_some_and(|live| cookie.renews(set_cookie, &live.value))
         };
-        let upgrade =
-            (answer.status == 101).then(|| answer.fields.all("upgrade").next().unwrap_or_default());
-        let downward = Downward { keeps_back: &keeps_back, length, decodes, connection, upgrade };
+        // 426 names the protocol that upstream requires (RFC 9110 §15.5.22).
+        let names_protocol = matches!(answer.status, 101 | 426);
+        let upgrade = answer.fields.all("upgrade").next().filter(|_| names_protocol);
+        let downward = Downward { keeps_back: &keeps_back, length, caller, connection, upgrade };
         hop_headers::response(answer, &downward)
     }
 
@@ -332,8 +333,8 @@ impl Proxy<'_> {
         caller: &mut Caller,
     ) -> Answered {
         let Aside { head, length, body } = aside;
-        let connection = told(judged.head.version, true);
-        let mut out = self.write_head(&head, length, false, connection, cookies);
+        let version = judged.head.version;
+        let mut out = self.write_head(&head, length, version, told(version, true), cookies);
         out.extend_from_slice(&body);
         let _ = caller.write(&out).await;
         Answered { status: head.status, after: After::Close }
@@ -383,9 +384,15 @@ fn told(version: Version, closes: bool) -> Option<&'static str> {
     }
 }
 
-/// Whether a 101 answers what was asked, and says what the connection changes to.
+/// Checks that a 101 names the protocols that the connection changes to, and only such as the caller
+/// asked for (RFC 9110 §7.8).
 fn judge_change(asked: Option<&[u8]>, answer: &ResponseHead) -> Result<(), UpstreamError> {
-    if asked.is_none() || !answer.fields.has("upgrade") {
+    let is_asked_for = |protocol: &[u8]| {
+        let mut asked = asked.unwrap_or_default().split(|b| *b == b',').map(<[u8]>::trim_ascii);
+        asked.any(|one| one.eq_ignore_ascii_case(protocol))
+    };
+    let mut protocols = answer.fields.list("upgrade").peekable();
+    if protocols.peek().is_none() || !protocols.all(is_asked_for) {
         return Err(Malformed("it changes to a protocol nobody asked for").into());
     }
     Ok(())

@@ -58,6 +58,7 @@ mod redis_identity;
 mod redis_rights;
 mod redis_tls;
 mod reload;
+mod rfc_musts;
 mod secrets;
 mod session_binding;
 mod slow_callers;
