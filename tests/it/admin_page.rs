@@ -245,6 +245,10 @@ async fn each_view_can_be_used_by_everybody_and_asks_for_nothing_else() {
         ] {
             browser.open(&gateway.url(path)).await;
             look(&browser, gateway, &format!("admin-{what}-{name}"), view).await;
+            if matches!(what, "guide" | "activity") {
+                unfold(&browser).await;
+                look(&browser, gateway, &format!("admin-{what}-unfolded-{name}"), view).await;
+            }
         }
     }
 }
@@ -258,10 +262,23 @@ const VIEWS: [(&str, View); 4] = [
 
 /// As a person would, and axe.
 async fn look(browser: &Browser, gateway: &Gateway, name: &str, view: View) {
+    look_at(browser, name, view).await;
+    assert_quiet(browser, gateway, name).await;
+}
+
+/// The same for a refusal: the browser's console notes its status.
+async fn look_at(browser: &Browser, name: &str, view: View) {
     browser.assert_shown_in(view, name).await;
     let path = browser.screenshot(name).await;
     assert!(path.metadata().unwrap().len() > 10_000, "{name}: an empty picture");
-    assert_quiet(browser, gateway, name).await;
     assert_eq!(browser.axe().await, [""; 0], "{name}");
     browser.assert_ids_stand_once(name).await;
+    browser.assert_nothing_is_cut_off(name).await;
+}
+
+/// Opens everything that can be folded up.
+async fn unfold(browser: &Browser) {
+    browser
+        .evaluate("document.querySelectorAll('details').forEach(it => { it.open = true; })")
+        .await;
 }

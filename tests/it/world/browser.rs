@@ -147,6 +147,16 @@ impl Browser {
         assert_eq!(self.evaluate(&beyond).await, json!([view.width, 0]), "{name}");
     }
 
+    /// Asserts that no text of the page is cut off where only a scroll bar would show it: bars may be hidden
+    /// until one scrolls.
+    pub(crate) async fn assert_nothing_is_cut_off(&self, name: &str) {
+        let cut_off = "[...document.querySelectorAll('pre, table, tbody th, td, dd, dialog, .scrolls')] \
+            .filter(e => e.checkVisibility() && (e.scrollWidth > e.clientWidth \
+                || e.matches('pre') && e.scrollHeight > e.clientHeight)) \
+            .map(e => e.outerHTML.slice(0, 200))";
+        assert_eq!(self.evaluate(cut_off).await, json!([]), "{name}");
+    }
+
     /// Asserts that no id stands twice in the page.
     pub(crate) async fn assert_ids_stand_once(&self, name: &str) {
         let twice = "[...document.querySelectorAll('[id]')].map(e => e.id) \
