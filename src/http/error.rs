@@ -18,7 +18,7 @@ use super::{caller::HeadFault, exchange::ExchangeError, flow::FlowError, watched
 use crate::{
     access::{
         admin::AdminDenial,
-        origin::{OriginError, PublicOrigin, Route},
+        origin::{Origin, OriginError, PublicOrigin, Route},
         policy::Denial,
         subject::SubjectFault,
     },
@@ -401,11 +401,15 @@ pub(super) struct Problem {
     request_id: String,
 }
 
-/// What a refused caller is told, for an answer in another form.
+/// A refusal's parts, for an answer in another form than a problem document.
 #[derive(Debug, Clone)]
 pub(super) struct Told {
+    /// [`Refusal::reason`].
+    pub(super) reason: &'static str,
     pub(super) detail: String,
     pub(super) request_id: String,
+    /// Public origin of the deployment, never one that the caller made up; `None`: not known.
+    pub(super) origin: Option<String>,
 }
 
 /// What an answer to failure needs to know of its request.
@@ -441,7 +445,12 @@ pub(super) fn answer(refusal: &Refusal, asked: &Asked<'_>) -> Response {
     let status = refusal.status();
     // What went wrong behind us is for the log alone.
     let detail = refusal.to_string();
-    let told = Told { detail: detail.clone(), request_id: asked.request_id.to_owned() };
+    let told = Told {
+        reason: refusal.reason(),
+        detail: detail.clone(),
+        request_id: asked.request_id.to_owned(),
+        origin: public_origin(asked).map(Origin::to_string),
+    };
     let problem = Problem {
         kind: "about:blank",
         title: status.canonical_reason().unwrap_or("Error"),
@@ -491,12 +500,17 @@ fn describe(refusal: &Refusal, asked: &Asked<'_>, headers: &mut HeaderMap) {
     }
 }
 
+/// The origin of the request where it is known, else the canonical one of `GATEWAY_PUBLIC_URLS`.
+fn public_origin<'a>(asked: &Asked<'a>) -> Option<&'a Origin> {
+    match &asked.route?.origin {
+        PublicOrigin::Known(origin) | PublicOrigin::Unlisted(origin) => Some(origin),
+        PublicOrigin::Unnamed => None,
+    }
+}
+
 /// The metadata that describes the resource asked for (RFC 9728 §3.1).
 fn metadata_url(asked: &Asked<'_>) -> Option<String> {
-    let origin = match &asked.route?.origin {
-        PublicOrigin::Known(origin) | PublicOrigin::Unlisted(origin) => origin,
-        PublicOrigin::Unnamed => return None,
-    };
+    let origin = public_origin(asked)?;
     let path = if asked.path == "/external/login" { "external/login" } else { "external" };
     Some(format!("{origin}/.well-known/oauth-protected-resource/{path}"))
 }

@@ -54,13 +54,26 @@ function renew(fresh) {
   }
 }
 
+// The page stays, so that nothing on it is lost; it is renewed no more.
+function endOfSession() {
+  const notice = document.createElement("p");
+  notice.className = "notice bad";
+  notice.setAttribute("role", "status");
+  notice.textContent = "Your session has ended: this page shows an earlier state. Load it again to sign in.";
+  document.querySelector("main h1").after(notice);
+}
+
 async function look() {
   if (!isBusy()) {
     try {
       const answer = await fetch(location.pathname, { redirect: "error", cache: "no-store" });
+      if (answer.status === 401) {
+        endOfSession();
+        return;
+      }
       if (answer.ok) renew(new DOMParser().parseFromString(await answer.text(), "text/html"));
     } catch {
-      // The gateway is away, or nobody is signed in any more: what stands there stands.
+      // The gateway does not answer: the page stays as it is.
     }
   }
   setTimeout(look, PAUSE);

@@ -118,10 +118,84 @@ async fn a_user_who_is_no_administrator_sees_no_page() {
     for view in ["", "/guide", "/sessions", "/activity", "/health", "/access/enable"] {
         browser.open(&world.gateway.url(&format!("/gateway/admin{view}"))).await;
         assert_eq!(browser.text("h1").await, "Not allowed", "{view}");
-        assert!(browser.text("main").await.contains("app role Admin"), "{view}");
+        let page = browser.text("main").await;
+        for words in ["app role Admin", "Users and groups"] {
+            assert!(page.contains(words), "{view}: {page}");
+        }
+        // R7: no link leads to the page that has just refused.
+        assert_eq!(links(&browser).await, json!(["/"]), "{view}");
     }
-    browser.screenshot("admin-refused-light").await;
-    assert_eq!(browser.axe().await, [""; 0]);
+    for (name, view) in VIEWS {
+        browser.show(view).await;
+        look_at(&browser, &format!("admin-refused-{name}"), view).await;
+    }
+    browser.click("a[href='/']").await;
+    until("SimpleChat's home page is shown", async || {
+        browser.evaluate("location.pathname").await == "/"
+    })
+    .await;
+}
+
+/// Where links of the page lead.
+async fn links(browser: &Browser) -> serde_json::Value {
+    browser.evaluate("[...document.querySelectorAll('a')].map(it => it.getAttribute('href'))").await
+}
+
+// R7: SimpleChat's sign-in ends on SimpleChat's home page.
+#[tokio::test]
+async fn a_stranger_signs_in_and_comes_back_to_the_page() {
+    let (world, _folder) = managed(Kind::Files, &[]).await;
+    let gateway = &world.gateway;
+    if !Browser::is_to_be_had() {
+        println!("skipped: there is no Chromium here");
+        return;
+    }
+    let browser = Browser::start().await;
+    let url = gateway.url("/gateway/admin/sessions");
+    browser.open(&url).await;
+    for (name, view) in VIEWS {
+        browser.show(view).await;
+        look_at(&browser, &format!("admin-stranger-{name}"), view).await;
+    }
+    assert_eq!(browser.text("h1").await, "Sign in, then come back to this page");
+    let page = browser.text("main").await;
+    assert!(page.contains(&format!("come back to this address: {url}")), "{page}");
+    assert_eq!(links(&browser).await, json!(["/login", "/gateway/admin/sessions"]));
+    browser.open(&gateway.url(&sign_in("User,Admin"))).await;
+    browser.open(&url).await;
+    assert_eq!(browser.text("h1").await, "Sessions");
+}
+
+// R7: a form of a session that has ended is not lost without a word.
+#[tokio::test]
+async fn a_form_of_a_session_that_has_ended_leads_to_the_sign_in_and_back() {
+    let (world, _folder) = managed(Kind::Files, &[]).await;
+    let gateway = &world.gateway;
+    let Some(browser) = browser(gateway, "User,Admin").await else { return };
+    browser.open(&gateway.url("/gateway/admin/sessions")).await;
+    browser.forget().await;
+    browser.click("main [name=all]").await;
+    browser.click("form[aria-labelledby=end-many] [type=submit]").await;
+    browser.says("h1", "Sign in, then come back to this page").await;
+    let page = browser.text("main").await;
+    assert!(page.contains("If you sent a form, nothing has changed"), "{page}");
+    // Not the form's own address, which answers no GET.
+    assert_eq!(links(&browser).await, json!(["/login", "/gateway/admin/sessions"]));
+    assert!(page.contains(&gateway.url("/gateway/admin/sessions")), "{page}");
+    assert!(!page.contains("/sessions/end"), "{page}");
+}
+
+// R7: a page that renews itself says so when its session has ended.
+#[tokio::test]
+async fn an_open_page_says_that_its_session_has_ended() {
+    let (world, _folder) = managed(Kind::Files, &[]).await;
+    let Some(browser) = browser(&world.gateway, "User,Admin").await else { return };
+    browser.open(&world.gateway.url("/gateway/admin/health")).await;
+    browser.forget().await;
+    let notice =
+        "Your session has ended: this page shows an earlier state. Load it again to sign in.";
+    browser.says(".notice.bad", notice).await;
+    assert_eq!(browser.text("h1").await, "Health");
 }
 
 #[tokio::test]
@@ -165,10 +239,9 @@ async fn all_of_it_works_without_scripts() {
     browser.click("form[aria-labelledby=disable] [type=submit]").await;
     browser.says(".notice", "External access is off.").await;
     assert_eq!(metadata(gateway).await, 404);
-    // Nobody is signed in any more: SimpleChat's sign-in.
     browser.forget().await;
-    let answer = crate::world::client().get(gateway.url("/gateway/admin")).send().await.unwrap();
-    assert_eq!(answer.headers()["location"], "/login");
+    browser.open(&gateway.url("/gateway/admin")).await;
+    browser.says("h1", "Sign in, then come back to this page").await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, request::Parts};
 
 use super::{Administered, PAGE, is_below};
 use crate::{
@@ -82,10 +82,6 @@ where
         let is_page = is_below(parts.uri.path(), PAGE);
         match admit(&administered, &arrival, &parts.method, &parts.headers, is_page).await {
             Ok(admin) => Ok(admin),
-            // SimpleChat's sign-in.
-            Err(Refusal::NotSignedIn) if is_page => {
-                Err((StatusCode::FOUND, [(header::LOCATION, "/login")]).into_response())
-            }
             Err(refusal) => Err(refusal.into_response()),
         }
     }

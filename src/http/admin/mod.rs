@@ -106,7 +106,7 @@ pub(super) fn dressed(mut answer: Response, path: &str) -> Response {
         }
         return answer;
     }
-    let mut answer = if is_page { pages::refused(answer) } else { answer };
+    let mut answer = if is_page { pages::refused::page(answer, path) } else { answer };
     // A form sent under `no-referrer` would bear `Origin: null`, and that proves nothing.
     let referrer = if is_page { "same-origin" } else { "no-referrer" };
     let fixed: [(HeaderName, &'static str); 8] = [

@@ -6,6 +6,7 @@ mod blocks;
 mod guide;
 mod health;
 mod moments;
+pub(super) mod refused;
 mod said;
 mod sessions;
 
@@ -20,10 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use self::said::Notice;
 use super::{Admin, admission::to_page};
-use crate::{
-    gateway::Administered,
-    http::error::{Refusal, Told},
-};
+use crate::{gateway::Administered, http::error::Refusal};
 
 /// How pages of ours look, and what this one has beside that.
 const STYLE: &str = concat!(
@@ -97,6 +95,12 @@ impl View {
             Self::Health => "/gateway/admin/health",
         }
     }
+
+    /// The view that a path of the page belongs to: the view itself, its files, and its forms.
+    fn of(path: &str) -> Self {
+        let view = Self::ALL.into_iter().rfind(|view| path.starts_with(view.path()));
+        view.unwrap_or(Self::Access)
+    }
 }
 
 /// What stands around every view.
@@ -141,34 +145,22 @@ fn page(status: StatusCode, template: &impl Template) -> Response {
     }
 }
 
-/// A refusal, for people.
-#[derive(Template)]
-#[template(path = "admin/refused.html")]
-struct Refused {
-    status: u16,
-    title: &'static str,
-    detail: String,
-    request_id: String,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A refused request's answer as a page.
-pub(super) fn refused(answer: Response) -> Response {
-    let Some(Told { detail, request_id }) = answer.extensions().get().cloned() else {
-        return answer;
-    };
-    let status = answer.status();
-    let title = match status {
-        StatusCode::FORBIDDEN => "Not allowed",
-        StatusCode::NOT_FOUND => "There is nothing here",
-        StatusCode::CONFLICT => "Not decided here",
-        StatusCode::SERVICE_UNAVAILABLE => "Not at the moment",
-        _ => "That did not work",
-    };
-    let Ok(html) = (Refused { status: status.as_u16(), title, detail, request_id }).render() else {
-        return answer;
-    };
-    let (mut parts, _) = answer.into_parts();
-    let html_type = HeaderValue::from_static("text/html; charset=utf-8");
-    parts.headers.insert(header::CONTENT_TYPE, html_type);
-    Response::from_parts(parts, html.into())
+    #[test]
+    fn files_and_forms_belong_to_their_view() {
+        for (path, view) in [
+            ("/gateway/admin", View::Access),
+            ("/gateway/admin/access/enable", View::Access),
+            ("/gateway/admin/blocks/remove", View::Access),
+            ("/gateway/admin/sessions/end", View::Sessions),
+            ("/gateway/admin/activity.csv", View::Activity),
+            ("/gateway/admin/guide", View::Guide),
+            ("/gateway/admin/health", View::Health),
+        ] {
+            assert_eq!(View::of(path), view, "{path}");
+        }
+    }
 }
