@@ -310,6 +310,11 @@ impl Claims {
         self.identity
     }
 
+    /// A claim's value, where it is a string.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.all.get(name).and_then(Value::as_str)
+    }
+
     /// Every claim, in the token's order.
     pub(crate) fn into_all(self) -> Map<String, Value> {
         self.all

@@ -13,6 +13,7 @@ mod opening;
 mod pool;
 mod record;
 mod told;
+mod wording;
 mod writer;
 
 use std::{
@@ -37,7 +38,7 @@ use self::{
 pub(crate) use self::{
     decisions::{AccessState, Block, Blocked},
     instances::Instance,
-    record::{Actor, Author, Filter, Kind, Outcome, Record},
+    record::{Actor, Author, EndReason, Filter, Kind, Outcome, Record},
     told::BlockInForce,
 };
 use crate::{

@@ -150,6 +150,26 @@ impl Outcome {
     }
 }
 
+/// Reason for which a login ends another session of the same subject.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum EndReason {
+    /// The session was sent along with the login.
+    Replaced,
+    /// The subject has reached `GATEWAY_SESSIONS_PER_SUBJECT`, which is `limit`.
+    TooMany { limit: usize },
+}
+
+impl EndReason {
+    pub(super) const REPLACED: &str = "replaced";
+    pub(super) const TOO_MANY: &str = "too_many";
+    const LIMIT: &str = "GATEWAY_SESSIONS_PER_SUBJECT=";
+
+    /// The limit in a record's text.
+    pub(super) fn limit_in(text: &str) -> Option<u32> {
+        text.strip_prefix(Self::LIMIT)?.parse().ok()
+    }
+}
+
 /// One entry of the activity log. Never a token, a cookie or a session's id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = ActivityRecord)]
@@ -182,7 +202,7 @@ pub(crate) struct Record {
     /// Why, in one of a few words.
     #[schema(required = true, max_length = 64, pattern = "^[a-z_]+$")]
     pub(crate) reason: Option<String>,
-    /// What was accepted, or seen.
+    /// What was accepted or seen; for `too_many`, the limit as a setting.
     #[schema(required = true, max_length = 16_384)]
     pub(crate) text: Option<String>,
 }
@@ -216,6 +236,17 @@ impl Record {
         Self { outcome: Outcome::Failure, reason: Some(reason.to_owned()), ..Self::new(kind) }
     }
 
+    /// A session that a login ended. Its public kind is `logout`, as from the first version on.
+    pub(crate) fn ended(reason: EndReason) -> Self {
+        let (code, text) = match reason {
+            EndReason::Replaced => (EndReason::REPLACED, None),
+            EndReason::TooMany { limit } => {
+                (EndReason::TOO_MANY, Some(format!("{}{limit}", EndReason::LIMIT)))
+            }
+        };
+        Self { reason: Some(code.to_owned()), text, ..Self::new(Kind::Logout) }
+    }
+
     /// Whose doing it is.
     pub(crate) fn by(self, author: &Author) -> Self {
         let Author { actor, address, request_id } = author.clone();
@@ -240,7 +271,7 @@ impl Record {
             reason = self.reason,
             text = self.text,
             "{}",
-            self.kind.words()
+            self.summary()
         );
     }
 }

@@ -1,6 +1,6 @@
 //! `activity`: the administrator's log.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{borrow::Cow, fmt::Write as _, time::Duration};
 
 use clap::Args;
 use uuid::Uuid;
@@ -87,8 +87,9 @@ fn as_json(record: &Record) -> Result<String, Failure> {
 }
 
 fn as_text(record: &Record) -> String {
-    let Record { actor, subject, client, address, reason, session, text, .. } = record;
-    let mut line = format!("{}  {:24}", clock::rfc3339(record.at), record.kind.name());
+    let Record { actor, subject, client, address, session, text, .. } = record;
+    let mut line = format!("{}  {:34}", clock::rfc3339(record.at), record.summary());
+    let reason = record.reason_in_words().map(Cow::into_owned);
     let who = actor.email.as_ref().or(actor.name.as_ref()).or(actor.oid.as_ref());
     for (name, value) in [
         ("by", who),

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     access::{origin::Scheme, policy::Policy, session::SessionRecord, token::TokenError},
-    activity::{self, Activity, Actor, Author, Record},
+    activity::{self, Activity, Actor, Author, EndReason, Record},
     clock,
     config::CookieConfig,
     entra::{Entra, EntraError},
@@ -121,6 +121,7 @@ pub(super) async fn post(
 ) -> Result<Response, Refusal> {
     let now = clock::now();
     let from = route.client.into();
+    // The token's subject and client, once it is verified.
     let mut known = None;
     let judging = async {
         let token = bearer::of(&headers)?;
@@ -129,7 +130,7 @@ pub(super) async fn post(
         }
         let claims = entra.verify(&token, now).await?;
         let (subject, client) = (claims.identity().subject(), claims.identity().client());
-        known = Some((subject, client.to_owned()));
+        known = Some((actor(subject, |name| claims.text(name)), client.to_owned()));
         // Within the leeway a token still counts, but a session of it would be over at once.
         if claims.identity().expires_at() <= now {
             return Err(EntraError::Rejected(TokenError::Expired).into());
@@ -147,13 +148,14 @@ pub(super) async fn post(
     let record = match judging.await {
         Err(refusal) if refusal.is_failed_attempt() => {
             let refusal = sessions.count_failure(from).await.map_or(refusal, Refusal::TooOften);
-            let (subject, client) = known.unzip();
+            let (actor, client) = known.unzip();
+            let actor: Actor = actor.unwrap_or_default();
             let denied = Record {
-                subject: subject.map(|subject| subject.to_string()),
+                subject: actor.oid.clone(),
                 client,
                 ..Record::refused(activity::Kind::LoginDenied, refusal.reason())
             };
-            activity.happened(denied.by(&author(Actor::default()))).await;
+            activity.happened(denied.by(&author(actor))).await;
             return Err(refusal);
         }
         judged => judged?,
@@ -176,11 +178,8 @@ pub(super) async fn post(
         return Err(refusal);
     }
 
-    let text = |name: &str| user.get(name).and_then(Value::as_str).map(str::to_owned);
-    let name = text("name");
-    let email = text("preferred_username").or_else(|| text("email")).or_else(|| text("upn"));
-    let actor = Actor { oid: Some(subject.to_string()), name: name.clone(), email: email.clone() };
-    for ended in ended_by_login(subject, replaced, crowded_out) {
+    let actor = actor(subject, |name| user.get(name).and_then(Value::as_str));
+    for ended in ended_by_login(subject, replaced, crowded_out, sessions.per_subject()) {
         activity.happened(ended.by(&author(actor.clone()))).await;
     }
     let of_it = |record: Record| Record {
@@ -199,7 +198,7 @@ pub(super) async fn post(
     let created = SessionCreated {
         created: true,
         session_id: id.to_string(),
-        user: User { id: subject.to_string(), name, email },
+        user: User { id: subject.to_string(), name: actor.name, email: actor.email },
         claims: &user,
         expires_at: clock::rfc3339(id.expires_at().saturating_mul(1000)),
         expires_in: id.expires_at() - now,
@@ -212,20 +211,30 @@ pub(super) async fn post(
     Ok((answer, Json(created)).into_response())
 }
 
-/// Sessions of the same subject that ended because of a login.
+/// The subject of a verified token, by the claims that `text` reads.
+fn actor<'a>(subject: Uuid, text: impl Fn(&str) -> Option<&'a str>) -> Actor {
+    let email = text("preferred_username").or_else(|| text("email")).or_else(|| text("upn"));
+    Actor {
+        oid: Some(subject.to_string()),
+        name: text("name").map(str::to_owned),
+        email: email.map(str::to_owned),
+    }
+}
+
+/// Sessions of the same subject that ended because of a login; `limit`: how many the subject may have.
 fn ended_by_login(
     subject: Uuid,
     replaced: Vec<Gone>,
     crowded_out: Vec<Gone>,
+    limit: usize,
 ) -> impl Iterator<Item = Record> {
-    let replaced = replaced.into_iter().map(|gone| (gone, "replaced"));
-    let crowded_out = crowded_out.into_iter().map(|gone| (gone, "too_many"));
+    let replaced = replaced.into_iter().map(|gone| (gone, EndReason::Replaced));
+    let crowded_out = crowded_out.into_iter().map(move |gone| (gone, EndReason::TooMany { limit }));
     replaced.chain(crowded_out).map(move |(gone, reason)| Record {
         subject: Some(subject.to_string()),
         client: gone.of.map(|(_, client)| client),
         session: Some(gone.handle),
-        reason: Some(reason.to_owned()),
-        ..Record::new(activity::Kind::Logout)
+        ..Record::ended(reason)
     })
 }
 

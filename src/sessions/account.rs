@@ -6,7 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Sessions, SessionsError, patiently};
-use crate::clock;
+use crate::{access::session::SessionId, clock};
 
 /// How long nobody needs to have been at SimpleChat for the session to count no more here, in milliseconds:
 /// SimpleChat itself keeps it for 31 days, unless its idle time-out is on.
@@ -79,6 +79,16 @@ impl Sessions {
         let long_ago = clock::millis() - IDLE;
         let in_use = record.filter(|record| record.last_seen().is_none_or(|seen| seen >= long_ago));
         Ok(in_use.and_then(|record| record.account()))
+    }
+
+    /// Account of a minted session, from the claims of the token that it was created from; `None`: the store
+    /// has no record of it.
+    pub(crate) async fn minted_account(
+        &self,
+        id: &SessionId,
+    ) -> Result<Option<Account>, SessionsError> {
+        let record = patiently(self.0.shelf.record(&id.to_string())).await?;
+        Ok(record.and_then(|record| record.account()))
     }
 }
 

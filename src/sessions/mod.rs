@@ -273,6 +273,11 @@ impl Sessions {
         self.0.limits.store(Arc::new(Limits::new(config)));
     }
 
+    /// `GATEWAY_SESSIONS_PER_SUBJECT`, as it applies now.
+    pub(crate) fn per_subject(&self) -> usize {
+        self.0.limits.load().per_subject
+    }
+
     /// Mints a session under a fresh id; ready once the store has confirmed it. The subject's oldest give way
     /// beyond the limit, and those of `replaced` that are minted ones of the same subject end. Done to
     /// the end even if the caller hangs up; then, or when any of it fails, no session is left behind.

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use crate::world::{
     API, Kind, Store, World,
     administrators::{Person, managed, metadata},
-    client, json,
+    client,
+    gateway::run,
+    json,
     postgres::Postgres,
     process::until,
     redis::free_port,
@@ -168,7 +170,15 @@ async fn whoever_is_no_administrator_is_refused_and_written_down() {
     assert_eq!(denials[0]["actor"]["oid"], "99999999-0000-0000-0000-000000000002");
     assert!(denials[5]["session"].is_string() && denials[5]["subject"].is_string());
 
-    // Strangers are nobody to write down: they are sent to sign in.
+    // R8: by name, from the token that the session was created from.
+    assert_eq!(denials[5]["actor"]["name"], "Ada Example");
+    let log = admin.get(gateway, "/gateway/admin/activity?kind=admin_denied").await;
+    let log = log.text().await.unwrap();
+    for words in ["a minted session", "without the app role Admin", "Ada Example"] {
+        assert!(log.contains(words), "{words}: {log}");
+    }
+
+    // Strangers are nobody to write down: they are asked to sign in.
     let unsigned = problem(nobody.post(gateway, "/gateway/api/access", &decision).await, 401).await;
     assert_eq!(unsigned["detail"], "Sign in to SimpleChat first");
     let page = nobody.get(gateway, "/gateway/admin/sessions").await;
@@ -569,6 +579,105 @@ async fn where_a_setting_decides_nobody_else_does() {
     assert_eq!(admin.get(&world.gateway, "/gateway/api/activity").await.status(), 200);
     let page = admin.get(&world.gateway, "/gateway/admin").await.text().await.unwrap();
     assert!(page.contains("GATEWAY_EXTERNAL_ACCESS=off"));
+}
+
+// R8: what stands in the log is read without opening a row, and as words; codes are for programs.
+#[tokio::test]
+async fn the_activity_view_names_verified_callers_and_shows_reasons_in_words() {
+    let (world, _folder) = managed(Kind::Files, &[("GATEWAY_SESSIONS_PER_SUBJECT", "2")]).await;
+    let gateway = &world.gateway;
+    let admin = Person::admin(gateway).await;
+    admin.enable(gateway).await;
+    let mut last = String::new();
+    for _ in 0..3 {
+        last = world.login(&world.entra.token().build()).await;
+    }
+    let logout = client().post(gateway.url("/external/logout"));
+    let logout = logout.header("cookie", format!("session={last}")).send().await.unwrap();
+    assert_eq!(logout.status(), 204);
+    let named = |name: &str| world.entra.token().roles(&["User"]).claim("name", json!(name));
+    let hostile = "<script>alert(1)</script>";
+    for name in ["Mary Jackson", hostile] {
+        let token = named(name).claim("preferred_username", json!("mary@contoso.example")).build();
+        let denied = problem(try_login(gateway, &token).await, 403).await;
+        assert!(denied["detail"].is_string());
+    }
+    // Nothing that an unverified token claims is recorded: these are signed for somebody else, and by nobody.
+    let unverified = "Nobody Verified";
+    let tenant = json!("99999999-9999-9999-9999-999999999999");
+    for token in [
+        named(unverified).claim("tid", tenant).build(),
+        named(unverified).signed_by_stranger().build(),
+    ] {
+        problem(try_login(gateway, &token).await, 401).await;
+    }
+    until("all of it is recorded", async || {
+        let path = "/gateway/api/activity?kind=login_denied";
+        let denied = admin.get_json(gateway, path).await;
+        denied["records"].as_array().unwrap().len() == 4
+    })
+    .await;
+
+    let records = async |kind: &str| {
+        let path = format!("/gateway/api/activity?kind={kind}");
+        let page = admin.get_json(gateway, &path).await;
+        page["records"].as_array().unwrap().clone()
+    };
+    let denied = records("login_denied").await;
+    let actors: Vec<_> = denied.iter().map(|it| (&it["reason"], &it["actor"]["name"])).collect();
+    assert_eq!(
+        actors,
+        [
+            (&json!("token_signature"), &Value::Null),
+            (&json!("token_tenant"), &Value::Null),
+            (&json!("scope_missing"), &json!(hostile)),
+            (&json!("scope_missing"), &json!("Mary Jackson")),
+        ]
+    );
+    assert_eq!(denied[2]["actor"]["email"], "mary@contoso.example");
+    assert_eq!(denied[2]["actor"]["oid"], denied[2]["subject"]);
+    assert!(!gateway.process.log().contains(unverified));
+    let reasons: Vec<_> = records("logout").await.iter().map(|it| it["reason"].clone()).collect();
+    assert_eq!(reasons, [Value::Null, json!("too_many")], "codes are public names");
+
+    let page = admin.get(gateway, "/gateway/admin/activity").await.text().await.unwrap();
+    // Visible without opening a row.
+    let summaries: Vec<_> =
+        page.split("<summary>").skip(1).filter_map(|it| it.split("</summary>").next()).collect();
+    for words in [
+        "replaced by a newer sign-in: limit of 2 sessions per person",
+        "the access token lacks a scope that admits to signing in",
+        "the access token belongs to another tenant",
+        "the signature of the access token is not valid",
+    ] {
+        assert!(summaries.iter().any(|it| it.contains(words)), "{words}: {summaries:?}");
+    }
+    let logged_out = summaries.iter().filter(|it| it.contains("logged out")).count();
+    assert_eq!(logged_out, 1, "the one that its caller ended: {summaries:?}");
+    assert!(page.contains(">Mary Jackson<") && page.contains("mary@contoso.example"), "{page}");
+    assert!(!page.contains("<script>alert") && page.contains("&#60;script&#62;"), "{page}");
+    let found = admin.get(gateway, "/gateway/admin/activity?person=mary%20jack").await;
+    assert_eq!(found.text().await.unwrap().matches("<summary>").count(), 1);
+
+    let printed = async |arguments: &[&str]| {
+        let output = run(&world.settings_with(&[]), arguments).await;
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = printed(&["activity"]).await;
+    for words in [
+        "session replaced",
+        "reason=replaced by a newer sign-in: limit of 2 sessions per person",
+        "reason=the access token lacks a scope that admits to signing in",
+        "by=mary@contoso.example",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains("scope_missing"), "{text}");
+    let lines = printed(&["activity", "--json"]).await;
+    assert!(
+        lines.contains("\"reason\":\"too_many\"") && lines.contains("scope_missing"),
+        "{lines}"
+    );
 }
 
 #[tokio::test]

@@ -295,10 +295,13 @@ async fn each_view_can_be_used_by_everybody_and_asks_for_nothing_else() {
         ("aaaaaaaa-0000-0000-0000-000000000002", "Katherine Johnson"),
         ("aaaaaaaa-0000-0000-0000-000000000003", "Mary Jackson"),
     ] {
-        world.login(&world.entra.token().oid(oid).claim("name", json!(person)).build()).await;
+        let address =
+            format!("{}@contoso.example", person.split(' ').next().unwrap().to_lowercase());
+        let token = world.entra.token().oid(oid).claim("name", json!(person));
+        world.login(&token.claim("preferred_username", json!(address)).build()).await;
     }
-    try_login(gateway, &world.entra.token().roles(&["User"]).claim("scp", json!("x")).build())
-        .await;
+    let refused = world.entra.token().roles(&["User"]).claim("scp", json!("x"));
+    assert_eq!(try_login(gateway, &refused.build()).await.status(), 403);
     browser.write("#who", "aaaaaaaa-0000-0000-0000-000000000009").await;
     browser.click("form[aria-labelledby=block] [type=submit]").await;
     browser.says(".notice", "Blocked; its minted sessions end within two seconds.").await;
@@ -324,7 +327,22 @@ async fn each_view_can_be_used_by_everybody_and_asks_for_nothing_else() {
             }
         }
     }
+    // R8: a refused caller's name is shown, whatever it is.
+    let hostile = refused.claim("name", json!(HOSTILE)).claim("preferred_username", json!(HOSTILE));
+    assert_eq!(try_login(gateway, &hostile.build()).await.status(), 403);
+    until("the refusal is recorded", async || {
+        browser.open(&gateway.url("/gateway/admin/activity")).await;
+        browser.text("table").await.contains(HOSTILE)
+    })
+    .await;
+    for (name, view) in VIEWS {
+        browser.show(view).await;
+        look(&browser, gateway, &format!("admin-activity-hostile-{name}"), view).await;
+    }
 }
+
+/// A name that breaks out of a page that does not escape it, and of a table that does not wrap it.
+const HOSTILE: &str = "</td><script>alert(1)</script><img src=x onerror=alert(1)>AVeryLongNameWithoutAnySpaceInItThatIsWiderThanATelephone";
 
 const VIEWS: [(&str, View); 4] = [
     ("light", View { width: 1280, theme: "light" }),

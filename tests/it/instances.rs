@@ -273,7 +273,7 @@ async fn commands_show_and_end_what_all_of_them_have() {
     let of_somebody = lines(&format!("activity --json --person {somebody}")).await;
     assert_eq!(handles(&of_somebody, "session"), [handle(&there)]);
     let plain = two.command("activity --since 1h").await;
-    assert!(plain.lines().count() >= 4 && plain.contains("external_access_enabled"), "{plain}");
+    assert!(plain.lines().count() >= 4 && plain.contains("external access enabled"), "{plain}");
     let unknown = run(&two.settings, &["activity", "--kind", "nonsense"]).await;
     assert_eq!(unknown.status.code(), Some(64), "{}", told(&unknown));
 

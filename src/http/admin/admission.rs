@@ -106,12 +106,7 @@ async fn admit(
         return Err(refuse_minted(administered, &cookie.minted_in(headers), &author).await?);
     };
     let account = sessions.account(&id).await?.ok_or(Refusal::NotSignedIn)?;
-    let actor = Actor {
-        oid: account.oid.map(|oid| oid.to_string()),
-        name: account.name.clone(),
-        email: account.email.clone(),
-    };
-    let author = author(actor);
+    let author = author(actor(&account));
     if !account.is_admin() {
         return Err(deny(administered, AdminDenial::NotAnAdministrator, &author, None).await);
     }
@@ -120,6 +115,14 @@ async fn admit(
     }
     let key = hmac::Key::new(hmac::HMAC_SHA256, id.as_str().as_bytes());
     Ok(Admin { account, author, route: (**route).clone(), key })
+}
+
+fn actor(account: &Account) -> Actor {
+    Actor {
+        oid: account.oid.map(|oid| oid.to_string()),
+        name: account.name.clone(),
+        email: account.email.clone(),
+    }
 }
 
 /// Why a request that bears minted sessions at most is refused. One that nobody knows, or that is over, is
@@ -151,6 +154,8 @@ async fn deny(
         let subject = administered.sessions.subject_of(id).await.ok().flatten();
         record.subject = subject.map(|subject| subject.to_string());
         record.session = Some(id.handle());
+        let account = administered.sessions.minted_account(id).await.ok().flatten();
+        record.actor = account.as_ref().map(actor).unwrap_or_default();
     }
     let whose = record.session.as_deref().or(record.actor.oid.as_deref());
     let whose = format!("{} {}", denial.reason(), whose.unwrap_or_default());

@@ -1,5 +1,7 @@
 //! The activity log, by the page and as a file.
 
+use std::borrow::Cow;
+
 use askama::Template;
 use axum::{
     extract::State,
@@ -34,8 +36,12 @@ const BATCH: u32 = 2000;
 struct Row {
     at: Moment,
     words: &'static str,
+    /// Reason in words.
+    why: Option<Cow<'static, str>>,
     is_refused: bool,
     who: String,
+    /// E-mail address, where `who` is a name.
+    email: Option<String>,
     whom: Option<String>,
     client: Option<String>,
     session: Option<String>,
@@ -47,9 +53,9 @@ impl From<Record> for Row {
         let actor = &record.actor;
         let who = actor.name.clone().or_else(|| actor.email.clone()).or_else(|| actor.oid.clone());
         let whom = record.subject.clone().filter(|subject| actor.oid.as_ref() != Some(subject));
+        let (words, why) = (record.summary(), record.reason_in_words());
         let details = [
-            ("Reason", record.reason),
-            ("E-mail", actor.email.clone()),
+            ("Reason code", record.reason),
             ("Object id", actor.oid.clone()),
             ("Address", record.address),
             ("Request", record.request_id),
@@ -58,8 +64,10 @@ impl From<Record> for Row {
         ];
         Self {
             at: Moment::of(clock::rfc3339(record.at)),
-            words: record.kind.words(),
+            words,
+            why,
             is_refused: record.outcome == Outcome::Failure,
+            email: actor.email.clone().filter(|_| actor.name.is_some()),
             who: who.or_else(|| record.subject.clone()).unwrap_or_default(),
             whom,
             client: record.client,
@@ -179,4 +187,53 @@ fn file(ending: &str, media_type: &'static str, text: String, is_whole: bool) ->
         (header::CONTENT_DISPOSITION, disposition),
     ];
     (fixed, text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        access::{policy::Denial, token::TokenError},
+        entra::EntraError,
+        switch::Shut,
+    };
+
+    #[test]
+    fn every_reason_for_a_denied_login_has_words_of_its_own() {
+        let of_token = [
+            TokenError::Malformed("x"),
+            TokenError::UnknownKey,
+            TokenError::Signature,
+            TokenError::Claim("aud"),
+            TokenError::Expired,
+            TokenError::NotYetValid,
+            TokenError::Issuer,
+            TokenError::Audience,
+            TokenError::Tenant,
+            TokenError::WrongType,
+            TokenError::IssuerUnknownYet,
+        ];
+        let of_caller = [
+            Denial::RoleMissing,
+            Denial::ScopeMissing,
+            Denial::ClientNotAllowed,
+            Denial::AppOnlyNotAllowed,
+        ];
+        let refusals = of_token
+            .map(|error| Refusal::Entra(EntraError::Rejected(error)))
+            .into_iter()
+            .chain(of_caller.map(Refusal::Denied))
+            .chain([
+                Refusal::RepeatedAuthorization,
+                Refusal::MalformedBearer,
+                Refusal::ForeignOrigin,
+                Refusal::TooOften(std::time::Duration::ZERO),
+                Refusal::Shut(Shut::Blocked),
+            ]);
+        for refusal in refusals {
+            let code = refusal.reason();
+            let denied = Record::refused(Kind::LoginDenied, code);
+            assert_ne!(denied.reason_in_words().unwrap(), code.replace('_', " "), "{code}");
+        }
+    }
 }
