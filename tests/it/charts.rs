@@ -478,6 +478,49 @@ fn the_database_is_a_volume_of_the_gateways_or_a_server_that_it_reaches() {
     assert!(!format!("{:?}", without.0).contains("5432"));
 }
 
+/// Rules of the gateway's own network policy that admit every address, which an empty or missing list of peers
+/// does (`NetworkPolicySpec`: `to`, `from`).
+fn rules_for_any_address(manifests: &Manifests) -> Vec<&Value> {
+    let name = ("NetworkPolicy".to_owned(), "rel-simplechat-gateway".to_owned());
+    let spec = &manifests.0[&name]["spec"];
+    let rules = [("ingress", "from"), ("egress", "to")].into_iter().flat_map(|(rules, peers)| {
+        let rules = spec[rules].as_array().unwrap().iter();
+        rules.filter(move |rule| rule[peers].as_array().is_none_or(Vec::is_empty))
+    });
+    rules.collect()
+}
+
+// Red team: Redis and PostgreSQL were reachable at any address while networkPolicy.redis and .postgres were
+// empty, against docs/hardening.md. Empty lists are refused: `bad_values_are_refused`.
+#[test]
+fn every_rule_of_the_network_policy_names_its_peers() {
+    if !is_to_be_had() {
+        return;
+    }
+    let guarded_elsewhere = [
+        "upstream.podSelector=null",
+        "upstream.guardedElsewhere=true",
+        "networkPolicy.upstream[0].ipBlock.cidr=10.1.3.0/28",
+    ];
+    let guarded_elsewhere = guarded_elsewhere.join(",");
+    for name in EXAMPLES {
+        for more in ["networkPolicy.dns=null", &guarded_elsewhere] {
+            let manifests = Manifests::render(name, &["--set", more]);
+            assert_eq!(rules_for_any_address(&manifests), [""; 0], "{name} {more}");
+        }
+        let manifests = Manifests::render(name, &[]);
+        let text = format!("{:?}", manifests.0);
+        let goes_to_redis = text.contains("6380");
+        assert_eq!(goes_to_redis, text.contains("10.1.2.4/32"), "{name}: {text}");
+    }
+    let elsewhere = Manifests::render("front", &["--set", &guarded_elsewhere]);
+    assert_eq!(elsewhere.all("NetworkPolicy").len(), 1);
+    assert!(elsewhere.the("NetworkPolicy").to_string().contains("10.1.3.0/28"));
+    // It would find out.
+    let open = ["--set", "networkPolicy.extraEgress[0].ports[0].port=1"];
+    assert_eq!(rules_for_any_address(&Manifests::render("front", &open)).len(), 1);
+}
+
 #[test]
 fn azure_workload_identity_is_told_to_both_sides() {
     if !is_to_be_had() {
@@ -571,6 +614,14 @@ fn bad_values_are_refused() {
         ("front", "networkPolicy.scrapers=null", "networkPolicy.scrapers: is required"),
         ("front", "networkPolicy.enabled=false", "networkPolicy.scrapers: is required"),
         ("front", "networkPolicy.enabled=false", "upstream.podSelector: does nothing"),
+        ("front", "networkPolicy.redis=null", "networkPolicy.redis: is required"),
+        ("sidecar", "networkPolicy.redis=null", "[{ipBlock: {cidr: 10.1.2.4/32}}]"),
+        ("front-managed", "networkPolicy.postgres=null", "networkPolicy.postgres: is required"),
+        (
+            "front",
+            "upstream.podSelector=null,upstream.guardedElsewhere=true",
+            "networkPolicy.upstream: is required",
+        ),
         ("front", "workloadIdentity.clientId=", "workloadIdentity.clientId: is required"),
         ("front", "ingress.hosts[0]=other.example", "is not among publicUrls"),
         ("front", "ingress.tlsSecretName=", "ingress.tlsSecretName: is required"),
@@ -610,7 +661,7 @@ fn bad_values_are_refused() {
         }
         // All of it at once.
         let output = helm(which, &["template", "rel", CHART]);
-        assert!(!output.status.success() && told(&output).contains("7 problems with the values"));
+        assert!(!output.status.success() && told(&output).contains("8 problems with the values"));
     }
     println!("{} values refused, by two Helms", by_schema.len() + by_us.len());
 }

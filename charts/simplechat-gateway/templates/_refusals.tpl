@@ -78,6 +78,18 @@
 {{- if and $v.networkPolicy.enabled (not $v.networkPolicy.callers) }}
 {{- $problems = append $problems "networkPolicy.callers: is required: who may reach the gateway, e.g. [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress}}}]" }}
 {{- end }}
+{{- if $v.networkPolicy.enabled }}
+{{- $anywhere := "; [{ipBlock: {cidr: 0.0.0.0/0}}] opens that port to any address" }}
+{{- if and (eq $v.sessions.store "redis") (not $v.networkPolicy.redis) }}
+{{- $problems = append $problems (printf "networkPolicy.redis: is required with sessions.store redis: where Redis is, e.g. [{ipBlock: {cidr: 10.1.2.4/32}}] for a private endpoint, or [{podSelector: {matchLabels: {app: redis}}}]%s" $anywhere) }}
+{{- end }}
+{{- if and (eq $v.database.kind "postgres") (not $v.networkPolicy.postgres) }}
+{{- $problems = append $problems (printf "networkPolicy.postgres: is required with database.kind postgres: where PostgreSQL is, e.g. [{ipBlock: {cidr: 10.1.2.5/32}}] for a private endpoint, or [{podSelector: {matchLabels: {app: postgres}}}]%s" $anywhere) }}
+{{- end }}
+{{- if and (eq $v.mode "front") $v.upstream.guardedElsewhere (not (or $v.upstream.podSelector $v.networkPolicy.upstream)) }}
+{{- $problems = append $problems (printf "networkPolicy.upstream: is required with upstream.guardedElsewhere and without upstream.podSelector: where SimpleChat is, e.g. [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: chat}}, podSelector: {matchLabels: {app: simplechat}}}]%s" $anywhere) }}
+{{- end }}
+{{- end }}
 {{- if and $v.metrics.enabled (not (and $v.networkPolicy.enabled $v.networkPolicy.scrapers)) }}
 {{- $problems = append $problems "networkPolicy.scrapers: is required with metrics.enabled, and networkPolicy.enabled: the operators' listener leaves loopback and must admit the scraper alone" }}
 {{- end }}
