@@ -521,6 +521,29 @@ fn every_rule_of_the_network_policy_names_its_peers() {
     assert_eq!(rules_for_any_address(&Manifests::render("front", &open)).len(), 1);
 }
 
+// Red team: `scratch` had no limit, so that an upload could fill the node's disk.
+#[test]
+fn every_folder_that_ends_with_the_pod_has_a_limit() {
+    if !is_to_be_had() {
+        return;
+    }
+    let mut count = 0;
+    for name in EXAMPLES {
+        let manifests = Manifests::render(name, &["--set", "simplechat.scratchSize=3Gi"]);
+        for volume in manifests.pod()["volumes"].as_array().unwrap() {
+            let folder = &volume["emptyDir"];
+            if folder.is_object() {
+                count += 1;
+                assert!(folder["sizeLimit"].is_string(), "{name}: {volume}");
+            }
+            if volume["name"] == "scratch" {
+                assert_eq!(folder["sizeLimit"], "3Gi", "{name}");
+            }
+        }
+    }
+    assert!(count >= 3, "{count}");
+}
+
 #[test]
 fn azure_workload_identity_is_told_to_both_sides() {
     if !is_to_be_had() {
@@ -597,6 +620,7 @@ fn bad_values_are_refused() {
         "settings.DATABASE_URL=postgres://h/d",
         "drain.marginSeconds=0",
         "replicas=two",
+        "simplechat.scratchSize=much",
         "image.digest=sha256:1",
     ];
     // Example, what is set, what must be told.
