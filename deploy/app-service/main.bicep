@@ -126,7 +126,8 @@ resource gateway 'Microsoft.Web/sites/sitecontainers@2024-11-01' = {
     targetPort: '8080'
     authType: pullAuthType
     userManagedIdentityClientId: empty(pullIdentityClientId) ? null : pullIdentityClientId
-    // SimpleChat's secrets are not the gateway's business. A value here is the name of an app setting.
+    // SimpleChat's secrets are not the gateway's business. A value here is the name of an app setting. Sidecars
+    // have no secret volumes: REDIS_PASSWORD and DATABASE_URL come by environment (docs/deploy/app-service.md).
     inheritAppSettingsAndConnectionStrings: false
     environmentVariables: [
       { name: 'TENANT_ID', value: 'TENANT_ID' }

@@ -17,10 +17,10 @@ param identityId string
 @description('Host name of the registry that holds both images')
 param registryServer string
 
-@description('The gateway\'s image: REGISTRY/simplechat-gateway:VERSION')
+@description('The gateway\'s image: REGISTRY/simplechat-gateway@sha256:… or :VERSION')
 param gatewayImage string
 
-@description('SimpleChat\'s image: REGISTRY/simplechat:TAG')
+@description('SimpleChat\'s image: REGISTRY/simplechat@sha256:… or :TAG')
 param simpleChatImage string
 
 @description('Entra tenant: TENANT_ID of SimpleChat')
@@ -111,14 +111,26 @@ var gatewaySettings = [
   { name: 'GATEWAY_DRAIN_DELAY', value: '5s' }
   { name: 'GATEWAY_DRAIN_TIMEOUT', value: '45s' }
 ]
+// Secrets as files: an environment is inherited, and ends up in dumps.
 var redisSettings = [
   { name: 'SESSION_TYPE', value: 'redis' }
   { name: 'REDIS_URL', value: redisHost }
-  { name: 'REDIS_PASSWORD', secretRef: 'redis-key' }
+  { name: 'REDIS_PASSWORD_FILE', value: '/run/secrets/simplechat-gateway/REDIS_PASSWORD' }
 ]
 var databaseSettings = [
-  { name: 'DATABASE_URL', secretRef: 'database-url' }
+  { name: 'DATABASE_URL_FILE', value: '/run/secrets/simplechat-gateway/DATABASE_URL' }
 ]
+var secretFiles = concat(hasRedis ? [
+  {
+    secretRef: 'redis-key'
+    path: 'REDIS_PASSWORD'
+  }
+] : [], hasDatabase ? [
+  {
+    secretRef: 'database-url'
+    path: 'DATABASE_URL'
+  }
+] : [])
 var fileSettings = [
   { name: 'SESSION_TYPE', value: 'filesystem' }
   { name: 'SESSION_FILE_DIR', value: '/app/flask_session' }
@@ -132,8 +144,9 @@ var simpleChatOwnSettings = [
   { name: 'GUNICORN_CMD_ARGS', value: '--forwarder-headers=X-NONE' }
 ]
 
-// They live as long as the replica: a container that is started again finds them.
-var volumes = hasRedis ? [] : [
+// They live as long as the replica: a container that is started again finds them. EmptyDir has no limit of its
+// own here; the platform's limit on a replica's storage counts.
+var sessionVolumes = hasRedis ? [] : [
   {
     name: 'sessions'
     storageType: 'EmptyDir'
@@ -141,6 +154,20 @@ var volumes = hasRedis ? [] : [
   {
     name: 'notes'
     storageType: 'EmptyDir'
+  }
+]
+// Without a list of its own a secret volume would hold all secrets, SimpleChat's too.
+var secretVolumes = empty(secretFiles) ? [] : [
+  {
+    name: 'secrets'
+    storageType: 'Secret'
+    secrets: secretFiles
+  }
+]
+var secretMounts = empty(secretFiles) ? [] : [
+  {
+    volumeName: 'secrets'
+    mountPath: '/run/secrets/simplechat-gateway'
   }
 ]
 var sessionsMount = {
@@ -226,10 +253,10 @@ resource app 'Microsoft.App/containerApps@2025-01-01' = {
               failureThreshold: 1
             }
           ]
-          volumeMounts: hasRedis ? [] : [
+          volumeMounts: concat(secretMounts, hasRedis ? [] : [
             sessionsMount
             notesMount
-          ]
+          ])
         }
         {
           // Without probes: it listens on loopback alone. The gateway is ready once it has answered.
@@ -245,7 +272,7 @@ resource app 'Microsoft.App/containerApps@2025-01-01' = {
           ]
         }
       ]
-      volumes: volumes
+      volumes: concat(secretVolumes, sessionVolumes)
       scale: {
         minReplicas: 1
         // Session files are one replica's: a second one would know nobody.

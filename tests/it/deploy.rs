@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::{
     entra::USER_OID,
@@ -121,6 +122,24 @@ fn gateways() -> Vec<(&'static str, Settings)> {
     ]
 }
 
+/// Puts the sample of each secret into a file, and its path in the place of the deployment's own.
+fn with_secret_files(settings: Settings) -> (TempDir, Settings) {
+    let folder = tempfile::tempdir().unwrap();
+    let in_file = |(name, value): (String, String)| {
+        let secret = name.strip_suffix("_FILE");
+        match SAMPLES.iter().find(|(sampled, _)| Some(*sampled) == secret) {
+            Some((secret, sample)) => {
+                let path = folder.path().join(secret);
+                fs::write(&path, sample).unwrap();
+                (name, path.display().to_string())
+            }
+            None => (name, value),
+        }
+    };
+    let settings = settings.into_iter().map(in_file).collect();
+    (folder, settings)
+}
+
 /// Every name the program knows, also those that name a file with a secret.
 async fn known() -> BTreeSet<String> {
     let shown = text(&run(&[], &["settings"]).await.stdout);
@@ -181,6 +200,7 @@ fn checkov_finds_nothing_that_has_no_reason() {
 async fn no_setting_of_the_gateway_is_misspelt() {
     let known = known().await;
     for (place, settings) in gateways() {
+        let (_secrets, settings) = with_secret_files(settings);
         let foreign: Vec<_> = settings.keys().filter(|name| !known.contains(*name)).collect();
         assert!(foreign.is_empty(), "{place}: {foreign:?}");
         assert!(settings.len() > 8, "{place}: {settings:?}");
@@ -282,6 +302,40 @@ fn ids_and_secrets_have_no_defaults() {
             assert!(settings.get("SECRET_KEY").is_none(), "{file}: nobody needs it here");
         }
     }
+}
+
+/// The first line that begins with `start`, and what follows up to the line that ends it.
+fn block<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+    let (_, rest) = text.split_once(start).unwrap_or_else(|| panic!("no {start}"));
+    rest.split_once(end).unwrap_or_else(|| panic!("no {end}")).0
+}
+
+// Red team: Bicep passed REDIS_PASSWORD and DATABASE_URL by environment, where docs/hardening.md advises files.
+#[test]
+fn on_container_apps_secrets_of_the_gateway_are_files() {
+    let environments = &bicep("deploy/container-apps/main.bicep")["environments"];
+    let text = fs::read_to_string(in_repository("deploy/container-apps/main.bicep")).unwrap();
+    let mounts = block(&text, "var secretMounts", "\n]");
+    let files = block(&text, "var secretFiles", "] : [])");
+    for (settings, secret, vault) in [
+        ("redisSettings", "REDIS_PASSWORD", "redis-key"),
+        ("databaseSettings", "DATABASE_URL", "database-url"),
+    ] {
+        let settings = &environments[settings];
+        assert!(settings.get(secret).is_none(), "{secret} is in the environment");
+        let path = settings[format!("{secret}_FILE")].as_str().unwrap();
+        let (folder, name) = path.rsplit_once('/').unwrap();
+        assert_eq!(name, secret);
+        assert!(mounts.contains(&format!("mountPath: '{folder}'")), "{mounts}");
+        let item = format!("secretRef: '{vault}'\n    path: '{secret}'");
+        assert!(files.contains(&item), "{files}");
+    }
+    // SimpleChat reads its own from the environment alone; the gateway's volume is not mounted there.
+    let simplechat = block(&text, "name: 'simplechat'\n", "scale:");
+    assert!(simplechat.contains("sessionsMount") && !simplechat.contains("secretMounts"));
+    // App Service has no files for them, and the page says so.
+    let page = fs::read_to_string(in_repository("docs/deploy/app-service.md")).unwrap();
+    assert!(page.contains("**Secrets come by environment.**"));
 }
 
 #[test]
