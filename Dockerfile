@@ -2,7 +2,8 @@
 # Images of the gateway: docs/deploy/images.md. `make image-check` reads this file and tries what the last stage
 # would hold; what it does not understand there, it refuses.
 #
-# Base images by tag; where builds must repeat, put the digest behind it: --build-arg RUST_TAG=TAG@sha256:…
+# Base images by tag: a digest in here would keep old ones in use for ever. A build for production names the digests
+# of its day, --build-arg RUST_TAG=TAG@sha256:…: docs/deploy/images.md, "Pin what it is built from".
 # The builder's glibc (Debian 12: 2.36) must not be newer than production's (Azure Linux 3.0: 2.38), since the
 # binary is linked against it. No other distribution's Rust is new enough.
 ARG RUST_IMAGE=docker.io/library/rust

@@ -6,10 +6,10 @@ targetScope = 'resourceGroup'
 @description('The web app that SimpleChat\'s deployment made')
 param siteName string
 
-@description('The gateway\'s image, in a registry the app may pull from: REGISTRY/simplechat-gateway:VERSION')
+@description('The gateway\'s image, in a registry the app may pull from: REGISTRY/simplechat-gateway@sha256:… or :VERSION')
 param gatewayImage string
 
-@description('SimpleChat\'s image, as it runs today: REGISTRY/simplechat:TAG')
+@description('SimpleChat\'s image, as it runs today: REGISTRY/simplechat@sha256:… or :TAG')
 param simpleChatImage string
 
 @description('Entra tenant: TENANT_ID of SimpleChat')
