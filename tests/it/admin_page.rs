@@ -278,6 +278,8 @@ async fn each_view_can_be_used_by_everybody_and_asks_for_nothing_else() {
     let (world, _folder) = managed(Kind::Redis, &[("GATEWAY_CANARY_INTERVAL", "1s")]).await;
     let gateway = &world.gateway;
     let Some(browser) = browser(gateway, "User,Admin").await else { return };
+    browser.open(&gateway.url("/gateway/admin/sessions")).await;
+    look(&browser, gateway, "admin-sessions-none-light", VIEWS[0].1).await;
     browser.open(&gateway.url("/gateway/admin")).await;
     for (name, view) in VIEWS {
         browser.show(view).await;
