@@ -20,6 +20,7 @@ mod exposure;
 mod failure;
 mod gateway;
 mod http;
+mod output;
 mod reach;
 mod registration;
 mod reload;
@@ -27,6 +28,7 @@ mod report;
 mod seen;
 mod serve;
 mod sessions;
+mod shutdown;
 mod stream;
 mod switch;
 mod telemetry;
@@ -44,6 +46,7 @@ pub use self::{
     config::{Config, Problems},
     doctor::doctor,
     failure::Failure,
+    output::{print, print_error, print_error_in_time},
     serve::serve,
 };
 

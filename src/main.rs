@@ -1,11 +1,12 @@
 //! The command line in, an exit code out (`sysexits.h`).
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 use simplechat_gateway::{
     AccessCommand, ActivityCommand, Config, Failure, Problems, SessionsCommand, VERSION, access,
-    activity, check, doctor, healthcheck, migrate, openapi, serve, sessions,
+    activity, check, doctor, healthcheck, migrate, openapi, print, print_error,
+    print_error_in_time, serve, sessions,
 };
 
 /// `EX_USAGE`
@@ -90,14 +91,16 @@ fn main() -> ExitCode {
             return if is_asked_for { ExitCode::SUCCESS } else { ExitCode::from(BAD_COMMAND_LINE) };
         }
     };
+    let is_service = matches!(arguments.command, None | Some(Command::Serve));
+    let print_error = if is_service { print_error_in_time } else { print_error };
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Ending::Settings(problems)) => {
-            let _ = writeln!(std::io::stderr(), "{problems}");
+            print_error(&problems.to_string());
             ExitCode::from(BAD_SETTINGS)
         }
         Err(Ending::Failure(failure)) => {
-            let _ = writeln!(std::io::stderr(), "{failure}");
+            print_error(&failure.to_string());
             ExitCode::from(failure.exit_code())
         }
     }
@@ -125,11 +128,6 @@ fn run(arguments: Arguments) -> Result<(), Ending> {
         }
     }
     Ok(())
-}
-
-/// Whoever closed the pipe does not want the rest.
-fn print(text: &str) {
-    let _ = write!(std::io::stdout(), "{text}");
 }
 
 /// The environment. What is not UTF-8 is marked with U+FFFD, which no setting may hold.

@@ -1,6 +1,6 @@
 //! `serve`: bind, serve, drain.
 
-use std::{io::Write as _, net::SocketAddr, rc::Rc, thread, time::Duration};
+use std::{net::SocketAddr, rc::Rc, thread, time::Duration};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
@@ -19,6 +19,7 @@ use crate::{
     failure::Failure,
     gateway::Gateway,
     http::{Front, Ops, Patience, Room, Site, listener},
+    output::announce,
     reload::reload,
     seen,
     switch::Switch,
@@ -121,7 +122,7 @@ async fn run(
 
     if let Some(address) = address {
         // Relied on by tests and scripts.
-        let _ = writeln!(std::io::stdout(), "listening on http://{address}");
+        let _ = announce(&format!("listening on http://{address}"));
         let (version, fips) = (env!("CARGO_PKG_VERSION"), about::is_fips());
         tracing::info!(address = %address, version, fips, workers = config.workers, "listening");
     }

@@ -1,6 +1,10 @@
 //! Log lines: on stderr, JSON unless that is a terminal, and to where logs are exported.
 
-use std::io::IsTerminal;
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::{self, IsTerminal as _},
+    panic, thread,
+};
 
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
@@ -14,19 +18,43 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use super::{line_queue::LineQueue, losses::Losses};
+use crate::shutdown;
+
 /// Sets a filter anew.
 type Refilter = Box<dyn Fn(EnvFilter)>;
 
-/// The lines that have begun.
-pub(super) struct Lines(Vec<Refilter>);
+/// Target of panics. A filter that names it decides about them, no other.
+const PANIC: &str = "panic";
+
+/// The lines that have begun. Those that wait for stderr are written when this is dropped, as far as they
+/// can be in [`shutdown::LINES`].
+pub(super) struct Lines {
+    refilters: Vec<Refilter>,
+    queue: LineQueue,
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.queue.flush(shutdown::LINES);
+    }
+}
 
 impl Lines {
-    /// Begins to log. `filter` as in `RUST_LOG`; one that cannot be read counts as `info`.
-    pub(super) fn start(filter: &str, exported: Option<&SdkLoggerProvider>) -> Self {
+    /// Begins to log, panics included. `filter` as in `RUST_LOG`; one that cannot be read counts as `info`.
+    ///
+    /// # Errors
+    /// When the thread that writes to stderr cannot be started.
+    pub(super) fn start(
+        filter: &str,
+        exported: Option<&SdkLoggerProvider>,
+        losses: &Losses,
+    ) -> io::Result<Self> {
+        let queue = LineQueue::start(losses.counts("stderr", "logs"))?;
         let (judging, refilter) = judging(filter, is_fit_to_print);
         let mut refilters = vec![refilter];
-        let lines = fmt::layer().with_writer(std::io::stderr);
-        let lines = if std::io::stderr().is_terminal() {
+        let lines = fmt::layer().with_writer(queue.clone());
+        let lines = if io::stderr().is_terminal() {
             lines.with_filter(judging).boxed()
         } else {
             let lines = lines.json().flatten_event(true);
@@ -39,19 +67,37 @@ impl Lines {
         });
         // A second start (in a test) changes nothing.
         let _ = registry().with(lines).with(exported).try_init();
-        Self(refilters)
+        panic::set_hook(Box::new(log_panic));
+        Ok(Self { refilters, queue })
     }
 
     /// From now on another filter counts.
     pub(super) fn filter(&self, filter: &str) {
-        for refilter in &self.0 {
+        for refilter in &self.refilters {
             refilter(read(filter));
         }
     }
 }
 
 fn read(filter: &str) -> EnvFilter {
-    EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"))
+    let panics = format!("{PANIC}=error");
+    EnvFilter::try_new(format!("{panics},{filter}"))
+        .unwrap_or_else(|_| EnvFilter::new(format!("{panics},info")))
+}
+
+/// Logs a panic. The standard library's hook writes to stderr itself, and would wait for its reader.
+fn log_panic(panic: &panic::PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let backtrace = Backtrace::capture();
+    let is_captured = backtrace.status() == BacktraceStatus::Captured;
+    tracing::error!(
+        target: PANIC,
+        thread = thread.name(),
+        location = panic.location().map(tracing::field::display),
+        panic = panic.payload_as_str(),
+        backtrace = is_captured.then(|| tracing::field::display(&backtrace)),
+        "a thread panicked"
+    );
 }
 
 fn judging<S: Subscriber>(
@@ -82,4 +128,49 @@ fn is_fit_to_export(metadata: &Metadata<'_>) -> bool {
     let of_exporters = ["opentelemetry", "reqwest", "hyper", "rustls", "h2"];
     is_fit_to_print(metadata)
         && !of_exporters.iter().any(|library| metadata.target().starts_with(library))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// F1: the standard hook would wait for the reader of stderr.
+    #[test]
+    fn a_panic_is_a_log_line_whatever_the_filter() {
+        for filter in ["info", "off", "simplechat_gateway::http=debug", "not=a=filter"] {
+            let written = Written::default();
+            let into = written.clone();
+            let lines = fmt::layer().json().with_writer(move || into.clone());
+            let subscriber = registry().with(lines.with_filter(read(filter)));
+            let standard = panic::take_hook();
+            panic::set_hook(Box::new(log_panic));
+            let caught = tracing::subscriber::with_default(subscriber, || {
+                panic::catch_unwind(|| panic!("at {}", 42))
+            });
+            panic::set_hook(standard);
+            assert!(caught.is_err());
+            let written = written.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let line: serde_json::Value = serde_json::from_slice(&written).expect("one line");
+            assert_eq!(line["level"], "ERROR", "{filter}");
+            assert_eq!(line["fields"]["panic"], "at 42", "{filter}");
+            let location = line["fields"]["location"].as_str().expect("a place");
+            assert!(location.starts_with("src/telemetry/lines.rs:"), "{location}");
+        }
+    }
 }

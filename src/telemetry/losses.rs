@@ -31,22 +31,44 @@ pub(super) struct Losses(Arc<All>);
 
 #[derive(Debug, Default)]
 struct All {
+    counts: Mutex<Vec<Arc<Counts>>>,
     ways: Mutex<Vec<Arc<Way>>>,
     retry_told: Mutex<Option<Instant>>,
+}
+
+/// Numbers of lost items of one signal of one exporter, by reason.
+#[derive(Debug)]
+pub(super) struct Counts {
+    pub(super) exporter: &'static str,
+    pub(super) signal: &'static str,
+    /// The queue was full.
+    dropped: AtomicU64,
+    /// Delivery failed.
+    undelivered: AtomicU64,
+}
+
+impl Counts {
+    pub(super) fn add_dropped(&self, items: usize) {
+        self.dropped.fetch_add(items as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_undelivered(&self, items: usize) {
+        self.undelivered.fetch_add(items as u64, Ordering::Relaxed);
+    }
+
+    /// For both reasons.
+    pub(super) fn sum(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed) + self.undelivered.load(Ordering::Relaxed)
+    }
 }
 
 /// What one signal loses on its way by one exporter.
 #[derive(Debug)]
 pub(super) struct Way {
-    exporter: &'static str,
-    signal: &'static str,
+    counts: Arc<Counts>,
     /// Most that may wait.
     most: usize,
     waiting: AtomicUsize,
-    /// Lost because there was no room.
-    no_room: AtomicU64,
-    /// Lost because it could not be delivered.
-    undelivered: AtomicU64,
     told: Mutex<Told>,
 }
 
@@ -67,16 +89,22 @@ impl Losses {
         most: usize,
     ) -> Arc<Way> {
         let way = Arc::new(Way {
-            exporter,
-            signal,
+            counts: self.counts(exporter, signal),
             most,
             waiting: AtomicUsize::default(),
-            no_room: AtomicU64::default(),
-            undelivered: AtomicU64::default(),
             told: Mutex::default(),
         });
         self.0.ways.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&way));
         way
+    }
+
+    /// Counters that appear among the metrics. The caller logs the losses itself.
+    pub(super) fn counts(&self, exporter: &'static str, signal: &'static str) -> Arc<Counts> {
+        let (dropped, undelivered) = (AtomicU64::default(), AtomicU64::default());
+        let counts = Arc::new(Counts { exporter, signal, dropped, undelivered });
+        let mut all = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(Arc::clone(&counts));
+        counts
     }
 
     /// Shows them among the metrics.
@@ -84,18 +112,22 @@ impl Losses {
         let losses = self.clone();
         meter
             .u64_observable_counter("simplechat.gateway.telemetry.lost")
-            .with_description("Spans, log records and exports of metrics that did not arrive")
+            .with_description(
+                "Spans, log records, log lines and exports of metrics that did not arrive",
+            )
             .with_callback(move |observer| {
-                for way in losses.ways() {
+                let all = losses.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+                for counts in &*all {
                     let of = |reason| {
                         [
-                            KeyValue::new("exporter", way.exporter),
-                            KeyValue::new("signal", way.signal),
+                            KeyValue::new("exporter", counts.exporter),
+                            KeyValue::new("signal", counts.signal),
                             KeyValue::new("reason", reason),
                         ]
                     };
-                    observer.observe(way.no_room.load(Ordering::Relaxed), &of("queue_full"));
-                    observer.observe(way.undelivered.load(Ordering::Relaxed), &of("undelivered"));
+                    observer.observe(counts.dropped.load(Ordering::Relaxed), &of("queue_full"));
+                    let undelivered = counts.undelivered.load(Ordering::Relaxed);
+                    observer.observe(undelivered, &of("undelivered"));
                 }
             })
             .build();
@@ -104,8 +136,7 @@ impl Losses {
     /// At the end: what still waits is lost as well.
     pub(super) fn tell_the_rest(&self) {
         for way in self.ways() {
-            let waiting = way.waiting.swap(0, Ordering::Relaxed) as u64;
-            way.undelivered.fetch_add(waiting, Ordering::Relaxed);
+            way.counts.add_undelivered(way.waiting.swap(0, Ordering::Relaxed));
             way.told().at = None;
             way.tell_if_due();
         }
@@ -134,7 +165,7 @@ impl Way {
         let has_room = self.waiting.fetch_add(1, Ordering::Relaxed) < self.most;
         if !has_room {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
-            self.no_room.fetch_add(1, Ordering::Relaxed);
+            self.counts.add_dropped(1);
         }
         has_room
     }
@@ -148,7 +179,7 @@ impl Way {
 
     fn delivered(&self, count: usize, result: &OTelSdkResult) {
         if let Err(error) = result {
-            self.undelivered.fetch_add(count as u64, Ordering::Relaxed);
+            self.counts.add_undelivered(count);
             self.told().error = error.to_string();
         }
         self.tell_if_due();
@@ -160,7 +191,7 @@ impl Way {
 
     /// By the exporter's own thread: requests tell nothing.
     fn tell_if_due(&self) {
-        let lost = self.no_room.load(Ordering::Relaxed) + self.undelivered.load(Ordering::Relaxed);
+        let lost = self.counts.sum();
         let (more, error) = {
             let mut told = self.told();
             if lost == told.lost || told.at.is_some_and(|at| at.elapsed() < TOLD) {
@@ -171,7 +202,7 @@ impl Way {
         };
         // On stderr alone: it would be lost as well.
         let _not_exported = Context::enter_telemetry_suppressed_scope();
-        let Self { exporter, signal, .. } = self;
+        let Counts { exporter, signal, .. } = *self.counts;
         tracing::warn!(exporter, signal, lost = more, in_all = lost, error, "telemetry was lost");
     }
 }

@@ -4,6 +4,7 @@
 //! or cannot be delivered, is lost, and counted (`losses`).
 
 mod exporters;
+mod line_queue;
 mod lines;
 mod losses;
 
@@ -41,7 +42,7 @@ impl Telemetry {
     /// Begins to log and to export, before any runtime: exporters' clients have threads of their own.
     ///
     /// # Errors
-    /// When an exporter cannot be built.
+    /// When an exporter cannot be built, or no thread can be started.
     pub(crate) fn start(config: &Config) -> Result<Self, Failure> {
         let exporters = exporters::build(&config.telemetry, config.ops_listen.is_some())
             .map_err(|error| Failure::Unavailable(format!("telemetry: {error}")))?;
@@ -50,7 +51,8 @@ impl Telemetry {
             exporters.losses.observe(&meter());
         }
         // Last: what the libraries tell of their own start is no news.
-        let lines = Lines::start(&config.log_filter, exporters.logs.as_ref());
+        let lines = Lines::start(&config.log_filter, exporters.logs.as_ref(), &exporters.losses)
+            .map_err(|error| Failure::Internal(format!("cannot log to stderr: {error}")))?;
         let exporters::Exporters { traces, logs, metrics, scrape, losses } = exporters;
         Ok(Self { traces, logs, metrics, scrape: scrape.map(Scrape), losses, lines })
     }
@@ -70,9 +72,10 @@ impl Telemetry {
         self.scrape.clone()
     }
 
-    /// Exports what waits, as far as it goes in [`FLUSH`]. What could not be delivered by then is counted.
+    /// Exports what waits, as far as it goes in [`FLUSH`], then writes the log lines that wait. What could not be
+    /// delivered by then is counted.
     pub(crate) fn end(self) {
-        let Self { traces, logs, metrics, losses, .. } = self;
+        let Self { traces, logs, metrics, losses, lines, .. } = self;
         let (done, all_done) = mpsc::channel::<()>();
         let finish = |work: Box<dyn FnOnce() + Send>| {
             let done = done.clone();
@@ -89,6 +92,7 @@ impl Telemetry {
         // Nothing is sent: it ends when the last of them has.
         let _ = all_done.recv_timeout(FLUSH);
         losses.tell_the_rest();
+        drop(lines);
     }
 }
 

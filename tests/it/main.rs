@@ -41,6 +41,7 @@ mod instances;
 mod keys;
 mod lifetime;
 mod limits;
+mod log_pipe;
 mod login_rate;
 mod logs;
 mod managed;

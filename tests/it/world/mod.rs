@@ -18,6 +18,7 @@ pub(crate) mod relay;
 pub(crate) mod relayed;
 pub(crate) mod scripted;
 pub(crate) mod secrets;
+pub(crate) mod stopping;
 pub(crate) mod tools;
 
 use std::{

@@ -1,0 +1,320 @@
+//! Queue of log lines in front of stderr. A thread of its own writes them, so that a reader that stops costs
+//! lines, which are counted, and nothing else.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, Write as _},
+    mem,
+    os::fd::AsFd as _,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::losses::Counts;
+
+/// Bytes that may wait, which bounds the queue's memory (and one [`SEGMENT`] more).
+const CAPACITY: usize = 4 * 1024 * 1024;
+/// A queue that was full takes lines again once it holds no more than this: losses come in few gaps, each
+/// of which is reported.
+const RESUME: usize = CAPACITY / 2;
+/// Lines wait in segments of this size, so that a growing queue copies nothing.
+const SEGMENT: usize = 64 * 1024;
+/// Pause between two rounds of writing. The first line after a quiet time is written at once; those that
+/// follow are gathered meanwhile, without waking the thread for each.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Writes of up to this size are not interleaved with those of other processes (`PIPE_BUF` in pipe(7)).
+const ATOMIC: usize = 4096;
+
+/// The queue. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct LineQueue(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Lines wait, and the writing thread is idle.
+    arrived: Condvar,
+    /// All lines are written.
+    drained: Condvar,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whole lines each.
+    segments: VecDeque<Vec<u8>>,
+    /// An empty one, for reuse.
+    spare: Vec<u8>,
+    /// Bytes that wait, those that the thread is writing included.
+    bytes: usize,
+    /// Lines are dropped until no more than [`RESUME`] bytes wait.
+    is_full: bool,
+    /// The writing thread waits for lines.
+    is_idle: bool,
+}
+
+impl LineQueue {
+    /// Starts the thread that writes to stderr. Losses go into `counts`.
+    ///
+    /// # Errors
+    /// When stderr cannot be duplicated or the thread cannot be started.
+    pub(super) fn start(counts: Arc<Counts>) -> io::Result<Self> {
+        // Not `std::io::stderr`: this thread would hold its lock for as long as a write blocks.
+        let out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+        Self::start_with(out, counts)
+    }
+
+    fn start_with(out: File, counts: Arc<Counts>) -> io::Result<Self> {
+        let (state, arrived, drained) = (Mutex::default(), Condvar::new(), Condvar::new());
+        let queue = Self(Arc::new(Shared { state, arrived, drained, counts }));
+        let writing = queue.clone();
+        thread::Builder::new().name("log".to_owned()).spawn(move || writing.run(&out))?;
+        Ok(queue)
+    }
+
+    /// Takes in a line, or counts it as lost. Never waits for the reader.
+    fn push(&self, line: &[u8]) {
+        let mut state = self.lock();
+        if !state.takes(line) {
+            drop(state);
+            self.0.counts.add_dropped(1);
+            return;
+        }
+        let was_idle = mem::take(&mut state.is_idle);
+        drop(state);
+        if was_idle {
+            self.0.arrived.notify_one();
+        }
+    }
+
+    /// Waits until all lines are written, at most for `timeout`.
+    pub(super) fn flush(&self, timeout: Duration) {
+        let is_unfinished = |state: &mut State| !state.is_idle || !state.segments.is_empty();
+        let _ = self
+            .0
+            .drained
+            .wait_timeout_while(self.lock(), timeout, is_unfinished)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+
+    /// Writes lines for ever.
+    fn run(&self, out: &File) {
+        let mut reported = 0;
+        loop {
+            let segment = self.next_segment();
+            let mut rest = &segment[..];
+            while !rest.is_empty() {
+                let (chunk, later) = rest.split_at(chunk_length(rest));
+                rest = later;
+                let written = write_all(out, chunk);
+                if written.is_err() {
+                    let lines = memchr::memchr_iter(b'\n', chunk).count();
+                    self.0.counts.add_undelivered(lines);
+                }
+                let is_full = self.lock().release(chunk.len());
+                if written.is_ok() && !is_full {
+                    self.report(&mut reported);
+                }
+            }
+            let is_last = self.lock().reuse(segment);
+            if is_last {
+                thread::sleep(PAUSE);
+            }
+        }
+    }
+
+    fn next_segment(&self) -> Vec<u8> {
+        let mut state = self.lock();
+        loop {
+            if let Some(segment) = state.segments.pop_front() {
+                return segment;
+            }
+            state.is_idle = true;
+            self.0.drained.notify_all();
+            let woken = self.0.arrived.wait_while(state, |state| state.is_idle);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// One line about all that were lost since the last report, where they are missing.
+    fn report(&self, reported: &mut u64) {
+        let in_all = self.0.counts.sum();
+        let lost = in_all - mem::replace(reported, in_all);
+        if lost > 0 {
+            let Counts { exporter, signal, .. } = *self.0.counts;
+            tracing::warn!(
+                exporter,
+                signal,
+                lost,
+                in_all,
+                "log lines were lost: stderr was not read"
+            );
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Takes in a line if there is room.
+    fn takes(&mut self, line: &[u8]) -> bool {
+        // The last condition: a line that never fits fills no queue.
+        self.is_full |= self.bytes + line.len() > CAPACITY && self.bytes > 0;
+        if self.is_full || line.len() > CAPACITY {
+            return false;
+        }
+        self.bytes += line.len();
+        match self.segments.back_mut() {
+            Some(last) if last.len() + line.len() <= SEGMENT => last.extend_from_slice(line),
+            _ => {
+                let mut segment = mem::take(&mut self.spare);
+                segment.reserve(line.len());
+                segment.extend_from_slice(line);
+                self.segments.push_back(segment);
+            }
+        }
+        true
+    }
+
+    /// So many bytes do not wait any more. Whether lines are still dropped.
+    fn release(&mut self, bytes: usize) -> bool {
+        self.bytes -= bytes;
+        self.is_full &= self.bytes > RESUME;
+        self.is_full
+    }
+
+    /// Whether no more lines wait.
+    fn reuse(&mut self, mut segment: Vec<u8>) -> bool {
+        segment.clear();
+        segment.shrink_to(SEGMENT);
+        self.spare = segment;
+        self.segments.is_empty()
+    }
+}
+
+/// Whole lines that fit into one atomic write, or one line that is longer.
+fn chunk_length(lines: &[u8]) -> usize {
+    if lines.len() <= ATOMIC {
+        return lines.len();
+    }
+    let end = memchr::memrchr(b'\n', &lines[..ATOMIC]).or_else(|| memchr::memchr(b'\n', lines));
+    end.map_or(lines.len(), |end| end + 1)
+}
+
+/// As in the standard library; in addition waits where another owner of the pipe made it non-blocking.
+fn write_all(mut out: &File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let _ = poll(&mut [PollFd::new(out, PollFlags::OUT)], None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+impl<'a> MakeWriter<'a> for LineQueue {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line(self)
+    }
+}
+
+/// Writes one formatted event.
+pub(super) struct Line<'a>(&'a LineQueue);
+
+impl io::Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{PipeReader, Read as _},
+        os::fd::OwnedFd,
+    };
+
+    use super::{super::losses::Losses, *};
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    fn queue() -> (LineQueue, PipeReader) {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let counts = Losses::default().counts("stderr", "logs");
+        let out = File::from(OwnedFd::from(writer));
+        (LineQueue::start_with(out, counts).expect("a thread"), reader)
+    }
+
+    #[test]
+    fn waiting_lines_are_bounded_and_those_beyond_are_counted() {
+        const LINE: usize = 8000;
+        let (queue, mut reader) = queue();
+        let line = |number: usize| format!("{number:0width$}\n", width = LINE - 1);
+        for number in 0..1000 {
+            queue.push(line(number).as_bytes());
+        }
+        let lost = usize::try_from(queue.0.counts.sum()).expect("a number");
+        let taken = 1000 - lost;
+        // The pipe holds 64 KiB.
+        assert!(taken * LINE <= CAPACITY + SEGMENT, "{taken}");
+        assert!((taken + 1) * LINE > CAPACITY, "{taken}");
+        assert!(queue.lock().segments.iter().map(Vec::capacity).sum::<usize>() <= CAPACITY * 2);
+
+        let mut read = vec![0; taken * LINE];
+        reader.read_exact(&mut read).expect("lines");
+        queue.flush(TIMEOUT);
+        let expected: String = (0..taken).map(line).collect();
+        assert!(read == expected.as_bytes(), "whole lines, in order");
+        queue.push(b"later\n");
+        queue.flush(TIMEOUT);
+        assert_eq!(queue.0.counts.sum(), lost as u64);
+        let mut later = [0; 6];
+        reader.read_exact(&mut later).expect("a line");
+        assert_eq!(&later, b"later\n");
+    }
+
+    #[test]
+    fn a_line_longer_than_the_queue_is_lost_alone() {
+        let (queue, mut reader) = queue();
+        queue.push(&vec![b'x'; CAPACITY + 1]);
+        queue.push(b"short\n");
+        queue.flush(TIMEOUT);
+        assert_eq!(queue.0.counts.sum(), 1);
+        let mut read = [0; 6];
+        reader.read_exact(&mut read).expect("a line");
+        assert_eq!(&read, b"short\n");
+    }
+
+    #[test]
+    fn writes_are_whole_lines_that_no_other_process_interrupts() {
+        let line = |length: usize| [vec![b'x'; length - 1], vec![b'\n']].concat();
+        let of = |lengths: &[usize]| lengths.iter().copied().flat_map(line).collect::<Vec<_>>();
+        for (lengths, expected) in [
+            (vec![10, 10], 20),
+            (vec![4000, 96, 1], 4096),
+            (vec![4000, 97], 4000),
+            (vec![5000, 10], 5000),
+        ] {
+            assert_eq!(chunk_length(&of(&lengths)), expected, "{lengths:?}");
+        }
+    }
+}
