@@ -16,6 +16,7 @@ mod config;
 mod doctor;
 mod ending;
 mod entra;
+mod escape;
 mod exposure;
 mod failure;
 mod gateway;

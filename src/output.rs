@@ -1,4 +1,4 @@
-//! Text for people on stdout and stderr, apart from log lines.
+//! Text for people on stdout and stderr, apart from log lines. Control characters are escaped.
 
 use std::{
     io::{self, Write},
@@ -6,12 +6,20 @@ use std::{
     thread,
 };
 
-use crate::shutdown;
+use crate::{escape::escape, shutdown};
+
+/// Characters that lay out a text of several lines.
+const LAYOUT: &[char] = &['\n', '\t'];
 
 /// Prints a text to stdout.
 pub fn print(text: &str) {
     // A reader that closed the pipe needs no more.
-    let _ = io::stdout().write_all(text.as_bytes());
+    let _ = io::stdout().write_all(escape(text, LAYOUT).as_bytes());
+}
+
+/// Prints one line to stdout.
+pub(crate) fn print_line(line: &str) {
+    print(&format!("{}\n", escape(line, &[])));
 }
 
 /// Prints a message to stderr.
@@ -33,11 +41,11 @@ pub fn print_error_in_time(message: &str) {
 /// # Errors
 /// When the thread cannot be started.
 pub(crate) fn announce(line: &str) -> io::Result<()> {
-    write_aside(io::stdout(), format!("{line}\n")).map(drop)
+    write_aside(io::stdout(), format!("{}\n", escape(line, &[]))).map(drop)
 }
 
 fn error_text(message: &str) -> String {
-    format!("{message}\n")
+    format!("{}\n", escape(message, LAYOUT))
 }
 
 /// Writes from a thread of its own. The receiver is disconnected when that is done.

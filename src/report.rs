@@ -1,8 +1,9 @@
 //! What commands print: a line for each thing tried, as soon as it was.
 
-use std::io::Write as _;
-
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    output::{print, print_line},
+};
 
 /// Lines on stdout, and what failed so far.
 #[derive(Default)]
@@ -20,31 +21,31 @@ impl Report {
                 format!("FAILED  {part}: {problem} ({advice})")
             }
         };
-        print(&text);
+        print_line(&text);
     }
 
     /// What is as it should be, and would fail nothing if it were not.
     #[expect(clippy::unused_self, reason = "lines come from a report alone")]
     pub(crate) fn fine(&self, what: &str) {
-        print(&format!("ok      {what}"));
+        print_line(&format!("ok      {what}"));
     }
 
     /// What would be better otherwise; fails nothing.
     #[expect(clippy::unused_self, reason = "lines come from a report alone")]
     pub(crate) fn advise(&self, advice: &str) {
-        print(&format!("advice  {advice}"));
+        print_line(&format!("advice  {advice}"));
     }
 
     /// What could not be tried from here.
     #[expect(clippy::unused_self, reason = "lines come from a report alone")]
     pub(crate) fn untried(&self, what: &str) {
-        print(&format!("untried {what}"));
+        print_line(&format!("untried {what}"));
     }
 
     /// A text to copy, under a title.
     #[expect(clippy::unused_self, reason = "lines come from a report alone")]
     pub(crate) fn block(&self, title: &str, text: &str) {
-        print(&format!("\n{title}:\n\n{text}\n"));
+        print(&format!("\n{title}:\n\n{text}\n\n"));
     }
 
     /// # Errors
@@ -56,12 +57,6 @@ impl Report {
             Err(Failure::Unavailable(format!("could not serve: {}", self.failed.join(", "))))
         }
     }
-}
-
-/// At once: a report is read as it grows.
-fn print(line: &str) {
-    // Whoever closed the pipe does not want to know.
-    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Runs a command's work to its end.

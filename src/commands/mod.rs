@@ -6,8 +6,6 @@ mod activity;
 mod migrate;
 mod sessions;
 
-use std::io::Write as _;
-
 pub use self::{
     access::{AccessCommand, Whom, access},
     activity::{ActivityCommand, activity},
@@ -17,6 +15,7 @@ pub use self::{
 use crate::{
     activity::{Actor, Author},
     failure::Failure,
+    output::print_line as print,
 };
 
 /// Who decides where no session says it.
@@ -24,11 +23,6 @@ fn author(name: Option<String>) -> Author {
     let name =
         name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| "command line".to_owned());
     Author { actor: Actor { name: Some(name), ..Actor::default() }, ..Author::default() }
-}
-
-/// Whoever closed the pipe does not want the rest.
-fn print(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn no_database() -> Failure {

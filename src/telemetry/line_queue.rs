@@ -2,6 +2,7 @@
 //! lines, which are counted, and nothing else.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     fs::File,
     io::{self, Write as _},
@@ -16,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::losses::Counts;
+use crate::escape::escape;
 
 /// Bytes that may wait, which bounds the queue's memory (and one [`SEGMENT`] more).
 const CAPACITY: usize = 4 * 1024 * 1024;
@@ -232,12 +234,17 @@ impl<'a> MakeWriter<'a> for LineQueue {
     }
 }
 
-/// Writes one formatted event.
+/// Writes one formatted event, control characters escaped. ESC stays: on a terminal the formatter colours
+/// lines with it, and values have none ([`super::lines::text_fields`]); JSON has it as an escape already.
 pub(super) struct Line<'a>(&'a LineQueue);
 
 impl io::Write for Line<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.push(bytes);
+        let text = String::from_utf8_lossy(bytes);
+        match escape(text.strip_suffix('\n').unwrap_or(&text), &['\u{1b}']) {
+            Cow::Borrowed(_) => self.0.push(bytes),
+            Cow::Owned(escaped) => self.0.push(format!("{escaped}\n").as_bytes()),
+        }
         Ok(bytes.len())
     }
 
@@ -253,7 +260,12 @@ mod tests {
         os::fd::OwnedFd,
     };
 
-    use super::{super::losses::Losses, *};
+    use tracing_subscriber::{fmt, layer::SubscriberExt as _, registry};
+
+    use super::{
+        super::{lines::text_fields, losses::Losses},
+        *,
+    };
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -316,5 +328,32 @@ mod tests {
         ] {
             assert_eq!(chunk_length(&of(&lengths)), expected, "{lengths:?}");
         }
+    }
+
+    /// Red-team finding 6, on a terminal (coloured) and elsewhere (JSON).
+    #[test]
+    fn control_characters_in_any_field_are_escaped_in_log_lines() {
+        const HOSTILE: &str = "\u{9b}31m\u{202e}\u{7f}\r\nforged\u{61c}\u{1b}[2K";
+        let (queue, reader) = queue();
+        let json = fmt::layer().json().flatten_event(true).with_writer(queue.clone());
+        let text =
+            fmt::layer().with_ansi(true).fmt_fields(text_fields()).with_writer(queue.clone());
+        let subscriber = registry().with(json).with(text);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(shown = %HOSTILE, quoted = HOSTILE, debugged = ?HOSTILE, "{HOSTILE}");
+        });
+        queue.flush(TIMEOUT);
+        let mut written = vec![0; 64 * 1024];
+        let length = (&reader).read(&mut written).expect("lines");
+        let written = String::from_utf8_lossy(&written[..length]).into_owned();
+        let lines: Vec<_> = written.lines().collect();
+        let [json, text] = lines[..] else { panic!("two lines: {written}") };
+        let is_hostile = |c: char| HOSTILE.contains(c) && !c.is_ascii_graphic();
+        assert!(!json.contains(is_hostile), "{json}");
+        assert!(!text.replace('\u{1b}', "").contains(is_hostile), "{text}");
+        assert!(!text.contains("\u{1b}[2K"), "only the formatter's own colours: {text}");
+        let json: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        assert_eq!(json["message"], HOSTILE);
+        assert_eq!(json["quoted"], HOSTILE);
     }
 }

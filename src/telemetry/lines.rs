@@ -11,15 +11,16 @@ use opentelemetry_sdk::logs::SdkLoggerProvider;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer,
+    field::MakeExt as _,
     filter::{FilterExt, LevelFilter, filter_fn},
-    fmt,
+    fmt::{self, FormatFields, format},
     layer::{Filter, SubscriberExt},
     registry, reload,
     util::SubscriberInitExt,
 };
 
 use super::{line_queue::LineQueue, losses::Losses};
-use crate::shutdown;
+use crate::{escape::escape, shutdown};
 
 /// Sets a filter anew.
 type Refilter = Box<dyn Fn(EnvFilter)>;
@@ -55,7 +56,7 @@ impl Lines {
         let mut refilters = vec![refilter];
         let lines = fmt::layer().with_writer(queue.clone());
         let lines = if io::stderr().is_terminal() {
-            lines.with_filter(judging).boxed()
+            lines.fmt_fields(text_fields()).with_filter(judging).boxed()
         } else {
             let lines = lines.json().flatten_event(true);
             lines.with_current_span(false).with_span_list(false).with_filter(judging).boxed()
@@ -83,6 +84,21 @@ fn read(filter: &str) -> EnvFilter {
     let panics = format!("{PANIC}=error");
     EnvFilter::try_new(format!("{panics},{filter}"))
         .unwrap_or_else(|_| EnvFilter::new(format!("{panics},info")))
+}
+
+/// Fields on a terminal: all of their control characters are escaped, before the formatter adds its colours.
+pub(super) fn text_fields() -> impl for<'w> FormatFields<'w> {
+    let fields = format::debug_fn(|writer, field, value| {
+        let value = format!("{value:?}");
+        let value = escape(&value, &[]);
+        match field.name() {
+            "message" => write!(writer, "{value}"),
+            // Of a library's `log` record: its target and place, which the formatter knows.
+            name if name.starts_with("log.") => Ok(()),
+            name => write!(writer, "{name}={value}"),
+        }
+    });
+    fields.delimited(" ")
 }
 
 /// Logs a panic. The standard library's hook writes to stderr itself, and would wait for its reader.

@@ -4,7 +4,15 @@ use serde_json::Value;
 
 use crate::{
     entra::{OTHER_CLIENT, USER_OID},
-    world::{self, Kind, client, gateway::Gateway, json, process::until, try_login},
+    world::{
+        self, Kind, client,
+        database::DatabaseKind,
+        gateway::Gateway,
+        json,
+        process::until,
+        recorded::{ENABLE, Recorded},
+        try_login,
+    },
 };
 
 /// The log's lines, each of which is one JSON object.
@@ -55,7 +63,10 @@ async fn who_signed_in_and_who_was_refused_is_in_the_log() {
 async fn a_caller_cannot_write_lines_of_its_own() {
     let (gateway, _entra, _store) = world::alone(Kind::Files, &[]).await;
     let forged = "\"}%0a%0d{\"message\":\"request\",\"x\":\"\\";
-    let paths: [&[u8]; 5] = [
+    // Raw controls: C1, directional marks, embeddings, isolates (red-team finding 6).
+    let paths: [&[u8]; 7] = [
+        b"/gateway/\xc2\x9b31m\xc2\x9f",
+        b"/gateway/\xd8\x9c\xe2\x80\x8e\xe2\x80\x8f\xe2\x80\xae\xe2\x80\xaa\xe2\x81\xa6\xe2\x81\xa9",
         b"/gateway/%0a%0D%1b[31m",
         b"/gateway/\xc2\x85\xe2\x80\xa8\xff",
         b"/gateway/a\x0bb",
@@ -73,4 +84,49 @@ async fn a_caller_cannot_write_lines_of_its_own() {
     assert_eq!(requests(&lines(&gateway)), paths.len());
     let log = gateway.process.log();
     assert!(!log.contains(['\u{1b}', '\u{b}', '\r']), "{log}");
+    assert_eq!(controls(&log), "");
+    let lines = lines(&gateway);
+    let is_same = |path: &str| lines.iter().any(|line| line["url.path"] == path);
+    assert!(is_same("/gateway/gateway/\u{9b}31m\u{9f}"), "it parses to the same text: {log}");
+}
+
+/// Characters that a terminal would obey.
+fn controls(text: &str) -> String {
+    let is_bidirectional = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().filter(|c| c.is_control() && *c != '\n' || is_bidirectional(*c)).collect()
+}
+
+/// Red-team finding 6: display names, and what administrators write.
+#[tokio::test]
+async fn names_cannot_control_a_terminal_by_the_log_or_by_commands() {
+    const NAME: &str = "Ada\u{9b}31m\u{202e}\u{7f}\u{2066}";
+    let ground = Recorded::start(DatabaseKind::Sqlite).await;
+    let gateway = ground.gateway(&[]).await;
+    let token = ground.entra.token().claim("name", NAME).build();
+    assert_eq!(try_login(&gateway, &token).await.status(), 200);
+    let enable = ENABLE.replace("Ada", NAME);
+    ground.command(&enable).await;
+    until("the login is recorded", async || {
+        ground.database.count("activity WHERE kind = 'login'") == 1
+    })
+    .await;
+
+    for (command, place) in [
+        ("activity --kind login", "/actor/name"),
+        ("activity --kind external_access_enabled", "/actor/name"),
+        ("sessions list", "/name"),
+        ("access status", "/by/name"),
+    ] {
+        let printed = ground.command(command).await;
+        assert_eq!(controls(&printed), "", "{command}: {printed}");
+        let json = ground.command(&format!("{command} --json")).await;
+        assert_eq!(controls(&json), "", "{command}: {json}");
+        assert!(json.contains("\\u009b31m\\u202e\\u007f\\u2066"), "escaped once: {json}");
+        let document: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+        assert_eq!(document.pointer(place).and_then(Value::as_str), Some(NAME), "{json}");
+    }
+    until("the login is logged", async || gateway.process.log().contains("session created")).await;
+    let log = gateway.process.log();
+    assert_eq!(controls(&log), "");
+    assert!(log.contains("Ada\\u009b31m"), "{log}");
 }
