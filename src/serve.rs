@@ -9,11 +9,13 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::{JoinHandle, spawn_blocking, spawn_local},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use crate::{
-    about, canary,
+    about,
+    activity::Activity,
+    canary,
     config::{Config, ExternalAccess, Problems},
     ending,
     failure::Failure,
@@ -22,6 +24,7 @@ use crate::{
     output::announce,
     reload::reload,
     seen,
+    shutdown::{self, StopSignals},
     switch::Switch,
     telemetry::{self, Telemetry},
     upstream::{Kept, Upstream},
@@ -33,10 +36,6 @@ const START_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long the settings may take to be read again.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
-/// How long activity records may take to be written at the end.
-const ACTIVITY_PATIENCE: Duration = Duration::from_secs(5);
-/// How long the canary may take to go.
-const CANARY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the gateway until SIGTERM or SIGINT. This thread serves, and does what is done once for all;
 /// the others serve alone. At SIGHUP `read` reads the settings again.
@@ -47,13 +46,16 @@ pub fn serve(
     config: Config,
     read: impl Fn() -> Result<Config, Problems> + Clone + Send + 'static,
 ) -> Result<(), Failure> {
-    let telemetry = Telemetry::start(&config)?;
-    if !about::is_as_promised() {
-        return Err(Failure::Internal("the FIPS module is not in use".to_owned()));
-    }
     let runtime = runtime()?;
-    let ended = runtime.block_on(run(config, read, &telemetry));
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    // First of all: before that SIGTERM has no effect on the first process of a container.
+    let signals = runtime.block_on(async { StopSignals::install() }).map_err(internal)?;
+    let telemetry = Telemetry::start(&config)?;
+    let ended = if about::is_as_promised() {
+        runtime.block_on(run(config, read, &telemetry, signals))
+    } else {
+        Err(Failure::Internal("the FIPS module is not in use".to_owned()))
+    };
+    runtime.shutdown_timeout(shutdown::BLOCKING);
     telemetry.end();
     ended
 }
@@ -66,25 +68,32 @@ fn runtime() -> Result<LocalRuntime, Failure> {
 }
 
 async fn run(
-    mut config: Config,
+    config: Config,
     read: impl Fn() -> Result<Config, Problems> + Clone + Send + 'static,
     telemetry: &Telemetry,
+    mut signals: StopSignals,
 ) -> Result<(), Failure> {
     tell(&config);
     let descriptors = raise_descriptor_limit();
     let gateway =
         Gateway::build(&config).map_err(|error| Failure::Unavailable(telemetry::chain(&error)))?;
-    let mut callers = bind(config.listen, config.workers, "GATEWAY_LISTEN")?;
+    let callers = bind(config.listen, config.workers, "GATEWAY_LISTEN")?;
     let operators = match config.ops_listen {
         Some(address) => bind(address, 1, "GATEWAY_OPS_LISTEN")?.pop(),
         None => None,
     };
-    let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(internal)?;
-
     let (stop, stopping) = watch::channel(false);
-    let seen_to_run = begin(&gateway, &config, stopping.clone()).await?;
+    tokio::select! {
+        prepared = prepare(&gateway, &config) => prepared?,
+        () = signals.next() => {
+            tracing::info!("stopping before the first request");
+            let Gateway { activity, switch, .. } = gateway;
+            let deregistered = timeout(shutdown::RECORDS, switch.deregister());
+            let _ = tokio::join!(deregistered, activity.end(shutdown::RECORDS));
+            return Ok(());
+        }
+    }
+    let registered = run_in_background(&gateway, stopping.clone());
     let draining = gateway.draining.clone();
     if let Some(operators) = operators {
         serve_operators(operators, &gateway, &config, telemetry, stopping.clone())?;
@@ -103,98 +112,164 @@ async fn run(
         drain: config.drain_timeout,
         stopping,
     };
-    let address = callers.first().and_then(|socket| socket.local_addr().ok());
-    let own = callers.pop();
-    let mut threads = Vec::new();
-    for socket in callers {
-        let crew = crew.clone();
-        let thread = thread::Builder::new().name("worker".to_owned());
-        let thread = thread.spawn(move || {
-            let runtime = runtime()?;
-            let served = runtime.block_on(crew.serve(socket));
-            // Not for ever, whatever a file system or a name server does.
-            runtime.shutdown_timeout(Duration::from_secs(1));
-            served
-        });
-        threads.push(thread.map_err(internal)?);
-    }
-    let serving = own.map(|socket| spawn_local(crew.serve(socket)));
+    let serving = Serving::start(callers, crew, &config)?;
 
-    if let Some(address) = address {
-        // Relied on by tests and scripts.
-        let _ = announce(&format!("listening on http://{address}"));
-        let (version, fips) = (env!("CARGO_PKG_VERSION"), about::is_fips());
-        tracing::info!(address = %address, version, fips, workers = config.workers, "listening");
-    }
-
-    let (anew, mut renewed) = mpsc::channel(1);
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hang_up.recv() => drop(spawn_local(read_anew(read.clone(), anew.clone()))),
-            Some(read) = renewed.recv() => {
-                config = reload(config, read, &sites, telemetry);
-                seen::record(&activity, &config, switch.instance()).await;
-            }
-        }
-    }
+    let renewing = Renewing { sites, telemetry, activity: activity.clone(), switch };
+    let delay = renewing.until_stopped(config, read, &mut signals).await?;
     tracing::info!("draining");
     draining.begin();
     // The platform needs a moment to see that we are not ready; a second signal cuts it short.
-    tokio::select! {
-        () = sleep(config.drain_delay) => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let _ = timeout(delay, signals.next()).await;
     let _ = stop.send(true);
-    if let Some(serving) = serving {
-        serving.await.map_err(|error| Failure::Internal(error.to_string()))??;
-    }
-    for thread in threads {
-        let joined = spawn_blocking(move || thread.join()).await;
-        let panicked = || Failure::Internal("a thread panicked".to_owned());
-        joined.map_err(|_| panicked())?.map_err(|_| panicked())??;
-    }
-    if let Some(canary) = canary {
-        // It removes what it has minted.
-        let _ = timeout(CANARY_PATIENCE, canary).await;
-    }
-    if let Some(seen_to_run) = seen_to_run {
-        let _ = timeout(ACTIVITY_PATIENCE, seen_to_run).await;
-    }
-    activity.end(ACTIVITY_PATIENCE).await;
+    let ended = serving.end([registered, canary], &activity).await;
     tracing::info!("stopped");
-    Ok(())
+    ended
 }
 
-/// Reads what must be known before anybody is let in, and begins what is done in the background. Handed back
-/// is what says that this instance runs, and in the end that it does not.
-async fn begin(
-    gateway: &Gateway,
-    config: &Config,
-    stopping: watch::Receiver<bool>,
-) -> Result<Option<JoinHandle<()>>, Failure> {
-    let Gateway { sessions, entra, upstream, activity, switch, .. } = gateway;
+/// What counts anew after SIGHUP.
+struct Renewing<'a> {
+    sites: watch::Sender<Site>,
+    telemetry: &'a Telemetry,
+    activity: Activity,
+    switch: Switch,
+}
+
+impl Renewing<'_> {
+    /// Reloads the settings at each SIGHUP until a signal stops the gateway; returns `GATEWAY_DRAIN_DELAY`.
+    async fn until_stopped(
+        self,
+        mut config: Config,
+        read: impl Fn() -> Result<Config, Problems> + Clone + Send + 'static,
+        signals: &mut StopSignals,
+    ) -> Result<Duration, Failure> {
+        let mut hang_up = signal(SignalKind::hangup()).map_err(internal)?;
+        let (anew, mut renewed) = mpsc::channel(1);
+        let stopped = signals.next();
+        tokio::pin!(stopped);
+        loop {
+            tokio::select! {
+                () = &mut stopped => break,
+                _ = hang_up.recv() => drop(spawn_local(read_anew(read.clone(), anew.clone()))),
+                Some(read) = renewed.recv() => {
+                    config = reload(config, read, &self.sites, self.telemetry);
+                    tokio::select! {
+                        () = &mut stopped => break,
+                        () = seen::record(&self.activity, &config, self.switch.instance()) => {}
+                    }
+                }
+            }
+        }
+        Ok(config.drain_delay)
+    }
+}
+
+/// The threads that serve, this one among them.
+struct Serving {
+    own: Option<JoinHandle<Result<(), Failure>>>,
+    threads: Vec<thread::JoinHandle<Result<(), Failure>>>,
+    /// Closed once no other thread serves any more.
+    served: mpsc::Receiver<()>,
+}
+
+impl Serving {
+    /// Starts a thread for each listener but one, which this thread serves, and announces the address.
+    fn start(
+        mut callers: Vec<std::net::TcpListener>,
+        crew: Crew,
+        config: &Config,
+    ) -> Result<Self, Failure> {
+        let address = callers.first().and_then(|socket| socket.local_addr().ok());
+        let own = callers.pop();
+        let (serving, served) = mpsc::channel(1);
+        let mut threads = Vec::new();
+        for socket in callers {
+            let (crew, serving) = (crew.clone(), serving.clone());
+            let thread = thread::Builder::new().name("worker".to_owned());
+            let thread = thread.spawn(move || {
+                let runtime = runtime()?;
+                let served = runtime.block_on(crew.serve(socket));
+                drop(serving);
+                runtime.shutdown_timeout(shutdown::BLOCKING);
+                served
+            });
+            threads.push(thread.map_err(internal)?);
+        }
+        let own = own.map(|socket| spawn_local(crew.serve(socket)));
+        if let Some(address) = address {
+            // Relied on by tests and scripts.
+            let _ = announce(&format!("listening on http://{address}"));
+            let (version, fips) = (env!("CARGO_PKG_VERSION"), about::is_fips());
+            tracing::info!(address = %address, version, fips, workers = config.workers, "listening");
+        }
+        Ok(Self { own, threads, served })
+    }
+
+    /// Waits for the threads to have served, then for these tasks to end and records to be written, all at
+    /// once. Returns the first failure of a thread.
+    async fn end(
+        mut self,
+        tasks: [Option<JoinHandle<()>>; 2],
+        activity: &Activity,
+    ) -> Result<(), Failure> {
+        let own = match self.own {
+            Some(own) => own.await.unwrap_or_else(|error| Err(internal(error.into()))),
+            None => Ok(()),
+        };
+        let _ = self.served.recv().await;
+        let joined = spawn_blocking(|| join(self.threads));
+        let ended = async {
+            for task in tasks.into_iter().flatten() {
+                let _ = task.await;
+            }
+        };
+        let (joined, _, ()) = tokio::join!(
+            timeout(shutdown::RECORDS, joined),
+            timeout(shutdown::RECORDS, ended),
+            activity.end(shutdown::RECORDS)
+        );
+        let Ok(Ok(joined)) = joined else {
+            return Err(Failure::Internal("a thread does not end".to_owned()));
+        };
+        own.and(joined)
+    }
+}
+
+fn join(threads: Vec<thread::JoinHandle<Result<(), Failure>>>) -> Result<(), Failure> {
+    let panicked = |_| Err(Failure::Internal("a thread panicked".to_owned()));
+    threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
+}
+
+/// Reads what must be known before anybody is let in, and records the settings.
+async fn prepare(gateway: &Gateway, config: &Config) -> Result<(), Failure> {
+    let Gateway { sessions, activity, switch, .. } = gateway;
     if !matches!(timeout(START_PATIENCE, sessions.read_ended()).await, Ok(Ok(()))) {
         tracing::warn!(
             "the session store does not answer: minted sessions are refused until it does"
         );
     }
-    let mut seen_to_run = None;
     if activity.has_database() {
         try_database(switch).await?;
-        tokio::spawn(switch.clone().keep());
-        tokio::spawn(switch.clone().keep_pruned());
-        seen_to_run = Some(tokio::spawn(switch.clone().keep_seen(stopping)));
     }
     seen::record(activity, config, switch.instance()).await;
+    Ok(())
+}
+
+/// Begins what is done in the background. Returns the task that registers this instance in the database, and
+/// deregisters it when `stopping`.
+fn run_in_background(gateway: &Gateway, stopping: watch::Receiver<bool>) -> Option<JoinHandle<()>> {
+    let Gateway { sessions, entra, upstream, activity, switch, .. } = gateway;
+    let mut registered = None;
+    if activity.has_database() {
+        tokio::spawn(switch.clone().keep());
+        tokio::spawn(switch.clone().keep_pruned());
+        registered = Some(tokio::spawn(switch.clone().keep_seen(stopping)));
+    }
     tokio::spawn(sessions.clone().keep_in_step());
     tokio::spawn(ending::keep_expired_told(activity.clone(), sessions.clone()));
     tokio::spawn(sessions.clone().keep_swept());
     tokio::spawn(entra.clone().keep_fresh());
     tokio::spawn(upstream.clone().wait_for_first_answer());
-    Ok(seen_to_run)
+    registered
 }
 
 /// Reads and writes it once. One that is away may come back; one that cannot be used ends the start.

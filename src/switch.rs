@@ -244,6 +244,11 @@ impl Switch {
                 _ = stopping.wait_for(|stop| *stop) => break,
             }
         }
+        self.deregister().await;
+    }
+
+    /// Removes this instance from the database, where there is one.
+    pub(crate) async fn deregister(&self) {
         let _ = self.0.activity.gone(self.0.instance.id.clone()).await;
     }
 

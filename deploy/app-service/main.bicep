@@ -82,6 +82,8 @@ module appSettings 'app-settings.bicep' = {
       // App Service: the main container's port, and when it is warm.
       WEBSITES_PORT: '8080'
       WEBSITES_CONTAINER_START_TIME_LIMIT: '600'
+      // Both drains and 10 s.
+      WEBSITES_CONTAINER_STOP_TIME_LIMIT: '35'
       WEBSITE_SWAP_WARMUP_PING_PATH: '/gateway/health/ready'
       WEBSITE_SWAP_WARMUP_PING_STATUSES: '200'
       // The gateway.

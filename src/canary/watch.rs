@@ -42,7 +42,10 @@ impl Watch {
     /// To be spawned.
     pub(crate) async fn keep(self, gateway: Gateway, mut stop: watch::Receiver<bool>) {
         let mut is_on = gateway.switch.changes();
-        gateway.upstream.first_answer().await;
+        tokio::select! {
+            () = gateway.upstream.first_answer() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
         let honoured = Arc::new(AtomicU8::new(UNKNOWN));
         let seen = Arc::clone(&honoured);
         meter()

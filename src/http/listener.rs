@@ -194,6 +194,12 @@ pub(crate) async fn serve<S: Service>(
     drop(listener);
     if timeout(drain, connections.all_ended()).await.is_err() {
         tracing::warn!("requests still in flight were cut off");
+        // Also on the main thread, which does not end with them.
+        for connected in connections.live.borrow().values() {
+            if let Some(task) = &connected.task {
+                task.abort();
+            }
+        }
     }
 }
 

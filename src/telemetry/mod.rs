@@ -8,7 +8,7 @@ mod line_queue;
 mod lines;
 mod losses;
 
-use std::{error::Error, fmt::Write as _, sync::mpsc, thread, time::Duration};
+use std::{error::Error, fmt::Write as _, sync::mpsc, thread};
 
 use opentelemetry::{global, metrics::Meter, trace::TracerProvider};
 use opentelemetry_sdk::{
@@ -19,12 +19,8 @@ use opentelemetry_sdk::{
 use prometheus::{Registry, TextEncoder};
 
 use self::{lines::Lines, losses::Losses};
-use crate::{config::Config, failure::Failure};
+use crate::{config::Config, failure::Failure, shutdown};
 
-/// For everything that still waits to be exported, at the end.
-const FLUSH: Duration = Duration::from_secs(4);
-/// For what waits for one exporter: a collector that is away leaves time for Application Insights.
-const FLUSH_EACH: Duration = Duration::from_secs(2);
 /// The instrumentation scope.
 const SCOPE: &str = "simplechat-gateway";
 
@@ -72,8 +68,8 @@ impl Telemetry {
         self.scrape.clone()
     }
 
-    /// Exports what waits, as far as it goes in [`FLUSH`], then writes the log lines that wait. What could not be
-    /// delivered by then is counted.
+    /// Exports what waits, as far as it goes in [`shutdown::EXPORT`], then writes the log lines that wait. What
+    /// could not be delivered by then is counted.
     pub(crate) fn end(self) {
         let Self { traces, logs, metrics, losses, lines, .. } = self;
         let (done, all_done) = mpsc::channel::<()>();
@@ -85,12 +81,13 @@ impl Telemetry {
                 drop(done);
             });
         };
-        finish(Box::new(move || drop(traces.map(|it| it.shutdown_with_timeout(FLUSH_EACH)))));
-        finish(Box::new(move || drop(logs.map(|it| it.shutdown_with_timeout(FLUSH_EACH)))));
-        finish(Box::new(move || drop(metrics.map(|it| it.shutdown_with_timeout(FLUSH_EACH)))));
+        let each = shutdown::EXPORT_EACH;
+        finish(Box::new(move || drop(traces.map(|it| it.shutdown_with_timeout(each)))));
+        finish(Box::new(move || drop(logs.map(|it| it.shutdown_with_timeout(each)))));
+        finish(Box::new(move || drop(metrics.map(|it| it.shutdown_with_timeout(each)))));
         drop(done);
         // Nothing is sent: it ends when the last of them has.
-        let _ = all_done.recv_timeout(FLUSH);
+        let _ = all_done.recv_timeout(shutdown::EXPORT);
         losses.tell_the_rest();
         drop(lines);
     }

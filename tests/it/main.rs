@@ -65,6 +65,7 @@ mod session_binding;
 mod slow_callers;
 mod smuggling;
 mod soak;
+mod stopping;
 mod store_formats;
 mod subject_binding;
 mod telemetry;
