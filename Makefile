@@ -6,6 +6,8 @@ SHELL := /bin/bash
 
 STORE ?= files
 ARGS ?=
+# Cargo's own folder (CARGO_TARGET_DIR, or its configuration); what is set up for tests lies in target/.
+BUILT = $(shell cargo metadata --locked --offline --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 # Smuggling payloads are replayed where they are at hand.
 CORPORA ?= $(wildcard $(abspath ../shared/corpora))
 export CORPORA
@@ -46,7 +48,7 @@ help:
 	@echo 'make soak [MINUTES=20]                   gigabytes, thousands of connections, neighbours that come and go; a verdict'
 	@echo 'make bench [QUICK=1]                     the gateway beside nginx, haproxy, Envoy, Caddy, Traefik'
 	@echo 'make logins                             what the activity log costs at 2,000 logins a second'
-	@echo 'make release                            target/release/simplechat-gateway, which carries a list of its crates'
+	@echo 'make release                            the release binary, which carries a list of its crates'
 	@echo 'make sbom                               $(SBOM) (CycloneDX), held against that list'
 	@echo 'make image-check                        what the production image would hold, tried without an engine; as root'
 	@echo 'make fips                               target/fips/release/simplechat-gateway: docs/fips.md'
@@ -58,13 +60,14 @@ demo: redis
 endif
 demo:
 	cargo build --locked --bin simplechat-gateway --example demo
-	target/debug/examples/demo --store $(STORE) $(ARGS)
+	$(BUILT)/debug/examples/demo --store $(STORE) $(ARGS)
 
 ## Sets up what is missing and runs every test.
 test: setup lint deny unit image-lint image-try
 	$(MAKE) --no-print-directory fuzz SECONDS=5
+	mkdir -p target
 	for store in files redis; do \
-		target/debug/examples/demo --store $$store --once > target/demo.log || { cat target/demo.log; exit 1; }; \
+		$(BUILT)/debug/examples/demo --store $$store --once > target/demo.log || { cat target/demo.log; exit 1; }; \
 	done
 	@echo 'all is well'
 
@@ -181,21 +184,22 @@ $(CHECKOV): tests/charts/checkov.txt | $(VENV)/ready
 ## Writes the settings table, the OpenAPI document and the chart's schema, as the code prints them.
 docs:
 	cargo build --locked --quiet --bin simplechat-gateway
-	target/debug/simplechat-gateway openapi > openapi/gateway.json
-	target/debug/simplechat-gateway settings --markdown > target/settings.md
+	mkdir -p target
+	$(BUILT)/debug/simplechat-gateway openapi > openapi/gateway.json
+	$(BUILT)/debug/simplechat-gateway settings --markdown > target/settings.md
 	sed -i -e '/<!-- settings -->/,/<!-- end of settings -->/{//!d}' -e '/<!-- settings -->/r target/settings.md' README.md
-	python3 charts/settings.py target/debug/simplechat-gateway
+	python3 charts/settings.py $(BUILT)/debug/simplechat-gateway
 
 ## Much, long and many, as meant; then everything at once for MINUTES while neighbours come and go. Prints figures.
 soak: setup
 	cargo build --locked --release --bin simplechat-gateway
-	GATEWAY_BINARY=$(CURDIR)/target/release/simplechat-gateway SOAK=$$(($(or $(MINUTES),10) * 60)) \
+	GATEWAY_BINARY=$(BUILT)/release/simplechat-gateway SOAK=$$(($(or $(MINUTES),10) * 60)) \
 		cargo test --locked --test it -- soak autobahn endurance --nocapture --test-threads 1
 
 ## Logins at a fixed rate without a database, over SQLite and over PostgreSQL: rate, times, ratios.
 logins: redis postgres
 	cargo build --locked --release --bin simplechat-gateway
-	GATEWAY_BINARY=$(CURDIR)/target/release/simplechat-gateway \
+	GATEWAY_BINARY=$(BUILT)/release/simplechat-gateway \
 		cargo test --locked --test it -- login_rate --ignored --nocapture
 
 ## With a list of its crates inside (`cargo audit bin` reads it).
@@ -207,7 +211,7 @@ sbom: release $(CARGO_CYCLONEDX)
 	mkdir -p $(dir $(SBOM))
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --target $(HOST) --override-filename simplechat-gateway.cdx
 	mv simplechat-gateway.cdx.json $(SBOM)
-	python3 supply/sbom.py $(SBOM) target/release/simplechat-gateway $(HOST)
+	python3 supply/sbom.py $(SBOM) $(BUILT)/release/simplechat-gateway $(HOST)
 
 $(CARGO_AUDITABLE):
 	cargo install --locked --root target/tools --version $(CARGO_AUDITABLE_VERSION) cargo-auditable
@@ -234,12 +238,12 @@ image-lint: $(IMAGE_TOOLS) $(CHECKOV)
 image-check: release python redis
 	# A user namespace of one's own has no user 65532.
 	$(may_change_root) || { echo 'image-check mounts and changes root: run it as root'; exit 1; }
-	$(call play_image,target/release/simplechat-gateway,handshake:: commands::check commands::healthcheck)
+	$(call play_image,$(BUILT)/release/simplechat-gateway,handshake:: commands::check commands::healthcheck)
 
 # The same in short with the binary that the tests have.
 image-try: unit
 	if $(may_change_root); then \
-		$(call play_image,target/debug/simplechat-gateway); \
+		$(call play_image,$(BUILT)/debug/simplechat-gateway); \
 	else \
 		echo 'SKIPPED: the production root is not tried without root; sudo make image-check does'; \
 	fi
@@ -278,7 +282,7 @@ bench: python redis $(PEERS)
 	cargo build --locked --release --bin simplechat-gateway --bench load
 	load=$$(cargo build --locked --release --bench load --message-format json 2> /dev/null \
 		| sed -n 's/.*"executable":"\([^"]*load-[^"]*\)".*/\1/p'); \
-	python3 benches/run.py --load "$$load" $(if $(QUICK),--quick) $(if $(DOCS),--docs) $(ARGS)
+	GATEWAY_BINARY=$(BUILT)/release/simplechat-gateway python3 benches/run.py --load "$$load" $(if $(QUICK),--quick) $(if $(DOCS),--docs) $(ARGS)
 
 $(PEERS): benches/requirements.txt | $(VENV)/ready
 	$(venv)

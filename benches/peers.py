@@ -12,7 +12,7 @@ import processes
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent
-GATEWAY = ROOT / "target/release/simplechat-gateway"
+GATEWAY = pathlib.Path(os.environ.get("GATEWAY_BINARY", ROOT / "target/release/simplechat-gateway"))
 WHEELS = ROOT / "target/python/peers/bin"
 ID = "11111111-2222-3333-4444-555555555555"
 

@@ -1,0 +1,27 @@
+//! The Makefile works wherever Cargo builds.
+
+use std::process::Command;
+
+use crate::world::flask::in_repository;
+
+/// Row R11.
+#[test]
+fn no_target_runs_what_cargo_builds_by_a_path_of_its_own() {
+    let makefile = std::fs::read_to_string(in_repository("Makefile")).unwrap();
+    for path in ["target/debug", "target/release"] {
+        assert!(!makefile.contains(path), "{path}: $(BUILT) is where Cargo builds");
+    }
+    for (elsewhere, expected) in [
+        ("/elsewhere", "/elsewhere/debug/examples/demo --store files".to_owned()),
+        ("here", format!("{}/debug/examples/demo", in_repository("here").display())),
+    ] {
+        let mut make = Command::new("make");
+        make.arg("--dry-run").arg("--directory").arg(in_repository("")).arg("demo");
+        // `make test` hands its own flags down.
+        make.env_remove("MAKEFLAGS").env_remove("MFLAGS").env("CARGO_TARGET_DIR", elsewhere);
+        let output = make.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let commands = String::from_utf8(output.stdout).unwrap();
+        assert!(commands.contains(&expected), "{expected}: {commands}");
+    }
+}
