@@ -21,6 +21,7 @@ mod exposure;
 mod failure;
 mod gateway;
 mod http;
+mod memory;
 mod output;
 mod reach;
 mod registration;

@@ -20,7 +20,8 @@ use crate::{
     ending,
     failure::Failure,
     gateway::Gateway,
-    http::{Front, Ops, Patience, Room, Site, listener},
+    http::{Front, Means, Ops, Patience, Room, Site, listener, listener::Limits},
+    memory::Memory,
     output::announce,
     reload::reload,
     seen,
@@ -104,11 +105,17 @@ async fn run(
     let canary = canary::Watch::of(&config)
         .map(|canary| spawn_local(canary.keep(gateway.clone(), stopping.clone())));
     let (sites, site) = watch::channel(Site::new(gateway, telemetry.tracer()));
+    let means = Means {
+        descriptors,
+        memory: config.memory_limit,
+        threads: config.workers,
+        has_tls: config.upstream.target.has_tls(),
+    };
+    let room = Room::of(means);
     let crew = Crew {
         upstream,
         sites: site,
-        patience: patience(&config),
-        room: Room::of(descriptors, config.workers),
+        limits: Limits { patience: patience(&config), room, memory: means.budget() },
         drain: config.drain_timeout,
         stopping,
     };
@@ -179,6 +186,7 @@ impl Serving {
         config: &Config,
     ) -> Result<Self, Failure> {
         let address = callers.first().and_then(|socket| socket.local_addr().ok());
+        let connections = crew.limits.room.connections(config.workers);
         let own = callers.pop();
         let (serving, served) = mpsc::channel(1);
         let mut threads = Vec::new();
@@ -199,7 +207,8 @@ impl Serving {
             // Relied on by tests and scripts.
             let _ = announce(&format!("listening on http://{address}"));
             let (version, fips) = (env!("CARGO_PKG_VERSION"), about::is_fips());
-            tracing::info!(address = %address, version, fips, workers = config.workers, "listening");
+            let (workers, memory_limit) = (config.workers, config.memory_limit);
+            tracing::info!(address = %address, version, fips, workers, memory_limit, connections, "listening");
         }
         Ok(Self { own, threads, served })
     }
@@ -303,8 +312,10 @@ fn serve_operators(
     tracing::info!(address = %address, "operators' listener");
     let ops = Rc::new(Ops::new(gateway.clone(), telemetry.scrape()));
     let operators = TcpListener::from_std(operators).map_err(internal)?;
-    let (patience, none) = (patience(config), Duration::ZERO);
-    spawn_local(listener::serve(operators, ops, patience, Room::SMALL, none, stopping));
+    // A budget of their own: what callers take must not hide what operators look for.
+    let limits =
+        Limits { patience: patience(config), room: Room::SMALL, memory: Memory::default() };
+    spawn_local(listener::serve(operators, ops, limits, Duration::ZERO, stopping));
     Ok(())
 }
 
@@ -326,8 +337,7 @@ async fn read_anew(
 struct Crew {
     sites: watch::Receiver<Site>,
     upstream: Upstream,
-    patience: Patience,
-    room: Room,
+    limits: Limits,
     drain: Duration,
     stopping: watch::Receiver<bool>,
 }
@@ -339,9 +349,9 @@ impl Crew {
         let kept = Rc::new(Kept::new(self.upstream));
         spawn_local(Rc::clone(&kept).keep_tidy());
         let site = self.sites.borrow_and_update().clone();
-        let front = Rc::new(Front::new(site, kept));
+        let front = Rc::new(Front::new(site, kept, self.limits.room));
         spawn_local(Rc::clone(&front).follow(self.sites));
-        listener::serve(listener, front, self.patience, self.room, self.drain, self.stopping).await;
+        listener::serve(listener, front, self.limits, self.drain, self.stopping).await;
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //! `docs/operating.md`.
 
 mod callers;
+mod container;
 mod database;
 mod entra;
 #[cfg(fuzzing)]
@@ -28,7 +29,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use self::reader::Problems;
 pub(crate) use self::reader::duration;
-use self::reader::{Given, Reader, at_least_one, read_file, span, time_out};
+use self::reader::{Given, Reader, at_least_one, read_file, size, span, time_out};
 pub(crate) use self::{
     callers::{ExternalAccess, ResourceConfig},
     database::{ActivityConfig, ActivityRequired, DatabaseConfig, DatabaseTarget},
@@ -48,6 +49,8 @@ pub struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) ops_listen: Option<SocketAddr>,
     pub(crate) workers: usize,
+    /// Bytes that the process may use; `None`: no limit is known.
+    pub(crate) memory_limit: Option<usize>,
     pub(crate) external_access: ExternalAccess,
     pub(crate) entra: EntraConfig,
     pub(crate) surroundings: Surroundings,
@@ -169,6 +172,10 @@ fn assemble(reader: &mut Reader) -> Config {
             Some(_) => reader.read("GATEWAY_WORKERS", workers).unwrap_or(1),
             None => thread::available_parallelism().map_or(1, usize::from),
         },
+        memory_limit: match reader.given("GATEWAY_MEMORY_LIMIT") {
+            Some(_) => reader.read("GATEWAY_MEMORY_LIMIT", memory_limit),
+            None => container::memory_limit(),
+        },
         external_access: callers::external_access(reader),
         surroundings: callers::surroundings(reader),
         resource: callers::resource(reader, &entra, &policy),
@@ -197,6 +204,12 @@ fn assemble(reader: &mut Reader) -> Config {
 fn workers(text: &str) -> Result<usize, String> {
     let workers = at_least_one(text)?;
     if workers <= 1024 { Ok(workers) } else { Err("is more than 1024".to_owned()) }
+}
+
+/// With less it could not serve.
+fn memory_limit(text: &str) -> Result<usize, String> {
+    let bytes = size(text)?;
+    if bytes >= 32 << 20 { Ok(bytes) } else { Err("is less than 32MiB".to_owned()) }
 }
 
 /// More often would be a load on upstream.
@@ -305,6 +318,8 @@ mod tests {
             ("GATEWAY_UPSTREAM_URL", "http://127.0.0.1:9464"),
             ("GATEWAY_TIMEOUT_RESPONSE", "0s"),
             ("GATEWAY_WORKERS", "99999"),
+            ("GATEWAY_MEMORY_LIMIT", "256M"),
+            ("GATEWAY_MEMORY_LIMIT", "31MiB"),
             ("GATEWAY_LOGIN_LIMIT", "600"),
             ("GATEWAY_LOGIN_LIMIT", "0/1m"),
             ("GATEWAY_LOGIN_FAILURE_LIMIT", "60/0s"),

@@ -194,6 +194,12 @@ pub(crate) static SETTINGS: &[Setting] = &[
     ).live(),
     setting("GATEWAY_WORKERS", "1 or more", "cores", "Threads that serve"),
     setting(
+        "GATEWAY_MEMORY_LIMIT",
+        "size",
+        "the container's, else none",
+        "Memory the process may use, 32MiB at least. How many connections there are, and what unfinished heads, held bodies and slow readers' answers take together, follows from it; beyond that 503",
+    ),
+    setting(
         "GATEWAY_TIMEOUT_HEAD",
         "duration",
         "10s",

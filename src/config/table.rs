@@ -38,6 +38,9 @@ pub(super) fn plain(reader: &Reader, config: Option<&Config>) -> String {
 fn what_follows(name: &str, config: &Config) -> Option<String> {
     Some(match (name, &config.sessions.store) {
         ("GATEWAY_WORKERS", _) => config.workers.to_string(),
+        ("GATEWAY_MEMORY_LIMIT", _) => {
+            config.memory_limit.map_or_else(|| "none".to_owned(), |bytes| bytes.to_string())
+        }
         ("GATEWAY_SCOPES", _) => config.resource.scopes.join(","),
         ("GATEWAY_AUDIENCES", _) => config.entra.expected.audiences.join(","),
         ("SESSION_TYPE", StoreConfig::Redis { .. }) => "redis".to_owned(),

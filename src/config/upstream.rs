@@ -48,6 +48,13 @@ pub(crate) enum UpstreamTarget {
     Unix(PathBuf),
 }
 
+impl UpstreamTarget {
+    /// Whether connections to it use TLS.
+    pub(crate) fn has_tls(&self) -> bool {
+        matches!(self, Self::Tcp { tls: true, .. })
+    }
+}
+
 /// `own`: the gateway's own listeners, by setting.
 pub(super) fn read(reader: &mut Reader, own: &[(&str, SocketAddr)]) -> UpstreamConfig {
     let target = reader.require("GATEWAY_UPSTREAM_URL", upstream_target);

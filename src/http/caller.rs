@@ -23,7 +23,8 @@ use tokio::{
 use super::{flow::Flow, timer::Timer};
 use crate::{
     clock,
-    stream::{Buffers, Side},
+    memory::{Exhausted, Share},
+    stream::{Buffers, FREE, Side},
     wire::{self, Body as WireBody, HeadError, Malformed, RequestHead, Version},
 };
 
@@ -42,6 +43,8 @@ pub(crate) struct Patience {
 const SETTLE: Duration = Duration::from_secs(1);
 /// Most bytes of the requests that a caller sends ahead.
 const MOST_AHEAD: usize = wire::MOST_HEAD;
+/// Bytes that need no share of the budget: of a whole head and its copy, or of an answer of our own.
+const FREE_WHOLE: usize = 16 * 1024;
 /// How long a caller may go on sending what nobody wants, so that it can read the answer.
 const LINGER: Duration = Duration::from_secs(2);
 /// The same where connections are short.
@@ -65,6 +68,9 @@ pub(crate) enum HeadFault {
     TargetTooLong,
     #[error("the request's head did not come in time")]
     TooSlow,
+    /// The head is unfinished, and the memory for such heads is taken.
+    #[error("the gateway holds as many unfinished requests as it can")]
+    OverCapacity,
 }
 
 /// What a caller was heard to say.
@@ -100,8 +106,8 @@ pub(crate) struct Caller {
     pub(super) has_ended: bool,
     /// Whether there is room for health probes alone.
     pub(super) is_beyond_room: bool,
-    /// Since when it waits for a request, or for the rest of a head, if it does.
-    waits_since: Rc<Cell<Option<Instant>>>,
+    /// Since when it waits for a request, or for the rest of a head or a body, if it does.
+    pub(super) waits_since: Rc<Cell<Option<Instant>>>,
     stop: watch::Receiver<bool>,
 }
 
@@ -132,6 +138,16 @@ impl Caller {
     /// Whether the gateway goes: this request is the connection's last.
     pub(super) fn is_last(&self) -> bool {
         self.has_ended && self.side.held.is_empty() || self.is_beyond_room || *self.stop.borrow()
+    }
+
+    /// Takes a share of the budget for a request's head and its copy, or for the gateway's own answer. Up
+    /// to [`FREE_WHOLE`] bytes need none.
+    pub(super) fn share(&self, bytes: usize) -> Result<Share, Exhausted> {
+        let mut share = Share::default();
+        if bytes > FREE_WHOLE {
+            share.grow_to(bytes, self.buffers.borrow().memory())?;
+        }
+        Ok(share)
     }
 
     /// Waits until the caller sends something; false: it does not.
@@ -181,8 +197,11 @@ impl Caller {
                     Ok(Some(end)) if end <= wire::MOST_HEAD => {
                         waits_since.set(None);
                         let bytes = Bytes::copy_from_slice(&side.held[..end]);
-                        side.used(end, &mut buffers.borrow_mut());
-                        return Poll::Ready(Some(Ok(bytes)));
+                        let buffers = &mut buffers.borrow_mut();
+                        side.used(end, buffers);
+                        let charged =
+                            side.charge(buffers).map_err(|Exhausted| HeadFault::OverCapacity);
+                        return Poll::Ready(Some(charged.map(|()| bytes)));
                     }
                     Ok(_) if side.held.len() >= wire::MOST_HEAD => {
                         let has_target = side.held[..wire::MOST_HEAD].contains(&b'\r');
@@ -201,11 +220,15 @@ impl Caller {
                     return Poll::Ready((!side.held.is_empty()).then_some(Err(cut)));
                 }
                 let has_begun = !side.held.is_empty();
-                match side.poll_fill(context, &mut buffers.borrow_mut(), wire::MOST_HEAD) {
+                let buffers = &mut buffers.borrow_mut();
+                match side.poll_fill(context, buffers, wire::MOST_HEAD) {
                     Poll::Ready(Ok(0) | Err(_)) => *has_ended = true,
                     Poll::Ready(Ok(_)) if has_begun => {}
                     Poll::Ready(Ok(_)) => since = None,
                     Poll::Pending => {
+                        if side.charge(buffers).is_err() {
+                            return Poll::Ready(Some(Err(HeadFault::OverCapacity)));
+                        }
                         let since = *since.get_or_insert_with(Instant::now);
                         waits_since.set(Some(since));
                         let wait =
@@ -222,16 +245,20 @@ impl Caller {
     }
 
     /// Looks whether the caller is still there, while somebody else is waited for. What it sends
-    /// ahead is kept.
+    /// ahead is kept, as far as there is memory for it.
     pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        while !self.has_ended && self.side.held.len() < MOST_AHEAD {
-            match self.side.poll_fill(context, &mut self.buffers.borrow_mut(), MOST_AHEAD) {
-                Poll::Ready(Ok(0)) => self.has_ended = true,
+        let Self { side, buffers, has_ended, .. } = self;
+        let buffers = &mut buffers.borrow_mut();
+        let most = if buffers.memory().is_exhausted() { FREE } else { MOST_AHEAD };
+        while !*has_ended && side.held.len() < most {
+            match side.poll_fill(context, buffers, most) {
+                Poll::Ready(Ok(0)) => *has_ended = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
                 Poll::Pending => break,
             }
         }
+        side.charge_beyond(buffers);
         Poll::Pending
     }
 
@@ -290,7 +317,10 @@ impl Caller {
                 let _ = self.side.stream.set_zero_linger();
             }
             After::Linger => {
-                // Closed with bytes unread, the answer might be lost with them.
+                // Closed with bytes unread, the answer might be lost with them. Where room is needed, a
+                // connection that has its answer is closed first.
+                let now = Instant::now();
+                self.waits_since.set(Some(now.checked_sub(self.patience.idle).unwrap_or(now)));
                 let _ = self.side.stream.shutdown().await;
                 let Self { side, buffers, is_beyond_room, .. } = &mut self;
                 let mut left = MOST_LINGERED;

@@ -165,6 +165,7 @@ impl Refusal {
             | Self::Activity(_)
             | Self::Shut(Shut::Unknown)
             | Self::Entra(EntraError::KeysUnavailable)
+            | Self::Head(HeadFault::OverCapacity)
             | Self::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -212,7 +213,7 @@ impl Refusal {
             Self::Exchange(ExchangeError::Body(_)) => "body_malformed",
             Self::Exchange(ExchangeError::BodyTooSlow) => "body_too_slow",
             Self::Exchange(ExchangeError::CallerGone(_)) => "caller_gone",
-            Self::NoRoom => "no_room",
+            Self::NoRoom | Self::Head(HeadFault::OverCapacity) => "no_room",
             Self::Internal => "internal",
         }
     }

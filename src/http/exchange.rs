@@ -20,6 +20,7 @@ use super::{
     watched::Watched,
 };
 use crate::{
+    memory::Exhausted,
     stream::{Buffers, Side},
     upstream::{Connection, Kept, UpstreamError},
     wire::{self, Body, Length, ResponseHead, Version},
@@ -90,7 +91,7 @@ pub(super) async fn gather(
 ) -> Result<Gathered, ExchangeError> {
     let mut pace = Pace::new(caller.patience.idle);
     let (mut cleared, mut seen) = (0, 0);
-    poll_fn(|context| {
+    let gathered = poll_fn(|context| {
         loop {
             if caller.side.held.len() > seen {
                 let taken = body.take(&caller.side.held[cleared..]);
@@ -98,10 +99,10 @@ pub(super) async fn gather(
                 seen = caller.side.held.len();
                 grow(cleared)?;
             }
-            if body.is_done() || cleared >= most {
-                return Poll::Ready(Ok(()));
-            }
             let mut buffers = caller.buffers.borrow_mut();
+            if body.is_done() || cleared >= most {
+                return Poll::Ready(caller.side.charge(&mut buffers).map_err(over_capacity));
+            }
             let missing = (most - cleared).clamp(LEAST_UP, MOST_UP);
             match caller.side.poll_fill(context, &mut buffers, missing) {
                 Poll::Ready(Ok(0)) => {
@@ -115,13 +116,23 @@ pub(super) async fn gather(
                 Poll::Pending if caller.timer.is_past(context, pace.deadline()) => {
                     return Poll::Ready(Err(ExchangeError::BodyTooSlow));
                 }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    caller.side.charge(&mut buffers).map_err(over_capacity)?;
+                    caller.waits_since.set(Some(pace.waits_since()));
+                    return Poll::Pending;
+                }
             }
         }
     })
-    .await?;
+    .await;
+    caller.waits_since.set(None);
+    gathered?;
     pace.stop();
     Ok(Gathered { body, cleared, pace })
+}
+
+fn over_capacity(_: Exhausted) -> ExchangeError {
+    UpstreamError::HoldIsFull.into()
 }
 
 /// Why an attempt failed, and whether another may be made.

@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::watched::{BodyFault, Watched};
-use crate::stream::{Buffers, Side};
+use crate::stream::{Buffers, FREE, Side};
 
 /// Why a flow ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +119,7 @@ impl Flow {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowError::Sink(error))),
                     Poll::Pending => {
+                        from.charge_beyond(buffers);
                         self.waits = Waits::Sink;
                         return Poll::Pending;
                     }
@@ -139,7 +140,9 @@ impl Flow {
             if self.is_done() {
                 return Poll::Ready(Ok(()));
             }
-            match from.poll_fill(context, buffers, self.most) {
+            // What cannot be passed on at once is held: little of it where memory is taken.
+            let most = if buffers.memory().is_exhausted() { FREE } else { self.most };
+            match from.poll_fill(context, buffers, most) {
                 Poll::Ready(Ok(0)) if self.body.may_end_here() => self.has_ended = true,
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(FlowError::CutShort)),
                 Poll::Ready(Ok(read)) => self.read += read as u64,

@@ -27,6 +27,7 @@ use super::{
     room::Room,
 };
 use crate::{
+    memory::Memory,
     stream::{self, Buffers},
     wire::RequestHead,
 };
@@ -37,6 +38,15 @@ const BACKLOG: u32 = 4096;
 const MOST_UNSENT: u32 = 256 * 1024;
 /// How long to let be when a connection could not be taken.
 const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Bounds of the connections of one thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    pub(crate) patience: Patience,
+    pub(crate) room: Room,
+    /// Budget for what the connections of all threads hold.
+    pub(crate) memory: Memory,
+}
 
 /// Answers requests, one after the other on each connection.
 pub(crate) trait Service: 'static {
@@ -86,7 +96,7 @@ struct Connections {
 
 struct Connected {
     task: Option<AbortHandle>,
-    /// Since when it waits for a request, or for the rest of a head, if it does.
+    /// Since when it waits for a request, or for the rest of a head or a body, if it does.
     waits_since: Rc<Cell<Option<Instant>>>,
 }
 
@@ -95,7 +105,7 @@ impl Connections {
         self.live.borrow().len()
     }
 
-    /// Closes the one that has waited longest for a request, or for the rest of a head.
+    /// Closes the one that has waited longest for a request, or for the rest of a head or a body.
     fn close_longest_waiting(&self) -> bool {
         let mut live = self.live.borrow_mut();
         let longest = live
@@ -129,13 +139,13 @@ impl Drop for Registered {
 pub(crate) async fn serve<S: Service>(
     listener: TcpListener,
     service: Rc<S>,
-    patience: Patience,
-    room: Room,
+    limits: Limits,
     drain: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
+    let Limits { patience, room, memory } = limits;
     let connections = Rc::new(Connections::default());
-    let buffers = Rc::new(RefCell::new(Buffers::default()));
+    let buffers = Rc::new(RefCell::new(Buffers::of(memory)));
     let stopping = stop.clone();
     let begin = |stream: TcpStream, peer: SocketAddr, is_beyond_room: bool| {
         let id = connections.next.get();
@@ -286,9 +296,9 @@ mod tests {
             let address = socket.local_addr().expect("an address");
             let (second, (stop, stopping)) = (Duration::from_secs(1), watch::channel(false));
             let patience = Patience { head: second, idle: second * 30, send: second };
+            let limits = Limits { patience, room: Room::SMALL, memory: Memory::default() };
             let drain = second * 30;
-            let served =
-                spawn_local(serve(socket, Rc::new(Faulty), patience, Room::SMALL, drain, stopping));
+            let served = spawn_local(serve(socket, Rc::new(Faulty), limits, drain, stopping));
 
             let mut other = TcpStream::connect(address).await.expect("a connection");
             assert!(ask(&mut other, "/x").await.starts_with("HTTP/1.1 200 "));

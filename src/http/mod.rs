@@ -40,7 +40,12 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use axum::{Extension, Router, body::Body, response::IntoResponse, routing};
+use axum::{
+    Extension, Router,
+    body::{Body, HttpBody as _},
+    response::IntoResponse,
+    routing,
+};
 use http::{Request, Response, StatusCode, header};
 use opentelemetry_sdk::trace::SdkTracer;
 use tokio::{
@@ -61,11 +66,15 @@ use self::{
     listener::Service,
     measures::Measures,
     proxy::{Answered, Proxy},
+    room::Requests,
     session_cookie::SessionCookie,
     sole_client::SoleClient,
     traces::Traced,
 };
-pub(crate) use self::{caller::Patience, room::Room};
+pub(crate) use self::{
+    caller::Patience,
+    room::{Means, Room},
+};
 use crate::{
     access::{
         origin::{Forwarding, Route, Surroundings},
@@ -73,6 +82,7 @@ use crate::{
     },
     config::CookieConfig,
     gateway::{Gateway, Resource},
+    memory::Exhausted,
     telemetry::Scrape,
     upstream::Kept,
     wire::{self, Length, RequestHead},
@@ -209,13 +219,14 @@ pub(crate) struct Front {
     kept: Rc<Kept>,
     sole_client: SoleClient,
     measures: Measures,
+    requests: Requests,
 }
 
 impl Front {
-    pub(crate) fn new(site: Site, kept: Rc<Kept>) -> Self {
+    pub(crate) fn new(site: Site, kept: Rc<Kept>, room: Room) -> Self {
         let sole_client = SoleClient::new(Arc::clone(&site.was_told));
-        let measures = Measures::new();
-        Self { site: RefCell::new(Rc::new(site)), kept, sole_client, measures }
+        let (measures, requests) = (Measures::new(), Requests::of(room));
+        Self { site: RefCell::new(Rc::new(site)), kept, sole_client, measures, requests }
     }
 
     /// Follows what becomes of the site; to be spawned.
@@ -252,12 +263,16 @@ impl Front {
         asked: Question,
     ) -> After {
         let Gateway { resource, surroundings, .. } = &site.gateway;
-        let judged = framing::judge(head).and_then(|judged| {
+        // Itself, and what becomes of it for upstream or a handler.
+        let share =
+            caller.share(2 * head.fields.head_length()).map_err(|Exhausted| Refusal::NoRoom);
+        let judged = share.and_then(|share| {
+            let judged = framing::judge(head)?;
             let route = surroundings.place(caller.peer, &forwarding(&judged, surroundings))?;
-            Ok((judged, route))
+            Ok((judged, route, share))
         });
-        let (judged, route) = match judged {
-            Ok((judged, route)) => (judged, asked.route.get_or_init(|| route)),
+        let (judged, route, _share) = match judged {
+            Ok((judged, route, share)) => (judged, asked.route.get_or_init(|| route), share),
             Err(refusal) => {
                 let answer = asked.refusal(&refusal, "", resource);
                 asked.told(&self.measures, head.method(), "", answer.status().as_u16());
@@ -324,6 +339,12 @@ impl Front {
                 }
             }
         };
+        // Its reader may be slow.
+        let length = answer.body().size_hint().exact().and_then(|length| length.try_into().ok());
+        let (answer, _share) = match caller.share(length.unwrap_or_default()) {
+            Ok(share) => (answer, Some(share)),
+            Err(Exhausted) => (asked.refusal(&Refusal::NoRoom, path, resource), None),
+        };
         asked.told(&self.measures, head.method(), path, answer.status().as_u16());
         Box::pin(caller.answer(answer, Some(head), unread)).await
     }
@@ -354,7 +375,8 @@ impl Front {
         }
         let binding = Binding { entra, sessions, mode: policy.session_binding };
         let tracer = site.tracer.as_ref();
-        let proxy = Proxy { kept: &self.kept, sessions, cookie, binding, tracer };
+        let requests = &self.requests;
+        let proxy = Proxy { kept: &self.kept, sessions, cookie, binding, tracer, requests };
         proxy.pass(passage, judged, route, caller).await.map_err(|refusal| (refusal, true))
     }
 }

@@ -28,8 +28,12 @@ impl Pace {
 
     /// Until when the caller must send something, being waited for.
     pub(super) fn deadline(&mut self) -> Instant {
-        let since = *self.waits_since.get_or_insert_with(Instant::now);
-        since + self.credit.min(self.silence)
+        self.waits_since() + self.credit.min(self.silence)
+    }
+
+    /// Since when the caller is waited for.
+    pub(super) fn waits_since(&mut self) -> Instant {
+        *self.waits_since.get_or_insert_with(Instant::now)
     }
 
     /// So many bytes came.

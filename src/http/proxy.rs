@@ -14,6 +14,7 @@ use super::{
     framing::Judged,
     guard::Passage,
     hop_headers::{self, CookieLine, Downward, Upward},
+    room::Requests,
     session_cookie::{Cookies, SessionCookie},
     traces::Upstreamed,
     watched::Watched,
@@ -40,6 +41,8 @@ pub(super) struct Proxy<'a> {
     pub(super) binding: Binding<'a>,
     /// Where traces are exported.
     pub(super) tracer: Option<&'a SdkTracer>,
+    /// Those of this thread that are at upstream.
+    pub(super) requests: &'a Requests,
 }
 
 /// How a request was answered.
@@ -89,6 +92,7 @@ impl Proxy<'_> {
             Ok(gathered) => gathered,
             Err(error) => return gone_or_refused(error),
         };
+        let _at_upstream = self.requests.begin().ok_or(Refusal::NoRoom)?;
         let _slot = if gathered.body.is_done() {
             None
         } else {

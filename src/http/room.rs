@@ -1,10 +1,53 @@
-//! How many connections there is room for: each needs a descriptor, and while upstream is asked for it
-//! another one. Half of them may ask at a time.
+//! How many connections and requests there is room for: by descriptors, and by the memory limit.
+//!
+//! Each connection needs a descriptor, and while upstream is asked for it another one. Half of them may ask
+//! at a time. `docs/scaling.md` has the sum of what a memory limit is divided into.
+
+use std::cell::Cell;
+
+use crate::memory::Memory;
 
 /// Descriptors for everything that is no caller: listeners, the store, Entra, operators, files.
 const OTHERS: u64 = 32;
 /// Connections beyond the room, for health probes alone.
 const RESERVE: u64 = 16;
+
+/// Bytes of the process that are no connection's: code, stores, telemetry, the database.
+const PROCESS: usize = 32 << 20;
+/// Bytes of a thread: buffers that it lends, and its part of the allocator's waste.
+const THREAD: usize = 6 << 20;
+/// Most bytes of a connection without a share of the budget, the kernel's structures included: a head of
+/// 8 KiB that is being answered, and 4 KiB held behind it. Measured: 26 KiB.
+const CONNECTION: usize = 28 << 10;
+/// Most further bytes while upstream is asked: its connection, and the head for it. Measured: 15 KiB.
+const REQUEST: usize = 16 << 10;
+/// The same for TLS to upstream.
+const REQUEST_OVER_TLS: usize = 64 << 10;
+
+/// What a process may use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Means {
+    pub(crate) descriptors: u64,
+    /// In bytes.
+    pub(crate) memory: Option<usize>,
+    pub(crate) threads: usize,
+    /// Whether connections to upstream use TLS.
+    pub(crate) has_tls: bool,
+}
+
+impl Means {
+    /// Memory for connections, requests and their bodies, in bytes.
+    fn for_callers(self) -> Option<usize> {
+        let limit = self.memory?;
+        let process = PROCESS.saturating_add(THREAD.saturating_mul(self.threads));
+        Some(limit - process.min(limit / 2))
+    }
+
+    /// The budget for unfinished heads, bodies and answers: a quarter.
+    pub(crate) fn budget(self) -> Memory {
+        self.for_callers().map_or_else(Memory::default, |bytes| Memory::of(bytes / 4))
+    }
+}
 
 /// Room of one thread.
 #[derive(Debug, Clone, Copy)]
@@ -13,22 +56,72 @@ pub(crate) struct Room {
     pub(super) most: usize,
     /// Further ones, on which health probes alone are answered.
     reserve: usize,
+    /// Requests that are at upstream at a time.
+    requests: usize,
 }
 
 impl Room {
     /// For a few.
-    pub(crate) const SMALL: Self = Self { most: 32, reserve: 0 };
+    pub(crate) const SMALL: Self = Self { most: 32, reserve: 0, requests: 32 };
 
-    /// What each of some threads may take of a process's descriptors.
-    pub(crate) fn of(descriptors: u64, threads: usize) -> Self {
-        let for_callers = descriptors.saturating_sub(OTHERS);
+    /// What each of a process's threads may take.
+    pub(crate) fn of(means: Means) -> Self {
+        let share = |all: usize| all.div_ceil(means.threads).max(1);
+        let for_callers = means.descriptors.saturating_sub(OTHERS);
         let reserve = RESERVE.min(for_callers / 4);
-        let share = |all: u64| usize::try_from(all).unwrap_or(usize::MAX).div_ceil(threads).max(1);
-        Self { most: share((for_callers - reserve) * 2 / 3), reserve: share(reserve) }
+        let by_descriptors = usize::try_from((for_callers - reserve) * 2 / 3).unwrap_or(usize::MAX);
+        let of_request = if means.has_tls { REQUEST_OVER_TLS } else { REQUEST };
+        // Five eighths and one eighth; the rest is the budget.
+        let (connections, requests) = match means.for_callers() {
+            Some(bytes) => (bytes / 8 * 5 / CONNECTION, bytes / 8 / of_request),
+            None => (usize::MAX, usize::MAX),
+        };
+        Self {
+            most: share(by_descriptors.min(connections)),
+            reserve: share(usize::try_from(reserve).unwrap_or(usize::MAX)),
+            requests: share(requests),
+        }
     }
 
     pub(super) fn with_reserve(self) -> usize {
         self.most + self.reserve
+    }
+
+    /// Connections of all of so many threads.
+    pub(crate) fn connections(self, threads: usize) -> usize {
+        self.most.saturating_mul(threads)
+    }
+}
+
+/// Requests of one thread that are at upstream.
+#[derive(Debug)]
+pub(super) struct Requests {
+    most: usize,
+    now: Cell<usize>,
+}
+
+impl Requests {
+    pub(super) fn of(room: Room) -> Self {
+        Self { most: room.requests, now: Cell::new(0) }
+    }
+
+    /// Counts one more until the guard is dropped; `None`: there is no room.
+    pub(super) fn begin(&self) -> Option<AtUpstream<'_>> {
+        let now = self.now.get();
+        (now < self.most).then(|| {
+            self.now.set(now + 1);
+            AtUpstream(&self.now)
+        })
+    }
+}
+
+/// A request that is at upstream.
+#[derive(Debug)]
+pub(super) struct AtUpstream<'a>(&'a Cell<usize>);
+
+impl Drop for AtUpstream<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -36,11 +129,42 @@ impl Room {
 mod tests {
     use super::*;
 
+    fn means(descriptors: u64, memory: Option<usize>) -> Means {
+        Means { descriptors, memory, threads: 2, has_tls: false }
+    }
+
     #[test]
     fn three_descriptors_for_two_callers_leave_some_for_the_rest() {
-        let room = Room::of(1024, 2);
+        let room = Room::of(means(1024, None));
         assert!((room.most * 3 / 2 + room.reserve) * 2 + 32 <= 1024 + 4, "{room:?}");
-        let tiny = Room::of(20, 2);
+        let tiny = Room::of(means(20, None));
         assert_eq!((tiny.most, tiny.reserve), (1, 1));
+    }
+
+    #[test]
+    fn connections_requests_and_budget_fit_into_the_memory_limit() {
+        for megabytes in [32, 64, 128, 256, 512, 4096] {
+            let limit = megabytes << 20;
+            let means = means(1 << 20, Some(limit));
+            let room = Room::of(means);
+            let callers = limit - (PROCESS + 2 * THREAD).min(limit / 2);
+            let used = 2 * (room.most * CONNECTION + room.requests * REQUEST) + callers / 4;
+            assert!(used <= callers + 2 * (CONNECTION + REQUEST), "{megabytes} MiB: {room:?}");
+        }
+    }
+
+    #[test]
+    fn few_descriptors_count_whatever_the_memory() {
+        let (scarce, ample) = (means(1024, None), means(1024, Some(1 << 40)));
+        assert_eq!(Room::of(scarce).most, Room::of(ample).most);
+    }
+
+    #[test]
+    fn requests_at_upstream_are_counted_until_they_end() {
+        let requests = Requests { most: 1, now: Cell::new(0) };
+        let one = requests.begin();
+        assert!(one.is_some() && requests.begin().is_none());
+        drop(one);
+        assert!(requests.begin().is_some());
     }
 }

@@ -47,6 +47,11 @@ impl Fields {
         }
     }
 
+    /// Bytes of the head, the first line included.
+    pub(crate) fn head_length(&self) -> usize {
+        self.head.len()
+    }
+
     /// Names and values.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.lines.iter().map(|line| (self.at(&line.name), self.at(&line.value)))

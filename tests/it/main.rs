@@ -48,6 +48,7 @@ mod makefile;
 mod managed;
 mod mcp_sdks;
 mod mcp_server;
+mod memory;
 mod metadata;
 mod openapi;
 mod openapi_conformance;

@@ -81,7 +81,12 @@ pub(crate) async fn run(settings: &[(String, String)], arguments: &[&str]) -> Ou
 
 impl Gateway {
     pub(crate) async fn start(settings: &[(String, String)]) -> Self {
-        let mut process = Process::start(&mut Command::new(binary()), settings, "KILL");
+        Self::start_by(&mut Command::new(binary()), settings).await
+    }
+
+    /// By a command that becomes the gateway.
+    pub(crate) async fn start_by(command: &mut Command, settings: &[(String, String)]) -> Self {
+        let mut process = Process::start(command, settings, "KILL");
         let address = process.said("listening on http://").await;
         // The log comes by another pipe.
         until("its log says so", async || process.log().contains("\"listening\"")).await;
