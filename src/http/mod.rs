@@ -197,17 +197,36 @@ impl Site {
         if !gateway.resource.is_on() && needs_external_access(&judged.path) {
             return Refusal::NotFound.into_response();
         }
-        let request = Request::builder().method(head.method()).uri(&*judged.target);
-        let Ok(mut request) = request.body(Body::from(body)) else {
+        let Some(request) = own_request(head, judged, route, asked, body) else {
             return Refusal::NotFound.into_response();
         };
-        *request.headers_mut() = head.fields.to_map();
-        let (route, request_id) = (Arc::new(route), asked.request_id().into());
-        request.extensions_mut().insert(Arrival { route, request_id });
         match own.clone().oneshot(request).await {
             Ok(response) => response,
             Err(infallible) => match infallible {},
         }
+    }
+
+    /// The same with a body, which is read once its sender is known to be an administrator. An error: the
+    /// refusal of somebody else, nothing being read.
+    async fn answer_with_body(
+        &self,
+        caller: &mut Caller,
+        head: &RequestHead,
+        judged: &Judged<'_>,
+        route: &Route,
+        asked: &Question,
+    ) -> Result<(Response<Body>, Unread), Response<Body>> {
+        let Some(request) = own_request(head, judged, route.clone(), asked, Vec::new()) else {
+            return Err(Refusal::NotFound.into_response());
+        };
+        admin::admit(&self.gateway, request).await?;
+        Ok(match own_body::read(caller, judged).await {
+            Ok(body) => {
+                let own = self.answer_own(head, judged, route.clone(), asked, body);
+                (own.await, Unread::Nothing)
+            }
+            Err((refusal, unread)) => (refusal.into_response(), unread),
+        })
     }
 }
 
@@ -305,17 +324,12 @@ impl Front {
         } else if !route.is_by_front_door && !is_probe(head.method(), path) {
             (asked.refusal(&Refusal::NotThroughFrontDoor, path, resource), unread())
         } else if is_own(path, || resource.is_on()) {
-            let read = if admin::reads_body(head.method(), path) {
-                Box::pin(own_body::read(caller, judged)).await.map(|body| (body, Unread::Nothing))
+            let (answer, unread) = if admin::reads_body(head.method(), path) {
+                let own = Box::pin(site.answer_with_body(caller, head, judged, route, asked));
+                own.await.unwrap_or_else(|refused| (refused, unread()))
             } else {
-                Ok((Vec::new(), unread()))
-            };
-            let (answer, unread) = match read {
-                Ok((body, unread)) => {
-                    let own = site.answer_own(head, judged, route.clone(), asked, body);
-                    (Box::pin(own).await, unread)
-                }
-                Err((refusal, unread)) => (refusal.into_response(), unread),
+                let own = site.answer_own(head, judged, route.clone(), asked, Vec::new());
+                (Box::pin(own).await, unread())
             };
             let answer = asked.fill(answer, path, resource);
             let answer = admin::dressed(answer, path);
@@ -385,6 +399,22 @@ impl Front {
 fn unread_of(judged: &Judged<'_>) -> Unread {
     let body = wire::Body::new(judged.length, hop_headers::may_trail);
     Unread::of(body, proxy::awaits_continue(judged))
+}
+
+/// A request for the gateway's own routes.
+fn own_request(
+    head: &RequestHead,
+    judged: &Judged<'_>,
+    route: Route,
+    asked: &Question,
+    body: Vec<u8>,
+) -> Option<Request<Body>> {
+    let request = Request::builder().method(head.method()).uri(&*judged.target);
+    let mut request = request.body(Body::from(body)).ok()?;
+    *request.headers_mut() = head.fields.to_map();
+    let (route, request_id) = (Arc::new(route), asked.request_id().into());
+    request.extensions_mut().insert(Arrival { route, request_id });
+    Some(request)
 }
 
 /// What a request says of its way.

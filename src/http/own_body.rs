@@ -1,4 +1,4 @@
-//! Bodies of requests that the gateway answers itself: read whole, and small.
+//! Bodies of requests that the gateway answers itself: read whole, small, and of administrators alone.
 
 use super::{
     caller::{Caller, Unread},

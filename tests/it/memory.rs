@@ -15,7 +15,7 @@ use std::{
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::{JoinHandle, JoinSet},
     time::timeout,
@@ -24,6 +24,7 @@ use tokio::{
 use crate::world::{
     API, Kind, World,
     administrators::{Person, managed},
+    client,
     gateway::{Gateway, binary},
     process::{PATIENCE, until},
     scripted::{OK, Peer, QUIET, Scripted},
@@ -323,4 +324,41 @@ async fn connections_beyond_the_memory_limit_close_those_that_wait_longest() {
     let closed = refusals(&mut crowd[..20]).await;
     assert_eq!(closed, vec![String::new(); closed.len()]);
     assert!(closed.len() >= 15, "{} of the first 20 closed", closed.len());
+}
+
+#[tokio::test]
+async fn a_decision_is_read_after_its_sender_is_known_to_be_an_administrator() {
+    let (world, _folder) = managed(Kind::Files, &[]).await;
+    let admin = Person::admin(&world.gateway).await;
+    let visitor = Person::with_roles(&world.gateway, "User").await;
+    let begins = async |path: &str, cookie: &str| {
+        let mut stream = TcpStream::connect(world.gateway.address()).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\n{cookie}Content-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 17\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        timeout(PATIENCE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+        String::from_utf8_lossy(&answer[9..]).into_owned()
+    };
+    let cookie = |person: &Person| format!("Cookie: session={}\r\n", person.cookie);
+    for path in ["/gateway/api/access", "/gateway/api/blocks"] {
+        assert_eq!(begins(path, "").await, "401");
+        assert_eq!(begins(path, &cookie(&visitor)).await, "403");
+        assert_eq!(begins(path, &cookie(&admin)).await, "100");
+    }
+    for page in [
+        "/gateway/admin/access/enable",
+        "/gateway/admin/access/disable",
+        "/gateway/admin/blocks",
+        "/gateway/admin/blocks/remove",
+        "/gateway/admin/sessions/end",
+    ] {
+        assert_eq!(begins(page, "").await, "302");
+        assert_eq!(begins(page, &cookie(&admin)).await, "100");
+    }
+    // Where no decision is taken, no body is read.
+    assert_eq!(begins("/gateway/admin", &cookie(&admin)).await, "405");
+    assert_eq!(begins("/gateway/api/none", &cookie(&admin)).await, "404");
+    assert_eq!(client().get(world.gateway.url("/test/echo")).send().await.unwrap().status(), 200);
 }

@@ -12,8 +12,12 @@ mod health;
 mod pages;
 mod sessions;
 
-use axum::{extract::FromRef, response::Response};
-use http::{HeaderName, HeaderValue, header};
+use axum::{
+    body::Body,
+    extract::{FromRef, FromRequestParts},
+    response::Response,
+};
+use http::{HeaderName, HeaderValue, Request, header};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::admission::Admin;
@@ -67,9 +71,40 @@ fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether a request's body is read: of what the gateway answers itself, only decisions have one.
+/// Routes of decisions that are sent as a body.
+const WITH_BODY: [&str; 7] = [
+    "/gateway/admin/access/disable",
+    "/gateway/admin/access/enable",
+    "/gateway/admin/blocks",
+    "/gateway/admin/blocks/remove",
+    "/gateway/admin/sessions/end",
+    "/gateway/api/access",
+    "/gateway/api/blocks",
+];
+
+/// Whether a request's body is read: of what the gateway answers itself, only decisions may have one.
 pub(super) fn reads_body(method: &str, path: &str) -> bool {
-    matches!(method, "POST" | "DELETE") && (is_below(path, PAGE) || is_below(path, API))
+    match method {
+        "POST" => WITH_BODY.contains(&path),
+        "DELETE" => {
+            is_below(path, "/gateway/api/sessions") || path.starts_with("/gateway/api/blocks/")
+        }
+        _ => false,
+    }
+}
+
+/// Admits an administrator by a request's head alone, before its body is read; the handler asks again when
+/// it has the body.
+///
+/// # Errors
+/// The refusal.
+pub(super) async fn admit<S>(state: &S, request: Request<Body>) -> Result<(), Response>
+where
+    S: Send + Sync,
+    Administered: FromRef<S>,
+{
+    let (mut parts, _) = request.into_parts();
+    Admin::from_request_parts(&mut parts, state).await.map(drop)
 }
 
 /// A path as it may be told: whoever ends a session by its whole id must not find that in a log, nor must who
@@ -149,9 +184,13 @@ mod tests {
 
     #[test]
     fn decisions_alone_have_bodies() {
-        assert!(reads_body("POST", "/gateway/api/access") && reads_body("POST", "/gateway/admin"));
+        assert!(WITH_BODY.iter().all(|path| reads_body("POST", path)));
+        assert!(reads_body("DELETE", "/gateway/api/sessions"));
+        assert!(reads_body("DELETE", "/gateway/api/blocks/subject/a"));
         for (method, path) in [
             ("GET", "/gateway/api/access"),
+            ("POST", "/gateway/admin"),
+            ("DELETE", "/gateway/api/access"),
             ("PUT", "/gateway/api/access"),
             ("POST", "/gateway/administrators"),
             ("POST", "/external/login"),
