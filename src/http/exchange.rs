@@ -438,7 +438,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Passes bytes both ways until both sides have ended, after 101.
+    /// Passes bytes both ways until both sides have ended, or neither has sent any for the idle
+    /// time-out; after 101.
     pub(super) async fn tunnel(self, out: Vec<u8>) -> After {
         let Self { caller, mut connection, .. } = self;
         let Caller { side, buffers, timer, patience, .. } = caller;
@@ -458,14 +459,13 @@ impl<'a> Exchange<'a> {
                 moved = (written, Instant::now());
             }
             let stalled = [up.stalled, down.stalled].into_iter().flatten();
-            // Once one side has ended, the other may be gone for good.
-            let half_open = (up.is_shut || down.is_shut).then(|| moved.1 + patience.idle);
-            match stalled.map(|since| since + patience.send).chain(half_open).min() {
-                Some(deadline) if timer.is_past(context, deadline) => {
-                    Poll::Ready(Err(FlowError::Sink(io::ErrorKind::TimedOut.into())))
-                }
-                _ => Poll::Pending,
+            // An unused tunnel must end, too.
+            let idle = moved.1 + patience.idle;
+            let deadline = stalled.map(|since| since + patience.send).fold(idle, Instant::min);
+            if timer.is_past(context, deadline) {
+                return Poll::Ready(Err(FlowError::Sink(io::ErrorKind::TimedOut.into())));
             }
+            Poll::Pending
         })
         .await;
         if ended.is_ok() { After::Close } else { After::Abort }

@@ -362,3 +362,34 @@ async fn a_decision_is_read_after_its_sender_is_known_to_be_an_administrator() {
     assert_eq!(begins("/gateway/api/none", &cookie(&admin)).await, "404");
     assert_eq!(client().get(world.gateway.url("/test/echo")).send().await.unwrap().status(), 200);
 }
+
+#[tokio::test]
+async fn a_tunnel_ends_when_neither_side_sends_for_the_idle_time_out() {
+    let world = Scripted::start(&[("GATEWAY_TIMEOUT_IDLE", "1s")]).await;
+    let open = async || {
+        let mut caller = world.caller().await;
+        caller
+            .send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+            .await;
+        let mut upstream = world.upstream().await;
+        upstream.head().await;
+        upstream
+            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+            .await;
+        assert!(caller.head().await.starts_with("HTTP/1.1 101 "));
+        (caller, upstream)
+    };
+    // One that is used now and then, by either side.
+    let (mut caller, mut upstream) = open().await;
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        caller.send("a").await;
+        assert_eq!(upstream.bytes(1).await, "a");
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        upstream.send("b").await;
+        assert_eq!(caller.bytes(1).await, "b");
+    }
+    let begun = Instant::now();
+    assert_eq!((caller.rest().await, upstream.rest().await), (String::new(), String::new()));
+    assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+}
