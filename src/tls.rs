@@ -1,7 +1,7 @@
 //! TLS towards Redis and upstream: rustls with AWS-LC, the system's roots and what operators add. reqwest, which
 //! reads Entra's documents, has a configuration of its own from the same crates.
 
-use std::{io, path::Path, sync::Arc};
+use std::{fmt, fs, io, path::Path, sync::Arc};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -16,9 +16,18 @@ pub(crate) fn client(ca_file: Option<&Path>) -> io::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = ca_file {
-        let unreadable = |error| io::Error::other(format!("{}: {error}", path.display()));
-        for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
-            roots.add(certificate.map_err(unreadable)?).map_err(io::Error::other)?;
+        let unreadable =
+            |error: &dyn fmt::Display| io::Error::other(format!("{}: {error}", path.display()));
+        let bytes = fs::read(path).map_err(|error| unreadable(&error))?;
+        // With a byte order mark before it the first certificate would be passed over.
+        let pem = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let before = roots.len();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| unreadable(&error))?;
+            roots.add(certificate).map_err(|error| unreadable(&error))?;
+        }
+        if roots.len() == before {
+            return Err(unreadable(&"holds no PEM certificate"));
         }
     }
     if roots.is_empty() {

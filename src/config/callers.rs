@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use uuid::Uuid;
 
 use super::{
@@ -93,13 +93,15 @@ pub(super) fn external_access(reader: &mut Reader) -> ExternalAccess {
 }
 
 pub(super) fn policy(reader: &mut Reader) -> Policy {
-    let login_scopes = match reader.text("GATEWAY_LOGIN_SCOPES").as_deref() {
-        Some("none") => Vec::new(),
-        _ => reader.list("GATEWAY_LOGIN_SCOPES", scope),
+    let login_scopes = if reader.is_word("GATEWAY_LOGIN_SCOPES", "none") {
+        Vec::new()
+    } else {
+        reader.list("GATEWAY_LOGIN_SCOPES", scope)
     };
-    let session_roles = match reader.text("GATEWAY_SESSION_ROLES").as_deref() {
-        Some("*") => RoleCeiling::All,
-        _ => RoleCeiling::Only(reader.list("GATEWAY_SESSION_ROLES", |role| Ok(role.to_owned()))),
+    let session_roles = if reader.is_word("GATEWAY_SESSION_ROLES", "*") {
+        RoleCeiling::All
+    } else {
+        RoleCeiling::Only(reader.list("GATEWAY_SESSION_ROLES", |role| Ok(role.to_owned())))
     };
     let session_max_age = reader.require("GATEWAY_SESSION_MAX_AGE", |text| {
         let longest = Duration::from_hours(31 * 24);
@@ -177,25 +179,31 @@ pub(super) fn surroundings(reader: &mut Reader) -> Surroundings {
         }
     }
 
-    let trust_everyone = reader.read("GATEWAY_TRUST_EVERYONE", flag).unwrap_or_default();
-    let trusted = match reader.text("GATEWAY_TRUSTED_PROXIES").as_deref() {
-        Some("private") => TrustedProxies::Private,
-        Some("none") => TrustedProxies::None,
-        _ => TrustedProxies::Networks(reader.list("GATEWAY_TRUSTED_PROXIES", |text| {
+    let trusts_everyone = reader.is_word("GATEWAY_TRUSTED_PROXIES", "everyone");
+    let may_trust_everyone =
+        reader.read("GATEWAY_TRUST_EVERYONE", flag).unwrap_or_default() || trusts_everyone;
+    let trusted = if reader.is_word("GATEWAY_TRUSTED_PROXIES", "private") {
+        TrustedProxies::Private
+    } else if reader.is_word("GATEWAY_TRUSTED_PROXIES", "none") {
+        TrustedProxies::None
+    } else if trusts_everyone {
+        TrustedProxies::Networks(vec![Ipv4Net::default().into(), Ipv6Net::default().into()])
+    } else {
+        TrustedProxies::Networks(reader.list("GATEWAY_TRUSTED_PROXIES", |text| {
             let network: IpNet = text
                 .parse()
                 .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-                .map_err(|_| "is neither private, none nor a CIDR".to_owned())?;
+                .map_err(|_| "is neither private, none, everyone nor a CIDR".to_owned())?;
             Ok(network)
-        })),
+        }))
     };
     if let TrustedProxies::Networks(networks) = &trusted {
         // Two halves are the whole as well.
         let everyone = IpNet::aggregate(networks).iter().any(|network| network.prefix_len() == 0);
-        if everyone && !trust_everyone {
+        if everyone && !may_trust_everyone {
             reader.problem(
                 "GATEWAY_TRUSTED_PROXIES",
-                "trusts everyone, which needs GATEWAY_TRUST_EVERYONE=yes",
+                "trusts every address; if that is intended, set GATEWAY_TRUSTED_PROXIES=everyone",
             );
         }
     }

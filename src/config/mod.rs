@@ -29,7 +29,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use self::reader::Problems;
 pub(crate) use self::reader::duration;
-use self::reader::{Given, Reader, at_least_one, read_file, size, span, time_out};
+use self::reader::{Given, Reader, at_least_one, or_off, read_file, size, span, time_out};
 pub(crate) use self::{
     callers::{ExternalAccess, ResourceConfig},
     database::{ActivityConfig, ActivityRequired, DatabaseConfig, DatabaseTarget},
@@ -153,10 +153,7 @@ fn open(
 fn assemble(reader: &mut Reader) -> Config {
     let listen = reader.require("GATEWAY_LISTEN", socket_address);
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
-    let ops_listen = reader.read("GATEWAY_OPS_LISTEN", |text| match text {
-        "off" => Ok(None),
-        address => socket_address(address).map(Some),
-    });
+    let ops_listen = reader.read("GATEWAY_OPS_LISTEN", or_off(socket_address));
     let ops_listen = ops_listen.flatten();
     let mut own = vec![("GATEWAY_LISTEN", listen)];
     own.extend(ops_listen.map(|address| ("GATEWAY_OPS_LISTEN", address)));
@@ -191,7 +188,9 @@ fn assemble(reader: &mut Reader) -> Config {
         telemetry: telemetry::read(reader),
         activity: database::activity(reader),
         platform: platform::read(reader),
-        canary_interval: reader.require("GATEWAY_CANARY_INTERVAL", canary_interval).flatten(),
+        canary_interval: reader
+            .require("GATEWAY_CANARY_INTERVAL", or_off(canary_interval))
+            .flatten(),
         warnings: Vec::new(),
         given: Given::default(),
         has_file: false,
@@ -213,13 +212,10 @@ fn memory_limit(text: &str) -> Result<usize, String> {
 }
 
 /// More often would be a load on upstream.
-fn canary_interval(text: &str) -> Result<Option<Duration>, String> {
-    if text.eq_ignore_ascii_case("off") {
-        return Ok(None);
-    }
+fn canary_interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval >= Duration::from_secs(1) {
-        Ok(Some(interval))
+        Ok(interval)
     } else {
         Err("is shorter than 1s".to_owned())
     }
@@ -305,7 +301,13 @@ mod tests {
             ("GATEWAY_UPSTREAM_URL", "http://127.0.0.1:5000/path"),
             ("GATEWAY_UPSTREAM_URL", "ftp://127.0.0.1"),
             ("GATEWAY_TRUSTED_PROXIES", "0.0.0.0/0"),
-            ("GATEWAY_TRUSTED_PROXIES", "everyone"),
+            ("GATEWAY_TRUSTED_PROXIES", "anyone"),
+            ("GATEWAY_TRUSTED_PROXIES", "10.0.0.0/8,everyone"),
+            ("GATEWAY_UNKNOWN_SETTINGS", "maybe"),
+            (
+                "REDIS_URL",
+                "cache.redis.cache.windows.net:6380,password=x=,ssl=True,abortConnect=False",
+            ),
             ("GATEWAY_PUBLIC_URLS", "https://chat.example/path"),
             ("GATEWAY_SCOPES", "a\"b"),
             ("GATEWAY_SCOPES", " , "),
@@ -354,9 +356,96 @@ mod tests {
 
     #[test]
     fn a_bare_redis_host_is_azure_cache_over_tls() {
-        let config = read(&[("REDIS_URL", "cache.redis.cache.windows.net")]).unwrap();
+        let config = read(&[("REDIS_URL", " cache.redis.cache.windows.net\r\n")]).unwrap();
         let StoreConfig::Redis { url, .. } = config.sessions.store else { panic!() };
         assert_eq!(url.expose_secret(), "rediss://cache.redis.cache.windows.net:6380/0");
+    }
+
+    /// S7: Azure's portal hands out connection strings of StackExchange.Redis.
+    #[test]
+    fn a_connection_string_of_redis_is_refused_with_what_to_set_instead() {
+        let given = "c.redis.cache.windows.net:6380,password=hunter2=,ssl=True,abortConnect=False";
+        let problems = read(&[("REDIS_URL", given)]).unwrap_err();
+        assert!(problems.contains("the host name alone"), "{problems}");
+        assert!(problems.contains("in REDIS_PASSWORD") && !problems.contains("hunter2"));
+    }
+
+    /// S5: whoever writes `on` in capitals writes `Off` as well.
+    #[test]
+    fn words_are_read_in_any_case_and_with_blanks_around_them() {
+        use crate::access::{origin::TrustedProxies, policy::RoleCeiling};
+        for spelling in ["Off", " OFF ", "off\n"] {
+            let off = read(&[
+                ("GATEWAY_OPS_LISTEN", spelling),
+                ("GATEWAY_CANARY_INTERVAL", spelling),
+                ("GATEWAY_LOGIN_LIMIT", spelling),
+                ("GATEWAY_LOGIN_FAILURE_LIMIT", spelling),
+                ("GATEWAY_BIND_SUBJECT", spelling),
+                ("GATEWAY_MIGRATE", spelling),
+            ])
+            .unwrap();
+            assert!(off.ops_listen.is_none() && off.canary_interval.is_none());
+            assert!(off.sessions.login_limit.is_none() && off.sessions.failure_limit.is_none());
+            assert!(!off.policy.bind_subject);
+        }
+        for (spelling, is_expected) in [
+            (" Private,", TrustedProxies::Private),
+            ("NONE", TrustedProxies::None),
+            (
+                "Everyone",
+                TrustedProxies::Networks(vec![
+                    "0.0.0.0/0".parse().unwrap(),
+                    "::/0".parse().unwrap(),
+                ]),
+            ),
+        ] {
+            let config = read(&[("GATEWAY_TRUSTED_PROXIES", spelling)]).unwrap();
+            assert_eq!(config.surroundings.trusted, is_expected, "{spelling:?}");
+        }
+        let config = read(&[
+            ("GATEWAY_LOGIN_SCOPES", "None "),
+            ("GATEWAY_SESSION_ROLES", " *,"),
+            ("GATEWAY_UNKNOWN_SETTINGS", " Warn"),
+            ("GATEWAY_LISTEM", "1"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "HTTP/Protobuf"),
+            ("OTEL_TRACES_EXPORTER", "OTLP"),
+            ("OTEL_LOGS_EXPORTER", "None"),
+        ])
+        .unwrap();
+        assert!(config.policy.login_scopes.is_empty());
+        assert!(matches!(config.policy.session_roles, RoleCeiling::All));
+        let otlp = config.telemetry.otlp.unwrap();
+        assert!(otlp.traces.is_some() && otlp.logs.is_none());
+        assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    }
+
+    /// S6: PowerShell writes UTF-8 with a byte order mark.
+    #[test]
+    fn a_byte_order_mark_in_a_file_is_no_part_of_a_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let text = path.display().to_string();
+        let password = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let config = read(&[("REDIS_URL", "redis://h/0"), ("REDIS_PASSWORD_FILE", &text)])?;
+            let StoreConfig::Redis { auth: RedisAuth::Key(Some(key)), .. } = config.sessions.store
+            else {
+                panic!()
+            };
+            Ok::<_, String>(key.expose_secret().to_owned())
+        };
+        assert_eq!(password("\u{feff}hunter2\r\n".as_bytes()).unwrap(), "hunter2");
+        assert_eq!(password("hunter2 \u{feff}".as_bytes()).unwrap(), "hunter2 \u{feff}");
+        assert!(password("\u{feff}\n".as_bytes()).unwrap_err().contains("is empty"));
+        let utf16: Vec<u8> = "\u{feff}hunter2".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let problem = password(&utf16).unwrap_err();
+        assert!(problem.contains("UTF-16") && problem.contains("utf8"), "{problem}");
+        assert!(password(b"hunter\xff").unwrap_err().contains("is not UTF-8"));
+
+        std::fs::write(&path, format!("\u{feff}TENANT_ID = \"{GUID}\"\nCLIENT_ID = \"{GUID}\"\n"))
+            .unwrap();
+        assert!(Config::read(Vec::new(), Some(&path)).is_ok());
     }
 
     #[test]

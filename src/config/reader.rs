@@ -1,8 +1,11 @@
 //! Text to values, every problem noted on the way.
 
-use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt, fs, io, path::Path, time::Duration};
 
 use super::settings::{PLATFORM_NAMES, SETTINGS, Setting, is_injected_by_kubernetes};
+
+/// U+FEFF at the beginning of a file (Unicode, section 23.8).
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// What is wrong with the settings: all of it.
 #[derive(Debug, PartialEq, Eq)]
@@ -119,7 +122,7 @@ impl Reader {
                 self.problems.push(format!("{file_name}: {} is set as well; set one", secret.name));
                 continue;
             }
-            match fs::read_to_string(path) {
+            match read_text(Path::new(path)) {
                 Ok(text) => {
                     let text = text.trim_end_matches(['\r', '\n']).to_owned();
                     // One that is being written must not turn a guard off.
@@ -146,9 +149,11 @@ impl Reader {
                 None => format!("{name}: there is no such setting"),
             })
             .collect();
-        match self.values.get("GATEWAY_UNKNOWN_SETTINGS").map(String::as_str) {
-            Some("warn") => self.warnings.extend(unknown),
-            _ => self.problems.extend(unknown),
+        let words = [("error", false), ("warn", true)];
+        if self.read("GATEWAY_UNKNOWN_SETTINGS", word(&words)).unwrap_or_default() {
+            self.warnings.extend(unknown);
+        } else {
+            self.problems.extend(unknown);
         }
     }
 
@@ -161,13 +166,19 @@ impl Reader {
         })
     }
 
-    /// The text as it was set, an empty one counting as unset. Space around it goes, but where it may
-    /// be meant.
+    /// The text as it was set, an empty one counting as unset. White space around it is removed, except
+    /// where it may be part of the value.
     pub(crate) fn given(&self, name: &str) -> Option<String> {
         debug_assert!(is_known(name) || PLATFORM_NAMES.contains(&name), "{name}");
-        let is_exact = setting(name).secret || name == "SESSION_KEY_PREFIX";
+        let is_exact = matches!(name, "REDIS_PASSWORD" | "SECRET_KEY" | "SESSION_KEY_PREFIX");
         let given = self.values.get(name).map(|text| if is_exact { text } else { text.trim() });
         given.filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+
+    /// Whether a setting is this word, in any case; entries of a list that are empty are passed over.
+    pub(crate) fn is_word(&self, name: &str, word: &str) -> bool {
+        let text = self.text(name).unwrap_or_default();
+        text.trim_matches([',', ' ', '\t']).eq_ignore_ascii_case(word)
     }
 
     /// Whether a setting was set, to something empty.
@@ -277,10 +288,22 @@ fn nearest(name: &str) -> Option<&'static str> {
         .max_by_key(|known| likeness(known))
 }
 
+/// The text of a file in UTF-8, without the byte order mark that PowerShell and Windows editors put before it.
+fn read_text(path: &Path) -> io::Result<String> {
+    let bytes = fs::read(path)?;
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(io::Error::other(
+            "is UTF-16; write it as UTF-8 (in PowerShell: Set-Content -Encoding utf8)",
+        ));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| io::Error::other("is not UTF-8"))?;
+    Ok(text.strip_prefix(BYTE_ORDER_MARK).map_or_else(|| text.clone(), str::to_owned))
+}
+
 /// The TOML file's values: strings, numbers, booleans and lists of strings, under the same names.
 pub(super) fn read_file(path: &Path) -> Result<Values, Problems> {
     let one = |problem: String| Problems(vec![format!("{}: {problem}", path.display())]);
-    let text = fs::read_to_string(path).map_err(|error| one(format!("cannot read: {error}")))?;
+    let text = read_text(path).map_err(|error| one(format!("cannot read: {error}")))?;
     let table: toml::Table =
         text.parse().map_err(|error: toml::de::Error| one(error.message().to_owned()))?;
     let as_text = |value: &toml::Value| match value {
@@ -335,6 +358,15 @@ pub(super) fn flag(text: &str) -> Result<bool, String> {
         "true" | "yes" | "on" | "1" => Ok(true),
         "false" | "no" | "off" | "0" => Ok(false),
         _ => Err("is neither true nor false".to_owned()),
+    }
+}
+
+/// `off` in any case, which is `None`, or what `parse` reads.
+pub(super) fn or_off<T>(
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> impl FnOnce(&str) -> Result<Option<T>, String> {
+    move |text| {
+        if text.eq_ignore_ascii_case("off") { Ok(None) } else { parse(text).map(Some) }
     }
 }
 

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Reader,
-    reader::{at_least_one, duration, flag, word},
+    reader::{at_least_one, duration, flag, or_off, word},
     redis_auth::{self, RedisAuth},
 };
 
@@ -109,23 +109,20 @@ pub(super) fn sessions(reader: &mut Reader) -> SessionsConfig {
         key_prefix,
         format: format.unwrap_or(SerializationFormat::Msgpack),
         per_subject: reader.read("GATEWAY_SESSIONS_PER_SUBJECT", at_least_one).unwrap_or(1),
-        login_limit: reader.require("GATEWAY_LOGIN_LIMIT", limit).flatten(),
-        failure_limit: reader.require("GATEWAY_LOGIN_FAILURE_LIMIT", limit).flatten(),
+        login_limit: reader.require("GATEWAY_LOGIN_LIMIT", or_off(limit)).flatten(),
+        failure_limit: reader.require("GATEWAY_LOGIN_FAILURE_LIMIT", or_off(limit)).flatten(),
     }
 }
 
-/// `600/1m`, or `off`.
-fn limit(text: &str) -> Result<Option<Limit>, String> {
-    if text.eq_ignore_ascii_case("off") {
-        return Ok(None);
-    }
+/// `600/1m`.
+fn limit(text: &str) -> Result<Limit, String> {
     let wrong = || "is neither a limit like 600/1m nor off".to_owned();
     let (most, per) = text.split_once('/').ok_or_else(wrong)?;
     let most = most.trim().parse().ok().filter(|most| *most > 0).ok_or_else(wrong)?;
     let per = duration(per.trim())?;
     let is_sound = per >= Duration::from_secs(1) && per <= Duration::from_hours(24);
     if is_sound {
-        Ok(Some(Limit { most, per }))
+        Ok(Limit { most, per })
     } else {
         Err("does not lie between 1s and 24h".to_owned())
     }
@@ -173,8 +170,15 @@ fn files(reader: &mut Reader) -> StoreConfig {
     StoreConfig::Files { directory, state }
 }
 
-/// SimpleChat stores a bare host name: Azure Cache for Redis over TLS.
+/// A URL, or a bare host name as SimpleChat stores it: Azure's Redis over TLS.
 fn redis_url(text: &str) -> Result<SecretString, String> {
+    if text.contains(',') && text.contains('=') && !text.contains("://") {
+        return Err(
+            "is a connection string of StackExchange.Redis; set the host name alone (the part before \
+             the port), and the part after password= in REDIS_PASSWORD"
+                .to_owned(),
+        );
+    }
     let url = match (text.contains("://"), text.contains(':')) {
         (true, _) => text.to_owned(),
         (false, true) => format!("rediss://{text}/0"),

@@ -103,11 +103,11 @@ pub(crate) static SETTINGS: &[Setting] = &[
     ).live(),
     setting(
         "GATEWAY_TRUSTED_PROXIES",
-        "private, none, CIDRs",
+        "private, none, everyone, CIDRs",
         "private",
-        "Whose forwarding headers count. private: private addresses, for scheme, client address and listed hosts; a list of CIDRs: for any host",
+        "Whose forwarding headers count. private: private addresses, for scheme, client address and listed hosts; a list of CIDRs, or everyone: for any host",
     ).live(),
-    setting("GATEWAY_TRUST_EVERYONE", "yes, no", "no", "Needed to trust 0.0.0.0/0 or ::/0").live(),
+    setting("GATEWAY_TRUST_EVERYONE", "yes, no", "no", "Older spelling of GATEWAY_TRUSTED_PROXIES=everyone: permits 0.0.0.0/0 and ::/0").live(),
     setting(
         "GATEWAY_FORWARDED_HEADER",
         "x-forwarded, forwarded",

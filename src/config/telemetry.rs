@@ -109,11 +109,11 @@ fn otlp(reader: &mut Reader) -> Option<OtlpConfig> {
             base
         });
         own.or(below).filter(|_| {
-            let is = reader.text(exporter).unwrap_or_default();
-            if !matches!(is.as_str(), "otlp" | "none") {
+            let is_otlp = reader.is_word(exporter, "otlp");
+            if !is_otlp && !reader.is_word(exporter, "none") {
                 reader.warn(exporter, "is neither otlp nor none: nothing goes to the collector");
             }
-            is == "otlp"
+            is_otlp
         })
     };
     let traces = signal("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER", "/v1/traces");
@@ -132,7 +132,7 @@ fn otlp(reader: &mut Reader) -> Option<OtlpConfig> {
 /// not to serve.
 fn speaks_over_http(reader: &mut Reader) -> bool {
     const NAME: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
-    let is_http = reader.text(NAME).is_some_and(|protocol| protocol == "http/protobuf");
+    let is_http = reader.is_word(NAME, "http/protobuf");
     if !is_http {
         reader.warn(
             NAME,
@@ -179,10 +179,19 @@ fn header(text: &str) -> Result<(String, SecretString), String> {
     Ok((name, value.into()))
 }
 
-/// The exporter is asked whether it understands it.
+/// `name=value;…` as the exporter reads it. Empty parts and white space around `;` and `=` are removed, as the
+/// SDKs of .NET and Node.js do; the exporter validates the rest.
 fn connection_string(text: &str) -> Result<SecretString, String> {
-    Exporter::new_from_connection_string(text.trim(), ())
-        .map(|_| text.trim().into())
+    let parts = text.split(';').map(str::trim).filter(|part| !part.is_empty());
+    let parts: Vec<String> = parts
+        .map(|part| match part.split_once('=') {
+            Some((name, value)) => format!("{}={}", name.trim_end(), value.trim_start()),
+            None => part.to_owned(),
+        })
+        .collect();
+    let text = parts.join(";");
+    Exporter::new_from_connection_string(&text, ())
+        .map(|_| text.into())
         .map_err(|error| format!("is no connection string of Application Insights: {error}"))
 }
 
@@ -248,5 +257,18 @@ mod tests {
         assert!(connection_string("IngestionEndpoint=https://x").is_err());
         assert!(connection_string("InstrumentationKey=x;Authorization=aad").is_err());
         assert!(connection_string("InstrumentationKey=x;IngestionEndpoint=https://x/").is_ok());
+        // S7 (Azure/data-api-builder#2046).
+        for spelling in [
+            "InstrumentationKey=x;IngestionEndpoint=https://x/;",
+            ";;InstrumentationKey = x ; IngestionEndpoint = https://x/ ;\r\n",
+            "InstrumentationKey=x;;IngestionEndpoint=https://x/",
+        ] {
+            let read = connection_string(spelling).expect(spelling);
+            assert_eq!(
+                read.expose_secret(),
+                "InstrumentationKey=x;IngestionEndpoint=https://x/",
+                "{spelling:?}"
+            );
+        }
     }
 }
