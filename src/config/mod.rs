@@ -354,11 +354,29 @@ mod tests {
         }
     }
 
+    /// R3: SimpleChat since 0.261.010 has port 10000 for Azure Managed Redis.
     #[test]
-    fn a_bare_redis_host_is_azure_cache_over_tls() {
-        let config = read(&[("REDIS_URL", " cache.redis.cache.windows.net\r\n")]).unwrap();
-        let StoreConfig::Redis { url, .. } = config.sessions.store else { panic!() };
-        assert_eq!(url.expose_secret(), "rediss://cache.redis.cache.windows.net:6380/0");
+    fn a_bare_redis_host_has_the_port_of_its_azure_service_over_tls() {
+        for (given, expected) in [
+            ("cache.redis.cache.windows.net", "cache.redis.cache.windows.net:6380"),
+            ("cache.redis.cache.usgovcloudapi.net", "cache.redis.cache.usgovcloudapi.net:6380"),
+            ("c.westeurope.redis.azure.net", "c.westeurope.redis.azure.net:10000"),
+            ("C.WestEurope.Redis.Azure.NET", "C.WestEurope.Redis.Azure.NET:10000"),
+            (
+                "c.eastus.redisenterprise.cache.azure.net",
+                "c.eastus.redisenterprise.cache.azure.net:10000",
+            ),
+            ("c.westeurope.redis.azure.net:6380", "c.westeurope.redis.azure.net:6380"),
+            ("redis.azure.net", "redis.azure.net:6380"),
+            ("c.redis.azure.net.example", "c.redis.azure.net.example:6380"),
+            ("notredis.azure.net", "notredis.azure.net:6380"),
+            // S7: as it comes out of a file or a portal.
+            (" c.westeurope.redis.azure.net \r\n", "c.westeurope.redis.azure.net:10000"),
+        ] {
+            let config = read(&[("REDIS_URL", given)]).unwrap();
+            let StoreConfig::Redis { url, .. } = config.sessions.store else { panic!() };
+            assert_eq!(url.expose_secret(), format!("rediss://{expected}/0"), "{given:?}");
+        }
     }
 
     /// S7: Azure's portal hands out connection strings of StackExchange.Redis.

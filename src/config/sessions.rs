@@ -170,6 +170,16 @@ fn files(reader: &mut Reader) -> StoreConfig {
     StoreConfig::Files { directory, state }
 }
 
+/// Suffixes of the host names of Azure Managed Redis and of the Enterprise tiers, whose port is 10000, as
+/// SimpleChat since 0.261.010 has them.
+const MANAGED_REDIS: [&str; 2] = [".redis.azure.net", ".redisenterprise.cache.azure.net"];
+
+/// Port that a host name without one has over TLS.
+fn redis_port(host: &str) -> u16 {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if MANAGED_REDIS.iter().any(|suffix| host.ends_with(suffix)) { 10_000 } else { 6380 }
+}
+
 /// A URL, or a bare host name as SimpleChat stores it: Azure's Redis over TLS.
 fn redis_url(text: &str) -> Result<SecretString, String> {
     if text.contains(',') && text.contains('=') && !text.contains("://") {
@@ -182,7 +192,7 @@ fn redis_url(text: &str) -> Result<SecretString, String> {
     let url = match (text.contains("://"), text.contains(':')) {
         (true, _) => text.to_owned(),
         (false, true) => format!("rediss://{text}/0"),
-        (false, false) => format!("rediss://{text}:6380/0"),
+        (false, false) => format!("rediss://{text}:{}/0", redis_port(text)),
     };
     let scheme = url.split("://").next().unwrap_or_default();
     let base = scheme.trim_end_matches("-cluster").trim_end_matches("-sentinel");

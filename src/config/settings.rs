@@ -317,7 +317,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
     secret(
         "REDIS_URL",
         "URL or host",
-        "redis://, rediss://, redis-sentinel://, redis-cluster:// and their TLS forms; a bare host, as SimpleChat stores it, means rediss://HOST:6380/0",
+        "redis://, rediss://, redis-sentinel://, redis-cluster:// and their TLS forms; a bare host, as SimpleChat stores it, means rediss://HOST:6380/0, or port 10000 under *.redis.azure.net and *.redisenterprise.cache.azure.net",
     ),
     secret("REDIS_PASSWORD", "text", "Redis' access key, where the URL holds none"),
     setting(
