@@ -28,6 +28,9 @@ pub(crate) struct EntraConfig {
     pub(crate) metadata_v2: Url,
     /// The tenant's v1 OpenID Connect metadata.
     pub(crate) metadata_v1: Url,
+    /// The v2 and v1 metadata of the app itself, whose keys sign its tokens where claims mapping gave it some of
+    /// its own; `None` where the documents above are the app's.
+    pub(crate) metadata_of_app: Option<[Url; 2]>,
     /// What counts as the v1 issuer where the v1 metadata does not exist; `None`: it must exist.
     pub(crate) issuer_v1_fallback: Option<String>,
     /// `authorization_servers` of our own metadata.
@@ -63,9 +66,12 @@ pub(super) fn read(reader: &mut Reader) -> EntraConfig {
     if let Some(host) = host {
         let authority = format!("{host}/{tenant}/v2.0");
         let of = |authority: &str| document(authority).unwrap_or_else(|_| placeholder_url());
+        let metadata_v2 = of(&authority);
+        let metadata_v1 = of(&format!("{host}/{tenant}"));
         return EntraConfig {
-            metadata_v2: of(&authority),
-            metadata_v1: of(&format!("{host}/{tenant}")),
+            metadata_of_app: of_app([&metadata_v2, &metadata_v1], client_id),
+            metadata_v2,
+            metadata_v1,
             issuer_v1_fallback: None,
             authority,
             cloud,
@@ -90,11 +96,26 @@ pub(super) fn read(reader: &mut Reader) -> EntraConfig {
     EntraConfig {
         issuer_v1_fallback: Some(format!("https://sts.windows.net/{tenant}/")),
         authority: format!("{identity}/{tenant}/v2.0"),
+        metadata_of_app: of_app([&metadata_v2, &metadata_v1], client_id),
         metadata_v2,
         metadata_v1,
         cloud,
         expected,
     }
+}
+
+/// The app's own metadata: the tenant's with the query parameter `appid` (Microsoft identity platform, "Access
+/// tokens", "Validate the signature").
+fn of_app(metadata: [&Url; 2], client_id: Uuid) -> Option<[Url; 2]> {
+    let is_of_app = |url: &&Url| url.query_pairs().any(|(name, _)| name == "appid");
+    if metadata.iter().any(is_of_app) {
+        return None;
+    }
+    Some(metadata.map(|url| {
+        let mut url = url.clone();
+        url.query_pairs_mut().append_pair("appid", &client_id.to_string());
+        url
+    }))
 }
 
 fn placeholder_url() -> Url {

@@ -46,9 +46,9 @@ impl Metrics {
         }
     }
 
-    pub(super) fn refreshed(&self, result: &Result<(), DocumentError>) {
+    pub(super) fn refreshed<T>(&self, result: &Result<T, DocumentError>) {
         match result {
-            Ok(()) => self.refreshes.add(1, &[]),
+            Ok(_) => self.refreshes.add(1, &[]),
             Err(error) => self.refreshes.add(1, &[KeyValue::new("error.type", reason(error))]),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A document's keys are replaced as a whole, so that one that was withdrawn stops counting at the next
 //! refresh. They survive an outage for [`HARD_AGE`]. A token with an unknown key id causes one refresh for
-//! all callers together, at most every [`COOLDOWN`].
+//! all callers together, at most every [`COOLDOWN`]; where the tenant's documents do not hold it either, the
+//! app's own are asked, at most as often. Keys found there are refreshed in the background from then on.
 
 mod documents;
 #[cfg(fuzzing)]
@@ -14,7 +15,7 @@ mod remembered;
 mod wycheproof;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::Arc,
     time::{Duration, Instant},
@@ -94,10 +95,14 @@ struct Inner {
 struct Known {
     v2: Option<Arc<Published>>,
     v1: Option<Arc<Published>>,
+    /// The keys that the app's own documents hold beyond the tenant's; `None` where there are none.
+    of_app: Option<Arc<Published>>,
     /// Counts refreshes, so that callers who waited for one notice it.
     version: u64,
     /// Whether the last refresh could not have the v2 document. The keys of both are the same ones.
     is_stale: bool,
+    /// The same for the app's own documents.
+    is_app_stale: bool,
 }
 
 /// One metadata document and its keys.
@@ -107,9 +112,16 @@ struct Published {
     fetched: Instant,
 }
 
+/// Times of the last refresh that an unknown key id caused.
 #[derive(Default)]
 struct Refreshing {
-    last_for_unknown_key: Option<Instant>,
+    of_tenant: Option<Instant>,
+    of_app: Option<Instant>,
+}
+
+/// Whether an unknown key id may not cause a refresh yet.
+fn is_cooling(last: Option<Instant>) -> bool {
+    last.is_some_and(|last| last.elapsed() < COOLDOWN)
 }
 
 impl Known {
@@ -118,22 +130,26 @@ impl Known {
         let fresh = |published: &Option<Arc<Published>>| {
             published.clone().filter(|published| published.fetched.elapsed() < HARD_AGE)
         };
-        Self { v2: fresh(&self.v2), v1: fresh(&self.v1), ..*self }
+        Self { v2: fresh(&self.v2), v1: fresh(&self.v1), of_app: fresh(&self.of_app), ..*self }
     }
 
     /// Since when the older of the documents has not been refreshed.
     fn age(&self) -> Option<Duration> {
-        let documents = [&self.v2, &self.v1].into_iter().flatten();
-        documents.map(|published| published.fetched.elapsed()).max()
+        self.all().map(|published| published.fetched.elapsed()).max()
     }
 
     fn has_keys(&self) -> bool {
-        [&self.v2, &self.v1].into_iter().flatten().any(|published| !published.keys.is_empty())
+        self.all().any(|published| !published.keys.is_empty())
     }
 
-    /// The v2 document has the last word on an id that both name.
+    /// The v2 document has the last word on an id that several name.
     fn key(&self, id: &str) -> Option<&SigningKey> {
-        [&self.v2, &self.v1].into_iter().flatten().find_map(|published| published.keys.get(id))
+        self.all().find_map(|published| published.keys.get(id))
+    }
+
+    /// The tenant's documents, then the app's.
+    fn all(&self) -> impl Iterator<Item = &Arc<Published>> {
+        [&self.v2, &self.v1, &self.of_app].into_iter().flatten()
     }
 
     fn issuers(&self) -> Issuers {
@@ -203,11 +219,65 @@ impl Entra {
         self.fetch().await
     }
 
-    /// To be called by who holds `refreshing`.
+    /// Fetches the tenant's documents, and the app's where they hold keys of its own. The caller holds
+    /// `refreshing`.
     async fn fetch(&self) -> Result<(), DocumentError> {
         let fetched = self.fetch_documents().await;
         self.0.metrics.refreshed(&fetched);
+        if self.0.known.load().of_app.is_some() {
+            self.fetch_of_app().await?;
+        }
         fetched
+    }
+
+    /// Fetches the app's own documents. The caller holds `refreshing`.
+    async fn fetch_of_app(&self) -> Result<(), DocumentError> {
+        let fetched = self.app_keys().await;
+        self.0.metrics.refreshed(&fetched);
+        let before = self.0.known.load_full();
+        let mut known = Known { version: before.version + 1, ..(*before).clone() };
+        known.is_app_stale = fetched.is_err();
+        let failed = match fetched {
+            Ok(keys) => {
+                let of_tenant = [&known.v2, &known.v1].into_iter().flatten();
+                let of_tenant: HashSet<&String> =
+                    of_tenant.flat_map(|published| published.keys.keys()).collect();
+                let keys: HashMap<_, _> =
+                    keys.into_iter().filter(|(id, _)| !of_tenant.contains(id)).collect();
+                tracing::info!(keys = keys.len(), "the app's own signing keys refreshed");
+                known.of_app = (!keys.is_empty()).then(|| {
+                    Arc::new(Published { issuer: String::new(), keys, fetched: Instant::now() })
+                });
+                None
+            }
+            Err(error) => Some(error),
+        };
+        self.0.known.store(Arc::new(known));
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// The keys in the app's own documents. A document that the server refuses (4xx) does not exist; where only
+    /// one of the two cannot be had, the keys of the other count, since both hold the same ones.
+    async fn app_keys(&self) -> Result<HashMap<String, SigningKey>, DocumentError> {
+        let (mut keys, mut failed, mut is_answered) = (HashMap::new(), None, false);
+        let Some([v2, v1]) = &self.0.config.metadata_of_app else { return Ok(keys) };
+        let (v2, v1) = tokio::join!(self.published(v2), self.published(v1));
+        for published in [v2, v1] {
+            match published {
+                Ok(published) => {
+                    is_answered = true;
+                    for (id, key) in published.keys {
+                        keys.entry(id).or_insert(key);
+                    }
+                }
+                Err(DocumentError::Status { status: 400..=499, .. }) => is_answered = true,
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if !is_answered => Err(error),
+            _ => Ok(keys),
+        }
     }
 
     async fn fetch_documents(&self) -> Result<(), DocumentError> {
@@ -292,11 +362,11 @@ impl Entra {
         }
         let key_id = token.unverified_key_id().map_err(EntraError::Rejected)?;
         if known.key(&key_id).is_none() {
-            known = self.refreshed_for_unknown_key(known.version).await;
+            known = self.refreshed_for_unknown_key(key_id.clone(), known.version).await;
         }
         let Some(key) = known.key(&key_id) else {
             // While Entra is away nobody can say that there is no such key.
-            return Err(if known.is_stale {
+            return Err(if known.is_stale || known.is_app_stale {
                 EntraError::KeysUnavailable
             } else {
                 EntraError::Rejected(TokenError::UnknownKey)
@@ -310,26 +380,37 @@ impl Entra {
         })
     }
 
-    /// One refresh for all who ask at once; nothing within [`COOLDOWN`] of the last. It goes on when
-    /// the caller hangs up: others wait for it.
-    async fn refreshed_for_unknown_key(&self, seen: u64) -> Known {
+    /// One refresh for all callers that wait at once, and none within [`COOLDOWN`] of the last; the same for the
+    /// app's own documents where the tenant's do not hold the key. It goes on when the caller hangs up:
+    /// others wait for it.
+    async fn refreshed_for_unknown_key(&self, key_id: String, seen: u64) -> Known {
         let entra = self.clone();
         let refreshed = tokio::spawn(async move {
-            let mut refreshing = entra.0.refreshing.lock().await;
-            let was_refreshed = entra.0.known.load().version != seen;
-            let is_cooling =
-                refreshing.last_for_unknown_key.is_some_and(|last| last.elapsed() < COOLDOWN);
-            if was_refreshed || is_cooling {
-                return;
-            }
-            refreshing.last_for_unknown_key = Some(Instant::now());
-            if let Err(error) = entra.fetch().await {
+            if let Err(error) = entra.refresh_for_unknown_key(&key_id, seen).await {
                 tracing::warn!(error = %telemetry::chain(&error), "signing keys could not be refreshed for an unknown key id");
             }
         });
         // A panic in there is in the log; what is known is known.
         let _ = refreshed.await;
         self.0.known.load().current()
+    }
+
+    async fn refresh_for_unknown_key(&self, key_id: &str, seen: u64) -> Result<(), DocumentError> {
+        let mut refreshing = self.0.refreshing.lock().await;
+        let was_refreshed = self.0.known.load().version != seen;
+        let mut refreshed = Ok(());
+        if !was_refreshed && !is_cooling(refreshing.of_tenant) {
+            refreshing.of_tenant = Some(Instant::now());
+            refreshed = self.fetch().await;
+        }
+        let known = self.0.known.load().current();
+        let is_open = known.key(key_id).is_none() && !known.is_stale;
+        let has_documents = self.0.config.metadata_of_app.is_some();
+        if is_open && has_documents && !is_cooling(refreshing.of_app) {
+            refreshing.of_app = Some(Instant::now());
+            return refreshed.and(self.fetch_of_app().await);
+        }
+        refreshed
     }
 }
 

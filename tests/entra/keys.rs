@@ -112,6 +112,9 @@ impl Key {
 pub(super) struct Keyring {
     current: usize,
     old: Vec<usize>,
+    /// Published in the app's own documents alone.
+    of_app: Vec<usize>,
+    is_app_withdrawn: bool,
     raw: Vec<Value>,
 }
 
@@ -126,6 +129,15 @@ impl Keyring {
         assert!(!self.old.contains(&self.current), "three keys are published: withdraw_old first");
     }
 
+    pub(super) fn rotate_for_app(&mut self) {
+        self.rotate();
+        self.of_app.push(self.current);
+    }
+
+    pub(super) fn withdraw_of_app(&mut self) {
+        self.is_app_withdrawn = true;
+    }
+
     pub(super) fn withdraw_old(&mut self) {
         self.old.clear();
         self.raw.clear();
@@ -135,8 +147,12 @@ impl Keyring {
         self.raw.push(jwk);
     }
 
-    pub(super) fn jwks(&self, issuer: Option<&str>) -> Vec<Value> {
-        let ours = self.old.iter().chain([&self.current]).map(|index| nth(*index).jwk(issuer));
+    /// The tenant's keys, and with `is_of_app` the app's as well.
+    pub(super) fn jwks(&self, issuer: Option<&str>, is_of_app: bool) -> Vec<Value> {
+        let has_app_keys = is_of_app && !self.is_app_withdrawn;
+        let is_published = |index: &&usize| has_app_keys || !self.of_app.contains(index);
+        let ours = self.old.iter().chain([&self.current]).filter(is_published);
+        let ours = ours.map(|index| nth(*index).jwk(issuer));
         ours.chain(self.raw.iter().cloned()).collect()
     }
 }

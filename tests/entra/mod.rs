@@ -52,6 +52,8 @@ pub(crate) const APP_OID: &str = "bbbbbbbb-1111-2222-3333-cccccccccccc";
 
 /// Under this path the documents stand in every mode: where [`Mode::Redirects`] points to.
 const MOVED: &str = "/moved";
+/// The query of the app's own documents: `appid=` [`CLIENT`].
+const OF_APP: &str = "appid=00001111-aaaa-2222-bbbb-3333cccc4444";
 /// More than a reader of key documents should ever take in.
 const OVERSIZE: usize = 2 * 1024 * 1024;
 
@@ -87,6 +89,17 @@ pub(crate) enum V1 {
     Failing,
 }
 
+/// Metadata asked with `?appid=`; [`Mode`] goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OfApp {
+    /// As Entra does.
+    Present,
+    /// 400: a server that knows no such parameter.
+    Refused,
+    /// 500.
+    Failing,
+}
+
 /// The running server; it stops when dropped.
 pub(crate) struct Entra {
     shared: Arc<Shared>,
@@ -98,6 +111,7 @@ struct Shared {
     address: SocketAddr,
     url: String,
     behaviour: Mutex<(Mode, V1)>,
+    of_app: Mutex<OfApp>,
     keyring: Mutex<Keyring>,
     requests: AtomicUsize,
     fetches: AtomicUsize,
@@ -118,6 +132,7 @@ impl Entra {
             address,
             url: front(address).await,
             behaviour: Mutex::new((Mode::Up, V1::Present)),
+            of_app: Mutex::new(OfApp::Present),
             keyring: Mutex::default(),
             requests: AtomicUsize::new(0),
             fetches: AtomicUsize::new(0),
@@ -174,6 +189,22 @@ impl Entra {
     /// Treats the v1 documents like this from now on.
     pub(crate) fn set_v1(&self, v1: V1) {
         lock(&self.shared.behaviour).1 = v1;
+    }
+
+    /// Treats metadata that is asked with `?appid=` like this from now on.
+    pub(crate) fn set_of_app(&self, of_app: OfApp) {
+        *lock(&self.shared.of_app) = of_app;
+    }
+
+    /// Publishes one more key in the app's own documents alone (`?appid=CLIENT`), and signs with it from now on,
+    /// as Entra does for an app with claims mapping.
+    pub(crate) fn rotate_for_app(&self) {
+        lock(&self.shared.keyring).rotate_for_app();
+    }
+
+    /// Publishes no key for the app alone any more.
+    pub(crate) fn withdraw_of_app(&self) {
+        lock(&self.shared.keyring).withdraw_of_app();
     }
 
     /// Publishes one more key and signs with it from now on. There are three: withdraw the old ones
@@ -307,7 +338,11 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
         (_, Some(document)) => match (document.version(), v1) {
             (Version::One, V1::Missing) => StatusCode::NOT_FOUND.into_response(),
             (Version::One, V1::Failing) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-            _ => Json(shared.text_of(document, mode)).into_response(),
+            _ => match (Shared::is_of_app(&uri), *lock(&shared.of_app)) {
+                (true, OfApp::Refused) => StatusCode::BAD_REQUEST.into_response(),
+                (true, OfApp::Failing) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+                (is_of_app, _) => Json(shared.text_of(document, mode, is_of_app)).into_response(),
+            },
         },
     };
     if let Some(Document::Keys(_)) = document {
@@ -318,12 +353,22 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
 }
 
 impl Shared {
-    fn text_of(&self, document: Document, mode: Mode) -> Value {
-        match document {
+    /// Whether the app's own documents are asked for.
+    fn is_of_app(uri: &Uri) -> bool {
+        uri.query().is_some_and(|query| query.split('&').any(|pair| pair == OF_APP))
+    }
+
+    fn text_of(&self, document: Document, mode: Mode, is_of_app: bool) -> Value {
+        let mut text = match document {
             Document::Metadata(Version::Two) => self.v2_metadata(),
             Document::Metadata(Version::One) => self.v1_metadata(),
-            Document::Keys(version) => self.keys(version, mode),
+            Document::Keys(version) => return self.keys(version, mode, is_of_app),
+        };
+        if is_of_app {
+            let keys = text["jwks_uri"].as_str().map(|uri| format!("{uri}?{OF_APP}"));
+            text["jwks_uri"] = keys.into();
         }
+        text
     }
 
     /// The members of Entra's own, in their order.
@@ -399,15 +444,16 @@ impl Shared {
     }
 
     /// Only the v2 document says of each key whose tokens it may sign.
-    fn keys(&self, version: Version, mode: Mode) -> Value {
+    fn keys(&self, version: Version, mode: Mode, is_of_app: bool) -> Value {
         let issuer = (version == Version::Two).then(|| self.issuer_v2());
+        let jwks = || lock(&self.keyring).jwks(issuer.as_deref(), is_of_app);
         match mode {
             Mode::EmptyKeys => json!({ "keys": [] }),
             Mode::Oversized => json!({
-                "keys": lock(&self.keyring).jwks(issuer.as_deref()),
+                "keys": jwks(),
                 "padding": "x".repeat(OVERSIZE),
             }),
-            _ => json!({ "keys": lock(&self.keyring).jwks(issuer.as_deref()) }),
+            _ => json!({ "keys": jwks() }),
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::{
-    entra::{Entra, Mode, V1},
+    entra::{Entra, Mode, OfApp, V1},
     world::{Kind, Store, alone, client, gateway::Gateway, process::until, settings, try_login},
 };
 
@@ -176,4 +176,85 @@ async fn a_caller_who_hangs_up_does_not_end_the_refresh_for_others() {
     until("the refresh began", async || entra.requests() > before).await;
     drop(stream);
     assert_eq!(login(&gateway, &token).await, 200);
+}
+
+/// F3 (python-social-auth/social-core#695, AzureAD/microsoft-identity-web#2917): the keys of an app with claims
+/// mapping are published at `?appid=CLIENT_ID` alone.
+#[tokio::test]
+async fn a_key_published_for_the_app_alone_verifies_tokens_of_both_versions() {
+    let (gateway, entra, _store) = ready().await;
+    let old = entra.token().build();
+    entra.rotate_for_app();
+    let before = entra.fetches();
+    let (v2, v1) = (entra.token().build(), entra.token().v1().build());
+    let url = gateway.url("/external/login");
+    let logins: JoinSet<_> = (0..20)
+        .map(|n| client().post(&url).bearer_auth(if n % 2 == 0 { &v2 } else { &v1 }).send())
+        .collect();
+    let answers = logins.join_all().await;
+    assert!(answers.iter().all(|answer| answer.as_ref().unwrap().status() == 200), "{answers:?}");
+    // The tenant's v2 and v1 keys, then the app's.
+    assert_eq!(entra.fetches() - before, 4, "asked once for all callers together");
+    assert_eq!(login(&gateway, &old).await, 200, "the tenant's key counts as before");
+
+    let before = entra.requests();
+    for n in 0..20 {
+        assert_eq!(login(&gateway, &entra.token().kid(&format!("made-up-{n}")).build()).await, 401);
+    }
+    assert_eq!(entra.requests(), before, "all within the cool-down");
+}
+
+/// F3: found within the cool-down of the tenant's documents as well, which another unknown key began.
+#[tokio::test]
+async fn a_key_of_the_app_is_not_hidden_by_the_cool_down_of_another_key() {
+    let (gateway, entra, _store) = ready().await;
+    entra.rotate();
+    assert_eq!(login(&gateway, &entra.token().build()).await, 200, "found in the tenant's");
+    entra.rotate_for_app();
+    assert_eq!(login(&gateway, &entra.token().build()).await, 200, "found in the app's");
+}
+
+/// F3: documents of the app that cannot be had leave open whether there is such a key; those that the server
+/// refuses do not exist.
+#[tokio::test]
+async fn an_unknown_key_is_503_while_the_documents_of_the_app_fail_and_401_where_there_are_none() {
+    for (of_app, expected) in [(OfApp::Failing, 503), (OfApp::Refused, 401)] {
+        let (gateway, entra, _store) = ready().await;
+        entra.rotate_for_app();
+        entra.set_of_app(of_app);
+        assert_eq!(login(&gateway, &entra.token().build()).await, expected, "{of_app:?}");
+    }
+}
+
+/// F3: where the metadata already names the app, it is asked as it is, and not twice.
+#[tokio::test]
+async fn metadata_that_names_the_app_is_asked_once() {
+    let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
+    let url = format!("{}?appid={}", entra.metadata_url(), crate::entra::CLIENT);
+    entra.rotate_for_app();
+    let more = [("CUSTOM_OIDC_METADATA_URL_VALUE".to_owned(), url)];
+    let gateway = Gateway::start(&settings(&entra, None, &store, &more)).await;
+    gateway.wait_until_it_has_keys().await;
+    assert_eq!(login(&gateway, &entra.token().build()).await, 200);
+    let before = entra.fetches();
+    assert_eq!(login(&gateway, &entra.token().kid("made-up").build()).await, 401);
+    assert_eq!(entra.fetches() - before, 2);
+}
+
+/// F3: as the tenant's own keys, they stop counting once they are withdrawn.
+#[tokio::test]
+async fn keys_of_the_app_are_refreshed_in_the_background() {
+    let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
+    // A missing v1 document is asked for every few seconds, and the others with it.
+    entra.set_v1(V1::Failing);
+    let gateway = gateway_with(&entra, &store).await;
+    until("v2 keys are there", async || login(&gateway, &entra.token().build()).await == 200).await;
+    entra.rotate_for_app();
+    let token = entra.token().build();
+    assert_eq!(login(&gateway, &token).await, 200);
+    let before = entra.fetches();
+    until("the background asks again", async || entra.fetches() > before + 3).await;
+    assert_eq!(login(&gateway, &token).await, 200);
+    entra.withdraw_of_app();
+    until("it counts no more", async || login(&gateway, &token).await == 401).await;
 }
