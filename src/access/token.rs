@@ -25,6 +25,17 @@ const LEEWAY: i64 = 60;
 /// 28 hours.
 const LONGEST_LIFE: f64 = 28.0 * 3600.0 + 600.0;
 
+/// `aud` of tokens for Microsoft Graph, without `https://` and the slash at its end: its application id and its
+/// hosts in Azure's clouds (Microsoft Graph, "National cloud deployments").
+const GRAPH: [&str; 6] = [
+    "00000003-0000-0000-c000-000000000000",
+    "graph.microsoft.com",
+    "graph.microsoft.us",
+    "dod-graph.microsoft.us",
+    "microsoftgraph.chinacloudapi.cn",
+    "graph.microsoft.de",
+];
+
 /// A bearer token as it came: `b64token` by RFC 6750 §2.1, otherwise unread.
 pub(crate) struct BearerToken(String);
 
@@ -78,6 +89,25 @@ impl BearerToken {
             return Err(TokenError::WrongType);
         }
         Ok(header)
+    }
+
+    /// Whether the token says that it is for Microsoft Graph. Entra hashes the `nonce` in the header of those
+    /// before it signs, so nobody but Graph can verify them. For the error text alone: nothing is verified.
+    pub(crate) fn is_for_graph(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Audience {
+            aud: String,
+        }
+        let has_nonce = || self.unverified_header().is_ok_and(|header| header.nonce.is_some());
+        let audience = || {
+            let payload = URL_SAFE_NO_PAD.decode(self.0.split('.').nth(1)?).ok()?;
+            serde_json::from_slice::<Audience>(&payload).ok()
+        };
+        let is_graph = |aud: &str| {
+            let aud = aud.trim_end_matches('/').to_ascii_lowercase();
+            GRAPH.contains(&aud.strip_prefix("https://").unwrap_or(&aud))
+        };
+        has_nonce() || audience().is_some_and(|Audience { aud }| is_graph(&aud))
     }
 
     /// Checks the signature and every claim that matters; `now` in Unix seconds.
@@ -195,8 +225,11 @@ pub(crate) enum TokenError {
     NotYetValid,
     #[error("The access token was issued by somebody else")]
     Issuer,
-    #[error("The access token is meant for another audience")]
+    #[error("The access token is meant for another application")]
     Audience,
+    /// Of these tokens the signature means nothing to anybody else: see [`BearerToken::is_for_graph`].
+    #[error("The access token is meant for Microsoft Graph")]
+    ForGraph,
     #[error("The access token belongs to another tenant")]
     Tenant,
     #[error("This is not an access token")]

@@ -70,6 +70,7 @@ impl EntraError {
             Self::Rejected(TokenError::NotYetValid) => "token_not_yet_valid",
             Self::Rejected(TokenError::Issuer) => "token_issuer",
             Self::Rejected(TokenError::Audience) => "token_audience",
+            Self::Rejected(TokenError::ForGraph) => "token_for_graph",
             Self::Rejected(TokenError::Tenant) => "token_tenant",
             Self::Rejected(TokenError::WrongType) => "token_wrong_type",
         }
@@ -350,7 +351,12 @@ impl Entra {
     /// From the text a caller sent to claims that may be relied on; `now` in Unix seconds.
     pub(crate) async fn verify(&self, token: &BearerToken, now: i64) -> Result<Claims, EntraError> {
         let begun = Instant::now();
-        let verified = self.verify_now(token, now).await;
+        let verified = self.verify_now(token, now).await.map_err(|error| match error {
+            EntraError::Rejected(
+                TokenError::Signature | TokenError::UnknownKey | TokenError::Audience,
+            ) if token.is_for_graph() => EntraError::Rejected(TokenError::ForGraph),
+            error => error,
+        });
         self.0.metrics.verified(begun.elapsed(), &verified);
         verified
     }

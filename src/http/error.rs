@@ -21,6 +21,7 @@ use crate::{
         origin::{Origin, OriginError, PublicOrigin, Route},
         policy::Denial,
         subject::SubjectFault,
+        token::TokenError,
     },
     activity::ActivityError,
     entra::EntraError,
@@ -218,8 +219,25 @@ impl Refusal {
         }
     }
 
+    /// Text for the caller. A token for another application comes of the wrong scope: the right one is named,
+    /// unless ids are not public.
+    fn detail(&self, resource: &Resource) -> String {
+        let for_another = matches!(
+            self,
+            Self::Entra(EntraError::Rejected(TokenError::Audience | TokenError::ForGraph))
+        );
+        // Some clients search error texts for `scope=` and `error=`.
+        let scope = resource.config.scopes.first().filter(|scope| !scope.contains('='));
+        match scope {
+            Some(scope) if for_another && resource.is_on() => {
+                format!("{self}; ask for the scope {scope}")
+            }
+            _ => self.to_string(),
+        }
+    }
+
     /// Members of the `Bearer` challenge; `None`: no challenge.
-    fn challenge(&self) -> Option<Challenge> {
+    fn challenge(&self, resource: &Resource) -> Option<Challenge> {
         match self {
             Self::NoCredentials => Some(Challenge::default()),
             Self::RepeatedAuthorization | Self::MalformedBearer => Some(Challenge {
@@ -230,7 +248,7 @@ impl Refusal {
             Self::Entra(EntraError::Rejected(_)) | Self::SessionOfAnother => Some(Challenge {
                 error: Some("invalid_token"),
                 scope: Scope::Advertised,
-                description: Some(self.to_string()),
+                description: Some(self.detail(resource)),
             }),
             Self::Denied(Denial::ScopeMissing) => Some(Challenge {
                 error: Some("insufficient_scope"),
@@ -445,7 +463,7 @@ pub(super) fn answer(refusal: &Refusal, asked: &Asked<'_>) -> Response {
     asked.refused.set(Some(refusal.reason()));
     let status = refusal.status();
     // What went wrong behind us is for the log alone.
-    let detail = refusal.to_string();
+    let detail = refusal.detail(asked.resource);
     let told = Told {
         reason: refusal.reason(),
         detail: detail.clone(),
@@ -472,7 +490,7 @@ pub(super) fn answer(refusal: &Refusal, asked: &Asked<'_>) -> Response {
 }
 
 fn describe(refusal: &Refusal, asked: &Asked<'_>, headers: &mut HeaderMap) {
-    if let Some(challenge) = refusal.challenge() {
+    if let Some(challenge) = refusal.challenge(asked.resource) {
         let url = metadata_url(asked);
         if let Ok(value) = HeaderValue::try_from(challenge.write(asked.resource, url.as_deref())) {
             headers.insert(header::WWW_AUTHENTICATE, value);
@@ -519,7 +537,7 @@ fn metadata_url(asked: &Asked<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{access::token::TokenError, config::ResourceConfig};
+    use crate::config::ResourceConfig;
 
     fn resource(is_on: bool) -> Resource {
         Resource {
@@ -534,7 +552,10 @@ mod tests {
     }
 
     fn challenge(refusal: &Refusal, is_on: bool) -> Option<String> {
-        refusal.challenge().map(|challenge| challenge.write(&resource(is_on), Some("https://h/m")))
+        let resource = resource(is_on);
+        refusal
+            .challenge(&resource)
+            .map(|challenge| challenge.write(&resource, Some("https://h/m")))
     }
 
     #[test]
@@ -548,6 +569,12 @@ mod tests {
                 Refusal::Entra(EntraError::Rejected(TokenError::Expired)),
                 Some(
                     r#"Bearer error="invalid_token", resource_metadata="https://h/m", scope="api://c/.default", error_description="The access token expired""#,
+                ),
+            ),
+            (
+                Refusal::Entra(EntraError::Rejected(TokenError::ForGraph)),
+                Some(
+                    r#"Bearer error="invalid_token", resource_metadata="https://h/m", scope="api://c/.default", error_description="The access token is meant for Microsoft Graph; ask for the scope api://c/.default""#,
                 ),
             ),
             (
@@ -586,6 +613,7 @@ mod tests {
             TokenError::NotYetValid,
             TokenError::Issuer,
             TokenError::Audience,
+            TokenError::ForGraph,
             TokenError::Tenant,
             TokenError::WrongType,
         ] {

@@ -324,3 +324,58 @@ async fn an_upstream_that_is_away_is_502_and_one_that_hangs_504() {
     assert_eq!(refused(dies, 502).await, None);
     assert!(world.gateway.is_ready().await);
 }
+
+/// A v1 token of this tenant for another application; `with_nonce` as Microsoft Graph's, whose signature nobody else
+/// can verify.
+fn token_for(entra: &Entra, audience: &str, with_nonce: bool) -> String {
+    let token = entra.token().v1().claim("aud", audience);
+    if !with_nonce {
+        return token.build();
+    }
+    let key = entra.published_key();
+    token.header("nonce", "x").signed_by_stranger().kid(key["kid"].as_str().unwrap()).build()
+}
+
+/// S1 (AzureAD/azure-activedirectory-identitymodel-extensions-for-dotnet#609): the commonest mistake is a scope of
+/// Microsoft Graph's.
+#[tokio::test]
+async fn a_token_for_another_application_is_answered_with_the_scope_to_ask_for() {
+    let (on, entra, _store) = alone(&[("GATEWAY_LOGIN_FAILURE_LIMIT", "off")]).await;
+    let (off, entra_of_off, _store) = alone(&[("GATEWAY_EXTERNAL_ACCESS", "off")]).await;
+    let graph = "The access token is meant for Microsoft Graph";
+    let another = "The access token is meant for another application";
+    for (audience, text) in [
+        ("00000003-0000-0000-c000-000000000000", graph),
+        ("https://graph.microsoft.com", graph),
+        ("https://graph.microsoft.com/", graph),
+        ("https://graph.microsoft.us/", graph),
+        ("https://dod-graph.microsoft.us", graph),
+        ("https://microsoftgraph.chinacloudapi.cn/", graph),
+        ("https://management.azure.com/", another),
+        ("https://management.core.windows.net/", another),
+        ("https://vault.azure.net", another),
+        ("https://graph.windows.net", another),
+        ("https://graph.microsoft.com.example", another),
+        (OTHER_CLIENT, another),
+    ] {
+        for with_nonce in [false, true] {
+            if with_nonce && text == another {
+                continue;
+            }
+            let token = token_for(&entra, audience, with_nonce);
+            for path in ["/external/login", "/external/public_documents"] {
+                let answer = client().post(on.url(path)).bearer_auth(&token).send().await.unwrap();
+                let told = refused(answer, 401).await.unwrap();
+                let description = told.split("error_description=").nth(1).unwrap_or(&told);
+                let expected = format!("\"{text}; ask for the scope api://{CLIENT}/.default\"");
+                assert_eq!(description, expected, "{audience}");
+            }
+            let token = token_for(&entra_of_off, audience, with_nonce);
+            let guarded = client().get(off.url("/external/public_documents")).bearer_auth(token);
+            let answer = guarded.send().await.unwrap();
+            assert_eq!(answer.status(), 401, "{audience}");
+            assert_eq!(answer.headers()["www-authenticate"], "Bearer error=\"invalid_token\"");
+            assert_eq!(json(answer).await["detail"], text, "no id while external access is off");
+        }
+    }
+}
