@@ -93,6 +93,13 @@ impl fmt::Debug for SessionId {
     }
 }
 
+/// E-mail address of a user: the first of these claims, of a token or a session, that is a text which is not blank.
+/// A guest's token may hold `unique_name` alone.
+pub(crate) fn email<'a>(claim: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
+    let names = ["preferred_username", "email", "upn", "unique_name"];
+    names.into_iter().filter_map(claim).find(|text| !text.trim().is_empty()).map(str::to_owned)
+}
+
 /// A session that may be opened: made from a [`Grant`] alone.
 #[derive(Debug)]
 pub(crate) struct SessionRecord {

@@ -19,7 +19,12 @@ use super::{
     session_cookie::SessionCookie,
 };
 use crate::{
-    access::{origin::Scheme, policy::Policy, session::SessionRecord, token::TokenError},
+    access::{
+        origin::Scheme,
+        policy::Policy,
+        session::{SessionRecord, email},
+        token::TokenError,
+    },
     activity::{self, Activity, Actor, Author, EndReason, Record},
     clock,
     config::CookieConfig,
@@ -80,7 +85,7 @@ struct User {
     #[schema(example = "Ada Lovelace", required = true, max_length = 16_384)]
     #[serde(rename = "displayName")]
     name: Option<String>,
-    /// `preferred_username`, else `email`, else `upn`.
+    /// `preferred_username`, else `email`, else `upn`, else `unique_name`.
     #[schema(example = "ada@contoso.example", required = true, max_length = 16_384)]
     email: Option<String>,
 }
@@ -213,12 +218,8 @@ pub(super) async fn post(
 
 /// The subject of a verified token, by the claims that `text` reads.
 fn actor<'a>(subject: Uuid, text: impl Fn(&str) -> Option<&'a str>) -> Actor {
-    let email = text("preferred_username").or_else(|| text("email")).or_else(|| text("upn"));
-    Actor {
-        oid: Some(subject.to_string()),
-        name: text("name").map(str::to_owned),
-        email: email.map(str::to_owned),
-    }
+    let name = text("name").map(str::to_owned);
+    Actor { oid: Some(subject.to_string()), name, email: email(text) }
 }
 
 /// Sessions of the same subject that ended because of a login; `limit`: how many the subject may have.

@@ -6,7 +6,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Sessions, SessionsError, patiently};
-use crate::{access::session::SessionId, clock};
+use crate::{
+    access::session::{SessionId, email},
+    clock,
+};
 
 /// How long nobody needs to have been at SimpleChat for the session to count no more here, in milliseconds:
 /// SimpleChat itself keeps it for 31 days, unless its idle time-out is on.
@@ -42,7 +45,7 @@ pub(crate) struct Account {
     /// Entra's object id.
     pub(crate) oid: Option<Uuid>,
     pub(crate) name: Option<String>,
-    /// `preferred_username`, else `email`.
+    /// See [`email`].
     pub(crate) email: Option<String>,
     roles: Vec<String>,
 }
@@ -55,7 +58,7 @@ impl Account {
         Self {
             oid: text("oid").and_then(|oid| oid.parse().ok()),
             name: text("name"),
-            email: text("preferred_username").or_else(|| text("email")),
+            email: email(|name| user.get(name).and_then(Value::as_str)),
             // In a text upstream would look for a part of it: "SuperUser" has "User".
             roles: roles
                 .unwrap_or_default()

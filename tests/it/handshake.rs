@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     entra::USER_OID,
-    world::{API, Kind, WithSession, World, client, json, session_in, status, try_login},
+    world::{API, Kind, WithSession, World, alone, client, json, session_in, status, try_login},
 };
 
 async fn flask_honours_a_minted_session(kind: Kind) {
@@ -242,4 +242,24 @@ async fn a_cookie_that_is_none_of_ours_does_not_stand_before_the_token_at_logout
     assert_eq!(logout("session=abc").bearer_auth("x.y.z").send().await.unwrap().status(), 401);
     assert_eq!(logout("session=abc").bearer_auth(&token).send().await.unwrap().status(), 204);
     assert_eq!(status(world.gateway.url(API), &session).await, 401);
+}
+
+/// S9 (az-hop#1776): guests' tokens may hold `unique_name` alone.
+#[tokio::test]
+async fn the_email_is_the_first_of_four_claims_that_is_a_text() {
+    let (gateway, entra, _store) = alone(Kind::Redis, &[]).await;
+    gateway.wait_until_it_has_keys().await;
+    let names = ["preferred_username", "email", "upn", "unique_name"];
+    for (values, expected) in [
+        ([json!("p"), json!("e"), json!("u"), json!("n")], json!("p")),
+        ([json!(""), json!("e"), json!("u"), json!("n")], json!("e")),
+        ([json!(5), json!(null), json!("u"), json!("n")], json!("u")),
+        ([json!(" "), json!(""), json!(["u"]), json!("n")], json!("n")),
+        ([json!(""), json!(""), json!(""), json!("")], Value::Null),
+    ] {
+        let claims = names.into_iter().zip(values.clone());
+        let token = claims.fold(entra.token(), |token, (name, value)| token.claim(name, value));
+        let answer = try_login(&gateway, &token.build()).await;
+        assert_eq!(json(answer).await["user"]["email"], expected, "{values:?}");
+    }
 }
