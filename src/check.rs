@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::timeout;
+
 use crate::{
     activity::{Activity, ActivityError},
     config::Config,
@@ -14,11 +16,14 @@ use crate::{
     report::{Report, block_on},
     sessions::Sessions,
     telemetry,
-    upstream::Upstream,
+    upstream::{LONGEST_FIELD, Upstream},
 };
 
 /// How long the gateway may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Time for all requests that measure what upstream takes.
+const MEASUREMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Tries everything that the settings name, a line each.
 ///
@@ -48,6 +53,9 @@ pub(crate) async fn try_everything(config: &Config, report: &mut Report) -> Foun
     }
     let upstream = check_upstream(config).await.map(|upstream| found.upstream = Some(upstream));
     report.line("upstream", upstream, "is SimpleChat running where GATEWAY_UPSTREAM_URL says?");
+    if let Some(upstream) = &found.upstream {
+        try_long_field(upstream, report).await;
+    }
     let sessions = Sessions::connected(config.sessions.clone())
         .await
         .map_err(|error| telemetry::chain(&error))
@@ -86,6 +94,23 @@ async fn check_upstream(config: &Config) -> Result<Upstream, String> {
     let upstream = Upstream::new(config.upstream.clone()).map_err(|error| error.to_string())?;
     upstream.probe().await.map_err(|error| telemetry::chain(&error))?;
     Ok(upstream)
+}
+
+/// Measures the longest header field that upstream takes, which bounds the tokens that calls may bear.
+async fn try_long_field(upstream: &Upstream, report: &Report) {
+    match timeout(MEASUREMENT_TIMEOUT, upstream.longest_field()).await {
+        Ok(Ok(longest)) if longest >= LONGEST_FIELD => {
+            report.fine("upstream takes header fields as long as the longest token");
+        }
+        Ok(Ok(longest)) => report.advise(&format!(
+            "upstream takes header fields of at most {longest} bytes, so calls that bear a longer token (a user in many groups) are answered 431. Add --limit-request-field_size={LONGEST_FIELD} to GUNICORN_CMD_ARGS for SimpleChat"
+        )),
+        Ok(Err(error)) => report.untried(&format!(
+            "the longest header field that upstream takes: {}",
+            telemetry::chain(&error)
+        )),
+        Err(_) => report.untried("the longest header field that upstream takes: no answer in time"),
+    }
 }
 
 async fn check_database(config: &Config) -> Result<(), String> {

@@ -78,7 +78,7 @@ module appSettings 'app-settings.bicep' = {
       AZURE_ENVIRONMENT: cloud
       // SimpleChat: loopback alone, whatever PORT says.
       GUNICORN_BIND: '127.0.0.1:5000'
-      GUNICORN_CMD_ARGS: '--forwarder-headers=X-NONE'
+      GUNICORN_CMD_ARGS: '--forwarder-headers=X-NONE --limit-request-field_size=16408'
       // App Service: the main container's port, and when it is warm.
       WEBSITES_PORT: '8080'
       WEBSITES_CONTAINER_START_TIME_LIMIT: '600'

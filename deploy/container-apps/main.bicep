@@ -141,7 +141,7 @@ var simpleChatOwnSettings = [
   { name: 'CLIENT_ID', value: clientId }
   { name: 'AZURE_ENVIRONMENT', value: cloud }
   { name: 'GUNICORN_BIND', value: '127.0.0.1:5000' }
-  { name: 'GUNICORN_CMD_ARGS', value: '--forwarder-headers=X-NONE' }
+  { name: 'GUNICORN_CMD_ARGS', value: '--forwarder-headers=X-NONE --limit-request-field_size=16408' }
 ]
 
 // They live as long as the replica: a container that is started again finds them. EmptyDir has no limit of its

@@ -32,6 +32,7 @@ use crate::{
     gateway::Resource,
     sessions::{Gone, Opened, Sessions},
     switch::Switch,
+    upstream::{Upstream, field_length},
     wire::RequestHead,
 };
 
@@ -41,6 +42,8 @@ use crate::{
 enum Warning {
     /// The session carries neither `User` nor `Admin`: nearly all of `/api` will answer 403.
     NoUserRole,
+    /// The `Authorization` field is longer than upstream takes: calls that bear it will be answered 431.
+    TokenTooLong,
 }
 
 /// A session that was created. The cookie that names it is in `Set-Cookie`.
@@ -68,7 +71,9 @@ pub(super) struct SessionCreated<'a> {
     #[schema(example = 3599, minimum = 1, maximum = 4_294_967_295_i64)]
     expires_in: i64,
     /// What upstream will refuse although the session stands. `no_user_role`: it carries neither
-    /// `User` nor `Admin`, so that nearly all of `/api` answers 403.
+    /// `User` nor `Admin`, so that nearly all of `/api` answers 403. `token_too_long`: the `Authorization`
+    /// field is longer than upstream takes (gunicorn's `--limit-request-field_size`, 8,190 bytes by default),
+    /// so that calls which bear the token are answered 431; the cookie alone works.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(example = json!(["no_user_role"]), required = false, max_items = 8)]
     warnings: Vec<Warning>,
@@ -121,6 +126,7 @@ pub(super) async fn post(
     State(policy): State<Arc<Policy>>,
     State(resource): State<Arc<Resource>>,
     State(cookie): State<Arc<CookieConfig>>,
+    State(upstream): State<Upstream>,
     Extension(Arrival { route, request_id }): Extension<Arrival>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
@@ -166,8 +172,14 @@ pub(super) async fn post(
         judged => judged?,
     };
     let (subject, client) = (record.subject(), record.client().to_owned());
-    let warnings =
-        if record.upstream_will_refuse() { vec![Warning::NoUserRole] } else { Vec::new() };
+    let mut warnings = Vec::new();
+    if record.upstream_will_refuse() {
+        warnings.push(Warning::NoUserRole);
+    }
+    let authorization = headers.get(header::AUTHORIZATION).map_or(0, HeaderValue::len);
+    if !upstream.takes_field(field_length("Authorization", authorization)).await {
+        warnings.push(Warning::TokenTooLong);
+    }
 
     let cookie = SessionCookie(&cookie);
     // No session without a record of it.

@@ -1,6 +1,7 @@
 //! Connections to Flask, and what protects its few threads.
 
 mod connection;
+mod field_limit;
 mod kept;
 mod metrics;
 
@@ -19,16 +20,17 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UnixStream},
-    sync::{Notify, Semaphore, SemaphorePermit},
+    sync::{Mutex, Notify, Semaphore, SemaphorePermit},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
 
-use self::metrics::Metrics;
 pub(crate) use self::{
     connection::{Connection, Stream},
+    field_limit::{LONGEST as LONGEST_FIELD, field_length},
     kept::Kept,
 };
+use self::{field_limit::FieldLimit, metrics::Metrics};
 use crate::{
     config::{UpstreamConfig, UpstreamTarget},
     stream::keepalive,
@@ -36,6 +38,8 @@ use crate::{
     wire::{self, HeadError, Malformed, ResponseHead},
 };
 
+/// Target of a request that costs upstream next to nothing; App Service asks for it too.
+const PROBE: &str = "/robots933456.txt";
 /// How long a probe may take.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -91,6 +95,7 @@ struct Inner {
     /// Bytes of request bodies held.
     held: AtomicUsize,
     uploads: Semaphore,
+    field_limit: Mutex<FieldLimit>,
     metrics: Metrics,
 }
 
@@ -120,6 +125,7 @@ impl Upstream {
             has_answered: AtomicBool::new(false),
             first_answer: Notify::new(),
             held: AtomicUsize::new(0),
+            field_limit: Mutex::default(),
             metrics: Metrics::new(),
         })))
     }
@@ -163,7 +169,7 @@ impl Upstream {
 
     /// A light request that App Service sends too.
     pub(crate) async fn probe(&self) -> Result<(), UpstreamError> {
-        let asking = self.ask("GET", "/robots933456.txt", "");
+        let asking = self.ask("GET", PROBE, "");
         timeout(PROBE_PATIENCE, asking).await.map_err(|_| UpstreamError::ResponseTimeout)??;
         self.answered();
         Ok(())

@@ -387,6 +387,11 @@ fn simplechat_is_reached_through_the_gateway_alone() {
         let manifests = Manifests::render(name, &["--set", "simplechat.port=5050"]);
         let theirs = environment(manifests.simplechat());
         assert_eq!(theirs["GUNICORN_BIND"], "127.0.0.1:5050");
+        // F2: the second is the longest token that the gateway takes, as `check` says.
+        assert_eq!(
+            theirs["GUNICORN_CMD_ARGS"],
+            "--forwarder-headers=X-NONE --limit-request-field_size=16408"
+        );
         let ours = environment(manifests.gateway());
         assert_eq!(ours["GATEWAY_UPSTREAM_URL"], "http://127.0.0.1:5050");
         // It is there first and ends last; nothing of it is published.

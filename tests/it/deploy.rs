@@ -347,7 +347,12 @@ fn simplechat_is_reached_through_the_gateway_alone() {
     ];
     for settings in bound {
         assert_eq!(settings["GUNICORN_BIND"], "127.0.0.1:5000", "{settings}");
-        assert_eq!(settings["GUNICORN_CMD_ARGS"], "--forwarder-headers=X-NONE", "{settings}");
+        // F2: the second is the longest token that the gateway takes, as `check` says.
+        assert_eq!(
+            settings["GUNICORN_CMD_ARGS"],
+            "--forwarder-headers=X-NONE --limit-request-field_size=16408",
+            "{settings}"
+        );
     }
     for (place, settings) in gateways() {
         assert_eq!(settings["GATEWAY_UPSTREAM_URL"], "http://127.0.0.1:5000", "{place}");

@@ -44,6 +44,7 @@ mod limits;
 mod log_pipe;
 mod login_rate;
 mod logs;
+mod long_tokens;
 mod makefile;
 mod managed;
 mod mcp_sdks;

@@ -44,8 +44,8 @@
 {{- /* The same for SimpleChat beside it. */}}
 {{- define "simplechat.ownEnv" -}}
 - {name: GUNICORN_BIND, value: "127.0.0.1:{{ .Values.simplechat.port }}"}
-# gunicorn then takes no routing from headers.
-- {name: GUNICORN_CMD_ARGS, value: "--forwarder-headers=X-NONE"}
+# gunicorn takes no routing from headers, and tokens as long as the gateway takes them.
+- {name: GUNICORN_CMD_ARGS, value: "--forwarder-headers=X-NONE --limit-request-field_size=16408"}
 - {name: TENANT_ID, value: {{ .Values.tenantId | quote }}}
 - {name: CLIENT_ID, value: {{ .Values.clientId | quote }}}
 - {name: SESSION_FILE_DIR, value: {{ .Values.sessions.filesystem.path | quote }}}
