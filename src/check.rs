@@ -9,14 +9,15 @@ use tokio::time::timeout;
 
 use crate::{
     activity::{Activity, ActivityError},
-    config::Config,
-    entra::Entra,
+    config::{Cloud, Config, EntraConfig, StoreConfig},
+    connect_fault::ConnectFault,
+    entra::{DocumentError, Entra},
     failure::Failure,
     reach::leads_to_a_gateway,
     report::{Report, block_on},
     sessions::Sessions,
     telemetry,
-    upstream::{LONGEST_FIELD, Upstream},
+    upstream::{LONGEST_FIELD, Upstream, UpstreamError},
 };
 
 /// How long the gateway may take to answer.
@@ -51,8 +52,13 @@ pub(crate) async fn try_everything(config: &Config, report: &mut Report) -> Foun
     for warning in &config.warnings {
         report.advise(warning);
     }
-    let upstream = check_upstream(config).await.map(|upstream| found.upstream = Some(upstream));
-    report.line("upstream", upstream, "is SimpleChat running where GATEWAY_UPSTREAM_URL says?");
+    match check_upstream(config).await {
+        Ok(upstream) => {
+            report.line("upstream", Ok(()), "");
+            found.upstream = Some(upstream);
+        }
+        Err((problem, advice)) => report.line("upstream", Err(problem), advice),
+    }
     if let Some(upstream) = &found.upstream {
         try_long_field(upstream, report).await;
     }
@@ -60,16 +66,9 @@ pub(crate) async fn try_everything(config: &Config, report: &mut Report) -> Foun
         .await
         .map_err(|error| telemetry::chain(&error))
         .map(|sessions| found.sessions = Some(sessions));
-    report.line("session store", sessions, "see REDIS_URL, or SESSION_FILE_DIR");
-    let keys = match Entra::new(config.entra.clone()) {
-        Ok(entra) => entra.refresh().await.map_err(|error| telemetry::chain(&error)),
-        Err(error) => Err(error.to_string()),
-    };
-    report.line(
-        "signing keys",
-        keys,
-        "see TENANT_ID and AZURE_ENVIRONMENT; is there a way out to Entra?",
-    );
+    report.line("session store", sessions, store_advice(&config.sessions.store));
+    let (keys, advice) = check_keys(&config.entra).await;
+    report.line("signing keys", keys, advice);
     if config.activity.database.is_some() {
         report.line("database", check_database(config).await, "see DATABASE_URL");
     }
@@ -90,10 +89,59 @@ pub(crate) async fn try_everything(config: &Config, report: &mut Report) -> Foun
     found
 }
 
-async fn check_upstream(config: &Config) -> Result<Upstream, String> {
-    let upstream = Upstream::new(config.upstream.clone()).map_err(|error| error.to_string())?;
-    upstream.probe().await.map_err(|error| telemetry::chain(&error))?;
-    Ok(upstream)
+/// Asks upstream once; the failure, and what to do about it.
+async fn check_upstream(config: &Config) -> Result<Upstream, (String, &'static str)> {
+    const ADVICE: &str = "does SimpleChat run there? See GATEWAY_UPSTREAM_URL";
+    let upstream = Upstream::new(config.upstream.clone())
+        .map_err(|error| (error.to_string(), "see GATEWAY_UPSTREAM_URL and SSL_CERT_FILE"))?;
+    match upstream.probe().await {
+        Ok(()) => Ok(upstream),
+        // It names the address itself.
+        Err(UpstreamError::Connect(error)) => {
+            let advice = match error.fault() {
+                Some(ConnectFault::NotTls) => "write http:// in GATEWAY_UPSTREAM_URL",
+                Some(fault) if fault.is_of_certificate() => "name its authority in SSL_CERT_FILE",
+                _ => ADVICE,
+            };
+            Err((error.to_string(), advice))
+        }
+        Err(error) => {
+            Err((format!("{}: {}", upstream.address(), telemetry::chain(&error)), ADVICE))
+        }
+    }
+}
+
+/// What to do where the store fails. Failures of Redis say so themselves.
+fn store_advice(store: &StoreConfig) -> &'static str {
+    match store {
+        StoreConfig::Redis { .. } => "",
+        StoreConfig::Files { .. } => "see SESSION_FILE_DIR and GATEWAY_STATE_DIR",
+    }
+}
+
+/// Fetches the signing keys; the failure, and which setting to change.
+async fn check_keys(config: &EntraConfig) -> (Result<(), String>, &'static str) {
+    let error = match Entra::new(config.clone()) {
+        Ok(entra) => match entra.refresh().await {
+            Ok(()) => return (Ok(()), ""),
+            Err(error) => error,
+        },
+        Err(error) => return (Err(telemetry::chain(&error)), "see SSL_CERT_FILE"),
+    };
+    let advice = match (&error, config.cloud) {
+        (DocumentError::Unreachable { fault: Some(fault), .. }, _) if fault.is_of_certificate() => {
+            "does something on the way inspect TLS? Name its authority in SSL_CERT_FILE"
+        }
+        (DocumentError::Unreachable { .. }, Cloud::Custom) => {
+            "see CUSTOM_OIDC_METADATA_URL_VALUE; is there a way out to it (HTTPS_PROXY)?"
+        }
+        (DocumentError::Unreachable { .. }, _) => "is there a way out to Entra (HTTPS_PROXY)?",
+        (_, Cloud::Custom) => "see CUSTOM_OIDC_METADATA_URL_VALUE",
+        (_, Cloud::Public | Cloud::UsGovernment | Cloud::China) => {
+            "see TENANT_ID and AZURE_ENVIRONMENT"
+        }
+    };
+    (Err(telemetry::chain(&error)), advice)
 }
 
 /// Measures the longest header field that upstream takes, which bounds the tokens that calls may bear.

@@ -13,6 +13,7 @@ mod clock;
 mod commands;
 mod conditions;
 mod config;
+mod connect_fault;
 mod doctor;
 mod ending;
 mod entra;

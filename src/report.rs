@@ -12,13 +12,14 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// How a part is; `advice` says what to do where it failed.
+    /// How a part is; `advice` says what to do where it failed and `result` does not.
     pub(crate) fn line(&mut self, part: &'static str, result: Result<(), String>, advice: &str) {
         let text = match result {
             Ok(()) => format!("ok      {part}"),
             Err(problem) => {
                 self.failed.push(part);
-                format!("FAILED  {part}: {problem} ({advice})")
+                let advice = if advice.is_empty() { String::new() } else { format!(" ({advice})") };
+                format!("FAILED  {part}: {problem}{advice}")
             }
         };
         print_line(&text);

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use url::Url;
 
-use crate::access::token::SigningKey;
+use crate::{access::token::SigningKey, connect_fault::ConnectFault};
 
 /// Largest document read, in bytes. Entra's key documents have some 10 KB.
 const LARGEST: usize = 256 * 1024;
@@ -15,13 +15,15 @@ const LARGEST: usize = 256 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DocumentError {
     /// Refused, timed out, cut off.
-    #[error("{url}: not reachable")]
+    #[error("{url}: {}", .fault.map_or_else(|| "not reachable".to_owned(), |fault| fault.to_string()))]
     Unreachable {
         /// Which document.
         url: Url,
-        /// What the client library says.
+        /// The cause, where it is a usual one.
+        fault: Option<ConnectFault>,
+        /// What the client library says, where it is not.
         #[source]
-        source: reqwest::Error,
+        source: Option<reqwest::Error>,
     },
     /// Anything but 200; redirects are not followed.
     #[error("{url}: answered {status}")]
@@ -99,9 +101,11 @@ impl Documents {
     }
 
     async fn json<T: for<'de> Deserialize<'de>>(&self, url: &Url) -> Result<T, DocumentError> {
-        let unreachable = |source: reqwest::Error| DocumentError::Unreachable {
-            url: url.clone(),
-            source: source.without_url(),
+        let unreachable = |source: reqwest::Error| {
+            let timed_out = source.is_timeout().then_some(ConnectFault::TimedOut);
+            let fault = timed_out.or_else(|| ConnectFault::of(&source));
+            let source = fault.is_none().then(|| source.without_url());
+            DocumentError::Unreachable { url: url.clone(), fault, source }
         };
         let mut answer = self.client.get(url.clone()).send().await.map_err(unreachable)?;
         if answer.status() != reqwest::StatusCode::OK {

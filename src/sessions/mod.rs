@@ -19,6 +19,7 @@ mod listing;
 mod pickle;
 mod redis;
 mod redis_credentials;
+mod redis_fault;
 mod redis_script;
 mod several;
 mod shelf;
@@ -47,7 +48,6 @@ use tokio::{
 use tower_sessions::{SessionStore, session::Record, session_store};
 use uuid::Uuid;
 
-pub(crate) use self::limits::Network;
 #[expect(unused_imports, reason = "the pages and commands to come name them")]
 pub(crate) use self::{
     account::{Account, FlaskId},
@@ -64,6 +64,7 @@ use self::{
     store::{FlaskStore, NOTE},
     timed::Timed,
 };
+pub(crate) use self::{limits::Network, redis_fault::RedisFault};
 use crate::{
     access::{
         policy::CANARY,
@@ -106,10 +107,10 @@ const USER: &str = "user";
 /// What can go wrong with the store. None of it means "no session".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SessionsError {
-    #[error("Redis")]
-    Redis(#[source] Arc<fred::error::Error>),
-    #[error("no connection to Redis")]
-    RedisAway(#[source] Arc<fred::error::Error>),
+    #[error("Redis: {0}")]
+    Redis(RedisFault),
+    #[error("no connection to Redis: {0}")]
+    RedisAway(RedisFault),
     #[error("TLS for Redis")]
     Tls(#[source] io::Error),
     #[error("a client for Azure")]

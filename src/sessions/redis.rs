@@ -53,6 +53,7 @@ use super::{
     flask_record::FlaskRecord,
     limits::Network,
     redis_credentials::{Credentials, Source},
+    redis_fault::{Auth, Endpoint, RedisFault},
     redis_script::Script,
     shelf::{Added, Bookmark, Ended, Note, Quota, Shelf, Unended},
 };
@@ -96,8 +97,9 @@ pub(super) struct Redis {
     count_failure: Script,
     /// How far the stream has been trimmed.
     trimmed: Mutex<String>,
+    endpoint: Endpoint,
     /// Why the last connection could not be made, or ended.
-    why_away: ArcSwapOption<Error>,
+    why_away: ArcSwapOption<RedisFault>,
 }
 
 /// What a client is made of.
@@ -161,8 +163,21 @@ impl Redis {
         key_prefix: String,
         format: SerializationFormat,
     ) -> Result<Self, SessionsError> {
-        let mut config = Config::from_url(url.expose_secret()).map_err(SessionsError::redis)?;
+        let mut config = Config::from_url(url.expose_secret()).map_err(|error| {
+            let endpoint = Endpoint {
+                address: "REDIS_URL".to_owned(),
+                has_tls: false,
+                auth: Auth::from(auth),
+            };
+            SessionsError::Redis(RedisFault::new(&error, None, &endpoint))
+        })?;
         config.fail_fast = false;
+        let hosts = config.server.hosts();
+        let endpoint = Endpoint {
+            address: hosts.iter().map(Server::to_string).collect::<Vec<_>>().join(", "),
+            has_tls: config.tls.is_some(),
+            auth: Auth::from(auth),
+        };
         let credentials = match auth {
             RedisAuth::Key(None) => None,
             RedisAuth::Key(Some(password)) => {
@@ -208,6 +223,7 @@ impl Redis {
         Ok(Self {
             live: ArcSwap::from_pointee(Live::begin(&settings)),
             settings,
+            endpoint,
             key_prefix,
             format,
             add_note: Script::new(include_str!("add_note.lua")),
@@ -231,18 +247,23 @@ impl Redis {
     }
 
     fn learn_why_away(&self) {
-        if let Some((why, _)) = last(&self.live.load().errors) {
-            self.why_away.store(Some(Arc::new(why)));
+        if let Some((why, server)) = last(&self.live.load().errors) {
+            tracing::debug!(error = %why, "Redis");
+            let fault = RedisFault::new(&why, server.as_ref(), &self.endpoint);
+            self.why_away.store(Some(Arc::new(fault)));
         }
     }
 
     /// What a command's failure means. While there is no connection, commands only tell that they waited;
     /// the reason is why there is none.
+    #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
     fn failed(&self, error: Error) -> SessionsError {
         self.learn_why_away();
         match self.why_away.load_full() {
-            Some(why) if !self.live.load().client.is_connected() => SessionsError::RedisAway(why),
-            _ => SessionsError::redis(error),
+            Some(why) if !self.live.load().client.is_connected() => {
+                SessionsError::RedisAway((*why).clone())
+            }
+            _ => SessionsError::Redis(RedisFault::new(&error, None, &self.endpoint)),
         }
     }
 
@@ -588,11 +609,5 @@ impl Shelf for Redis {
 
     async fn ping(&self) -> Result<(), SessionsError> {
         self.client().ping::<String>(None).await.map(drop).map_err(|error| self.failed(error))
-    }
-}
-
-impl SessionsError {
-    fn redis(error: Error) -> Self {
-        Self::Redis(Arc::new(error))
     }
 }

@@ -18,10 +18,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::azure::Azure;
+use super::{azure::Azure, redis_fault::NO_CREDENTIALS};
 use crate::{
     clock,
     config::{AzureIdentity, VaultSecret},
+    connect_fault::ConnectFault,
 };
 
 /// For all that is asked for one renewal.
@@ -149,7 +150,7 @@ impl CredentialProvider for Credentials {
             }
             (_, trouble) => Err(Error::new(
                 ErrorKind::Auth,
-                format!("no credentials: {}", trouble.as_deref().unwrap_or_default()),
+                format!("{NO_CREDENTIALS}{}", trouble.as_deref().unwrap_or_default()),
             )),
         }
     }
@@ -211,11 +212,14 @@ fn until_renewal(ends_at: i64) -> Duration {
 
 async fn fetch(azure: &Azure, source: &Source) -> Result<Pair, String> {
     // Azure's texts end in a line that leads to its own pages.
-    let told =
-        |error: azure_core::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+    let told = |from: &str, error: azure_core::Error| match ConnectFault::of(&error) {
+        Some(fault) => format!("{from}: {fault}"),
+        None => error.to_string().lines().next().unwrap_or_default().to_owned(),
+    };
     match source {
         Source::Identity { scope } => {
-            let token = azure.token(scope).await.map_err(told)?;
+            let token = azure.token(scope).await;
+            let token = token.map_err(|error| told("Azure's identity endpoint", error))?;
             let text = token.token.secret();
             let oid = subject(text).ok_or("the identity's token names no oid")?;
             Ok(Pair {
@@ -225,7 +229,8 @@ async fn fetch(azure: &Azure, source: &Source) -> Result<Pair, String> {
             })
         }
         Source::Vault { secret, user } => {
-            let password = azure.secret(secret).await.map_err(told)?;
+            let password = azure.secret(secret).await;
+            let password = password.map_err(|error| told(&secret.vault, error))?;
             if password.expose_secret().is_empty() {
                 return Err(format!("the secret {} is empty", secret.name));
             }

@@ -33,6 +33,7 @@ pub(crate) use self::{
 use self::{field_limit::FieldLimit, metrics::Metrics};
 use crate::{
     config::{UpstreamConfig, UpstreamTarget},
+    connect_fault::ConnectFault,
     stream::keepalive,
     tls,
     wire::{self, HeadError, Malformed, ResponseHead},
@@ -47,7 +48,7 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
     #[error("upstream cannot be reached")]
-    Connect(#[source] io::Error),
+    Connect(#[source] ConnectError),
     #[error("upstream did not take the connection in time")]
     ConnectTimeout,
     #[error("upstream did not answer in time")]
@@ -60,6 +61,22 @@ pub(crate) enum UpstreamError {
     NoUploadSlot,
     #[error("bodies held are at their limit")]
     HoldIsFull,
+}
+
+/// Failure to connect: `HOST:PORT: cause`. For operators alone.
+#[derive(Debug, thiserror::Error)]
+#[error("{address}: {}", .fault.map_or_else(|| .source.to_string(), |fault| fault.to_string()))]
+pub(crate) struct ConnectError {
+    address: String,
+    fault: Option<ConnectFault>,
+    source: io::Error,
+}
+
+impl ConnectError {
+    /// The cause, where it is a usual one.
+    pub(crate) fn fault(&self) -> Option<ConnectFault> {
+        self.fault
+    }
 }
 
 impl UpstreamError {
@@ -133,6 +150,14 @@ impl Upstream {
     /// How it is reached, and what it is spared.
     pub(crate) fn config(&self) -> &UpstreamConfig {
         &self.0.config
+    }
+
+    /// `HOST:PORT`, or the path of the Unix socket.
+    pub(crate) fn address(&self) -> String {
+        match &self.config().target {
+            UpstreamTarget::Tcp { .. } => self.config().authority.clone(),
+            UpstreamTarget::Unix(path) => path.display().to_string(),
+        }
     }
 
     /// Whether upstream has ever answered.
@@ -228,7 +253,11 @@ impl Upstream {
         let metrics = &self.0.metrics;
         let begun = Instant::now();
         let connected = match timeout(self.0.config.connect_timeout, connecting).await {
-            Ok(connected) => connected.map_err(UpstreamError::Connect),
+            Ok(connected) => connected.map_err(|source| {
+                let fault = ConnectFault::of(&source);
+                let address = self.address();
+                UpstreamError::Connect(ConnectError { address, fault, source })
+            }),
             Err(_) => Err(UpstreamError::ConnectTimeout),
         };
         metrics.connected(begun.elapsed(), &connected);

@@ -114,16 +114,81 @@ async fn check_tries_everything_and_names_what_is_not_there() {
     assert!(text(&ended.stdout).contains("FAILED  upstream"), "{}", text(&ended.stdout));
     assert!(text(&ended.stdout).contains("ok      signing keys"), "{}", text(&ended.stdout));
     dead.push(("SESSION_TYPE".to_owned(), "redis".to_owned()));
-    let url = world.store.redis().url().replace("redis://", "redis://nobody:wrong@");
+    let url = world.store.redis().url().replace("redis://", "redis://nobody:hunter2@");
     for (url, why) in [
-        ("redis://127.0.0.1:1/0", "Connection refused"),
-        ("redis://nowhere.invalid:6379/0", "lookup"),
+        ("redis://127.0.0.1:1/0", "127.0.0.1:1: connection refused"),
+        ("redis://nowhere.invalid:6379/0", "nowhere.invalid:6379: host name not found"),
         (&url, "WRONGPASS"),
     ] {
         dead.push(("REDIS_URL".to_owned(), url.to_owned()));
         let told = text(&run(&dead, &["check"]).await.stdout);
         let line = told.lines().find(|line| line.contains("FAILED  session store")).expect(&told);
         assert!(line.contains("no connection to Redis: ") && line.contains(why), "{line}");
+    }
+}
+
+/// R4: addresses and causes, and the setting that is wrong.
+#[tokio::test]
+async fn check_names_the_address_the_cause_and_the_setting_of_each_failure() {
+    let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = silent.local_addr().unwrap();
+    let certified = crate::world::certificates::certificates();
+    let redis = crate::world::redis::Redis::start_with_tls(certified.path(), &[]).await;
+    let missing = format!("{}/nothing-here?tenant", entra.url());
+    let away = "http://127.0.0.1:1/v2.0/.well-known/openid-configuration";
+    let by_tls = format!("https://localhost:{}/v2.0/metadata", redis.port());
+    let custom = "CUSTOM_OIDC_METADATA_URL_VALUE";
+    for (name, value, part, expected) in [
+        (
+            "GATEWAY_UPSTREAM_URL",
+            "http://127.0.0.1:1",
+            "upstream",
+            &["127.0.0.1:1: connection refused (", "GATEWAY_UPSTREAM_URL"][..],
+        ),
+        (
+            "GATEWAY_UPSTREAM_URL",
+            "http://nowhere.invalid:5000",
+            "upstream",
+            &["nowhere.invalid:5000: host name not found", "GATEWAY_UPSTREAM_URL"],
+        ),
+        (
+            "GATEWAY_UPSTREAM_URL",
+            "unix:/nowhere/simplechat.sock",
+            "upstream",
+            &["/nowhere/simplechat.sock: no such socket", "GATEWAY_UPSTREAM_URL"],
+        ),
+        (
+            "GATEWAY_UPSTREAM_URL",
+            &format!("http://{silent}"),
+            "upstream",
+            &[&format!("{silent}: upstream did not answer in time"), "GATEWAY_UPSTREAM_URL"],
+        ),
+        (
+            "GATEWAY_UPSTREAM_URL",
+            &format!("https://localhost:{}", redis.port()),
+            "upstream",
+            &[&format!("localhost:{}: certificate not trusted", redis.port()), "SSL_CERT_FILE"],
+        ),
+        (
+            "GATEWAY_UPSTREAM_URL",
+            &entra.url().replace("http://", "https://"),
+            "upstream",
+            &["127.0.0.1:", ": the server does not speak TLS", "http:// in GATEWAY_UPSTREAM_URL"],
+        ),
+        (custom, &missing, "signing keys", &[&missing, ": answered 404", custom]),
+        (custom, away, "signing keys", &[away, ": connection refused", custom, "HTTPS_PROXY"]),
+        (custom, &by_tls, "signing keys", &[&by_tls, ": certificate not trusted", "SSL_CERT_FILE"]),
+    ] {
+        let more = [(name.to_owned(), value.to_owned())];
+        let text = text(&run(&settings(&entra, None, &store, &more), &["check"]).await.stdout);
+        let begin = format!("FAILED  {part}: ");
+        let line = text.lines().find(|line| line.starts_with(&begin)).expect(&text);
+        for expected in expected {
+            assert!(line.contains(expected), "{expected} is not in {line}");
+        }
+        assert!(!line.contains("TENANT_ID") && !line.contains(" { "), "{line}");
+        assert!(!line.contains("os error") && !line.contains("error sending"), "{line}");
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     entra::Entra,
     world::{
         self, Kind, Store,
-        certificates::certificates,
+        certificates::{certificates, expired_certificates},
         gateway::{Gateway, run},
         process::until,
         redis::Redis,
@@ -54,9 +54,9 @@ async fn redis_is_believed_by_its_authority_and_its_name() {
     let by_address = ground.0.redis().url().replace("localhost", "127.0.0.1");
     let other_ca = file(other.path(), "ca.pem");
     for (more, why) in [
-        (&[("REDIS_CA_FILE", other_ca.as_str())][..], "UnknownIssuer"),
-        (&[("REDIS_CA_FILE", ca.as_str()), ("REDIS_URL", &by_address)], "NotValidForName"),
-        (&[], "UnknownIssuer"),
+        (&[("REDIS_CA_FILE", other_ca.as_str())][..], "certificate not trusted"),
+        (&[("REDIS_CA_FILE", ca.as_str()), ("REDIS_URL", &by_address)], "for another host name"),
+        (&[], "certificate not trusted"),
     ] {
         let settings = with(&ground, more);
         let (told, gateway) = tokio::join!(line(&settings), Gateway::start(&settings));
@@ -67,10 +67,80 @@ async fn redis_is_believed_by_its_authority_and_its_name() {
         assert!(!answer.headers().contains_key("set-cookie"));
         until("its log says why", async || {
             let log = gateway.process.log();
-            log.lines().any(|line| line.contains("session store is away") && line.contains(why))
+            let mut lines = log.lines().filter(|line| line.contains("session store is away"));
+            lines.any(|line| line.contains(why) && !line.contains("kind: "))
         })
         .await;
     }
+}
+
+/// R4: each failure names the address, the cause and the setting to change, in the words of no library.
+#[tokio::test]
+async fn each_failure_of_redis_names_its_address_its_cause_and_a_setting() {
+    let (valid, expired) = (certificates(), expired_certificates());
+    let plain = start(Redis::start_with(&["--requirepass", KEY]).await).await;
+    let tls = Redis::start_with_tls(valid.path(), &[]).await;
+    let old = Redis::start_with_tls(expired.path(), &[]).await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("redis://{}/0", silent.local_addr().unwrap());
+    let http = format!("{}/0", plain.1.url().replace("http://", "rediss://"));
+    let port = plain.0.redis().port();
+    let by = |scheme: &str, redis: &Redis| format!("{scheme}://localhost:{}/0", redis.port());
+    let (ca, old_ca) = (file(valid.path(), "ca.pem"), file(expired.path(), "ca.pem"));
+    let no_pem = file(valid.path(), "server.key");
+    let by_address = tls.url().replace("localhost", "127.0.0.1");
+    let wrong = format!("redis://:hunter2@127.0.0.1:{port}/0");
+    for (url, more, cause, setting) in [
+        ("redis://127.0.0.1:1/0", &[][..], "connection refused", "REDIS_URL"),
+        ("redis://nowhere.invalid:6379/0", &[], "host name not found", "REDIS_URL"),
+        ("rediss://nowhere.invalid:6380/0", &[], "host name not found", "REDIS_URL"),
+        (&silent, &[], "no answer in time", "REDIS_URL"),
+        (&plain.0.redis().url(), &[], "password required (NOAUTH)", "REDIS_PASSWORD"),
+        (&wrong, &[], "wrong password or user (WRONGPASS)", "REDIS_PASSWORD"),
+        (
+            &plain.0.redis().url(),
+            &[("REDIS_PASSWORD", "hunter2")],
+            "wrong password or user (WRONGPASS)",
+            "REDIS_PASSWORD",
+        ),
+        (&by("rediss", plain.0.redis()), &[], "no answer in time", "redis:// in REDIS_URL"),
+        (&http, &[], "the server does not speak TLS", "redis:// in REDIS_URL"),
+        (&by("redis", &tls), &[], "connection closed by the server", "rediss://"),
+        (&by("rediss", &tls), &[], "certificate not trusted", "REDIS_CA_FILE"),
+        (
+            &by_address,
+            &[("REDIS_CA_FILE", &ca)],
+            "certificate is for another host name",
+            "REDIS_URL",
+        ),
+        (
+            &by("rediss", &old),
+            &[("REDIS_CA_FILE", &old_ca)],
+            "certificate expired, or not valid yet",
+            "renew",
+        ),
+    ] {
+        let address = url.split("://").nth(1).unwrap().trim_end_matches("/0");
+        let address = address.rsplit('@').next().unwrap();
+        let mut more = more.to_vec();
+        more.push(("REDIS_URL", url));
+        let told = line(&with(&plain, &more)).await;
+        let expected =
+            format!("FAILED  session store: no connection to Redis: {address}: {cause}; ");
+        assert!(told.starts_with(&expected), "{told}\nis not\n{expected}");
+        assert!(told.contains(setting), "{told} does not name {setting}");
+        assert!(!told.contains(" { ") && !told.contains("Error"), "{told}");
+    }
+    let by_tls = by("rediss", &tls);
+    let told = line(&with(&plain, &[("REDIS_URL", &by_tls), ("REDIS_CA_FILE", &no_pem)])).await;
+    assert!(told.contains(&no_pem) && told.contains("holds no PEM certificate"), "{told}");
+
+    // S6: with a byte order mark before it the only certificate would be passed over.
+    let marked = file(expired.path(), "marked.pem");
+    let pem = std::fs::read_to_string(&ca).unwrap();
+    std::fs::write(&marked, format!("\u{feff}{pem}")).unwrap();
+    let more = [("REDIS_URL", by_tls.as_str()), ("REDIS_CA_FILE", &marked)];
+    assert_eq!(line(&with(&plain, &more)).await, "ok      session store");
 }
 
 /// Every character that means something in a URL, or to a shell.

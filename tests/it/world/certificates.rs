@@ -5,6 +5,15 @@ use tempfile::TempDir;
 
 /// An authority (`ca.pem`), and a certificate of it for `localhost` alone (`server.pem`, `server.key`).
 pub(crate) fn certificates() -> TempDir {
+    certificates_until(4096)
+}
+
+/// The same, but the certificate expired long ago.
+pub(crate) fn expired_certificates() -> TempDir {
+    certificates_until(2001)
+}
+
+fn certificates_until(year: i32) -> TempDir {
     let folder = tempfile::tempdir().expect("a certificate");
     let write = |name: &str, text: String| {
         std::fs::write(folder.path().join(name), text).expect("a certificate");
@@ -17,7 +26,8 @@ pub(crate) fn certificates() -> TempDir {
         CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a certificate"))
             .expect("a certificate");
     let key = KeyPair::generate().expect("a certificate");
-    let server = CertificateParams::new(vec!["localhost".to_owned()]).expect("a certificate");
+    let mut server = CertificateParams::new(vec!["localhost".to_owned()]).expect("a certificate");
+    server.not_after = rcgen::date_time_ymd(year, 1, 1);
     write("server.pem", server.signed_by(&key, &authority).expect("a certificate").pem());
     write("server.key", key.serialize_pem());
     write("ca.pem", authority.pem());

@@ -1,0 +1,225 @@
+//! Failures of Redis in words for operators: where, what, and which setting to change.
+
+use std::fmt;
+
+use fred::{
+    error::{Error, ErrorKind},
+    types::config::Server,
+};
+
+use crate::{config::RedisAuth, connect_fault::ConnectFault};
+
+/// Where Redis is and how the gateway signs in there, as far as advice depends on it.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoint {
+    /// `HOST:PORT`, several separated by commas.
+    pub(super) address: String,
+    pub(super) has_tls: bool,
+    pub(super) auth: Auth,
+}
+
+/// Where the credentials come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Auth {
+    Key,
+    ManagedIdentity,
+    KeyVault,
+}
+
+impl From<&RedisAuth> for Auth {
+    fn from(auth: &RedisAuth) -> Self {
+        match auth {
+            RedisAuth::Key(_) => Self::Key,
+            RedisAuth::ManagedIdentity { .. } => Self::ManagedIdentity,
+            RedisAuth::KeyVault { .. } => Self::KeyVault,
+        }
+    }
+}
+
+/// A failure of Redis: `HOST:PORT: cause; advice`.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct RedisFault {
+    text: String,
+}
+
+impl RedisFault {
+    /// What an error of the client library means. `server`: where it came from, if that is known.
+    pub(super) fn new(error: &Error, server: Option<&Server>, endpoint: &Endpoint) -> Self {
+        let address = server.map_or_else(|| endpoint.address.clone(), Server::to_string);
+        let (cause, advice) = Cause::of(error).described(endpoint);
+        let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
+        Self { text: format!("{address}: {cause}{advice}") }
+    }
+}
+
+enum Cause<'a> {
+    Connect(ConnectFault),
+    /// The server refused what was shown, in its words.
+    WrongCredentials,
+    /// It wants credentials, and none were shown.
+    CredentialsRequired,
+    /// Credentials were shown, and the server has none to compare them with.
+    CredentialsNotExpected,
+    /// The user may not run a command.
+    NotPermitted(&'a str),
+    /// Azure handed out no credentials.
+    NoCredentials(&'a str),
+    Other(String),
+}
+
+impl<'a> Cause<'a> {
+    fn of(error: &'a Error) -> Self {
+        let details = error.details();
+        let begins = |words: &[&str]| words.iter().any(|word| details.starts_with(word));
+        if let Some(why) = details.strip_prefix(NO_CREDENTIALS) {
+            return Self::NoCredentials(why);
+        }
+        // The second is of Redis before 6.
+        if begins(&["WRONGPASS", "ERR invalid password"]) {
+            return Self::WrongCredentials;
+        }
+        if details.contains("without any password configured")
+            || details.contains("no password is set")
+        {
+            return Self::CredentialsNotExpected;
+        }
+        if begins(&["NOAUTH"]) {
+            return Self::CredentialsRequired;
+        }
+        if begins(&["NOPERM"]) {
+            return Self::NotPermitted(details);
+        }
+        if let Some(fault) = ConnectFault::of_debug_text(details) {
+            return Self::Connect(fault);
+        }
+        match error.kind() {
+            ErrorKind::Timeout => Self::Connect(ConnectFault::TimedOut),
+            _ => Self::Other(plain(details)),
+        }
+    }
+
+    /// The cause, and what to do about it.
+    fn described(self, endpoint: &Endpoint) -> (String, &'static str) {
+        let advice = match &self {
+            Self::Connect(fault) => return (fault.to_string(), connect_advice(*fault, endpoint)),
+            Self::WrongCredentials => match endpoint.auth {
+                Auth::Key => "see REDIS_PASSWORD, or user and password in REDIS_URL",
+                Auth::ManagedIdentity => {
+                    "with REDIS_AUTH=managed_identity the identity must be a user of this Redis (AZURE_CLIENT_ID picks the identity)"
+                }
+                Auth::KeyVault => "see the secret at REDIS_KEY_VAULT_SECRET_URL",
+            },
+            Self::CredentialsRequired => "set REDIS_PASSWORD, or REDIS_AUTH",
+            Self::CredentialsNotExpected => "remove REDIS_PASSWORD, or the password in REDIS_URL",
+            Self::NotPermitted(_) => {
+                "give the user of REDIS_URL the rights in docs/hardening.md, \"The session store\""
+            }
+            Self::NoCredentials(_) => match endpoint.auth {
+                Auth::KeyVault => "see REDIS_KEY_VAULT_SECRET_URL and AZURE_CLIENT_ID",
+                Auth::ManagedIdentity | Auth::Key => "see REDIS_AUTH and AZURE_CLIENT_ID",
+            },
+            Self::Other(_) => "see REDIS_URL",
+        };
+        (self.to_string(), advice)
+    }
+}
+
+impl fmt::Display for Cause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(fault) => fault.fmt(f),
+            Self::WrongCredentials => f.write_str("wrong password or user (WRONGPASS)"),
+            Self::CredentialsRequired => f.write_str("password required (NOAUTH)"),
+            Self::CredentialsNotExpected => f.write_str("this user has no password here"),
+            Self::NotPermitted(words) => f.write_str(words),
+            Self::NoCredentials(why) => write!(f, "{NO_CREDENTIALS}{why}"),
+            Self::Other(words) => f.write_str(words),
+        }
+    }
+}
+
+/// How an error of [`super::redis_credentials`] begins.
+pub(super) const NO_CREDENTIALS: &str = "no credentials: ";
+
+fn connect_advice(fault: ConnectFault, endpoint: &Endpoint) -> &'static str {
+    match fault {
+        ConnectFault::NameNotFound => "see the host in REDIS_URL, and the name servers",
+        ConnectFault::Refused => "does Redis run there? See the port in REDIS_URL",
+        // A server that expects no TLS waits for the rest of what it takes for a command.
+        ConnectFault::TimedOut if endpoint.has_tls => {
+            "does Redis speak TLS at this port? Else write redis:// in REDIS_URL; does a firewall or private endpoint let the gateway through?"
+        }
+        ConnectFault::Unreachable | ConnectFault::TimedOut => {
+            "see REDIS_URL; does a firewall or private endpoint let the gateway through?"
+        }
+        ConnectFault::Closed if !endpoint.has_tls => {
+            "is it a port for TLS? Then REDIS_URL begins with rediss://"
+        }
+        ConnectFault::NotTls => {
+            "write redis:// in REDIS_URL, or the port on which Redis speaks TLS"
+        }
+        ConnectFault::CertificateNotTrusted | ConnectFault::CertificateNotAccepted => {
+            "set REDIS_CA_FILE to the certificate of its authority (PEM)"
+        }
+        ConnectFault::CertificateForAnotherName => {
+            "write the host name that the certificate holds in REDIS_URL"
+        }
+        ConnectFault::CertificateExpired => "renew Redis' certificate, or see this host's clock",
+        ConnectFault::Closed | ConnectFault::NoSocket | ConnectFault::NotPermitted => {
+            "see REDIS_URL"
+        }
+    }
+}
+
+/// A text of the library without the `Debug` form around it.
+fn plain(details: &str) -> String {
+    let is_debug = details.contains(" { ") && details.contains(": ");
+    let quoted = details.rsplit_once('"').and_then(|(rest, _)| rest.rsplit_once('"'));
+    match quoted {
+        Some((_, message)) if is_debug => message.to_owned(),
+        _ if is_debug => "connection failed".to_owned(),
+        _ => details.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_of_a_library_is_shown_in_its_debug_form() {
+        let endpoint = Endpoint { address: "h:6380".to_owned(), has_tls: true, auth: Auth::Key };
+        for (kind, details, expected) in [
+            (
+                ErrorKind::IO,
+                "Custom { kind: Other, error: \"something new\" }",
+                "h:6380: something new; see REDIS_URL",
+            ),
+            (
+                ErrorKind::IO,
+                "Os { code: 99, kind: AddrNotAvailable, message: \"Cannot assign requested address\" }",
+                "h:6380: Cannot assign requested address; see REDIS_URL",
+            ),
+            (
+                ErrorKind::Tls,
+                "PeerIncompatible { why: NoCipherSuites }",
+                "h:6380: connection failed; see REDIS_URL",
+            ),
+            (
+                ErrorKind::Unknown,
+                "LOADING Redis is loading the dataset in memory",
+                "h:6380: LOADING Redis is loading the dataset in memory; see REDIS_URL",
+            ),
+            // Redis 5.
+            (
+                ErrorKind::Unknown,
+                "ERR Client sent AUTH, but no password is set",
+                "h:6380: this user has no password here; remove REDIS_PASSWORD, or the password in REDIS_URL",
+            ),
+        ] {
+            let fault = RedisFault::new(&Error::new(kind, details), None, &endpoint);
+            assert_eq!(fault.to_string(), expected);
+        }
+    }
+}
