@@ -134,6 +134,11 @@ async fn an_identity_service_that_is_away_is_asked_again_and_ends_nothing() {
     }
     let told = ground.line(&ground.by_identity()).await;
     assert!(told.starts_with("FAILED") && told.contains("no credentials: "), "{told}");
+    // R4: where, and which setting to look at.
+    let address = ground.store.redis().address();
+    assert!(told.contains(&format!("{address}: no credentials: ")), "{told}");
+    assert!(told.contains("; see REDIS_AUTH and AZURE_CLIENT_ID"), "{told}");
+    assert!(!told.contains(" { "), "{told}");
     let gateway = ground.gateway(&ground.by_identity()).await;
     assert_eq!(ground.login(&gateway).await, 503);
     until("operators are told", async || degraded(&gateway).await.contains("no credentials")).await;
