@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{
     Arrival, bearer,
     error::{Problem, Refusal},
+    resource_metadata::CORS_REQUEST_HEADERS,
     session_cookie::SessionCookie,
 };
 use crate::{
@@ -279,7 +280,7 @@ pub(super) async fn options(
     judge_origin(&headers, &resource)?;
     let allowed = [
         (header::ACCESS_CONTROL_ALLOW_METHODS, "POST"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, CORS_REQUEST_HEADERS),
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ];
     Ok((StatusCode::NO_CONTENT, allowed).into_response())

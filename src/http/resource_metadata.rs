@@ -32,6 +32,10 @@ pub(super) const PATH: &str = "/.well-known/oauth-protected-resource";
 /// The resources we describe beside the origin itself, by what follows the well-known path.
 pub(super) const RESOURCES: [&str; 2] = ["external", "external/login"];
 
+/// Request headers that a page may send: those of a login and of MCP clients (Streamable HTTP, revisions
+/// 2025-03-26 to 2026-07-28).
+pub(super) const CORS_REQUEST_HEADERS: &str = "authorization, accept, content-type, last-event-id, mcp-protocol-version, mcp-method, mcp-name";
+
 /// An issuer, as in the tokens' `iss`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(transparent)]
@@ -169,10 +173,7 @@ pub(super) async fn options() -> Response {
     let allowed = [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
-        (
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "authorization, accept, content-type, mcp-protocol-version",
-        ),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, CORS_REQUEST_HEADERS),
         (header::ACCESS_CONTROL_MAX_AGE, "86400"),
         (header::CACHE_CONTROL, "no-cache"),
     ];

@@ -80,12 +80,41 @@ async fn it_is_cached_by_its_tag_and_read_across_origins() {
         client().request(Method::OPTIONS, gateway.url(&format!("{WELL_KNOWN}/external/login")));
     let preflight = preflight.header("origin", "https://inspector.example").send().await.unwrap();
     assert_eq!(preflight.status(), 204);
-    assert!(
-        preflight.headers()["access-control-allow-headers"]
-            .to_str()
-            .unwrap()
-            .contains("mcp-protocol-version")
-    );
+    allows_what_mcp_clients_send(&preflight);
+}
+
+/// GDKsoftware/Delphi-MCP-Server#16, open-metadata/OpenMetadata#30673, windmill-labs/windmill#10535.
+fn allows_what_mcp_clients_send(preflight: &Response) {
+    let allowed = preflight.headers()["access-control-allow-headers"].to_str().unwrap();
+    let allowed: Vec<_> = allowed.split(", ").collect();
+    for name in [
+        "authorization",
+        "content-type",
+        "mcp-protocol-version",
+        "mcp-method",
+        "mcp-name",
+        "last-event-id",
+    ] {
+        assert!(allowed.contains(&name), "{name}: {allowed:?}");
+    }
+}
+
+/// F6.
+#[tokio::test]
+async fn every_preflight_allows_the_headers_of_mcp_clients() {
+    let page = "https://page.example";
+    let (gateway, _entra, _store) = gateway(&[("GATEWAY_ALLOWED_ORIGINS", page)]).await;
+    let metadata = ["", "/external", "/external/login"].map(|path| format!("{WELL_KNOWN}{path}"));
+    for path in metadata.iter().map(String::as_str).chain(["/external/login"]) {
+        let preflight = client()
+            .request(Method::OPTIONS, gateway.url(path))
+            .header("origin", page)
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "authorization,mcp-protocol-version");
+        let preflight = preflight.send().await.unwrap();
+        assert_eq!(preflight.status(), 204, "{path}");
+        allows_what_mcp_clients_send(&preflight);
+    }
 }
 
 #[tokio::test]
