@@ -14,6 +14,7 @@ from flask import Flask, jsonify, redirect, request, session, url_for
 from flask_session import Session
 from redis import Redis
 
+import later
 import routes
 import test_routes
 
@@ -150,4 +151,6 @@ def keep_idle_timeout():
 
 
 routes.register(app)
+if later.is_on():
+    later.register(app)
 test_routes.register(app, setup_is_done)

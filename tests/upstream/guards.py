@@ -91,7 +91,7 @@ def _signing_keys():
     return _jwks
 
 
-def _verify(token):
+def verify(token):
     """(True, claims) or (False, what to tell the caller). v1 tokens only."""
     try:
         keys = _signing_keys()
@@ -130,7 +130,7 @@ def accesstoken_required(view):
             return jsonify(message="Authorization header missing"), 401
         if not header.startswith("Bearer "):
             return jsonify(message="Invalid Authorization header format"), 401
-        good, found = _verify(header.split(" ")[1])
+        good, found = verify(header.split(" ")[1])
         if not good:
             return jsonify(message=found), 401
         if "ExternalApi" not in (found.get("roles") or ()):

@@ -139,6 +139,7 @@ impl World {
             "UPSTREAM_JWKS_URL".to_owned(),
             format!("{}/common/discovery/keys", entra.url()),
         ));
+        of_upstream.push(("UPSTREAM_AUTHORITY".to_owned(), format!("{}/{TENANT}", entra.url())));
         of_upstream.extend(more.iter().filter(|(name, _)| !name.starts_with("GATEWAY_")).cloned());
         let flask = Flask::start(&of_upstream).await;
         let settings = settings(&entra, Some(&flask), &store, &more);
