@@ -51,12 +51,31 @@ impl ExternalAccess {
 }
 
 /// What our metadata and challenges tell clients.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct ResourceConfig {
     pub(crate) scopes: Vec<String>,
     /// Scopes that would cure a login, fully qualified.
     pub(crate) login_scopes: Vec<String>,
     pub(crate) allowed_origins: Vec<String>,
+    pub(crate) root_metadata: RootMetadata,
+}
+
+/// Program that answers `/.well-known/oauth-protected-resource`, without a path, while external access is on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum RootMetadata {
+    #[default]
+    Gateway,
+    Upstream,
+}
+
+impl RootMetadata {
+    /// Value of `GATEWAY_ROOT_METADATA`.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Upstream => "upstream",
+        }
+    }
 }
 
 /// `GATEWAY_EXTERNAL_ACCESS`.
@@ -142,6 +161,7 @@ pub(super) fn resource(
         // Clients would ask for what they make of it.
         reader.problem("GATEWAY_SCOPES", "names no scope");
     }
+    let answerers = [RootMetadata::Gateway, RootMetadata::Upstream].map(|it| (it.word(), it));
     ResourceConfig {
         scopes: reader
             .list("GATEWAY_SCOPES", |text| scope(&text.replace("$CLIENT_ID", &client_id))),
@@ -155,6 +175,7 @@ pub(super) fn resource(
             .iter()
             .map(Origin::to_string)
             .collect(),
+        root_metadata: reader.read("GATEWAY_ROOT_METADATA", word(&answerers)).unwrap_or_default(),
     }
 }
 

@@ -31,7 +31,7 @@ pub use self::reader::Problems;
 pub(crate) use self::reader::duration;
 use self::reader::{Given, Reader, at_least_one, or_off, read_file, size, span, time_out};
 pub(crate) use self::{
-    callers::{ExternalAccess, ResourceConfig},
+    callers::{ExternalAccess, ResourceConfig, RootMetadata},
     database::{ActivityConfig, ActivityRequired, DatabaseConfig, DatabaseTarget},
     entra::{Cloud, EntraConfig},
     platform::Platform,

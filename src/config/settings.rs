@@ -126,6 +126,12 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "What clients are told to ask Entra for: scopes_supported and the challenge's scope",
     ).live(),
     setting(
+        "GATEWAY_ROOT_METADATA",
+        "gateway, upstream",
+        "gateway",
+        "Which program answers /.well-known/oauth-protected-resource, without a path, while external access is on. SimpleChat 0.250 and later has a document of its own there; doctor prints what clients find",
+    ).live(),
+    setting(
         "GATEWAY_AUDIENCES",
         "audiences, comma-separated",
         "$CLIENT_ID,api://$CLIENT_ID",

@@ -121,7 +121,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Framing(_)
             | Self::Origin(_)
@@ -546,7 +546,7 @@ mod tests {
             config: ResourceConfig {
                 scopes: vec!["api://c/.default".to_owned()],
                 login_scopes: vec!["api://c/ExternalApi".to_owned()],
-                allowed_origins: Vec::new(),
+                ..ResourceConfig::default()
             },
         }
     }

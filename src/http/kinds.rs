@@ -37,6 +37,11 @@ impl Kind {
         }
     }
 
+    /// True for requests that the gateway answers itself.
+    pub(super) fn is_own(self) -> bool {
+        matches!(self, Self::Login | Self::Logout | Self::Metadata | Self::Health | Self::Gateway)
+    }
+
     pub(super) fn route(self) -> &'static str {
         match self {
             Self::Login => "/external/login",

@@ -23,6 +23,7 @@ mod logout;
 mod measures;
 mod openapi;
 mod own_body;
+mod own_paths;
 mod pace;
 mod proxy;
 mod resource_metadata;
@@ -99,11 +100,13 @@ fn is_probe(method: &str, path: &str) -> bool {
 
 /// The gateway's own routes, and the document that describes them.
 fn own_routes() -> (Router<Gateway>, Document) {
-    let of_resource =
-        routing::get(resource_metadata::get_of).options(resource_metadata::options_of);
-    let (routes, document) = OpenApiRouter::with_openapi(openapi::Base::openapi())
-        .routes(routes!(resource_metadata::get, resource_metadata::options))
-        .route("/.well-known/oauth-protected-resource/{*resource}", of_resource)
+    let mut described = OpenApiRouter::with_openapi(openapi::Base::openapi())
+        .routes(routes!(resource_metadata::get, resource_metadata::options));
+    for resource in resource_metadata::RESOURCES {
+        let of_resource = routing::get(resource_metadata::get).options(resource_metadata::options);
+        described = described.route(&resource_metadata::path_of(resource), of_resource);
+    }
+    let (routes, document) = described
         .routes(routes!(login::post, login::options))
         .routes(routes!(logout::post))
         .routes(routes!(health::live))
@@ -119,29 +122,6 @@ fn own_routes() -> (Router<Gateway>, Document) {
 /// A `Cookie` field's value that bears a session, as a browser would send it.
 pub(crate) fn cookie_that_bears(cookie: &CookieConfig, id: &SessionId) -> String {
     format!("{}={}", cookie.name, SessionCookie(cookie).value(id))
-}
-
-/// Whether a path is the gateway's own; everything else is upstream's. `is_on`: external access.
-fn is_own(path: &str, is_on: impl FnOnce() -> bool) -> bool {
-    let below = |prefix: &str| {
-        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    matches!(path, "/external/login" | "/external/logout")
-        || below("/gateway")
-        || below("/.well-known/oauth-protected-resource")
-        // Clients that guess must not be sent to upstream's sign-in page.
-        || (path == "/register" || is_guess(path)) && is_on()
-}
-
-/// Whether a path is one at which clients look for an authorization server's metadata: at the origin, or
-/// below a resource of ours that they take for an issuer (OpenID Connect Discovery 1.0 §4).
-fn is_guess(path: &str) -> bool {
-    ["/external/login", "/external", ""].into_iter().any(|resource| {
-        path.strip_prefix(resource).is_some_and(|rest| {
-            rest.starts_with("/.well-known/oauth-authorization-server")
-                || rest.starts_with("/.well-known/openid-configuration")
-        })
-    })
 }
 
 /// Whether a path of our own is closed while external access is off.
@@ -300,7 +280,7 @@ impl Front {
             }
         };
         self.sole_client.came(route.client);
-        let kind = Kind::of(&judged.path, is_own(&judged.path, || resource.is_on()));
+        let kind = Kind::of(&judged.path, own_paths::is_own(&judged.path, resource));
         asked.kind.set(kind);
         let traced = Traced::begin(site.tracer.as_ref(), head, &judged.path, kind, route);
         let traced = asked.traced.get_or_init(|| traced);
@@ -323,7 +303,7 @@ impl Front {
             (asked.refusal(&Refusal::NoRoom, path, resource), unread())
         } else if !route.is_by_front_door && !is_probe(head.method(), path) {
             (asked.refusal(&Refusal::NotThroughFrontDoor, path, resource), unread())
-        } else if is_own(path, || resource.is_on()) {
+        } else if asked.kind.get().is_own() {
             let (answer, unread) = if admin::reads_body(head.method(), path) {
                 let own = Box::pin(site.answer_with_body(caller, head, judged, route, asked));
                 own.await.unwrap_or_else(|refused| (refused, unread()))
@@ -378,19 +358,21 @@ impl Front {
         judged: &Judged<'_>,
         route: &Route,
     ) -> Result<Answered, (Refusal, bool)> {
-        let Gateway { entra, policy, sessions, switch, cookie, .. } = &site.gateway;
-        let passage = guard::judge(judged, entra, policy, switch)
-            .await
-            .map_err(|refusal| (refusal, false))?;
+        let Gateway { entra, policy, sessions, switch, cookie, resource, .. } = &site.gateway;
+        let hides_sign_in = resource.is_on() && own_paths::is_discovery(&judged.path);
+        let passage = guard::judge(judged, entra, policy, switch).await.map_err(|refusal| {
+            let is_hidden = hides_sign_in && refusal.status() == StatusCode::UNAUTHORIZED;
+            (if is_hidden { Refusal::NotFound } else { refusal }, false)
+        })?;
         if hop_headers::is_final_recipient(judged.head) {
             let answer = StatusCode::NO_CONTENT;
             let after = caller.answer(answer.into_response(), Some(judged.head), unread_of(judged));
             return Ok(Answered { status: answer.as_u16(), after: Box::pin(after).await });
         }
         let binding = Binding { entra, sessions, mode: policy.session_binding };
-        let tracer = site.tracer.as_ref();
+        let (kept, tracer) = (&*self.kept, site.tracer.as_ref());
         let requests = &self.requests;
-        let proxy = Proxy { kept: &self.kept, sessions, cookie, binding, tracer, requests };
+        let proxy = Proxy { kept, sessions, cookie, binding, tracer, requests, hides_sign_in };
         proxy.pass(passage, judged, route, caller).await.map_err(|refusal| (refusal, true))
     }
 }
@@ -563,43 +545,5 @@ impl Service for Ops {
         };
         let unread = Unread::of(wire::Body::new(judged.length, |_| true), false);
         caller.answer(answer, Some(judged.head), unread).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_contracts_routes_are_our_own() {
-        for path in [
-            "/external/login",
-            "/external/logout",
-            "/gateway",
-            "/gateway/x",
-            "/.well-known/oauth-protected-resource/x",
-        ] {
-            assert!(is_own(path, || false), "{path}");
-        }
-        for path in [
-            "/",
-            "/external",
-            "/external/login/",
-            "/gateways",
-            "/.well-known/oauth-protected-resources",
-            "/registers",
-            "/external/x/.well-known/openid-configuration",
-        ] {
-            assert!(!is_own(path, || true), "{path}");
-        }
-        for path in [
-            "/register",
-            "/.well-known/openid-configuration/x",
-            "/.well-known/oauth-authorization-server",
-            "/external/.well-known/oauth-authorization-server",
-            "/external/login/.well-known/openid-configuration",
-        ] {
-            assert!(is_own(path, || true) && !is_own(path, || false), "{path}");
-        }
     }
 }

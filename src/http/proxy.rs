@@ -43,6 +43,8 @@ pub(super) struct Proxy<'a> {
     pub(super) tracer: Option<&'a SdkTracer>,
     /// Those of this thread that are at upstream.
     pub(super) requests: &'a Requests,
+    /// Turns an answer of upstream's that leads to a sign-in into 404.
+    pub(super) hides_sign_in: bool,
 }
 
 /// How a request was answered.
@@ -157,7 +159,7 @@ impl Proxy<'_> {
                 Err(error) => {
                     let failed = exchange.failed(error);
                     if let Some(aside) = aside {
-                        return Ok(Box::pin(self.give(aside, judged, cookies, caller)).await);
+                        return Box::pin(self.give(aside, judged, cookies, caller)).await;
                     }
                     if !(*may_repeat && failed.was_stale) || was_repeated {
                         return gone_or_refused(failed.error);
@@ -200,11 +202,12 @@ impl Proxy<'_> {
                     Err(error) => {
                         let error = crate::telemetry::chain(&error);
                         tracing::debug!(error, "upstream could not be asked again");
-                        return Ok(Box::pin(self.give(stranger, judged, cookies, caller)).await);
+                        return Box::pin(self.give(stranger, judged, cookies, caller)).await;
                     }
                 }
                 continue;
             }
+            self.judge_sign_in(&answer)?;
             let closes = !keeps_alive(head)
                 || exchange.is_callers_last()
                 || length == Length::UntilClose
@@ -328,6 +331,20 @@ impl Proxy<'_> {
         hop_headers::response(answer, &downward)
     }
 
+    /// Refuses an answer that leads to a sign-in where callers look for documents: clients that guess must get 404,
+    /// not a page.
+    fn judge_sign_in(&self, answer: &ResponseHead) -> Result<(), Refusal> {
+        let leads_to_sign_in = matches!(answer.status, 301 | 302 | 303 | 307 | 308 | 401);
+        if self.hides_sign_in && leads_to_sign_in {
+            tracing::info!(
+                upstream.status = answer.status,
+                "upstream answered a discovery request with a redirect or 401; the caller gets 404"
+            );
+            return Err(Refusal::NotFound);
+        }
+        Ok(())
+    }
+
     /// Gives an answer that was set aside.
     async fn give(
         &self,
@@ -335,13 +352,14 @@ impl Proxy<'_> {
         judged: &Judged<'_>,
         cookies: &Cookies<'_>,
         caller: &mut Caller,
-    ) -> Answered {
+    ) -> Result<Answered, Refusal> {
         let Aside { head, length, body } = aside;
+        self.judge_sign_in(&head)?;
         let version = judged.head.version;
         let mut out = self.write_head(&head, length, version, told(version, true), cookies);
         out.extend_from_slice(&body);
         let _ = caller.write(&out).await;
-        Answered { status: head.status, after: After::Close }
+        Ok(Answered { status: head.status, after: After::Close })
     }
 }
 

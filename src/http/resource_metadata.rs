@@ -29,12 +29,26 @@ use crate::{
 /// Where the metadata of the origin as a whole stands; that of a resource stands below.
 pub(super) const PATH: &str = "/.well-known/oauth-protected-resource";
 
-/// The resources we describe beside the origin itself, by what follows the well-known path.
+/// The gateway's resources beside the origin itself, by the path that follows the well-known one.
 pub(super) const RESOURCES: [&str; 2] = ["external", "external/login"];
 
 /// Request headers that a page may send: those of a login and of MCP clients (Streamable HTTP, revisions
 /// 2025-03-26 to 2026-07-28).
 pub(super) const CORS_REQUEST_HEADERS: &str = "authorization, accept, content-type, last-event-id, mcp-protocol-version, mcp-method, mcp-name";
+
+/// Path of a resource's metadata (RFC 9728 §3.1).
+pub(super) fn path_of(resource: &str) -> String {
+    format!("{PATH}/{resource}")
+}
+
+/// The resource of the gateway whose metadata a path names; empty: the origin as a whole. `None`: the path names
+/// none.
+pub(super) fn described(path: &str) -> Option<&str> {
+    match path.strip_prefix(PATH)? {
+        "" => Some(""),
+        rest => rest.strip_prefix('/').filter(|resource| RESOURCES.contains(resource)),
+    }
+}
 
 /// An issuer, as in the tokens' `iss`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -112,14 +126,14 @@ impl ProtectedResourceMetadata {
     }
 }
 
-/// Metadata of the origin as a whole.
+/// Metadata of the origin as a whole, or of the resource that the path names.
 #[utoipa::path(
     get,
     path = "/.well-known/oauth-protected-resource",
     tag = "Discovery",
     operation_id = "getProtectedResourceMetadata",
     summary = "What a client must ask Entra for",
-    description = "Names the tenant's issuer and the scope to ask it for, of the origin as a whole or of the resource whose path follows. It carries the tenant's and the app's id: it answers only while external access is on, which somebody must have decided.",
+    description = "Names the tenant's issuer and the scope to ask it for, of the origin as a whole or of the resource whose path follows. It carries the tenant's and the app's id: the gateway answers only while external access is on, which somebody must have decided. Until then, and for every other path below, SimpleChat answers; with GATEWAY_ROOT_METADATA=upstream also without a path.",
     extensions(("x-public-because" = json!("RFC 9728: a client reads it before it can have a token."))),
     security(()),
     responses(
@@ -128,7 +142,7 @@ impl ProtectedResourceMetadata {
         (status = 304, description = "Not changed since the ETag sent",
             headers(("Cache-Control"), ("ETag"), ("Vary"), ("Access-Control-Allow-Origin"))),
         (status = 400, description = "A malformed host or forwarding header", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "External access is off", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "While external access is off: SimpleChat's answer, unchanged; 404 where it has no such document"),
         (status = 421, description = "The host is not among GATEWAY_PUBLIC_URLS", body = Problem, content_type = "application/problem+json"),
         (status = 500, description = "The answer could not be written", body = Problem, content_type = "application/problem+json"),
     )
@@ -137,20 +151,12 @@ pub(super) async fn get(
     State(resource): State<Arc<Resource>>,
     State(surroundings): State<Arc<Surroundings>>,
     Extension(Arrival { route, .. }): Extension<Arrival>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    describe("", &resource, &surroundings, &route, &headers)
-}
-
-/// Metadata of one resource, as clients look it up (RFC 9728 §3.1).
-pub(super) async fn get_of(
-    State(resource): State<Arc<Resource>>,
-    State(surroundings): State<Arc<Surroundings>>,
-    Extension(Arrival { route, .. }): Extension<Arrival>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    describe(named_in(&uri)?, &resource, &surroundings, &route, &headers)
+    // As it is spelled: the answer must name the same (RFC 9728 §3.3).
+    let path = described(uri.path()).ok_or(Refusal::NotFound)?;
+    describe(path, &resource, &surroundings, &route, &headers)
 }
 
 /// A browser asks first (Fetch standard, CORS preflight): anybody may read.
@@ -166,7 +172,7 @@ pub(super) async fn get_of(
     responses(
         (status = 204, description = "Any origin may read",
             headers(("Access-Control-Allow-Origin"), ("Access-Control-Allow-Methods"), ("Access-Control-Allow-Headers"), ("Access-Control-Max-Age"), ("Cache-Control"))),
-        (status = 404, description = "External access is off", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "While external access is off: SimpleChat's answer, unchanged; 404 where it has no such document"),
     )
 )]
 pub(super) async fn options() -> Response {
@@ -180,25 +186,13 @@ pub(super) async fn options() -> Response {
     (StatusCode::NO_CONTENT, allowed).into_response()
 }
 
-/// A browser asks first, by resource.
-pub(super) async fn options_of(uri: Uri) -> Result<Response, Refusal> {
-    named_in(&uri)?;
-    Ok(options().await)
-}
-
 /// What lets a page of any origin read what went wrong as well.
 pub(super) fn shared(mut answer: Response, path: &str, resource: &Resource) -> Response {
-    if resource.is_on() && path.starts_with("/.well-known/oauth-protected-resource") {
+    if resource.is_on() && path.starts_with(PATH) {
         let anybody = HeaderValue::from_static("*");
         answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, anybody);
     }
     answer
-}
-
-/// The resource that a path names, as it is spelled: the answer must name the same (RFC 9728 §3.3).
-fn named_in(uri: &Uri) -> Result<&'static str, Refusal> {
-    let asked = uri.path().strip_prefix("/.well-known/oauth-protected-resource/");
-    RESOURCES.into_iter().find(|known| asked == Some(known)).ok_or(Refusal::NotFound)
 }
 
 fn describe(

@@ -191,7 +191,7 @@ impl Book {
             }
             Some(_) => false,
             None if content.contains_key("*/*") => true,
-            None if is_proxied(path) => true,
+            None if is_proxied(path) || key == "default" => true,
             None => {
                 assert!(content.is_empty(), "{here}: {media_type:?} is not documented");
                 assert!(body.is_empty(), "{here}: {body}");
@@ -245,7 +245,7 @@ impl Book {
 
 /// Whether an answer can be SimpleChat's alone.
 fn is_upstreams_own(path: &str, status: &str) -> bool {
-    is_proxied(path) && matches!(status, "200" | "2XX" | "default")
+    status == "default" || is_proxied(path) && matches!(status, "200" | "2XX")
 }
 
 fn is_proxied(path: &str) -> bool {

@@ -242,9 +242,7 @@ async fn off_means_that_nothing_is_there_and_no_id_is_told() {
     for (method, path) in [
         (Method::POST, "/external/login"),
         (Method::GET, "/external/login"),
-        (Method::GET, "/.well-known/oauth-protected-resource"),
-        (Method::POST, "/.well-known/oauth-protected-resource/external/login"),
-        (Method::OPTIONS, "/.well-known/oauth-protected-resource/external"),
+        (Method::OPTIONS, "/external/login"),
     ] {
         let request =
             client().request(method, gateway.url(path)).bearer_auth(entra.token().build());

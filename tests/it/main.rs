@@ -77,5 +77,6 @@ mod tls_edge;
 mod token_corpus;
 mod transparency;
 mod upstream_connections;
+mod upstream_documents;
 mod upstream_reading;
 mod websockets;

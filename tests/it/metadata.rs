@@ -51,13 +51,6 @@ async fn the_document_is_as_the_contract_has_it() {
         });
         assert_eq!(json(answer).await, expected);
     }
-    for path in
-        ["/", "/mcp", "/external/", "/external/login/", "/external/x", "/external%2Flogin", "/%ff"]
-    {
-        let answer = ask(&gateway, path, &[]).await;
-        assert_eq!(answer.status(), 404, "{path}");
-        assert_eq!(answer.headers()["cache-control"], "no-store");
-    }
 }
 
 #[tokio::test]
@@ -114,30 +107,6 @@ async fn every_preflight_allows_the_headers_of_mcp_clients() {
         let preflight = preflight.send().await.unwrap();
         assert_eq!(preflight.status(), 204, "{path}");
         allows_what_mcp_clients_send(&preflight);
-    }
-}
-
-#[tokio::test]
-async fn clients_that_guess_get_a_quick_404() {
-    let (gateway, _entra, _store) = gateway(&[]).await;
-    let mut guesses = vec!["/register".to_owned()];
-    for document in ["oauth-authorization-server", "openid-configuration"] {
-        for suffix in ["", "/external/login", "/external/public_documents", "/x"] {
-            guesses.push(format!("/.well-known/{document}{suffix}"));
-        }
-        for resource in ["/external", "/external/login"] {
-            guesses.push(format!("{resource}/.well-known/{document}"));
-        }
-    }
-    for guess in guesses {
-        for method in [Method::GET, Method::HEAD, Method::POST, Method::OPTIONS] {
-            let request = client().request(method.clone(), gateway.url(&guess));
-            let answer = request.send().await.unwrap();
-            // Upstream is not there: from it this would be 502.
-            assert_eq!(answer.status(), 404, "{method} {guess}");
-            assert_eq!(answer.headers()["content-type"], "application/problem+json", "{guess}");
-            assert!(!answer.headers().contains_key("www-authenticate"), "{guess}");
-        }
     }
 }
 

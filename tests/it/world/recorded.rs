@@ -3,7 +3,7 @@
 
 use std::process::Output;
 
-use axum::Router;
+use axum::{Router, http::StatusCode, routing};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -33,7 +33,10 @@ impl Recorded {
     pub(crate) async fn over(database: Database) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let upstream = format!("http://{}", listener.local_addr().expect("an address"));
-        let yes = Router::new().fallback(async || "yes");
+        // While external access is off its answers there are what clients get.
+        let yes = Router::new()
+            .route("/.well-known/{*rest}", routing::any(async || StatusCode::NOT_FOUND))
+            .fallback(async || "yes");
         tokio::spawn(async move { axum::serve(listener, yes).await });
         let (store, entra) = (Store::start(Kind::Redis).await, Entra::start().await);
         Self { database, store, entra, upstream }

@@ -22,13 +22,18 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) async fn start() -> Self {
+        Self::answering("200 OK\r\nContent-Length: 2\r\n\r\nok").await
+    }
+
+    /// The same with another answer: all of it after the version.
+    pub(crate) async fn answering(answer: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let record = Arc::new(Mutex::new(Record::default()));
         let into = Arc::clone(&record);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&into)));
+                tokio::spawn(serve(stream, answer, Arc::clone(&into)));
             }
         });
         Self { url, record }
@@ -40,7 +45,7 @@ impl Recorder {
     }
 }
 
-async fn serve(stream: TcpStream, record: Arc<Mutex<Record>>) {
+async fn serve(stream: TcpStream, answer: &'static str, record: Arc<Mutex<Record>>) {
     let mut stream = BufReader::new(stream);
     loop {
         match request(&mut stream).await {
@@ -53,8 +58,7 @@ async fn serve(stream: TcpStream, record: Arc<Mutex<Record>>) {
                 return;
             }
         }
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-        if stream.write_all(answer).await.is_err() {
+        if stream.write_all(format!("HTTP/1.1 {answer}").as_bytes()).await.is_err() {
             return;
         }
     }
