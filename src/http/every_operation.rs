@@ -135,7 +135,7 @@ fn describe(path: &str, operation: &mut Operation) {
     }
     for (status, name, _) in REFUSALS {
         let does_not_apply = match status {
-            "403" => is_health || path == guard::HEALTHCHECK,
+            "403" => is_health || guard::HEALTHCHECKS.contains(&path),
             "405" => is_proxied,
             "503" => is_health,
             _ => false,

@@ -13,8 +13,9 @@ use crate::{
     wire::Length,
 };
 
-/// Upstream's health probe, open to all: App Service asks it without a token.
-pub(super) const HEALTHCHECK: &str = "/external/healthcheck";
+/// Upstream's health probes, open to all: platforms call them without a token. `healthcheckz` is SimpleChat's probe
+/// without sign-in, in later versions.
+pub(super) const HEALTHCHECKS: [&str; 2] = ["/external/healthcheck", "/external/healthcheckz"];
 
 /// Proof that a request may be proxied: it is not guarded, or it was admitted. With it goes what must
 /// read the request's body along the way.
@@ -63,7 +64,7 @@ pub(super) async fn judge(
         Target::GuardedOddly => return Err(Refusal::OddSpelling),
         Target::Guarded => {}
     }
-    if path == HEALTHCHECK && matches!(head.method(), "GET" | "HEAD") {
+    if HEALTHCHECKS.contains(&&**path) && matches!(head.method(), "GET" | "HEAD") {
         return Ok(Passage::OPEN);
     }
     let token = bearer::of_lines(head.fields.all("authorization"))?;

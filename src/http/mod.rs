@@ -95,7 +95,9 @@ const WARMUP: &str = "/robots933456.txt";
 /// Whether the platform itself asks: its probes come to each replica without a detour.
 fn is_probe(method: &str, path: &str) -> bool {
     matches!(method, "GET" | "HEAD")
-        && (path.starts_with("/gateway/health/") || matches!(path, WARMUP | guard::HEALTHCHECK))
+        && (path.starts_with("/gateway/health/")
+            || path == WARMUP
+            || guard::HEALTHCHECKS.contains(&path))
 }
 
 /// The gateway's own routes, and the document that describes them.

@@ -1,6 +1,6 @@
 //! The `OpenAPI` document: built from the handlers, naming neither tenant, client nor commit.
 
-use super::{every_operation, resource_metadata};
+use super::{every_operation, guard, resource_metadata};
 use axum::{
     Extension,
     response::{IntoResponse, Response},
@@ -108,7 +108,7 @@ fn external() {}
         (status = 502, description = "SimpleChat cannot be reached, or broke off", body = super::error::Problem, content_type = "application/problem+json"),
         (status = 503, description = "There is no room for one more request; or a session came along, and the store that knows about it is away", body = super::error::Problem, content_type = "application/problem+json"),
         (status = 504, description = "SimpleChat did not answer in time", body = super::error::Problem, content_type = "application/problem+json"),
-        (status = 200, description = "SimpleChat's answer: its time"),
+        (status = 200, description = "SimpleChat's answer, which holds its time"),
         (status = "default", description = "Any other answer of SimpleChat, unchanged"),
     )
 )]
@@ -121,18 +121,20 @@ pub(super) fn finished(mut document: Document) -> Document {
     if let Some(external) = paths.get_mut("/external/{path}") {
         every_operation::whatever_the_method(external);
     }
-    if let Some(model) = paths.get(resource_metadata::PATH).cloned() {
-        for resource in resource_metadata::RESOURCES {
-            let mut item = model.clone();
-            for operation in every_operation::operations(&mut item) {
-                operation.operation_id = operation
-                    .operation_id
-                    .take()
-                    .map(|id| format!("{id}_{}", resource.replace('/', "_")));
-            }
-            paths.insert(format!("{}/{resource}", resource_metadata::PATH), item);
+    let mut repeat = |model: &str, path: String, suffix: &str| {
+        let Some(mut item) = paths.get(model).cloned() else { return };
+        for operation in every_operation::operations(&mut item) {
+            operation.operation_id =
+                operation.operation_id.take().map(|id| format!("{id}{suffix}"));
         }
+        paths.insert(path, item);
+    };
+    for resource in resource_metadata::RESOURCES {
+        let suffix = format!("_{}", resource.replace('/', "_"));
+        repeat(resource_metadata::PATH, resource_metadata::path_of(resource), &suffix);
     }
+    let [probe, probe_without_sign_in] = guard::HEALTHCHECKS;
+    repeat(probe, probe_without_sign_in.to_owned(), "z");
     every_operation::complete(&mut document);
     document
 }

@@ -249,7 +249,7 @@ fn is_upstreams_own(path: &str, status: &str) -> bool {
 }
 
 fn is_proxied(path: &str) -> bool {
-    matches!(path, "/external/{path}" | "/external/healthcheck")
+    matches!(path, "/external/{path}" | "/external/healthcheck" | "/external/healthcheckz")
 }
 
 fn ask(client: &Client, gateway: &Gateway, method: &str, path: &str) -> RequestBuilder {

@@ -17,7 +17,8 @@ async fn status(request: RequestBuilder) -> u16 {
 
 #[tokio::test]
 async fn only_what_comes_through_the_front_door_comes_in() {
-    let world = World::with(Kind::Files, &[("GATEWAY_FRONT_DOOR_ID", ID)]).await;
+    let settings = [("GATEWAY_FRONT_DOOR_ID", ID), ("UPSTREAM_LATER", "on")];
+    let world = World::with(Kind::Files, &settings).await;
     let other = ID.replace('1', "9");
     let paths = [
         "/",
@@ -25,6 +26,7 @@ async fn only_what_comes_through_the_front_door_comes_in() {
         "/external/login",
         "/external/public_documents",
         "/.well-known/oauth-protected-resource",
+        "/.well-known/oauth-protected-resource/api/mcp",
         "/gateway/openapi.json",
     ];
     for path in paths {
@@ -41,6 +43,7 @@ async fn only_what_comes_through_the_front_door_comes_in() {
         "/gateway/health/live",
         "/gateway/health/ready",
         "/external/healthcheck",
+        "/external/healthcheckz",
         "/robots933456.txt",
     ] {
         assert_eq!(status(ask(&world, Method::GET, path, &[])).await, 200, "{path}");

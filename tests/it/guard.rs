@@ -37,17 +37,32 @@ async fn every_method_is_guarded() {
     assert!(!log.contains("/external/"), "{log}");
 }
 
+/// R2: SimpleChat's probes, with and without sign-in.
 #[tokio::test]
-async fn the_health_probe_alone_is_open() {
-    let world = World::start(Kind::Files).await;
+async fn the_health_probes_alone_are_open() {
+    let world = World::with(Kind::Files, &[("UPSTREAM_LATER", "on")]).await;
     let ask = async |method: Method, path: &str| {
         client().request(method, world.gateway.url(path)).send().await.unwrap().status().as_u16()
     };
-    assert_eq!(ask(Method::GET, "/external/healthcheck").await, 200);
-    assert_eq!(ask(Method::HEAD, "/external/healthcheck").await, 200);
-    assert_eq!(ask(Method::POST, "/external/healthcheck").await, 401);
-    assert_eq!(ask(Method::GET, "/external/healthcheck/").await, 401);
-    assert_eq!(ask(Method::GET, "/external/public_documents?x=/external/healthcheck").await, 401);
+    for probe in ["/external/healthcheck", "/external/healthcheckz"] {
+        for method in [Method::GET, Method::HEAD] {
+            assert_eq!(ask(method.clone(), probe).await, 200, "{method} {probe}");
+            assert_eq!(ask(method, &format!("{probe}?x=1")).await, 200, "{probe}");
+        }
+        for method in [Method::POST, Method::OPTIONS, Method::DELETE] {
+            assert_eq!(ask(method.clone(), probe).await, 401, "{method} {probe}");
+        }
+        for rest in ["/", "x", "zz", "z/", "/x", ";x", "Z"] {
+            let path = format!("{probe}{rest}");
+            assert_eq!(ask(Method::GET, &path).await, 401, "{path}");
+        }
+        assert_eq!(ask(Method::GET, &format!("/external/public_documents?x={probe}")).await, 401);
+    }
+    for odd in ["//external/healthcheckz", "/external/healthcheck%7A", "/external/./healthcheckz"] {
+        let request =
+            format!("GET {odd} HTTP/1.1\r\nHost: gw.example\r\nConnection: close\r\n\r\n");
+        assert!(world.gateway.raw(request).await.starts_with("HTTP/1.1 400 "), "{odd}");
+    }
 }
 
 #[tokio::test]
