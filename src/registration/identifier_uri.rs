@@ -68,30 +68,33 @@ const PRIVATE: [&str; 11] = [
     "arpa",
 ];
 
-/// Why Entra refuses identifier URIs at an origin; `None`: it takes them if the domain is verified.
+/// Reason for which Entra refuses identifier URIs at an origin, as the end of "Entra takes no identifier URI …";
+/// `None`: it takes them if the domain is verified.
 pub(super) fn refusal(origin: &Origin) -> Option<String> {
-    let Ok(url) = Url::parse(&origin.to_string()) else { return Some("is no URL".to_owned()) };
+    let Ok(url) = Url::parse(&origin.to_string()) else {
+        return Some("that is not a URL".to_owned());
+    };
     if url.scheme() != "https" {
-        return Some("is not https://".to_owned());
+        return Some("with http://".to_owned());
+    }
+    if url.port().is_some() {
+        return Some("with a port".to_owned());
     }
     let Some(Host::Domain(host)) = url.host() else {
-        return Some("is an IP address, and no domain that could be verified".to_owned());
+        return Some("with an IP address".to_owned());
     };
-    if let Some(port) = url.port() {
-        return Some(format!("has a port ({port}), which no form that Entra documents has"));
-    }
     let is_plain = host.split('.').all(|label| {
         let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         !label.is_empty() && label.bytes().all(is_plain)
     });
     if !is_plain {
-        return Some("has a name that no domain has".to_owned());
+        return Some("with a host name that is not a domain name".to_owned());
     }
     let Some((_, top)) = host.rsplit_once('.') else {
-        return Some("is a bare host name, and no domain that could be verified".to_owned());
+        return Some("with a bare host name, which is not a domain".to_owned());
     };
     if PRIVATE.contains(&top) {
-        return Some(format!("is in .{top}, where no domain can be verified"));
+        return Some(format!("in .{top}, where no domain can be verified"));
     }
     let is_below = |platform: &&&str| {
         host.strip_suffix(**platform).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -99,12 +102,22 @@ pub(super) fn refusal(origin: &Origin) -> Option<String> {
     PLATFORMS
         .iter()
         .find(is_below)
-        .map(|platform| format!("is in {platform}, which nobody can verify in a tenant"))
+        .map(|platform| format!("in {platform}, a platform's domain, which no tenant can verify"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_is_the_reason_wherever_there_is_one() {
+        for origin in
+            ["https://localhost:8443", "https://10.0.0.4:8443", "https://a.azurewebsites.net:8443"]
+        {
+            let refused = refusal(&Origin::parse(origin).unwrap());
+            assert_eq!(refused.as_deref(), Some("with a port"), "{origin}");
+        }
+    }
 
     #[test]
     fn platforms_private_names_and_addresses_are_refused() {

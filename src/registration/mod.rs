@@ -101,7 +101,7 @@ fn identifier_uris(wanted: &Wanted, said: &mut Said) -> Vec<String> {
     let mut refused = Vec::new();
     for origin in &wanted.public_urls {
         if let Some(reason) = refusal(origin) {
-            refused.push(format!("{origin} {reason}"));
+            refused.push(format!("Entra takes no identifier URI {reason} ({origin})"));
             continue;
         }
         for path in PATHS {
@@ -122,8 +122,8 @@ fn identifier_uris(wanted: &Wanted, said: &mut Said) -> Vec<String> {
     }
     if !refused.is_empty() {
         said.advice.push(format!(
-            "identifier URIs: Entra takes none of {}. What works without: {without}. A domain of your own, verified in the tenant, cures it",
-            refused.join("; ")
+            "{}. Without identifier URIs this works: {without}. A domain of your own, verified in the tenant and without a port, needs none of that",
+            refused.join(". ")
         ));
     }
     if uris.len() > 1 {

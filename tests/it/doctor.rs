@@ -365,6 +365,14 @@ async fn an_upstream_that_answers_at_the_gateways_paths_is_told_of() {
         .is_silent_on("answers at none");
 }
 
+/// R6.
+#[tokio::test]
+async fn a_public_url_with_a_port_is_one_sentence() {
+    let told = registration(&[("GATEWAY_PUBLIC_URLS", "https://localhost:8443")]).await;
+    told.says("advice  Entra takes no identifier URI with a port (https://localhost:8443). ");
+    assert_eq!(told.manifest()["identifierUris"], json!([format!("api://{CLIENT}")]));
+}
+
 #[tokio::test]
 async fn an_upstream_that_others_reach_past_the_gateway_is_told_of() {
     let is_global = |address: &IpAddr| match address {
@@ -543,7 +551,7 @@ async fn identifier_uris_are_those_of_every_public_url_that_entra_could_take() {
     }
     registration(&[("GATEWAY_PUBLIC_URLS", "https://no-such.azurewebsites.net")])
         .await
-        .says("https://no-such.azurewebsites.net is in azurewebsites.net, which nobody can verify")
+        .says("Entra takes no identifier URI in azurewebsites.net, a platform's domain, which no tenant can verify (https://no-such.azurewebsites.net)")
         .says("send no `resource`");
 }
 
