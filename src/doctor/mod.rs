@@ -1,5 +1,6 @@
 //! `doctor`: `check`, then the live proof, then what App Service and the app registration must hold.
 
+mod documents;
 mod easy_auth;
 mod neighbours;
 mod proof;
@@ -49,6 +50,7 @@ async fn look_around(config: &Config, upstream: Option<&Upstream>, report: &Repo
     let mut version_1_only = None;
     if let Some(upstream) = upstream {
         neighbours::reserved_paths(upstream, report).await;
+        documents::look(config, upstream, report).await;
         neighbours::other_ways_in(config, report).await;
         version_1_only = takes_version_1_alone(upstream).await;
     } else {

@@ -17,10 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_secs(2);
 
 /// Some of the gateway's own paths, with the method that its callers use.
-const RESERVED: [(&str, &str); 6] = [
+const RESERVED: [(&str, &str); 5] = [
     ("POST", "/external/login"),
     ("POST", "/external/logout"),
-    ("GET", "/.well-known/oauth-protected-resource"),
     ("GET", "/.well-known/oauth-protected-resource/external/login"),
     ("GET", "/gateway/health/live"),
     ("GET", "/gateway/openapi.json"),

@@ -365,6 +365,114 @@ async fn an_upstream_that_answers_at_the_gateways_paths_is_told_of() {
         .is_silent_on("answers at none");
 }
 
+/// The lines of the part about documents, below a document's path.
+fn of_document<'a>(told: &'a Told, path: &str) -> &'a str {
+    let (_, rest) = told.text.split_once(&format!("GET {path}\n")).expect(path);
+    let end = rest.match_indices('\n').nth(1).map_or(rest.len(), |(at, _)| at);
+    &rest[..end]
+}
+
+/// R1.
+#[tokio::test]
+async fn the_documents_of_a_later_simplechat_are_named_with_the_clients_that_find_them() {
+    let ground = Ground::start(Kind::Files).await;
+    let later = [("UPSTREAM_LATER", "on"), ("UPSTREAM_MCP_RESOURCE", "url")];
+    let flask = Flask::start(&ground.of_upstream(&later)).await;
+    let root = "/.well-known/oauth-protected-resource";
+    let others = [
+        "/.well-known/oauth-protected-resource/api/mcp",
+        "/.well-known/oauth-protected-resource/mcp",
+        "/.well-known/oauth-authorization-server",
+    ];
+    let login = "ok      client of /external/login: its 401 names /.well-known/oauth-protected-resource/external/login, the gateway's document";
+    let endpoint = "ok      client of /api/mcp: its 401 names /.well-known/oauth-protected-resource/api/mcp; that and /.well-known/oauth-authorization-server are SimpleChat's documents, with external access on and off";
+    for (setting, on) in
+        [("gateway", "the gateway's document"), ("upstream", "SimpleChat's document")]
+    {
+        let told = ground.doctor(&flask.url(), &[("GATEWAY_ROOT_METADATA", setting)]).await;
+        told.ends_with(0)
+            .says(login)
+            .says(endpoint)
+            .says("ok      upstream answers at none of the gateway's paths\n")
+            .says(&format!("GATEWAY_ROOT_METADATA={setting}, GATEWAY_EXTERNAL_ACCESS=on"));
+        let off = "with external access off: SimpleChat's document";
+        for (path, on) in
+            others.map(|path| (path, "SimpleChat's document")).into_iter().chain([(root, on)])
+        {
+            let lines = of_document(&told, path);
+            assert!(lines.contains(off), "{path}: {lines}");
+            assert!(lines.ends_with(&format!("with external access on: {on}")), "{path}: {lines}");
+        }
+        let advice = "advice  GATEWAY_ROOT_METADATA=gateway: SimpleChat has a document";
+        if setting == "gateway" {
+            told.says(advice).says("set GATEWAY_ROOT_METADATA=upstream");
+        } else {
+            told.is_silent_on(advice)
+                .says("ok      /.well-known/oauth-protected-resource is SimpleChat's document");
+        }
+    }
+    let host = [("GATEWAY_UPSTREAM_HOST", "internal.example")];
+    ground
+        .doctor(&flask.url(), &host)
+        .await
+        .says("advice  GATEWAY_UPSTREAM_HOST: SimpleChat's documents name");
+}
+
+#[tokio::test]
+async fn a_simplechat_without_documents_of_its_own_is_reported_as_such() {
+    let ground = Ground::start(Kind::Files).await;
+    let flask = Flask::start(&ground.of_upstream(&[])).await;
+    let told = ground.doctor(&flask.url(), &[("GATEWAY_ROOT_METADATA", "upstream")]).await;
+    told.ends_with(0)
+        .says("ok      client of /api/mcp: none to serve; SimpleChat answers 404 there")
+        .says("advice  GATEWAY_ROOT_METADATA=upstream: SimpleChat has no document")
+        .is_silent_on("GATEWAY_UPSTREAM_HOST");
+    let lines = of_document(&told, "/.well-known/oauth-protected-resource/api/mcp");
+    assert_eq!(lines.matches("404 of SimpleChat").count(), 2, "{lines}");
+}
+
+/// Upstreams whose MCP endpoint cannot be signed in to, and the reason that doctor prints.
+#[tokio::test]
+async fn an_endpoint_whose_documents_are_missing_is_advised_on() {
+    let ground = Ground::start(Kind::Files).await;
+    let named = |path: &'static str| {
+        let challenge = format!("Bearer resource_metadata=\"https://chat.example{path}\"");
+        Router::new()
+            .route(HEARTBEAT, routing::post(async || StatusCode::UNAUTHORIZED))
+            .route(
+                "/api/mcp",
+                routing::post(async || {
+                    (StatusCode::UNAUTHORIZED, [("www-authenticate", challenge)])
+                }),
+            )
+            .fallback(async || (StatusCode::FOUND, [("location", "/login")]))
+    };
+    let document = || routing::get(async || axum::Json(json!({})));
+    let root = "/.well-known/oauth-protected-resource";
+    let mcp = "/.well-known/oauth-protected-resource/api/mcp";
+    for (app, advice) in [
+        (named(mcp), format!("names {mcp}, which holds no document: 302 of SimpleChat")),
+        (
+            named(root).route(root, document()),
+            format!(
+                "names {root}, where the gateway answers while external access is on. Set GATEWAY_ROOT_METADATA=upstream"
+            ),
+        ),
+        (
+            named(mcp).route(mcp, document()),
+            "but /.well-known/oauth-authorization-server holds none: 302 of SimpleChat".to_owned(),
+        ),
+    ] {
+        let told = ground.doctor(&other_upstream(app).await, &[]).await;
+        told.says("advice  client of /api/mcp: ").says(&advice);
+        let server = of_document(&told, "/.well-known/oauth-authorization-server");
+        assert!(
+            server.ends_with("with external access on: 404, in place of SimpleChat's 302"),
+            "{server}"
+        );
+    }
+}
+
 /// R6.
 #[tokio::test]
 async fn a_public_url_with_a_port_is_one_sentence() {
