@@ -723,6 +723,41 @@ async fn the_log_is_read_by_the_page_and_taken_away_as_a_file() {
     assert!(page.contains("value=\"&#34;&#62;\"") && page.contains("No record fits"));
 }
 
+/// R5: every setting that `server_minimal.py` of SimpleChat's pull request 722 requires (e913f2f1), each with a value
+/// but the client's own id.
+fn mcp_servers_settings_are_in(page: &str, entra: &str) {
+    let (_, block) = page.split_once("id=\"environment\">").unwrap();
+    let (block, _) = block.split_once("</code>").unwrap();
+    for name in [
+        "SIMPLECHAT_BASE_URL",
+        "SIMPLECHAT_VERIFY_SSL",
+        "MCP_REQUIRE_AUTH",
+        "MCP_PRM_METADATA_PATH",
+        "MCP_SESSION_TOKEN_TTL_SECONDS",
+        "FASTMCP_HOST",
+        "FASTMCP_PORT",
+        "FASTMCP_SCHEME",
+        "OAUTH_TOKEN_URL",
+        "OAUTH_CLIENT_ID",
+        "OAUTH_CLIENT_SECRET",
+        "OAUTH_SCOPES",
+        "OAUTH_TIMEOUT_SECONDS",
+    ] {
+        let value = block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let value = value.unwrap_or_else(|| panic!("{name}: {block}"));
+        assert_eq!(value.is_empty(), name == "OAUTH_CLIENT_ID", "{name}");
+    }
+    let tenant = crate::entra::TENANT;
+    for (name, endpoint) in [
+        ("OAUTH_AUTHORIZATION_URL", "authorize"),
+        ("OAUTH_TOKEN_URL", "token"),
+        ("OAUTH_DEVICE_CODE_URL", "devicecode"),
+    ] {
+        let line = format!("{name}={entra}/{tenant}/oauth2/v2.0/{endpoint}\n");
+        assert!(block.contains(&line), "{line}: {block}");
+    }
+}
+
 #[tokio::test]
 async fn the_guide_holds_this_deployments_values_and_its_checks_turn_green() {
     let address = format!("127.0.0.1:{}", free_port());
@@ -755,6 +790,8 @@ async fn the_guide_holds_this_deployments_values_and_its_checks_turn_green() {
     }
     assert_eq!(guide["manifest"]["identifierUris"][0], format!("api://{client}"));
     assert!(guide["commands"].as_str().unwrap().contains(client));
+    let page = admin.get(gateway, "/gateway/admin/guide").await.text().await.unwrap();
+    mcp_servers_settings_are_in(&page, &world.entra.url());
     let excluded = &guide["easy_auth"]["properties"]["globalValidation"]["excludedPaths"];
     assert_eq!(excluded[1], "/external/*");
     let before = states().await;

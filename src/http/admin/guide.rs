@@ -116,6 +116,12 @@ impl Values {
             login_scopes: wanted.login_scopes.join(" "),
         }
     }
+
+    /// An OAuth 2.0 endpoint of Entra, by its name, beside the issuer `…/TENANT/v2.0`.
+    pub(super) fn endpoint(&self, name: &str) -> String {
+        let tenant = self.authority.strip_suffix("/v2.0").unwrap_or(&self.authority);
+        format!("{tenant}/oauth2/v2.0/{name}")
+    }
 }
 
 impl SetUpGuide {
