@@ -4,7 +4,8 @@
 const REDIRECT = 'http://127.0.0.1:33418/callback';
 
 // A client's memory. With a client id it is registered beforehand, as Entra wants it; without, the SDK
-// has to register it. It goes as far as a browser would be opened.
+// has to register it. It goes as far as a browser would be opened, unless `signs_in` is true: then that page
+// answers with a code.
 class Provider {
   redirectUrl = REDIRECT;
   clientMetadata = {
@@ -24,13 +25,13 @@ class Provider {
   state() { return 'a-state'; }
   clientInformation() { return this.registered; }
   tokens() { return this.token; }
-  saveTokens() {}
-  saveCodeVerifier() {}
-  codeVerifier() { return ''; }
+  saveTokens(token) { this.token = token; }
+  saveCodeVerifier(verifier) { this.verifier = verifier; }
+  codeVerifier() { return this.verifier; }
   redirectToAuthorization(url) { this.authorize = url.href; }
 }
 
-// Connects; the last line on stdout is one JSON object.
+// Connects and lists the tools; the last line on stdout is one JSON object.
 exports.run = async ({ Client, StreamableHTTPClientTransport }) => {
   const asked = JSON.parse(process.argv[2]);
   const requests = [];
@@ -40,15 +41,27 @@ exports.run = async ({ Client, StreamableHTTPClientTransport }) => {
     return answer;
   };
   const authProvider = new Provider(asked);
-  const client = new Client({ name: 'a test', version: '1' });
+  const transport = () =>
+    new StreamableHTTPClientTransport(new URL(asked.url), { authProvider, fetch: recording });
+  const connect = async (over) => {
+    const client = new Client({ name: 'a test', version: '1' });
+    await client.connect(over);
+    return (await client.listTools()).tools.map((tool) => tool.name);
+  };
   let error = null;
+  let tools = null;
   try {
-    await client.connect(
-      new StreamableHTTPClientTransport(new URL(asked.url), { authProvider, fetch: recording }),
-    );
+    const first = transport();
+    try {
+      tools = await connect(first);
+    } catch (thrown) {
+      if (!asked.signs_in || !authProvider.authorize) throw thrown;
+      await first.finishAuth('a-code');
+      tools = await connect(transport());
+    }
   } catch (thrown) {
     error = `${thrown.constructor.name}: ${thrown.message}`;
   }
-  console.log(JSON.stringify({ authorize: authProvider.authorize, error, requests }));
+  console.log(JSON.stringify({ authorize: authProvider.authorize, error, requests, tools }));
   process.exit(0);
 };

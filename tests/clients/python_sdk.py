@@ -3,18 +3,20 @@
     python python_sdk.py '{"url": "https://gateway.example/external/login", "client_id": "..."}'
 
 With a client id the client is registered beforehand, as Entra wants it; without,
-the SDK has to register it. It goes as far as a browser would be opened. The last
-line on stdout is one JSON object.
+the SDK has to register it. It goes as far as a browser would be opened, unless
+`"signs_in"` is true: then that page answers with a code. Once connected it lists
+the tools. The last line on stdout is one JSON object.
 """
 
 import asyncio
 import json
 import logging
 import sys
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 from mcp import Client
-from mcp.client.auth import OAuthClientProvider
+from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 
@@ -50,15 +52,18 @@ class BrowserWouldOpen(Exception):
     """As far as it goes."""
 
 
-async def connect(url, **remembered):
+async def connect(url, signs_in=False, **remembered):
     """Connect; what happened, as a dict."""
-    outcome = {"authorize": None, "error": None, "requests": []}
+    outcome = {"authorize": None, "error": None, "requests": [], "tools": None}
 
     async def open_browser(authorize):
         outcome["authorize"] = authorize
 
     async def wait_for_callback():
-        raise BrowserWouldOpen
+        if not signs_in:
+            raise BrowserWouldOpen
+        asked = parse_qs(urlsplit(outcome["authorize"]).query)
+        return AuthorizationCodeResult(code="a-code", state=asked["state"][0])
 
     async def note(response):
         request = response.request
@@ -72,8 +77,8 @@ async def connect(url, **remembered):
     )
     async with httpx2.AsyncClient(auth=auth, event_hooks={"response": [note]}) as http:
         try:
-            async with Client(streamable_http_client(url, http_client=http)):
-                pass
+            async with Client(streamable_http_client(url, http_client=http)) as client:
+                outcome["tools"] = [tool.name for tool in (await client.list_tools()).tools]
         except Exception as error:
             outcome["error"] = told(error)
     return outcome

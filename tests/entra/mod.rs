@@ -237,8 +237,7 @@ impl Entra {
     /// A token to be altered: of a user, through [`OTHER_CLIENT`], v2, good for an hour, signed
     /// with the current key.
     pub(crate) fn token(&self) -> TokenBuilder {
-        let signing = lock(&self.shared.keyring).signing();
-        TokenBuilder::new(self.issuer_v1(), self.issuer_v2(), signing)
+        self.shared.token()
     }
 
     /// Tokens that are no good, each by its name: every one must be answered with 401.
@@ -254,6 +253,17 @@ impl Drop for Entra {
 }
 
 impl Shared {
+    fn token(&self) -> TokenBuilder {
+        let signing = lock(&self.keyring).signing();
+        TokenBuilder::new(self.issuer_v1(), self.issuer_v2(), signing)
+    }
+
+    /// The answer of the token endpoint, whatever the grant (RFC 6749 §5.1): a v1 token, as SimpleChat takes it.
+    fn granted(&self) -> Value {
+        let token = self.token().v1().build();
+        json!({"token_type": "Bearer", "expires_in": 3599, "access_token": token})
+    }
+
     fn issuer_v1(&self) -> String {
         format!("{}/sts/{TENANT}/", self.url)
     }
@@ -277,6 +287,10 @@ mod path_of {
 
     pub(super) fn v2_keys() -> String {
         format!("/{TENANT}/discovery/v2.0/keys")
+    }
+
+    pub(super) fn token() -> String {
+        format!("/{TENANT}/oauth2/v2.0/token")
     }
 
     pub(super) fn v1_keys() -> String {
@@ -334,6 +348,7 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
             (StatusCode::FOUND, [(header::LOCATION, format!("{}{MOVED}{path}", shared.url))])
                 .into_response()
         }
+        (_, None) if path == path_of::token() => Json(shared.granted()).into_response(),
         (_, None) => StatusCode::NOT_FOUND.into_response(),
         (_, Some(document)) => match (document.version(), v1) {
             (Version::One, V1::Missing) => StatusCode::NOT_FOUND.into_response(),
@@ -375,7 +390,7 @@ impl Shared {
     fn v2_metadata(&self) -> Value {
         let Self { url, .. } = self;
         json!({
-            "token_endpoint": format!("{url}/{TENANT}/oauth2/v2.0/token"),
+            "token_endpoint": format!("{url}{}", path_of::token()),
             "token_endpoint_auth_methods_supported":
                 ["client_secret_post", "private_key_jwt", "client_secret_basic"],
             "jwks_uri": format!("{url}{}", path_of::v2_keys()),

