@@ -8,6 +8,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use sqlx::{
     ConnectOptions, Connection, PgConnection,
     migrate::{MigrateError, Migrator},
+    postgres::PgDatabaseError,
 };
 use tokio::{runtime::Handle, sync::Mutex, task::JoinError};
 
@@ -127,10 +128,14 @@ impl Database {
         let of_file = |path: &PathBuf, error| {
             if !path.exists() && path.parent().is_some_and(opening::is_writable) {
                 ActivityError::Missing(path.clone())
-            } else if is_of_the_file(&error) {
-                ActivityError::Unusable(path.clone(), error)
             } else {
-                ActivityError::Database(error)
+                match sqlite_code(&error) {
+                    // No permission, read-only, cannot be opened, no database.
+                    Some(3 | 8 | 14 | 26) => ActivityError::Unusable(path.clone(), error),
+                    Some(13) => ActivityError::DiskFull(path.clone(), error),
+                    Some(10) => ActivityError::Disk(path.clone(), error),
+                    _ => ActivityError::Database(error),
+                }
             }
         };
         match (error, &self.0.target) {
@@ -142,7 +147,7 @@ impl Database {
             (ActivityError::Database(sqlx::Error::PoolTimedOut), DatabaseTarget::Postgres(_)) => {
                 self.why_away().await
             }
-            (error, _) => error,
+            (error, _) => by_server(error),
         }
     }
 
@@ -157,8 +162,8 @@ impl Database {
                 drop(connection);
                 ActivityError::NoConnection
             }
-            Ok(Err(ActivityError::Database(error))) => ActivityError::Away(at, Some(error)),
-            Ok(Err(_)) | Err(_) => ActivityError::Away(at, None),
+            Ok(Err(ActivityError::TimedOut)) | Err(_) => ActivityError::Away(at, None),
+            Ok(Err(error)) => ActivityError::Away(at, Some(Box::new(by_server(error)))),
         }
     }
 
@@ -190,7 +195,9 @@ impl Database {
                 connection.close().await?;
             }
             (Pool::Sqlite(pool), _) => {
-                let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+                // Closed afterwards, whatever happened on it.
+                let mut connection = pool.acquire().await?.detach();
+                let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
                 SQLITE.run_direct(None, &mut *transaction, false).await?;
                 transaction.commit().await?;
             }
@@ -236,9 +243,28 @@ fn judge(pool: &Pool, applied: Option<&[i64]>) -> Result<bool, ActivityError> {
     }
 }
 
-/// SQLite's result codes (<https://sqlite.org/rescode.html>): no permission, read-only, cannot be
-/// opened, no database. Extended ones have more in their higher bits.
-fn is_of_the_file(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
-    code.is_some_and(|code| matches!(code & 0xff, 3 | 8 | 14 | 26))
+/// `SQLite`'s primary result code (<https://sqlite.org/rescode.html>): the lower eight bits of extended ones.
+fn sqlite_code(error: &sqlx::Error) -> Option<u32> {
+    let code = error.as_database_error()?.code()?.parse::<u32>().ok()?;
+    Some(code & 0xff)
+}
+
+/// PostgreSQL's own message with advice. The library's text ends with a line number of PostgreSQL's C source.
+fn by_server(error: ActivityError) -> ActivityError {
+    let of_server = match &error {
+        ActivityError::Database(error) | ActivityError::Migration(MigrateError::Execute(error)) => {
+            error.as_database_error()
+        }
+        _ => None,
+    };
+    let Some(of_server) = of_server.and_then(|it| it.try_downcast_ref::<PgDatabaseError>()) else {
+        return error;
+    };
+    let advice = match of_server.code() {
+        "25006" => "; is the disk full, or is this a replica?",
+        "53100" => "; the server's disk is full",
+        _ => "",
+    };
+    let (message, code) = (of_server.message().to_owned(), of_server.code().to_owned());
+    ActivityError::Server { message, code, advice }
 }

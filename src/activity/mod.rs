@@ -86,8 +86,22 @@ pub(crate) enum ActivityError {
         "the database was brought up to date by a later version of the gateway: use that, or restore a backup"
     )]
     TooNew,
+    #[error("{}: the disk is full (DATABASE_URL)", .0.display())]
+    DiskFull(PathBuf, #[source] sqlx::Error),
+    #[error("{}: the disk failed to read or write (DATABASE_URL)", .0.display())]
+    Disk(PathBuf, #[source] sqlx::Error),
+    /// PostgreSQL's own answer: its message, its SQLSTATE, what to do.
+    #[error("PostgreSQL: {message} ({code}){advice}")]
+    Server {
+        /// For people.
+        message: String,
+        /// SQLSTATE: five characters.
+        code: String,
+        /// Begins with a semicolon, or is empty.
+        advice: &'static str,
+    },
     #[error("PostgreSQL at {0} cannot be reached (DATABASE_URL)")]
-    Away(String, #[source] Option<sqlx::Error>),
+    Away(String, #[source] Option<Box<ActivityError>>),
     #[error("no connection to the database was free in time")]
     NoConnection,
     #[error("the database did not answer in time: whether it was done is not known")]
@@ -127,6 +141,9 @@ impl ActivityError {
             | Self::Missing(_) => true,
             Self::Migration(error) => !matches!(error, MigrateError::Execute(_)),
             Self::Database(_)
+            | Self::DiskFull(..)
+            | Self::Disk(..)
+            | Self::Server { .. }
             | Self::Away(..)
             | Self::NoConnection
             | Self::TimedOut

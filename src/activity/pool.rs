@@ -3,10 +3,13 @@
 //! sqlx gives a connection whose work was dropped back to its pool by asking the server first, however long
 //! that takes: one that fell silent would be lost to the pool for good. So whoever ran out of time has
 //! its connection closed here, without a word to the server.
+//!
+//! A connection on which a statement failed is closed as well, unless the statement itself was at fault
+//! ([`is_of_the_statement`]).
 
 use std::{pin::Pin, time::Duration};
 
-use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, pool::PoolConnection};
+use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, pool::PoolConnection, postgres::PgDatabaseError};
 use tokio::time::timeout;
 
 use super::ActivityError;
@@ -55,7 +58,11 @@ impl Pool {
             held.close();
             return Err(ActivityError::TimedOut);
         };
-        held.give_back().await;
+        if done.as_ref().err().is_none_or(is_of_the_statement) {
+            held.give_back().await;
+        } else {
+            held.close();
+        }
         done.map_err(ActivityError::from)
     }
 
@@ -93,6 +100,30 @@ impl Held {
             Self::Postgres(connection) => connection.return_to_pool(),
         };
         let _ = timeout(PATIENCE, given).await;
+    }
+}
+
+/// Errors that leave their connection usable: the values or the rights of one statement. Any other may have
+/// changed the connection's state.
+///
+/// `SQLite` rolls a transaction back by itself on FULL, IOERR, NOMEM, BUSY and INTERRUPT
+/// (<https://sqlite.org/lang_transaction.html>, "Response To Errors Within A Transaction"); sqlx's own ROLLBACK
+/// then fails, its transaction depth never falls, and no later transaction begins on that connection.
+/// PostgreSQL's sessions can stay read-only (25006) after the server takes writes again.
+fn is_of_the_statement(error: &sqlx::Error) -> bool {
+    /// `SQLITE_CONSTRAINT`, the lower eight bits of its extended codes.
+    const CONSTRAINT: u32 = 19;
+    /// Classes of SQLSTATE: data exception, integrity constraint violation, syntax error or access rule
+    /// violation, PL/pgSQL error.
+    const CLASSES: [&str; 4] = ["22", "23", "42", "P0"];
+    let Some(error) = error.as_database_error() else {
+        return matches!(error, sqlx::Error::RowNotFound);
+    };
+    let code = error.code().unwrap_or_default();
+    if error.try_downcast_ref::<PgDatabaseError>().is_some() {
+        CLASSES.iter().any(|class| code.starts_with(class))
+    } else {
+        code.parse::<u32>().is_ok_and(|code| code & 0xff == CONSTRAINT)
     }
 }
 
