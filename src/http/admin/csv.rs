@@ -51,11 +51,24 @@ fn row<'a>(cells: impl Iterator<Item = &'a str>) -> String {
     cells.map(cell).collect::<Vec<_>>().join(",") + "\r\n"
 }
 
-/// A spreadsheet takes what begins like a formula for one, whoever wrote it (CWE-1236).
+/// Quotes a cell. A spreadsheet takes what begins like a formula for one (CWE-1236), also after separators that it
+/// may be set to split at, and in full-width forms: an apostrophe makes it text.
 fn cell(text: &str) -> String {
-    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
-    let guard = if is_formula { "'" } else { "" };
-    format!("\"{guard}{}\"", text.replace('"', "\"\""))
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    let mut is_beginning = true;
+    for letter in text.chars() {
+        if is_beginning && matches!(letter, '=' | '+' | '-' | '@' | '＝' | '＋' | '－' | '＠') {
+            quoted.push('\'');
+        }
+        is_beginning = matches!(letter, ';' | '\t' | '\r' | '\n') || is_beginning && letter == ' ';
+        if letter == '"' {
+            quoted.push('"');
+        }
+        quoted.push(letter);
+    }
+    quoted.push('"');
+    quoted
 }
 
 #[cfg(test)]
@@ -65,9 +78,13 @@ mod tests {
 
     #[test]
     fn what_looks_like_a_formula_is_text() {
-        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
+        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "＝1+1", "＋1", "－1", "＠SUM(A1)"] {
             assert_eq!(cell(formula), format!("\"'{formula}\""));
+            for before in [";", "\t", "\r", "\n", "x;", "x\r\n", "; ", " "] {
+                assert_eq!(cell(&format!("{before}{formula}")), format!("\"{before}'{formula}\""));
+            }
         }
+        assert_eq!(cell("2026-11-29T05:00:00Z a=b"), "\"2026-11-29T05:00:00Z a=b\"");
         assert_eq!(cell("Ada \"the\" first, =1"), "\"Ada \"\"the\"\" first, =1\"");
     }
 
