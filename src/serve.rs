@@ -271,6 +271,7 @@ fn run_in_background(gateway: &Gateway, stopping: watch::Receiver<bool>) -> Opti
     if activity.has_database() {
         tokio::spawn(switch.clone().keep());
         tokio::spawn(switch.clone().keep_pruned());
+        tokio::spawn(switch.clone().keep_bounded());
         registered = Some(tokio::spawn(switch.clone().keep_seen(stopping)));
     }
     tokio::spawn(sessions.clone().keep_in_step());

@@ -34,6 +34,8 @@ const READ: Duration = Duration::from_millis(500);
 const BELIEVED: Duration = Duration::from_secs(10);
 /// How often an instance says that it runs.
 const SEEN: Duration = Duration::from_secs(3);
+/// Between measurements of the log's size; longer where measuring would take more than a twentieth of the time.
+const MEASURE: Duration = Duration::from_secs(2);
 /// How often old records are removed.
 const PRUNE: Duration = Duration::from_hours(1);
 /// The part's name among conditions.
@@ -63,6 +65,7 @@ struct Inner {
     conditions: Conditions,
     instance: Instance,
     retention: Duration,
+    max_size: u64,
     mode: ArcSwap<ExternalAccess>,
     /// As an administrator decided.
     is_enabled: AtomicBool,
@@ -111,6 +114,7 @@ impl Switch {
             conditions: conditions.clone(),
             instance,
             retention: config.activity.retention,
+            max_size: config.activity.max_size,
             mode: ArcSwap::from_pointee(config.external_access.clone()),
             is_enabled: AtomicBool::default(),
             blocks: ArcSwapOption::from_pointee(none_are_blocked),
@@ -270,6 +274,33 @@ impl Switch {
                 }
             }
             sleep(PRUNE).await;
+        }
+    }
+
+    /// Holds the log to its size for ever; to be spawned.
+    pub(crate) async fn keep_bounded(self) {
+        let mut is_failing = false;
+        loop {
+            let begun = Instant::now();
+            let held = self.0.activity.hold_to(self.0.max_size).await;
+            let pause = match &held {
+                Ok(0) => MEASURE.max(begun.elapsed() * 20),
+                Ok(_) | Err(_) => MEASURE,
+            };
+            let has_failed_before = std::mem::replace(&mut is_failing, held.is_err());
+            match held {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(
+                    count,
+                    "the oldest activity records were removed: the log had reached GATEWAY_ACTIVITY_MAX_SIZE"
+                ),
+                Err(error) if !has_failed_before => {
+                    let error = telemetry::chain(&error);
+                    tracing::warn!(error, "the activity log cannot be held to its size");
+                }
+                Err(_) => {}
+            }
+            sleep(pause).await;
         }
     }
 

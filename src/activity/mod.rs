@@ -4,8 +4,10 @@
 //! Everything is told in the log and by telemetry. With a database it is written down as well: decisions
 //! before they take effect, logins before they are answered, so that a gateway that is killed loses none.
 
+mod bound;
 mod database;
 mod decisions;
+mod denials;
 mod instances;
 mod log;
 mod metrics;
@@ -18,7 +20,7 @@ mod writer;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -27,13 +29,14 @@ use sqlx::migrate::MigrateError;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use self::{
     database::Database,
+    denials::{Denials, Place},
     metrics::Metrics,
-    writer::{Entry, Trouble, Writer},
+    writer::{Entry, Failing, Trouble, Writer},
 };
 pub(crate) use self::{
     decisions::{AccessState, Block, Blocked},
@@ -162,6 +165,7 @@ struct Inner {
     required: ActivityRequired,
     /// How often something was done by the same ones.
     repeated: Cache<String, u32>,
+    denials: Denials,
     written: Option<Written>,
 }
 
@@ -219,7 +223,10 @@ impl Activity {
             Written { database, entries, metrics, trouble, end: Mutex::new(Some((end, writing))) }
         });
         let repeated = Cache::builder().max_capacity(MOST_REPEATED).time_to_live(REPEATED).build();
-        Self(Arc::new(Inner { required: config.required, repeated, written }))
+        let denials = Denials::new();
+        let inner = Arc::new(Inner { required: config.required, repeated, denials, written });
+        tokio::spawn(keep_counted(Arc::downgrade(&inner)));
+        Self(inner)
     }
 
     /// Whether records are written down, and not told alone.
@@ -275,20 +282,48 @@ impl Activity {
     pub(crate) async fn happened(&self, record: Record) {
         record.tell();
         let Some(written) = &self.0.written else { return };
-        let entry = Entry { record, written: None };
+        let entry = Entry { record, written: None, _place: None };
         let taken = timeout(PATIENCE, written.entries.send(entry)).await;
         if !matches!(taken, Ok(Ok(()))) {
             written.not_written(1);
         }
     }
 
-    /// The same for what anybody who is signed in can have written as often as they like: of the same ones
+    /// Takes in the record of a denial, which strangers can cause as often as they like. Beyond a rate for all
+    /// callers together, and where its share of the queue is taken, it is counted instead. Never waits.
+    pub(crate) fn denied(&self, record: Record) {
+        if let Some(place) = self.0.denials.admit(&record) {
+            self.take_in(record, place);
+        }
+    }
+
+    fn take_in(&self, record: Record, place: Place) {
+        let Some(written) = &self.0.written else {
+            record.tell();
+            return;
+        };
+        match written.entries.try_reserve() {
+            Ok(room) => {
+                record.tell();
+                room.send(Entry { record, written: None, _place: Some(place) });
+            }
+            Err(_) => self.0.denials.count(&record),
+        }
+    }
+
+    fn take_in_counted(&self) {
+        for (record, place) in self.0.denials.take_counted() {
+            self.take_in(record, place);
+        }
+    }
+
+    /// [`Self::denied`] for what anybody who is signed in can have written as often as they like: of the same ones
     /// (`whose`) the first few, until they have been quiet for a minute.
-    pub(crate) async fn happened_again(&self, whose: String, record: Record) {
+    pub(crate) fn denied_again(&self, whose: String, record: Record) {
         let times = self.0.repeated.entry(whose);
         let times = times.and_upsert_with(|times| times.map_or(1, |times| times.into_value() + 1));
         if times.into_value() <= FEW {
-            self.happened(record).await;
+            self.denied(record);
         }
     }
 
@@ -381,19 +416,44 @@ impl Activity {
         database.migrate().await
     }
 
+    /// Removes the oldest records, denials first and decisions last, where the log has more than `most` bytes; how
+    /// many records.
+    pub(crate) async fn hold_to(&self, most: u64) -> Result<u64, ActivityError> {
+        bound::hold(self.database()?, i64::try_from(most).unwrap_or(i64::MAX)).await
+    }
+
     /// Why the writer's last attempt failed.
     pub(crate) fn trouble(&self) -> Option<Arc<String>> {
+        self.failing().map(|failing| Arc::clone(&failing.why))
+    }
+
+    /// For how long the writer has failed to write what waits.
+    pub(crate) fn failing_for(&self) -> Option<Duration> {
+        self.failing().map(|failing| failing.since.elapsed())
+    }
+
+    fn failing(&self) -> Option<Arc<Failing>> {
         self.0.written.as_ref()?.trouble.load_full()
     }
 
     /// Writes what waits, in so much time at most. What comes later is told alone.
     pub(crate) async fn end(&self, patience: Duration) {
+        self.take_in_counted();
         let Some(written) = &self.0.written else { return };
         let end = written.end.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((end, writing)) = end {
             let _ = end.send(patience);
             let _ = writing.await;
         }
+    }
+}
+
+/// Records denials that were counted, until the log is dropped.
+async fn keep_counted(activity: Weak<Inner>) {
+    loop {
+        sleep(denials::INTERVAL).await;
+        let Some(inner) = activity.upgrade() else { return };
+        Activity(inner).take_in_counted();
     }
 }
 
@@ -414,7 +474,7 @@ impl Slot {
         record.tell();
         let Some(permit) = self.permit else { return Ok(()) };
         let (told, written) = oneshot::channel();
-        permit.send(Entry { record, written: Some(told) });
+        permit.send(Entry { record, written: Some(told), _place: None });
         let Inner { required, .. } = &*self.activity.0;
         match required {
             ActivityRequired::None => Ok(()),
@@ -445,6 +505,7 @@ mod tests {
         ActivityConfig {
             database: Some(DatabaseConfig { target, migrates: true }),
             retention: Duration::from_hours(24),
+            max_size: 1 << 30,
             required: ActivityRequired::Decisions,
         }
     }
@@ -543,15 +604,20 @@ mod tests {
     async fn what_was_taken_in_is_written_at_the_end() {
         let (activity, folder) = open();
         for _ in 0..1000 {
-            activity.happened(Record::new(Kind::LoginDenied)).await;
+            activity.happened(Record::new(Kind::SessionExpired)).await;
+        }
+        for _ in 0..700 {
+            activity.denied(Record::refused(Kind::LoginDenied, "expired"));
         }
         let slot = activity.reserve().await.unwrap();
         slot.write(Record::new(Kind::Login)).await.unwrap();
         activity.happened(Record::new(Kind::Logout)).await;
         activity.end(Duration::from_secs(5)).await;
         let again = Activity::open(&config(&folder.path().join("gateway.db")));
-        let found = again.find(Filter { limit: 2000, ..Filter::default() }).await.unwrap();
-        assert_eq!(found.len(), 1002);
+        let found = again.find(Filter { limit: 3000, ..Filter::default() }).await.unwrap();
+        assert_eq!(found.len(), 1603, "600 denials, and one for the other 100");
+        let counted: Vec<_> = found.iter().filter_map(|record| record.text.as_deref()).collect();
+        assert!(counted.len() == 1 && counted[0].starts_with("100 more denied"), "{counted:?}");
     }
 
     #[tokio::test]

@@ -1,13 +1,14 @@
 //! What is written down of who came in, who was refused, and who decided what.
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::clock;
 
 /// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
     /// An administrator let machines in.
@@ -79,6 +80,25 @@ impl Kind {
         }
     }
 
+    /// What a full log lets go of first.
+    pub(super) fn importance(self) -> Importance {
+        match self {
+            Self::LoginDenied | Self::AdminDenied => Importance::Denial,
+            Self::Login
+            | Self::Logout
+            | Self::SessionEndedByAdmin
+            | Self::SessionExpired
+            | Self::SettingsSeen => Importance::Session,
+            Self::ExternalAccessEnabled
+            | Self::ExternalAccessDisabled
+            | Self::ExposureAccepted
+            | Self::SubjectBlocked
+            | Self::SubjectUnblocked
+            | Self::ClientBlocked
+            | Self::ClientUnblocked => Importance::Decision,
+        }
+    }
+
     /// The kind of a name.
     pub(crate) fn of(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
@@ -105,8 +125,21 @@ impl Kind {
     }
 }
 
+/// Importance of a record. The trigger `activity_keeps` knows the kinds that are no decisions by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Importance {
+    Denial,
+    Session,
+    Decision,
+}
+
+impl Importance {
+    /// In the order in which a full log lets go of them.
+    pub(super) const ALL: [Self; 3] = [Self::Denial, Self::Session, Self::Decision];
+}
+
 /// Who did it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Actor {
     /// Entra's object id, where a verified token or a live session told it.
     #[schema(
@@ -131,7 +164,7 @@ pub(crate) struct Author {
 }
 
 /// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     /// It was done.
@@ -171,14 +204,14 @@ impl EndReason {
 }
 
 /// One entry of the activity log. Never a token, a cookie or a session's id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ActivityRecord)]
 pub(crate) struct Record {
     /// A UUID.
     #[schema(format = "uuid", max_length = 36)]
     pub(crate) id: String,
     /// When; inside in Unix milliseconds.
-    #[serde(serialize_with = "as_rfc3339")]
+    #[serde(serialize_with = "as_rfc3339", deserialize_with = "of_rfc3339")]
     #[schema(value_type = String, format = DateTime, max_length = 24)]
     pub(crate) at: i64,
     pub(crate) kind: Kind,
@@ -210,6 +243,12 @@ pub(crate) struct Record {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like this")]
 fn as_rfc3339<S: Serializer>(millis: &i64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&clock::rfc3339(*millis))
+}
+
+fn of_rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let at = OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)?;
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).map_err(D::Error::custom)
 }
 
 impl Record {
@@ -255,7 +294,7 @@ impl Record {
 
     /// Into the log, and by OpenTelemetry to where logs go. It may say what it likes: secrets are no part of
     /// it.
-    pub(super) fn tell(&self) {
+    pub(crate) fn tell(&self) {
         tracing::info!(
             event.name = self.kind.name(),
             event.id = self.id,

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{database::Database, log, metrics::Metrics, record::Record};
+use super::{database::Database, denials::Place, log, metrics::Metrics, record::Record};
 use crate::telemetry;
 
 /// Records that may wait: some seconds of a busy gateway.
@@ -19,14 +19,24 @@ const QUEUE: usize = 16_384;
 /// Between attempts.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Why the last attempt to write failed, if it did.
-pub(super) type Trouble = Arc<ArcSwapOption<String>>;
+/// The writer's failure, if its last attempt failed.
+pub(super) type Trouble = Arc<ArcSwapOption<Failing>>;
+
+/// A writer that fails.
+#[derive(Debug)]
+pub(super) struct Failing {
+    pub(super) since: Instant,
+    /// Why the last attempt failed.
+    pub(super) why: Arc<String>,
+}
 
 /// A record on its way.
 pub(super) struct Entry {
     pub(super) record: Record,
     /// Told once it is written.
     pub(super) written: Option<oneshot::Sender<()>>,
+    /// A denial's.
+    pub(super) _place: Option<Place>,
 }
 
 /// Takes records and writes them.
@@ -107,8 +117,9 @@ impl Writer {
                 }
                 Err(error) => {
                     let error = telemetry::chain(&error);
-                    let trouble = Some(Arc::new(error.clone()));
-                    if self.trouble.swap(trouble).is_none() {
+                    let since = self.trouble.load().as_ref().map_or(begun, |known| known.since);
+                    let failing = Failing { since, why: Arc::new(error.clone()) };
+                    if self.trouble.swap(Some(Arc::new(failing))).is_none() {
                         tracing::error!(error, "the database is away: activity records wait");
                     }
                     sleep(AGAIN).await;

@@ -9,7 +9,7 @@ use sqlx::{
 
 use super::{
     Reader,
-    reader::{duration, word},
+    reader::{duration, size, word},
 };
 
 /// Where it is and how it is kept.
@@ -56,6 +56,8 @@ pub(crate) struct ActivityConfig {
     pub(crate) database: Option<DatabaseConfig>,
     /// How long records are kept.
     pub(crate) retention: Duration,
+    /// Size in bytes beyond which the oldest records are removed.
+    pub(crate) max_size: u64,
     pub(crate) required: ActivityRequired,
 }
 
@@ -82,6 +84,7 @@ pub(super) fn activity(reader: &mut Reader) -> ActivityConfig {
     ActivityConfig {
         database: target.map(database),
         retention: reader.require("GATEWAY_ACTIVITY_RETENTION", retention).unwrap_or_default(),
+        max_size: reader.require("GATEWAY_ACTIVITY_MAX_SIZE", max_size).unwrap_or_default(),
         required: reader
             .require("GATEWAY_ACTIVITY_REQUIRED", required)
             .unwrap_or(ActivityRequired::Decisions),
@@ -104,6 +107,12 @@ fn retention(text: &str) -> Result<Duration, String> {
     let retention = duration(text)?;
     let is_sound = retention >= Duration::from_hours(24);
     if is_sound { Ok(retention) } else { Err("is shorter than 1d".to_owned()) }
+}
+
+/// An empty database has 80 KiB.
+fn max_size(text: &str) -> Result<u64, String> {
+    let size = size(text)?;
+    if size >= 256 << 10 { Ok(size as u64) } else { Err("is smaller than 256KiB".to_owned()) }
 }
 
 fn target(text: &str) -> Result<DatabaseTarget, String> {

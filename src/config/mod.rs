@@ -295,6 +295,7 @@ mod tests {
             ("DATABASE_URL", "sqlite:relative.db"),
             ("DATABASE_URL", "mysql://u:p@h/d"),
             ("GATEWAY_ACTIVITY_RETENTION", "23h"),
+            ("GATEWAY_ACTIVITY_MAX_SIZE", "255KiB"),
             ("GATEWAY_ACTIVITY_REQUIRED", "some"),
             ("GATEWAY_MIGRATE", "maybe"),
             ("GATEWAY_UPSTREAM_URL", "http://127.0.0.1:8080"),

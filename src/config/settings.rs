@@ -296,10 +296,16 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "How long activity records are kept; a day at least",
     ),
     setting(
+        "GATEWAY_ACTIVITY_MAX_SIZE",
+        "size",
+        "1GiB",
+        "Size of the activity log in the database beyond which the oldest records are removed: denials first, decisions last; 256KiB at least",
+    ),
+    setting(
         "GATEWAY_ACTIVITY_REQUIRED",
         "decisions, all, none",
         "decisions",
-        "What is refused while the database is away: administrators' decisions, logins as well, or nothing",
+        "What is refused while the database is away: decisions that let more in, logins as well, or nothing",
     ),
     setting(
         "GATEWAY_UNKNOWN_SETTINGS",

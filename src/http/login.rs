@@ -167,7 +167,7 @@ pub(super) async fn post(
                 client,
                 ..Record::refused(activity::Kind::LoginDenied, refusal.reason())
             };
-            activity.happened(denied.by(&author(actor))).await;
+            activity.denied(denied.by(&author(actor)));
             return Err(refusal);
         }
         judged => judged?,
@@ -193,6 +193,14 @@ pub(super) async fn post(
     let still = if switch.is_on() { still } else { Err(Refusal::NotFound) };
     if let Err(refusal) = still {
         sessions.end(&[id]).await?;
+        if refusal.is_failed_attempt() {
+            let denied = Record {
+                subject: Some(subject.to_string()),
+                client: Some(client),
+                ..Record::refused(activity::Kind::LoginDenied, refusal.reason())
+            };
+            activity.denied(denied.by(&author(Actor::default())));
+        }
         return Err(refusal);
     }
 

@@ -12,6 +12,7 @@ mod entra;
 mod target;
 mod world;
 
+mod activity_bound;
 mod activity_log;
 mod activity_outages;
 mod admin_api;

@@ -159,7 +159,7 @@ async fn deny(
     }
     let whose = record.session.as_deref().or(record.actor.oid.as_deref());
     let whose = format!("{} {}", denial.reason(), whose.unwrap_or_default());
-    administered.activity.happened_again(whose, record).await;
+    administered.activity.denied_again(whose, record);
     denial.into()
 }
 

@@ -1,0 +1,166 @@
+//! Denials: recorded one by one up to a rate for all callers together. Those beyond it are counted and recorded
+//! as one record a kind and reason, so that strangers neither fill the log's disk nor its queue.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::record::{Kind, Record};
+use crate::clock;
+
+/// Denials recorded one by one in a burst, and how many more a second in the long run: some 65 MB a day.
+const BURST: u32 = 600;
+const A_SECOND: u32 = 1;
+/// Between records of what was counted.
+pub(super) const INTERVAL: Duration = Duration::from_secs(10);
+/// Denials among the records that wait for the database: a quarter of the queue.
+const WAITING: usize = 4096;
+
+/// Admits denials to the log.
+#[derive(Debug)]
+pub(super) struct Denials {
+    state: Mutex<State>,
+    waiting: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Denials that may be recorded one by one now.
+    credit: u32,
+    /// When the credit was last raised.
+    raised: Instant,
+    counted: BTreeMap<(Kind, Option<String>), Counted>,
+}
+
+#[derive(Debug)]
+struct Counted {
+    count: u64,
+    /// Unix milliseconds of the first.
+    since: i64,
+}
+
+/// A denial's place among the records that wait; free again once it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Denials {
+    pub(super) fn new() -> Self {
+        let state = State { credit: BURST, raised: Instant::now(), counted: BTreeMap::new() };
+        Self { state: Mutex::new(state), waiting: Arc::new(Semaphore::new(WAITING)) }
+    }
+
+    /// A place for a denial. `None`: it is beyond the rate, and was counted.
+    pub(super) fn admit(&self, record: &Record) -> Option<Place> {
+        let has_credit = self.lock().take(Instant::now());
+        let place = if has_credit { self.place() } else { None };
+        if place.is_none() {
+            self.count(record);
+        }
+        place
+    }
+
+    /// Counts a denial that is not recorded by itself.
+    pub(super) fn count(&self, record: &Record) {
+        let key = (record.kind, record.reason.clone());
+        let since = clock::millis();
+        let mut state = self.lock();
+        let counted = state.counted.entry(key).or_insert(Counted { count: 0, since });
+        counted.count += 1;
+    }
+
+    /// Takes out what was counted: a record a kind and reason, as far as there are places for them.
+    pub(super) fn take_counted(&self) -> Vec<(Record, Place)> {
+        let mut records = Vec::new();
+        let mut state = self.lock();
+        while let Some(entry) = state.counted.first_entry() {
+            let Some(place) = self.place() else { break };
+            let ((kind, reason), Counted { count, since }) = entry.remove_entry();
+            let text = format!("{count} more denied of this kind since {}", clock::rfc3339(since));
+            let reason = reason.unwrap_or_default();
+            records.push((Record { text: Some(text), ..Record::refused(kind, &reason) }, place));
+        }
+        records
+    }
+
+    fn place(&self) -> Option<Place> {
+        let permit = Arc::clone(&self.waiting).try_acquire_owned().ok()?;
+        Some(Place { _permit: permit })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take(&mut self, now: Instant) -> bool {
+        let seconds = now.saturating_duration_since(self.raised).as_secs();
+        if seconds > 0 {
+            let earned = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(A_SECOND);
+            self.credit = self.credit.saturating_add(earned).min(BURST);
+            self.raised += Duration::from_secs(seconds);
+        }
+        let has_credit = self.credit > 0;
+        self.credit = self.credit.saturating_sub(1);
+        has_credit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denials_beyond_the_rate_are_counted_by_kind_and_reason() {
+        let denials = Denials::new();
+        let denied = |reason: &str| Record::refused(Kind::LoginDenied, reason);
+        let mut places = Vec::new();
+        for _ in 0..BURST {
+            places.push(denials.admit(&denied("expired")).expect("within the burst"));
+        }
+        assert!(denials.take_counted().is_empty());
+        for _ in 0..3 {
+            assert!(denials.admit(&denied("expired")).is_none());
+        }
+        assert!(denials.admit(&denied("audience")).is_none());
+        let counted: Vec<_> = denials
+            .take_counted()
+            .into_iter()
+            .map(|(record, _)| (record.reason.unwrap(), record.text.unwrap()))
+            .collect();
+        assert_eq!(counted.len(), 2);
+        assert_eq!(counted[0].0, "audience");
+        assert!(counted[0].1.starts_with("1 more denied of this kind since 20"), "{counted:?}");
+        assert!(counted[1].1.starts_with("3 more denied of this kind"), "{counted:?}");
+        assert!(denials.take_counted().is_empty(), "once");
+    }
+
+    #[test]
+    fn the_rate_is_one_a_second_after_the_burst() {
+        let begun = Instant::now();
+        let mut state = State { credit: 0, raised: begun, counted: BTreeMap::new() };
+        let after = |millis| begun + Duration::from_millis(millis);
+        assert!(!state.take(after(900)));
+        assert!(state.take(after(1100)) && !state.take(after(1900)) && state.take(after(2000)));
+        let admitted = (0..2000).filter(|_| state.take(after(10_000_000))).count();
+        assert_eq!(admitted, BURST as usize, "idle time earns one burst at most");
+    }
+
+    #[test]
+    fn denials_take_a_quarter_of_the_queue() {
+        let denials = Denials::new();
+        let denied = Record::refused(Kind::LoginDenied, "expired");
+        let places: Vec<_> = std::iter::from_fn(|| denials.place()).collect();
+        assert_eq!(places.len(), WAITING);
+        assert!(denials.admit(&denied).is_none());
+        assert!(denials.take_counted().is_empty(), "the count stays where no record has room");
+        drop(places);
+        assert_eq!(denials.take_counted().len(), 1);
+    }
+}
