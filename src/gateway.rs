@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::extract::FromRef;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
     access::{origin::Surroundings, policy::Policy},
@@ -49,6 +49,29 @@ pub(crate) struct Gateway {
     pub(crate) draining: Draining,
     pub(crate) conditions: Conditions,
     pub(crate) wanted: Arc<Wanted>,
+    pub(crate) exports: Exports,
+}
+
+/// Files of the activity log are made one at a time: each is put together in memory. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Exports(Arc<Semaphore>);
+
+/// The one export that is being made. The next may begin once all clones of it are dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct Export {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl Exports {
+    fn new() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+
+    /// Begins one; `None`: another is being made, or sent.
+    pub(crate) fn begin(&self) -> Option<Export> {
+        let permit = Arc::clone(&self.0).try_acquire_owned().ok()?;
+        Some(Export { _permit: Arc::new(permit) })
+    }
 }
 
 /// What administrators look at and decide about.
@@ -66,6 +89,7 @@ pub(crate) struct Administered {
     pub(crate) conditions: Conditions,
     /// What the app registration depends on.
     pub(crate) wanted: Arc<Wanted>,
+    pub(crate) exports: Exports,
 }
 
 impl FromRef<Gateway> for Administered {
@@ -83,6 +107,7 @@ impl FromRef<Gateway> for Administered {
             draining: all.draining,
             conditions: all.conditions,
             wanted: all.wanted,
+            exports: all.exports,
         }
     }
 }
@@ -149,6 +174,7 @@ impl Gateway {
             draining: Draining::default(),
             conditions,
             wanted: Arc::new(Wanted::of(config, None)),
+            exports: Exports::new(),
         })
     }
 

@@ -283,6 +283,8 @@ impl Caller {
             || !request.is_some_and(keeps_alive)
             || matches!(unread, Unread::Some)
             || self.is_last();
+        // What travels with an answer lasts until it has been sent.
+        let _travels = response.extensions().clone();
         let Some(bytes) = own_answer(response, request, closes).await else { return After::Abort };
         if self.write(&bytes).await.is_err() {
             return After::Abort;

@@ -116,6 +116,8 @@ pub(super) enum Refusal {
     Exchange(#[source] ExchangeError),
     #[error("The gateway serves as many connections as it can")]
     NoRoom,
+    #[error("Another file of the activity log is being made; try again in a moment")]
+    ExportUnderWay,
     #[error("An answer could not be written")]
     Internal,
 }
@@ -167,6 +169,7 @@ impl Refusal {
             | Self::Shut(Shut::Unknown)
             | Self::Entra(EntraError::KeysUnavailable)
             | Self::Head(HeadFault::OverCapacity)
+            | Self::ExportUnderWay
             | Self::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -214,6 +217,7 @@ impl Refusal {
             Self::Exchange(ExchangeError::Body(_)) => "body_malformed",
             Self::Exchange(ExchangeError::BodyTooSlow) => "body_too_slow",
             Self::Exchange(ExchangeError::CallerGone(_)) => "caller_gone",
+            Self::ExportUnderWay => "export_under_way",
             Self::NoRoom | Self::Head(HeadFault::OverCapacity) => "no_room",
             Self::Internal => "internal",
         }
@@ -282,6 +286,7 @@ impl Refusal {
             | Self::Upstream(_)
             | Self::Head(_)
             | Self::Exchange(_)
+            | Self::ExportUnderWay
             | Self::NoRoom
             | Self::Internal => None,
         }

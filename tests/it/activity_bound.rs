@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use reqwest::Method;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
@@ -10,6 +11,9 @@ use tokio::{
 };
 
 use crate::world::{
+    Kind,
+    administrators::{Person, managed},
+    client,
     database::{BOTH, Database, DatabaseKind},
     gateway::Gateway,
     process::until,
@@ -143,4 +147,42 @@ async fn beyond_its_size_the_log_loses_the_oldest_denials_first_and_decisions_la
         let token = ground.entra.token().build();
         assert_eq!(try_login(&gateway, &token).await.status(), 200, "{kind:?}");
     }
+}
+
+const FILE: &str = "/gateway/admin/activity.csv";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_the_log_are_made_one_at_a_time_and_not_for_other_sites() {
+    let (world, folder) = managed(Kind::Files, &[]).await;
+    let gateway = &world.gateway;
+    let admin = Person::admin(gateway).await;
+    insert(&Database::Sqlite(folder), "login", 30_000);
+
+    let from_elsewhere = |path: &str| {
+        let request =
+            admin.ask(Method::GET, gateway.url(path)).header("sec-fetch-site", "cross-site");
+        request.header("sec-fetch-mode", "navigate").header("sec-fetch-dest", "document").send()
+    };
+    assert_eq!(from_elsewhere(FILE).await.unwrap().status(), 403);
+    assert_eq!(from_elsewhere("/gateway/admin/activity.jsonl").await.unwrap().status(), 403);
+    assert_eq!(from_elsewhere("/gateway/admin/activity").await.unwrap().status(), 200);
+
+    // One that does not take what it asked for.
+    let mut slow = TcpStream::connect(gateway.address()).await.unwrap();
+    let request = format!(
+        "GET {FILE} HTTP/1.1\r\nHost: {}\r\nCookie: session={}\r\n\r\n",
+        gateway.address(),
+        admin.cookie
+    );
+    slow.write_all(request.as_bytes()).await.unwrap();
+    let mut begun = [0; 12];
+    slow.read_exact(&mut begun).await.unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 200");
+    let refused = admin.get(gateway, FILE).await;
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    drop(slow);
+    until("the next one is made", async || admin.get(gateway, FILE).await.status() == 200).await;
+    let anew = client().get(gateway.url(FILE)).send().await.unwrap();
+    assert_eq!(anew.status(), 302, "for administrators alone");
 }

@@ -9,7 +9,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, Method, request::Parts};
 
-use super::{Administered, PAGE, is_below};
+use super::{Administered, FILES, PAGE, is_below};
 use crate::{
     access::{
         admin::AdminDenial,
@@ -79,8 +79,11 @@ where
         let Some(arrival) = parts.extensions.get::<Arrival>().cloned() else {
             return Err(Refusal::Internal.into_response());
         };
-        let is_page = is_below(parts.uri.path(), PAGE);
-        match admit(&administered, &arrival, &parts.method, &parts.headers, is_page).await {
+        let path = parts.uri.path();
+        let is_page = is_below(path, PAGE);
+        // A file is work, which no other page may cause.
+        let may_be_linked = is_page && !FILES.contains(&path);
+        match admit(&administered, &arrival, &parts.method, &parts.headers, may_be_linked).await {
             Ok(admin) => Ok(admin),
             Err(refusal) => Err(refusal.into_response()),
         }
@@ -92,7 +95,7 @@ async fn admit(
     Arrival { route, request_id }: &Arrival,
     method: &Method,
     headers: &HeaderMap,
-    is_page: bool,
+    may_be_linked: bool,
 ) -> Result<Admin, Refusal> {
     let Administered { sessions, cookie, .. } = administered;
     let cookie = SessionCookie(cookie);
@@ -110,7 +113,7 @@ async fn admit(
     if !account.is_admin() {
         return Err(deny(administered, AdminDenial::NotAnAdministrator, &author, None).await);
     }
-    if !comes_from_here(method, headers, route, is_page) {
+    if !comes_from_here(method, headers, route, may_be_linked) {
         return Err(deny(administered, AdminDenial::ForeignOrigin, &author, None).await);
     }
     let key = hmac::Key::new(hmac::HMAC_SHA256, id.as_str().as_bytes());
@@ -164,15 +167,21 @@ async fn deny(
 }
 
 /// Whether a browser says that a page of this origin asks, or an address that was typed in. Programs say
-/// nothing of it. A link from elsewhere may lead to the page: what it shows, the other page does not see.
-fn comes_from_here(method: &Method, headers: &HeaderMap, route: &Route, is_page: bool) -> bool {
+/// nothing of it. A link from elsewhere may lead to the page (`may_be_linked`): what it shows, the other page does
+/// not see.
+fn comes_from_here(
+    method: &Method,
+    headers: &HeaderMap,
+    route: &Route,
+    may_be_linked: bool,
+) -> bool {
     let all = |name: &str, is_fine: &dyn Fn(&[u8]) -> bool| {
         headers.get_all(name).iter().map(HeaderValue::as_bytes).all(is_fine)
     };
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     let is_document = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate")
         && headers.get("sec-fetch-dest").is_some_and(|dest| dest == "document");
-    let is_link = is_read && is_page && is_document;
+    let is_link = is_read && may_be_linked && is_document;
     let is_site_fine =
         |site: &[u8]| site == b"same-origin" || is_read && site == b"none" || is_link;
     let is_origin_fine = |origin: &[u8]| match &route.origin {

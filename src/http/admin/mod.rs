@@ -25,6 +25,8 @@ use crate::gateway::Administered;
 
 /// Where the page stands.
 const PAGE: &str = "/gateway/admin";
+/// Its files.
+const FILES: [&str; 2] = ["/gateway/admin/activity.csv", "/gateway/admin/activity.jsonl"];
 /// Where its JSON twins stand.
 const API: &str = "/gateway/api";
 /// Above them, and all else that the gateway alone answers.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use askama::Template;
 use axum::{
+    Extension,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -13,7 +14,7 @@ use super::{Frame, View, moments::Moment, page};
 use crate::{
     activity::{Activity, Filter, Kind, Outcome, Record},
     clock,
-    gateway::Administered,
+    gateway::{Administered, Export},
     http::{
         admin::{
             Admin,
@@ -132,9 +133,10 @@ pub(super) async fn get_csv(
     uri: Uri,
 ) -> Result<Response, Refusal> {
     let filter = Asked::of(&uri).filter()?;
+    let export = administered.exports.begin().ok_or(Refusal::ExportUnderWay)?;
     let (text, is_whole) =
         written(&administered.activity, filter, csv::heading(), csv::line).await?;
-    Ok(file("csv", "text/csv; charset=utf-8", text, is_whole))
+    Ok(file("csv", "text/csv; charset=utf-8", text, is_whole, export))
 }
 
 /// For programs: a record a line.
@@ -144,9 +146,10 @@ pub(super) async fn get_jsonl(
     uri: Uri,
 ) -> Result<Response, Refusal> {
     let filter = Asked::of(&uri).filter()?;
+    let export = administered.exports.begin().ok_or(Refusal::ExportUnderWay)?;
     let line = |record: &Record| serde_json::to_string(record).unwrap_or_default() + "\n";
     let (text, is_whole) = written(&administered.activity, filter, String::new(), line).await?;
-    Ok(file("jsonl", "application/jsonl; charset=utf-8", text, is_whole))
+    Ok(file("jsonl", "application/jsonl; charset=utf-8", text, is_whole, export))
 }
 
 /// Lines of all records that fit; whether those are all.
@@ -177,7 +180,14 @@ async fn written(
     }
 }
 
-fn file(ending: &str, media_type: &'static str, text: String, is_whole: bool) -> Response {
+/// A file to be saved. The export is over once it has been sent.
+fn file(
+    ending: &str,
+    media_type: &'static str,
+    text: String,
+    is_whole: bool,
+    export: Export,
+) -> Response {
     let part = if is_whole { "" } else { "-newest-part" };
     let disposition = format!("attachment; filename=\"gateway-activity{part}.{ending}\"");
     let disposition =
@@ -186,7 +196,7 @@ fn file(ending: &str, media_type: &'static str, text: String, is_whole: bool) ->
         (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
         (header::CONTENT_DISPOSITION, disposition),
     ];
-    (fixed, text).into_response()
+    (Extension(export), fixed, text).into_response()
 }
 
 #[cfg(test)]
