@@ -1,12 +1,13 @@
 //! Sessions that end otherwise than by their callers: administrators end them, where it is first written
-//! down and then done; or their time is over.
+//! down, if that can be, and then done; or their time is over.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use crate::{
-    activity::{Activity, ActivityError, Author, Block, Blocked, Kind, Record},
+    activity::{Activity, Author, Block, Blocked, Kind, Record},
+    closings::Closings,
     sessions::{Listed, Sessions, SessionsError, Which},
     telemetry,
 };
@@ -16,42 +17,27 @@ const ROUNDS: usize = 4;
 /// Longer than any instance takes to learn of a decision.
 const LEARNED: Duration = Duration::from_millis(2500);
 
-/// Why sessions were not ended, or not all of them.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum EndingError {
-    #[error(transparent)]
-    Activity(#[from] ActivityError),
-    #[error(transparent)]
-    Sessions(#[from] SessionsError),
-}
-
-/// Ends them for good, each with a record that is written before, also such as are opened meanwhile; how many
-/// there were. Done to the end even if the caller hangs up. `reason`: why, in a word. An error: some may not
-/// have been ended.
+/// Ends them for good, also such as are opened meanwhile; how many there were. Each has a record, written before
+/// or as soon as the database can be. Done to the end even if the caller hangs up. `reason`: why, in a word. An
+/// error: some may not have been ended.
 pub(crate) async fn end(
-    activity: &Activity,
-    sessions: &Sessions,
+    closings: &Closings,
     which: &Which,
     author: &Author,
     reason: Option<&'static str>,
-) -> Result<usize, EndingError> {
-    let ending = tokio::spawn(end_in_rounds(
-        activity.clone(),
-        sessions.clone(),
-        which.clone(),
-        author.clone(),
-        reason,
-    ));
-    ending.await.unwrap_or(Err(EndingError::Sessions(SessionsError::Interrupted)))
+) -> Result<usize, SessionsError> {
+    let ending =
+        tokio::spawn(end_in_rounds(closings.clone(), which.clone(), author.clone(), reason));
+    ending.await.unwrap_or(Err(SessionsError::Interrupted))
 }
 
 async fn end_in_rounds(
-    activity: Activity,
-    sessions: Sessions,
+    closings: Closings,
     which: Which,
     author: Author,
     reason: Option<&'static str>,
-) -> Result<usize, EndingError> {
+) -> Result<usize, SessionsError> {
+    let sessions = closings.sessions();
     let record = |listed: &Listed| Record {
         // Instances may come upon the same one.
         id: listed.id.record_id(Kind::SessionEndedByAdmin.name()).to_string(),
@@ -68,7 +54,7 @@ async fn end_in_rounds(
         if found.is_empty() && failure.is_none() {
             break;
         }
-        activity.decided(found.iter().map(record).collect()).await?;
+        closings.record_ended(found.iter().map(record).collect()).await;
         let (ended, failed) = sessions.end_these(found).await;
         count += ended;
         // They are tried again.
@@ -79,7 +65,7 @@ async fn end_in_rounds(
         Some(error) => {
             let reason = telemetry::chain(&error);
             tracing::warn!(reason, ended = count, "not all sessions could be ended");
-            Err(error.into())
+            Err(error)
         }
     }
 }
@@ -87,20 +73,18 @@ async fn end_in_rounds(
 /// Ends them once more in a while: logins were under way, here or on an instance that had not yet learned of
 /// what was decided.
 pub(crate) async fn end_latecomers(
-    activity: Activity,
-    sessions: Sessions,
+    closings: Closings,
     which: Which,
     author: Author,
-) -> Result<usize, EndingError> {
+) -> Result<usize, SessionsError> {
     sleep(LEARNED).await;
-    end(&activity, &sessions, &which, &author, None).await
+    end(&closings, &which, &author, None).await
 }
 
 /// Ends the sessions of somebody who was blocked, until that is done or the block `stands` no more; and once
 /// more, for logins that were under way.
 pub(crate) async fn end_blocked(
-    activity: Activity,
-    sessions: Sessions,
+    closings: Closings,
     block: Block,
     stands: impl Fn() -> bool + Send,
 ) {
@@ -114,7 +98,7 @@ pub(crate) async fn end_blocked(
     let author = Author { actor: block.by, ..Author::default() };
     let mut rounds = 2;
     while rounds > 0 && stands() {
-        if end(&activity, &sessions, &which, &author, Some("blocked")).await.is_ok() {
+        if end(&closings, &which, &author, Some("blocked")).await.is_ok() {
             rounds -= 1;
         }
         sleep(LEARNED).await;

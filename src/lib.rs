@@ -10,6 +10,7 @@ mod activity;
 mod canary;
 mod check;
 mod clock;
+mod closings;
 mod commands;
 mod conditions;
 mod config;

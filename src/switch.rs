@@ -1,10 +1,11 @@
 //! Whether machines are let in, and who is kept out, as the database has it: read twice a second by every
-//! instance, so that what an administrator decides counts everywhere within two seconds.
+//! instance, so that what an administrator decides counts everywhere within two seconds. Decisions that let less in
+//! count beside it while the database cannot be written ([`Closings`]).
 
 use std::{
     collections::HashSet,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -19,8 +20,9 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    activity::{Activity, ActivityError, Block, Blocked, Instance},
+    activity::{Activity, ActivityError, Actor, Author, Block, Blocked, Closing, Instance},
     clock,
+    closings::{Closings, Taken},
     conditions::Conditions,
     config::{ActivityRequired, Config, DatabaseConfig, DatabaseTarget, ExternalAccess},
     ending,
@@ -30,7 +32,8 @@ use crate::{
 
 /// How often it is read.
 const READ: Duration = Duration::from_millis(500);
-/// For how long what was read last counts. Then access is off until it can be read again.
+/// For how long what was read last counts, and how long the database may be unwritable. Then access is off until
+/// it can be read and written again.
 const BELIEVED: Duration = Duration::from_secs(10);
 /// How often an instance says that it runs.
 const SEEN: Duration = Duration::from_secs(3);
@@ -62,6 +65,7 @@ pub(crate) struct Switch(Arc<Inner>);
 struct Inner {
     activity: Activity,
     sessions: Sessions,
+    closings: Closings,
     conditions: Conditions,
     instance: Instance,
     retention: Duration,
@@ -69,6 +73,12 @@ struct Inner {
     mode: ArcSwap<ExternalAccess>,
     /// As an administrator decided.
     is_enabled: AtomicBool,
+    /// Whether records of decisions could be written.
+    is_writable: AtomicBool,
+    /// Since when this instance fails to say that it runs.
+    unwritable: ArcSwapOption<Instant>,
+    /// Blocks whose sessions are being ended, or have been.
+    followed: Mutex<HashSet<(Blocked, i64)>>,
     /// `None`: they were never read, and must have been.
     blocks: ArcSwapOption<Vec<Block>>,
     is_on: watch::Sender<bool>,
@@ -111,12 +121,16 @@ impl Switch {
         Self(Arc::new(Inner {
             activity: activity.clone(),
             sessions: sessions.clone(),
+            closings: Closings::new(activity, sessions),
             conditions: conditions.clone(),
             instance,
             retention: config.activity.retention,
             max_size: config.activity.max_size,
             mode: ArcSwap::from_pointee(config.external_access.clone()),
             is_enabled: AtomicBool::default(),
+            is_writable: AtomicBool::default(),
+            unwritable: ArcSwapOption::empty(),
+            followed: Mutex::default(),
             blocks: ArcSwapOption::from_pointee(none_are_blocked),
             is_on,
             read_now: Notify::new(),
@@ -160,11 +174,79 @@ impl Switch {
         self.0.read_now.notify_one();
     }
 
+    /// Decisions in force here that the database may not have yet.
+    pub(crate) fn closings(&self) -> &Closings {
+        &self.0.closings
+    }
+
+    /// Takes a decision that lets less in: it is in force here at once.
+    ///
+    /// # Errors
+    /// When there is no database, or not the right one; then it is not.
+    pub(crate) async fn decide(&self, closing: Closing) -> Result<Taken, ActivityError> {
+        self.0.activity.needs_database()?;
+        if closing.disabled().is_some() && self.disabled().is_some() {
+            return Ok(Taken::Recorded(false));
+        }
+        self.0.closings.hold(closing.clone());
+        self.apply();
+        self.end_sessions_of_blocked();
+        let taken = self.0.closings.settle(&closing).await;
+        self.apply();
+        self.read_now();
+        taken
+    }
+
+    /// Enables external access. False: it was enabled already. Decisions that wait for their records come first.
+    pub(crate) async fn enable(
+        &self,
+        accepted: String,
+        author: Author,
+    ) -> Result<bool, ActivityError> {
+        self.0.closings.follow().await;
+        self.0.closings.record().await?;
+        let turned = self.0.activity.enable(accepted, author).await?;
+        self.is_written();
+        self.read_now();
+        Ok(turned)
+    }
+
+    /// Lets somebody in again. False: nobody kept them out. Decisions that wait for their records come first.
+    pub(crate) async fn unblock(
+        &self,
+        blocked: Blocked,
+        author: Author,
+    ) -> Result<bool, ActivityError> {
+        self.0.closings.follow().await;
+        self.0.closings.record().await?;
+        let was = self.0.activity.unblock(blocked, author).await;
+        self.read_now();
+        was
+    }
+
+    /// Since when external access is disabled by a decision that may not be in the database yet, and by whom.
+    pub(crate) fn disabled(&self) -> Option<(i64, Actor)> {
+        self.0.closings.closed().disabled.clone()
+    }
+
+    /// Blocks in force here: as the database had them when it was last read, and those that it may not have yet.
+    pub(crate) fn blocks(&self) -> Vec<Block> {
+        let of_database = self.0.blocks.load_full().unwrap_or_default();
+        let closed = self.0.closings.closed();
+        let mut blocks = closed.blocks.clone();
+        let is_new = |block: &&Block| !blocks.iter().any(|known| known.blocked == block.blocked);
+        let others: Vec<_> = of_database.iter().filter(is_new).cloned().collect();
+        blocks.extend(others);
+        blocks.sort_by_key(|block| std::cmp::Reverse(block.since));
+        blocks
+    }
+
     /// Whether somebody may come in.
     pub(crate) fn judge(&self, subject: Uuid, client: &str) -> Result<(), Shut> {
         let blocks = self.0.blocks.load();
         let Some(blocks) = &*blocks else { return Err(Shut::Unknown) };
-        if blocks.is_empty() {
+        let closed = self.0.closings.closed();
+        if blocks.is_empty() && closed.blocks.is_empty() {
             return Ok(());
         }
         let (now, subject) = (clock::millis(), subject.to_string());
@@ -172,7 +254,8 @@ impl Switch {
             Blocked::Subject(oid) => oid.eq_ignore_ascii_case(&subject),
             Blocked::Client(id) => id.eq_ignore_ascii_case(client),
         };
-        let is_blocked = blocks.iter().any(|block| block.until > now && is_meant(block));
+        let all = blocks.iter().chain(&closed.blocks);
+        let is_blocked = all.into_iter().any(|block| block.until > now && is_meant(block));
         if is_blocked { Err(Shut::Blocked) } else { Ok(()) }
     }
 
@@ -180,7 +263,11 @@ impl Switch {
         let is_on = match &**self.0.mode.load() {
             ExternalAccess::Off => false,
             ExternalAccess::On { .. } => true,
-            ExternalAccess::Managed => self.0.is_enabled.load(Ordering::Relaxed),
+            ExternalAccess::Managed => {
+                self.0.is_enabled.load(Ordering::Relaxed)
+                    && self.0.is_writable.load(Ordering::Relaxed)
+                    && self.0.closings.closed().disabled.is_none()
+            }
         };
         let turned = |was: &mut bool| std::mem::replace(was, is_on) != is_on;
         if self.0.is_on.send_if_modified(turned) {
@@ -190,10 +277,12 @@ impl Switch {
 
     /// Reads it once, for the start.
     pub(crate) async fn read(&self) -> Result<(), ActivityError> {
+        let recorded = self.0.closings.recorded();
         let (state, blocks) = self.0.activity.read().await?;
         self.0.is_enabled.store(state.enabled, Ordering::Relaxed);
         self.0.blocks.store(Some(Arc::new(blocks)));
         self.0.database.store(Some(Arc::new(state.database)));
+        self.0.closings.forget(recorded);
         self.apply();
         Ok(())
     }
@@ -203,7 +292,6 @@ impl Switch {
         let mut ticks = interval(READ);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut read = Instant::now();
-        let mut known = HashSet::new();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -212,7 +300,7 @@ impl Switch {
             match self.read().await {
                 Ok(()) => {
                     read = Instant::now();
-                    self.end_sessions_of_blocked(&mut known);
+                    self.end_sessions_of_blocked();
                     let untold = self.0.untold.load_full();
                     match self.0.activity.trouble().or(untold) {
                         None => self.0.conditions.clear(PART),
@@ -227,6 +315,60 @@ impl Switch {
                     }
                 }
             }
+            self.judge_writing();
+        }
+    }
+
+    /// Whether the database has been unwritable for too long: by what this instance says of itself, and by records
+    /// that wait.
+    fn judge_writing(&self) {
+        let unwritable = self.0.unwritable.load().as_ref().map(|since| since.elapsed());
+        let longest = unwritable.max(self.0.activity.failing_for());
+        let is_too_long = longest.is_some_and(|it| it > BELIEVED);
+        if is_too_long && self.0.is_writable.swap(false, Ordering::Relaxed) {
+            if *self.mode() == ExternalAccess::Managed {
+                tracing::error!(
+                    "the database cannot be written: external access is off until it can be"
+                );
+            }
+            self.apply();
+        }
+    }
+
+    /// Something was written: the database is writable, unless records wait for too long.
+    fn is_written(&self) {
+        self.0.unwritable.store(None);
+        if self.0.activity.failing_for().is_none_or(|failing| failing <= BELIEVED) {
+            self.0.is_writable.store(true, Ordering::Relaxed);
+            self.apply();
+        }
+    }
+
+    /// Follows decisions that wait in the session store, for ever; to be spawned.
+    pub(crate) async fn follow_closings(self) {
+        let mut ticks = interval(READ);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.0.closings.follow().await;
+            self.apply();
+            self.end_sessions_of_blocked();
+        }
+    }
+
+    /// Records decisions that wait, and the end of sessions, for ever; to be spawned.
+    pub(crate) async fn record_closings(self) {
+        let mut ticks = interval(READ);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            match self.0.closings.record().await {
+                Ok(0) => {}
+                Ok(_) => self.read_now(),
+                // Told at the decision.
+                Err(_) => continue,
+            }
+            self.0.closings.record_ended_before().await;
         }
     }
 
@@ -259,7 +401,15 @@ impl Switch {
     /// Writes: whoever can do that can write records.
     pub(crate) async fn say_that_it_runs(&self) -> Result<(), ActivityError> {
         let (seen_at, is_on) = (clock::millis(), self.is_on());
-        self.0.activity.seen(Instance { seen_at, is_on, ..self.0.instance.clone() }).await
+        let begun = Instant::now();
+        let said = self.0.activity.seen(Instance { seen_at, is_on, ..self.0.instance.clone() });
+        let said = said.await;
+        if said.is_ok() {
+            self.is_written();
+        } else if self.0.unwritable.load().is_none() {
+            self.0.unwritable.store(Some(Arc::new(begun)));
+        }
+        said
     }
 
     /// Removes old records for ever; to be spawned.
@@ -305,18 +455,15 @@ impl Switch {
     }
 
     /// Each instance does so: a login may be under way on any.
-    fn end_sessions_of_blocked(&self, known: &mut HashSet<(Blocked, i64)>) {
-        let blocks = self.0.blocks.load_full().unwrap_or_default();
-        known.retain(|(blocked, since)| stands(&blocks, blocked, *since));
-        for block in blocks.iter() {
-            if known.insert((block.blocked.clone(), block.since)) {
-                let (activity, sessions) = (self.0.activity.clone(), self.0.sessions.clone());
+    fn end_sessions_of_blocked(&self) {
+        let blocks = self.blocks();
+        let mut followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.retain(|(blocked, since)| stands(&blocks, blocked, *since));
+        for block in blocks {
+            if followed.insert((block.blocked.clone(), block.since)) {
                 let (switch, blocked, since) = (self.clone(), block.blocked.clone(), block.since);
-                let stands = move || {
-                    let blocks = switch.0.blocks.load();
-                    blocks.as_ref().is_some_and(|blocks| stands(blocks, &blocked, since))
-                };
-                tokio::spawn(ending::end_blocked(activity, sessions, block.clone(), stands));
+                let stands = move || stands(&switch.blocks(), &blocked, since);
+                tokio::spawn(ending::end_blocked(self.0.closings.clone(), block, stands));
             }
         }
     }

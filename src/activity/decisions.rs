@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection, FromRow};
+use serde::{Deserialize, Serialize};
+use sqlx::{Connection, Encode, FromRow, Type, query::Query};
 
 use super::{
     ActivityError,
@@ -27,7 +28,8 @@ pub(crate) struct AccessState {
 }
 
 /// Whom a block keeps out.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Blocked {
     /// A user or a service principal, by Entra's object id.
     Subject(String),
@@ -78,6 +80,87 @@ impl Block {
         let span = duration(text)?;
         let is_sound = span >= Duration::from_secs(1) && span <= Duration::from_hours(365 * 24);
         if is_sound { Ok(span) } else { Err("does not lie between 1s and 365d".to_owned()) }
+    }
+}
+
+/// A decision that lets less in, with its records. It takes effect whether or not the database can be written,
+/// and is recorded once, however often that is tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Closing {
+    closes: Closes,
+    /// At least one.
+    records: Vec<Record>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Closes {
+    Access,
+    /// `until` in Unix milliseconds.
+    Caller {
+        blocked: Blocked,
+        until: i64,
+    },
+    /// Sessions, which have ended.
+    Nothing,
+}
+
+impl Closing {
+    /// External access is disabled.
+    pub(crate) fn access(author: &Author) -> Self {
+        let record = Record::new(Kind::ExternalAccessDisabled).by(author);
+        Self { closes: Closes::Access, records: vec![record] }
+    }
+
+    /// Somebody is blocked until then (Unix milliseconds); what was decided before about them counts no more.
+    pub(crate) fn caller(blocked: Blocked, until: i64, author: &Author) -> Self {
+        let text = format!("until {}", clock::rfc3339(until));
+        let kinds = [Kind::SubjectBlocked, Kind::ClientBlocked];
+        let record = blocked.record(kinds, author, Some(text));
+        Self { closes: Closes::Caller { blocked, until }, records: vec![record] }
+    }
+
+    /// Sessions that have ended, by their records.
+    pub(crate) fn of_sessions(records: Vec<Record>) -> Self {
+        Self { closes: Closes::Nothing, records }
+    }
+
+    /// Names the decision: the first record's id.
+    pub(crate) fn id(&self) -> &str {
+        self.records.first().map_or("", |record| &record.id)
+    }
+
+    /// Since when external access is disabled by this, and by whom.
+    pub(crate) fn disabled(&self) -> Option<(i64, &Actor)> {
+        let record = self.records.first()?;
+        (self.closes == Closes::Access).then_some((record.at, &record.actor))
+    }
+
+    /// The block that this is.
+    pub(crate) fn block(&self) -> Option<Block> {
+        let (Closes::Caller { blocked, until }, Some(record)) =
+            (&self.closes, self.records.first())
+        else {
+            return None;
+        };
+        let (blocked, by) = (blocked.clone(), record.actor.clone());
+        Some(Block { blocked, since: record.at, until: *until, by })
+    }
+
+    /// Into the log.
+    pub(crate) fn tell(&self) {
+        self.records.iter().for_each(Record::tell);
+    }
+
+    /// As JSON, for [`Self::from_text`].
+    pub(crate) fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// `None`: not what [`Self::to_text`] writes.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let closing: Self = serde_json::from_str(text).ok()?;
+        (!closing.records.is_empty()).then_some(closing)
     }
 }
 
@@ -135,40 +218,71 @@ pub(super) async fn read(
     ))
 }
 
-/// Turns the switch. `None`: it stood like that already, and nothing was written.
-pub(super) async fn turn(
+const TURN: &str = "UPDATE access SET enabled = $1, since = $2, actor_oid = $3, actor_name = $4, actor_email = $5 WHERE enabled <> $1";
+
+/// Enables external access. `None`: it was enabled already, and nothing was written.
+pub(super) async fn enable(
     database: &Database,
-    enabled: bool,
-    accepted: Option<String>,
+    accepted: String,
     author: Author,
 ) -> Result<Option<Vec<Record>>, ActivityError> {
-    const TURN: &str = "UPDATE access SET enabled = $1, since = $2, actor_oid = $3, actor_name = $4, actor_email = $5 WHERE enabled <> $1";
-    let mut records = Vec::new();
-    if let Some(text) = accepted {
-        records
-            .push(Record { text: Some(text), ..Record::new(Kind::ExposureAccepted).by(&author) });
-    }
-    let kind = if enabled { Kind::ExternalAccessEnabled } else { Kind::ExternalAccessDisabled };
-    records.push(Record::new(kind).by(&author));
-    let mut values = vec![Value::Flag(enabled), Value::Number(clock::millis())];
+    let accepted =
+        Record { text: Some(accepted), ..Record::new(Kind::ExposureAccepted).by(&author) };
+    let records = vec![accepted, Record::new(Kind::ExternalAccessEnabled).by(&author)];
+    let mut values = vec![Value::Flag(true), Value::Number(clock::millis())];
     values.extend(actor_values(author.actor));
     decide(database, TURN, values, records).await
 }
 
-/// Keeps somebody out until then (Unix milliseconds); what was decided before about them counts no more.
-pub(super) async fn block(
+/// Writes a decision that lets less in, with its records, unless they are there already. False: it changed
+/// nothing. One that was in force before it is recorded (`was_in_force`) is recorded even so: else it would count
+/// again when another instance records it after access was enabled.
+pub(super) async fn close(
     database: &Database,
-    blocked: Blocked,
-    until: i64,
-    author: Author,
-) -> Result<Option<Vec<Record>>, ActivityError> {
-    const BLOCK: &str = "INSERT INTO blocks (kind, who, since, until, actor_oid, actor_name, actor_email) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (kind, who) DO UPDATE SET since = excluded.since, until = excluded.until, actor_oid = excluded.actor_oid, actor_name = excluded.actor_name, actor_email = excluded.actor_email";
-    let text = format!("until {}", clock::rfc3339(until));
-    let record = blocked.record([Kind::SubjectBlocked, Kind::ClientBlocked], &author, Some(text));
-    let mut values = of_whom(&blocked);
-    values.extend([Value::Number(clock::millis()), Value::Number(until)]);
-    values.extend(actor_values(author.actor));
-    decide(database, BLOCK, values, vec![record]).await
+    closing: Closing,
+    was_in_force: bool,
+) -> Result<bool, ActivityError> {
+    const BLOCK: &str = "INSERT INTO blocks (kind, who, since, until, actor_oid, actor_name, actor_email) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (kind, who) DO UPDATE SET since = excluded.since, until = excluded.until, actor_oid = excluded.actor_oid, actor_name = excluded.actor_name, actor_email = excluded.actor_email WHERE blocks.since <= excluded.since";
+    let Closing { closes, records } = closing;
+    let Some(first) = records.first() else { return Ok(false) };
+    let (at, actor) = (first.at, actor_values(first.actor.clone()));
+    // Blocking anew is a decision even where a later block stands.
+    let (statement, must_change) = match &closes {
+        Closes::Access => {
+            (Some((TURN, vec![Value::Flag(false), Value::Number(at)])), !was_in_force)
+        }
+        Closes::Caller { blocked, until } => {
+            let mut values = of_whom(blocked);
+            values.extend([Value::Number(at), Value::Number(*until)]);
+            (Some((BLOCK, values)), false)
+        }
+        Closes::Nothing => (None, false),
+    };
+    database
+        .run(move |held| {
+            Box::pin(async move {
+                let begin = held.begin();
+                on!(held, connection => {
+                    let mut transaction = connection.begin_with(begin).await?;
+                    // First, so that of two that write the same one finds it written.
+                    let added = insertion(&records).build().execute(&mut *transaction).await?;
+                    if added.rows_affected() == 0 {
+                        return Ok(false);
+                    }
+                    if let Some((statement, mut values)) = statement {
+                        values.extend(actor);
+                        let query = bound(sqlx::query(statement), values);
+                        let changed = query.execute(&mut *transaction).await?.rows_affected();
+                        if changed == 0 && must_change {
+                            return Ok(false);
+                        }
+                    }
+                    transaction.commit().await?;
+                    Ok(true)
+                })
+            })
+        })
+        .await
 }
 
 /// Lets somebody in again. `None`: nobody kept them out, and nothing was written.
@@ -199,6 +313,23 @@ fn of_whom(blocked: &Blocked) -> Vec<Value> {
     [blocked.kind(), blocked.who()].map(|text| Value::Text(Some(text.to_owned()))).into()
 }
 
+/// A statement with its values.
+fn bound<DB: sqlx::Database>(
+    statement: Query<'_, DB, DB::Arguments>,
+    values: Vec<Value>,
+) -> Query<'_, DB, DB::Arguments>
+where
+    for<'a> Option<String>: Encode<'a, DB> + Type<DB>,
+    for<'a> i64: Encode<'a, DB> + Type<DB>,
+    for<'a> bool: Encode<'a, DB> + Type<DB>,
+{
+    values.into_iter().fold(statement, |query, value| match value {
+        Value::Text(text) => query.bind(fit(text.as_deref())),
+        Value::Number(number) => query.bind(number),
+        Value::Flag(flag) => query.bind(flag),
+    })
+}
+
 /// Changes what a statement changes and writes the records of it. `None`: that was nothing, and nothing was
 /// written.
 async fn decide(
@@ -213,14 +344,7 @@ async fn decide(
                 let begin = held.begin();
                 on!(held, connection => {
                     let mut transaction = connection.begin_with(begin).await?;
-                    let mut query = sqlx::query(statement);
-                    for value in values {
-                        query = match value {
-                            Value::Text(text) => query.bind(fit(text.as_deref())),
-                            Value::Number(number) => query.bind(number),
-                            Value::Flag(flag) => query.bind(flag),
-                        };
-                    }
+                    let query = bound(sqlx::query(statement), values);
                     if query.execute(&mut *transaction).await?.rows_affected() == 0 {
                         return Ok(None);
                     }

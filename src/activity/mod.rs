@@ -39,7 +39,7 @@ use self::{
     writer::{Entry, Failing, Trouble, Writer},
 };
 pub(crate) use self::{
-    decisions::{AccessState, Block, Blocked},
+    decisions::{AccessState, Block, Blocked, Closing},
     instances::Instance,
     record::{Actor, Author, EndReason, Filter, Kind, Outcome, Record},
     told::BlockInForce,
@@ -132,6 +132,11 @@ impl ActivityError {
             Self::Unusable(..) | Self::Missing(_) => Failure::Misconfigured(told),
             _ => Failure::Unavailable(told),
         }
+    }
+
+    /// Whether the database may be none of the gateway's, or not of this version.
+    pub(crate) fn is_of_the_settings(&self) -> bool {
+        matches!(self, Self::NoDatabase | Self::NotMigrated | Self::TooNew | Self::Missing(_))
     }
 
     /// Whether it will not get better by waiting: the settings, or the database's state, are wrong.
@@ -234,6 +239,11 @@ impl Activity {
         self.0.written.is_some()
     }
 
+    /// An error where there is no database.
+    pub(crate) fn needs_database(&self) -> Result<(), ActivityError> {
+        self.database().map(drop)
+    }
+
     fn database(&self) -> Result<&Database, ActivityError> {
         self.0.written.as_ref().map(|written| &written.database).ok_or(ActivityError::NoDatabase)
     }
@@ -327,6 +337,19 @@ impl Activity {
         }
     }
 
+    /// Takes in records that were told already, to be written as soon as the database can be.
+    pub(crate) async fn wait_for(&self, records: Vec<Record>) {
+        let Some(written) = &self.0.written else { return };
+        let count = records.len();
+        for (at, record) in records.into_iter().enumerate() {
+            let entry = Entry { record, written: None, _place: None };
+            if !matches!(timeout(PATIENCE, written.entries.send(entry)).await, Ok(Ok(()))) {
+                // The others would wait as long.
+                return written.not_written(count - at);
+            }
+        }
+    }
+
     /// Finds records, newest first.
     pub(crate) async fn find(&self, filter: Filter) -> Result<Vec<Record>, ActivityError> {
         log::find(self.database()?, filter).await
@@ -344,31 +367,23 @@ impl Activity {
         accepted: String,
         author: Author,
     ) -> Result<bool, ActivityError> {
-        self.turn(true, Some(accepted), author).await
+        decisions::enable(self.database()?, accepted, author).await.map(tell)
     }
 
-    /// Shuts machines out. False: they were already, and nothing is written.
-    pub(crate) async fn disable(&self, author: Author) -> Result<bool, ActivityError> {
-        self.turn(false, None, author).await
+    /// Writes a decision that lets less in, with its records, once however often this is called. False: it
+    /// changed nothing (any more). Not told: whoever decides does that.
+    pub(crate) async fn close(&self, closing: &Closing) -> Result<bool, ActivityError> {
+        decisions::close(self.database()?, closing.clone(), false).await
     }
 
-    async fn turn(
-        &self,
-        enabled: bool,
-        accepted: Option<String>,
-        author: Author,
-    ) -> Result<bool, ActivityError> {
-        decisions::turn(self.database()?, enabled, accepted, author).await.map(tell)
+    /// The same for a decision that has been in force without its record.
+    pub(crate) async fn close_late(&self, closing: &Closing) -> Result<bool, ActivityError> {
+        decisions::close(self.database()?, closing.clone(), true).await
     }
 
-    /// Keeps somebody out until then, in Unix milliseconds.
-    pub(crate) async fn block(
-        &self,
-        blocked: Blocked,
-        until: i64,
-        author: Author,
-    ) -> Result<(), ActivityError> {
-        decisions::block(self.database()?, blocked, until, author).await.map(tell).map(drop)
+    /// The same within the time that a caller may be kept waiting.
+    pub(crate) async fn close_in_time(&self, closing: &Closing) -> Result<bool, ActivityError> {
+        timeout(PATIENCE, self.close(closing)).await.unwrap_or(Err(ActivityError::TimedOut))
     }
 
     /// Lets somebody in again. False: nobody kept them out.
@@ -560,8 +575,12 @@ mod tests {
         assert!(!activity.enable("ids".to_owned(), ada()).await.unwrap(), "on already");
         let blocked = Blocked::Client("c".to_owned());
         let until = clock::millis() + 60_000;
-        activity.block(blocked.clone(), until, ada()).await.unwrap();
-        activity.block(blocked.clone(), until + 1, ada()).await.unwrap();
+        let earlier = Closing::caller(blocked.clone(), until, &ada());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let later = Closing::caller(blocked.clone(), until + 1, &ada());
+        assert!(activity.close(&later).await.unwrap());
+        assert!(activity.close(&earlier).await.unwrap(), "recorded, and no longer in force");
+        assert!(!activity.close(&later).await.unwrap(), "each is recorded once");
 
         let again = Activity::open(&config(&folder.path().join("gateway.db")));
         let (state, blocks) = again.read().await.unwrap();
@@ -572,7 +591,16 @@ mod tests {
         );
         assert!(again.unblock(blocked.clone(), ada()).await.unwrap());
         assert!(!again.unblock(blocked, ada()).await.unwrap());
-        assert!(again.disable(ada()).await.unwrap());
+        let disabled = Closing::access(&ada());
+        let disabled = Closing::from_text(&disabled.to_text()).unwrap();
+        assert!(again.close(&disabled).await.unwrap());
+        assert!(!again.close(&disabled).await.unwrap());
+        let disabled_again = Closing::access(&ada());
+        assert!(!again.close(&disabled_again).await.unwrap(), "off already");
+        assert!(again.close_late(&disabled_again).await.unwrap(), "recorded all the same");
+        assert!(again.enable("ids".to_owned(), ada()).await.unwrap());
+        assert!(!again.close_late(&disabled_again).await.unwrap(), "and once");
+        assert!(again.read().await.unwrap().0.enabled, "enabling came later");
         let kinds: Vec<_> = again
             .find(Filter { limit: 10, ..Filter::default() })
             .await
@@ -582,8 +610,8 @@ mod tests {
             .collect();
         let accepted = (Kind::ExposureAccepted, Some("ids".to_owned()));
         assert!(kinds.contains(&accepted));
-        assert_eq!(kinds.len(), 6);
-        assert_eq!(kinds[0].0, Kind::ExternalAccessDisabled);
+        assert_eq!(kinds.len(), 9);
+        assert_eq!(kinds[0].0, Kind::ExternalAccessEnabled);
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! `access`: the administrator's switch, and who is kept out.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -8,12 +8,15 @@ use uuid::Uuid;
 
 use super::{author, no_database, print};
 use crate::{
-    activity::{Activity, ActivityError, Block, BlockInForce, Blocked},
+    activity::{AccessState, Activity, ActivityError, Block, BlockInForce, Blocked, Closing},
     clock,
+    closings::{Closed, Closings, Taken},
     config::{Config, ExternalAccess},
     exposure,
     failure::Failure,
     report::block_on,
+    sessions::{Sessions, Waiting},
+    telemetry,
 };
 
 /// What to do about external access.
@@ -85,7 +88,8 @@ impl Whom {
 /// Does it.
 ///
 /// # Errors
-/// When there is no database, or it cannot be reached: then nothing has changed.
+/// When there is no database, or it cannot be written: then nothing has changed. What lets less in needs the
+/// database or the session store, either of them.
 pub fn access(config: &Config, command: AccessCommand) -> Result<(), Failure> {
     if config.activity.database.is_none() {
         return Err(no_database());
@@ -104,11 +108,15 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
             if accepted_by.trim().is_empty() {
                 return Err(Failure::Usage("--accepted-by: is empty".to_owned()));
             }
+            let advice = record_what_waits(config, activity).await?;
             let text = exposure::text(&config.entra.authority, &config.resource);
             let turned = activity.enable(text.clone(), author(Some(accepted_by)));
             let turned = turned.await.map_err(failed)?;
             print(if turned { "external access is on" } else { "external access was on already" });
             print(&text);
+            if let Some(advice) = advice {
+                print(&advice);
+            }
             advise_where_nobody_runs(activity).await;
             if config.external_access == ExternalAccess::Off {
                 print(
@@ -118,29 +126,104 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
         }
         AccessCommand::Disable { by } => {
             refuse_where_a_setting_decides(config)?;
-            let turned = activity.disable(author(by)).await.map_err(failed)?;
-            print(if turned {
-                "external access is off"
-            } else {
-                "external access was off already"
+            let taken = decide(config, activity, Closing::access(&author(by))).await?;
+            print(match taken {
+                Taken::Recorded(false) => "external access was off already",
+                Taken::Recorded(true) | Taken::Waits(_) => "external access is off",
             });
+            warn_of_record(&taken);
         }
         AccessCommand::Status { json } => status(config, activity, json).await?,
         AccessCommand::Block { whom, span, by } => {
             let Some(blocked) = whom.blocked() else { return Ok(()) };
             let until =
                 clock::millis().saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
-            activity.block(blocked, until, author(by)).await.map_err(failed)?;
+            let closing = Closing::caller(blocked, until, &author(by));
+            let taken = decide(config, activity, closing).await?;
             print(&format!("blocked until {}; gateways end its sessions", clock::rfc3339(until)));
+            warn_of_record(&taken);
             advise_where_nobody_runs(activity).await;
         }
         AccessCommand::Unblock { whom, by } => {
             let Some(blocked) = whom.blocked() else { return Ok(()) };
+            let advice = record_what_waits(config, activity).await?;
             let was = activity.unblock(blocked, author(by)).await.map_err(failed)?;
             print(if was { "not blocked any more" } else { "was not blocked" });
+            if let Some(advice) = advice {
+                print(&advice);
+            }
         }
     }
     Ok(())
+}
+
+/// Takes a decision that lets less in: by the database, or by the session store where that cannot be written.
+async fn decide(config: &Config, activity: &Activity, closing: Closing) -> Result<Taken, Failure> {
+    let failed = match activity.close_in_time(&closing).await {
+        Ok(changed) => {
+            if changed {
+                closing.tell();
+            }
+            return Ok(Taken::Recorded(changed));
+        }
+        Err(error) if error.is_of_the_settings() => return Err(error.into_failure()),
+        Err(error) => telemetry::chain(&error),
+    };
+    let stored = async {
+        let sessions = Sessions::open_store(config.sessions.clone())?;
+        let closings = Closings::new(activity, &sessions);
+        match closings.leave(&closing).await {
+            // The connection may not have been made yet.
+            Err(_) => closings.leave(&closing).await,
+            stored => stored,
+        }
+    };
+    match stored.await {
+        Ok(()) => Ok(Taken::Waits(failed)),
+        Err(error) => Err(Failure::Unavailable(format!(
+            "nothing has changed: neither the database nor the session store can be written: {failed}; {}",
+            telemetry::chain(&error)
+        ))),
+    }
+}
+
+fn warn_of_record(taken: &Taken) {
+    if let Taken::Waits(why) = taken {
+        print(&format!(
+            "warning the database could not be written: {why}; the decision counts all the same, and a gateway records it as soon as it can"
+        ));
+    }
+}
+
+/// Decisions in force that wait in the session store for their records; `None`: it was not reached.
+async fn unrecorded(config: &Config, activity: &Activity) -> Option<Arc<Closed>> {
+    let closings = Closings::new(activity, &Sessions::open_store(config.sessions.clone()).ok()?);
+    closings.follow().await;
+    Some(closings.closed())
+}
+
+/// Records decisions that wait in the session store: one that lets more in comes after them. Advice where that
+/// could not be read.
+async fn record_what_waits(
+    config: &Config,
+    activity: &Activity,
+) -> Result<Option<String>, Failure> {
+    let sessions = async {
+        let sessions = Sessions::open_store(config.sessions.clone())?;
+        sessions.waiting(Waiting::Decisions, 1).await.map(|_| sessions)
+    };
+    match sessions.await {
+        Ok(sessions) => {
+            let closings = Closings::new(activity, &sessions);
+            closings.follow().await;
+            closings.record().await.map_err(ActivityError::into_failure)?;
+            Ok(None)
+        }
+        Err(error) => Ok(Some(format!(
+            "advice  session store: not reached, so decisions that wait there for their records still count: {}",
+            telemetry::chain(&error)
+        ))),
+    }
 }
 
 /// A decision in a database that no gateway reads must not look as if it counted.
@@ -165,6 +248,14 @@ async fn status(config: &Config, activity: &Activity, as_json: bool) -> Result<(
     let failed = ActivityError::into_failure;
     let (state, blocks) = activity.read().await.map_err(failed)?;
     let instances = activity.instances().await.map_err(failed)?;
+    let closed = unrecorded(config, activity).await;
+    let disabled = closed.as_ref().and_then(|closed| closed.disabled.clone());
+    let state = match disabled.clone() {
+        Some((since, by)) => AccessState { enabled: false, since: Some(since), by, ..state },
+        None => state,
+    };
+    let blocks: Vec<_> =
+        closed.iter().flat_map(|closed| closed.blocks.clone()).chain(blocks).collect();
     let mode = config.external_access.word();
     if as_json {
         let blocks: Vec<_> = blocks.into_iter().map(BlockInForce::from).collect();
@@ -193,6 +284,9 @@ async fn status(config: &Config, activity: &Activity, as_json: bool) -> Result<(
         .map_or_else(String::new, |name| format!(" by {}", name.escape_debug()));
     let word = if state.enabled { "on" } else { "off" };
     print(&format!("external access   {word}{since}{by} (GATEWAY_EXTERNAL_ACCESS here: {mode})"));
+    if disabled.is_some() {
+        print("warning the database has not recorded this yet: a gateway does as soon as it can");
+    }
     for one in &instances {
         let word = if one.is_on { "on" } else { "off" };
         print(&format!("instance          {word} on {}, version {}", one.host, one.version));

@@ -5,8 +5,9 @@ use uuid::Uuid;
 
 use super::{author, print};
 use crate::{
-    activity::{Activity, ActivityError},
+    activity::Activity,
     clock,
+    closings::Closings,
     config::Config,
     ending,
     failure::Failure,
@@ -78,7 +79,7 @@ impl WhichSessions {
 /// Does it.
 ///
 /// # Errors
-/// When the store or the database cannot be reached.
+/// When the store cannot be reached.
 pub fn sessions(config: &Config, command: SessionsCommand) -> Result<(), Failure> {
     block_on(async {
         let sessions = Sessions::connected(config.sessions.clone()).await.map_err(away)?;
@@ -103,20 +104,14 @@ async fn end(
     which: WhichSessions,
     by: Option<String>,
 ) -> Result<(), Failure> {
-    let activity = Activity::open_existing(&config.activity);
+    let closings = Closings::new(&Activity::open_existing(&config.activity), sessions);
     let (mut count, mut unknown) = (0, 0);
-    let failed = |error| match error {
-        ending::EndingError::Activity(error) => ActivityError::into_failure(error),
-        ending::EndingError::Sessions(error) => away(error),
-    };
     for which in which.each() {
         let author = author(by.clone());
-        let mut ended =
-            ending::end(&activity, sessions, &which, &author, None).await.map_err(failed)?;
+        let mut ended = ending::end(&closings, &which, &author, None).await.map_err(away)?;
         if !matches!(which, Which::Handle(_)) {
-            let (activity, sessions) = (activity.clone(), sessions.clone());
-            let late = ending::end_latecomers(activity, sessions, which.clone(), author);
-            ended += late.await.map_err(failed)?;
+            let late = ending::end_latecomers(closings.clone(), which.clone(), author);
+            ended += late.await.map_err(away)?;
         }
         count += ended;
         if let (0, Which::Handle(_)) = (ended, &which) {
@@ -124,6 +119,11 @@ async fn end(
         }
     }
     print(&format!("{count} ended"));
+    if let Some(why) = closings.unrecorded() {
+        print(&format!(
+            "warning the database could not be written: {why}; a gateway records it as soon as it can"
+        ));
+    }
     if unknown > 0 {
         // By number: a whole id opens a session, or did.
         print(&format!("{unknown} of the named ones do not live (any more)"));

@@ -6,6 +6,8 @@
 //! GATEWAY_STATE_DIR/sessions/22CHARS    note
 //! GATEWAY_STATE_DIR/subjects/OID/ID     a subject's sessions (empty files)
 //! GATEWAY_STATE_DIR/ended/ID            ended sessions (empty files)
+//! GATEWAY_STATE_DIR/decisions/HASH      a decision that waits for the database; HASH is SHA-256 of it
+//! GATEWAY_STATE_DIR/records/HASH        records that do
 //! GATEWAY_STATE_DIR/instances/HASH      an instance and its database; its time: when last seen
 //! ```
 //!
@@ -34,7 +36,7 @@ use super::{
     SessionsError,
     flask_format::{self, FlaskSession, Members},
     flask_record::FlaskRecord,
-    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf, Unended},
+    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf, Unended, Waiting},
 };
 use crate::{access::session::SessionId, clock, telemetry};
 
@@ -56,6 +58,8 @@ struct Folders {
     subjects: PathBuf,
     ended: PathBuf,
     instances: PathBuf,
+    decisions: PathBuf,
+    records: PathBuf,
     key_prefix: String,
 }
 
@@ -99,9 +103,18 @@ impl Files {
             subjects: state.join("subjects"),
             ended: state.join("ended"),
             instances: state.join("instances"),
+            decisions: state.join(Waiting::Decisions.name()),
+            records: state.join(Waiting::Records.name()),
             key_prefix,
         };
-        for folder in [&folders.sessions, &folders.subjects, &folders.ended, &folders.instances] {
+        for folder in [
+            &folders.sessions,
+            &folders.subjects,
+            &folders.ended,
+            &folders.instances,
+            &folders.decisions,
+            &folders.records,
+        ] {
             make_private(folder)
                 .map_err(|error| SessionsError::StateFolder(state.to_owned(), Arc::new(error)))?;
         }
@@ -147,6 +160,11 @@ fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), SessionsEr
         let _ = fs::remove_file(&temporary);
     }
     written.map_err(SessionsError::from)
+}
+
+/// A file's name for any text.
+fn name_of(text: &str) -> String {
+    hex(digest(&SHA256, text.as_bytes()).as_ref())
 }
 
 fn names_in(folder: &Path) -> Result<Vec<String>, SessionsError> {
@@ -309,7 +327,7 @@ impl Folders {
         database: &str,
         longest: Duration,
     ) -> Result<Vec<(String, String)>, SessionsError> {
-        let name = hex(digest(&SHA256, instance.as_bytes()).as_ref());
+        let name = name_of(instance);
         let ours =
             serde_json::to_vec(&(instance, database)).map_err(|_| SessionsError::Encoding)?;
         write_whole(&self.instances, &name, &ours)?;
@@ -326,6 +344,23 @@ impl Folders {
             seen.extend(serde_json::from_slice::<(String, String)>(&bytes));
         }
         Ok(seen)
+    }
+
+    fn folder_of(&self, of: Waiting) -> &Path {
+        match of {
+            Waiting::Decisions => &self.decisions,
+            Waiting::Records => &self.records,
+        }
+    }
+
+    fn waiting(&self, of: Waiting, most: usize) -> Result<Vec<String>, SessionsError> {
+        let folder = self.folder_of(of);
+        let mut found = Vec::new();
+        for name in names_in(folder)?.iter().filter(|name| !name.ends_with(TEMPORARY)).take(most) {
+            // Another instance may have removed it meanwhile.
+            found.extend(if_there(fs::read_to_string(folder.join(name)))?);
+        }
+        Ok(found)
     }
 
     /// The subject's folder stays: another login may be about to use it.
@@ -483,6 +518,26 @@ impl Shelf for Files {
         let (instance, database) = (instance.to_owned(), database.to_owned());
         let longest = Duration::from_secs(u64::try_from(now - since).unwrap_or_default());
         self.run(move |folders| folders.register(&instance, &database, longest)).await
+    }
+
+    async fn add_waiting(&self, of: Waiting, text: &str, _now: i64) -> Result<(), SessionsError> {
+        let text = text.to_owned();
+        self.run(move |folders| {
+            write_whole(folders.folder_of(of), &name_of(&text), text.as_bytes())
+        })
+        .await
+    }
+
+    async fn waiting(&self, of: Waiting, most: usize) -> Result<Vec<String>, SessionsError> {
+        self.run(move |folders| folders.waiting(of, most)).await
+    }
+
+    async fn remove_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError> {
+        let name = name_of(text);
+        self.run(move |folders| {
+            if_there(fs::remove_file(folders.folder_of(of).join(name))).map(drop)
+        })
+        .await
     }
 
     async fn ping(&self) -> Result<(), SessionsError> {

@@ -28,6 +28,7 @@ mod shelved;
 mod store;
 mod timed;
 mod told;
+mod waiting;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -64,7 +65,7 @@ use self::{
     store::{FlaskStore, NOTE},
     timed::Timed,
 };
-pub(crate) use self::{limits::Network, redis_fault::RedisFault};
+pub(crate) use self::{limits::Network, redis_fault::RedisFault, shelf::Waiting};
 use crate::{
     access::{
         policy::CANARY,

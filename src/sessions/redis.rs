@@ -8,6 +8,8 @@
 //! gateway:{notes}:logins:OID        logins in a window     counter, TTL
 //! gateway:{notes}:failures:ADDRESS  failures in a window   counter, TTL
 //! gateway:{notes}:instances         instances              sorted set by when last seen
+//! gateway:{notes}:waiting:decisions decisions that wait for the database  sorted set by time
+//! gateway:{notes}:waiting:records   records that do                       sorted set by time
 //! gateway:ended                     ended sessions         stream, read by every instance
 //! ```
 //!
@@ -55,7 +57,7 @@ use super::{
     redis_credentials::{Credentials, Source},
     redis_fault::{Auth, Endpoint, RedisFault},
     redis_script::Script,
-    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf, Unended},
+    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf, Unended, Waiting},
 };
 use crate::{
     access::session::SessionId,
@@ -341,6 +343,10 @@ fn seconds(limit: Limit) -> i64 {
     i64::try_from(limit.per.as_secs().max(1)).unwrap_or(i64::MAX)
 }
 
+fn waiting_key(of: Waiting) -> String {
+    format!("gateway:{{notes}}:waiting:{}", of.name())
+}
+
 fn subject_key(subject: Uuid) -> String {
     format!("gateway:{{notes}}:subject:{subject}")
 }
@@ -595,6 +601,28 @@ impl Shelf for Redis {
         let seen = seen.await.map_err(|error| self.failed(error))?;
         // What another version wrote otherwise is passed over.
         Ok(seen.iter().filter_map(|member| serde_json::from_str(member).ok()).collect())
+    }
+
+    async fn add_waiting(&self, of: Waiting, text: &str, now: i64) -> Result<(), SessionsError> {
+        self.client()
+            .zadd::<(), _, _>(waiting_key(of), None, None, false, false, (score(now), text))
+            .await
+            .map_err(|error| self.failed(error))
+    }
+
+    async fn waiting(&self, of: Waiting, most: usize) -> Result<Vec<String>, SessionsError> {
+        let last = i64::try_from(most).unwrap_or(i64::MAX) - 1;
+        self.client()
+            .zrange(waiting_key(of), 0, last, None, false, None, false)
+            .await
+            .map_err(|error| self.failed(error))
+    }
+
+    async fn remove_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError> {
+        self.client()
+            .zrem::<(), _, _>(waiting_key(of), text)
+            .await
+            .map_err(|error| self.failed(error))
     }
 
     fn start_over(&self) {

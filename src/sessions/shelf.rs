@@ -77,6 +77,25 @@ pub(super) enum Added {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bookmark(pub(super) String);
 
+/// Texts of the gateway's own that every instance reads until the database has what they say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// Decisions in force.
+    Decisions,
+    /// Records of what was done.
+    Records,
+}
+
+impl Waiting {
+    /// In keys and as a folder's name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Decisions => "decisions",
+            Self::Records => "records",
+        }
+    }
+}
+
 /// Ended sessions, as far as asked for.
 #[derive(Debug)]
 pub(super) struct Ended {
@@ -166,6 +185,12 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
         now: i64,
         since: i64,
     ) -> Result<Vec<(String, String)>, SessionsError>;
+    /// Adds a text to those that wait; again is harmless. `now` in Unix seconds.
+    async fn add_waiting(&self, of: Waiting, text: &str, now: i64) -> Result<(), SessionsError>;
+    /// Texts that wait, `most` of them.
+    async fn waiting(&self, of: Waiting, most: usize) -> Result<Vec<String>, SessionsError>;
+    /// Removes a text from those that wait.
+    async fn remove_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError>;
     /// Drops its connection and makes a new one, if it has any: this one answers no more.
     fn start_over(&self) {}
     /// What will keep the store from letting us in before long.

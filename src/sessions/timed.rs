@@ -15,7 +15,7 @@ use super::{
     flask_format::{FlaskSession, Members},
     flask_record::FlaskRecord,
     limits::Network,
-    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf, Unended},
+    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf, Unended, Waiting},
 };
 use crate::{access::session::SessionId, config::Limit, telemetry::meter};
 
@@ -180,6 +180,18 @@ impl<S: Shelf> Shelf for Timed<S> {
         since: i64,
     ) -> Result<Vec<(String, String)>, SessionsError> {
         self.timed("register", self.inner.register(instance, database, now, since)).await
+    }
+
+    async fn add_waiting(&self, of: Waiting, text: &str, now: i64) -> Result<(), SessionsError> {
+        self.timed("add_waiting", self.inner.add_waiting(of, text, now)).await
+    }
+
+    async fn waiting(&self, of: Waiting, most: usize) -> Result<Vec<String>, SessionsError> {
+        self.timed("waiting", self.inner.waiting(of, most)).await
+    }
+
+    async fn remove_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError> {
+        self.timed("remove_waiting", self.inner.remove_waiting(of, text)).await
     }
 
     fn start_over(&self) {

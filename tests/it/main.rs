@@ -23,6 +23,7 @@ mod clouds;
 mod commands;
 mod crowds;
 mod database;
+mod database_failures;
 mod deploy;
 mod docs_page;
 mod doctor;

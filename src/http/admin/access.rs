@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 
 use super::{Admin, call::Call};
 use crate::{
-    activity::{Actor, Instance},
+    activity::{Actor, Closing, Instance},
     clock,
+    closings::Taken,
     config::ExternalAccess,
     ending, exposure,
     gateway::Administered,
@@ -113,13 +114,20 @@ impl AccessStatus {
             }
             ExternalAccess::Managed => (Mode::Managed, Actor::default()),
         };
-        let (state, instances) = if activity.has_database() {
-            let (state, _) = activity.read().await?;
-            (Some(state), activity.instances().await?)
-        } else {
-            (None, Vec::new())
+        let disabled = switch.disabled().filter(|_| mode == Mode::Managed);
+        let (state, instances) = match (activity.has_database(), disabled.is_some()) {
+            (true, false) => {
+                let (state, _) = activity.read().await?;
+                (Some(state), activity.instances().await?)
+            }
+            // Off, whatever the database says; it may be away.
+            (true, true) => (None, activity.instances().await.unwrap_or_default()),
+            (false, _) => (None, Vec::new()),
         };
-        let managed = state.filter(|_| mode == Mode::Managed);
+        let managed = state
+            .filter(|_| mode == Mode::Managed)
+            .map(|state| (state.enabled, state.since, state.by))
+            .or(disabled.map(|(since, by)| (false, Some(since), by)));
         let instance = |one: Instance| {
             let is_this = one.id == switch.instance();
             RunningInstance {
@@ -135,10 +143,10 @@ impl AccessStatus {
         };
         Ok(Self {
             mode,
-            enabled: managed.as_ref().map_or(mode == Mode::On, |state| state.enabled),
+            enabled: managed.as_ref().map_or(mode == Mode::On, |(enabled, ..)| *enabled),
             enabled_here: switch.is_on(),
-            since: managed.as_ref().and_then(|state| state.since).map(clock::rfc3339),
-            by: managed.map_or(by_setting, |state| state.by),
+            since: managed.as_ref().and_then(|(_, since, _)| *since).map(clock::rfc3339),
+            by: managed.map_or(by_setting, |(.., by)| by),
             exposure: exposure::text(&resource.authority, &resource.config),
             metadata: ProtectedResourceMetadata::of("external/login", resource, origin),
             has_database: activity.has_database(),
@@ -168,19 +176,19 @@ pub(super) async fn enable(
     if !is_accepted {
         return Err(Refusal::Input("Enabling needs exposure_accepted: true"));
     }
-    let Administered { activity, resource, .. } = administered;
+    let Administered { switch, resource, .. } = administered;
     let text = exposure::text(&resource.authority, &resource.config);
-    let turned = activity.enable(text, admin.author.clone()).await?;
+    let turned = switch.enable(text, admin.author.clone()).await?;
     counts_here(administered, true).await;
     Ok(turned)
 }
 
-/// Shuts machines out. False: they were already.
-pub(super) async fn disable(administered: &Administered, admin: &Admin) -> Result<bool, Refusal> {
+/// Shuts machines out, also where that cannot be written down yet.
+pub(super) async fn disable(administered: &Administered, admin: &Admin) -> Result<Taken, Refusal> {
     judge_mode(administered)?;
-    let turned = administered.activity.disable(admin.author.clone()).await?;
+    let taken = administered.switch.decide(Closing::access(&admin.author)).await?;
     counts_here(administered, false).await;
-    Ok(turned)
+    Ok(taken)
 }
 
 /// Has the decision read here, and waits for that a little.
@@ -190,25 +198,20 @@ async fn counts_here(Administered { switch, .. }: &Administered, is_on: bool) {
     let _ = timeout(COUNTS_HERE, changes.wait_for(|now| *now == is_on)).await;
 }
 
-/// Ends minted sessions, each of which is written down before; how many there were.
+/// Ends minted sessions, each of which is written down, if need be later; how many there were.
 pub(super) async fn end_sessions(
-    Administered { activity, sessions, .. }: &Administered,
+    Administered { switch, .. }: &Administered,
     admin: &Admin,
     which: &Which,
 ) -> Result<usize, Refusal> {
-    let ended = ending::end(activity, sessions, which, &admin.author, None).await;
-    ended.map_err(|error| match error {
-        ending::EndingError::Activity(error) => error.into(),
-        ending::EndingError::Sessions(error) => error.into(),
-    })
+    Ok(ending::end(switch.closings(), which, &admin.author, None).await?)
 }
 
 /// Ends all of them, and in a while those whose logins were under way.
 pub(super) async fn end_all(administered: &Administered, admin: &Admin) -> Result<usize, Refusal> {
     let count = end_sessions(administered, admin, &Which::All).await?;
-    let Administered { activity, sessions, .. } = administered.clone();
-    let author = admin.author.clone();
-    tokio::spawn(ending::end_latecomers(activity, sessions, Which::All, author));
+    let (closings, author) = (administered.switch.closings().clone(), admin.author.clone());
+    tokio::spawn(ending::end_latecomers(closings, Which::All, author));
     Ok(count)
 }
 
@@ -242,7 +245,7 @@ pub(super) async fn get(
     tag = "Administration",
     operation_id = "decideAccess",
     summary = "Let machines in, or no longer",
-    description = "Counts on all instances within two seconds, without a restart. Written down before it takes effect: no record, no change.",
+    description = "Counts on all instances within two seconds, without a restart. Enabling is written down before it takes effect: no record, no change. Disabling always takes effect, and is written down as soon as the database can be.",
     request_body(content = AccessDecision, content_type = "application/json"),
     security(("administrator" = [])),
     responses(
@@ -253,7 +256,7 @@ pub(super) async fn get(
         (status = 413, description = "The body is longer than 64 KiB", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not application/json", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Not what is described; or enabling without exposure_accepted", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store or the database is away: nothing has changed, or it is not known whether it has", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store is away, or enabling could not be written down: nothing has changed, or it is not known whether it has", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn post(

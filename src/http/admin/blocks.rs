@@ -14,8 +14,9 @@ use super::{
     call::{Call, Decider},
 };
 use crate::{
-    activity::{Block, BlockInForce, Blocked},
+    activity::{Block, BlockInForce, Blocked, Closing},
     clock,
+    closings::Taken,
     gateway::Administered,
     http::error::{Problem, Refusal},
 };
@@ -60,17 +61,20 @@ pub(super) async fn all(administered: &Administered) -> Result<Vec<BlockInForce>
     if !administered.activity.has_database() {
         return Err(Refusal::NoDatabase);
     }
-    let (_, blocks) = administered.activity.read().await?;
+    let Administered { activity, switch, .. } = administered;
+    let are_all_recorded = switch.closings().closed().blocks.is_empty();
+    // Blocks that the database may not have yet are known without it.
+    let blocks = if are_all_recorded { activity.read().await?.1 } else { switch.blocks() };
     Ok(blocks.into_iter().map(BlockInForce::from).collect())
 }
 
-/// Keeps somebody out.
+/// Keeps somebody out, also where that cannot be written down yet.
 pub(super) async fn block(
     administered: &Administered,
     admin: &Admin,
     blocked: Blocked,
     span: &str,
-) -> Result<(), Refusal> {
+) -> Result<Taken, Refusal> {
     if !administered.activity.has_database() {
         return Err(Refusal::NoDatabase);
     }
@@ -78,9 +82,7 @@ pub(super) async fn block(
         .map_err(|_| Refusal::Input("A block lasts from 1s to 365d, written like 24h"))?;
     let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     let until = clock::millis().saturating_add(span);
-    administered.activity.block(blocked, until, admin.author.clone()).await?;
-    administered.switch.read_now();
-    Ok(())
+    Ok(administered.switch.decide(Closing::caller(blocked, until, &admin.author)).await?)
 }
 
 /// Lets somebody in again. False: nobody kept them out.
@@ -92,9 +94,7 @@ pub(super) async fn unblock(
     if !administered.activity.has_database() {
         return Err(Refusal::NoDatabase);
     }
-    let was = administered.activity.unblock(blocked, admin.author.clone()).await?;
-    administered.switch.read_now();
-    Ok(was)
+    Ok(administered.switch.unblock(blocked, admin.author.clone()).await?)
 }
 
 /// Lists them.
@@ -128,7 +128,7 @@ pub(super) async fn get(
     tag = "Administration",
     operation_id = "block",
     summary = "Keep somebody out for a while",
-    description = "A subject or a client app: no login, no guarded route, and live minted sessions end, on all instances within two seconds. What was decided before about them counts no more. Sessions of browser users are left alone.",
+    description = "A subject or a client app: no login, no guarded route, and live minted sessions end, on all instances within two seconds. What was decided before about them counts no more. Always takes effect, and is written down as soon as the database can be. Sessions of browser users are left alone.",
     request_body(content = BlockDecision, content_type = "application/json"),
     security(("administrator" = [])),
     responses(
@@ -139,7 +139,7 @@ pub(super) async fn get(
         (status = 413, description = "The body is longer than 64 KiB", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not application/json", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Neither a subject nor a client, or both; no GUID; no such time", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store or the database is away: nothing has changed, or it is not known whether it has", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store is away: nothing has changed", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn post(

@@ -135,7 +135,7 @@ pub(super) async fn get(
     tag = "Administration",
     operation_id = "endSessions",
     summary = "End minted sessions",
-    description = "Of a subject, of a client app, or all: one of the three must be asked for. Each is written down, then ended for good, on all instances within two seconds. Sessions of browser users are left alone.",
+    description = "Of a subject, of a client app, or all: one of the three must be asked for. Each is ended for good, on all instances within two seconds, and written down: before, or as soon as the database can be. Sessions of browser users are left alone.",
     params(
         ("subject" = Option<String>, Query, description = "Those of this user or service principal: Entra's object id", format = "uuid", max_length = 36, example = "00000000-0000-0000-0000-0000000000aa"),
         ("client" = Option<String>, Query, description = "Those of this client app", max_length = 256, pattern = "^[ -~]+$", example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"),
@@ -148,7 +148,7 @@ pub(super) async fn get(
         (status = 403, description = "Not an administrator, a minted session, a page of another origin, or a form's token that is not this session's", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is longer than 64 KiB", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "None of the three is asked for, or more than one", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store or the database is away: some may have ended", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The session store is away: some may have ended", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn delete(

@@ -84,6 +84,12 @@ impl Gateway {
         Self::start_by(&mut Command::new(binary()), settings).await
     }
 
+    /// One that ignores a signal from its start on.
+    pub(crate) async fn start_ignoring(settings: &[(String, String)], signal: &str) -> Self {
+        let script = format!("trap '' {signal}; exec \"$0\"");
+        Self::start_by(Command::new("sh").args(["-c", &script]).arg(binary()), settings).await
+    }
+
     /// By a command that becomes the gateway.
     pub(crate) async fn start_by(command: &mut Command, settings: &[(String, String)]) -> Self {
         let mut process = Process::start(command, settings, "KILL");

@@ -6,6 +6,7 @@ pub(crate) mod browser;
 pub(crate) mod certificates;
 pub(crate) mod collector;
 pub(crate) mod database;
+pub(crate) mod faulty;
 pub(crate) mod flask;
 pub(crate) mod gateway;
 pub(crate) mod logins;

@@ -10,6 +10,7 @@ use http::{StatusCode, Uri};
 use super::{Frame, View, moments::Moment, page, said::Said};
 use crate::{
     activity::BlockInForce,
+    closings::Taken,
     gateway::Administered,
     http::{
         admin::{
@@ -172,8 +173,11 @@ pub(super) async fn post_disable(
     State(administered): State<Administered>,
     form: Form,
 ) -> Result<Response, Refusal> {
-    let turned = access::disable(&administered, &form.admin).await?;
-    let said = if turned { Said::Disabled } else { Said::WasOff };
+    let said = match access::disable(&administered, &form.admin).await? {
+        Taken::Recorded(true) => Said::Disabled,
+        Taken::Recorded(false) => Said::WasOff,
+        Taken::Waits(_) => Said::DisabledUnrecorded,
+    };
     if !form.is_ticked("end_sessions") {
         return Ok(said.at(View::Access, None).into_response());
     }

@@ -4,6 +4,7 @@ use axum::{extract::State, response::Response};
 
 use super::{View, said::Said};
 use crate::{
+    closings::Taken,
     gateway::Administered,
     http::{
         admin::{blocks, form::Form},
@@ -19,8 +20,11 @@ pub(super) async fn post(
     let blocked = blocks::whom(form.field("kind"), form.field("who"))?;
     let own = form.field("own_span");
     let span = if own.is_empty() { form.field("span") } else { own };
-    blocks::block(&administered, &form.admin, blocked, span).await?;
-    Ok(Said::Blocked.at(View::Access, None))
+    let said = match blocks::block(&administered, &form.admin, blocked, span).await? {
+        Taken::Recorded(_) => Said::Blocked,
+        Taken::Waits(_) => Said::BlockedUnrecorded,
+    };
+    Ok(said.at(View::Access, None))
 }
 
 /// Lets somebody in again.

@@ -13,10 +13,12 @@ pub(super) enum Said {
     Enabled,
     WasOn,
     Disabled,
+    DisabledUnrecorded,
     WasOff,
     DisabledAlone,
     NotAccepted,
     Blocked,
+    BlockedUnrecorded,
     Unblocked,
     NotBlocked,
     Ended,
@@ -32,14 +34,16 @@ pub(super) struct Notice {
 }
 
 impl Said {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::Enabled,
         Self::WasOn,
         Self::Disabled,
+        Self::DisabledUnrecorded,
         Self::WasOff,
         Self::DisabledAlone,
         Self::NotAccepted,
         Self::Blocked,
+        Self::BlockedUnrecorded,
         Self::Unblocked,
         Self::NotBlocked,
         Self::Ended,
@@ -52,10 +56,12 @@ impl Said {
             Self::Enabled => "enabled",
             Self::WasOn => "was-on",
             Self::Disabled => "disabled",
+            Self::DisabledUnrecorded => "disabled-unrecorded",
             Self::WasOff => "was-off",
             Self::DisabledAlone => "disabled-alone",
             Self::NotAccepted => "not-accepted",
             Self::Blocked => "blocked",
+            Self::BlockedUnrecorded => "blocked-unrecorded",
             Self::Unblocked => "unblocked",
             Self::NotBlocked => "not-blocked",
             Self::Ended => "ended",
@@ -74,15 +80,23 @@ impl Said {
             Self::Enabled => ("External access is on.", false),
             Self::WasOn => ("External access was on already; nothing has changed.", false),
             Self::Disabled => ("External access is off.", false),
+            Self::DisabledUnrecorded => (
+                "External access is off. The database cannot be written: the record of this decision follows as soon as it can be.",
+                true,
+            ),
             Self::WasOff => ("External access was off already.", false),
             Self::DisabledAlone => (
-                "External access is off, but not all minted sessions could be ended: the session store or the database is away. Try again under Sessions.",
+                "External access is off, but not all minted sessions could be ended: the session store is away. Try again under Sessions.",
                 true,
             ),
             Self::NotAccepted => {
                 ("Nothing has changed: tick the box to say that you accept it.", true)
             }
             Self::Blocked => ("Blocked; its minted sessions end within two seconds.", false),
+            Self::BlockedUnrecorded => (
+                "Blocked; its minted sessions end within two seconds. The database cannot be written: the record of this decision follows as soon as it can be.",
+                true,
+            ),
             Self::Unblocked => ("Not blocked any more.", false),
             Self::NotBlocked => ("Nobody was blocked; nothing has changed.", false),
             Self::Ended => ("Done.", false),

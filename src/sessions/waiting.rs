@@ -1,0 +1,57 @@
+//! Texts that every instance reads until the database has what they say: the store keeps them, and knows no more
+//! of them.
+
+use super::{Sessions, SessionsError, Waiting, patiently};
+use crate::clock;
+
+impl Sessions {
+    /// Adds a text, for all instances and for those that start later; again is harmless.
+    pub(crate) async fn add_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError> {
+        patiently(self.0.shelf.add_waiting(of, text, clock::now())).await
+    }
+
+    /// Texts that wait, `most` of them.
+    pub(crate) async fn waiting(
+        &self,
+        of: Waiting,
+        most: usize,
+    ) -> Result<Vec<String>, SessionsError> {
+        patiently(self.0.shelf.waiting(of, most)).await
+    }
+
+    /// Removes a text: the database has it.
+    pub(crate) async fn remove_waiting(
+        &self,
+        of: Waiting,
+        text: &str,
+    ) -> Result<(), SessionsError> {
+        patiently(self.0.shelf.remove_waiting(of, text)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::shelved::{folders, instance};
+
+    #[tokio::test]
+    async fn texts_wait_for_every_instance_until_one_removes_them() {
+        let folders = folders();
+        let (one, other) = (instance(folders.path()), instance(folders.path()));
+        for text in ["a", "b", "a"] {
+            one.add_waiting(Waiting::Decisions, text).await.unwrap();
+        }
+        let read = async |of| {
+            let mut texts = other.waiting(of, 10).await.unwrap();
+            texts.sort();
+            texts
+        };
+        assert_eq!(read(Waiting::Decisions).await, ["a", "b"]);
+        assert_eq!(other.waiting(Waiting::Decisions, 1).await.unwrap().len(), 1);
+        assert!(read(Waiting::Records).await.is_empty());
+        for _ in 0..2 {
+            other.remove_waiting(Waiting::Decisions, "a").await.unwrap();
+        }
+        assert_eq!(read(Waiting::Decisions).await, ["b"]);
+    }
+}

@@ -1,0 +1,257 @@
+//! A database that can be read and not written (red team 1 and 2; F9: `influxdata/influxdb_iox#5570`,
+//! goldsky-io/streamling#65, smartcontractkit/chainlink#12834): what lets less in takes effect all the same, and
+//! everything works again once it can be written, without a restart.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::{
+    entra::USER_OID,
+    world::{
+        API, Kind, World,
+        administrators::{Person, metadata},
+        client,
+        faulty::{Fault, Faulty},
+        gateway::{Gateway, run},
+        json,
+        process::until,
+        recorded::MANAGED,
+        status,
+        tools::told,
+        try_login,
+    },
+};
+
+/// How soon decisions are recorded again. The aim is two seconds; a machine with other things to do gets more.
+const SOON: Duration = Duration::from_secs(4);
+const SOMEBODY: &str = "cccccccc-0000-1111-2222-dddddddddddd";
+
+struct Ground {
+    world: World,
+    database: Faulty,
+    admin: Person,
+    settings: Vec<(String, String)>,
+}
+
+impl Ground {
+    /// External access is on, by an administrator. `None`: the fault cannot be made here.
+    async fn start(fault: Fault, more: &[(&str, &str)]) -> Option<Self> {
+        let database = Faulty::start(fault).await?;
+        let mut world = World::start(Kind::Redis).await;
+        let url = database.url();
+        let more = [&[MANAGED, ("DATABASE_URL", &url)][..], more].concat();
+        let mut settings = world.settings_with(&more);
+        settings.retain(|(name, _)| name != "GATEWAY_EXPOSURE_ACCEPTED_BY");
+        world.gateway = Gateway::start_ignoring(&settings, "XFSZ").await;
+        world.gateway.wait_until_it_has_keys().await;
+        until("it is ready", async || world.gateway.is_ready().await).await;
+        let admin = Person::admin(&world.gateway).await;
+        admin.enable(&world.gateway).await;
+        until("it is on", async || metadata(&world.gateway).await == 200).await;
+        Some(Self { world, database, admin, settings })
+    }
+
+    async fn decide(&self, enabled: bool) -> (u16, Value) {
+        let decision = json!({"enabled": enabled, "exposure_accepted": enabled});
+        let answer = self.admin.post(&self.world.gateway, "/gateway/api/access", &decision).await;
+        let status = answer.status().as_u16();
+        (status, json(answer).await)
+    }
+
+    async fn command(&self, line: &str) -> String {
+        let arguments: Vec<_> = line.split(' ').collect();
+        let output = run(&self.settings, &arguments).await;
+        assert!(output.status.success(), "{line}: {}: {}", output.status, told(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    async fn degraded(&self) -> Vec<Value> {
+        let url = self.world.gateway.ops_url("/health/ready").unwrap();
+        let answer = client().get(url).send().await.unwrap();
+        json(answer).await["degraded"].as_array().unwrap().clone()
+    }
+
+    async fn is_degraded(&self) -> bool {
+        self.degraded().await.iter().any(|part| part["part"] == "database")
+    }
+
+    fn count(&self, of: &str) -> usize {
+        self.database.ask(&format!("SELECT count(*) FROM {of}")).parse().unwrap()
+    }
+
+    /// Waits until decisions that let more in are recorded again.
+    async fn until_enabled(&self) -> Duration {
+        let begun = Instant::now();
+        until("decisions are recorded again", async || self.decide(true).await.0 == 200).await;
+        let took = begun.elapsed();
+        println!("decisions are recorded again after {took:.0?}");
+        assert!(took < SOON, "{took:?}");
+        took
+    }
+}
+
+/// By the administrator's API, with the gateway's own connections to the database.
+async fn story(fault: Fault) {
+    let Some(ground) = Ground::start(fault, &[]).await else { return };
+    let gateway = &ground.world.gateway;
+    let token = ground.world.entra.token().oid(SOMEBODY).build();
+    let session = ground.world.login(&token).await;
+    assert_eq!(status(gateway.url(API), &session).await, 200);
+
+    ground.database.set(gateway);
+    // Their records wait.
+    for _ in 0..5 {
+        ground.world.login(&token).await;
+    }
+    let begun = Instant::now();
+    let (code, stands) = ground.decide(false).await;
+    assert_eq!((code, &stands["enabled"]), (200, &json!(false)), "{fault:?}: {stands}");
+    assert_eq!(metadata(gateway).await, 404, "{fault:?}");
+    println!("{fault:?}: off after {:.0?}", begun.elapsed());
+    // More than there are connections.
+    for _ in 0..6 {
+        assert_eq!(ground.decide(true).await.0, 503, "{fault:?}: enabling needs its record");
+        assert_eq!(ground.decide(false).await.0, 200, "{fault:?}");
+    }
+    let ended = ground.admin.delete(gateway, "/gateway/api/sessions?all=true").await;
+    assert_eq!(ended.status(), 200, "{fault:?}");
+    assert_eq!(json(ended).await["ended"], 6, "{fault:?}");
+    assert_eq!(status(gateway.url(API), &session).await, 401, "{fault:?}");
+    let block = json!({"subject": SOMEBODY, "for": "1h"});
+    let blocked = ground.admin.post(gateway, "/gateway/api/blocks", &block).await;
+    assert_eq!(blocked.status(), 200, "{fault:?}");
+    assert_eq!(json(blocked).await["blocks"][0]["who"], SOMEBODY, "{fault:?}");
+    let admitted = ground.world.entra.token().oid(SOMEBODY).roles(&["ExternalApi"]).build();
+    let guarded = client().get(gateway.url("/external/x")).bearer_auth(&admitted).send();
+    assert_eq!(guarded.await.unwrap().status(), 403, "{fault:?}");
+    let page = ground.admin.get(gateway, "/gateway/admin").await;
+    assert_eq!(page.status(), 200, "{fault:?}");
+    until("operators are told", async || ground.is_degraded().await).await;
+    let log = gateway.process.log();
+    let is_loud = |line: &str| line.contains("ERROR") && line.contains("without its record");
+    assert!(log.lines().any(is_loud), "{fault:?}: {log}");
+    assert!(!log.contains("non-zero transaction depth"), "{fault:?}");
+
+    ground.database.clear(gateway);
+    ground.until_enabled().await;
+    until("it is on", async || metadata(gateway).await == 200).await;
+    until("all is well", async || !ground.is_degraded().await).await;
+    until("what waited is recorded", async || ground.count("blocks") == 1).await;
+    let recorded = |kind: &str| ground.count(&format!("activity WHERE kind = '{kind}'"));
+    until("and the sessions' end", async || recorded("session_ended_by_admin") == 6).await;
+    until("and the logins", async || recorded("login") == 6).await;
+    assert_eq!(recorded("external_access_disabled"), 1, "{fault:?}: what changed something");
+    assert_eq!(recorded("external_access_enabled"), 2, "{fault:?}");
+    assert_eq!(recorded("subject_blocked"), 1, "{fault:?}");
+    let redis = ground.world.store.redis();
+    until("nothing waits any more", async || {
+        let waiting = ["decisions", "records"].map(|of| format!("gateway:{{notes}}:waiting:{of}"));
+        waiting.iter().all(|key| redis.ask(&["ZCARD", key]).trim().ends_with('0'))
+    })
+    .await;
+    assert_eq!(try_login(gateway, &token).await.status(), 403, "{fault:?}: blocked");
+    let other = ground.world.entra.token().oid(USER_OID).build();
+    assert_eq!(try_login(gateway, &other).await.status(), 200, "{fault:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_stops_no_decision_that_lets_less_in_and_needs_no_restart() {
+    story(Fault::Full).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_only_file_stops_no_decision_that_lets_less_in_and_needs_no_restart() {
+    story(Fault::ReadOnly).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failing_writes_stop_no_decision_that_lets_less_in_and_need_no_restart() {
+    story(Fault::Io).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_no_writes_stops_no_decision_that_lets_less_in_and_needs_no_restart() {
+    story(Fault::Replica).await;
+}
+
+/// By commands, each a process of its own, and with two gateways.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_let_less_in_on_every_instance_while_the_database_cannot_be_written() {
+    for fault in [Fault::Full, Fault::Replica] {
+        let Some(ground) = Ground::start(fault, &[]).await else { continue };
+        let one = &ground.world.gateway;
+        let other = Gateway::start(&ground.settings).await;
+        other.wait_until_it_has_keys().await;
+        until("it is on", async || metadata(&other).await == 200).await;
+        let token = ground.world.entra.token().oid(SOMEBODY).build();
+        let session = ground.world.login(&token).await;
+
+        ground.database.set(one);
+        let printed = ground.command(&format!("access block --subject {SOMEBODY} --for 1h")).await;
+        assert!(printed.starts_with("blocked until ") && printed.contains("warning "), "{printed}");
+        let begun = Instant::now();
+        for gateway in [one, &other] {
+            until("it is blocked", async || try_login(gateway, &token).await.status() == 403).await;
+        }
+        assert!(begun.elapsed() < SOON, "{fault:?}: {:?}", begun.elapsed());
+        until("the session has ended", async || status(one.url(API), &session).await == 401).await;
+        let printed = ground.command("sessions end --all").await;
+        assert!(printed.contains(" ended\n"), "{printed}");
+        let printed = ground.command("access disable --by Ada").await;
+        assert!(printed.starts_with("external access is off\n"), "{printed}");
+        assert!(printed.contains("warning the database could not be written: "), "{printed}");
+        let stands = ground.command("access status").await;
+        assert!(stands.starts_with("external access   off since "), "{stands}");
+        assert!(stands.contains(&format!("blocked           subject {SOMEBODY} ")), "{stands}");
+        let begun = Instant::now();
+        for gateway in [one, &other] {
+            until("it is off", async || metadata(gateway).await == 404).await;
+        }
+        println!("{fault:?}: off everywhere after {:.0?}", begun.elapsed());
+        assert!(begun.elapsed() < SOON, "{fault:?}: {:?}", begun.elapsed());
+        let enable = "access enable --accepted-by Ada --i-understand-ids-become-public";
+        let words: Vec<_> = enable.split(' ').collect();
+        assert_eq!(run(&ground.settings, &words).await.status.code(), Some(69), "{fault:?}");
+
+        // One that starts meanwhile knows it as well.
+        let third = Gateway::start(&ground.settings).await;
+        assert_eq!(metadata(&third).await, 404, "{fault:?}");
+        ground.database.clear(one);
+        until("the decision is recorded", async || {
+            ground.count("activity WHERE kind = 'external_access_disabled' AND actor_name = 'Ada'")
+                == 1
+        })
+        .await;
+        assert_eq!(ground.count("blocks"), 1, "{fault:?}");
+        ground.command(enable).await;
+        for gateway in [one, &other, &third] {
+            until("it is on", async || metadata(gateway).await == 200).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn access_is_off_where_the_database_cannot_be_written_for_ten_seconds_or_at_the_start() {
+    let Some(ground) = Ground::start(Fault::Replica, &[]).await else { return };
+    let gateway = &ground.world.gateway;
+    ground.database.set(gateway);
+    let begun = Instant::now();
+    until("it is off", async || metadata(gateway).await == 404).await;
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(8), "{took:?}: a failover passes unnoticed");
+    let reasons = ground.degraded().await;
+    let reason = reasons.iter().find(|it| it["part"] == "database").unwrap()["reason"].to_string();
+    // S8: backstage/backstage#8721.
+    assert!(reason.contains("is the disk full, or is this a replica?"), "{reason}");
+    assert!(reason.contains("25006") && !reason.contains("at line"), "{reason}");
+    let late = Gateway::start(&ground.settings).await;
+    late.wait_until_it_has_keys().await;
+    until("it is ready", async || late.is_ready().await).await;
+    assert_eq!(metadata(&late).await, 404, "it never was on");
+    assert!(!late.process.log().contains("\"is_on\":true"), "not for a moment");
+    ground.database.clear(gateway);
+    for gateway in [gateway, &late] {
+        until("it is on again", async || metadata(gateway).await == 200).await;
+    }
+}
