@@ -10,7 +10,10 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::watched::{BodyFault, Watched};
-use crate::stream::{Buffers, FREE, Side};
+use crate::{
+    memory::Share,
+    stream::{Buffers, FREE, Side},
+};
 
 /// Why a flow ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +63,8 @@ pub(super) struct Flow {
     pub(super) waits: Waits,
     /// Bytes taken so far.
     pub(super) written: u64,
+    /// Charged for `ahead` where chunks are undone: those bytes are in no buffer of the source.
+    share: Share,
 }
 
 impl Flow {
@@ -77,6 +82,7 @@ impl Flow {
             read: 0,
             waits: Waits::Sink,
             written: 0,
+            share: Share::default(),
         }
     }
 
@@ -120,11 +126,15 @@ impl Flow {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowError::Sink(error))),
                     Poll::Pending => {
                         from.charge_beyond(buffers);
+                        if self.decodes && self.ahead.len() > FREE {
+                            self.share.force_to(self.ahead.len(), buffers.memory());
+                        }
                         self.waits = Waits::Sink;
                         return Poll::Pending;
                     }
                 }
             }
+            self.share.release();
             if !self.is_flushed {
                 match Pin::new(&mut *to).poll_flush(context) {
                     Poll::Ready(Ok(())) => self.is_flushed = true,
@@ -148,6 +158,8 @@ impl Flow {
                 Poll::Ready(Ok(read)) => self.read += read as u64,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowError::Source(error))),
                 Poll::Pending => {
+                    // The beginning of a chunk's line, for example.
+                    from.charge_beyond(buffers);
                     self.waits = Waits::Source;
                     return Poll::Pending;
                 }

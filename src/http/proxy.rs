@@ -94,12 +94,13 @@ impl Proxy<'_> {
             Ok(gathered) => gathered,
             Err(error) => return gone_or_refused(error),
         };
-        let _at_upstream = self.requests.begin().ok_or(Refusal::NoRoom)?;
         let _slot = if gathered.body.is_done() {
             None
         } else {
             Some(Box::pin(upstream.upload_slot()).await?)
         };
+        // After the slot: uploads that wait for one take no other request's place.
+        let _at_upstream = self.requests.begin().ok_or(Refusal::NoRoom)?;
 
         let mut span = Upstreamed::begin(self.tracer, head, config);
         let upward = Upward {
