@@ -113,10 +113,12 @@ struct Published {
     fetched: Instant,
 }
 
-/// Times of the last refresh that an unknown key id caused.
+/// Times of the last refreshes. Held by the one refresh that runs.
 #[derive(Default)]
 struct Refreshing {
+    /// Of the tenant's documents for an unknown key id.
     of_tenant: Option<Instant>,
+    /// Of the app's own documents.
     of_app: Option<Instant>,
 }
 
@@ -216,23 +218,24 @@ impl Entra {
     /// Fetches the documents once and replaces what they say. What cannot be had stays as it was, and
     /// is the error.
     pub(crate) async fn refresh(&self) -> Result<(), DocumentError> {
-        let _single_flight = self.0.refreshing.lock().await;
-        self.fetch().await
+        let mut refreshing = self.0.refreshing.lock().await;
+        self.fetch(&mut refreshing).await
     }
 
-    /// Fetches the tenant's documents, and the app's where they hold keys of its own. The caller holds
-    /// `refreshing`.
-    async fn fetch(&self) -> Result<(), DocumentError> {
+    /// Fetches the tenant's documents, and the app's where they hold keys of its own or could not be had before.
+    async fn fetch(&self, refreshing: &mut Refreshing) -> Result<(), DocumentError> {
         let fetched = self.fetch_documents().await;
         self.0.metrics.refreshed(&fetched);
-        if self.0.known.load().of_app.is_some() {
-            self.fetch_of_app().await?;
+        let known = self.0.known.load_full();
+        if known.of_app.is_some() || known.is_app_stale {
+            self.fetch_of_app(refreshing).await?;
         }
         fetched
     }
 
-    /// Fetches the app's own documents. The caller holds `refreshing`.
-    async fn fetch_of_app(&self) -> Result<(), DocumentError> {
+    /// Fetches the app's own documents.
+    async fn fetch_of_app(&self, refreshing: &mut Refreshing) -> Result<(), DocumentError> {
+        refreshing.of_app = Some(Instant::now());
         let fetched = self.app_keys().await;
         self.0.metrics.refreshed(&fetched);
         let before = self.0.known.load_full();
@@ -407,14 +410,13 @@ impl Entra {
         let mut refreshed = Ok(());
         if !was_refreshed && !is_cooling(refreshing.of_tenant) {
             refreshing.of_tenant = Some(Instant::now());
-            refreshed = self.fetch().await;
+            refreshed = self.fetch(&mut refreshing).await;
         }
         let known = self.0.known.load().current();
         let is_open = known.key(key_id).is_none() && !known.is_stale;
         let has_documents = self.0.config.metadata_of_app.is_some();
         if is_open && has_documents && !is_cooling(refreshing.of_app) {
-            refreshing.of_app = Some(Instant::now());
-            return refreshed.and(self.fetch_of_app().await);
+            return refreshed.and(self.fetch_of_app(&mut refreshing).await);
         }
         refreshed
     }
