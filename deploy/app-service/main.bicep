@@ -94,6 +94,7 @@ module appSettings 'app-settings.bicep' = {
       GATEWAY_EXTERNAL_ACCESS: externalAccess
       GATEWAY_EXPOSURE_ACCEPTED_BY: exposureAcceptedBy
       GATEWAY_WARMUP_WAIT: '180s'
+      GATEWAY_MEMORY_LIMIT: '512MiB'
       SESSION_TYPE: 'redis'
       REDIS_URL: redisHost
       REDIS_PASSWORD: '@Microsoft.KeyVault(SecretUri=${redisKeySecretUri})'
@@ -142,6 +143,7 @@ resource gateway 'Microsoft.Web/sites/sitecontainers@2024-11-01' = {
       { name: 'GATEWAY_EXTERNAL_ACCESS', value: 'GATEWAY_EXTERNAL_ACCESS' }
       { name: 'GATEWAY_EXPOSURE_ACCEPTED_BY', value: 'GATEWAY_EXPOSURE_ACCEPTED_BY' }
       { name: 'GATEWAY_WARMUP_WAIT', value: 'GATEWAY_WARMUP_WAIT' }
+      { name: 'GATEWAY_MEMORY_LIMIT', value: 'GATEWAY_MEMORY_LIMIT' }
       { name: 'SESSION_TYPE', value: 'SESSION_TYPE' }
       { name: 'REDIS_URL', value: 'REDIS_URL' }
       { name: 'REDIS_PASSWORD', value: 'REDIS_PASSWORD' }
