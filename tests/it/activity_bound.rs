@@ -184,5 +184,5 @@ async fn files_of_the_log_are_made_one_at_a_time_and_not_for_other_sites() {
     drop(slow);
     until("the next one is made", async || admin.get(gateway, FILE).await.status() == 200).await;
     let anew = client().get(gateway.url(FILE)).send().await.unwrap();
-    assert_eq!(anew.status(), 302, "for administrators alone");
+    assert_eq!(anew.status(), 401, "for administrators alone");
 }

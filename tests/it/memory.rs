@@ -1,4 +1,4 @@
-//! Memory that all connections take together is bounded, whatever callers leave unfinished (RT3: 3,800
+//! Memory that all connections take together is bounded, whatever callers leave unfinished (3,800
 //! connections ended a gateway with 256 MiB).
 
 use std::{
@@ -354,7 +354,7 @@ async fn a_decision_is_read_after_its_sender_is_known_to_be_an_administrator() {
         "/gateway/admin/blocks/remove",
         "/gateway/admin/sessions/end",
     ] {
-        assert_eq!(begins(page, "").await, "302");
+        assert_eq!(begins(page, "").await, "401");
         assert_eq!(begins(page, &cookie(&admin)).await, "100");
     }
     // Where no decision is taken, no body is read.
