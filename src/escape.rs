@@ -48,7 +48,6 @@ mod tests {
         '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}',
     ];
 
-    /// Red-team finding 6.
     #[test]
     fn every_control_character_is_escaped_and_nothing_else() {
         for c in '\0'..='\u{ffff}' {

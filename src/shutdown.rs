@@ -81,7 +81,7 @@ mod tests {
         rest[..end].parse().expect("a number")
     }
 
-    /// F10: decocms/studio#3975.
+    /// decocms/studio#3975.
     #[test]
     fn documentation_and_deployment_files_have_the_sum_of_the_time_outs() {
         let sum = RECORDS + BLOCKING + EXPORT + LINES + MESSAGE;

@@ -355,7 +355,7 @@ mod tests {
         }
     }
 
-    /// R3: SimpleChat since 0.261.010 has port 10000 for Azure Managed Redis.
+    /// SimpleChat since 0.261.010 has port 10000 for Azure Managed Redis.
     #[test]
     fn a_bare_redis_host_has_the_port_of_its_azure_service_over_tls() {
         for (given, expected) in [
@@ -371,7 +371,7 @@ mod tests {
             ("redis.azure.net", "redis.azure.net:6380"),
             ("c.redis.azure.net.example", "c.redis.azure.net.example:6380"),
             ("notredis.azure.net", "notredis.azure.net:6380"),
-            // S7: as it comes out of a file or a portal.
+            // As it comes out of a file or a portal.
             (" c.westeurope.redis.azure.net \r\n", "c.westeurope.redis.azure.net:10000"),
         ] {
             let config = read(&[("REDIS_URL", given)]).unwrap();
@@ -380,7 +380,7 @@ mod tests {
         }
     }
 
-    /// S7: Azure's portal hands out connection strings of StackExchange.Redis.
+    /// Azure's portal hands out connection strings of StackExchange.Redis.
     #[test]
     fn a_connection_string_of_redis_is_refused_with_what_to_set_instead() {
         let given = "c.redis.cache.windows.net:6380,password=hunter2=,ssl=True,abortConnect=False";
@@ -389,7 +389,7 @@ mod tests {
         assert!(problems.contains("in REDIS_PASSWORD") && !problems.contains("hunter2"));
     }
 
-    /// S5: whoever writes `on` in capitals writes `Off` as well.
+    /// Whoever writes `on` in capitals writes `Off` as well.
     #[test]
     fn words_are_read_in_any_case_and_with_blanks_around_them() {
         use crate::access::{origin::TrustedProxies, policy::RoleCeiling};
@@ -439,7 +439,7 @@ mod tests {
         assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
     }
 
-    /// S6: PowerShell writes UTF-8 with a byte order mark.
+    /// PowerShell writes UTF-8 with a byte order mark.
     #[test]
     fn a_byte_order_mark_in_a_file_is_no_part_of_a_secret() {
         let folder = tempfile::tempdir().unwrap();

@@ -257,7 +257,7 @@ mod tests {
         assert!(connection_string("IngestionEndpoint=https://x").is_err());
         assert!(connection_string("InstrumentationKey=x;Authorization=aad").is_err());
         assert!(connection_string("InstrumentationKey=x;IngestionEndpoint=https://x/").is_ok());
-        // S7 (Azure/data-api-builder#2046).
+        // Azure/data-api-builder#2046.
         for spelling in [
             "InstrumentationKey=x;IngestionEndpoint=https://x/;",
             ";;InstrumentationKey = x ; IngestionEndpoint = https://x/ ;\r\n",

@@ -330,7 +330,7 @@ mod tests {
         }
     }
 
-    /// Red-team finding 6, on a terminal (coloured) and elsewhere (JSON).
+    /// On a terminal (coloured) and elsewhere (JSON).
     #[test]
     fn control_characters_in_any_field_are_escaped_in_log_lines() {
         const HOSTILE: &str = "\u{9b}31m\u{202e}\u{7f}\r\nforged\u{61c}\u{1b}[2K";

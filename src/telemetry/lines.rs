@@ -166,7 +166,7 @@ mod tests {
         }
     }
 
-    /// F1: the standard hook would wait for the reader of stderr.
+    /// The standard hook would wait for the reader of stderr.
     #[test]
     fn a_panic_is_a_log_line_whatever_the_filter() {
         for filter in ["info", "off", "simplechat_gateway::http=debug", "not=a=filter"] {

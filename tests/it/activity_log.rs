@@ -112,7 +112,7 @@ async fn who_is_refused_is_written_down_as_far_as_the_token_was_believed() {
             assert_eq!(outcome, "failure");
             assert_eq!(address, ADDRESS);
             assert!(!request.is_empty() && !reason.is_empty(), "{record:?}");
-            // R8: who it was, where the token was verified, and else nothing at all.
+            // Who it was, where the token was verified, and else nothing at all.
             let who = match known {
                 Some(client) => [USER_OID, "Ada Example", "ada@contoso.example", USER_OID, client],
                 None => [""; 5],

@@ -122,7 +122,7 @@ async fn a_user_who_is_no_administrator_sees_no_page() {
         for words in ["app role Admin", "Users and groups"] {
             assert!(page.contains(words), "{view}: {page}");
         }
-        // R7: no link leads to the page that has just refused.
+        // No link leads to the page that has just refused.
         assert_eq!(links(&browser).await, json!(["/"]), "{view}");
     }
     for (name, view) in VIEWS {
@@ -141,7 +141,7 @@ async fn links(browser: &Browser) -> serde_json::Value {
     browser.evaluate("[...document.querySelectorAll('a')].map(it => it.getAttribute('href'))").await
 }
 
-// R7: SimpleChat's sign-in ends on SimpleChat's home page.
+// SimpleChat's sign-in ends on SimpleChat's home page.
 #[tokio::test]
 async fn a_stranger_signs_in_and_comes_back_to_the_page() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
@@ -166,7 +166,7 @@ async fn a_stranger_signs_in_and_comes_back_to_the_page() {
     assert_eq!(browser.text("h1").await, "Sessions");
 }
 
-// R7: a form of a session that has ended is not lost without a word.
+// A form of a session that has ended is not lost without a word.
 #[tokio::test]
 async fn a_form_of_a_session_that_has_ended_leads_to_the_sign_in_and_back() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
@@ -185,7 +185,7 @@ async fn a_form_of_a_session_that_has_ended_leads_to_the_sign_in_and_back() {
     assert!(!page.contains("/sessions/end"), "{page}");
 }
 
-// R7: a page that renews itself says so when its session has ended.
+// A page that renews itself says so when its session has ended.
 #[tokio::test]
 async fn an_open_page_says_that_its_session_has_ended() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
@@ -329,7 +329,7 @@ async fn each_view_can_be_used_by_everybody_and_asks_for_nothing_else() {
             }
         }
     }
-    // R8: a refused caller's name is shown, whatever it is.
+    // A refused caller's name is shown, whatever it is.
     let hostile = refused.claim("name", json!(HOSTILE)).claim("preferred_username", json!(HOSTILE));
     assert_eq!(try_login(gateway, &hostile.build()).await.status(), 403);
     until("the refusal is recorded", async || {

@@ -387,7 +387,7 @@ fn simplechat_is_reached_through_the_gateway_alone() {
         let manifests = Manifests::render(name, &["--set", "simplechat.port=5050"]);
         let theirs = environment(manifests.simplechat());
         assert_eq!(theirs["GUNICORN_BIND"], "127.0.0.1:5050");
-        // F2: the second is the longest token that the gateway takes, as `check` says.
+        // The second is the longest token that the gateway takes, as `check` says.
         assert_eq!(
             theirs["GUNICORN_CMD_ARGS"],
             "--forwarder-headers=X-NONE --limit-request-field_size=16408"
@@ -495,7 +495,7 @@ fn rules_for_any_address(manifests: &Manifests) -> Vec<&Value> {
     rules.collect()
 }
 
-// Red team: Redis and PostgreSQL were reachable at any address while networkPolicy.redis and .postgres were
+// Redis and PostgreSQL were reachable at any address while networkPolicy.redis and .postgres were
 // empty, against docs/hardening.md. Empty lists are refused: `bad_values_are_refused`.
 #[test]
 fn every_rule_of_the_network_policy_names_its_peers() {
@@ -526,7 +526,7 @@ fn every_rule_of_the_network_policy_names_its_peers() {
     assert_eq!(rules_for_any_address(&Manifests::render("front", &open)).len(), 1);
 }
 
-// Red team: `scratch` had no limit, so that an upload could fill the node's disk.
+// `scratch` had no limit, so that an upload could fill the node's disk.
 #[test]
 fn every_folder_that_ends_with_the_pod_has_a_limit() {
     if !is_to_be_had() {

@@ -127,7 +127,7 @@ async fn check_tries_everything_and_names_what_is_not_there() {
     }
 }
 
-/// R4: addresses and causes, and the setting that is wrong.
+/// Addresses and causes, and the setting that is wrong.
 #[tokio::test]
 async fn check_names_the_address_the_cause_and_the_setting_of_each_failure() {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);

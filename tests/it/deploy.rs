@@ -310,7 +310,7 @@ fn block<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     rest.split_once(end).unwrap_or_else(|| panic!("no {end}")).0
 }
 
-// Red team: Bicep passed REDIS_PASSWORD and DATABASE_URL by environment, where docs/hardening.md advises files.
+// Bicep passed REDIS_PASSWORD and DATABASE_URL by environment, where docs/hardening.md advises files.
 #[test]
 fn on_container_apps_secrets_of_the_gateway_are_files() {
     let environments = &bicep("deploy/container-apps/main.bicep")["environments"];
@@ -347,7 +347,7 @@ fn simplechat_is_reached_through_the_gateway_alone() {
     ];
     for settings in bound {
         assert_eq!(settings["GUNICORN_BIND"], "127.0.0.1:5000", "{settings}");
-        // F2: the second is the longest token that the gateway takes, as `check` says.
+        // The second is the longest token that the gateway takes, as `check` says.
         assert_eq!(
             settings["GUNICORN_CMD_ARGS"],
             "--forwarder-headers=X-NONE --limit-request-field_size=16408",

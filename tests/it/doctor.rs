@@ -372,7 +372,6 @@ fn of_document<'a>(told: &'a Told, path: &str) -> &'a str {
     &rest[..end]
 }
 
-/// R1.
 #[tokio::test]
 async fn the_documents_of_a_later_simplechat_are_named_with_the_clients_that_find_them() {
     let ground = Ground::start(Kind::Files).await;
@@ -473,7 +472,6 @@ async fn an_endpoint_whose_documents_are_missing_is_advised_on() {
     }
 }
 
-/// R6.
 #[tokio::test]
 async fn a_public_url_with_a_port_is_one_sentence() {
     let told = registration(&[("GATEWAY_PUBLIC_URLS", "https://localhost:8443")]).await;

@@ -82,7 +82,7 @@ async fn malformed_credentials_are_a_bad_request() {
     }
 }
 
-/// RFC 9110 §11.4: `1*SP` (F5; spring-projects/spring-security#19500, `bnchrch/auth0_jwks#1`). For every reader
+/// RFC 9110 §11.4: `1*SP` (spring-projects/spring-security#19500, `bnchrch/auth0_jwks#1`). For every reader
 /// of the field: login, logout, guard.
 #[tokio::test]
 async fn spaces_after_bearer_are_one_or_more() {
@@ -108,7 +108,7 @@ async fn spaces_after_bearer_are_one_or_more() {
     }
 }
 
-/// jetty#7269, apache/trafficserver#13049 (S2).
+/// jetty#7269, apache/trafficserver#13049.
 #[tokio::test]
 async fn a_malformed_host_or_forwarding_header_is_named() {
     let (gateway, ..) = alone(&[("GATEWAY_TRUSTED_PROXIES", "127.0.0.0/8")]).await;
@@ -334,7 +334,7 @@ fn token_for(entra: &Entra, audience: &str, with_nonce: bool) -> String {
     token.header("nonce", "x").signed_by_stranger().kid(key["kid"].as_str().unwrap()).build()
 }
 
-/// S1 (AzureAD/azure-activedirectory-identitymodel-extensions-for-dotnet#609): the commonest mistake is a scope of
+/// AzureAD/azure-activedirectory-identitymodel-extensions-for-dotnet#609: the commonest mistake is a scope of
 /// Microsoft Graph's.
 #[tokio::test]
 async fn a_token_for_another_application_is_answered_with_the_scope_to_ask_for() {

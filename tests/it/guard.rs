@@ -37,7 +37,7 @@ async fn every_method_is_guarded() {
     assert!(!log.contains("/external/"), "{log}");
 }
 
-/// R2: SimpleChat's probes, with and without sign-in.
+/// SimpleChat's probes, with and without sign-in.
 #[tokio::test]
 async fn the_health_probes_alone_are_open() {
     let world = World::with(Kind::Files, &[("UPSTREAM_LATER", "on")]).await;

@@ -244,7 +244,7 @@ async fn a_cookie_that_is_none_of_ours_does_not_stand_before_the_token_at_logout
     assert_eq!(status(world.gateway.url(API), &session).await, 401);
 }
 
-/// S9 (az-hop#1776): guests' tokens may hold `unique_name` alone.
+/// az-hop#1776: guests' tokens may hold `unique_name` alone.
 #[tokio::test]
 async fn the_email_is_the_first_of_four_claims_that_is_a_text() {
     let (gateway, entra, _store) = alone(Kind::Redis, &[]).await;

@@ -178,7 +178,7 @@ async fn a_caller_who_hangs_up_does_not_end_the_refresh_for_others() {
     assert_eq!(login(&gateway, &token).await, 200);
 }
 
-/// F3 (python-social-auth/social-core#695, AzureAD/microsoft-identity-web#2917): the keys of an app with claims
+/// python-social-auth/social-core#695, AzureAD/microsoft-identity-web#2917: the keys of an app with claims
 /// mapping are published at `?appid=CLIENT_ID` alone.
 #[tokio::test]
 async fn a_key_published_for_the_app_alone_verifies_tokens_of_both_versions() {
@@ -204,7 +204,7 @@ async fn a_key_published_for_the_app_alone_verifies_tokens_of_both_versions() {
     assert_eq!(entra.requests(), before, "all within the cool-down");
 }
 
-/// F3: found within the cool-down of the tenant's documents as well, which another unknown key began.
+/// Found within the cool-down of the tenant's documents as well, which another unknown key began.
 #[tokio::test]
 async fn a_key_of_the_app_is_not_hidden_by_the_cool_down_of_another_key() {
     let (gateway, entra, _store) = ready().await;
@@ -214,7 +214,7 @@ async fn a_key_of_the_app_is_not_hidden_by_the_cool_down_of_another_key() {
     assert_eq!(login(&gateway, &entra.token().build()).await, 200, "found in the app's");
 }
 
-/// F3: documents of the app that cannot be had leave open whether there is such a key; those that the server
+/// Documents of the app that cannot be had leave open whether there is such a key; those that the server
 /// refuses do not exist.
 #[tokio::test]
 async fn an_unknown_key_is_503_while_the_documents_of_the_app_fail_and_401_where_there_are_none() {
@@ -226,7 +226,7 @@ async fn an_unknown_key_is_503_while_the_documents_of_the_app_fail_and_401_where
     }
 }
 
-/// F3: where the metadata already names the app, it is asked as it is, and not twice.
+/// Where the metadata already names the app, it is asked as it is, and not twice.
 #[tokio::test]
 async fn metadata_that_names_the_app_is_asked_once() {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
@@ -241,7 +241,7 @@ async fn metadata_that_names_the_app_is_asked_once() {
     assert_eq!(entra.fetches() - before, 2);
 }
 
-/// F3: as the tenant's own keys, they stop counting once they are withdrawn.
+/// As the tenant's own keys, they stop counting once they are withdrawn.
 #[tokio::test]
 async fn keys_of_the_app_are_refreshed_in_the_background() {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);

@@ -1,6 +1,6 @@
 //! Readers of stderr and stdout that stop: log lines are lost, and nothing else.
 //!
-//! Row F1: containerd/containerd#9342 and #12462, moby/moby#22502 and #31540, aptible/supercronic#36.
+//! containerd/containerd#9342 and #12462, moby/moby#22502 and #31540, aptible/supercronic#36.
 
 use std::{
     collections::BTreeSet,

@@ -63,7 +63,7 @@ async fn who_signed_in_and_who_was_refused_is_in_the_log() {
 async fn a_caller_cannot_write_lines_of_its_own() {
     let (gateway, _entra, _store) = world::alone(Kind::Files, &[]).await;
     let forged = "\"}%0a%0d{\"message\":\"request\",\"x\":\"\\";
-    // Raw controls: C1, directional marks, embeddings, isolates (red-team finding 6).
+    // Raw controls: C1, directional marks, embeddings, isolates.
     let paths: [&[u8]; 7] = [
         b"/gateway/\xc2\x9b31m\xc2\x9f",
         b"/gateway/\xd8\x9c\xe2\x80\x8e\xe2\x80\x8f\xe2\x80\xae\xe2\x80\xaa\xe2\x81\xa6\xe2\x81\xa9",
@@ -96,7 +96,7 @@ fn controls(text: &str) -> String {
     text.chars().filter(|c| c.is_control() && *c != '\n' || is_bidirectional(*c)).collect()
 }
 
-/// Red-team finding 6: display names, and what administrators write.
+/// Display names, and what administrators write.
 #[tokio::test]
 async fn names_cannot_control_a_terminal_by_the_log_or_by_commands() {
     const NAME: &str = "Ada\u{9b}31m\u{202e}\u{7f}\u{2066}";

@@ -1,4 +1,4 @@
-//! Tokens longer than upstream takes (F2; benoitc/gunicorn#1704, pgadmin-org/pgadmin4#5866): login and `check` say so.
+//! Tokens longer than upstream takes (benoitc/gunicorn#1704, pgadmin-org/pgadmin4#5866): login and `check` say so.
 
 use crate::{
     entra::Entra,

@@ -4,7 +4,6 @@ use std::process::Command;
 
 use crate::world::flask::in_repository;
 
-/// Row R11.
 #[test]
 fn no_target_runs_what_cargo_builds_by_a_path_of_its_own() {
     let makefile = std::fs::read_to_string(in_repository("Makefile")).unwrap();

@@ -442,7 +442,7 @@ async fn before_later_simplechat(more: &[(&str, &str)]) -> (World, Vec<Gateway>)
     (world, gateways)
 }
 
-/// R1: a sign-in at SimpleChat's own MCP endpoint, by its own documents, to the list of its tools.
+/// A sign-in at SimpleChat's own MCP endpoint, by its own documents, to the list of its tools.
 #[tokio::test]
 async fn every_sdk_signs_in_at_simplechats_own_endpoint_as_without_the_gateway() {
     let (world, gateways) = before_later_simplechat(&[("UPSTREAM_MCP_RESOURCE", "url")]).await;
@@ -479,7 +479,7 @@ async fn every_sdk_signs_in_at_simplechats_own_endpoint_as_without_the_gateway()
     println!("{cases} SDK cases");
 }
 
-/// R1, with the documents of SimpleChat 0.250.098, which name `api://CLIENT_ID` as the resource. The npm SDKs compare
+/// With the documents of SimpleChat 0.250.098, which name `api://CLIENT_ID` as the resource. The npm SDKs compare
 /// it with the URL and stop. The Python one reads on to the root document, then does without: there it must find
 /// SimpleChat's, which `GATEWAY_ROOT_METADATA=upstream` is for.
 #[tokio::test]

@@ -92,7 +92,6 @@ fn allows_what_mcp_clients_send(preflight: &Response) {
     }
 }
 
-/// F6.
 #[tokio::test]
 async fn every_preflight_allows_the_headers_of_mcp_clients() {
     let page = "https://page.example";

@@ -134,7 +134,7 @@ async fn an_identity_service_that_is_away_is_asked_again_and_ends_nothing() {
     }
     let told = ground.line(&ground.by_identity()).await;
     assert!(told.starts_with("FAILED") && told.contains("no credentials: "), "{told}");
-    // R4: where, and which setting to look at.
+    // Where, and which setting to look at.
     let address = ground.store.redis().address();
     assert!(told.contains(&format!("{address}: no credentials: ")), "{told}");
     assert!(told.contains("; see REDIS_AUTH and AZURE_CLIENT_ID"), "{told}");

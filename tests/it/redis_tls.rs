@@ -74,7 +74,7 @@ async fn redis_is_believed_by_its_authority_and_its_name() {
     }
 }
 
-/// R4: each failure names the address, the cause and the setting to change, in the words of no library.
+/// Each failure names the address, the cause and the setting to change, in the words of no library.
 #[tokio::test]
 async fn each_failure_of_redis_names_its_address_its_cause_and_a_setting() {
     let (valid, expired) = (certificates(), expired_certificates());
@@ -135,7 +135,7 @@ async fn each_failure_of_redis_names_its_address_its_cause_and_a_setting() {
     let told = line(&with(&plain, &[("REDIS_URL", &by_tls), ("REDIS_CA_FILE", &no_pem)])).await;
     assert!(told.contains(&no_pem) && told.contains("holds no PEM certificate"), "{told}");
 
-    // S6: with a byte order mark before it the only certificate would be passed over.
+    // With a byte order mark before it the only certificate would be passed over.
     let marked = file(expired.path(), "marked.pem");
     let pem = std::fs::read_to_string(&ca).unwrap();
     std::fs::write(&marked, format!("\u{feff}{pem}")).unwrap();

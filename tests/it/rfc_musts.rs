@@ -37,7 +37,7 @@ async fn are_forwarded(rows: &[(&str, &str, &str, String)]) {
     assert_none(&wrong);
 }
 
-/// F8: seanmonstar/httparse#88, hyperium/hyper#2506, apache/trafficserver#7176.
+/// seanmonstar/httparse#88, hyperium/hyper#2506, apache/trafficserver#7176.
 #[tokio::test]
 async fn space_before_a_colon_is_removed_from_answers_of_upstream() {
     are_forwarded(&[
@@ -295,7 +295,7 @@ async fn requests_are_forwarded_as_an_intermediary_must() {
             format!("GET /x HTTP/1.1\r\nHost: a\r\n{}", of("a")),
         ),
         (
-            "3986 §3.2.3: an empty port is none; Host passes as it is (serverpod/relic#95, S3)",
+            "3986 §3.2.3: an empty port is none; Host passes as it is (serverpod/relic#95)",
             "GET /x HTTP/1.1\r\nHost: a:\r\n",
             format!("GET /x HTTP/1.1\r\nHost: a:\r\n{}", of("a")),
         ),
@@ -489,7 +489,7 @@ async fn metadata_is_not_modified_for_those_who_have_it() {
     }
 }
 
-/// pallets/werkzeug#1025, bottlepy/bottle#829, fluent/fluent-bit#7231 (F4): RFC 9110 §8.6.
+/// pallets/werkzeug#1025, bottlepy/bottle#829, fluent/fluent-bit#7231: RFC 9110 §8.6.
 #[tokio::test]
 async fn no_own_answer_without_content_has_a_length() {
     let more = [("GATEWAY_ALLOWED_ORIGINS", "https://page.example")];
@@ -525,7 +525,7 @@ async fn no_own_answer_without_content_has_a_length() {
     }
 }
 
-/// Werkzeug takes the same bytes (S3).
+/// Werkzeug takes the same bytes.
 #[tokio::test]
 async fn upstream_takes_a_host_with_an_empty_port() {
     let world = World::start(Kind::Files).await;

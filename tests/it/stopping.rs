@@ -1,6 +1,6 @@
 //! SIGTERM, at any time, while neighbours are away: the process ends within the documented time.
 //!
-//! Row F10: decocms/studio#3975.
+//! decocms/studio#3975.
 
 use std::{
     process::Command,

@@ -80,7 +80,7 @@ async fn a_connection_that_upstream_ends_is_not_used_again() {
     }
 }
 
-/// F7: benoitc/gunicorn#1698, #3038; conbench/conbench#1156. RFC 9110 §9.2.2.
+/// benoitc/gunicorn#1698, #3038; conbench/conbench#1156. RFC 9110 §9.2.2.
 #[tokio::test]
 async fn what_may_be_repeated_is_sent_again_once_when_a_kept_connection_dies_under_it() {
     let world = Scripted::start(&[]).await;

@@ -1,5 +1,5 @@
 //! Upstream's own documents below `/.well-known/` and its other paths beside the gateway's: answered by upstream,
-//! byte for byte (R1).
+//! byte for byte.
 
 use axum::{
     Router,
