@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::{
     activity::{Activity, Author, Block, Blocked, Kind, Record},
-    closings::Closings,
+    restrictions::Restrictions,
     sessions::{Listed, Sessions, SessionsError, Which},
     telemetry,
 };
@@ -21,23 +21,23 @@ const LEARNED: Duration = Duration::from_millis(2500);
 /// or as soon as the database can be. Done to the end even if the caller hangs up. `reason`: why, in a word. An
 /// error: some may not have been ended.
 pub(crate) async fn end(
-    closings: &Closings,
+    restrictions: &Restrictions,
     which: &Which,
     author: &Author,
     reason: Option<&'static str>,
 ) -> Result<usize, SessionsError> {
     let ending =
-        tokio::spawn(end_in_rounds(closings.clone(), which.clone(), author.clone(), reason));
+        tokio::spawn(end_in_rounds(restrictions.clone(), which.clone(), author.clone(), reason));
     ending.await.unwrap_or(Err(SessionsError::Interrupted))
 }
 
 async fn end_in_rounds(
-    closings: Closings,
+    restrictions: Restrictions,
     which: Which,
     author: Author,
     reason: Option<&'static str>,
 ) -> Result<usize, SessionsError> {
-    let sessions = closings.sessions();
+    let sessions = restrictions.sessions();
     let record = |listed: &Listed| Record {
         // Instances may come upon the same one.
         id: listed.id.record_id(Kind::SessionEndedByAdmin.name()).to_string(),
@@ -54,7 +54,7 @@ async fn end_in_rounds(
         if found.is_empty() && failure.is_none() {
             break;
         }
-        closings.record_ended(found.iter().map(record).collect()).await;
+        restrictions.record_ended(found.iter().map(record).collect()).await;
         let (ended, failed) = sessions.end_these(found).await;
         count += ended;
         // They are tried again.
@@ -73,18 +73,18 @@ async fn end_in_rounds(
 /// Ends them once more in a while: logins were under way, here or on an instance that had not yet learned of
 /// what was decided.
 pub(crate) async fn end_latecomers(
-    closings: Closings,
+    restrictions: Restrictions,
     which: Which,
     author: Author,
 ) -> Result<usize, SessionsError> {
     sleep(LEARNED).await;
-    end(&closings, &which, &author, None).await
+    end(&restrictions, &which, &author, None).await
 }
 
 /// Ends the sessions of somebody who was blocked, until that is done or the block `stands` no more; and once
 /// more, for logins that were under way.
 pub(crate) async fn end_blocked(
-    closings: Closings,
+    restrictions: Restrictions,
     block: Block,
     stands: impl Fn() -> bool + Send,
 ) {
@@ -98,7 +98,7 @@ pub(crate) async fn end_blocked(
     let author = Author { actor: block.by, ..Author::default() };
     let mut rounds = 2;
     while rounds > 0 && stands() {
-        if end(&closings, &which, &author, Some("blocked")).await.is_ok() {
+        if end(&restrictions, &which, &author, Some("blocked")).await.is_ok() {
             rounds -= 1;
         }
         sleep(LEARNED).await;

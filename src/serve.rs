@@ -257,7 +257,7 @@ async fn prepare(gateway: &Gateway, config: &Config) -> Result<(), Failure> {
         );
     }
     if activity.has_database() {
-        let _ = timeout(START_PATIENCE, switch.closings().follow()).await;
+        let _ = timeout(START_PATIENCE, switch.restrictions().follow()).await;
         try_database(switch).await?;
     }
     seen::record(activity, config, switch.instance()).await;
@@ -271,8 +271,8 @@ fn run_in_background(gateway: &Gateway, stopping: watch::Receiver<bool>) -> Opti
     let mut registered = None;
     if activity.has_database() {
         tokio::spawn(switch.clone().keep());
-        tokio::spawn(switch.clone().follow_closings());
-        tokio::spawn(switch.clone().record_closings());
+        tokio::spawn(switch.clone().follow_restrictions());
+        tokio::spawn(switch.clone().record_restrictions());
         tokio::spawn(switch.clone().keep_pruned());
         tokio::spawn(switch.clone().keep_bounded());
         registered = Some(tokio::spawn(switch.clone().keep_seen(stopping)));

@@ -1,6 +1,6 @@
 //! Whether machines are let in, and who is kept out, as the database has it: read twice a second by every
-//! instance, so that what an administrator decides counts everywhere within two seconds. Decisions that let less in
-//! count beside it while the database cannot be written ([`Closings`]).
+//! instance, so that what an administrator decides counts everywhere within two seconds. Restrictions count
+//! beside it while the database cannot be written ([`Restrictions`]).
 
 use std::{
     collections::HashSet,
@@ -20,12 +20,12 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    activity::{Activity, ActivityError, Actor, Author, Block, Blocked, Closing, Instance},
+    activity::{Activity, ActivityError, Actor, Author, Block, Blocked, Instance, Restriction},
     clock,
-    closings::{Closings, Taken},
     conditions::Conditions,
     config::{ActivityRequired, Config, DatabaseConfig, DatabaseTarget, ExternalAccess},
     ending,
+    restrictions::{Restrictions, Taken},
     sessions::Sessions,
     telemetry,
 };
@@ -65,7 +65,7 @@ pub(crate) struct Switch(Arc<Inner>);
 struct Inner {
     activity: Activity,
     sessions: Sessions,
-    closings: Closings,
+    restrictions: Restrictions,
     conditions: Conditions,
     instance: Instance,
     retention: Duration,
@@ -121,7 +121,7 @@ impl Switch {
         Self(Arc::new(Inner {
             activity: activity.clone(),
             sessions: sessions.clone(),
-            closings: Closings::new(activity, sessions),
+            restrictions: Restrictions::new(activity, sessions),
             conditions: conditions.clone(),
             instance,
             retention: config.activity.retention,
@@ -175,23 +175,23 @@ impl Switch {
     }
 
     /// Decisions in force here that the database may not have yet.
-    pub(crate) fn closings(&self) -> &Closings {
-        &self.0.closings
+    pub(crate) fn restrictions(&self) -> &Restrictions {
+        &self.0.restrictions
     }
 
-    /// Takes a decision that lets less in: it is in force here at once.
+    /// Takes a decision that disables external access or blocks a caller: in force on this instance at once.
     ///
     /// # Errors
     /// When there is no database, or not the right one; then it is not.
-    pub(crate) async fn decide(&self, closing: Closing) -> Result<Taken, ActivityError> {
+    pub(crate) async fn decide(&self, restriction: Restriction) -> Result<Taken, ActivityError> {
         self.0.activity.needs_database()?;
-        if closing.disabled().is_some() && self.disabled().is_some() {
+        if restriction.disabled().is_some() && self.disabled().is_some() {
             return Ok(Taken::Recorded(false));
         }
-        self.0.closings.hold(closing.clone());
+        self.0.restrictions.hold(restriction.clone());
         self.apply();
         self.end_sessions_of_blocked();
-        let taken = self.0.closings.settle(&closing).await;
+        let taken = self.0.restrictions.settle(&restriction).await;
         self.apply();
         self.read_now();
         taken
@@ -203,8 +203,8 @@ impl Switch {
         accepted: String,
         author: Author,
     ) -> Result<bool, ActivityError> {
-        self.0.closings.follow().await;
-        self.0.closings.record().await?;
+        self.0.restrictions.follow().await;
+        self.0.restrictions.record().await?;
         let turned = self.0.activity.enable(accepted, author).await?;
         self.is_written();
         self.read_now();
@@ -217,8 +217,8 @@ impl Switch {
         blocked: Blocked,
         author: Author,
     ) -> Result<bool, ActivityError> {
-        self.0.closings.follow().await;
-        self.0.closings.record().await?;
+        self.0.restrictions.follow().await;
+        self.0.restrictions.record().await?;
         let was = self.0.activity.unblock(blocked, author).await;
         self.read_now();
         was
@@ -226,14 +226,14 @@ impl Switch {
 
     /// Since when external access is disabled by a decision that may not be in the database yet, and by whom.
     pub(crate) fn disabled(&self) -> Option<(i64, Actor)> {
-        self.0.closings.closed().disabled.clone()
+        self.0.restrictions.in_force().disabled.clone()
     }
 
     /// Blocks in force here: as the database had them when it was last read, and those that it may not have yet.
     pub(crate) fn blocks(&self) -> Vec<Block> {
         let of_database = self.0.blocks.load_full().unwrap_or_default();
-        let closed = self.0.closings.closed();
-        let mut blocks = closed.blocks.clone();
+        let in_force = self.0.restrictions.in_force();
+        let mut blocks = in_force.blocks.clone();
         let is_new = |block: &&Block| !blocks.iter().any(|known| known.blocked == block.blocked);
         let others: Vec<_> = of_database.iter().filter(is_new).cloned().collect();
         blocks.extend(others);
@@ -245,8 +245,8 @@ impl Switch {
     pub(crate) fn judge(&self, subject: Uuid, client: &str) -> Result<(), Shut> {
         let blocks = self.0.blocks.load();
         let Some(blocks) = &*blocks else { return Err(Shut::Unknown) };
-        let closed = self.0.closings.closed();
-        if blocks.is_empty() && closed.blocks.is_empty() {
+        let in_force = self.0.restrictions.in_force();
+        if blocks.is_empty() && in_force.blocks.is_empty() {
             return Ok(());
         }
         let (now, subject) = (clock::millis(), subject.to_string());
@@ -254,7 +254,7 @@ impl Switch {
             Blocked::Subject(oid) => oid.eq_ignore_ascii_case(&subject),
             Blocked::Client(id) => id.eq_ignore_ascii_case(client),
         };
-        let all = blocks.iter().chain(&closed.blocks);
+        let all = blocks.iter().chain(&in_force.blocks);
         let is_blocked = all.into_iter().any(|block| block.until > now && is_meant(block));
         if is_blocked { Err(Shut::Blocked) } else { Ok(()) }
     }
@@ -266,7 +266,7 @@ impl Switch {
             ExternalAccess::Managed => {
                 self.0.is_enabled.load(Ordering::Relaxed)
                     && self.0.is_writable.load(Ordering::Relaxed)
-                    && self.0.closings.closed().disabled.is_none()
+                    && self.0.restrictions.in_force().disabled.is_none()
             }
         };
         let turned = |was: &mut bool| std::mem::replace(was, is_on) != is_on;
@@ -277,12 +277,12 @@ impl Switch {
 
     /// Reads it once, for the start.
     pub(crate) async fn read(&self) -> Result<(), ActivityError> {
-        let recorded = self.0.closings.recorded();
+        let recorded = self.0.restrictions.recorded();
         let (state, blocks) = self.0.activity.read().await?;
         self.0.is_enabled.store(state.enabled, Ordering::Relaxed);
         self.0.blocks.store(Some(Arc::new(blocks)));
         self.0.database.store(Some(Arc::new(state.database)));
-        self.0.closings.forget(recorded);
+        self.0.restrictions.forget(recorded);
         self.apply();
         Ok(())
     }
@@ -345,30 +345,30 @@ impl Switch {
     }
 
     /// Follows decisions that wait in the session store, for ever; to be spawned.
-    pub(crate) async fn follow_closings(self) {
+    pub(crate) async fn follow_restrictions(self) {
         let mut ticks = interval(READ);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.0.closings.follow().await;
+            self.0.restrictions.follow().await;
             self.apply();
             self.end_sessions_of_blocked();
         }
     }
 
     /// Records decisions that wait, and the end of sessions, for ever; to be spawned.
-    pub(crate) async fn record_closings(self) {
+    pub(crate) async fn record_restrictions(self) {
         let mut ticks = interval(READ);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            match self.0.closings.record().await {
+            match self.0.restrictions.record().await {
                 Ok(0) => {}
                 Ok(_) => self.read_now(),
                 // Told at the decision.
                 Err(_) => continue,
             }
-            self.0.closings.record_ended_before().await;
+            self.0.restrictions.record_ended_before().await;
         }
     }
 
@@ -463,7 +463,7 @@ impl Switch {
             if followed.insert((block.blocked.clone(), block.since)) {
                 let (switch, blocked, since) = (self.clone(), block.blocked.clone(), block.since);
                 let stands = move || stands(&switch.blocks(), &blocked, since);
-                tokio::spawn(ending::end_blocked(self.0.closings.clone(), block, stands));
+                tokio::spawn(ending::end_blocked(self.0.restrictions.clone(), block, stands));
             }
         }
     }

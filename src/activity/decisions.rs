@@ -83,33 +83,33 @@ impl Block {
     }
 }
 
-/// A decision that lets less in, with its records. It takes effect whether or not the database can be written,
-/// and is recorded once, however often that is tried.
+/// A decision that disables external access, blocks a caller or ends sessions, with its records. It takes effect
+/// whether or not the database can be written, and is recorded once, however often that is tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Closing {
-    closes: Closes,
+pub(crate) struct Restriction {
+    restricts: Restricts,
     /// At least one.
     records: Vec<Record>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Closes {
+enum Restricts {
     Access,
     /// `until` in Unix milliseconds.
     Caller {
         blocked: Blocked,
         until: i64,
     },
-    /// Sessions, which have ended.
-    Nothing,
+    /// Sessions, which have ended already.
+    Sessions,
 }
 
-impl Closing {
+impl Restriction {
     /// External access is disabled.
     pub(crate) fn access(author: &Author) -> Self {
         let record = Record::new(Kind::ExternalAccessDisabled).by(author);
-        Self { closes: Closes::Access, records: vec![record] }
+        Self { restricts: Restricts::Access, records: vec![record] }
     }
 
     /// Somebody is blocked until then (Unix milliseconds); what was decided before about them counts no more.
@@ -117,12 +117,12 @@ impl Closing {
         let text = format!("until {}", clock::rfc3339(until));
         let kinds = [Kind::SubjectBlocked, Kind::ClientBlocked];
         let record = blocked.record(kinds, author, Some(text));
-        Self { closes: Closes::Caller { blocked, until }, records: vec![record] }
+        Self { restricts: Restricts::Caller { blocked, until }, records: vec![record] }
     }
 
     /// Sessions that have ended, by their records.
     pub(crate) fn of_sessions(records: Vec<Record>) -> Self {
-        Self { closes: Closes::Nothing, records }
+        Self { restricts: Restricts::Sessions, records }
     }
 
     /// Names the decision: the first record's id.
@@ -133,13 +133,13 @@ impl Closing {
     /// Since when external access is disabled by this, and by whom.
     pub(crate) fn disabled(&self) -> Option<(i64, &Actor)> {
         let record = self.records.first()?;
-        (self.closes == Closes::Access).then_some((record.at, &record.actor))
+        (self.restricts == Restricts::Access).then_some((record.at, &record.actor))
     }
 
     /// The block that this is.
     pub(crate) fn block(&self) -> Option<Block> {
-        let (Closes::Caller { blocked, until }, Some(record)) =
-            (&self.closes, self.records.first())
+        let (Restricts::Caller { blocked, until }, Some(record)) =
+            (&self.restricts, self.records.first())
         else {
             return None;
         };
@@ -159,8 +159,8 @@ impl Closing {
 
     /// `None`: not what [`Self::to_text`] writes.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
-        let closing: Self = serde_json::from_str(text).ok()?;
-        (!closing.records.is_empty()).then_some(closing)
+        let restriction: Self = serde_json::from_str(text).ok()?;
+        (!restriction.records.is_empty()).then_some(restriction)
     }
 }
 
@@ -234,29 +234,29 @@ pub(super) async fn enable(
     decide(database, TURN, values, records).await
 }
 
-/// Writes a decision that lets less in, with its records, unless they are there already. False: it changed
+/// Writes a restriction with its records, unless they are there already. False: it changed
 /// nothing. One that was in force before it is recorded (`was_in_force`) is recorded even so: else it would count
 /// again when another instance records it after access was enabled.
-pub(super) async fn close(
+pub(super) async fn restrict(
     database: &Database,
-    closing: Closing,
+    restriction: Restriction,
     was_in_force: bool,
 ) -> Result<bool, ActivityError> {
     const BLOCK: &str = "INSERT INTO blocks (kind, who, since, until, actor_oid, actor_name, actor_email) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (kind, who) DO UPDATE SET since = excluded.since, until = excluded.until, actor_oid = excluded.actor_oid, actor_name = excluded.actor_name, actor_email = excluded.actor_email WHERE blocks.since <= excluded.since";
-    let Closing { closes, records } = closing;
+    let Restriction { restricts, records } = restriction;
     let Some(first) = records.first() else { return Ok(false) };
     let (at, actor) = (first.at, actor_values(first.actor.clone()));
     // Blocking anew is a decision even where a later block stands.
-    let (statement, must_change) = match &closes {
-        Closes::Access => {
+    let (statement, must_change) = match &restricts {
+        Restricts::Access => {
             (Some((TURN, vec![Value::Flag(false), Value::Number(at)])), !was_in_force)
         }
-        Closes::Caller { blocked, until } => {
+        Restricts::Caller { blocked, until } => {
             let mut values = of_whom(blocked);
             values.extend([Value::Number(at), Value::Number(*until)]);
             (Some((BLOCK, values)), false)
         }
-        Closes::Nothing => (None, false),
+        Restricts::Sessions => (None, false),
     };
     database
         .run(move |held| {

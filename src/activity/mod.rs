@@ -39,7 +39,7 @@ use self::{
     writer::{Entry, Failing, Trouble, Writer},
 };
 pub(crate) use self::{
-    decisions::{AccessState, Block, Blocked, Closing},
+    decisions::{AccessState, Block, Blocked, Restriction},
     instances::Instance,
     record::{Actor, Author, EndReason, Filter, Kind, Outcome, Record},
     told::BlockInForce,
@@ -370,20 +370,26 @@ impl Activity {
         decisions::enable(self.database()?, accepted, author).await.map(tell)
     }
 
-    /// Writes a decision that lets less in, with its records, once however often this is called. False: it
-    /// changed nothing (any more). Not told: whoever decides does that.
-    pub(crate) async fn close(&self, closing: &Closing) -> Result<bool, ActivityError> {
-        decisions::close(self.database()?, closing.clone(), false).await
+    /// Writes a restriction with its records; repeated calls write it once. False: it changed nothing (any more).
+    /// Emits no log line: the caller does.
+    pub(crate) async fn restrict(&self, restriction: &Restriction) -> Result<bool, ActivityError> {
+        decisions::restrict(self.database()?, restriction.clone(), false).await
     }
 
     /// The same for a decision that has been in force without its record.
-    pub(crate) async fn close_late(&self, closing: &Closing) -> Result<bool, ActivityError> {
-        decisions::close(self.database()?, closing.clone(), true).await
+    pub(crate) async fn restrict_late(
+        &self,
+        restriction: &Restriction,
+    ) -> Result<bool, ActivityError> {
+        decisions::restrict(self.database()?, restriction.clone(), true).await
     }
 
     /// The same within the time that a caller may be kept waiting.
-    pub(crate) async fn close_in_time(&self, closing: &Closing) -> Result<bool, ActivityError> {
-        timeout(PATIENCE, self.close(closing)).await.unwrap_or(Err(ActivityError::TimedOut))
+    pub(crate) async fn restrict_in_time(
+        &self,
+        restriction: &Restriction,
+    ) -> Result<bool, ActivityError> {
+        timeout(PATIENCE, self.restrict(restriction)).await.unwrap_or(Err(ActivityError::TimedOut))
     }
 
     /// Lets somebody in again. False: nobody kept them out.
@@ -575,12 +581,12 @@ mod tests {
         assert!(!activity.enable("ids".to_owned(), ada()).await.unwrap(), "on already");
         let blocked = Blocked::Client("c".to_owned());
         let until = clock::millis() + 60_000;
-        let earlier = Closing::caller(blocked.clone(), until, &ada());
+        let earlier = Restriction::caller(blocked.clone(), until, &ada());
         tokio::time::sleep(Duration::from_millis(2)).await;
-        let later = Closing::caller(blocked.clone(), until + 1, &ada());
-        assert!(activity.close(&later).await.unwrap());
-        assert!(activity.close(&earlier).await.unwrap(), "recorded, and no longer in force");
-        assert!(!activity.close(&later).await.unwrap(), "each is recorded once");
+        let later = Restriction::caller(blocked.clone(), until + 1, &ada());
+        assert!(activity.restrict(&later).await.unwrap());
+        assert!(activity.restrict(&earlier).await.unwrap(), "recorded, and no longer in force");
+        assert!(!activity.restrict(&later).await.unwrap(), "each is recorded once");
 
         let again = Activity::open(&config(&folder.path().join("gateway.db")));
         let (state, blocks) = again.read().await.unwrap();
@@ -591,15 +597,15 @@ mod tests {
         );
         assert!(again.unblock(blocked.clone(), ada()).await.unwrap());
         assert!(!again.unblock(blocked, ada()).await.unwrap());
-        let disabled = Closing::access(&ada());
-        let disabled = Closing::from_text(&disabled.to_text()).unwrap();
-        assert!(again.close(&disabled).await.unwrap());
-        assert!(!again.close(&disabled).await.unwrap());
-        let disabled_again = Closing::access(&ada());
-        assert!(!again.close(&disabled_again).await.unwrap(), "off already");
-        assert!(again.close_late(&disabled_again).await.unwrap(), "recorded all the same");
+        let disabled = Restriction::access(&ada());
+        let disabled = Restriction::from_text(&disabled.to_text()).unwrap();
+        assert!(again.restrict(&disabled).await.unwrap());
+        assert!(!again.restrict(&disabled).await.unwrap());
+        let disabled_again = Restriction::access(&ada());
+        assert!(!again.restrict(&disabled_again).await.unwrap(), "off already");
+        assert!(again.restrict_late(&disabled_again).await.unwrap(), "recorded all the same");
         assert!(again.enable("ids".to_owned(), ada()).await.unwrap());
-        assert!(!again.close_late(&disabled_again).await.unwrap(), "and once");
+        assert!(!again.restrict_late(&disabled_again).await.unwrap(), "and once");
         assert!(again.read().await.unwrap().0.enabled, "enabling came later");
         let kinds: Vec<_> = again
             .find(Filter { limit: 10, ..Filter::default() })

@@ -8,13 +8,13 @@ use uuid::Uuid;
 
 use super::{author, no_database, print};
 use crate::{
-    activity::{AccessState, Activity, ActivityError, Block, BlockInForce, Blocked, Closing},
+    activity::{AccessState, Activity, ActivityError, Block, BlockInForce, Blocked, Restriction},
     clock,
-    closings::{Closed, Closings, Taken},
     config::{Config, ExternalAccess},
     exposure,
     failure::Failure,
     report::block_on,
+    restrictions::{InForce, Restrictions, Taken},
     sessions::{Sessions, Waiting},
     telemetry,
 };
@@ -88,8 +88,8 @@ impl Whom {
 /// Does it.
 ///
 /// # Errors
-/// When there is no database, or it cannot be written: then nothing has changed. What lets less in needs the
-/// database or the session store, either of them.
+/// When there is no database, or it cannot be written: then nothing has changed. Disabling and blocking
+/// need the database or the session store, either of them.
 pub fn access(config: &Config, command: AccessCommand) -> Result<(), Failure> {
     if config.activity.database.is_none() {
         return Err(no_database());
@@ -126,7 +126,7 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
         }
         AccessCommand::Disable { by } => {
             refuse_where_a_setting_decides(config)?;
-            let taken = decide(config, activity, Closing::access(&author(by))).await?;
+            let taken = decide(config, activity, Restriction::access(&author(by))).await?;
             print(match taken {
                 Taken::Recorded(false) => "external access was off already",
                 Taken::Recorded(true) | Taken::Waits(_) => "external access is off",
@@ -138,8 +138,8 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
             let Some(blocked) = whom.blocked() else { return Ok(()) };
             let until =
                 clock::millis().saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
-            let closing = Closing::caller(blocked, until, &author(by));
-            let taken = decide(config, activity, closing).await?;
+            let restriction = Restriction::caller(blocked, until, &author(by));
+            let taken = decide(config, activity, restriction).await?;
             print(&format!("blocked until {}; gateways end its sessions", clock::rfc3339(until)));
             warn_of_record(&taken);
             advise_where_nobody_runs(activity).await;
@@ -157,12 +157,16 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
     Ok(())
 }
 
-/// Takes a decision that lets less in: by the database, or by the session store where that cannot be written.
-async fn decide(config: &Config, activity: &Activity, closing: Closing) -> Result<Taken, Failure> {
-    let failed = match activity.close_in_time(&closing).await {
+/// Takes a restriction: by the database, or by the session store where the database cannot be written.
+async fn decide(
+    config: &Config,
+    activity: &Activity,
+    restriction: Restriction,
+) -> Result<Taken, Failure> {
+    let failed = match activity.restrict_in_time(&restriction).await {
         Ok(changed) => {
             if changed {
-                closing.tell();
+                restriction.tell();
             }
             return Ok(Taken::Recorded(changed));
         }
@@ -171,10 +175,10 @@ async fn decide(config: &Config, activity: &Activity, closing: Closing) -> Resul
     };
     let stored = async {
         let sessions = Sessions::open_store(config.sessions.clone())?;
-        let closings = Closings::new(activity, &sessions);
-        match closings.leave(&closing).await {
+        let restrictions = Restrictions::new(activity, &sessions);
+        match restrictions.leave(&restriction).await {
             // The connection may not have been made yet.
-            Err(_) => closings.leave(&closing).await,
+            Err(_) => restrictions.leave(&restriction).await,
             stored => stored,
         }
     };
@@ -196,13 +200,14 @@ fn warn_of_record(taken: &Taken) {
 }
 
 /// Decisions in force that wait in the session store for their records; `None`: it was not reached.
-async fn unrecorded(config: &Config, activity: &Activity) -> Option<Arc<Closed>> {
-    let closings = Closings::new(activity, &Sessions::open_store(config.sessions.clone()).ok()?);
-    closings.follow().await;
-    Some(closings.closed())
+async fn unrecorded(config: &Config, activity: &Activity) -> Option<Arc<InForce>> {
+    let restrictions =
+        Restrictions::new(activity, &Sessions::open_store(config.sessions.clone()).ok()?);
+    restrictions.follow().await;
+    Some(restrictions.in_force())
 }
 
-/// Records decisions that wait in the session store: one that lets more in comes after them. Advice where that
+/// Records decisions that wait in the session store, before one that enables or unblocks. Advice where that
 /// could not be read.
 async fn record_what_waits(
     config: &Config,
@@ -214,9 +219,9 @@ async fn record_what_waits(
     };
     match sessions.await {
         Ok(sessions) => {
-            let closings = Closings::new(activity, &sessions);
-            closings.follow().await;
-            closings.record().await.map_err(ActivityError::into_failure)?;
+            let restrictions = Restrictions::new(activity, &sessions);
+            restrictions.follow().await;
+            restrictions.record().await.map_err(ActivityError::into_failure)?;
             Ok(None)
         }
         Err(error) => Ok(Some(format!(
@@ -248,14 +253,14 @@ async fn status(config: &Config, activity: &Activity, as_json: bool) -> Result<(
     let failed = ActivityError::into_failure;
     let (state, blocks) = activity.read().await.map_err(failed)?;
     let instances = activity.instances().await.map_err(failed)?;
-    let closed = unrecorded(config, activity).await;
-    let disabled = closed.as_ref().and_then(|closed| closed.disabled.clone());
+    let in_force = unrecorded(config, activity).await;
+    let disabled = in_force.as_ref().and_then(|in_force| in_force.disabled.clone());
     let state = match disabled.clone() {
         Some((since, by)) => AccessState { enabled: false, since: Some(since), by, ..state },
         None => state,
     };
     let blocks: Vec<_> =
-        closed.iter().flat_map(|closed| closed.blocks.clone()).chain(blocks).collect();
+        in_force.iter().flat_map(|in_force| in_force.blocks.clone()).chain(blocks).collect();
     let mode = config.external_access.word();
     if as_json {
         let blocks: Vec<_> = blocks.into_iter().map(BlockInForce::from).collect();

@@ -7,11 +7,11 @@ use super::{author, print};
 use crate::{
     activity::Activity,
     clock,
-    closings::Closings,
     config::Config,
     ending,
     failure::Failure,
     report::block_on,
+    restrictions::Restrictions,
     sessions::{Listed, MintedSession, Sessions, SessionsError, Which},
     telemetry,
 };
@@ -104,13 +104,13 @@ async fn end(
     which: WhichSessions,
     by: Option<String>,
 ) -> Result<(), Failure> {
-    let closings = Closings::new(&Activity::open_existing(&config.activity), sessions);
+    let restrictions = Restrictions::new(&Activity::open_existing(&config.activity), sessions);
     let (mut count, mut unknown) = (0, 0);
     for which in which.each() {
         let author = author(by.clone());
-        let mut ended = ending::end(&closings, &which, &author, None).await.map_err(away)?;
+        let mut ended = ending::end(&restrictions, &which, &author, None).await.map_err(away)?;
         if !matches!(which, Which::Handle(_)) {
-            let late = ending::end_latecomers(closings.clone(), which.clone(), author);
+            let late = ending::end_latecomers(restrictions.clone(), which.clone(), author);
             ended += late.await.map_err(away)?;
         }
         count += ended;
@@ -119,7 +119,7 @@ async fn end(
         }
     }
     print(&format!("{count} ended"));
-    if let Some(why) = closings.unrecorded() {
+    if let Some(why) = restrictions.unrecorded() {
         print(&format!(
             "warning the database could not be written: {why}; a gateway records it as soon as it can"
         ));

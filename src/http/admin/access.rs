@@ -9,9 +9,8 @@ use utoipa::ToSchema;
 
 use super::{Admin, call::Call};
 use crate::{
-    activity::{Actor, Closing, Instance},
+    activity::{Actor, Instance, Restriction},
     clock,
-    closings::Taken,
     config::ExternalAccess,
     ending, exposure,
     gateway::Administered,
@@ -19,6 +18,7 @@ use crate::{
         error::{Problem, Refusal},
         resource_metadata::ProtectedResourceMetadata,
     },
+    restrictions::Taken,
     sessions::Which,
 };
 
@@ -186,7 +186,7 @@ pub(super) async fn enable(
 /// Shuts machines out, also where that cannot be written down yet.
 pub(super) async fn disable(administered: &Administered, admin: &Admin) -> Result<Taken, Refusal> {
     judge_mode(administered)?;
-    let taken = administered.switch.decide(Closing::access(&admin.author)).await?;
+    let taken = administered.switch.decide(Restriction::access(&admin.author)).await?;
     counts_here(administered, false).await;
     Ok(taken)
 }
@@ -204,14 +204,14 @@ pub(super) async fn end_sessions(
     admin: &Admin,
     which: &Which,
 ) -> Result<usize, Refusal> {
-    Ok(ending::end(switch.closings(), which, &admin.author, None).await?)
+    Ok(ending::end(switch.restrictions(), which, &admin.author, None).await?)
 }
 
 /// Ends all of them, and in a while those whose logins were under way.
 pub(super) async fn end_all(administered: &Administered, admin: &Admin) -> Result<usize, Refusal> {
     let count = end_sessions(administered, admin, &Which::All).await?;
-    let (closings, author) = (administered.switch.closings().clone(), admin.author.clone());
-    tokio::spawn(ending::end_latecomers(closings, Which::All, author));
+    let (restrictions, author) = (administered.switch.restrictions().clone(), admin.author.clone());
+    tokio::spawn(ending::end_latecomers(restrictions, Which::All, author));
     Ok(count)
 }
 

@@ -14,11 +14,11 @@ use super::{
     call::{Call, Decider},
 };
 use crate::{
-    activity::{Block, BlockInForce, Blocked, Closing},
+    activity::{Block, BlockInForce, Blocked, Restriction},
     clock,
-    closings::Taken,
     gateway::Administered,
     http::error::{Problem, Refusal},
+    restrictions::Taken,
 };
 
 /// Who is kept out.
@@ -62,7 +62,7 @@ pub(super) async fn all(administered: &Administered) -> Result<Vec<BlockInForce>
         return Err(Refusal::NoDatabase);
     }
     let Administered { activity, switch, .. } = administered;
-    let are_all_recorded = switch.closings().closed().blocks.is_empty();
+    let are_all_recorded = switch.restrictions().in_force().blocks.is_empty();
     // Blocks that the database may not have yet are known without it.
     let blocks = if are_all_recorded { activity.read().await?.1 } else { switch.blocks() };
     Ok(blocks.into_iter().map(BlockInForce::from).collect())
@@ -82,7 +82,7 @@ pub(super) async fn block(
         .map_err(|_| Refusal::Input("A block lasts from 1s to 365d, written like 24h"))?;
     let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     let until = clock::millis().saturating_add(span);
-    Ok(administered.switch.decide(Closing::caller(blocked, until, &admin.author)).await?)
+    Ok(administered.switch.decide(Restriction::caller(blocked, until, &admin.author)).await?)
 }
 
 /// Lets somebody in again. False: nobody kept them out.

@@ -10,7 +10,6 @@ use http::{StatusCode, Uri};
 use super::{Frame, View, moments::Moment, page, said::Said};
 use crate::{
     activity::BlockInForce,
-    closings::Taken,
     gateway::Administered,
     http::{
         admin::{
@@ -22,6 +21,7 @@ use crate::{
         },
         error::Refusal,
     },
+    restrictions::Taken,
     telemetry,
 };
 

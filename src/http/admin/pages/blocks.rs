@@ -4,12 +4,12 @@ use axum::{extract::State, response::Response};
 
 use super::{View, said::Said};
 use crate::{
-    closings::Taken,
     gateway::Administered,
     http::{
         admin::{blocks, form::Form},
         error::Refusal,
     },
+    restrictions::Taken,
 };
 
 /// Keeps somebody out. A time of one's own goes before one from the list.

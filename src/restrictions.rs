@@ -1,4 +1,4 @@
-//! Decisions that let less in (external access disabled, a caller blocked, sessions ended). They take effect
+//! Decisions that disable external access, block a caller or end sessions. They take effect
 //! whether or not the database can be written: at once on this instance, and by the session store within two
 //! seconds on all others. Each is recorded as soon as any instance can write the database.
 
@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    activity::{Activity, ActivityError, Actor, Block, Closing, Record},
+    activity::{Activity, ActivityError, Actor, Block, Record, Restriction},
     sessions::{Sessions, SessionsError, Waiting},
     telemetry,
 };
@@ -37,7 +37,7 @@ pub(crate) enum Taken {
 
 /// Decisions in force here that the database may not have yet, and the way there. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Closings(Arc<Inner>);
+pub(crate) struct Restrictions(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -46,14 +46,14 @@ struct Inner {
     known: Mutex<Known>,
     /// Why sessions ended without their records.
     unrecorded: ArcSwapOption<String>,
-    /// What `known` has in force.
-    closed: ArcSwap<Closed>,
+    /// In force by `known`.
+    in_force: ArcSwap<InForce>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// By [`Closing::id`].
-    decisions: BTreeMap<String, (Closing, State)>,
+    /// By [`Restriction::id`].
+    decisions: BTreeMap<String, (Restriction, State)>,
     /// Those that the database was read with since.
     done: BTreeMap<String, Instant>,
 }
@@ -68,22 +68,22 @@ enum State {
     Recorded,
 }
 
-/// What is closed beside what the database says.
+/// Restrictions in force in addition to those in the database.
 #[derive(Debug, Default)]
-pub(crate) struct Closed {
+pub(crate) struct InForce {
     /// Since when external access is disabled (Unix milliseconds), and by whom.
     pub(crate) disabled: Option<(i64, Actor)>,
     pub(crate) blocks: Vec<Block>,
 }
 
-impl Closings {
+impl Restrictions {
     pub(crate) fn new(activity: &Activity, sessions: &Sessions) -> Self {
         Self(Arc::new(Inner {
             activity: activity.clone(),
             sessions: sessions.clone(),
             known: Mutex::default(),
             unrecorded: ArcSwapOption::empty(),
-            closed: ArcSwap::default(),
+            in_force: ArcSwap::default(),
         }))
     }
 
@@ -91,15 +91,15 @@ impl Closings {
         &self.0.sessions
     }
 
-    /// What is closed beside what the database says.
-    pub(crate) fn closed(&self) -> Arc<Closed> {
-        self.0.closed.load_full()
+    /// Restrictions in force in addition to those in the database.
+    pub(crate) fn in_force(&self) -> Arc<InForce> {
+        self.0.in_force.load_full()
     }
 
     /// Puts a decision in force here. [`Self::settle`] follows.
-    pub(crate) fn hold(&self, closing: Closing) {
-        let id = closing.id().to_owned();
-        self.lock().decisions.insert(id, (closing, State::Here));
+    pub(crate) fn hold(&self, restriction: Restriction) {
+        let id = restriction.id().to_owned();
+        self.lock().decisions.insert(id, (restriction, State::Here));
         self.publish();
     }
 
@@ -107,37 +107,37 @@ impl Closings {
     ///
     /// # Errors
     /// When the database cannot be the right one. Then the decision is not in force any more.
-    pub(crate) async fn settle(&self, closing: &Closing) -> Result<Taken, ActivityError> {
-        match self.0.activity.close_in_time(closing).await {
+    pub(crate) async fn settle(&self, restriction: &Restriction) -> Result<Taken, ActivityError> {
+        match self.0.activity.restrict_in_time(restriction).await {
             Ok(changed) => {
                 if changed {
-                    closing.tell();
+                    restriction.tell();
                 }
-                self.has_been_recorded(closing).await;
+                self.has_been_recorded(restriction).await;
                 Ok(Taken::Recorded(changed))
             }
             Err(error) if error.is_of_the_settings() => {
-                self.lock().decisions.remove(closing.id());
+                self.lock().decisions.remove(restriction.id());
                 self.publish();
                 Err(error)
             }
             Err(error) => {
                 let error = telemetry::chain(&error);
-                closing.tell();
+                restriction.tell();
                 tracing::error!(
                     error,
-                    id = closing.id(),
+                    id = restriction.id(),
                     "a decision is in force without its record: it is recorded as soon as the database can be written"
                 );
-                self.store(closing).await;
+                self.store(restriction).await;
                 Ok(Taken::Waits(error))
             }
         }
     }
 
     /// Hands a decision to the session store: instances put it in force, and record it.
-    pub(crate) async fn leave(&self, closing: &Closing) -> Result<(), SessionsError> {
-        self.0.sessions.add_waiting(Waiting::Decisions, &closing.to_text()).await
+    pub(crate) async fn leave(&self, restriction: &Restriction) -> Result<(), SessionsError> {
+        self.0.sessions.add_waiting(Waiting::Decisions, &restriction.to_text()).await
     }
 
     /// Records the end of sessions that are about to end; where that fails, the records wait in the session store,
@@ -155,7 +155,7 @@ impl Closings {
         records.iter().for_each(Record::tell);
         self.0.unrecorded.store(Some(Arc::new(error)));
         for group in records.chunks(GROUP) {
-            let text = Closing::of_sessions(group.to_vec()).to_text();
+            let text = Restriction::of_sessions(group.to_vec()).to_text();
             if let Err(error) = sessions.add_waiting(Waiting::Records, &text).await {
                 let error = telemetry::chain(&error);
                 tracing::error!(error, "records wait in memory alone: the session store is away");
@@ -179,11 +179,13 @@ impl Closings {
             let Known { decisions, done } = &mut *known;
             done.retain(|_, since| since.elapsed() < REMEMBERED);
             for text in texts {
-                match Closing::from_text(&text) {
-                    Some(closing) if done.contains_key(closing.id()) => left_over.push(text),
-                    Some(closing) => {
-                        let id = closing.id().to_owned();
-                        decisions.entry(id).or_insert((closing, State::Stored));
+                match Restriction::from_text(&text) {
+                    Some(restriction) if done.contains_key(restriction.id()) => {
+                        left_over.push(text)
+                    }
+                    Some(restriction) => {
+                        let id = restriction.id().to_owned();
+                        decisions.entry(id).or_insert((restriction, State::Stored));
                     }
                     None => tracing::debug!("a decision of another version waits"),
                 }
@@ -206,13 +208,16 @@ impl Closings {
             waits.cloned().collect()
         };
         let mut count = 0;
-        for (closing, state) in waiting {
+        for (restriction, state) in waiting {
             if state == State::Here {
-                self.store(&closing).await;
+                self.store(&restriction).await;
             }
-            self.0.activity.close_late(&closing).await?;
-            tracing::info!(id = closing.id(), "a decision that waited for its record is recorded");
-            self.has_been_recorded(&closing).await;
+            self.0.activity.restrict_late(&restriction).await?;
+            tracing::info!(
+                id = restriction.id(),
+                "a decision that waited for its record is recorded"
+            );
+            self.has_been_recorded(&restriction).await;
             count += 1;
         }
         Ok(count)
@@ -225,8 +230,8 @@ impl Closings {
         while let Ok(texts) = sessions.waiting(Waiting::Records, 1).await
             && let Some(text) = texts.first()
         {
-            if let Some(closing) = Closing::from_text(text)
-                && activity.close(&closing).await.is_err()
+            if let Some(restriction) = Restriction::from_text(text)
+                && activity.restrict(&restriction).await.is_err()
             {
                 return;
             }
@@ -258,24 +263,25 @@ impl Closings {
         self.publish();
     }
 
-    async fn store(&self, closing: &Closing) {
-        match self.leave(closing).await {
-            Ok(()) => drop(self.set(closing.id(), State::Stored)),
+    async fn store(&self, restriction: &Restriction) {
+        match self.leave(restriction).await {
+            Ok(()) => drop(self.set(restriction.id(), State::Stored)),
             Err(error) => {
                 let error = telemetry::chain(&error);
                 tracing::error!(
                     error,
-                    id = closing.id(),
+                    id = restriction.id(),
                     "a decision counts on this instance alone: neither the database nor the session store can be written"
                 );
             }
         }
     }
 
-    async fn has_been_recorded(&self, closing: &Closing) {
-        if self.set(closing.id(), State::Recorded) == Some(State::Stored) {
+    async fn has_been_recorded(&self, restriction: &Restriction) {
+        if self.set(restriction.id(), State::Recorded) == Some(State::Stored) {
             // What cannot be removed now is removed when it is read again.
-            let _ = self.0.sessions.remove_waiting(Waiting::Decisions, &closing.to_text()).await;
+            let _ =
+                self.0.sessions.remove_waiting(Waiting::Decisions, &restriction.to_text()).await;
         }
     }
 
@@ -288,14 +294,15 @@ impl Closings {
 
     fn publish(&self) {
         let known = self.lock();
-        let decisions = || known.decisions.values().map(|(closing, _)| closing);
-        let disabled = decisions().filter_map(Closing::disabled).min_by_key(|(since, _)| *since);
-        let closed = Closed {
+        let decisions = || known.decisions.values().map(|(restriction, _)| restriction);
+        let disabled =
+            decisions().filter_map(Restriction::disabled).min_by_key(|(since, _)| *since);
+        let in_force = InForce {
             disabled: disabled.map(|(since, by)| (since, by.clone())),
-            blocks: decisions().filter_map(Closing::block).collect(),
+            blocks: decisions().filter_map(Restriction::block).collect(),
         };
         // Under the lock: else an older state could be published last.
-        self.0.closed.store(Arc::new(closed));
+        self.0.in_force.store(Arc::new(in_force));
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
