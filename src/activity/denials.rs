@@ -33,14 +33,27 @@ struct State {
     credit: u32,
     /// When the credit was last raised.
     raised: Instant,
-    counted: BTreeMap<(Kind, Option<String>), Counted>,
+    /// By kind and reason: how many, and the first one's Unix milliseconds.
+    counted: BTreeMap<(Kind, Option<String>), (u64, i64)>,
 }
 
-#[derive(Debug)]
-struct Counted {
+/// Denials of one kind and reason that are recorded as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Counted {
+    kind: Kind,
+    reason: Option<String>,
     count: u64,
     /// Unix milliseconds of the first.
     since: i64,
+}
+
+impl Counted {
+    pub(super) fn record(&self) -> Record {
+        let since = clock::rfc3339(self.since);
+        let text = format!("{} more denied of this kind since {since}", self.count);
+        let reason = self.reason.clone();
+        Record { text: Some(text), reason, ..Record::refused(self.kind, "") }
+    }
 }
 
 /// A denial's place among the records that wait; free again once it is dropped.
@@ -67,25 +80,28 @@ impl Denials {
 
     /// Counts a denial that is not recorded by itself.
     pub(super) fn count(&self, record: &Record) {
-        let key = (record.kind, record.reason.clone());
-        let since = clock::millis();
-        let mut state = self.lock();
-        let counted = state.counted.entry(key).or_insert(Counted { count: 0, since });
-        counted.count += 1;
+        let (kind, reason) = (record.kind, record.reason.clone());
+        self.put_back(Counted { kind, reason, count: 1, since: clock::millis() });
     }
 
-    /// Takes out what was counted: a record a kind and reason, as far as there are places for them.
-    pub(super) fn take_counted(&self) -> Vec<(Record, Place)> {
-        let mut records = Vec::new();
+    /// Adds a count, such as one that [`Self::take_counted`] returned and that could not be recorded.
+    pub(super) fn put_back(&self, Counted { kind, reason, count, since }: Counted) {
+        let mut state = self.lock();
+        let (total, first) = state.counted.entry((kind, reason)).or_insert((0, since));
+        *total += count;
+        *first = since.min(*first);
+    }
+
+    /// Takes out the counts by kind and reason, as far as there are places for their records.
+    pub(super) fn take_counted(&self) -> Vec<(Counted, Place)> {
+        let mut all = Vec::new();
         let mut state = self.lock();
         while let Some(entry) = state.counted.first_entry() {
             let Some(place) = self.place() else { break };
-            let ((kind, reason), Counted { count, since }) = entry.remove_entry();
-            let text = format!("{count} more denied of this kind since {}", clock::rfc3339(since));
-            let reason = reason.unwrap_or_default();
-            records.push((Record { text: Some(text), ..Record::refused(kind, &reason) }, place));
+            let ((kind, reason), (count, since)) = entry.remove_entry();
+            all.push((Counted { kind, reason, count, since }, place));
         }
-        records
+        all
     }
 
     fn place(&self) -> Option<Place> {
@@ -132,13 +148,38 @@ mod tests {
         let counted: Vec<_> = denials
             .take_counted()
             .into_iter()
-            .map(|(record, _)| (record.reason.unwrap(), record.text.unwrap()))
+            .map(|(counted, _)| counted.record())
+            .map(|record| (record.reason.unwrap(), record.text.unwrap()))
             .collect();
         assert_eq!(counted.len(), 2);
         assert_eq!(counted[0].0, "audience");
         assert!(counted[0].1.starts_with("1 more denied of this kind since 20"), "{counted:?}");
         assert!(counted[1].1.starts_with("3 more denied of this kind"), "{counted:?}");
         assert!(denials.take_counted().is_empty(), "once");
+    }
+
+    #[test]
+    fn a_count_without_room_is_put_back_whole() {
+        let denials = Denials::new();
+        let reasons = [Some("expired".to_owned()), None];
+        let of = |reason: &Option<String>, count, since| Counted {
+            kind: Kind::LoginDenied,
+            reason: reason.clone(),
+            count,
+            since,
+        };
+        for reason in &reasons {
+            denials.put_back(of(reason, 500, 1000));
+            let (taken, place) = denials.take_counted().remove(0);
+            assert_eq!(taken, of(reason, 500, 1000));
+            assert_eq!(taken.record().reason, *reason);
+            drop(place);
+            // Another one meanwhile, counted first.
+            denials.count(&Record { reason: reason.clone(), ..Record::new(Kind::LoginDenied) });
+            denials.put_back(taken);
+            let (taken, _) = denials.take_counted().remove(0);
+            assert_eq!(taken, of(reason, 501, 1000));
+        }
     }
 
     #[test]

@@ -302,28 +302,30 @@ impl Activity {
     /// Takes in the record of a denial, which strangers can cause as often as they like. Beyond a rate for all
     /// callers together, and where its share of the queue is taken, it is counted instead. Never waits.
     pub(crate) fn denied(&self, record: Record) {
-        if let Some(place) = self.0.denials.admit(&record) {
-            self.take_in(record, place);
+        if let Some(place) = self.0.denials.admit(&record)
+            && let Some(record) = self.take_in(record, place)
+        {
+            self.0.denials.count(&record);
         }
     }
 
-    fn take_in(&self, record: Record, place: Place) {
+    /// Queues a denial's record. Returns it where the queue has no room.
+    fn take_in(&self, record: Record, place: Place) -> Option<Record> {
         let Some(written) = &self.0.written else {
             record.tell();
-            return;
+            return None;
         };
-        match written.entries.try_reserve() {
-            Ok(room) => {
-                record.tell();
-                room.send(Entry { record, written: None, _place: Some(place) });
-            }
-            Err(_) => self.0.denials.count(&record),
-        }
+        let Ok(room) = written.entries.try_reserve() else { return Some(record) };
+        record.tell();
+        room.send(Entry { record, written: None, _place: Some(place) });
+        None
     }
 
     fn take_in_counted(&self) {
-        for (record, place) in self.0.denials.take_counted() {
-            self.take_in(record, place);
+        for (counted, place) in self.0.denials.take_counted() {
+            if self.take_in(counted.record(), place).is_some() {
+                self.0.denials.put_back(counted);
+            }
         }
     }
 
