@@ -157,10 +157,23 @@ impl Restriction {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// `None`: not what [`Self::to_text`] writes.
+    /// `None`: not what [`Self::to_text`] writes; in particular, records of other kinds than the restriction's own.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
         let restriction: Self = serde_json::from_str(text).ok()?;
-        (!restriction.records.is_empty()).then_some(restriction)
+        restriction.is_consistent().then_some(restriction)
+    }
+
+    fn is_consistent(&self) -> bool {
+        let (kind, is_one) = match &self.restricts {
+            Restricts::Access => (Kind::ExternalAccessDisabled, true),
+            Restricts::Caller { blocked: Blocked::Subject(_), .. } => (Kind::SubjectBlocked, true),
+            Restricts::Caller { blocked: Blocked::Client(_), .. } => (Kind::ClientBlocked, true),
+            Restricts::Sessions => (Kind::SessionEndedByAdmin, false),
+        };
+        let is_of_kind = |record: &Record| record.kind == kind;
+        !self.records.is_empty()
+            && (self.records.len() == 1 || !is_one)
+            && self.records.iter().all(is_of_kind)
     }
 }
 
@@ -365,4 +378,35 @@ pub(super) async fn prune(database: &Database, now: i64) -> Result<(), ActivityE
             on!(held, connection => sqlx::query(OVER).bind(now).execute(&mut **connection).await.map(drop))
         }))
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_whose_records_are_of_another_kind_is_no_restriction() {
+        let author = Author::default();
+        let ended = || Record::new(Kind::SessionEndedByAdmin).by(&author);
+        let subject = || Blocked::Subject("s".to_owned());
+        for restriction in [
+            Restriction::access(&author),
+            Restriction::caller(subject(), 1, &author),
+            Restriction::caller(Blocked::Client("c".to_owned()), 1, &author),
+            Restriction::of_sessions(vec![ended(), ended()]),
+        ] {
+            assert_eq!(Restriction::from_text(&restriction.to_text()), Some(restriction.clone()));
+            for kind in Kind::ALL.into_iter().filter(|kind| *kind != restriction.records[0].kind) {
+                let mut forged = restriction.clone();
+                forged.records.last_mut().unwrap().kind = kind;
+                assert_eq!(Restriction::from_text(&forged.to_text()), None, "{forged:?}");
+            }
+            let empty = Restriction { records: Vec::new(), ..restriction };
+            assert_eq!(Restriction::from_text(&empty.to_text()), None);
+        }
+        let disabled = Restriction::access(&author).records.remove(0);
+        let twice =
+            Restriction { restricts: Restricts::Access, records: vec![disabled.clone(), disabled] };
+        assert_eq!(Restriction::from_text(&twice.to_text()), None);
+    }
 }
