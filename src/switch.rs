@@ -434,8 +434,8 @@ impl Switch {
             let begun = Instant::now();
             let held = self.0.activity.hold_to(self.0.max_size).await;
             let pause = match &held {
-                Ok(0) => MEASURE.max(begun.elapsed() * 20),
-                Ok(_) | Err(_) => MEASURE,
+                Ok(0) | Err(_) => MEASURE.max(begun.elapsed() * 20),
+                Ok(_) => MEASURE,
             };
             let has_failed_before = std::mem::replace(&mut is_failing, held.is_err());
             match held {
