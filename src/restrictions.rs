@@ -4,11 +4,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use moka::sync::Cache;
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -23,6 +27,11 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 const MOST: usize = 1000;
 /// Records of ended sessions in one text of the session store.
 const GROUP: usize = 200;
+/// Texts of ended sessions that are read at once.
+const AT_ONCE: usize = 8;
+/// Ids of ended sessions whose records need not be handed over again, and for how long they are remembered.
+const MOST_HANDED_OVER: u64 = 50_000;
+const HANDED_OVER: Duration = Duration::from_hours(24);
 /// For how long an id is remembered whose decision has been recorded: a list of those that wait may be older.
 const REMEMBERED: Duration = Duration::from_mins(1);
 
@@ -33,6 +42,15 @@ pub(crate) enum Taken {
     Recorded(bool),
     /// Not yet written, and why.
     Waits(String),
+}
+
+/// Failures of a decision that must follow those that wait.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DecisionError {
+    #[error("decisions that wait in the session store cannot be read")]
+    Sessions(#[from] SessionsError),
+    #[error(transparent)]
+    Activity(#[from] ActivityError),
 }
 
 /// Decisions in force here that the database may not have yet, and the way there. Cheap to clone.
@@ -46,6 +64,11 @@ struct Inner {
     known: Mutex<Known>,
     /// Why sessions ended without their records.
     unrecorded: ArcSwapOption<String>,
+    /// Records of ended sessions that are in the database, or on the way there.
+    handed_over: Cache<String, ()>,
+    /// Whether texts wait that this version cannot read.
+    has_unreadable_decisions: AtomicBool,
+    has_unreadable_records: AtomicBool,
     /// In force by `known`.
     in_force: ArcSwap<InForce>,
 }
@@ -60,6 +83,8 @@ struct Known {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// Being written by [`Held::settle`].
+    Deciding,
     /// Known to this instance alone.
     Here,
     /// In the session store.
@@ -83,6 +108,12 @@ impl Restrictions {
             sessions: sessions.clone(),
             known: Mutex::default(),
             unrecorded: ArcSwapOption::empty(),
+            handed_over: Cache::builder()
+                .max_capacity(MOST_HANDED_OVER)
+                .time_to_live(HANDED_OVER)
+                .build(),
+            has_unreadable_decisions: AtomicBool::default(),
+            has_unreadable_records: AtomicBool::default(),
             in_force: ArcSwap::default(),
         }))
     }
@@ -96,43 +127,12 @@ impl Restrictions {
         self.0.in_force.load_full()
     }
 
-    /// Puts a decision in force here. [`Self::settle`] follows.
-    pub(crate) fn hold(&self, restriction: Restriction) {
+    /// Puts a decision in force here. [`Held::settle`] records it.
+    pub(crate) fn hold(&self, restriction: Restriction) -> Held {
         let id = restriction.id().to_owned();
-        self.lock().decisions.insert(id, (restriction, State::Here));
+        self.lock().decisions.insert(id, (restriction.clone(), State::Deciding));
         self.publish();
-    }
-
-    /// Records a decision that is in force here; where that fails, hands it to the session store.
-    ///
-    /// # Errors
-    /// When the database cannot be the right one. Then the decision is not in force any more.
-    pub(crate) async fn settle(&self, restriction: &Restriction) -> Result<Taken, ActivityError> {
-        match self.0.activity.restrict_in_time(restriction).await {
-            Ok(changed) => {
-                if changed {
-                    restriction.tell();
-                }
-                self.has_been_recorded(restriction).await;
-                Ok(Taken::Recorded(changed))
-            }
-            Err(error) if error.is_of_the_settings() => {
-                self.lock().decisions.remove(restriction.id());
-                self.publish();
-                Err(error)
-            }
-            Err(error) => {
-                let error = telemetry::chain(&error);
-                restriction.tell();
-                tracing::error!(
-                    error,
-                    id = restriction.id(),
-                    "a decision is in force without its record: it is recorded as soon as the database can be written"
-                );
-                self.store(restriction).await;
-                Ok(Taken::Waits(error))
-            }
-        }
+        Held { restrictions: self.clone(), restriction }
     }
 
     /// Hands a decision to the session store: instances put it in force, and record it.
@@ -141,9 +141,16 @@ impl Restrictions {
     }
 
     /// Records the end of sessions that are about to end; where that fails, the records wait in the session store,
-    /// or in memory.
-    pub(crate) async fn record_ended(&self, records: Vec<Record>) {
-        let Inner { activity, sessions, .. } = &*self.0;
+    /// or in memory. The end of one session is handed over once, however often it is tried.
+    pub(crate) async fn record_ended(&self, mut records: Vec<Record>) {
+        let Inner { activity, sessions, handed_over, .. } = &*self.0;
+        records.retain(|record| !handed_over.contains_key(&record.id));
+        if records.is_empty() {
+            return;
+        }
+        for record in &records {
+            handed_over.insert(record.id.clone(), ());
+        }
         let recorded = timeout(PATIENCE, activity.decided(records.clone())).await;
         let Err(error) = recorded.unwrap_or(Err(ActivityError::TimedOut)) else { return };
         let error = telemetry::chain(&error);
@@ -159,7 +166,11 @@ impl Restrictions {
             if let Err(error) = sessions.add_waiting(Waiting::Records, &text).await {
                 let error = telemetry::chain(&error);
                 tracing::error!(error, "records wait in memory alone: the session store is away");
-                activity.wait_for(group.to_vec()).await;
+                if !activity.wait_for(group.to_vec()).await {
+                    for record in group {
+                        handed_over.invalidate(&record.id);
+                    }
+                }
             }
         }
     }
@@ -169,43 +180,62 @@ impl Restrictions {
         self.0.unrecorded.load_full()
     }
 
-    /// Learns of decisions that other instances and commands handed to the session store. Where it is away, what
-    /// was known stays in force.
-    pub(crate) async fn follow(&self) {
-        let Ok(texts) = self.0.sessions.waiting(Waiting::Decisions, MOST).await else { return };
+    /// Reads decisions that other instances and commands handed to the session store.
+    ///
+    /// # Errors
+    /// When the store cannot be read. Then the decisions known before stay in force.
+    pub(crate) async fn follow(&self) -> Result<(), SessionsError> {
+        let texts = self.0.sessions.waiting(Waiting::Decisions, MOST).await?;
         let mut left_over = Vec::new();
+        let mut unreadable = 0;
         {
             let mut known = self.lock();
             let Known { decisions, done } = &mut *known;
-            done.retain(|_, since| since.elapsed() < REMEMBERED);
             for text in texts {
-                match Restriction::from_text(&text) {
-                    Some(restriction) if done.contains_key(restriction.id()) => {
-                        left_over.push(text)
-                    }
-                    Some(restriction) => {
-                        let id = restriction.id().to_owned();
-                        decisions.entry(id).or_insert((restriction, State::Stored));
-                    }
-                    None => tracing::debug!("a decision of another version waits"),
+                let Some(restriction) = Restriction::from_text(&text) else {
+                    unreadable += 1;
+                    continue;
+                };
+                if let Some(since) = done.get_mut(restriction.id()) {
+                    // Still in the store, which may have been away: remembered for as long as it is there.
+                    *since = Instant::now();
+                    left_over.push(text);
+                } else {
+                    let id = restriction.id().to_owned();
+                    decisions.entry(id).or_insert((restriction, State::Stored));
                 }
             }
+            done.retain(|_, since| since.elapsed() < REMEMBERED);
         }
+        self.warn_of_unreadable(Waiting::Decisions, unreadable);
         self.publish();
         for text in left_over {
             let _ = self.0.sessions.remove_waiting(Waiting::Decisions, &text).await;
         }
+        Ok(())
     }
 
-    /// Records the decisions that wait, as far as the database can be written; how many were.
+    /// Records all decisions that wait, here and in the session store: before one that enables or unblocks, which
+    /// they would revoke if they were recorded after it.
+    ///
+    /// # Errors
+    /// When the session store cannot be read, or one could not be recorded.
+    pub(crate) async fn record_all(&self) -> Result<(), DecisionError> {
+        self.follow().await?;
+        self.record().await?;
+        Ok(())
+    }
+
+    /// Records the decisions that wait, as far as the database can be written; how many were. Those that are being
+    /// decided are left to [`Held::settle`].
     ///
     /// # Errors
     /// When one could not be recorded.
     pub(crate) async fn record(&self) -> Result<usize, ActivityError> {
         let waiting: Vec<_> = {
             let known = self.lock();
-            let waits = known.decisions.values().filter(|(_, state)| *state != State::Recorded);
-            waits.cloned().collect()
+            let waits = |state| matches!(state, State::Here | State::Stored);
+            known.decisions.values().filter(|(_, state)| waits(*state)).cloned().collect()
         };
         let mut count = 0;
         for (restriction, state) in waiting {
@@ -223,21 +253,47 @@ impl Restrictions {
         Ok(count)
     }
 
-    /// Records what waits of ended sessions, as far as the database can be written.
+    /// Records the ended sessions that wait in the session store, as far as the database can be written. Texts that
+    /// this version cannot read stay there.
     pub(crate) async fn record_ended_before(&self) {
         let Inner { activity, sessions, .. } = &*self.0;
-        // One at a time: they are long.
-        while let Ok(texts) = sessions.waiting(Waiting::Records, 1).await
-            && let Some(text) = texts.first()
-        {
-            if let Some(restriction) = Restriction::from_text(text)
-                && activity.restrict(&restriction).await.is_err()
-            {
+        let mut most = AT_ONCE;
+        loop {
+            let Ok(texts) = sessions.waiting(Waiting::Records, most).await else { return };
+            let is_all = texts.len() < most;
+            let mut unreadable = 0;
+            for text in texts {
+                let Some(restriction) = Restriction::from_text(&text) else {
+                    unreadable += 1;
+                    continue;
+                };
+                if activity.restrict(&restriction).await.is_err()
+                    || sessions.remove_waiting(Waiting::Records, &text).await.is_err()
+                {
+                    return;
+                }
+            }
+            self.warn_of_unreadable(Waiting::Records, unreadable);
+            if is_all {
                 return;
             }
-            if sessions.remove_waiting(Waiting::Records, text).await.is_err() {
-                return;
-            }
+            // Beyond those that stay.
+            most = unreadable + AT_ONCE;
+        }
+    }
+
+    /// Warns once while there are any.
+    fn warn_of_unreadable(&self, of: Waiting, count: usize) {
+        let has_unreadable = match of {
+            Waiting::Decisions => &self.0.has_unreadable_decisions,
+            Waiting::Records => &self.0.has_unreadable_records,
+        };
+        if !has_unreadable.swap(count > 0, Ordering::Relaxed) && count > 0 {
+            tracing::warn!(
+                count,
+                of = of.name(),
+                "texts in the session store cannot be read and stay there: another version of the gateway wrote them"
+            );
         }
     }
 
@@ -307,5 +363,185 @@ impl Restrictions {
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A decision that is in force here and about to be recorded. Dropped before [`Self::settle`] has ended, as when the
+/// caller hangs up, it stays in force and [`Restrictions::record`] records it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    restrictions: Restrictions,
+    restriction: Restriction,
+}
+
+impl Held {
+    /// Records the decision; where that fails, hands it to the session store.
+    ///
+    /// # Errors
+    /// When the database cannot be the right one. Then the decision is not in force any more.
+    pub(crate) async fn settle(self) -> Result<Taken, ActivityError> {
+        let Self { restrictions, restriction } = &self;
+        match restrictions.0.activity.restrict_in_time(restriction).await {
+            Ok(changed) => {
+                if changed {
+                    restriction.tell();
+                }
+                restrictions.has_been_recorded(restriction).await;
+                Ok(Taken::Recorded(changed))
+            }
+            Err(error) if error.is_of_the_settings() => {
+                restrictions.lock().decisions.remove(restriction.id());
+                restrictions.publish();
+                Err(error)
+            }
+            Err(error) => {
+                let error = telemetry::chain(&error);
+                restriction.tell();
+                tracing::error!(
+                    error,
+                    id = restriction.id(),
+                    "a decision is in force without its record: it is recorded as soon as the database can be written"
+                );
+                restrictions.store(restriction).await;
+                Ok(Taken::Waits(error))
+            }
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut known = self.restrictions.lock();
+        if let Some((_, state @ State::Deciding)) = known.decisions.get_mut(self.restriction.id()) {
+            *state = State::Here;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        activity::{Author, Filter, Kind},
+        config::{
+            ActivityConfig, ActivityRequired, DatabaseConfig, DatabaseTarget, SerializationFormat,
+            SessionsConfig, StoreConfig,
+        },
+    };
+
+    /// Over this database, and files in a folder.
+    fn over(database: &Path) -> (Restrictions, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let sessions = SessionsConfig {
+            store: StoreConfig::Files {
+                directory: folder.path().to_owned(),
+                state: folder.path().join("state"),
+            },
+            key_prefix: "session:".to_owned(),
+            format: SerializationFormat::Msgpack,
+            per_subject: 16,
+            login_limit: None,
+            failure_limit: None,
+        };
+        let target = DatabaseTarget::Sqlite(folder.path().join(database));
+        let activity = ActivityConfig {
+            database: Some(DatabaseConfig { target, migrates: true }),
+            retention: Duration::from_hours(24),
+            max_size: 1 << 30,
+            required: ActivityRequired::Decisions,
+        };
+        let sessions = Sessions::open_store(sessions).unwrap();
+        (Restrictions::new(&Activity::open(&activity), &sessions), folder)
+    }
+
+    fn open() -> (Restrictions, TempDir) {
+        over(Path::new("gateway.db"))
+    }
+
+    fn ended(id: &str) -> Record {
+        let author = Author::default();
+        Record { id: id.to_owned(), ..Record::new(Kind::SessionEndedByAdmin).by(&author) }
+    }
+
+    async fn waiting(restrictions: &Restrictions, of: Waiting) -> Vec<String> {
+        restrictions.sessions().waiting(of, 1000).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_decision_that_stayed_in_the_store_after_it_was_recorded_is_not_in_force_again() {
+        let (restrictions, _folder) = open();
+        let disabled = Restriction::access(&Author::default());
+        restrictions.leave(&disabled).await.unwrap();
+        let long_ago = Instant::now().checked_sub(REMEMBERED * 2).unwrap();
+        restrictions.lock().done.insert(disabled.id().to_owned(), long_ago);
+        restrictions.follow().await.unwrap();
+        assert!(restrictions.in_force().disabled.is_none());
+        assert!(waiting(&restrictions, Waiting::Decisions).await.is_empty());
+        restrictions.lock().done.insert(disabled.id().to_owned(), long_ago);
+        restrictions.follow().await.unwrap();
+        assert!(restrictions.lock().done.is_empty(), "forgotten once it left the store");
+    }
+
+    #[tokio::test]
+    async fn a_decision_that_is_being_written_is_left_to_its_writer() {
+        let (restrictions, _folder) = open();
+        let held = restrictions.hold(Restriction::access(&Author::default()));
+        assert!(restrictions.in_force().disabled.is_some());
+        assert_eq!(restrictions.record().await.unwrap(), 0);
+        assert!(waiting(&restrictions, Waiting::Decisions).await.is_empty());
+        drop(held);
+        assert!(restrictions.in_force().disabled.is_some(), "also where the caller hangs up");
+        assert_eq!(restrictions.record().await.unwrap(), 1);
+        let held = restrictions.hold(Restriction::access(&Author::default()));
+        assert_eq!(held.settle().await.unwrap(), Taken::Recorded(false));
+        assert_eq!(restrictions.record().await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_decision_that_was_not_written_waits_in_the_store() {
+        let (restrictions, _folder) = over(Path::new("/proc/none/gateway.db"));
+        let held = restrictions.hold(Restriction::access(&Author::default()));
+        assert!(matches!(held.settle().await.unwrap(), Taken::Waits(_)));
+        assert_eq!(waiting(&restrictions, Waiting::Decisions).await.len(), 1);
+        assert!(restrictions.record().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn texts_of_another_version_stay_in_the_store_and_do_not_delay_others() {
+        let (restrictions, _folder) = open();
+        let sessions = restrictions.sessions();
+        for number in 0..AT_ONCE * 2 {
+            let text = format!("{{\"version\":{number}}}");
+            sessions.add_waiting(Waiting::Records, &text).await.unwrap();
+            let text = Restriction::of_sessions(vec![ended(&number.to_string())]).to_text();
+            sessions.add_waiting(Waiting::Records, &text).await.unwrap();
+        }
+        sessions.add_waiting(Waiting::Decisions, "{}").await.unwrap();
+        restrictions.record_ended_before().await;
+        restrictions.record_all().await.unwrap();
+        let left = waiting(&restrictions, Waiting::Records).await;
+        assert_eq!(left.len(), AT_ONCE * 2);
+        assert!(left.iter().all(|text| text.starts_with("{\"version\"")), "{left:?}");
+        assert_eq!(waiting(&restrictions, Waiting::Decisions).await, ["{}"]);
+        let everything = Filter { limit: 100, ..Filter::default() };
+        let found = restrictions.0.activity.find(everything).await.unwrap();
+        assert_eq!(found.len(), AT_ONCE * 2);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_session_that_is_tried_again_waits_once() {
+        let (restrictions, _folder) = over(Path::new("/proc/none/gateway.db"));
+        for at in 0..3 {
+            let at = |id| Record { at, ..ended(id) };
+            restrictions.record_ended(vec![at("a"), at("b")]).await;
+        }
+        restrictions.record_ended(vec![ended("b"), ended("c")]).await;
+        let texts = waiting(&restrictions, Waiting::Records).await;
+        let of = |id: &str| texts.iter().filter(|text| text.contains(&format!("\"{id}\""))).count();
+        assert_eq!((of("a"), of("b"), of("c")), (1, 1, 1), "{texts:?}");
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     conditions::Conditions,
     config::{ActivityRequired, Config, DatabaseConfig, DatabaseTarget, ExternalAccess},
     ending,
-    restrictions::{Restrictions, Taken},
+    restrictions::{DecisionError, Restrictions, Taken},
     sessions::Sessions,
     telemetry,
 };
@@ -185,43 +185,45 @@ impl Switch {
     /// When there is no database, or not the right one; then it is not.
     pub(crate) async fn decide(&self, restriction: Restriction) -> Result<Taken, ActivityError> {
         self.0.activity.needs_database()?;
-        if restriction.disabled().is_some() && self.disabled().is_some() {
-            return Ok(Taken::Recorded(false));
-        }
-        self.0.restrictions.hold(restriction.clone());
+        // Also where it is disabled already: another instance may have recorded that, and enabled access since.
+        let held = self.0.restrictions.hold(restriction);
         self.apply();
         self.end_sessions_of_blocked();
-        let taken = self.0.restrictions.settle(&restriction).await;
+        let taken = held.settle().await;
         self.apply();
         self.read_now();
         taken
     }
 
-    /// Enables external access. False: it was enabled already. Decisions that wait for their records come first.
+    /// Enables external access. False: it was enabled already. Decisions that wait are recorded first.
+    ///
+    /// # Errors
+    /// When those cannot be read or recorded, or this one cannot be recorded.
     pub(crate) async fn enable(
         &self,
         accepted: String,
         author: Author,
-    ) -> Result<bool, ActivityError> {
-        self.0.restrictions.follow().await;
-        self.0.restrictions.record().await?;
+    ) -> Result<bool, DecisionError> {
+        self.0.restrictions.record_all().await?;
         let turned = self.0.activity.enable(accepted, author).await?;
         self.is_written();
         self.read_now();
         Ok(turned)
     }
 
-    /// Lets somebody in again. False: nobody kept them out. Decisions that wait for their records come first.
+    /// Unblocks a caller. False: the caller was not blocked. Decisions that wait are recorded first.
+    ///
+    /// # Errors
+    /// As of [`Self::enable`].
     pub(crate) async fn unblock(
         &self,
         blocked: Blocked,
         author: Author,
-    ) -> Result<bool, ActivityError> {
-        self.0.restrictions.follow().await;
-        self.0.restrictions.record().await?;
+    ) -> Result<bool, DecisionError> {
+        self.0.restrictions.record_all().await?;
         let was = self.0.activity.unblock(blocked, author).await;
         self.read_now();
-        was
+        Ok(was?)
     }
 
     /// Since when external access is disabled by a decision that may not be in the database yet, and by whom.
@@ -350,7 +352,8 @@ impl Switch {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.0.restrictions.follow().await;
+            // A store that is away is reported by what reads ended sessions from it.
+            let _ = self.0.restrictions.follow().await;
             self.apply();
             self.end_sessions_of_blocked();
         }

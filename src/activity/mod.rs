@@ -339,17 +339,19 @@ impl Activity {
         }
     }
 
-    /// Takes in records that were told already, to be written as soon as the database can be.
-    pub(crate) async fn wait_for(&self, records: Vec<Record>) {
-        let Some(written) = &self.0.written else { return };
+    /// Queues records whose log lines are written already. False: not all; the queue has no room.
+    pub(crate) async fn wait_for(&self, records: Vec<Record>) -> bool {
+        let Some(written) = &self.0.written else { return true };
         let count = records.len();
         for (at, record) in records.into_iter().enumerate() {
             let entry = Entry { record, written: None, _place: None };
             if !matches!(timeout(PATIENCE, written.entries.send(entry)).await, Ok(Ok(()))) {
                 // The others would wait as long.
-                return written.not_written(count - at);
+                written.not_written(count - at);
+                return false;
             }
         }
+        true
     }
 
     /// Finds records, newest first.

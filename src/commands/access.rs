@@ -14,8 +14,8 @@ use crate::{
     exposure,
     failure::Failure,
     report::block_on,
-    restrictions::{InForce, Restrictions, Taken},
-    sessions::{Sessions, Waiting},
+    restrictions::{Restrictions, Taken},
+    sessions::{Sessions, SessionsError},
     telemetry,
 };
 
@@ -108,15 +108,12 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
             if accepted_by.trim().is_empty() {
                 return Err(Failure::Usage("--accepted-by: is empty".to_owned()));
             }
-            let advice = record_what_waits(config, activity).await?;
+            record_what_waits(config, activity).await?;
             let text = exposure::text(&config.entra.authority, &config.resource);
             let turned = activity.enable(text.clone(), author(Some(accepted_by)));
             let turned = turned.await.map_err(failed)?;
             print(if turned { "external access is on" } else { "external access was on already" });
             print(&text);
-            if let Some(advice) = advice {
-                print(&advice);
-            }
             advise_where_nobody_runs(activity).await;
             if config.external_access == ExternalAccess::Off {
                 print(
@@ -146,12 +143,9 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
         }
         AccessCommand::Unblock { whom, by } => {
             let Some(blocked) = whom.blocked() else { return Ok(()) };
-            let advice = record_what_waits(config, activity).await?;
+            record_what_waits(config, activity).await?;
             let was = activity.unblock(blocked, author(by)).await.map_err(failed)?;
             print(if was { "not blocked any more" } else { "was not blocked" });
-            if let Some(advice) = advice {
-                print(&advice);
-            }
         }
     }
     Ok(())
@@ -199,36 +193,26 @@ fn warn_of_record(taken: &Taken) {
     }
 }
 
-/// Decisions in force that wait in the session store for their records; `None`: it was not reached.
-async fn unrecorded(config: &Config, activity: &Activity) -> Option<Arc<InForce>> {
-    let restrictions =
-        Restrictions::new(activity, &Sessions::open_store(config.sessions.clone()).ok()?);
-    restrictions.follow().await;
-    Some(restrictions.in_force())
+/// Restrictions that wait in the session store for their records.
+async fn waiting(config: &Config, activity: &Activity) -> Result<Restrictions, SessionsError> {
+    let sessions = Sessions::open_store(config.sessions.clone())?;
+    let restrictions = Restrictions::new(activity, &sessions);
+    if restrictions.follow().await.is_err() {
+        // The connection may not have been made yet.
+        restrictions.follow().await?;
+    }
+    Ok(restrictions)
 }
 
-/// Records decisions that wait in the session store, before one that enables or unblocks. Advice where that
-/// could not be read.
-async fn record_what_waits(
-    config: &Config,
-    activity: &Activity,
-) -> Result<Option<String>, Failure> {
-    let sessions = async {
-        let sessions = Sessions::open_store(config.sessions.clone())?;
-        sessions.waiting(Waiting::Decisions, 1).await.map(|_| sessions)
-    };
-    match sessions.await {
-        Ok(sessions) => {
-            let restrictions = Restrictions::new(activity, &sessions);
-            restrictions.follow().await;
-            restrictions.record().await.map_err(ActivityError::into_failure)?;
-            Ok(None)
-        }
-        Err(error) => Ok(Some(format!(
-            "advice  session store: not reached, so decisions that wait there for their records still count: {}",
+/// Records decisions that wait in the session store, before one that enables or unblocks.
+async fn record_what_waits(config: &Config, activity: &Activity) -> Result<(), Failure> {
+    let restrictions = waiting(config, activity).await.map_err(|error| {
+        Failure::Unavailable(format!(
+            "nothing has changed: decisions that wait in the session store are recorded first, and it cannot be read: {}",
             telemetry::chain(&error)
-        ))),
-    }
+        ))
+    })?;
+    restrictions.record().await.map(drop).map_err(ActivityError::into_failure)
 }
 
 /// A decision in a database that no gateway reads must not look as if it counted.
@@ -253,14 +237,16 @@ async fn status(config: &Config, activity: &Activity, as_json: bool) -> Result<(
     let failed = ActivityError::into_failure;
     let (state, blocks) = activity.read().await.map_err(failed)?;
     let instances = activity.instances().await.map_err(failed)?;
-    let in_force = unrecorded(config, activity).await;
-    let disabled = in_force.as_ref().and_then(|in_force| in_force.disabled.clone());
+    let (in_force, fault) = match waiting(config, activity).await {
+        Ok(restrictions) => (restrictions.in_force(), None),
+        Err(error) => (Arc::default(), Some(telemetry::chain(&error))),
+    };
+    let disabled = in_force.disabled.clone();
     let state = match disabled.clone() {
         Some((since, by)) => AccessState { enabled: false, since: Some(since), by, ..state },
         None => state,
     };
-    let blocks: Vec<_> =
-        in_force.iter().flat_map(|in_force| in_force.blocks.clone()).chain(blocks).collect();
+    let blocks: Vec<_> = in_force.blocks.iter().cloned().chain(blocks).collect();
     let mode = config.external_access.word();
     if as_json {
         let blocks: Vec<_> = blocks.into_iter().map(BlockInForce::from).collect();
@@ -291,6 +277,11 @@ async fn status(config: &Config, activity: &Activity, as_json: bool) -> Result<(
     print(&format!("external access   {word}{since}{by} (GATEWAY_EXTERNAL_ACCESS here: {mode})"));
     if disabled.is_some() {
         print("warning the database has not recorded this yet: a gateway does as soon as it can");
+    }
+    if let Some(fault) = fault {
+        print(&format!(
+            "advice  session store: not read, so decisions that wait there for their records are not shown: {fault}"
+        ));
     }
     for one in &instances {
         let word = if one.is_on { "on" } else { "off" };

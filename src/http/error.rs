@@ -26,6 +26,7 @@ use crate::{
     activity::ActivityError,
     entra::EntraError,
     gateway::Resource,
+    restrictions::DecisionError,
     sessions::SessionsError,
     switch::Shut,
     telemetry,
@@ -335,6 +336,15 @@ impl From<SessionsError> for Refusal {
         match error {
             SessionsError::TooOften(wait) => Self::TooOften(wait),
             error => Self::Sessions(error),
+        }
+    }
+}
+
+impl From<DecisionError> for Refusal {
+    fn from(error: DecisionError) -> Self {
+        match error {
+            DecisionError::Sessions(error) => error.into(),
+            DecisionError::Activity(error) => error.into(),
         }
     }
 }

@@ -88,7 +88,7 @@ pub(crate) enum Waiting {
 
 impl Waiting {
     /// In keys and as a folder's name.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Decisions => "decisions",
             Self::Records => "records",

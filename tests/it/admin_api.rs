@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::world::{
     API, Kind, Store, World,
-    administrators::{Person, managed, metadata},
+    administrators::{Person, managed, managed_in, metadata},
     client,
     gateway::run,
     json,
@@ -508,6 +508,46 @@ async fn while_the_store_is_away_nobody_is_let_in_or_called_a_stranger() {
     let page = page.text().await.unwrap();
     assert!(page.contains("Not at the moment") && page.contains("href=\"/gateway/admin\""));
     assert!(page.contains("The store that holds SimpleChat’s sessions does not answer"), "{page}");
+}
+
+/// Decisions that wait there cannot be recorded first, and would revoke one that is recorded before them.
+#[tokio::test]
+async fn nothing_is_enabled_or_unblocked_while_decisions_that_wait_cannot_be_read() {
+    let (world, folder) = managed(Kind::Redis, &[]).await;
+    let gateway = &world.gateway;
+    let admin = Person::admin(gateway).await;
+    let subject = "99999999-0000-0000-0000-000000000003";
+    let block = json!({"subject": subject, "for": "1h"});
+    let blocked = admin.post(gateway, "/gateway/api/blocks", &block).await;
+    assert_eq!(blocked.status(), 200);
+    // Of another type than what is read there.
+    let waiting = "gateway:{notes}:waiting:decisions";
+    world.store.redis().ask(&["SET", waiting, "x"]);
+    let enable = json!({"enabled": true, "exposure_accepted": true});
+    problem(admin.post(gateway, "/gateway/api/access", &enable).await, 503).await;
+    let path = format!("/gateway/api/blocks/subject/{subject}");
+    problem(admin.delete(gateway, &path).await, 503).await;
+    let settings = managed_in(&folder);
+    let more: Vec<_> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let mut settings = world.settings_with(&more);
+    settings.retain(|(name, _)| name != "GATEWAY_EXPOSURE_ACCEPTED_BY");
+    for line in [
+        "access enable --accepted-by Ada --i-understand-ids-become-public".to_owned(),
+        format!("access unblock --subject {subject}"),
+    ] {
+        let arguments: Vec<_> = line.split(' ').collect();
+        let output = run(&settings, &arguments).await;
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(69), "{line}: {told}");
+        assert!(told.contains("nothing has changed") && told.contains("recorded first"), "{told}");
+    }
+    let disable = json!({"enabled": false});
+    assert_eq!(admin.post(gateway, "/gateway/api/access", &disable).await.status(), 200);
+    world.store.redis().ask(&["DEL", waiting]);
+    assert_eq!(admin.get_json(gateway, "/gateway/api/access").await["enabled"], false);
+    assert_eq!(admin.get_json(gateway, "/gateway/api/blocks").await["blocks"][0]["who"], subject);
+    assert_eq!(admin.delete(gateway, &path).await.status(), 204);
+    assert_eq!(admin.post(gateway, "/gateway/api/access", &enable).await.status(), 200);
 }
 
 #[tokio::test]

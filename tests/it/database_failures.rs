@@ -38,7 +38,10 @@ impl Ground {
     /// External access is on, by an administrator. `None`: the fault cannot be made here.
     async fn start(fault: Fault, more: &[(&str, &str)]) -> Option<Self> {
         let database = Faulty::start(fault).await?;
-        let mut world = World::start(Kind::Redis).await;
+        Some(Self::over(database, World::start(Kind::Redis).await, more).await)
+    }
+
+    async fn over(database: Faulty, mut world: World, more: &[(&str, &str)]) -> Self {
         let url = database.url();
         let more = [&[MANAGED, ("DATABASE_URL", &url)][..], more].concat();
         let mut settings = world.settings_with(&more);
@@ -49,12 +52,16 @@ impl Ground {
         let admin = Person::admin(&world.gateway).await;
         admin.enable(&world.gateway).await;
         until("it is on", async || metadata(&world.gateway).await == 200).await;
-        Some(Self { world, database, admin, settings })
+        Self { world, database, admin, settings }
     }
 
     async fn decide(&self, enabled: bool) -> (u16, Value) {
+        self.decide_by(&self.world.gateway, enabled).await
+    }
+
+    async fn decide_by(&self, gateway: &Gateway, enabled: bool) -> (u16, Value) {
         let decision = json!({"enabled": enabled, "exposure_accepted": enabled});
-        let answer = self.admin.post(&self.world.gateway, "/gateway/api/access", &decision).await;
+        let answer = self.admin.post(gateway, "/gateway/api/access", &decision).await;
         let status = answer.status().as_u16();
         (status, json(answer).await)
     }
@@ -141,7 +148,7 @@ async fn story(fault: Fault) {
     let recorded = |kind: &str| ground.count(&format!("activity WHERE kind = '{kind}'"));
     until("and the sessions' end", async || recorded("session_ended_by_admin") == 6).await;
     until("and the logins", async || recorded("login") == 6).await;
-    assert_eq!(recorded("external_access_disabled"), 1, "{fault:?}: what changed something");
+    assert_eq!(recorded("external_access_disabled"), 7, "{fault:?}: each that was in force");
     assert_eq!(recorded("external_access_enabled"), 2, "{fault:?}");
     assert_eq!(recorded("subject_blocked"), 1, "{fault:?}");
     let redis = ground.world.store.redis();
@@ -254,4 +261,26 @@ async fn access_is_off_where_the_database_cannot_be_written_for_ten_seconds_or_a
     for gateway in [gateway, &late] {
         until("it is on again", async || metadata(gateway).await == 200).await;
     }
+}
+
+/// Of two instances one cannot write the database, and holds what the other has recorded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disabling_takes_effect_where_another_instance_has_enabled_access_since() {
+    let Some(ground) = Ground::start(Fault::Io, &[]).await else { return };
+    let one = &ground.world.gateway;
+    let other = Gateway::start_ignoring(&ground.settings, "XFSZ").await;
+    other.wait_until_it_has_keys().await;
+    until("both are on", async || metadata(&other).await == 200).await;
+    ground.database.set(&other);
+    assert_eq!(ground.decide_by(&other, false).await.0, 200);
+    let recorded = || ground.count("activity WHERE kind = 'external_access_disabled'");
+    until("the first one records it", async || recorded() == 1).await;
+    until("it is off", async || metadata(one).await == 404).await;
+    assert_eq!(ground.decide(true).await.0, 200);
+    until("it is on again", async || metadata(one).await == 200).await;
+
+    let (code, stands) = ground.decide_by(&other, false).await;
+    assert_eq!((code, &stands["enabled"]), (200, &json!(false)), "{stands}");
+    until("it is off again", async || metadata(one).await == 404).await;
+    until("and recorded", async || recorded() == 2).await;
 }
