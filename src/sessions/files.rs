@@ -8,6 +8,7 @@
 //! GATEWAY_STATE_DIR/ended/ID            ended sessions (empty files)
 //! GATEWAY_STATE_DIR/decisions/HASH      a decision that waits for the database; HASH is SHA-256 of it
 //! GATEWAY_STATE_DIR/records/HASH        records that do
+//! GATEWAY_STATE_DIR/reserve/N           disk space for files of `ended`, `decisions` and `records`
 //! GATEWAY_STATE_DIR/instances/HASH      an instance and its database; its time: when last seen
 //! ```
 //!
@@ -36,6 +37,7 @@ use super::{
     SessionsError,
     flask_format::{self, FlaskSession, Members},
     flask_record::FlaskRecord,
+    reserve::Reserve,
     shelf::{Added, Bookmark, Ended, Note, Quota, Shelf, Unended, Waiting},
 };
 use crate::{access::session::SessionId, clock, telemetry};
@@ -60,6 +62,7 @@ struct Folders {
     instances: PathBuf,
     decisions: PathBuf,
     records: PathBuf,
+    reserve: Reserve,
     key_prefix: String,
 }
 
@@ -105,6 +108,7 @@ impl Files {
             instances: state.join("instances"),
             decisions: state.join(Waiting::Decisions.name()),
             records: state.join(Waiting::Records.name()),
+            reserve: Reserve::new(state.join("reserve")),
             key_prefix,
         };
         for folder in [
@@ -114,11 +118,13 @@ impl Files {
             &folders.instances,
             &folders.decisions,
             &folders.records,
+            folders.reserve.folder(),
         ] {
             make_private(folder)
                 .map_err(|error| SessionsError::StateFolder(state.to_owned(), Arc::new(error)))?;
         }
         folders.refuse_other_user()?;
+        folders.fill_reserve();
         Ok(Self(Arc::new(folders)))
     }
 
@@ -146,7 +152,7 @@ fn if_there<T>(result: io::Result<T>) -> Result<Option<T>, SessionsError> {
 }
 
 /// Writes a file so that readers see all of it or nothing, and it survives a crash.
-fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), SessionsError> {
+fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = folder.join(format!("{}{TEMPORARY}", Uuid::now_v7().simple()));
     let written = (|| {
         let mut file =
@@ -159,7 +165,7 @@ fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), SessionsEr
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
-    written.map_err(SessionsError::from)
+    written
 }
 
 /// A file's name for any text.
@@ -234,7 +240,7 @@ impl Folders {
             let (_, count) = flask_format::from_file(&bytes)?;
             let count = (count.as_i64().unwrap_or_default() + delta).max(0);
             let bytes = flask_format::to_file(&Value::from(count), 0)?;
-            write_whole(&self.flask, &naming.of(COUNT), &bytes)
+            Ok(write_whole(&self.flask, &naming.of(COUNT), &bytes)?)
         })();
         if let Err::<(), SessionsError>(error) = counted {
             tracing::debug!(error = %telemetry::chain(&error), "cachelib's count could not be kept");
@@ -353,6 +359,17 @@ impl Folders {
         }
     }
 
+    /// Writes a file also where the disk is full, as long as the reserve lasts.
+    fn write_urgent(&self, folder: &Path, name: &str, bytes: &[u8]) -> Result<(), SessionsError> {
+        Ok(self.reserve.write(bytes.len(), || write_whole(folder, name, bytes))?)
+    }
+
+    fn fill_reserve(&self) {
+        if let Err(error) = self.reserve.fill() {
+            tracing::debug!(error = %telemetry::chain(&error), "the reserve in GATEWAY_STATE_DIR cannot be filled");
+        }
+    }
+
     fn waiting(&self, of: Waiting, most: usize) -> Result<Vec<String>, SessionsError> {
         let folder = self.folder_of(of);
         let mut found = Vec::new();
@@ -372,6 +389,7 @@ impl Folders {
     }
 
     fn sweep(&self, now: i64, long_ago: i64) -> Result<Vec<SessionId>, SessionsError> {
+        self.fill_reserve();
         let mut all = Vec::new();
         for subject in names_in(&self.subjects)? {
             let Ok(oid) = subject.parse::<Uuid>() else { continue };
@@ -484,7 +502,7 @@ impl Shelf for Files {
 
     async fn mark_ended(&self, id: &SessionId) -> Result<(), SessionsError> {
         let id = *id;
-        self.run(move |folders| write_whole(&folders.ended, &id.to_string(), b"")).await
+        self.run(move |folders| folders.write_urgent(&folders.ended, &id.to_string(), b"")).await
     }
 
     async fn ended(&self, since: Option<&Bookmark>) -> Result<Ended, SessionsError> {
@@ -523,7 +541,7 @@ impl Shelf for Files {
     async fn add_waiting(&self, of: Waiting, text: &str, _now: i64) -> Result<(), SessionsError> {
         let text = text.to_owned();
         self.run(move |folders| {
-            write_whole(folders.folder_of(of), &name_of(&text), text.as_bytes())
+            folders.write_urgent(folders.folder_of(of), &name_of(&text), text.as_bytes())
         })
         .await
     }

@@ -21,6 +21,7 @@ mod redis;
 mod redis_credentials;
 mod redis_fault;
 mod redis_script;
+mod reserve;
 mod several;
 mod shelf;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     entra::USER_OID,
     world::{
-        API, Kind, World,
+        API, Kind, Store, World,
         administrators::{Person, metadata},
         client,
         faulty::{Fault, Faulty},
@@ -283,4 +283,45 @@ async fn disabling_takes_effect_where_another_instance_has_enabled_access_since(
     assert_eq!((code, &stands["enabled"]), (200, &json!(false)), "{stands}");
     until("it is off again", async || metadata(one).await == 404).await;
     until("and recorded", async || recorded() == 2).await;
+}
+
+/// Session files, `GATEWAY_STATE_DIR` and SQLite on one disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_full_disk_under_everything_stops_neither_disabling_nor_ending_sessions() {
+    let Some(database) = Faulty::start(Fault::Full).await else { return };
+    let store = Store::files(tempfile::tempdir_in(database.folder()).unwrap());
+    let ground = Ground::over(database, World::over(store, &[]).await, &[]).await;
+    let gateway = &ground.world.gateway;
+    let token = ground.world.entra.token().oid(SOMEBODY).build();
+    let mut sessions = Vec::new();
+    for _ in 0..3 {
+        sessions.push(ground.world.login(&token).await);
+    }
+    ground.database.set(gateway);
+    let printed = ground.command("sessions end --all --by Ada").await;
+    assert!(printed.contains("3 ended") && printed.contains("warning "), "{printed}");
+    for session in &sessions {
+        until("it has ended", async || status(gateway.url(API), session).await == 401).await;
+    }
+    let block = format!("access block --subject {SOMEBODY} --for 1h");
+    assert!(ground.command(&block).await.contains("warning "));
+    until("it is blocked", async || try_login(gateway, &token).await.status() == 403).await;
+    let printed = ground.command("access disable --by Ada").await;
+    assert!(printed.contains("warning the database could not be written: "), "{printed}");
+    until("it is off", async || metadata(gateway).await == 404).await;
+
+    ground.database.clear(gateway);
+    let recorded = |kind: &str| ground.count(&format!("activity WHERE kind = '{kind}'"));
+    until("all is recorded", async || {
+        recorded("session_ended_by_admin") == 3
+            && recorded("subject_blocked") == 1
+            && recorded("external_access_disabled") == 1
+    })
+    .await;
+    ground.until_enabled().await;
+    let state = ground.world.store.folder().with_file_name("flask_session.gateway");
+    until("there is a reserve again", async || {
+        std::fs::read_dir(state.join("reserve")).unwrap().count() == 64
+    })
+    .await;
 }

@@ -4,6 +4,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::Write as _,
+    path::Path,
     process::Command,
 };
 
@@ -58,6 +59,11 @@ impl Faulty {
             eprintln!("SKIPPED: {fault:?} needs root, and mount, chattr or prlimit");
         }
         is_possible.then_some(faulty)
+    }
+
+    /// Where SQLite's file is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// For `DATABASE_URL`.
@@ -158,7 +164,7 @@ fn limit(gateway: &Gateway, fsize: &str) {
     assert!(succeeds(&mut prlimit), "{prlimit:?}");
 }
 
-fn chattr(attribute: &str, path: &std::path::Path) -> bool {
+fn chattr(attribute: &str, path: &Path) -> bool {
     succeeds(Command::new("chattr").arg(attribute).arg(path))
 }
 

@@ -57,20 +57,22 @@ pub(crate) enum Store {
 impl Store {
     pub(crate) async fn start(kind: Kind) -> Self {
         match kind {
-            Kind::Files => {
-                let folder = tempfile::tempdir().expect("a temporary folder");
-                let flask_session = folder.path().join("flask_session");
-                std::fs::create_dir(&flask_session).expect("a folder");
-                hand_over(folder.path());
-                hand_over(&flask_session);
-                Self::Files(folder)
-            }
+            Kind::Files => Self::files(tempfile::tempdir().expect("a temporary folder")),
             Kind::Redis => {
                 let folder = tempfile::tempdir().expect("a temporary folder");
                 hand_over(folder.path());
                 Self::Redis(Redis::start().await, folder)
             }
         }
+    }
+
+    /// Session files in this folder.
+    pub(crate) fn files(folder: TempDir) -> Self {
+        let flask_session = folder.path().join("flask_session");
+        std::fs::create_dir(&flask_session).expect("a folder");
+        hand_over(folder.path());
+        hand_over(&flask_session);
+        Self::Files(folder)
     }
 
     /// The settings that gateway and upstream share.
@@ -129,9 +131,14 @@ impl World {
 
     /// The same with more settings, for gateway and upstream both.
     pub(crate) async fn with(kind: Kind, more: &[(&str, &str)]) -> Self {
+        Self::over(Store::start(kind).await, more).await
+    }
+
+    /// The same over this store.
+    pub(crate) async fn over(store: Store, more: &[(&str, &str)]) -> Self {
         let more: Vec<(String, String)> =
             more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let (store, entra) = (Store::start(kind).await, Entra::start().await);
+        let entra = Entra::start().await;
         let mut of_upstream = store.settings();
         of_upstream.push(("TENANT_ID".to_owned(), TENANT.to_owned()));
         of_upstream.push(("CLIENT_ID".to_owned(), CLIENT.to_owned()));
