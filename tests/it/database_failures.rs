@@ -1,4 +1,4 @@
-//! A database that can be read and not written (red team 1 and 2; F9: `influxdata/influxdb_iox#5570`,
+//! A database that can be read and not written (`influxdata/influxdb_iox#5570`,
 //! goldsky-io/streamling#65, smartcontractkit/chainlink#12834): what lets less in takes effect all the same, and
 //! everything works again once it can be written, without a restart.
 
@@ -249,7 +249,7 @@ async fn access_is_off_where_the_database_cannot_be_written_for_ten_seconds_or_a
     assert!(took > Duration::from_secs(8), "{took:?}: a failover passes unnoticed");
     let reasons = ground.degraded().await;
     let reason = reasons.iter().find(|it| it["part"] == "database").unwrap()["reason"].to_string();
-    // S8: backstage/backstage#8721.
+    // backstage/backstage#8721.
     assert!(reason.contains("is the disk full, or is this a replica?"), "{reason}");
     assert!(reason.contains("25006") && !reason.contains("at line"), "{reason}");
     let late = Gateway::start(&ground.settings).await;
