@@ -112,7 +112,7 @@ impl Restriction {
         Self { restricts: Restricts::Access, records: vec![record] }
     }
 
-    /// Somebody is blocked until then (Unix milliseconds); what was decided before about them counts no more.
+    /// A caller is blocked until then (Unix milliseconds), in place of what was decided about that caller before.
     pub(crate) fn caller(blocked: Blocked, until: i64, author: &Author) -> Self {
         let text = format!("until {}", clock::rfc3339(until));
         let kinds = [Kind::SubjectBlocked, Kind::ClientBlocked];
@@ -244,7 +244,7 @@ pub(super) async fn enable(
     let records = vec![accepted, Record::new(Kind::ExternalAccessEnabled).by(&author)];
     let mut values = vec![Value::Flag(true), Value::Number(clock::millis())];
     values.extend(actor_values(author.actor));
-    decide(database, TURN, values, records).await
+    decide(database, (TURN, values), records).await
 }
 
 /// Writes a restriction with its records, unless they are there already. False: it changed
@@ -258,44 +258,20 @@ pub(super) async fn restrict(
     const BLOCK: &str = "INSERT INTO blocks (kind, who, since, until, actor_oid, actor_name, actor_email) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (kind, who) DO UPDATE SET since = excluded.since, until = excluded.until, actor_oid = excluded.actor_oid, actor_name = excluded.actor_name, actor_email = excluded.actor_email WHERE blocks.since <= excluded.since";
     let Restriction { restricts, records } = restriction;
     let Some(first) = records.first() else { return Ok(false) };
-    let (at, actor) = (first.at, actor_values(first.actor.clone()));
-    // Blocking anew is a decision even where a later block stands.
-    let (statement, must_change) = match &restricts {
+    let (at, actor) = (first.at, actor_values(first.actor.clone()).to_vec());
+    // Blocking again is a decision even where a later block is in force.
+    let (change, must_change) = match &restricts {
         Restricts::Access => {
-            (Some((TURN, vec![Value::Flag(false), Value::Number(at)])), !was_in_force)
+            let values = vec![Value::Flag(false), Value::Number(at)];
+            (Some((TURN, [values, actor].concat())), !was_in_force)
         }
         Restricts::Caller { blocked, until } => {
-            let mut values = of_whom(blocked);
-            values.extend([Value::Number(at), Value::Number(*until)]);
-            (Some((BLOCK, values)), false)
+            let values = vec![Value::Number(at), Value::Number(*until)];
+            (Some((BLOCK, [of_whom(blocked), values, actor].concat())), false)
         }
         Restricts::Sessions => (None, false),
     };
-    database
-        .run(move |held| {
-            Box::pin(async move {
-                let begin = held.begin();
-                on!(held, connection => {
-                    let mut transaction = connection.begin_with(begin).await?;
-                    // First, so that of two that write the same one finds it written.
-                    let added = insertion(&records).build().execute(&mut *transaction).await?;
-                    if added.rows_affected() == 0 {
-                        return Ok(false);
-                    }
-                    if let Some((statement, mut values)) = statement {
-                        values.extend(actor);
-                        let query = bound(sqlx::query(statement), values);
-                        let changed = query.execute(&mut *transaction).await?.rows_affected();
-                        if changed == 0 && must_change {
-                            return Ok(false);
-                        }
-                    }
-                    transaction.commit().await?;
-                    Ok(true)
-                })
-            })
-        })
-        .await
+    write(database, change, records, must_change).await
 }
 
 /// Lets somebody in again. `None`: nobody kept them out, and nothing was written.
@@ -308,10 +284,11 @@ pub(super) async fn unblock(
     let record = blocked.record([Kind::SubjectUnblocked, Kind::ClientUnblocked], &author, None);
     let mut values = of_whom(&blocked);
     values.push(Value::Number(clock::millis()));
-    decide(database, UNBLOCK, values, vec![record]).await
+    decide(database, (UNBLOCK, values), vec![record]).await
 }
 
 /// A value of a statement.
+#[derive(Clone)]
 enum Value {
     Text(Option<String>),
     Number(i64),
@@ -343,27 +320,48 @@ where
     })
 }
 
-/// Changes what a statement changes and writes the records of it. `None`: that was nothing, and nothing was
-/// written.
+/// A statement that changes the state, with its values.
+type Change = (&'static str, Vec<Value>);
+
+/// Changes what a statement changes, if that is something, and writes the records of it. `None`: it was nothing,
+/// and nothing was written.
 async fn decide(
     database: &Database,
-    statement: &'static str,
-    values: Vec<Value>,
+    change: Change,
     records: Vec<Record>,
 ) -> Result<Option<Vec<Record>>, ActivityError> {
+    let is_written = write(database, Some(change), records.clone(), true).await?;
+    Ok(is_written.then_some(records))
+}
+
+/// Writes records and makes the change that they are of, in one transaction. False: nothing was written, because the
+/// records are there already or, where the change must have an effect, because it has none.
+async fn write(
+    database: &Database,
+    change: Option<Change>,
+    records: Vec<Record>,
+    must_change: bool,
+) -> Result<bool, ActivityError> {
     database
         .run(move |held| {
             Box::pin(async move {
                 let begin = held.begin();
                 on!(held, connection => {
                     let mut transaction = connection.begin_with(begin).await?;
-                    let query = bound(sqlx::query(statement), values);
-                    if query.execute(&mut *transaction).await?.rows_affected() == 0 {
-                        return Ok(None);
+                    // First, so that of two that write the same one finds it written.
+                    let added = insertion(&records).build().execute(&mut *transaction).await?;
+                    if added.rows_affected() == 0 {
+                        return Ok(false);
                     }
-                    insertion(&records).build().execute(&mut *transaction).await?;
+                    if let Some((statement, values)) = change {
+                        let query = bound(sqlx::query(statement), values);
+                        let changed = query.execute(&mut *transaction).await?.rows_affected();
+                        if changed == 0 && must_change {
+                            return Ok(false);
+                        }
+                    }
                     transaction.commit().await?;
-                    Ok(Some(records))
+                    Ok(true)
                 })
             })
         })
