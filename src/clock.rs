@@ -34,6 +34,12 @@ pub(crate) fn rfc3339(millis: i64) -> String {
         .unwrap_or_default()
 }
 
+/// Unix milliseconds of a time as RFC 3339 has it; `None`: it is none.
+pub(crate) fn millis_of(text: &str) -> Option<i64> {
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()
+}
+
 /// A clock that stands still, so that tokens of a test corpus can be judged at the moment they were made
 /// for. Debug builds alone have it: no released gateway can be told another time.
 #[cfg(debug_assertions)]

@@ -1,7 +1,6 @@
 //! What is written down of who came in, who was refused, and who decided what.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -247,8 +246,7 @@ fn as_rfc3339<S: Serializer>(millis: &i64, serializer: S) -> Result<S::Ok, S::Er
 
 fn of_rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let at = OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)?;
-    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).map_err(D::Error::custom)
+    clock::millis_of(&text).ok_or_else(|| D::Error::custom("not a time as RFC 3339 has it"))
 }
 
 impl Record {

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::Admin;
 use crate::{
     activity::{Activity, ActivityError, Filter, Kind, Record},
+    clock,
     gateway::Administered,
     http::error::{Problem, Refusal},
 };
@@ -117,19 +118,19 @@ impl Asked {
 
 /// RFC 3339, or as a browser's field has it, in UTC; Unix milliseconds.
 fn time_of(text: &str) -> Result<Option<i64>, Refusal> {
-    use time::macros::format_description;
-    use time::{OffsetDateTime, PrimitiveDateTime, format_description::well_known::Rfc3339};
+    use time::{PrimitiveDateTime, macros::format_description};
     if text.is_empty() {
         return Ok(None);
     }
+    if let Some(millis) = clock::millis_of(text) {
+        return Ok(Some(millis));
+    }
     let short = format_description!("[year]-[month]-[day]T[hour]:[minute]");
     let long = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
-    let at = OffsetDateTime::parse(text, &Rfc3339)
-        .or_else(|_| PrimitiveDateTime::parse(text, &short).map(PrimitiveDateTime::assume_utc))
-        .or_else(|_| PrimitiveDateTime::parse(text, &long).map(PrimitiveDateTime::assume_utc));
-    let at = at.map_err(|_| Refusal::Input("A time is not as RFC 3339 has it"))?;
-    let millis = i64::try_from(at.unix_timestamp_nanos() / 1_000_000);
-    millis.map(Some).map_err(|_| Refusal::Input("A time is not as RFC 3339 has it"))
+    let at = PrimitiveDateTime::parse(text, &short)
+        .or_else(|_| PrimitiveDateTime::parse(text, &long))
+        .map_err(|_| Refusal::Input("A time is not as RFC 3339 has it"))?;
+    Ok(Some(at.assume_utc().unix_timestamp() * 1000))
 }
 
 fn place_of(text: &str) -> Result<(i64, String), Refusal> {
