@@ -3,6 +3,7 @@
 //! seconds on all others. Each is recorded as soon as any instance can write the database.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -99,6 +100,17 @@ pub(crate) struct InForce {
     /// Since when external access is disabled (Unix milliseconds), and by whom.
     pub(crate) disabled: Option<(i64, Actor)>,
     pub(crate) blocks: Vec<Block>,
+}
+
+impl InForce {
+    /// Blocks in force, newest first: these, and those in the database about other callers.
+    pub(crate) fn blocks_over(&self, of_database: &[Block]) -> Vec<Block> {
+        let is_other = |block: &&Block| !self.blocks.iter().any(|own| own.blocked == block.blocked);
+        let others = of_database.iter().filter(is_other);
+        let mut blocks: Vec<_> = self.blocks.iter().chain(others).cloned().collect();
+        blocks.sort_by_key(|block| Reverse(block.since));
+        blocks
+    }
 }
 
 impl Restrictions {

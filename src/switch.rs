@@ -75,7 +75,7 @@ struct Inner {
     is_enabled: AtomicBool,
     /// Whether records of decisions could be written.
     is_writable: AtomicBool,
-    /// Since when this instance fails to say that it runs.
+    /// Time since which this instance's heartbeat fails.
     unwritable: ArcSwapOption<Instant>,
     /// Blocks whose sessions are being ended, or have been.
     followed: Mutex<HashSet<(Blocked, i64)>>,
@@ -234,13 +234,7 @@ impl Switch {
     /// Blocks in force here: as the database had them when it was last read, and those that it may not have yet.
     pub(crate) fn blocks(&self) -> Vec<Block> {
         let of_database = self.0.blocks.load_full().unwrap_or_default();
-        let in_force = self.0.restrictions.in_force();
-        let mut blocks = in_force.blocks.clone();
-        let is_new = |block: &&Block| !blocks.iter().any(|known| known.blocked == block.blocked);
-        let others: Vec<_> = of_database.iter().filter(is_new).cloned().collect();
-        blocks.extend(others);
-        blocks.sort_by_key(|block| std::cmp::Reverse(block.since));
-        blocks
+        self.0.restrictions.in_force().blocks_over(&of_database)
     }
 
     /// Whether somebody may come in.
@@ -321,8 +315,8 @@ impl Switch {
         }
     }
 
-    /// Whether the database has been unwritable for too long: by what this instance says of itself, and by records
-    /// that wait.
+    /// Turns `managed` access off when the database has been unwritable for longer than [`BELIEVED`]: by this
+    /// instance's heartbeat, and by records that wait.
     fn judge_writing(&self) {
         let unwritable = self.0.unwritable.load().as_ref().map(|since| since.elapsed());
         let longest = unwritable.max(self.0.activity.failing_for());
@@ -368,7 +362,7 @@ impl Switch {
             match self.0.restrictions.record().await {
                 Ok(0) => {}
                 Ok(_) => self.read_now(),
-                // Told at the decision.
+                // Logged at the decision.
                 Err(_) => continue,
             }
             self.0.restrictions.record_ended_before().await;

@@ -170,11 +170,7 @@ async fn decide(
     let stored = async {
         let sessions = Sessions::open_store(config.sessions.clone())?;
         let restrictions = Restrictions::new(activity, &sessions);
-        match restrictions.leave(&restriction).await {
-            // The connection may not have been made yet.
-            Err(_) => restrictions.leave(&restriction).await,
-            stored => stored,
-        }
+        twice(async || restrictions.leave(&restriction).await).await
     };
     match stored.await {
         Ok(()) => Ok(Taken::Waits(failed)),
@@ -197,11 +193,16 @@ fn warn_of_record(taken: &Taken) {
 async fn waiting(config: &Config, activity: &Activity) -> Result<Restrictions, SessionsError> {
     let sessions = Sessions::open_store(config.sessions.clone())?;
     let restrictions = Restrictions::new(activity, &sessions);
-    if restrictions.follow().await.is_err() {
-        // The connection may not have been made yet.
-        restrictions.follow().await?;
-    }
+    twice(async || restrictions.follow().await).await?;
     Ok(restrictions)
+}
+
+/// Tries again once: the connection to the session store may not have been made yet.
+async fn twice(attempt: impl AsyncFn() -> Result<(), SessionsError>) -> Result<(), SessionsError> {
+    match attempt().await {
+        Err(_) => attempt().await,
+        done => done,
+    }
 }
 
 /// Records decisions that wait in the session store, before one that enables or unblocks.
@@ -246,7 +247,7 @@ async fn status(config: &Config, activity: &Activity, as_json: bool) -> Result<(
         Some((since, by)) => AccessState { enabled: false, since: Some(since), by, ..state },
         None => state,
     };
-    let blocks: Vec<_> = in_force.blocks.iter().cloned().chain(blocks).collect();
+    let blocks = in_force.blocks_over(&blocks);
     let mode = config.external_access.word();
     if as_json {
         let blocks: Vec<_> = blocks.into_iter().map(BlockInForce::from).collect();
