@@ -52,7 +52,7 @@ impl Answer {
         match head.status {
             200 if is_json => Self::Document,
             404 => Self::Nothing,
-            301 | 302 | 303 | 307 | 308 | 401 => Self::SignIn(head.status),
+            status if head.leads_to_sign_in() => Self::SignIn(status),
             status => Self::Other(status),
         }
     }

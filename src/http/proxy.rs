@@ -335,8 +335,7 @@ impl Proxy<'_> {
     /// Refuses an answer that leads to a sign-in where callers look for documents: clients that guess must get 404,
     /// not a page.
     fn judge_sign_in(&self, answer: &ResponseHead) -> Result<(), Refusal> {
-        let leads_to_sign_in = matches!(answer.status, 301 | 302 | 303 | 307 | 308 | 401);
-        if self.hides_sign_in && leads_to_sign_in {
+        if self.hides_sign_in && answer.leads_to_sign_in() {
             tracing::info!(
                 upstream.status = answer.status,
                 "upstream answered a discovery request with a redirect or 401; the caller gets 404"

@@ -132,6 +132,11 @@ impl ResponseHead {
         Ok(Self { status, after_status, version, fields })
     }
 
+    /// Whether a browser would be led to a sign-in by it: a redirect (RFC 9110 §15.4), or 401.
+    pub(crate) fn leads_to_sign_in(&self) -> bool {
+        matches!(self.status, 301 | 302 | 303 | 307 | 308 | 401)
+    }
+
     /// The status and what stands after it on its line.
     pub(crate) fn status_and_reason(&self) -> &[u8] {
         &self.fields.head[9..self.after_status.end]
