@@ -12,7 +12,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// How a part is; `advice` says what to do where it failed and `result` does not.
+    /// Prints the result of a part; `advice` completes a failure that names no remedy itself.
     pub(crate) fn line(&mut self, part: &'static str, result: Result<(), String>, advice: &str) {
         let text = match result {
             Ok(()) => format!("ok      {part}"),

@@ -91,8 +91,8 @@ impl BearerToken {
         Ok(header)
     }
 
-    /// Whether the token says that it is for Microsoft Graph. Entra hashes the `nonce` in the header of those
-    /// before it signs, so nobody but Graph can verify them. For the error text alone: nothing is verified.
+    /// True for tokens that name Microsoft Graph as their audience. Entra hashes the `nonce` in the header of those
+    /// before it signs, so that only Graph can verify them. For the error text alone: nothing is verified.
     pub(crate) fn is_for_graph(&self) -> bool {
         #[derive(Deserialize)]
         struct Audience {
@@ -227,7 +227,7 @@ pub(crate) enum TokenError {
     Issuer,
     #[error("The access token is meant for another application")]
     Audience,
-    /// Of these tokens the signature means nothing to anybody else: see [`BearerToken::is_for_graph`].
+    /// Only Graph can verify the signature of these tokens: see [`BearerToken::is_for_graph`].
     #[error("The access token is meant for Microsoft Graph")]
     ForGraph,
     #[error("The access token belongs to another tenant")]

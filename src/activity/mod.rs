@@ -388,7 +388,7 @@ impl Activity {
         decisions::restrict(self.database()?, restriction.clone(), true).await
     }
 
-    /// The same within the time that a caller may be kept waiting.
+    /// The same within the time that a caller may wait.
     pub(crate) async fn restrict_in_time(
         &self,
         restriction: &Restriction,

@@ -33,7 +33,7 @@ fn limit_of(mount: &Path, line: &str) -> Option<usize> {
         let text = fs::read_to_string(folder.join(file)).ok()?;
         text.trim().parse().ok().filter(|limit| *limit < NONE)
     };
-    // A container may see its own group as the root, whatever path it is told.
+    // A container may see its own group as the root, whatever path `/proc/self/cgroup` names.
     let groups = |mount: &PathBuf| {
         let group = mount.join(path.trim_start_matches('/'));
         group.ancestors().take_while(|at| at.starts_with(mount)).filter_map(limit).min()

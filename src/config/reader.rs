@@ -297,7 +297,7 @@ fn read_text(path: &Path) -> io::Result<String> {
         ));
     }
     let text = String::from_utf8(bytes).map_err(|_| io::Error::other("is not UTF-8"))?;
-    Ok(text.strip_prefix(BYTE_ORDER_MARK).map_or_else(|| text.clone(), str::to_owned))
+    Ok(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text).to_owned())
 }
 
 /// The TOML file's values: strings, numbers, booleans and lists of strings, under the same names.

@@ -21,7 +21,7 @@ pub(crate) enum DocumentError {
         url: Url,
         /// The cause, where it is a usual one.
         fault: Option<ConnectFault>,
-        /// What the client library says, where it is not.
+        /// The client library's error, where it is not.
         #[source]
         source: Option<reqwest::Error>,
     },

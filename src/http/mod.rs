@@ -189,7 +189,7 @@ impl Site {
     }
 
     /// The same with a body, which is read once its sender is known to be an administrator. An error: the
-    /// refusal of somebody else, nothing being read.
+    /// refusal of another sender, with nothing read.
     async fn answer_with_body(
         &self,
         caller: &mut Caller,

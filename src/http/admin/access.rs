@@ -120,7 +120,7 @@ impl AccessStatus {
                 let (state, _) = activity.read().await?;
                 (Some(state), activity.instances().await?)
             }
-            // Off, whatever the database says; it may be away.
+            // Off, whatever the database holds; it may be unavailable.
             (true, true) => (None, activity.instances().await.unwrap_or_default()),
             (false, _) => (None, Vec::new()),
         };
@@ -183,7 +183,7 @@ pub(super) async fn enable(
     Ok(turned)
 }
 
-/// Shuts machines out, also where that cannot be written down yet.
+/// Disables external access, also where that cannot be recorded yet.
 pub(super) async fn disable(administered: &Administered, admin: &Admin) -> Result<Taken, Refusal> {
     judge_mode(administered)?;
     let taken = administered.switch.decide(Restriction::access(&admin.author)).await?;
@@ -198,7 +198,7 @@ async fn counts_here(Administered { switch, .. }: &Administered, is_on: bool) {
     let _ = timeout(COUNTS_HERE, changes.wait_for(|now| *now == is_on)).await;
 }
 
-/// Ends minted sessions, each of which is written down, if need be later; how many there were.
+/// Ends minted sessions and records each, if need be later; returns their number.
 pub(super) async fn end_sessions(
     Administered { switch, .. }: &Administered,
     admin: &Admin,

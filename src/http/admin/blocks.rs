@@ -68,7 +68,7 @@ pub(super) async fn all(administered: &Administered) -> Result<Vec<BlockInForce>
     Ok(blocks.into_iter().map(BlockInForce::from).collect())
 }
 
-/// Keeps somebody out, also where that cannot be written down yet.
+/// Blocks a caller, also where that cannot be recorded yet.
 pub(super) async fn block(
     administered: &Administered,
     admin: &Admin,

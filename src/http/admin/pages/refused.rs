@@ -79,7 +79,7 @@ pub(in crate::http::admin) fn page(answer: Response, path: &str) -> Response {
     let refused = Refused {
         status: status.as_u16(),
         title: title(status),
-        // The title says it.
+        // The title is enough.
         detail: (status != StatusCode::UNAUTHORIZED).then_some(told.detail),
         advice,
         come_back: signs_in.then(address),
