@@ -438,7 +438,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        activity::{Author, Filter, Kind},
+        activity::{Author, Blocked, Filter, Kind},
         config::{
             ActivityConfig, ActivityRequired, DatabaseConfig, DatabaseTarget, SerializationFormat,
             SessionsConfig, StoreConfig,
@@ -472,6 +472,20 @@ mod tests {
 
     fn open() -> (Restrictions, TempDir) {
         over(Path::new("gateway.db"))
+    }
+
+    #[test]
+    fn a_block_that_waits_replaces_the_databases_block_of_the_same_caller() {
+        let block = |who: &str, since: i64| Block {
+            blocked: Blocked::Subject(who.to_owned()),
+            since,
+            until: i64::MAX,
+            by: Actor::default(),
+        };
+        let in_force = InForce { disabled: None, blocks: vec![block("a", 2)] };
+        let of_database = [block("b", 3), block("a", 1)];
+        assert_eq!(in_force.blocks_over(&of_database), [block("b", 3), block("a", 2)]);
+        assert_eq!(InForce::default().blocks_over(&of_database), of_database);
     }
 
     fn ended(id: &str) -> Record {
