@@ -23,7 +23,7 @@ use crate::{
     access::{origin::Route, session::SessionId, target::upstream_path},
     clock,
     config::CookieConfig,
-    sessions::{Sessions, SessionsError, Standing},
+    sessions::{SessionStatus, Sessions, SessionsError},
     upstream::{Connection, Held, Kept, UpstreamError},
     wire::{Body, Length, Malformed, ResponseHead, Version},
 };
@@ -300,7 +300,7 @@ impl Proxy<'_> {
         }
         let now = clock::now();
         let is_dropped = |id: &SessionId| {
-            let is_over = self.sessions.standing(id, now)? == Standing::Over;
+            let is_over = self.sessions.status(id, now)? == SessionStatus::Ended;
             Ok::<_, SessionsError>(is_over || signs_in(&judged.target))
         };
         let cookies = SessionCookie(self.cookie).read(fields.all("cookie"), is_dropped)?;

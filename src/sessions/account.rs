@@ -78,7 +78,7 @@ impl Sessions {
     /// Who is signed in to SimpleChat under one of Flask's ids; `None`: nobody, or nobody who has been there
     /// lately. A record that cannot be read is [`SessionsError::Decoding`].
     pub(crate) async fn account(&self, id: &FlaskId) -> Result<Option<Account>, SessionsError> {
-        let record = patiently(self.0.shelf.record(id.as_str())).await?;
+        let record = patiently(self.0.backend.record(id.as_str())).await?;
         let long_ago = clock::millis() - IDLE;
         let in_use = record.filter(|record| record.last_seen().is_none_or(|seen| seen >= long_ago));
         Ok(in_use.and_then(|record| record.account()))
@@ -90,7 +90,7 @@ impl Sessions {
         &self,
         id: &SessionId,
     ) -> Result<Option<Account>, SessionsError> {
-        let record = patiently(self.0.shelf.record(&id.to_string())).await?;
+        let record = patiently(self.0.backend.record(&id.to_string())).await?;
         Ok(record.and_then(|record| record.account()))
     }
 }
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use crate::sessions::{
         flask_format::to_file,
-        shelved::{folders, instance},
+        test_support::{folders, instance},
     };
 
     /// SHA-256 and MD5 of `session:` and 43 times `a`; MD5 of cachelib's count file.

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::mpsc::{self, error::TrySendError};
 use uuid::Uuid;
 
-use super::{Sessions, SessionsError, shelf::Note};
+use super::{Sessions, SessionsError, backend::SessionMeta};
 use crate::access::{policy::CANARY, session::SessionId};
 
 /// Those that wait to be heard of; more are told with a later sweep.
@@ -32,13 +32,13 @@ pub(crate) struct Expired {
 }
 
 impl Expired {
-    fn of(id: &SessionId, note: Note) -> Self {
+    fn of(id: &SessionId, meta: SessionMeta) -> Self {
         Self {
             handle: id.handle(),
             record_id: id.record_id("session_expired"),
-            subject: note.subject,
-            client: note.client,
-            opened_at: note.opened_at,
+            subject: meta.subject,
+            client: meta.client,
+            opened_at: meta.opened_at,
             at: id.expires_at().saturating_mul(1000),
         }
     }
@@ -46,7 +46,7 @@ impl Expired {
 
 /// Who is told, and of which he was told already.
 #[derive(Debug)]
-pub(super) struct Telling {
+pub(super) struct ExpiryEvents {
     sender: mpsc::Sender<Expired>,
     /// Until somebody takes it nothing is told.
     receiver: Mutex<Option<mpsc::Receiver<Expired>>>,
@@ -54,7 +54,7 @@ pub(super) struct Telling {
     told: Mutex<HashSet<SessionId>>,
 }
 
-impl Telling {
+impl ExpiryEvents {
     pub(super) fn new() -> Self {
         let (sender, receiver) = mpsc::channel(MOST_WAITING);
         Self { sender, receiver: Mutex::new(Some(receiver)), told: Mutex::default() }
@@ -109,12 +109,12 @@ impl Sessions {
                 Err(TrySendError::Full(()) | TrySendError::Closed(())) => return Ok(()),
             };
             // Whose note is gone, that was ended, perhaps elsewhere.
-            let note = match self.0.shelf.note(id.id()).await {
+            let meta = match self.0.backend.meta(id.id()).await {
                 Err(SessionsError::Decoding) => None,
-                note => note?.filter(|note| note.session_id() == *id && note.subject != CANARY),
+                meta => meta?.filter(|meta| meta.session_id() == *id && meta.subject != CANARY),
             };
-            if let Some(note) = note.filter(|_| !self.knows_as_ended(id)) {
-                room.send(Expired::of(id, note));
+            if let Some(meta) = meta.filter(|_| !self.knows_as_ended(id)) {
+                room.send(Expired::of(id, meta));
             }
             telling.remember(*id);
         }
@@ -129,7 +129,7 @@ mod tests {
         clock,
         sessions::{
             LONG_AGO,
-            shelved::{folders, instance, put},
+            test_support::{folders, instance, put},
         },
     };
 
@@ -199,11 +199,11 @@ mod tests {
         let sessions = instance(folders.path());
         let over = put(&sessions, (ZOE, "app"), 1, -5).await;
         sessions.sweep().await.unwrap();
-        assert!(sessions.0.shelf.note(over.id()).await.unwrap().is_some());
+        assert!(sessions.0.backend.meta(over.id()).await.unwrap().is_some());
         assert_eq!(sessions.subject_of(&over).await.unwrap(), None);
         let long_over = put(&sessions, (ZOE, "app"), 1, -LONG_AGO - 5).await;
         sessions.sweep().await.unwrap();
-        assert!(sessions.0.shelf.note(long_over.id()).await.unwrap().is_none());
+        assert!(sessions.0.backend.meta(long_over.id()).await.unwrap().is_none());
     }
 
     #[test]

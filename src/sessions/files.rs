@@ -35,10 +35,10 @@ use uuid::Uuid;
 
 use super::{
     SessionsError,
+    backend::{Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting},
     flask_format::{self, FlaskSession, Members},
     flask_record::FlaskRecord,
     reserve::Reserve,
-    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf, Unended, Waiting},
 };
 use crate::{access::session::SessionId, clock, telemetry};
 
@@ -281,26 +281,26 @@ impl Folders {
         }
     }
 
-    fn note(&self, id: Id) -> Result<Option<Note>, SessionsError> {
+    fn meta(&self, id: Id) -> Result<Option<SessionMeta>, SessionsError> {
         let bytes = if_there(fs::read(self.sessions.join(id.to_string())))?;
         bytes
             .map(|bytes| serde_json::from_slice(&bytes).map_err(|_| SessionsError::Decoding))
             .transpose()
     }
 
-    fn add_note(&self, note: &Note) -> Result<bool, SessionsError> {
-        let name = note.id.to_string();
+    fn add_meta(&self, meta: &SessionMeta) -> Result<bool, SessionsError> {
+        let name = meta.id.to_string();
         if fs::exists(self.sessions.join(&name))? {
             return Ok(false);
         }
-        let of_subject = self.subjects.join(note.subject.to_string());
+        let of_subject = self.subjects.join(meta.subject.to_string());
         make_private(&of_subject)?;
         write_whole(
             &self.sessions,
             &name,
-            &serde_json::to_vec(note).map_err(|_| SessionsError::Encoding)?,
+            &serde_json::to_vec(meta).map_err(|_| SessionsError::Encoding)?,
         )?;
-        write_whole(&of_subject, &note.session_id().to_string(), b"")?;
+        write_whole(&of_subject, &meta.session_id().to_string(), b"")?;
         Ok(true)
     }
 
@@ -381,7 +381,7 @@ impl Folders {
     }
 
     /// The subject's folder stays: another login may be about to use it.
-    fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
+    fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
         let of_subject = self.subjects.join(subject.to_string());
         if_there(fs::remove_file(of_subject.join(id.to_string())))?;
         if_there(fs::remove_file(self.sessions.join(id.id().to_string())))?;
@@ -398,7 +398,7 @@ impl Folders {
                 ids.into_iter().filter(|id| id.expires_at() <= now).collect();
             self.remove(&over)?;
             for id in over.iter().filter(|id| id.expires_at() < long_ago) {
-                self.remove_note(id, oid)?;
+                self.remove_meta(id, oid)?;
             }
             all.extend(over);
         }
@@ -411,20 +411,20 @@ impl Folders {
     }
 
     /// All of them, unless the folder has not changed since.
-    fn ended(&self, since: Option<&Bookmark>) -> Result<Ended, SessionsError> {
+    fn ended(&self, since: Option<&Cursor>) -> Result<Ended, SessionsError> {
         let modified = fs::metadata(&self.ended)?.modified()?;
-        let bookmark = Some(Bookmark(format!("{modified:?}")));
+        let cursor = Some(Cursor(format!("{modified:?}")));
         // Files made within one tick of the clock leave the same time behind.
         let has_settled = modified.elapsed().is_ok_and(|age| age > Duration::from_secs(2));
-        if has_settled && since == bookmark.as_ref() {
-            return Ok(Ended { ids: Vec::new(), is_whole: false, bookmark });
+        if has_settled && since == cursor.as_ref() {
+            return Ok(Ended { ids: Vec::new(), is_whole: false, cursor });
         }
-        Ok(Ended { ids: ids_in(&self.ended)?, is_whole: true, bookmark })
+        Ok(Ended { ids: ids_in(&self.ended)?, is_whole: true, cursor })
     }
 }
 
 #[async_trait]
-impl Shelf for Files {
+impl SessionBackend for Files {
     async fn put(
         &self,
         id: &SessionId,
@@ -469,20 +469,20 @@ impl Shelf for Files {
     }
 
     /// One machine's quota is counted in its memory.
-    async fn add_note(
+    async fn add_meta(
         &self,
-        note: &Note,
+        meta: &SessionMeta,
         _quota: &Quota,
         _now: i64,
     ) -> Result<Added, SessionsError> {
-        let note = note.clone();
-        let is_new = self.run(move |folders| folders.add_note(&note)).await?;
+        let meta = meta.clone();
+        let is_new = self.run(move |folders| folders.add_meta(&meta)).await?;
         // Counting them is no less work than reading them.
         Ok(if is_new { Added::New { crowd: usize::MAX } } else { Added::Taken })
     }
 
-    async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError> {
-        self.run(move |folders| folders.note(id)).await
+    async fn meta(&self, id: Id) -> Result<Option<SessionMeta>, SessionsError> {
+        self.run(move |folders| folders.meta(id)).await
     }
 
     async fn sessions_of(&self, subject: Uuid, now: i64) -> Result<Vec<SessionId>, SessionsError> {
@@ -495,9 +495,9 @@ impl Shelf for Files {
         Ok(Unended { ids: all.into_iter().skip(skip).take(most).collect(), is_last })
     }
 
-    async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
+    async fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
         let id = *id;
-        self.run(move |folders| folders.remove_note(&id, subject)).await
+        self.run(move |folders| folders.remove_meta(&id, subject)).await
     }
 
     async fn mark_ended(&self, id: &SessionId) -> Result<(), SessionsError> {
@@ -505,7 +505,7 @@ impl Shelf for Files {
         self.run(move |folders| folders.write_urgent(&folders.ended, &id.to_string(), b"")).await
     }
 
-    async fn ended(&self, since: Option<&Bookmark>) -> Result<Ended, SessionsError> {
+    async fn ended(&self, since: Option<&Cursor>) -> Result<Ended, SessionsError> {
         let since = since.cloned();
         self.run(move |folders| folders.ended(since.as_ref())).await
     }

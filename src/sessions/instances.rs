@@ -16,7 +16,7 @@ impl Sessions {
     ) -> Result<Vec<(String, String)>, SessionsError> {
         let now = clock::now();
         let mut others =
-            patiently(self.0.shelf.register(instance, database, now, now - GONE_AFTER)).await?;
+            patiently(self.0.backend.register(instance, database, now, now - GONE_AFTER)).await?;
         others.retain(|(other, _)| other != instance);
         others.sort();
         Ok(others)
@@ -27,7 +27,7 @@ impl Sessions {
 mod tests {
     use std::time::Duration;
 
-    use crate::sessions::shelved::{folders, instance};
+    use crate::sessions::test_support::{folders, instance};
 
     #[tokio::test]
     async fn instances_see_one_another_until_they_are_gone() {

@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use super::{
     Sessions, SessionsError,
+    backend::{SessionBackend, Unended},
     flask_record::FlaskRecord,
     patiently,
     several::each,
-    shelf::{Shelf, Unended},
 };
 use crate::{
     access::{policy::CANARY, session::SessionId},
@@ -84,7 +84,7 @@ impl Found {
 impl Sessions {
     /// How many minted sessions there are whose end has not come; in Redis also those ended before.
     pub(crate) async fn count(&self) -> Result<u64, SessionsError> {
-        patiently(self.0.shelf.count(clock::now())).await
+        patiently(self.0.backend.count(clock::now())).await
     }
 
     /// Live minted sessions, canaries left out, newest first. Where there are many more than `limit`,
@@ -129,8 +129,8 @@ impl Sessions {
     async fn end_listed(self, listed: Listed) -> Result<(), SessionsError> {
         let id = listed.id;
         self.mark(&id).await?;
-        let (store, gone) = (&self.0.shelf, [id]);
-        let removed = tokio::try_join!(store.remove(&gone), store.remove_note(&id, listed.subject));
+        let (store, gone) = (&self.0.backend, [id]);
+        let removed = tokio::try_join!(store.remove(&gone), store.remove_meta(&id, listed.subject));
         if let Err(error) = removed {
             tracing::debug!(error = %telemetry::chain(&error), "what is left of a session is left to the sweep");
         }
@@ -158,12 +158,12 @@ impl Sessions {
         let mut skip = 0;
         loop {
             let (ids, is_last) = match which {
-                Which::Subject(subject) => (self.0.shelf.sessions_of(*subject, now).await?, true),
+                Which::Subject(subject) => (self.0.backend.sessions_of(*subject, now).await?, true),
                 Which::Handle(text) if SessionId::parse(text).is_some() => {
                     (SessionId::parse(text).into_iter().collect(), true)
                 }
                 Which::All | Which::Client(_) | Which::Handle(_) => {
-                    let Unended { ids, is_last } = self.0.shelf.unended(now, skip, batch).await?;
+                    let Unended { ids, is_last } = self.0.backend.unended(now, skip, batch).await?;
                     (ids, is_last)
                 }
             };
@@ -180,7 +180,7 @@ impl Sessions {
                 .collect();
             ids.sort_by_key(|id| std::cmp::Reverse(id.expires_at()));
             let looked_at = each(ids, {
-                let (store, which) = (Arc::clone(&self.0.shelf), which.clone());
+                let (store, which) = (Arc::clone(&self.0.backend), which.clone());
                 move |id| look_at(Arc::clone(&store), id, which.clone())
             });
             for known in looked_at.await {
@@ -205,32 +205,32 @@ impl Sessions {
 
 /// What note and record tell of a session; `None`: there is neither, or it is not meant.
 async fn look_at(
-    shelf: Arc<dyn Shelf>,
+    backend: Arc<dyn SessionBackend>,
     id: SessionId,
     which: Which,
 ) -> Result<Option<Known>, SessionsError> {
-    let note = match shelf.note(id.id()).await {
+    let meta = match backend.meta(id.id()).await {
         // An odd one is as good as none.
         Err(SessionsError::Decoding) => None,
-        note => note?.filter(|note| note.session_id() == id),
+        meta => meta?.filter(|meta| meta.session_id() == id),
     };
-    if note.as_ref().is_some_and(|note| !which.means(note.subject, &note.client)) {
+    if meta.as_ref().is_some_and(|meta| !which.means(meta.subject, &meta.client)) {
         return Ok(None);
     }
-    let record = match shelf.record(&id.to_string()).await {
+    let record = match backend.record(&id.to_string()).await {
         // There it is, whatever it holds.
         Err(SessionsError::Decoding) => Some(FlaskRecord::default()),
         record => record?,
     };
-    if note.is_none() && record.is_none() {
+    if meta.is_none() && record.is_none() {
         return Ok(None);
     }
     let has_record = record.is_some();
     let record = record.unwrap_or_default();
     let account = record.account();
     let oid = account.as_ref().and_then(|account| account.oid).unwrap_or_default();
-    let (subject, client, opened_at) = match note {
-        Some(note) => (note.subject, note.client, note.opened_at),
+    let (subject, client, opened_at) = match meta {
+        Some(meta) => (meta.subject, meta.client, meta.opened_at),
         None => (oid, record.client().unwrap_or_default(), 0),
     };
     if !which.means(subject, &client) {
@@ -248,8 +248,8 @@ mod tests {
 
     use super::*;
     use crate::sessions::{
-        Standing,
-        shelved::{folders, instance, put},
+        SessionStatus,
+        test_support::{folders, instance, put},
     };
 
     const ZOE: Uuid = Uuid::from_u128(1);
@@ -309,7 +309,7 @@ mod tests {
         let (here, elsewhere) = (instance(folders.path()), instance(folders.path()));
         let id = put(&here, (ZOE, "app"), 1_000, 900).await;
         let gone = put(&here, (ZOE, "app"), 2_000, 900).await;
-        here.0.shelf.remove(&[gone]).await.unwrap();
+        here.0.backend.remove(&[gone]).await.unwrap();
         assert_eq!(ids(&here.list(&Which::All, 10).await.unwrap()), [id], "upstream let one go");
         here.mark(&id).await.unwrap();
         assert_eq!(here.list(&Which::All, 10).await.unwrap(), []);
@@ -334,11 +334,11 @@ mod tests {
         of_zoe.sort_by_key(by_text);
         assert_eq!(ended, of_zoe);
         for id in &of_zoe {
-            assert_eq!(sessions.standing(id, clock::now()).unwrap(), Standing::Over);
+            assert_eq!(sessions.status(id, clock::now()).unwrap(), SessionStatus::Ended);
             assert!(!sessions.has(id).await.unwrap());
         }
         assert_eq!(end_all(&sessions, &Which::Subject(ZOE)).await, []);
-        assert_eq!(sessions.standing(&of_yan, clock::now()).unwrap(), Standing::Live);
+        assert_eq!(sessions.status(&of_yan, clock::now()).unwrap(), SessionStatus::Active);
         // One that starts afterwards knows it as well.
         let restarted = instance(folders.path());
         assert_eq!(ids(&restarted.list(&Which::All, 10).await.unwrap()), [of_yan]);
@@ -346,7 +346,7 @@ mod tests {
         let ended = end_all(&sessions, &Which::Handle(of_yan.handle())).await;
         assert_eq!(ids(&ended), [of_yan]);
         assert_eq!(end_all(&sessions, &Which::All).await, []);
-        assert_eq!(sessions.standing(&canary, clock::now()).unwrap(), Standing::Live);
+        assert_eq!(sessions.status(&canary, clock::now()).unwrap(), SessionStatus::Active);
     }
 
     #[tokio::test]
@@ -357,9 +357,9 @@ mod tests {
         for number in 0..3 {
             all.push(put(&sessions, (ZOE, "app"), number, 900).await);
         }
-        let notes = folders.path().join("state/sessions");
-        fs::write(notes.join(all[1].id().to_string()), "odd").unwrap();
-        fs::remove_file(notes.join(all[2].id().to_string())).unwrap();
+        let metas = folders.path().join("state/sessions");
+        fs::write(metas.join(all[1].id().to_string()), "odd").unwrap();
+        fs::remove_file(metas.join(all[2].id().to_string())).unwrap();
 
         let listed = sessions.list(&Which::All, 10).await.unwrap();
         assert_eq!(listed.len(), 3);
@@ -368,7 +368,7 @@ mod tests {
         assert!(listed.iter().all(of_zoe), "{listed:?}");
         assert_eq!(end_all(&sessions, &Which::Client("app".to_owned())).await.len(), 3);
         for id in &all {
-            assert_eq!(sessions.standing(id, clock::now()).unwrap(), Standing::Over);
+            assert_eq!(sessions.status(id, clock::now()).unwrap(), SessionStatus::Ended);
         }
     }
 
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(sessions.list(&Which::All, 7).await.unwrap().len(), 7);
         let mut seen = HashSet::new();
         for skip in (0..70).step_by(10) {
-            let ids = sessions.0.shelf.unended(clock::now(), skip, 10).await.unwrap().ids;
+            let ids = sessions.0.backend.unended(clock::now(), skip, 10).await.unwrap().ids;
             assert!(ids.into_iter().all(|id| seen.insert(id)));
         }
         assert_eq!(seen.len(), 60);

@@ -6,6 +6,7 @@
 
 mod account;
 mod azure;
+mod backend;
 mod expired;
 mod files;
 mod flask_format;
@@ -16,6 +17,7 @@ pub(crate) mod fuzzing;
 mod instances;
 mod limits;
 mod listing;
+mod metrics;
 mod pickle;
 mod redis;
 mod redis_credentials;
@@ -23,12 +25,10 @@ mod redis_fault;
 mod redis_script;
 mod reserve;
 mod several;
-mod shelf;
-#[cfg(test)]
-mod shelved;
 mod store;
-mod timed;
-mod told;
+#[cfg(test)]
+mod test_support;
+mod view;
 mod waiting;
 
 use std::{
@@ -55,18 +55,18 @@ pub(crate) use self::{
     account::{Account, FlaskId},
     expired::Expired,
     listing::{Listed, Which},
-    told::MintedSession,
+    view::MintedSession,
 };
+pub(crate) use self::{backend::Waiting, limits::Network, redis_fault::RedisFault};
 use self::{
-    expired::Telling,
+    backend::{Cursor, Quota, SessionBackend, SessionMeta},
+    expired::ExpiryEvents,
     files::Files,
     limits::Limits,
+    metrics::Instrumented,
     redis::Redis,
-    shelf::{Bookmark, Note, Quota, Shelf},
     store::{FlaskStore, NOTE},
-    timed::Timed,
 };
-pub(crate) use self::{limits::Network, redis_fault::RedisFault, shelf::Waiting};
 use crate::{
     access::{
         policy::CANARY,
@@ -82,7 +82,7 @@ const READ_ON: Duration = Duration::from_millis(500);
 /// How often all of it is read again, whatever happened.
 const READ_AGAIN: Duration = Duration::from_mins(1);
 /// For how long what was read last vouches for sessions that do not stand in it.
-const VOUCHES: Duration = Duration::from_secs(5);
+const MAX_STALENESS: Duration = Duration::from_secs(5);
 /// After so many failures in a row the connection is made anew.
 const TOO_MANY_FAILURES: u32 = 3;
 /// Ended sessions that a forgetful store is told of at once.
@@ -175,11 +175,11 @@ impl SessionsError {
 
 /// Where a minted session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum SessionStatus {
     /// Nothing speaks against it. Whether the store has it, upstream will see.
-    Live,
+    Active,
     /// Past its end, or ended before.
-    Over,
+    Ended,
 }
 
 /// A session that was minted.
@@ -202,8 +202,8 @@ pub(crate) struct Gone {
 }
 
 impl Gone {
-    fn of(id: &SessionId, note: Option<Note>) -> Self {
-        Self { handle: id.handle(), of: note.map(|note| (note.subject, note.client)) }
+    fn of(id: &SessionId, meta: Option<SessionMeta>) -> Self {
+        Self { handle: id.handle(), of: meta.map(|meta| (meta.subject, meta.client)) }
     }
 }
 
@@ -213,7 +213,7 @@ pub(crate) struct Sessions(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    shelf: Arc<dyn Shelf>,
+    backend: Arc<dyn SessionBackend>,
     /// Those whose end has not come, with when we learned of it (Unix seconds).
     ended: RwLock<HashMap<SessionId, i64>>,
     /// When the store's set was last read.
@@ -223,14 +223,14 @@ struct Inner {
     limits: ArcSwap<Limits>,
     /// Whose sessions are; that never changes.
     subjects: Cache<SessionId, Uuid>,
-    telling: Telling,
+    telling: ExpiryEvents,
 }
 
 impl Sessions {
     /// Opens the store. Redis may be away: it is connected to in the background.
     pub(crate) fn open_store(config: SessionsConfig) -> Result<Self, SessionsError> {
         let limits = ArcSwap::from_pointee(Limits::new(&config));
-        let shelf: Arc<dyn Shelf> = match &config.store {
+        let backend: Arc<dyn SessionBackend> = match &config.store {
             StoreConfig::Redis { url, auth, ca_file } => {
                 let redis = Redis::connect(
                     url,
@@ -239,23 +239,23 @@ impl Sessions {
                     config.key_prefix,
                     config.format,
                 )?;
-                Arc::new(Timed::new(redis, "redis"))
+                Arc::new(Instrumented::new(redis, "redis"))
             }
             StoreConfig::Files { directory, state } => {
                 let files = Files::open(directory, state, config.key_prefix)?;
-                Arc::new(Timed::new(files, "filesystem"))
+                Arc::new(Instrumented::new(files, "filesystem"))
             }
         };
         let (forget, forgotten) = mpsc::channel(MOST_FORGOTTEN);
-        tokio::spawn(remove_forgotten(Arc::clone(&shelf), forgotten));
+        tokio::spawn(remove_forgotten(Arc::clone(&backend), forgotten));
         Ok(Self(Arc::new(Inner {
-            shelf,
+            backend,
             ended: RwLock::default(),
             read: ArcSwapOption::empty(),
             forget,
             limits,
             subjects: Cache::new(MOST_SUBJECTS),
-            telling: Telling::new(),
+            telling: ExpiryEvents::new(),
         })))
     }
 
@@ -293,7 +293,7 @@ impl Sessions {
         from: Option<Network>,
     ) -> Result<Opened, SessionsError> {
         if from.is_some()
-            && !self.0.shelf.counts_logins()
+            && !self.0.backend.counts_logins()
             && let Some(wait) = self.0.limits.load().login(record.subject())
         {
             return Err(SessionsError::TooOften(wait));
@@ -305,7 +305,7 @@ impl Sessions {
             let (logins, failures) = sessions.0.limits.load().both();
             let quota =
                 Quota { logins: logins.filter(|_| from.is_some()), failures: failures.zip(from) };
-            let store = FlaskStore::new(Arc::clone(&sessions.0.shelf), quota);
+            let store = FlaskStore::new(Arc::clone(&sessions.0.backend), quota);
             let opened = patiently(async {
                 let mut opened = create(&store, record).await?;
                 // Canaries of several instances must not end one another.
@@ -336,7 +336,7 @@ impl Sessions {
         let limits = self.0.limits.load_full();
         let limit = limits.both().1?;
         let here = limits.failure(from);
-        let shared = timeout(COUNT_PATIENCE, self.0.shelf.count_failure(from, limit)).await;
+        let shared = timeout(COUNT_PATIENCE, self.0.backend.count_failure(from, limit)).await;
         let everywhere = shared.ok().and_then(Result::ok).flatten();
         if let Some(wait) = everywhere {
             limits.shut_out(from, wait);
@@ -350,19 +350,19 @@ impl Sessions {
         now: i64,
         newest: &SessionId,
     ) -> Result<Vec<Gone>, SessionsError> {
-        let mut live = self.0.shelf.sessions_of(subject, now).await?;
+        let mut live = self.0.backend.sessions_of(subject, now).await?;
         live.retain(|id| !self.knows_as_ended(id));
         let surplus = live.len().saturating_sub(self.0.limits.load().per_subject);
         let mut gone = Vec::new();
         // Of those who log in at once each ends only what is older than itself.
         for oldest in live.iter().take(surplus).filter(|id| *id != newest) {
-            let note = match self.note(oldest).await {
+            let meta = match self.meta(oldest).await {
                 // It goes all the same.
                 Err(SessionsError::Decoding) => None,
-                note => note?,
+                meta => meta?,
             };
             self.end_of(oldest, subject).await?;
-            gone.push(Gone::of(oldest, note));
+            gone.push(Gone::of(oldest, meta));
         }
         Ok(gone)
     }
@@ -374,23 +374,23 @@ impl Sessions {
     ) -> Result<Vec<Gone>, SessionsError> {
         let mut gone = Vec::new();
         for id in ids {
-            let note = match self.note(id).await {
+            let meta = match self.meta(id).await {
                 // What we did not write is not ours.
                 Err(SessionsError::Decoding) => None,
-                note => note?,
+                meta => meta?,
             };
-            if let Some(note) = note.filter(|note| note.subject == subject) {
+            if let Some(meta) = meta.filter(|meta| meta.subject == subject) {
                 self.end_of(id, subject).await?;
-                gone.push(Gone::of(id, Some(note)));
+                gone.push(Gone::of(id, Some(meta)));
             }
         }
         Ok(gone)
     }
 
     /// The note of a session whose end has not come.
-    async fn note(&self, id: &SessionId) -> Result<Option<Note>, SessionsError> {
-        let note = self.0.shelf.note(id.id()).await?;
-        Ok(note.filter(|note| note.session_id() == *id && note.expires_at > clock::now()))
+    async fn meta(&self, id: &SessionId) -> Result<Option<SessionMeta>, SessionsError> {
+        let meta = self.0.backend.meta(id.id()).await?;
+        Ok(meta.filter(|meta| meta.session_id() == *id && meta.expires_at > clock::now()))
     }
 
     /// Takes back what nobody will learn of: also where the store had not confirmed it, and does so
@@ -398,11 +398,11 @@ impl Sessions {
     fn discard(&self, attempt: Option<SessionId>, subject: Uuid) {
         let Some(id) = attempt else { return };
         self.learn([id]);
-        let store = Arc::clone(&self.0.shelf);
+        let store = Arc::clone(&self.0.backend);
         tokio::spawn(async move {
             let removed = async {
                 store.remove(&[id]).await?;
-                store.remove_note(&id, subject).await
+                store.remove_meta(&id, subject).await
             };
             if let Err(error) = removed.await {
                 tracing::debug!(error = %telemetry::chain(&error), "a session could not be taken back");
@@ -416,17 +416,17 @@ impl Sessions {
         patiently(async {
             let mut gone = Vec::new();
             for id in ids {
-                match self.note(id).await? {
-                    Some(note) => {
-                        self.end_of(id, note.subject).await?;
-                        gone.push(Gone::of(id, Some(note)));
+                match self.meta(id).await? {
+                    Some(meta) => {
+                        self.end_of(id, meta.subject).await?;
+                        gone.push(Gone::of(id, Some(meta)));
                     }
                     // Without a note (lost with the store's memory) a record that Flask wrote back
                     // may still be there. Where neither is, there is nothing to end, and nothing is
                     // kept that a caller made up.
-                    None if self.0.shelf.has(id).await? => {
+                    None if self.0.backend.has(id).await? => {
                         self.mark(id).await?;
-                        self.0.shelf.remove(&[*id]).await?;
+                        self.0.backend.remove(&[*id]).await?;
                         gone.push(Gone::of(id, None));
                     }
                     None => {}
@@ -446,11 +446,11 @@ impl Sessions {
     ) -> Result<Vec<Gone>, SessionsError> {
         patiently(async {
             let mut gone = Vec::new();
-            for id in self.0.shelf.sessions_of(subject, now).await? {
-                let note = self.0.shelf.note(id.id()).await?;
-                if let Some(note) = note.filter(|note| note.token == fingerprint) {
+            for id in self.0.backend.sessions_of(subject, now).await? {
+                let meta = self.0.backend.meta(id.id()).await?;
+                if let Some(meta) = meta.filter(|meta| meta.token == fingerprint) {
                     self.end_of(&id, subject).await?;
-                    gone.push(Gone::of(&id, Some(note)));
+                    gone.push(Gone::of(&id, Some(meta)));
                 }
             }
             Ok(gone)
@@ -460,13 +460,13 @@ impl Sessions {
 
     /// Whether Flask's record of a session is in the store.
     pub(crate) async fn has(&self, id: &SessionId) -> Result<bool, SessionsError> {
-        patiently(self.0.shelf.has(id)).await
+        patiently(self.0.backend.has(id)).await
     }
 
     /// Forgets that a session was there and ended: for one that no caller ever knew, and of which no
     /// request can be in flight.
     pub(crate) async fn erase(&self, id: &SessionId) -> Result<(), SessionsError> {
-        patiently(self.0.shelf.erase(id)).await?;
+        patiently(self.0.backend.erase(id)).await?;
         // Else the next whole reading would write it down again.
         self.0.ended.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         Ok(())
@@ -474,13 +474,13 @@ impl Sessions {
 
     async fn end_of(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
         self.mark(id).await?;
-        let (store, gone) = (&self.0.shelf, [*id]);
-        tokio::try_join!(store.remove(&gone), store.remove_note(id, subject)).map(drop)
+        let (store, gone) = (&self.0.backend, [*id]);
+        tokio::try_join!(store.remove(&gone), store.remove_meta(id, subject)).map(drop)
     }
 
     /// First for all, then here: what is ended here must not come back with a restart.
     async fn mark(&self, id: &SessionId) -> Result<(), SessionsError> {
-        self.0.shelf.mark_ended(id).await?;
+        self.0.backend.mark_ended(id).await?;
         self.learn([*id]);
         Ok(())
     }
@@ -499,12 +499,12 @@ impl Sessions {
 
     /// Where a session stands; `now` in Unix seconds. Asks nobody: a set that was not read for a
     /// while cannot vouch for a session, and says so.
-    pub(crate) fn standing(&self, id: &SessionId, now: i64) -> Result<Standing, SessionsError> {
+    pub(crate) fn status(&self, id: &SessionId, now: i64) -> Result<SessionStatus, SessionsError> {
         if id.expires_at() <= now || self.knows_as_ended(id) {
-            return Ok(Standing::Over);
+            return Ok(SessionStatus::Ended);
         }
         match &*self.0.read.load() {
-            Some(read) if read.elapsed() < VOUCHES => Ok(Standing::Live),
+            Some(read) if read.elapsed() < MAX_STALENESS => Ok(SessionStatus::Active),
             _ => Err(SessionsError::NotRead),
         }
     }
@@ -514,7 +514,7 @@ impl Sessions {
         if let Some(subject) = self.0.subjects.get(id) {
             return Ok(Some(subject));
         }
-        let subject = patiently(self.note(id)).await?.map(|note| note.subject);
+        let subject = patiently(self.meta(id)).await?.map(|meta| meta.subject);
         if let Some(subject) = subject {
             self.0.subjects.insert(*id, subject);
         }
@@ -529,12 +529,12 @@ impl Sessions {
 
     /// What will keep the store from letting us in before long.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.0.shelf.trouble()
+        self.0.backend.trouble()
     }
 
     /// Whether the store is there.
     pub(crate) async fn ping(&self) -> Result<(), SessionsError> {
-        patiently(self.0.shelf.ping()).await
+        patiently(self.0.backend.ping()).await
     }
 
     /// Reads the set of ended sessions now; for the start, before anybody is let in.
@@ -546,16 +546,16 @@ impl Sessions {
     pub(crate) async fn keep_in_step(self) {
         let mut ticks = interval(READ_ON);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut bookmark = None;
+        let mut cursor = None;
         let mut failures = 0;
         let mut read_whole = Instant::now();
         loop {
             ticks.tick().await;
             if read_whole.elapsed() > READ_AGAIN {
-                bookmark = None;
+                cursor = None;
                 read_whole = Instant::now();
             }
-            match self.read_on(&mut bookmark).await {
+            match self.read_on(&mut cursor).await {
                 Ok(()) => {
                     if failures > 0 {
                         tracing::info!("the session store is back");
@@ -564,13 +564,13 @@ impl Sessions {
                 }
                 Err(error) => {
                     // Whoever reconnects reads all of it.
-                    bookmark = None;
+                    cursor = None;
                     failures += 1;
                     if failures == 1 {
                         tracing::warn!(error = %telemetry::chain(&error), "the session store is away");
                     }
                     if failures % TOO_MANY_FAILURES == 0 {
-                        self.0.shelf.start_over();
+                        self.0.backend.start_over();
                     }
                 }
             }
@@ -587,23 +587,23 @@ impl Sessions {
                 tracing::warn!(error = %telemetry::chain(&error), "sessions could not be swept");
             }
             // For the metric. That it failed is one as well.
-            let _ = self.0.shelf.count(clock::now()).await;
+            let _ = self.0.backend.count(clock::now()).await;
         }
     }
 
-    async fn read_on(&self, bookmark: &mut Option<Bookmark>) -> Result<(), SessionsError> {
+    async fn read_on(&self, cursor: &mut Option<Cursor>) -> Result<(), SessionsError> {
         let begun = Instant::now();
-        let read = self.0.shelf.ended(bookmark.as_ref()).await?;
-        *bookmark = read.bookmark;
+        let read = self.0.backend.ended(cursor.as_ref()).await?;
+        *cursor = read.cursor;
         let lost = if read.is_whole { self.known_beside(&read.ids) } else { Vec::new() };
         self.learn(read.ids);
         self.0.read.store(Some(Arc::new(begun)));
         // A store that lost its memory is told again, a little at a time: reading must go on.
         for id in lost.iter().take(TOLD_AGAIN) {
-            self.0.shelf.mark_ended(id).await?;
+            self.0.backend.mark_ended(id).await?;
         }
         if lost.len() > TOLD_AGAIN {
-            *bookmark = None;
+            *cursor = None;
         }
         Ok(())
     }
@@ -624,8 +624,8 @@ impl Sessions {
             ended.retain(|id, _| id.expires_at() >= long_ago);
             ended.iter().filter(|(_, since)| **since >= long_ago).map(|(id, _)| *id).collect()
         };
-        self.0.shelf.remove(&written_back).await?;
-        let over = self.0.shelf.sweep(now, long_ago).await?;
+        self.0.backend.remove(&written_back).await?;
+        let over = self.0.backend.sweep(now, long_ago).await?;
         self.tell_expired(&over, long_ago).await
     }
 }
@@ -634,7 +634,7 @@ async fn create(store: &FlaskStore, session: SessionRecord) -> Result<Opened, Se
     let expiry_date = OffsetDateTime::from_unix_timestamp(session.expires_at())
         .map_err(|_| SessionsError::Encoding)?;
     let id = store::fresh_id().map_err(SessionsError::Store)?;
-    let note = Note {
+    let meta = SessionMeta {
         id,
         expires_at: session.expires_at(),
         opened_at: clock::millis(),
@@ -642,12 +642,12 @@ async fn create(store: &FlaskStore, session: SessionRecord) -> Result<Opened, Se
         client: session.client().to_owned(),
         token: session.token_fingerprint().to_owned(),
     };
-    let note = store::as_value(&note).map_err(SessionsError::Store)?;
+    let meta = store::as_value(&meta).map_err(SessionsError::Store)?;
     let members = [
         ("_permanent", Value::Bool(true)),
         ("last_activity_epoch", Value::from(session.opened_at())),
         (USER, Value::Object(session.into_user())),
-        (NOTE, note),
+        (NOTE, meta),
     ];
     let data = members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let mut record = Record { id, data, expiry_date };
@@ -661,9 +661,12 @@ async fn create(store: &FlaskStore, session: SessionRecord) -> Result<Opened, Se
 }
 
 /// One after the other, so that nobody can make the store busy with cookies.
-async fn remove_forgotten(shelf: Arc<dyn Shelf>, mut forgotten: mpsc::Receiver<SessionId>) {
+async fn remove_forgotten(
+    backend: Arc<dyn SessionBackend>,
+    mut forgotten: mpsc::Receiver<SessionId>,
+) {
     while let Some(id) = forgotten.recv().await {
-        if let Err(error) = shelf.remove(&[id]).await {
+        if let Err(error) = backend.remove(&[id]).await {
             tracing::debug!(error = %telemetry::chain(&error), "a session that is over could not be removed");
         }
     }

@@ -51,13 +51,13 @@ use uuid::Uuid;
 
 use super::{
     LONG_AGO, SessionsError,
+    backend::{Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting},
     flask_format::{self, FlaskSession, Members},
     flask_record::FlaskRecord,
     limits::Network,
     redis_credentials::{Credentials, Source},
     redis_fault::{Auth, Endpoint, RedisFault},
     redis_script::Script,
-    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf, Unended, Waiting},
 };
 use crate::{
     access::session::SessionId,
@@ -81,10 +81,10 @@ const BATCH: u16 = 500;
 const LONGEST_LIFE: i64 = 31 * 86_400;
 
 /// So long a note outlives its session, in seconds.
-const NOTE_OUTLIVES: i64 = LONG_AGO + 60;
+const META_OUTLIVES: i64 = LONG_AGO + 60;
 
-const EXPIRIES: &str = "gateway:{notes}:expiries";
-const INSTANCES: &str = "gateway:{notes}:instances";
+const EXPIRIES: &str = "gateway:{metas}:expiries";
+const INSTANCES: &str = "gateway:{metas}:instances";
 const ENDED: &str = "gateway:ended";
 /// Before a stream's first entry.
 const BEGINNING: &str = "0-0";
@@ -95,7 +95,7 @@ pub(super) struct Redis {
     settings: ConnectionSettings,
     key_prefix: String,
     format: SerializationFormat,
-    add_note: Script,
+    add_meta: Script,
     count_failure: Script,
     /// How far the stream has been trimmed.
     trimmed: Mutex<String>,
@@ -228,7 +228,7 @@ impl Redis {
             endpoint,
             key_prefix,
             format,
-            add_note: Script::new(include_str!("add_note.lua")),
+            add_meta: Script::new(include_str!("add_note.lua")),
             count_failure: Script::new(include_str!("count_failure.lua")),
             trimmed: Mutex::new(BEGINNING.to_owned()),
             why_away: ArcSwapOption::empty(),
@@ -330,7 +330,7 @@ fn score(time: i64) -> f64 {
     time as f64
 }
 
-fn note_key(id: Id) -> String {
+fn meta_key(id: Id) -> String {
     format!("gateway:{{notes}}:session:{id}")
 }
 
@@ -352,7 +352,7 @@ fn subject_key(subject: Uuid) -> String {
 }
 
 #[async_trait]
-impl Shelf for Redis {
+impl SessionBackend for Redis {
     async fn put(
         &self,
         id: &SessionId,
@@ -403,34 +403,39 @@ impl Shelf for Redis {
         true
     }
 
-    async fn add_note(&self, note: &Note, quota: &Quota, now: i64) -> Result<Added, SessionsError> {
-        let text = serde_json::to_string(note).map_err(|_| SessionsError::Encoding)?;
+    async fn add_meta(
+        &self,
+        meta: &SessionMeta,
+        quota: &Quota,
+        now: i64,
+    ) -> Result<Added, SessionsError> {
+        let text = serde_json::to_string(meta).map_err(|_| SessionsError::Encoding)?;
         let keys = [
-            note_key(note.id),
-            subject_key(note.subject),
+            meta_key(meta.id),
+            subject_key(meta.subject),
             EXPIRIES.to_owned(),
-            format!("gateway:{{notes}}:logins:{}", note.subject),
+            format!("gateway:{{notes}}:logins:{}", meta.subject),
             // Neither is looked at where there is no limit.
             quota.failures.map_or_else(|| EXPIRIES.to_owned(), |(_, from)| failures_key(from)),
         ];
         // The sweep tells whose session has expired.
-        let life = (note.expires_at - now).max(1) + NOTE_OUTLIVES;
-        let id = note.session_id().to_string();
+        let life = (meta.expires_at - now).max(1) + META_OUTLIVES;
+        let id = meta.session_id().to_string();
         let most =
             |limit: Option<Limit>| Value::from(limit.map_or(0, |limit| i64::from(limit.most)));
         let args: [Value; 9] = [
             text.into(),
             life.into(),
             id.into(),
-            note.opened_at.into(),
+            meta.opened_at.into(),
             LONGEST_LIFE.into(),
-            note.expires_at.into(),
+            meta.expires_at.into(),
             most(quota.logins),
             quota.logins.map_or(0, seconds).into(),
             most(quota.failures.map(|(limit, _)| limit)),
         ];
         let answer: Value = self
-            .add_note
+            .add_meta
             .run(&self.client(), &keys, &args)
             .await
             .map_err(|error| self.failed(error))?;
@@ -457,9 +462,9 @@ impl Shelf for Redis {
         Ok((wait > 0).then(|| Duration::from_secs(wait)))
     }
 
-    async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError> {
+    async fn meta(&self, id: Id) -> Result<Option<SessionMeta>, SessionsError> {
         let text: Option<String> =
-            self.client().get(note_key(id)).await.map_err(|error| self.failed(error))?;
+            self.client().get(meta_key(id)).await.map_err(|error| self.failed(error))?;
         text.map(|text| serde_json::from_str(&text).map_err(|_| SessionsError::Decoding))
             .transpose()
     }
@@ -495,11 +500,11 @@ impl Shelf for Redis {
         Ok(Unended { ids, is_last: has_over || members.len() < most })
     }
 
-    async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
+    async fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
         let client = self.client();
         tokio::try_join!(
             client.zrem::<(), _, _>(subject_key(subject), id.to_string()),
-            client.del::<(), _>(note_key(id.id())),
+            client.del::<(), _>(meta_key(id.id())),
         )
         .map(drop)
         .map_err(|error| self.failed(error))
@@ -513,9 +518,9 @@ impl Shelf for Redis {
             .map_err(|error| self.failed(error))
     }
 
-    async fn ended(&self, since: Option<&Bookmark>) -> Result<Ended, SessionsError> {
+    async fn ended(&self, since: Option<&Cursor>) -> Result<Ended, SessionsError> {
         let since = since.filter(|_| !self.was_reconnected());
-        let mut at = since.map_or_else(|| BEGINNING.to_owned(), |bookmark| bookmark.0.clone());
+        let mut at = since.map_or_else(|| BEGINNING.to_owned(), |cursor| cursor.0.clone());
         let mut ids = Vec::new();
         loop {
             let batch = self.ended_batch(&at).await?;
@@ -525,7 +530,7 @@ impl Shelf for Redis {
             let is_last = batch.len() < usize::from(BATCH);
             ids.extend(batch.into_iter().filter_map(|(_, id)| id));
             if is_last {
-                return Ok(Ended { ids, is_whole: since.is_none(), bookmark: Some(Bookmark(at)) });
+                return Ok(Ended { ids, is_whole: since.is_none(), cursor: Some(Cursor(at)) });
             }
         }
     }

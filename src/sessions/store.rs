@@ -25,12 +25,12 @@ use tower_sessions::{
 
 use super::{
     SessionsError,
+    backend::{Added, Quota, SessionBackend, SessionMeta},
     flask_format::Members,
-    shelf::{Added, Note, Quota, Shelf},
 };
 use crate::{access::session::SessionId, clock};
 
-/// The member of [`Record::data`] that holds the [`Note`]; it is kept apart from what Flask reads.
+/// The member of [`Record::data`] that holds the [`SessionMeta`]; it is kept apart from what Flask reads.
 pub(super) const NOTE: &str = "gateway";
 /// The members that Flask-Session 0.8.0 and SimpleChat put first, in their order.
 const FLASK_ORDER: [&str; 3] = ["_permanent", "user", "last_activity_epoch"];
@@ -47,7 +47,7 @@ pub(super) fn fresh_id() -> session_store::Result<Id> {
 /// Flask's sessions as tower-sessions sees them.
 #[derive(Debug)]
 pub(super) struct FlaskStore {
-    shelf: Arc<dyn Shelf>,
+    backend: Arc<dyn SessionBackend>,
     /// The id that a session was last put under, also where the store never confirmed it.
     attempt: Mutex<Option<SessionId>>,
     /// How many sessions its subject had then, or more.
@@ -58,9 +58,9 @@ pub(super) struct FlaskStore {
 }
 
 impl FlaskStore {
-    pub(super) fn new(shelf: Arc<dyn Shelf>, quota: Quota) -> Self {
+    pub(super) fn new(backend: Arc<dyn SessionBackend>, quota: Quota) -> Self {
         let (attempt, crowd) = (Mutex::default(), AtomicUsize::default());
-        Self { shelf, attempt, crowd, quota, wait: Mutex::default() }
+        Self { backend, attempt, crowd, quota, wait: Mutex::default() }
     }
 
     /// Whether nothing was written because the quota was used up, and how long to wait then.
@@ -88,19 +88,19 @@ impl SessionStore for FlaskStore {
     /// Takes a fresh id if this one is taken.
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
         let now = clock::now();
-        let mut note = note_in(record)?;
-        note.expires_at = record.expiry_date.unix_timestamp();
+        let mut meta = meta_in(record)?;
+        meta.expires_at = record.expiry_date.unix_timestamp();
         loop {
-            note.id = record.id;
-            self.attempting(Some(note.session_id()));
-            match self.shelf.add_note(&note, &self.quota, now).await? {
+            meta.id = record.id;
+            self.attempting(Some(meta.session_id()));
+            match self.backend.add_meta(&meta, &self.quota, now).await? {
                 Added::New { crowd } => {
                     self.crowd.store(crowd, Ordering::Relaxed);
                     // The note first: whatever fails after it, no session is left that we know nothing of.
-                    if self.shelf.put(&note.session_id(), &flask_part(record), true, now).await? {
+                    if self.backend.put(&meta.session_id(), &flask_part(record), true, now).await? {
                         return Ok(());
                     }
-                    self.shelf.remove_note(&note.session_id(), note.subject).await?;
+                    self.backend.remove_meta(&meta.session_id(), meta.subject).await?;
                 }
                 Added::Taken => {}
                 Added::TooOften(wait) => {
@@ -118,7 +118,7 @@ impl SessionStore for FlaskStore {
     /// A record that is gone stays gone: it may have been ended.
     async fn save(&self, record: &Record) -> session_store::Result<()> {
         let id = SessionId::new(record.id, record.expiry_date.unix_timestamp());
-        if self.shelf.put(&id, &flask_part(record), false, clock::now()).await? {
+        if self.backend.put(&id, &flask_part(record), false, clock::now()).await? {
             Ok(())
         } else {
             Err(session_store::Error::Backend("the session is gone".to_owned()))
@@ -126,35 +126,35 @@ impl SessionStore for FlaskStore {
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let Some(note) = self.shelf.note(*id).await? else { return Ok(None) };
-        if note.expires_at <= clock::now() {
+        let Some(meta) = self.backend.meta(*id).await? else { return Ok(None) };
+        if meta.expires_at <= clock::now() {
             return Ok(None);
         }
-        let Some(session) = self.shelf.get(&note.session_id()).await? else { return Ok(None) };
-        let expiry_date = OffsetDateTime::from_unix_timestamp(note.expires_at)
+        let Some(session) = self.backend.get(&meta.session_id()).await? else { return Ok(None) };
+        let expiry_date = OffsetDateTime::from_unix_timestamp(meta.expires_at)
             .map_err(|error| session_store::Error::Decode(error.to_string()))?;
         let mut data: HashMap<String, Value> = session.into_iter().collect();
-        data.insert(NOTE.to_owned(), as_value(&note)?);
+        data.insert(NOTE.to_owned(), as_value(&meta)?);
         Ok(Some(Record { id: *id, data, expiry_date }))
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {
-        if let Some(note) = self.shelf.note(*id).await? {
-            self.shelf.remove(&[note.session_id()]).await?;
-            self.shelf.remove_note(&note.session_id(), note.subject).await?;
+        if let Some(meta) = self.backend.meta(*id).await? {
+            self.backend.remove(&[meta.session_id()]).await?;
+            self.backend.remove_meta(&meta.session_id(), meta.subject).await?;
         }
         Ok(())
     }
 }
 
-fn note_in(record: &Record) -> session_store::Result<Note> {
-    let note = record.data.get(NOTE).unwrap_or(&Value::Null);
-    Note::deserialize(note).map_err(|error| session_store::Error::Encode(error.to_string()))
+fn meta_in(record: &Record) -> session_store::Result<SessionMeta> {
+    let meta = record.data.get(NOTE).unwrap_or(&Value::Null);
+    SessionMeta::deserialize(meta).map_err(|error| session_store::Error::Encode(error.to_string()))
 }
 
 /// A note as a member of [`Record::data`].
-pub(super) fn as_value(note: &Note) -> session_store::Result<Value> {
-    serde_json::to_value(note).map_err(|error| session_store::Error::Encode(error.to_string()))
+pub(super) fn as_value(meta: &SessionMeta) -> session_store::Result<Value> {
+    serde_json::to_value(meta).map_err(|error| session_store::Error::Encode(error.to_string()))
 }
 
 fn flask_part(record: &Record) -> Members<'_> {
@@ -201,7 +201,7 @@ mod tests {
 
         let end = OffsetDateTime::from_unix_timestamp(clock::now() + 60).unwrap();
         let opened = Session::new(None, Arc::clone(&store), Some(Expiry::AtDateTime(end)));
-        let note = Note {
+        let meta = SessionMeta {
             id: Id::default(),
             expires_at: 0,
             opened_at: 0,
@@ -209,7 +209,7 @@ mod tests {
             client: "client".to_owned(),
             token: "token".to_owned(),
         };
-        opened.insert_value(NOTE, as_value(&note).unwrap()).await.unwrap();
+        opened.insert_value(NOTE, as_value(&meta).unwrap()).await.unwrap();
         opened.insert("user", json!({"roles": ["User"]})).await.unwrap();
         opened.save().await.unwrap();
         let id = opened.id().unwrap();

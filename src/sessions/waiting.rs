@@ -7,7 +7,7 @@ use crate::clock;
 impl Sessions {
     /// Adds a text, for all instances and for those that start later; again is harmless.
     pub(crate) async fn add_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError> {
-        patiently(self.0.shelf.add_waiting(of, text, clock::now())).await
+        patiently(self.0.backend.add_waiting(of, text, clock::now())).await
     }
 
     /// Texts that wait, `most` of them.
@@ -16,7 +16,7 @@ impl Sessions {
         of: Waiting,
         most: usize,
     ) -> Result<Vec<String>, SessionsError> {
-        patiently(self.0.shelf.waiting(of, most)).await
+        patiently(self.0.backend.waiting(of, most)).await
     }
 
     /// Removes a text: the database has it.
@@ -25,14 +25,14 @@ impl Sessions {
         of: Waiting,
         text: &str,
     ) -> Result<(), SessionsError> {
-        patiently(self.0.shelf.remove_waiting(of, text)).await
+        patiently(self.0.backend.remove_waiting(of, text)).await
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sessions::shelved::{folders, instance};
+    use crate::sessions::test_support::{folders, instance};
 
     #[tokio::test]
     async fn texts_wait_for_every_instance_until_one_removes_them() {

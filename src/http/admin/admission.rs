@@ -19,7 +19,7 @@ use crate::{
     activity::{Actor, Author, Kind, Record},
     clock,
     http::{Arrival, error::Refusal, session_cookie::SessionCookie},
-    sessions::{Account, SessionsError, Standing},
+    sessions::{Account, SessionStatus, SessionsError},
 };
 
 /// An administrator who asks for something, from a page of ours or by a program.
@@ -137,7 +137,7 @@ async fn refuse_minted(
 ) -> Result<Refusal, SessionsError> {
     let sessions = &administered.sessions;
     for id in minted {
-        let is_live = sessions.standing(id, clock::now())? == Standing::Live;
+        let is_live = sessions.status(id, clock::now())? == SessionStatus::Active;
         if is_live && sessions.has(id).await? {
             let denial = AdminDenial::MintedSession;
             return Ok(deny(administered, denial, author, Some(id)).await);

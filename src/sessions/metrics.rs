@@ -12,10 +12,10 @@ use uuid::Uuid;
 
 use super::{
     SessionsError,
+    backend::{Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting},
     flask_format::{FlaskSession, Members},
     flask_record::FlaskRecord,
     limits::Network,
-    shelf::{Added, Bookmark, Ended, Note, Quota, Shelf, Unended, Waiting},
 };
 use crate::{access::session::SessionId, config::Limit, telemetry::meter};
 
@@ -24,7 +24,7 @@ const BOUNDS: [f64; 9] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 1
 
 /// Passes everything on to another, and measures.
 #[derive(Debug)]
-pub(super) struct Timed<S> {
+pub(super) struct Instrumented<S> {
     inner: S,
     /// `redis` or `filesystem`.
     kind: &'static str,
@@ -32,7 +32,7 @@ pub(super) struct Timed<S> {
     live: Gauge<u64>,
 }
 
-impl<S: Shelf> Timed<S> {
+impl<S: SessionBackend> Instrumented<S> {
     pub(super) fn new(inner: S, kind: &'static str) -> Self {
         Self {
             inner,
@@ -56,7 +56,7 @@ impl<S: Shelf> Timed<S> {
         work: impl Future<Output = Result<T, SessionsError>> + Send,
     ) -> Result<T, SessionsError> {
         let mut timing =
-            Timing { shelf: self, operation, begun: Instant::now(), error: Some("abandoned") };
+            Stopwatch { backend: self, operation, begun: Instant::now(), error: Some("abandoned") };
         let result = work.await;
         timing.error = result.as_ref().err().map(SessionsError::reason);
         result
@@ -77,21 +77,21 @@ impl<S: Shelf> Timed<S> {
 }
 
 /// An operation under way. Who loses patience drops it.
-struct Timing<'a, S: Shelf> {
-    shelf: &'a Timed<S>,
+struct Stopwatch<'a, S: SessionBackend> {
+    backend: &'a Instrumented<S>,
     operation: &'static str,
     begun: Instant,
     error: Option<&'static str>,
 }
 
-impl<S: Shelf> Drop for Timing<'_, S> {
+impl<S: SessionBackend> Drop for Stopwatch<'_, S> {
     fn drop(&mut self) {
-        self.shelf.record(self.operation, self.begun.elapsed(), self.error);
+        self.backend.record(self.operation, self.begun.elapsed(), self.error);
     }
 }
 
 #[async_trait]
-impl<S: Shelf> Shelf for Timed<S> {
+impl<S: SessionBackend> SessionBackend for Instrumented<S> {
     async fn put(
         &self,
         id: &SessionId,
@@ -122,12 +122,17 @@ impl<S: Shelf> Shelf for Timed<S> {
         self.inner.counts_logins()
     }
 
-    async fn add_note(&self, note: &Note, quota: &Quota, now: i64) -> Result<Added, SessionsError> {
-        self.timed("add_note", self.inner.add_note(note, quota, now)).await
+    async fn add_meta(
+        &self,
+        meta: &SessionMeta,
+        quota: &Quota,
+        now: i64,
+    ) -> Result<Added, SessionsError> {
+        self.timed("add_note", self.inner.add_meta(meta, quota, now)).await
     }
 
-    async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError> {
-        self.timed("note", self.inner.note(id)).await
+    async fn meta(&self, id: Id) -> Result<Option<SessionMeta>, SessionsError> {
+        self.timed("note", self.inner.meta(id)).await
     }
 
     async fn sessions_of(&self, subject: Uuid, now: i64) -> Result<Vec<SessionId>, SessionsError> {
@@ -138,15 +143,15 @@ impl<S: Shelf> Shelf for Timed<S> {
         self.timed("unended", self.inner.unended(now, skip, most)).await
     }
 
-    async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
-        self.timed("remove_note", self.inner.remove_note(id, subject)).await
+    async fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
+        self.timed("remove_note", self.inner.remove_meta(id, subject)).await
     }
 
     async fn mark_ended(&self, id: &SessionId) -> Result<(), SessionsError> {
         self.timed("mark_ended", self.inner.mark_ended(id)).await
     }
 
-    async fn ended(&self, since: Option<&Bookmark>) -> Result<Ended, SessionsError> {
+    async fn ended(&self, since: Option<&Cursor>) -> Result<Ended, SessionsError> {
         self.timed("ended", self.inner.ended(since)).await
     }
 

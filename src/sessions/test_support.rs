@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::{
     Sessions,
+    backend::{Added, Quota, SessionMeta},
     flask_format::{self, Members},
-    shelf::{Added, Note, Quota},
     store::fresh_id,
 };
 use crate::{
@@ -51,7 +51,7 @@ pub(super) async fn put(
     life: i64,
 ) -> SessionId {
     let now = clock::now();
-    let note = Note {
+    let meta = SessionMeta {
         id: fresh_id().unwrap(),
         expires_at: now + life,
         opened_at,
@@ -59,13 +59,13 @@ pub(super) async fn put(
         client: client.to_owned(),
         token: "fingerprint".to_owned(),
     };
-    let (shelf, quota) = (&sessions.0.shelf, Quota { logins: None, failures: None });
-    let added = shelf.add_note(&note, &quota, now).await.unwrap();
+    let (backend, quota) = (&sessions.0.backend, Quota { logins: None, failures: None });
+    let added = backend.add_meta(&meta, &quota, now).await.unwrap();
     assert!(matches!(added, Added::New { .. }));
     let (seen, user) = (json!(opened_at / 1000 + 7), user(subject, client));
     let members = Members(vec![("user", &user), ("last_activity_epoch", &seen)]);
-    assert!(shelf.put(&note.session_id(), &members, true, now).await.unwrap());
-    note.session_id()
+    assert!(backend.put(&meta.session_id(), &members, true, now).await.unwrap());
+    meta.session_id()
 }
 
 fn user(subject: Uuid, client: &str) -> Value {

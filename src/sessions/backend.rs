@@ -17,7 +17,7 @@ use crate::{access::session::SessionId, config::Limit};
 
 /// What the gateway remembers of a session it minted; Flask never sees it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Note {
+pub(crate) struct SessionMeta {
     /// tower-sessions' part of the id.
     #[serde(with = "id_as_text")]
     pub(crate) id: Id,
@@ -33,7 +33,7 @@ pub(crate) struct Note {
     pub(crate) token: String,
 }
 
-impl Note {
+impl SessionMeta {
     /// The whole id.
     pub(crate) fn session_id(&self) -> SessionId {
         SessionId::new(self.id, self.expires_at)
@@ -75,7 +75,7 @@ pub(super) enum Added {
 
 /// Where reading the ended sessions left off; made and understood by a shelf alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Bookmark(pub(super) String);
+pub(super) struct Cursor(pub(super) String);
 
 /// Texts of the gateway's own that every instance reads until the database has what they say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ pub(super) struct Ended {
     /// Whether these are all there are, or those since the bookmark.
     pub(super) is_whole: bool,
     /// For the next time.
-    pub(super) bookmark: Option<Bookmark>,
+    pub(super) cursor: Option<Cursor>,
 }
 
 /// A part of the sessions whose end has not come.
@@ -118,7 +118,7 @@ pub(super) struct Unended {
 
 /// A store. Whatever it answers `Ok` to is confirmed by the store itself.
 #[async_trait]
-pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
+pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
     /// Puts Flask's record; with `is_new` it must not be there yet, without it must. False: it
     /// is (or is not), and nothing was written.
     async fn put(
@@ -142,21 +142,26 @@ pub(super) trait Shelf: std::fmt::Debug + Send + Sync + 'static {
         false
     }
     /// Adds a note, if the quota has not been used up by all instances together.
-    async fn add_note(&self, note: &Note, quota: &Quota, now: i64) -> Result<Added, SessionsError>;
+    async fn add_meta(
+        &self,
+        meta: &SessionMeta,
+        quota: &Quota,
+        now: i64,
+    ) -> Result<Added, SessionsError>;
     /// The note of an id; it is kept for a while after the session's end.
-    async fn note(&self, id: Id) -> Result<Option<Note>, SessionsError>;
+    async fn meta(&self, id: Id) -> Result<Option<SessionMeta>, SessionsError>;
     /// The sessions of a subject whose end has not come, oldest first.
     async fn sessions_of(&self, subject: Uuid, now: i64) -> Result<Vec<SessionId>, SessionsError>;
     /// Sessions whose end has not come, also such as were ended before: those that end last first, `most`
     /// of them after the first `skip`.
     async fn unended(&self, now: i64, skip: usize, most: usize) -> Result<Unended, SessionsError>;
     /// Removes a note.
-    async fn remove_note(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError>;
+    async fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError>;
 
     /// Writes down, for all instances and across restarts, that a session has ended.
     async fn mark_ended(&self, id: &SessionId) -> Result<(), SessionsError>;
     /// The ended sessions, all of them or those since a bookmark.
-    async fn ended(&self, since: Option<&Bookmark>) -> Result<Ended, SessionsError>;
+    async fn ended(&self, since: Option<&Cursor>) -> Result<Ended, SessionsError>;
 
     /// Counts a login that failed, for all instances together; how long to wait when it is one too many.
     /// A store that only one instance has need not.
