@@ -17,9 +17,9 @@ use crate::{
     conditions::Conditions,
     config::{Config, CookieConfig, ResourceConfig},
     entra::Entra,
+    external_access::ExternalAccess,
     registration::Wanted,
     sessions::{Sessions, SessionsError},
-    switch::Switch,
     upstream::Upstream,
 };
 
@@ -40,7 +40,7 @@ pub(crate) struct Gateway {
     pub(crate) entra: Entra,
     pub(crate) sessions: Sessions,
     pub(crate) activity: Activity,
-    pub(crate) switch: Switch,
+    pub(crate) external_access: ExternalAccess,
     pub(crate) upstream: Upstream,
     pub(crate) policy: Arc<Policy>,
     pub(crate) surroundings: Arc<Surroundings>,
@@ -80,7 +80,7 @@ pub(crate) struct Administered {
     pub(crate) entra: Entra,
     pub(crate) sessions: Sessions,
     pub(crate) activity: Activity,
-    pub(crate) switch: Switch,
+    pub(crate) external_access: ExternalAccess,
     pub(crate) upstream: Upstream,
     pub(crate) surroundings: Arc<Surroundings>,
     pub(crate) resource: Arc<Resource>,
@@ -99,7 +99,7 @@ impl FromRef<Gateway> for Administered {
             entra: all.entra,
             sessions: all.sessions,
             activity: all.activity,
-            switch: all.switch,
+            external_access: all.external_access,
             upstream: all.upstream,
             surroundings: all.surroundings,
             resource: all.resource,
@@ -124,9 +124,9 @@ pub(crate) struct Resource {
 }
 
 impl Resource {
-    fn of(config: &Config, switch: &Switch) -> Self {
+    fn of(config: &Config, external_access: &ExternalAccess) -> Self {
         Self {
-            is_on: switch.changes(),
+            is_on: external_access.changes(),
             authority: config.entra.authority.clone(),
             config: config.resource.clone(),
         }
@@ -160,13 +160,13 @@ impl Gateway {
         let conditions = Conditions::default();
         let sessions = Sessions::open_store(config.sessions.clone())?;
         let activity = Activity::open(&config.activity);
-        let switch = Switch::new(config, &activity, &sessions, &conditions);
+        let external_access = ExternalAccess::new(config, &activity, &sessions, &conditions);
         Ok(Self {
             entra: Entra::new(config.entra.clone()).map_err(BuildError::Entra)?,
-            resource: Arc::new(Resource::of(config, &switch)),
+            resource: Arc::new(Resource::of(config, &external_access)),
             sessions,
             activity,
-            switch,
+            external_access,
             upstream: Upstream::new(config.upstream.clone()).map_err(BuildError::Upstream)?,
             policy: Arc::new(config.policy.clone()),
             surroundings: Arc::new(config.surroundings.clone()),
@@ -183,7 +183,7 @@ impl Gateway {
         Self {
             policy: Arc::new(config.policy.clone()),
             surroundings: Arc::new(config.surroundings.clone()),
-            resource: Arc::new(Resource::of(config, &self.switch)),
+            resource: Arc::new(Resource::of(config, &self.external_access)),
             cookie: Arc::new(config.cookie.clone()),
             wanted: Arc::new(Wanted::of(config, None)),
             ..self.clone()

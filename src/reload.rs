@@ -45,7 +45,7 @@ pub(crate) fn reload(
     }
     if config.external_access != current.external_access {
         config.external_access.tell();
-        sites.borrow().gateway().switch.set(config.external_access.clone());
+        sites.borrow().gateway().external_access.set(config.external_access.clone());
     }
     if config.sessions.limits_differ(&current.sessions) {
         sites.borrow().gateway().sessions.limit(&config.sessions);

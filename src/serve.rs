@@ -16,17 +16,17 @@ use crate::{
     about,
     activity::Activity,
     canary,
-    config::{Config, ExternalAccess, Problems},
-    ending,
+    config::{Config, ExternalAccessMode, Problems},
+    external_access::ExternalAccess,
     failure::Failure,
     gateway::Gateway,
     http::{Front, Means, Ops, Patience, Room, Site, listener, listener::Limits},
     memory::Memory,
     output::announce,
     reload::reload,
-    seen,
+    revocation,
     shutdown::{self, StopSignals},
-    switch::Switch,
+    startup_audit,
     telemetry::{self, Telemetry},
     upstream::{Kept, Upstream},
 };
@@ -88,8 +88,8 @@ async fn run(
         prepared = prepare(&gateway, &config) => prepared?,
         () = signals.next() => {
             tracing::info!("stopping before the first request");
-            let Gateway { activity, switch, .. } = gateway;
-            let deregistered = timeout(shutdown::RECORDS, switch.deregister());
+            let Gateway { activity, external_access, .. } = gateway;
+            let deregistered = timeout(shutdown::RECORDS, external_access.deregister());
             let _ = tokio::join!(deregistered, activity.end(shutdown::RECORDS));
             return Ok(());
         }
@@ -101,7 +101,7 @@ async fn run(
     }
 
     let upstream = gateway.upstream.clone();
-    let (activity, switch) = (gateway.activity.clone(), gateway.switch.clone());
+    let (activity, external_access) = (gateway.activity.clone(), gateway.external_access.clone());
     let canary = canary::Watch::of(&config)
         .map(|canary| spawn_local(canary.keep(gateway.clone(), stopping.clone())));
     let (sites, site) = watch::channel(Site::new(gateway, telemetry.tracer()));
@@ -121,7 +121,7 @@ async fn run(
     };
     let serving = Serving::start(callers, crew, &config)?;
 
-    let renewing = Renewing { sites, telemetry, activity: activity.clone(), switch };
+    let renewing = Renewing { sites, telemetry, activity: activity.clone(), external_access };
     let delay = renewing.until_stopped(config, read, &mut signals).await?;
     tracing::info!("draining");
     draining.begin();
@@ -138,7 +138,7 @@ struct Renewing<'a> {
     sites: watch::Sender<Site>,
     telemetry: &'a Telemetry,
     activity: Activity,
-    switch: Switch,
+    external_access: ExternalAccess,
 }
 
 impl Renewing<'_> {
@@ -161,7 +161,7 @@ impl Renewing<'_> {
                     config = reload(config, read, &self.sites, self.telemetry);
                     tokio::select! {
                         () = &mut stopped => break,
-                        () = seen::record(&self.activity, &config, self.switch.instance()) => {}
+                        () = startup_audit::record(&self.activity, &config, self.external_access.instance()) => {}
                     }
                 }
             }
@@ -250,35 +250,35 @@ fn join(threads: Vec<thread::JoinHandle<Result<(), Failure>>>) -> Result<(), Fai
 
 /// Reads what must be known before anybody is let in, and records the settings.
 async fn prepare(gateway: &Gateway, config: &Config) -> Result<(), Failure> {
-    let Gateway { sessions, activity, switch, .. } = gateway;
+    let Gateway { sessions, activity, external_access, .. } = gateway;
     if !matches!(timeout(START_PATIENCE, sessions.read_ended()).await, Ok(Ok(()))) {
         tracing::warn!(
             "the session store does not answer: minted sessions are refused until it does"
         );
     }
     if activity.has_database() {
-        let _ = timeout(START_PATIENCE, switch.restrictions().follow()).await;
-        try_database(switch).await?;
+        let _ = timeout(START_PATIENCE, external_access.restrictions().follow()).await;
+        try_database(external_access).await?;
     }
-    seen::record(activity, config, switch.instance()).await;
+    startup_audit::record(activity, config, external_access.instance()).await;
     Ok(())
 }
 
 /// Begins what is done in the background. Returns the task that registers this instance in the database, and
 /// deregisters it when `stopping`.
 fn run_in_background(gateway: &Gateway, stopping: watch::Receiver<bool>) -> Option<JoinHandle<()>> {
-    let Gateway { sessions, entra, upstream, activity, switch, .. } = gateway;
+    let Gateway { sessions, entra, upstream, activity, external_access, .. } = gateway;
     let mut registered = None;
     if activity.has_database() {
-        tokio::spawn(switch.clone().keep());
-        tokio::spawn(switch.clone().follow_restrictions());
-        tokio::spawn(switch.clone().record_restrictions());
-        tokio::spawn(switch.clone().keep_pruned());
-        tokio::spawn(switch.clone().keep_bounded());
-        registered = Some(tokio::spawn(switch.clone().keep_seen(stopping)));
+        tokio::spawn(external_access.clone().keep());
+        tokio::spawn(external_access.clone().follow_restrictions());
+        tokio::spawn(external_access.clone().record_restrictions());
+        tokio::spawn(external_access.clone().prune_loop());
+        tokio::spawn(external_access.clone().keep_bounded());
+        registered = Some(tokio::spawn(external_access.clone().heartbeat_loop(stopping)));
     }
     tokio::spawn(sessions.clone().keep_in_step());
-    tokio::spawn(ending::keep_expired_told(activity.clone(), sessions.clone()));
+    tokio::spawn(revocation::record_expired_loop(activity.clone(), sessions.clone()));
     tokio::spawn(sessions.clone().keep_swept());
     tokio::spawn(entra.clone().keep_fresh());
     tokio::spawn(upstream.clone().wait_for_first_answer());
@@ -286,10 +286,10 @@ fn run_in_background(gateway: &Gateway, stopping: watch::Receiver<bool>) -> Opti
 }
 
 /// Reads and writes it once. One that is away may come back; one that cannot be used ends the start.
-async fn try_database(switch: &Switch) -> Result<(), Failure> {
+async fn try_database(external_access: &ExternalAccess) -> Result<(), Failure> {
     let usable = async {
-        switch.read().await?;
-        switch.say_that_it_runs().await
+        external_access.read().await?;
+        external_access.heartbeat().await
     };
     match usable.await {
         Ok(()) => Ok(()),
@@ -377,7 +377,7 @@ fn tell(config: &Config) {
         tracing::warn!("{warning}");
     }
     config.external_access.tell();
-    let may_be_on = config.external_access != ExternalAccess::Off;
+    let may_be_on = config.external_access != ExternalAccessMode::Off;
     if may_be_on && config.surroundings.public_urls.is_empty() {
         tracing::warn!(
             "GATEWAY_PUBLIC_URLS is empty: public URLs are derived from each request's Host"

@@ -41,7 +41,7 @@ impl Watch {
 
     /// To be spawned.
     pub(crate) async fn keep(self, gateway: Gateway, mut stop: watch::Receiver<bool>) {
-        let mut is_on = gateway.switch.changes();
+        let mut is_on = gateway.external_access.changes();
         tokio::select! {
             () = gateway.upstream.first_answer() => {}
             _ = stop.wait_for(|stop| *stop) => return,

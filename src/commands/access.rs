@@ -10,7 +10,7 @@ use super::{author, no_database, print};
 use crate::{
     activity::{AccessState, Activity, ActivityError, Block, BlockInForce, Blocked, Restriction},
     clock,
-    config::{Config, ExternalAccess},
+    config::{Config, ExternalAccessMode},
     exposure,
     failure::Failure,
     report::block_on,
@@ -115,7 +115,7 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
             print(if turned { "external access is on" } else { "external access was on already" });
             print(&text);
             advise_where_nobody_runs(activity).await;
-            if config.external_access == ExternalAccess::Off {
+            if config.external_access == ExternalAccessMode::Off {
                 print(
                     "advice  GATEWAY_EXTERNAL_ACCESS: is off here; this counts for gateways where it is managed",
                 );
@@ -225,7 +225,7 @@ async fn advise_where_nobody_runs(activity: &Activity) {
 
 /// A switch that turns nothing must not look as if it did.
 fn refuse_where_a_setting_decides(config: &Config) -> Result<(), Failure> {
-    if let ExternalAccess::On { .. } = config.external_access {
+    if let ExternalAccessMode::On { .. } = config.external_access {
         return Err(Failure::Misconfigured(
             "GATEWAY_EXTERNAL_ACCESS: is on, and that decides; set it to managed to decide here, or to off"
                 .to_owned(),

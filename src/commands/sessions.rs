@@ -8,10 +8,10 @@ use crate::{
     activity::Activity,
     clock,
     config::Config,
-    ending,
     failure::Failure,
     report::block_on,
     restrictions::Restrictions,
+    revocation,
     sessions::{Listed, MintedSession, Sessions, SessionsError, Which},
     telemetry,
 };
@@ -108,9 +108,10 @@ async fn end(
     let (mut count, mut unknown) = (0, 0);
     for which in which.each() {
         let author = author(by.clone());
-        let mut ended = ending::end(&restrictions, &which, &author, None).await.map_err(away)?;
+        let mut ended =
+            revocation::end(&restrictions, &which, &author, None).await.map_err(away)?;
         if !matches!(which, Which::Handle(_)) {
-            let late = ending::end_latecomers(restrictions.clone(), which.clone(), author);
+            let late = revocation::end_latecomers(restrictions.clone(), which.clone(), author);
             ended += late.await.map_err(away)?;
         }
         count += ended;

@@ -16,7 +16,7 @@ use crate::access::{
 
 /// Whether an administrator opted in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ExternalAccess {
+pub(crate) enum ExternalAccessMode {
     /// No: metadata and login are 404.
     Off,
     /// Yes.
@@ -28,7 +28,7 @@ pub(crate) enum ExternalAccess {
     Managed,
 }
 
-impl ExternalAccess {
+impl ExternalAccessMode {
     /// As the setting has it.
     pub(crate) fn word(&self) -> &'static str {
         match self {
@@ -86,7 +86,7 @@ enum Word {
     Managed,
 }
 
-pub(super) fn external_access(reader: &mut Reader) -> ExternalAccess {
+pub(super) fn external_access(reader: &mut Reader) -> ExternalAccessMode {
     let words = [("off", Word::Off), ("on", Word::On), ("managed", Word::Managed)];
     match reader.require("GATEWAY_EXTERNAL_ACCESS", word(&words)) {
         Some(Word::On) => {}
@@ -97,9 +97,9 @@ pub(super) fn external_access(reader: &mut Reader) -> ExternalAccess {
                     "is required with GATEWAY_EXTERNAL_ACCESS=managed: what administrators decide stands in a database (sqlite:/absolute/path for one instance, postgres:// for several)",
                 );
             }
-            return ExternalAccess::Managed;
+            return ExternalAccessMode::Managed;
         }
-        Some(Word::Off) | None => return ExternalAccess::Off,
+        Some(Word::Off) | None => return ExternalAccessMode::Off,
     }
     let accepted_by = reader.text("GATEWAY_EXPOSURE_ACCEPTED_BY").unwrap_or_default();
     if accepted_by.is_empty() {
@@ -108,7 +108,7 @@ pub(super) fn external_access(reader: &mut Reader) -> ExternalAccess {
             "is required with GATEWAY_EXTERNAL_ACCESS=on: metadata makes tenant and app ids public, and somebody must have accepted that",
         );
     }
-    ExternalAccess::On { accepted_by }
+    ExternalAccessMode::On { accepted_by }
 }
 
 pub(super) fn policy(reader: &mut Reader) -> Policy {

@@ -31,7 +31,7 @@ pub use self::reader::Problems;
 pub(crate) use self::reader::duration;
 use self::reader::{Given, Reader, at_least_one, or_off, read_file, size, span, time_out};
 pub(crate) use self::{
-    callers::{ExternalAccess, ResourceConfig, RootMetadata},
+    callers::{ExternalAccessMode, ResourceConfig, RootMetadata},
     database::{ActivityConfig, ActivityRequired, DatabaseConfig, DatabaseTarget},
     entra::{Cloud, EntraConfig},
     platform::Platform,
@@ -51,7 +51,7 @@ pub struct Config {
     pub(crate) workers: usize,
     /// Bytes that the process may use; `None`: no limit is known.
     pub(crate) memory_limit: Option<usize>,
-    pub(crate) external_access: ExternalAccess,
+    pub(crate) external_access: ExternalAccessMode,
     pub(crate) entra: EntraConfig,
     pub(crate) surroundings: Surroundings,
     pub(crate) policy: Policy,
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn the_defaults_serve_with_two_ids() {
         let config = read(&[]).unwrap();
-        assert_eq!(config.external_access, ExternalAccess::Off);
+        assert_eq!(config.external_access, ExternalAccessMode::Off);
         assert_eq!(
             config.entra.metadata_v2.as_str(),
             format!(

@@ -1,7 +1,7 @@
 //! App Service's own sign-in ("Easy Auth"): whether it stands in front, and what it must let pass.
 
 use crate::{
-    config::{Config, ExternalAccess},
+    config::{Config, ExternalAccessMode},
     reach::{METADATA, Seen, metadata_at},
     registration::{Registration, Wanted},
     report::Report,
@@ -40,7 +40,7 @@ pub(super) async fn look(
                     "{url} is answered by a sign-in in front of the gateway ({how}): machines never get to it. See below for what it must let pass"
                 ));
             }
-            Seen::Other(404) if config.external_access == ExternalAccess::Off => {
+            Seen::Other(404) if config.external_access == ExternalAccessMode::Off => {
                 report.fine(&format!("no metadata at {url}: external access is off"));
             }
             Seen::Other(status) => report.untried(&format!(

@@ -9,7 +9,7 @@ use crate::{
     },
     clock,
     entra::Entra,
-    switch::Switch,
+    external_access::ExternalAccess,
     wire::Length,
 };
 
@@ -56,7 +56,7 @@ pub(super) async fn judge(
     judged: &Judged<'_>,
     entra: &Entra,
     policy: &Policy,
-    switch: &Switch,
+    external_access: &ExternalAccess,
 ) -> Result<Passage, Refusal> {
     let Judged { head, path, .. } = judged;
     match Target::read(path) {
@@ -70,6 +70,6 @@ pub(super) async fn judge(
     let token = bearer::of_lines(head.fields.all("authorization"))?;
     let identity = entra.identify(&token, clock::now()).await?;
     let admission = policy.admit(&identity)?;
-    switch.judge(identity.subject(), identity.client())?;
+    external_access.judge(identity.subject(), identity.client())?;
     Ok(Passage::admitted(admission, judged)?)
 }

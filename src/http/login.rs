@@ -30,9 +30,9 @@ use crate::{
     clock,
     config::CookieConfig,
     entra::{Entra, EntraError},
+    external_access::ExternalAccess,
     gateway::Resource,
     sessions::{Gone, Opened, Sessions},
-    switch::Switch,
     upstream::{Upstream, field_length},
     wire::RequestHead,
 };
@@ -123,7 +123,7 @@ pub(super) async fn post(
     State(entra): State<Entra>,
     State(sessions): State<Sessions>,
     State(activity): State<Activity>,
-    State(switch): State<Switch>,
+    State(external_access): State<ExternalAccess>,
     State(policy): State<Arc<Policy>>,
     State(resource): State<Arc<Resource>>,
     State(cookie): State<Arc<CookieConfig>>,
@@ -148,7 +148,7 @@ pub(super) async fn post(
             return Err(EntraError::Rejected(TokenError::Expired).into());
         }
         judge_origin(&headers, &resource)?;
-        switch.judge(subject, client)?;
+        external_access.judge(subject, client)?;
         let grant = policy.grant(claims, now)?;
         Ok(SessionRecord::new(grant, token.fingerprint().to_string(), now))
     };
@@ -189,8 +189,8 @@ pub(super) async fn post(
         sessions.open(record, cookie.minted_in(&headers), Some(from)).await?;
 
     // Somebody may have decided meanwhile.
-    let still = switch.judge(subject, &client).map_err(Refusal::from);
-    let still = if switch.is_on() { still } else { Err(Refusal::NotFound) };
+    let still = external_access.judge(subject, &client).map_err(Refusal::from);
+    let still = if external_access.is_on() { still } else { Err(Refusal::NotFound) };
     if let Err(refusal) = still {
         sessions.end(&[id]).await?;
         if refusal.is_failed_attempt() {

@@ -360,12 +360,14 @@ impl Front {
         judged: &Judged<'_>,
         route: &Route,
     ) -> Result<Answered, (Refusal, bool)> {
-        let Gateway { entra, policy, sessions, switch, cookie, resource, .. } = &site.gateway;
+        let Gateway { entra, policy, sessions, external_access, cookie, resource, .. } =
+            &site.gateway;
         let hides_sign_in = resource.is_on() && own_paths::is_discovery(&judged.path);
-        let passage = guard::judge(judged, entra, policy, switch).await.map_err(|refusal| {
-            let is_hidden = hides_sign_in && refusal.status() == StatusCode::UNAUTHORIZED;
-            (if is_hidden { Refusal::NotFound } else { refusal }, false)
-        })?;
+        let passage =
+            guard::judge(judged, entra, policy, external_access).await.map_err(|refusal| {
+                let is_hidden = hides_sign_in && refusal.status() == StatusCode::UNAUTHORIZED;
+                (if is_hidden { Refusal::NotFound } else { refusal }, false)
+            })?;
         if hop_headers::is_final_recipient(judged.head) {
             let answer = StatusCode::NO_CONTENT;
             let after = caller.answer(answer.into_response(), Some(judged.head), unread_of(judged));

@@ -11,14 +11,15 @@ use super::{Admin, call::Call};
 use crate::{
     activity::{Actor, Instance, Restriction},
     clock,
-    config::ExternalAccess,
-    ending, exposure,
+    config::ExternalAccessMode,
+    exposure,
     gateway::Administered,
     http::{
         error::{Problem, Refusal},
         resource_metadata::ProtectedResourceMetadata,
     },
     restrictions::Taken,
+    revocation,
     sessions::Which,
 };
 
@@ -106,15 +107,15 @@ impl AccessStatus {
     /// # Errors
     /// When the database is there and cannot be read: how it stands is not known then.
     pub(super) async fn read(administered: &Administered, origin: &str) -> Result<Self, Refusal> {
-        let Administered { activity, switch, resource, .. } = administered;
-        let (mode, by_setting) = match &*switch.mode() {
-            ExternalAccess::Off => (Mode::Off, Actor::default()),
-            ExternalAccess::On { accepted_by } => {
+        let Administered { activity, external_access, resource, .. } = administered;
+        let (mode, by_setting) = match &*external_access.mode() {
+            ExternalAccessMode::Off => (Mode::Off, Actor::default()),
+            ExternalAccessMode::On { accepted_by } => {
                 (Mode::On, Actor { name: Some(accepted_by.clone()), ..Actor::default() })
             }
-            ExternalAccess::Managed => (Mode::Managed, Actor::default()),
+            ExternalAccessMode::Managed => (Mode::Managed, Actor::default()),
         };
-        let disabled = switch.disabled().filter(|_| mode == Mode::Managed);
+        let disabled = external_access.disabled().filter(|_| mode == Mode::Managed);
         let (state, instances) = match (activity.has_database(), disabled.is_some()) {
             (true, false) => {
                 let (state, _) = activity.read().await?;
@@ -129,10 +130,10 @@ impl AccessStatus {
             .map(|state| (state.enabled, state.since, state.by))
             .or(disabled.map(|(since, by)| (false, Some(since), by)));
         let instance = |one: Instance| {
-            let is_this = one.id == switch.instance();
+            let is_this = one.id == external_access.instance();
             RunningInstance {
                 // Of itself each knows it at once.
-                enabled: if is_this { switch.is_on() } else { one.is_on },
+                enabled: if is_this { external_access.is_on() } else { one.is_on },
                 id: one.id,
                 host: one.host,
                 version: one.version,
@@ -144,7 +145,7 @@ impl AccessStatus {
         Ok(Self {
             mode,
             enabled: managed.as_ref().map_or(mode == Mode::On, |(enabled, ..)| *enabled),
-            enabled_here: switch.is_on(),
+            enabled_here: external_access.is_on(),
             since: managed.as_ref().and_then(|(_, since, _)| *since).map(clock::rfc3339),
             by: managed.map_or(by_setting, |(.., by)| by),
             exposure: exposure::text(&resource.authority, &resource.config),
@@ -160,9 +161,9 @@ fn judge_mode(administered: &Administered) -> Result<(), Refusal> {
     if !administered.activity.has_database() {
         return Err(Refusal::NoDatabase);
     }
-    match &*administered.switch.mode() {
-        ExternalAccess::Managed => Ok(()),
-        ExternalAccess::Off | ExternalAccess::On { .. } => Err(Refusal::SettingDecides),
+    match &*administered.external_access.mode() {
+        ExternalAccessMode::Managed => Ok(()),
+        ExternalAccessMode::Off | ExternalAccessMode::On { .. } => Err(Refusal::SettingDecides),
     }
 }
 
@@ -176,9 +177,9 @@ pub(super) async fn enable(
     if !is_accepted {
         return Err(Refusal::Input("Enabling needs exposure_accepted: true"));
     }
-    let Administered { switch, resource, .. } = administered;
+    let Administered { external_access, resource, .. } = administered;
     let text = exposure::text(&resource.authority, &resource.config);
-    let turned = switch.enable(text, admin.author.clone()).await?;
+    let turned = external_access.enable(text, admin.author.clone()).await?;
     counts_here(administered, true).await;
     Ok(turned)
 }
@@ -186,32 +187,33 @@ pub(super) async fn enable(
 /// Disables external access, also where that cannot be recorded yet.
 pub(super) async fn disable(administered: &Administered, admin: &Admin) -> Result<Taken, Refusal> {
     judge_mode(administered)?;
-    let taken = administered.switch.decide(Restriction::access(&admin.author)).await?;
+    let taken = administered.external_access.decide(Restriction::access(&admin.author)).await?;
     counts_here(administered, false).await;
     Ok(taken)
 }
 
 /// Has the decision read here, and waits for that a little.
-async fn counts_here(Administered { switch, .. }: &Administered, is_on: bool) {
-    switch.read_now();
-    let mut changes = switch.changes();
+async fn counts_here(Administered { external_access, .. }: &Administered, is_on: bool) {
+    external_access.read_now();
+    let mut changes = external_access.changes();
     let _ = timeout(COUNTS_HERE, changes.wait_for(|now| *now == is_on)).await;
 }
 
 /// Ends minted sessions and records each, if need be later; returns their number.
 pub(super) async fn end_sessions(
-    Administered { switch, .. }: &Administered,
+    Administered { external_access, .. }: &Administered,
     admin: &Admin,
     which: &Which,
 ) -> Result<usize, Refusal> {
-    Ok(ending::end(switch.restrictions(), which, &admin.author, None).await?)
+    Ok(revocation::end(external_access.restrictions(), which, &admin.author, None).await?)
 }
 
 /// Ends all of them, and in a while those whose logins were under way.
 pub(super) async fn end_all(administered: &Administered, admin: &Admin) -> Result<usize, Refusal> {
     let count = end_sessions(administered, admin, &Which::All).await?;
-    let (restrictions, author) = (administered.switch.restrictions().clone(), admin.author.clone());
-    tokio::spawn(ending::end_latecomers(restrictions, Which::All, author));
+    let (restrictions, author) =
+        (administered.external_access.restrictions().clone(), admin.author.clone());
+    tokio::spawn(revocation::end_latecomers(restrictions, Which::All, author));
     Ok(count)
 }
 

@@ -61,10 +61,10 @@ pub(super) async fn all(administered: &Administered) -> Result<Vec<BlockInForce>
     if !administered.activity.has_database() {
         return Err(Refusal::NoDatabase);
     }
-    let Administered { activity, switch, .. } = administered;
-    let are_all_recorded = switch.restrictions().in_force().blocks.is_empty();
+    let Administered { activity, external_access, .. } = administered;
+    let are_all_recorded = external_access.restrictions().in_force().blocks.is_empty();
     // Blocks that the database may not have yet are known without it.
-    let blocks = if are_all_recorded { activity.read().await?.1 } else { switch.blocks() };
+    let blocks = if are_all_recorded { activity.read().await?.1 } else { external_access.blocks() };
     Ok(blocks.into_iter().map(BlockInForce::from).collect())
 }
 
@@ -82,7 +82,10 @@ pub(super) async fn block(
         .map_err(|_| Refusal::Input("A block lasts from 1s to 365d, written like 24h"))?;
     let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     let until = clock::millis().saturating_add(span);
-    Ok(administered.switch.decide(Restriction::caller(blocked, until, &admin.author)).await?)
+    Ok(administered
+        .external_access
+        .decide(Restriction::caller(blocked, until, &admin.author))
+        .await?)
 }
 
 /// Lets somebody in again. False: nobody kept them out.
@@ -94,7 +97,7 @@ pub(super) async fn unblock(
     if !administered.activity.has_database() {
         return Err(Refusal::NoDatabase);
     }
-    Ok(administered.switch.unblock(blocked, admin.author.clone()).await?)
+    Ok(administered.external_access.unblock(blocked, admin.author.clone()).await?)
 }
 
 /// Lists them.

@@ -145,7 +145,7 @@ impl SetUpGuide {
 
 /// Looks at everything that can be looked at from here.
 async fn checks(administered: &Administered, admin: &Admin) -> Vec<Check> {
-    let Administered { entra, sessions, upstream, conditions, switch, .. } = administered;
+    let Administered { entra, sessions, upstream, conditions, external_access, .. } = administered;
     let (store, simplechat, public, first_login) = join!(
         sessions.ping(),
         upstream.probe(),
@@ -161,7 +161,7 @@ async fn checks(administered: &Administered, admin: &Admin) -> Vec<Check> {
     } else {
         Err("they could not be fetched: see TENANT_ID and AZURE_ENVIRONMENT, and whether there is a way out to Entra".to_owned())
     };
-    let is_on = switch.is_on();
+    let is_on = external_access.is_on();
     let honoured = match conditions.all().remove(CANARY) {
         Some(doubt) => (Light::NotYet, doubt),
         None if conditions.is_proven(CANARY) => (
@@ -199,7 +199,7 @@ async fn checks(administered: &Administered, admin: &Admin) -> Vec<Check> {
 
 /// Whether public URLs lead here, and to the metadata.
 async fn public(administered: &Administered, admin: &Admin) -> Vec<Check> {
-    let Administered { surroundings, switch, wanted, .. } = administered;
+    let Administered { surroundings, external_access, wanted, .. } = administered;
     let (name, meta) = ("Public URLs lead to this gateway", "Clients can read the metadata");
     let signs_in = "App Service's own sign-in lets machines pass";
     let check = |id, label, state, detail: String| Check { id, label, state, detail };
@@ -236,7 +236,7 @@ async fn public(administered: &Administered, admin: &Admin) -> Vec<Check> {
             (Light::NotYet, "the document there names another resource: see GATEWAY_PUBLIC_URLS and WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES".to_owned())
         }
         Seen::SignIn(how) => (Light::NotYet, format!("a sign-in in front of the gateway answers there ({how})")),
-        Seen::Other(404) if !switch.is_on() => (Light::NotYet, "404, since external access is off".to_owned()),
+        Seen::Other(404) if !external_access.is_on() => (Light::NotYet, "404, since external access is off".to_owned()),
         Seen::Other(status) => (Light::NotYet, format!("{origin}{METADATA} answers {status}")),
         Seen::Away(why) => (Light::Unknown, format!("not to be reached from here ({why})")),
     };

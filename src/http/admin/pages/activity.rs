@@ -205,7 +205,7 @@ mod tests {
     use crate::{
         access::{policy::Denial, token::TokenError},
         entra::EntraError,
-        switch::Shut,
+        external_access::Shut,
     };
 
     #[test]

@@ -23,9 +23,9 @@ use crate::{
     activity::{Activity, ActivityError, Actor, Author, Block, Blocked, Instance, Restriction},
     clock,
     conditions::Conditions,
-    config::{ActivityRequired, Config, DatabaseConfig, DatabaseTarget, ExternalAccess},
-    ending,
+    config::{ActivityRequired, Config, DatabaseConfig, DatabaseTarget, ExternalAccessMode},
     restrictions::{DecisionError, Restrictions, Taken},
+    revocation,
     sessions::Sessions,
     telemetry,
 };
@@ -59,7 +59,7 @@ pub(crate) enum Shut {
 
 /// The switch. Cheap to clone. What reads and writes the database is for where there is one.
 #[derive(Debug, Clone)]
-pub(crate) struct Switch(Arc<Inner>);
+pub(crate) struct ExternalAccess(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -70,7 +70,7 @@ struct Inner {
     instance: Instance,
     retention: Duration,
     max_size: u64,
-    mode: ArcSwap<ExternalAccess>,
+    mode: ArcSwap<ExternalAccessMode>,
     /// As an administrator decided.
     is_enabled: AtomicBool,
     /// Whether records of decisions could be written.
@@ -91,7 +91,7 @@ struct Inner {
     is_embedded: bool,
 }
 
-impl Switch {
+impl ExternalAccess {
     /// Nothing has been read yet.
     pub(crate) fn new(
         config: &Config,
@@ -111,7 +111,8 @@ impl Switch {
             seen_at: now,
             is_on: false,
         };
-        let is_on = watch::Sender::new(matches!(config.external_access, ExternalAccess::On { .. }));
+        let is_on =
+            watch::Sender::new(matches!(config.external_access, ExternalAccessMode::On { .. }));
         let seen = is_on.subscribe();
         telemetry::meter()
             .u64_observable_gauge("simplechat.gateway.external_access")
@@ -154,13 +155,13 @@ impl Switch {
     }
 
     /// From now on another setting counts.
-    pub(crate) fn set(&self, mode: ExternalAccess) {
+    pub(crate) fn set(&self, mode: ExternalAccessMode) {
         self.0.mode.store(Arc::new(mode));
         self.apply();
     }
 
     /// The setting.
-    pub(crate) fn mode(&self) -> Arc<ExternalAccess> {
+    pub(crate) fn mode(&self) -> Arc<ExternalAccessMode> {
         self.0.mode.load_full()
     }
 
@@ -257,9 +258,9 @@ impl Switch {
 
     fn apply(&self) {
         let is_on = match &**self.0.mode.load() {
-            ExternalAccess::Off => false,
-            ExternalAccess::On { .. } => true,
-            ExternalAccess::Managed => {
+            ExternalAccessMode::Off => false,
+            ExternalAccessMode::On { .. } => true,
+            ExternalAccessMode::Managed => {
                 self.0.is_enabled.load(Ordering::Relaxed)
                     && self.0.is_writable.load(Ordering::Relaxed)
                     && self.0.restrictions.in_force().disabled.is_none()
@@ -322,7 +323,7 @@ impl Switch {
         let longest = unwritable.max(self.0.activity.failing_for());
         let is_too_long = longest.is_some_and(|it| it > BELIEVED);
         if is_too_long && self.0.is_writable.swap(false, Ordering::Relaxed) {
-            if *self.mode() == ExternalAccess::Managed {
+            if *self.mode() == ExternalAccessMode::Managed {
                 tracing::error!(
                     "the database cannot be written: external access is off until it can be"
                 );
@@ -371,11 +372,11 @@ impl Switch {
 
     /// Says that this instance runs, and looks who else does, until it stops; then says that it goes. To be
     /// spawned.
-    pub(crate) async fn keep_seen(self, mut stopping: watch::Receiver<bool>) {
+    pub(crate) async fn heartbeat_loop(self, mut stopping: watch::Receiver<bool>) {
         let mut changes = self.changes();
         loop {
             changes.borrow_and_update();
-            match self.say_that_it_runs().await {
+            match self.heartbeat().await {
                 Ok(()) => {
                     self.0.untold.store(None);
                     self.look_around().await;
@@ -396,7 +397,7 @@ impl Switch {
     }
 
     /// Writes: whoever can do that can write records.
-    pub(crate) async fn say_that_it_runs(&self) -> Result<(), ActivityError> {
+    pub(crate) async fn heartbeat(&self) -> Result<(), ActivityError> {
         let (seen_at, is_on) = (clock::millis(), self.is_on());
         let begun = Instant::now();
         let said = self.0.activity.seen(Instance { seen_at, is_on, ..self.0.instance.clone() });
@@ -410,7 +411,7 @@ impl Switch {
     }
 
     /// Removes old records for ever; to be spawned.
-    pub(crate) async fn keep_pruned(self) {
+    pub(crate) async fn prune_loop(self) {
         loop {
             match self.0.activity.prune(self.0.retention).await {
                 Ok(0) => {}
@@ -458,16 +459,17 @@ impl Switch {
         followed.retain(|(blocked, since)| stands(&blocks, blocked, *since));
         for block in blocks {
             if followed.insert((block.blocked.clone(), block.since)) {
-                let (switch, blocked, since) = (self.clone(), block.blocked.clone(), block.since);
-                let stands = move || stands(&switch.blocks(), &blocked, since);
-                tokio::spawn(ending::end_blocked(self.0.restrictions.clone(), block, stands));
+                let (external_access, blocked, since) =
+                    (self.clone(), block.blocked.clone(), block.since);
+                let stands = move || stands(&external_access.blocks(), &blocked, since);
+                tokio::spawn(revocation::end_blocked(self.0.restrictions.clone(), block, stands));
             }
         }
     }
 
     /// Notices instances that an administrator's decisions do not reach, or that get in one another's way.
     async fn look_around(&self) {
-        if *self.mode() != ExternalAccess::Managed {
+        if *self.mode() != ExternalAccessMode::Managed {
             self.0.conditions.clear(INSTANCES);
             return;
         }

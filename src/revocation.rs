@@ -106,7 +106,7 @@ pub(crate) async fn end_blocked(
 }
 
 /// Writes down which sessions came to their end, for ever; to be spawned.
-pub(crate) async fn keep_expired_told(activity: Activity, sessions: Sessions) {
+pub(crate) async fn record_expired_loop(activity: Activity, sessions: Sessions) {
     let Some(mut expired) = sessions.expired() else { return };
     while let Some(one) = expired.recv().await {
         let record = Record {

@@ -2,15 +2,15 @@
 
 use crate::{
     activity::{Activity, Actor, Author, Kind, Record},
-    config::{Config, ExternalAccess},
+    config::{Config, ExternalAccessMode},
     exposure,
 };
 
 /// Writes it down; under `on` also who accepted what becomes public.
 pub(crate) async fn record(activity: &Activity, config: &Config, instance: &str) {
     let name = match &config.external_access {
-        ExternalAccess::On { accepted_by } => Some(accepted_by.clone()),
-        ExternalAccess::Off | ExternalAccess::Managed => None,
+        ExternalAccessMode::On { accepted_by } => Some(accepted_by.clone()),
+        ExternalAccessMode::Off | ExternalAccessMode::Managed => None,
     };
     let text = format!(
         "GATEWAY_EXTERNAL_ACCESS={}, version {} ({}), instance {instance}",
