@@ -393,14 +393,15 @@ impl ExternalAccess {
 
     /// Removes this instance from the database, where there is one.
     pub(crate) async fn deregister(&self) {
-        let _ = self.0.activity.gone(self.0.instance.id.clone()).await;
+        let _ = self.0.activity.deregister(self.0.instance.id.clone()).await;
     }
 
     /// Writes: whoever can do that can write records.
     pub(crate) async fn heartbeat(&self) -> Result<(), ActivityError> {
         let (seen_at, is_on) = (clock::millis(), self.is_on());
         let begun = Instant::now();
-        let said = self.0.activity.seen(Instance { seen_at, is_on, ..self.0.instance.clone() });
+        let said =
+            self.0.activity.heartbeat(Instance { seen_at, is_on, ..self.0.instance.clone() });
         let said = said.await;
         if said.is_ok() {
             self.is_written();

@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection, SqliteConnection};
 use super::{
     ActivityError,
     database::Database,
-    pool::{Held, on},
+    pool::{PooledConnection, with_connection},
     record::{Importance, Kind},
 };
 use crate::clock;
@@ -25,7 +25,7 @@ const PROTECTED: i64 = 86_400_000 + 60_000;
 /// Removes the oldest records until the log is a tenth smaller than `most` bytes, if it is larger; how many.
 pub(super) async fn hold(database: &Database, most: i64) -> Result<u64, ActivityError> {
     let used = database.run_slowly(move |held| {
-        Box::pin(async move { on!(held, connection => connection.used(most).await) })
+        Box::pin(async move { with_connection!(held, connection => connection.used(most).await) })
     });
     if used.await? <= most {
         return Ok(0);
@@ -43,11 +43,11 @@ pub(super) async fn hold(database: &Database, most: i64) -> Result<u64, Activity
 /// Removes some of the least important records if more than `goal` bytes are in use; how many.
 ///
 /// Instances take turns: the row of `pruning` is locked before anything is measured.
-async fn remove(held: &mut Held, goal: i64) -> Result<u64, sqlx::Error> {
+async fn remove(held: &mut PooledConnection, goal: i64) -> Result<u64, sqlx::Error> {
     const SET: &str = "UPDATE pruning SET by_size = $1";
     let begin = held.begin();
     let until = clock::millis() - PROTECTED;
-    on!(held, connection => {
+    with_connection!(held, connection => {
         let mut transaction = connection.begin_with(begin).await?;
         sqlx::query(SET).bind(true).execute(&mut *transaction).await?;
         let excess = transaction.used(goal).await? - goal;

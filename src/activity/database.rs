@@ -13,8 +13,8 @@ use sqlx::{
 use tokio::{runtime::Handle, sync::Mutex, task::JoinError};
 
 use super::{
-    ActivityError, opening,
-    pool::{Held, LONG_PATIENCE, PATIENCE, Pool, Work, in_time, on},
+    ActivityError, connect,
+    pool::{BoxFuture, LONG_PATIENCE, PATIENCE, Pool, PooledConnection, in_time, with_connection},
 };
 use crate::config::{DatabaseConfig, DatabaseTarget};
 
@@ -50,8 +50,8 @@ impl Database {
     pub(super) fn new(config: &DatabaseConfig) -> Self {
         let target = config.target.clone();
         Self(Arc::new(Inner {
-            quick: opening::pool(&target, QUICK, PATIENCE),
-            slow: opening::pool(&target, SLOW, LONG_PATIENCE),
+            quick: connect::pool(&target, QUICK, PATIENCE),
+            slow: connect::pool(&target, SLOW, LONG_PATIENCE),
             home: Handle::current(),
             target,
             migrates: config.migrates,
@@ -62,14 +62,14 @@ impl Database {
     /// Makes SQLite's file where there is none.
     pub(super) fn make_file(&self) {
         if let DatabaseTarget::Sqlite(path) = &self.0.target {
-            opening::make_file(path);
+            connect::make_file(path);
         }
     }
 
     /// Does a piece of work, once the database is up to date.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        work: impl for<'c> FnOnce(&'c mut Held) -> Work<'c, T> + Send + 'static,
+        work: impl for<'c> FnOnce(&'c mut PooledConnection) -> BoxFuture<'c, T> + Send + 'static,
     ) -> Result<T, ActivityError> {
         self.run_for(PATIENCE, work).await
     }
@@ -78,7 +78,7 @@ impl Database {
     pub(super) async fn run_for<T: Send + 'static>(
         &self,
         patience: Duration,
-        work: impl for<'c> FnOnce(&'c mut Held) -> Work<'c, T> + Send + 'static,
+        work: impl for<'c> FnOnce(&'c mut PooledConnection) -> BoxFuture<'c, T> + Send + 'static,
     ) -> Result<T, ActivityError> {
         self.run_on(&self.0.quick, patience, work).await
     }
@@ -86,7 +86,7 @@ impl Database {
     /// The same for work that reads or removes a lot; nobody waits for it to end.
     pub(super) async fn run_slowly<T: Send + 'static>(
         &self,
-        work: impl for<'c> FnOnce(&'c mut Held) -> Work<'c, T> + Send + 'static,
+        work: impl for<'c> FnOnce(&'c mut PooledConnection) -> BoxFuture<'c, T> + Send + 'static,
     ) -> Result<T, ActivityError> {
         self.run_on(&self.0.slow, LONG_PATIENCE, work).await
     }
@@ -95,7 +95,7 @@ impl Database {
         &self,
         pool: &Pool,
         patience: Duration,
-        work: impl for<'c> FnOnce(&'c mut Held) -> Work<'c, T> + Send + 'static,
+        work: impl for<'c> FnOnce(&'c mut PooledConnection) -> BoxFuture<'c, T> + Send + 'static,
     ) -> Result<T, ActivityError> {
         let (database, pool) = (self.clone(), pool.clone());
         self.at_home(async move {
@@ -126,7 +126,7 @@ impl Database {
     /// connection does not say why.
     async fn in_plain_words(&self, error: ActivityError) -> ActivityError {
         let of_file = |path: &PathBuf, error| {
-            if !path.exists() && path.parent().is_some_and(opening::is_writable) {
+            if !path.exists() && path.parent().is_some_and(connect::is_writable) {
                 ActivityError::Missing(path.clone())
             } else {
                 match sqlite_code(&error) {
@@ -152,7 +152,7 @@ impl Database {
     }
 
     async fn why_away(&self) -> ActivityError {
-        let Some(options) = opening::postgres(&self.0.target) else {
+        let Some(options) = connect::postgres(&self.0.target) else {
             return ActivityError::NoConnection;
         };
         let at = format!("{}:{}", options.get_host(), options.get_port());
@@ -188,7 +188,7 @@ impl Database {
 
     /// One does it at a time: on PostgreSQL the library takes an advisory lock, on a file it takes none.
     async fn migrate_now(&self) -> Result<(), ActivityError> {
-        match (&self.0.quick, opening::postgres(&self.0.target)) {
+        match (&self.0.quick, connect::postgres(&self.0.target)) {
             (Pool::Postgres(_), Some(options)) => {
                 let mut connection: PgConnection = options.connect().await?;
                 POSTGRES.run_direct(None, &mut connection, false).await?;
@@ -209,17 +209,17 @@ impl Database {
 
 /// The migrations that were made; `None`: none ever. Whoever serves may lack the right to create tables: it
 /// is asked first.
-async fn versions(held: &mut Held) -> Result<Option<Vec<i64>>, sqlx::Error> {
+async fn versions(held: &mut PooledConnection) -> Result<Option<Vec<i64>>, sqlx::Error> {
     const TABLE: &str = "_sqlx_migrations";
     const VERSIONS: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
     let is_there = match held {
-        Held::Sqlite(connection) => {
+        PooledConnection::Sqlite(connection) => {
             const THERE: &str = "SELECT count(*) FROM sqlite_master WHERE name = $1";
             let there: i64 =
                 sqlx::query_scalar(THERE).bind(TABLE).fetch_one(&mut **connection).await?;
             there > 0
         }
-        Held::Postgres(connection) => {
+        PooledConnection::Postgres(connection) => {
             const THERE: &str = "SELECT to_regclass($1) IS NOT NULL";
             sqlx::query_scalar(THERE).bind(TABLE).fetch_one(&mut **connection).await?
         }
@@ -227,7 +227,7 @@ async fn versions(held: &mut Held) -> Result<Option<Vec<i64>>, sqlx::Error> {
     if !is_there {
         return Ok(None);
     }
-    on!(held, connection => sqlx::query_scalar(VERSIONS).fetch_all(&mut **connection).await.map(Some))
+    with_connection!(held, connection => sqlx::query_scalar(VERSIONS).fetch_all(&mut **connection).await.map(Some))
 }
 
 /// Whether all migrations that we know were made, and no others.

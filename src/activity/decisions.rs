@@ -10,7 +10,7 @@ use super::{
     ActivityError,
     database::Database,
     log::{fit, insertion},
-    pool::on,
+    pool::with_connection,
     record::{Actor, Author, Kind, Record},
 };
 use crate::{clock, config::duration};
@@ -217,7 +217,7 @@ pub(super) async fn read(
     const BLOCKS: &str = "SELECT kind, who, since, until, actor_oid, actor_name, actor_email FROM blocks WHERE until > $1 ORDER BY since DESC";
     let (access, blocks): (AccessRow, Vec<BlockRow>) = database
         .run(move |held| Box::pin(async move {
-            on!(held, connection => {
+            with_connection!(held, connection => {
                 let access = sqlx::query_as(ACCESS).fetch_one(&mut **connection).await?;
                 Ok((access, sqlx::query_as(BLOCKS).bind(now).fetch_all(&mut **connection).await?))
             })
@@ -346,7 +346,7 @@ async fn write(
         .run(move |held| {
             Box::pin(async move {
                 let begin = held.begin();
-                on!(held, connection => {
+                with_connection!(held, connection => {
                     let mut transaction = connection.begin_with(begin).await?;
                     // First, so that of two that write the same one finds it written.
                     let added = insertion(&records).build().execute(&mut *transaction).await?;
@@ -373,7 +373,7 @@ pub(super) async fn prune(database: &Database, now: i64) -> Result<(), ActivityE
     const OVER: &str = "DELETE FROM blocks WHERE until <= $1";
     database
         .run(move |held| Box::pin(async move {
-            on!(held, connection => sqlx::query(OVER).bind(now).execute(&mut **connection).await.map(drop))
+            with_connection!(held, connection => sqlx::query(OVER).bind(now).execute(&mut **connection).await.map(drop))
         }))
         .await
 }

@@ -2,7 +2,7 @@
 
 use sqlx::{Connection, FromRow};
 
-use super::{ActivityError, database::Database, pool::on};
+use super::{ActivityError, database::Database, pool::with_connection};
 
 /// After this long without a word an instance is gone, in milliseconds.
 pub(crate) const GONE: i64 = 15_000;
@@ -24,12 +24,15 @@ pub(crate) struct Instance {
 }
 
 /// An instance says that it runs; those that have not for a while are forgotten.
-pub(super) async fn seen(database: &Database, instance: Instance) -> Result<(), ActivityError> {
+pub(super) async fn heartbeat(
+    database: &Database,
+    instance: Instance,
+) -> Result<(), ActivityError> {
     const SEEN: &str = "INSERT INTO instances (id, host, version, started_at, seen_at, is_on) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, is_on = excluded.is_on";
     const FORGET: &str = "DELETE FROM instances WHERE seen_at < $1";
     database
         .run(move |held| Box::pin(async move {
-            on!(held, connection => {
+            with_connection!(held, connection => {
                 sqlx::query(FORGET).bind(instance.seen_at - 4 * GONE).execute(&mut **connection).await?;
                 sqlx::query(SEEN)
                     .bind(instance.id)
@@ -53,7 +56,7 @@ pub(super) async fn try_writing(database: &Database) -> Result<(), ActivityError
         .run(move |held| {
             Box::pin(async move {
                 let begin = held.begin();
-                on!(held, connection => {
+                with_connection!(held, connection => {
                     let mut transaction = connection.begin_with(begin).await?;
                     sqlx::query(TRY).bind(false).execute(&mut *transaction).await?;
                     transaction.rollback().await
@@ -64,11 +67,11 @@ pub(super) async fn try_writing(database: &Database) -> Result<(), ActivityError
 }
 
 /// An instance says that it goes.
-pub(super) async fn gone(database: &Database, id: String) -> Result<(), ActivityError> {
+pub(super) async fn deregister(database: &Database, id: String) -> Result<(), ActivityError> {
     const GOES: &str = "DELETE FROM instances WHERE id = $1";
     database
         .run(move |held| Box::pin(async move {
-            on!(held, connection => sqlx::query(GOES).bind(id).execute(&mut **connection).await.map(drop))
+            with_connection!(held, connection => sqlx::query(GOES).bind(id).execute(&mut **connection).await.map(drop))
         }))
         .await
 }
@@ -78,7 +81,7 @@ pub(super) async fn all(database: &Database, now: i64) -> Result<Vec<Instance>, 
     const ALL: &str = "SELECT id, host, version, started_at, seen_at, is_on FROM instances WHERE seen_at > $1 ORDER BY started_at, id";
     database
         .run(move |held| Box::pin(async move {
-            on!(held, connection => sqlx::query_as(ALL).bind(now - GONE).fetch_all(&mut **connection).await)
+            with_connection!(held, connection => sqlx::query_as(ALL).bind(now - GONE).fetch_all(&mut **connection).await)
         }))
         .await
 }

@@ -5,7 +5,7 @@ use sqlx::{Connection, Encode, FromRow, QueryBuilder, Type};
 use super::{
     ActivityError,
     database::Database,
-    pool::{LONG_PATIENCE, PATIENCE, on},
+    pool::{LONG_PATIENCE, PATIENCE, with_connection},
     record::{Actor, Filter, Kind, Outcome, Record},
 };
 
@@ -106,7 +106,7 @@ pub(super) async fn add(database: &Database, records: Vec<Record>) -> Result<(),
     database
         .run_for(patience, move |held| Box::pin(async move {
             let begin = held.begin();
-            on!(held, connection => {
+            with_connection!(held, connection => {
                 let mut transaction = connection.begin_with(begin).await?;
                 for group in records.chunks(GROUP) {
                     insertion(group).build().persistent(false).execute(&mut *transaction).await?;
@@ -124,7 +124,7 @@ pub(super) async fn find(
 ) -> Result<Vec<Record>, ActivityError> {
     let rows: Vec<Row> = database
         .run_slowly(move |held| Box::pin(async move {
-            on!(held, connection => {
+            with_connection!(held, connection => {
                 let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM activity WHERE 1 = 1"));
                 if let Some(kind) = filter.kind {
                     query.push(" AND kind = ").push_bind(kind.name());
@@ -177,7 +177,7 @@ pub(super) async fn prune(database: &Database, before: i64) -> Result<u64, Activ
     loop {
         let batch = database
             .run_slowly(move |held| Box::pin(async move {
-                on!(held, connection => sqlx::query(OLD).bind(before).bind(BATCH).execute(&mut **connection).await.map(|done| done.rows_affected()))
+                with_connection!(held, connection => sqlx::query(OLD).bind(before).bind(BATCH).execute(&mut **connection).await.map(|done| done.rows_affected()))
             }))
             .await?;
         removed += batch;

@@ -5,16 +5,16 @@
 //! before they take effect, logins before they are answered, so that a gateway that is killed loses none.
 
 mod bound;
+mod connect;
 mod database;
 mod decisions;
 mod denials;
 mod instances;
 mod log;
 mod metrics;
-mod opening;
 mod pool;
 mod record;
-mod told;
+mod view;
 mod wording;
 mod writer;
 
@@ -42,7 +42,7 @@ pub(crate) use self::{
     decisions::{AccessState, Block, Blocked, Restriction},
     instances::Instance,
     record::{Actor, Author, EndReason, Filter, Kind, Outcome, Record},
-    told::BlockInForce,
+    view::BlockInForce,
 };
 use crate::{
     clock,
@@ -411,13 +411,13 @@ impl Activity {
     }
 
     /// An instance says that it runs.
-    pub(crate) async fn seen(&self, instance: Instance) -> Result<(), ActivityError> {
-        instances::seen(self.database()?, instance).await
+    pub(crate) async fn heartbeat(&self, instance: Instance) -> Result<(), ActivityError> {
+        instances::heartbeat(self.database()?, instance).await
     }
 
     /// An instance says that it goes.
-    pub(crate) async fn gone(&self, id: String) -> Result<(), ActivityError> {
-        instances::gone(self.database()?, id).await
+    pub(crate) async fn deregister(&self, id: String) -> Result<(), ActivityError> {
+        instances::deregister(self.database()?, id).await
     }
 
     /// The instances that run.

@@ -27,55 +27,56 @@ pub(super) enum Pool {
 }
 
 /// One of them.
-pub(super) enum Held {
+pub(super) enum PooledConnection {
     Sqlite(PoolConnection<Sqlite>),
     Postgres(PoolConnection<Postgres>),
 }
 
-/// Work on it.
-pub(super) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'c>>;
+/// BoxFuture on it.
+pub(super) type BoxFuture<'c, T> =
+    Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'c>>;
 
 /// The same work on either kind of connection.
-macro_rules! on {
-    ($held:expr, $name:ident => $work:expr) => {
-        match $held {
-            $crate::activity::pool::Held::Sqlite($name) => $work,
-            $crate::activity::pool::Held::Postgres($name) => $work,
+macro_rules! with_connection {
+    ($connection:expr, $name:ident => $work:expr) => {
+        match $connection {
+            $crate::activity::pool::PooledConnection::Sqlite($name) => $work,
+            $crate::activity::pool::PooledConnection::Postgres($name) => $work,
         }
     };
 }
-pub(super) use on;
+pub(super) use with_connection;
 
 impl Pool {
     /// Does a piece of work in time.
     pub(super) async fn work<T>(
         &self,
         patience: Duration,
-        work: impl for<'c> FnOnce(&'c mut Held) -> Work<'c, T>,
+        work: impl for<'c> FnOnce(&'c mut PooledConnection) -> BoxFuture<'c, T>,
     ) -> Result<T, ActivityError> {
-        let mut held = self.hold().await?;
-        let Ok(done) = timeout(patience, work(&mut held)).await else {
-            held.close();
+        let mut connection = self.hold().await?;
+        let Ok(done) = timeout(patience, work(&mut connection)).await else {
+            connection.close();
             return Err(ActivityError::TimedOut);
         };
         if done.as_ref().err().is_none_or(is_of_the_statement) {
-            held.give_back().await;
+            connection.give_back().await;
         } else {
-            held.close();
+            connection.close();
         }
         done.map_err(ActivityError::from)
     }
 
     /// The library's own time-out is [`PATIENCE`].
-    async fn hold(&self) -> Result<Held, sqlx::Error> {
+    async fn hold(&self) -> Result<PooledConnection, sqlx::Error> {
         match self {
-            Self::Sqlite(pool) => pool.acquire().await.map(Held::Sqlite),
-            Self::Postgres(pool) => pool.acquire().await.map(Held::Postgres),
+            Self::Sqlite(pool) => pool.acquire().await.map(PooledConnection::Sqlite),
+            Self::Postgres(pool) => pool.acquire().await.map(PooledConnection::Postgres),
         }
     }
 }
 
-impl Held {
+impl PooledConnection {
     /// Begins a transaction that will write.
     pub(super) fn begin(&self) -> &'static str {
         match self {
