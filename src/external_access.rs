@@ -22,8 +22,8 @@ use uuid::Uuid;
 use crate::{
     activity::{Activity, ActivityError, Actor, Author, Block, Blocked, Instance, Restriction},
     clock,
-    conditions::Conditions,
     config::{ActivityRequired, Config, DatabaseConfig, DatabaseTarget, ExternalAccessMode},
+    health_registry::HealthRegistry,
     restrictions::{DecisionError, Restrictions, Taken},
     revocation,
     sessions::Sessions,
@@ -66,7 +66,7 @@ struct Inner {
     activity: Activity,
     sessions: Sessions,
     restrictions: Restrictions,
-    conditions: Conditions,
+    health: HealthRegistry,
     instance: Instance,
     retention: Duration,
     max_size: u64,
@@ -97,7 +97,7 @@ impl ExternalAccess {
         config: &Config,
         activity: &Activity,
         sessions: &Sessions,
-        conditions: &Conditions,
+        health: &HealthRegistry,
     ) -> Self {
         let now = clock::millis();
         let must_be_read =
@@ -123,7 +123,7 @@ impl ExternalAccess {
             activity: activity.clone(),
             sessions: sessions.clone(),
             restrictions: Restrictions::new(activity, sessions),
-            conditions: conditions.clone(),
+            health: health.clone(),
             instance,
             retention: config.activity.retention,
             max_size: config.activity.max_size,
@@ -300,12 +300,12 @@ impl ExternalAccess {
                     self.end_sessions_of_blocked();
                     let untold = self.0.untold.load_full();
                     match self.0.activity.trouble().or(untold) {
-                        None => self.0.conditions.clear(PART),
-                        Some(why) => drop(self.0.conditions.raise(PART, why.to_string())),
+                        None => self.0.health.clear(PART),
+                        Some(why) => drop(self.0.health.raise(PART, why.to_string())),
                     }
                 }
                 Err(error) => {
-                    self.0.conditions.raise(PART, telemetry::chain(&error));
+                    self.0.health.raise(PART, telemetry::chain(&error));
                     if read.elapsed() > BELIEVED {
                         self.0.is_enabled.store(false, Ordering::Relaxed);
                         self.apply();
@@ -471,7 +471,7 @@ impl ExternalAccess {
     /// Notices instances that an administrator's decisions do not reach, or that get in one another's way.
     async fn look_around(&self) {
         if *self.mode() != ExternalAccessMode::Managed {
-            self.0.conditions.clear(INSTANCES);
+            self.0.health.clear(INSTANCES);
             return;
         }
         let Some(database) = self.0.database.load_full() else { return };
@@ -489,10 +489,10 @@ impl ExternalAccess {
         } else if here && self.0.is_embedded {
             "several instances use one SQLite file: let them use PostgreSQL (DATABASE_URL)"
         } else {
-            self.0.conditions.clear(INSTANCES);
+            self.0.health.clear(INSTANCES);
             return;
         };
-        if self.0.conditions.raise(INSTANCES, reason.to_owned()) {
+        if self.0.health.raise(INSTANCES, reason.to_owned()) {
             tracing::warn!("{reason}");
         }
     }

@@ -14,10 +14,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::{
     access::{origin::Surroundings, policy::Policy},
     activity::Activity,
-    conditions::Conditions,
     config::{Config, CookieConfig, ResourceConfig},
     entra::Entra,
     external_access::ExternalAccess,
+    health_registry::HealthRegistry,
     registration::Wanted,
     sessions::{Sessions, SessionsError},
     upstream::Upstream,
@@ -47,7 +47,7 @@ pub(crate) struct Gateway {
     pub(crate) resource: Arc<Resource>,
     pub(crate) cookie: Arc<CookieConfig>,
     pub(crate) draining: Draining,
-    pub(crate) conditions: Conditions,
+    pub(crate) health: HealthRegistry,
     pub(crate) wanted: Arc<Wanted>,
     pub(crate) exports: Exports,
 }
@@ -86,7 +86,7 @@ pub(crate) struct Administered {
     pub(crate) resource: Arc<Resource>,
     pub(crate) cookie: Arc<CookieConfig>,
     pub(crate) draining: Draining,
-    pub(crate) conditions: Conditions,
+    pub(crate) health: HealthRegistry,
     /// What the app registration depends on.
     pub(crate) wanted: Arc<Wanted>,
     pub(crate) exports: Exports,
@@ -105,7 +105,7 @@ impl FromRef<Gateway> for Administered {
             resource: all.resource,
             cookie: all.cookie,
             draining: all.draining,
-            conditions: all.conditions,
+            health: all.health,
             wanted: all.wanted,
             exports: all.exports,
         }
@@ -157,10 +157,10 @@ impl Draining {
 impl Gateway {
     /// Builds the parts; none of them has to be reachable yet.
     pub(crate) fn build(config: &Config) -> Result<Self, BuildError> {
-        let conditions = Conditions::default();
+        let health = HealthRegistry::default();
         let sessions = Sessions::open_store(config.sessions.clone())?;
         let activity = Activity::open(&config.activity);
-        let external_access = ExternalAccess::new(config, &activity, &sessions, &conditions);
+        let external_access = ExternalAccess::new(config, &activity, &sessions, &health);
         Ok(Self {
             entra: Entra::new(config.entra.clone()).map_err(BuildError::Entra)?,
             resource: Arc::new(Resource::of(config, &external_access)),
@@ -172,7 +172,7 @@ impl Gateway {
             surroundings: Arc::new(config.surroundings.clone()),
             cookie: Arc::new(config.cookie.clone()),
             draining: Draining::default(),
-            conditions,
+            health,
             wanted: Arc::new(Wanted::of(config, None)),
             exports: Exports::new(),
         })

@@ -11,20 +11,20 @@ mod canary;
 mod check;
 mod clock;
 mod commands;
-mod conditions;
 mod config;
 mod connect_fault;
 mod doctor;
 mod entra;
 mod escape;
+mod exit;
 mod exposure;
 mod external_access;
-mod failure;
 mod gateway;
+mod health_registry;
 mod http;
 mod memory;
 mod output;
-mod reach;
+mod public_url_probe;
 mod registration;
 mod reload;
 mod report;
@@ -49,7 +49,7 @@ pub use self::{
     },
     config::{Config, Problems},
     doctor::doctor,
-    failure::Failure,
+    exit::Failure,
     output::{print, print_error, print_error_in_time},
     serve::serve,
 };

@@ -20,16 +20,16 @@ pub(crate) fn reload(
     telemetry: &Telemetry,
 ) -> Config {
     let renewed = read.and_then(|later| current.renewed(&later));
-    let conditions = sites.borrow().gateway().conditions.clone();
+    let health = sites.borrow().gateway().health.clone();
     let (config, changed) = match renewed {
         Ok(renewed) => renewed,
         Err(problems) => {
             tracing::error!(%problems, "settings not reloaded: the old ones stay");
-            conditions.raise(PART, format!("not reloaded, the old ones stay: {problems}"));
+            health.raise(PART, format!("not reloaded, the old ones stay: {problems}"));
             return current;
         }
     };
-    conditions.clear(PART);
+    health.clear(PART);
     telemetry.filter(&config.log_filter);
     for warning in &config.warnings {
         tracing::warn!("{warning}");

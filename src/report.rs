@@ -1,7 +1,7 @@
 //! What commands print: a line for each thing tried, as soon as it was.
 
 use crate::{
-    failure::Failure,
+    exit::Failure,
     output::{print, print_line},
 };
 

@@ -47,7 +47,7 @@ pub(crate) use self::{
 use crate::{
     clock,
     config::{ActivityConfig, ActivityRequired},
-    failure::Failure,
+    exit::Failure,
     telemetry,
 };
 

@@ -13,9 +13,9 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{Canary, Doubt, Step, advice};
 use crate::{
-    conditions::CANARY,
     config::{Config, CookieConfig, SessionsConfig},
     gateway::Gateway,
+    health_registry::CANARY,
     telemetry::{self, meter},
 };
 
@@ -59,7 +59,7 @@ impl Watch {
         let mut was: Option<Result<(), String>> = None;
         loop {
             if !*is_on.borrow() {
-                gateway.conditions.clear(CANARY);
+                gateway.health.clear(CANARY);
                 honoured.store(UNKNOWN, Ordering::Relaxed);
                 was = None;
             }
@@ -97,8 +97,8 @@ impl Watch {
                 }
             }
             match &is {
-                Ok(()) => gateway.conditions.prove(CANARY),
-                Err(reason) => drop(gateway.conditions.raise(CANARY, reason.clone())),
+                Ok(()) => gateway.health.mark_healthy(CANARY),
+                Err(reason) => drop(gateway.health.raise(CANARY, reason.clone())),
             }
             let pause = if is.is_ok() { self.interval } else { self.interval.min(AGAIN) };
             was = Some(is);

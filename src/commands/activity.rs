@@ -10,7 +10,7 @@ use crate::{
     activity::{Activity, ActivityError, Filter, Kind, Record},
     clock,
     config::{Config, duration},
-    failure::Failure,
+    exit::Failure,
     report::block_on,
 };
 

@@ -4,7 +4,7 @@ use super::{no_database, print};
 use crate::{
     activity::{Activity, ActivityError},
     config::Config,
-    failure::Failure,
+    exit::Failure,
     report::block_on,
 };
 

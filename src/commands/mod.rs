@@ -14,7 +14,7 @@ pub use self::{
 };
 use crate::{
     activity::{Actor, Author},
-    failure::Failure,
+    exit::Failure,
     output::print_line as print,
 };
 

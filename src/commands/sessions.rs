@@ -8,7 +8,7 @@ use crate::{
     activity::Activity,
     clock,
     config::Config,
-    failure::Failure,
+    exit::Failure,
     report::block_on,
     restrictions::Restrictions,
     revocation,

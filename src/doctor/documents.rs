@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::{
     config::{Config, RootMetadata},
-    reach::METADATA,
+    public_url_probe::METADATA,
     report::Report,
     telemetry,
     upstream::Upstream,

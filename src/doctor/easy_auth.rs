@@ -2,7 +2,7 @@
 
 use crate::{
     config::{Config, ExternalAccessMode},
-    reach::{METADATA, Seen, metadata_at},
+    public_url_probe::{METADATA, Seen, metadata_at},
     registration::{Registration, Wanted},
     report::Report,
 };

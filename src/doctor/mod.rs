@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     check::try_everything,
     config::Config,
-    failure::Failure,
+    exit::Failure,
     registration::{Registration, Wanted, takes_version_1_alone},
     report::{Report, block_on},
     upstream::Upstream,

@@ -10,8 +10,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    about, conditions::Conditions, entra::Entra, gateway::Draining, sessions::Sessions, telemetry,
-    upstream::Upstream,
+    about, entra::Entra, gateway::Draining, health_registry::HealthRegistry, sessions::Sessions,
+    telemetry, upstream::Upstream,
 };
 
 /// Whether this replica should get requests.
@@ -107,9 +107,9 @@ pub(super) async fn look(
     draining: &Draining,
     sessions: &Sessions,
     entra: &Entra,
-    conditions: &Conditions,
+    health: &HealthRegistry,
 ) -> (StatusCode, Detail) {
-    let found = conditions.all().into_iter();
+    let found = health.all().into_iter();
     let mut degraded: Vec<_> = found.map(|(part, reason)| Degraded { part, reason }).collect();
     if let Err(error) = sessions.ping().await {
         degraded.push(Degraded { part: "sessions", reason: telemetry::chain(&error) });
@@ -135,8 +135,8 @@ pub(super) async fn detail(
     State(draining): State<Draining>,
     State(sessions): State<Sessions>,
     State(entra): State<Entra>,
-    State(conditions): State<Conditions>,
+    State(health): State<HealthRegistry>,
 ) -> Response {
-    let (code, detail) = look(&upstream, &draining, &sessions, &entra, &conditions).await;
+    let (code, detail) = look(&upstream, &draining, &sessions, &entra, &health).await;
     (code, Json(detail)).into_response()
 }

@@ -19,7 +19,7 @@ use opentelemetry_sdk::{
 use prometheus::{Registry, TextEncoder};
 
 use self::{lines::Lines, losses::Losses};
-use crate::{config::Config, failure::Failure, shutdown};
+use crate::{config::Config, exit::Failure, shutdown};
 
 /// The instrumentation scope.
 const SCOPE: &str = "simplechat-gateway";

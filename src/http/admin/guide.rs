@@ -11,10 +11,10 @@ use crate::{
     access::origin::PublicOrigin,
     activity::{Filter, Kind},
     clock,
-    conditions::CANARY,
     gateway::Administered,
+    health_registry::CANARY,
     http::error::{Problem, Refusal},
-    reach::{METADATA, Seen, leads_to_a_gateway, metadata_at},
+    public_url_probe::{METADATA, Seen, leads_to_a_gateway, metadata_at},
     registration::{Registration, Wanted, takes_version_1_alone},
     telemetry,
 };
@@ -145,7 +145,7 @@ impl SetUpGuide {
 
 /// Looks at everything that can be looked at from here.
 async fn checks(administered: &Administered, admin: &Admin) -> Vec<Check> {
-    let Administered { entra, sessions, upstream, conditions, external_access, .. } = administered;
+    let Administered { entra, sessions, upstream, health, external_access, .. } = administered;
     let (store, simplechat, public, first_login) = join!(
         sessions.ping(),
         upstream.probe(),
@@ -162,9 +162,9 @@ async fn checks(administered: &Administered, admin: &Admin) -> Vec<Check> {
         Err("they could not be fetched: see TENANT_ID and AZURE_ENVIRONMENT, and whether there is a way out to Entra".to_owned())
     };
     let is_on = external_access.is_on();
-    let honoured = match conditions.all().remove(CANARY) {
+    let honoured = match health.all().remove(CANARY) {
         Some(doubt) => (Light::NotYet, doubt),
-        None if conditions.is_proven(CANARY) => (
+        None if health.is_healthy(CANARY) => (
             Light::Ok,
             "a session that the gateway minted was let in, and not after its end".to_owned(),
         ),

@@ -13,8 +13,8 @@ use crate::{
 
 /// Looks at every part.
 pub(super) async fn look(administered: &Administered) -> Detail {
-    let Administered { upstream, draining, sessions, entra, conditions, .. } = administered;
-    health::look(upstream, draining, sessions, entra, conditions).await.1
+    let Administered { upstream, draining, sessions, entra, health, .. } = administered;
+    health::look(upstream, draining, sessions, entra, health).await.1
 }
 
 /// What operators see.

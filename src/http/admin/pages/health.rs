@@ -6,8 +6,8 @@ use http::StatusCode;
 
 use super::{Frame, View, page};
 use crate::{
-    conditions::CANARY,
     gateway::Administered,
+    health_registry::CANARY,
     http::{
         admin::{Admin, health},
         health::Detail,
@@ -36,11 +36,11 @@ struct HealthView {
 pub(super) async fn get(State(administered): State<Administered>, admin: Admin) -> Response {
     let mut detail = health::look(&administered).await;
     let has_database = administered.activity.has_database();
-    let is_proven = administered.conditions.is_proven(CANARY);
+    let is_healthy = administered.health.is_healthy(CANARY);
     let mut parts = Vec::new();
     for (part, name, about, is_known) in [
         ("upstream", "SimpleChat", "Answers where GATEWAY_UPSTREAM_URL says", true),
-        (CANARY, "Minted sessions", "SimpleChat honours them, and not after their end", is_proven),
+        (CANARY, "Minted sessions", "SimpleChat honours them, and not after their end", is_healthy),
         ("sessions", "Session store", "Where SimpleChat keeps its sessions", true),
         ("entra", "Signing keys", "Of the tenant, to verify tokens with", true),
         ("database", "Database", "Activity log and the administrator's switch", has_database),

@@ -11,16 +11,16 @@ pub(crate) const CANARY: &str = "canary";
 /// What work in the background found to be not as it should be: a part's name, and the reason in plain
 /// words. For operators.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Conditions(Arc<Mutex<Known>>);
+pub(crate) struct HealthRegistry(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct State {
     troubles: BTreeMap<&'static str, String>,
     /// Parts that were tried and found well.
     proven: BTreeSet<&'static str>,
 }
 
-impl Conditions {
+impl HealthRegistry {
     /// A part is not as it should be. Whether that is news.
     pub(crate) fn raise(&self, part: &'static str, reason: String) -> bool {
         let mut known = self.lock();
@@ -38,14 +38,14 @@ impl Conditions {
     }
 
     /// A part was tried, and is well.
-    pub(crate) fn prove(&self, part: &'static str) {
+    pub(crate) fn mark_healthy(&self, part: &'static str) {
         let mut known = self.lock();
         known.troubles.remove(part);
         known.proven.insert(part);
     }
 
     /// Whether a part was tried and found well.
-    pub(crate) fn is_proven(&self, part: &str) -> bool {
+    pub(crate) fn is_healthy(&self, part: &str) -> bool {
         self.lock().proven.contains(part)
     }
 
@@ -54,7 +54,7 @@ impl Conditions {
         self.lock().troubles.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
