@@ -8,12 +8,12 @@
 
 #[path = "../src/access/mod.rs"]
 mod access;
+#[path = "../src/http/endpoint.rs"]
+mod endpoint;
 #[path = "../tests/entra/mod.rs"]
 mod entra;
-#[path = "../src/http/kinds.rs"]
-mod kinds;
-#[path = "../src/http/measures.rs"]
-mod measures;
+#[path = "../src/http/metrics.rs"]
+mod metrics;
 #[path = "../src/wire/mod.rs"]
 mod wire;
 
@@ -37,8 +37,8 @@ use access::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use divan::{Bencher, black_box};
-use kinds::Kind;
-use measures::Measures;
+use endpoint::Endpoint;
+use metrics::Metrics;
 use opentelemetry::{
     Context, KeyValue, global,
     trace::{SpanKind, TraceContextExt, Tracer, TracerProvider},
@@ -142,27 +142,27 @@ fn a_session_is_encoded_as_flask_session_has_it(bencher: Bencher) {
 }
 
 /// As `/metrics` has it.
-fn measured() -> Measures {
+fn measured() -> Metrics {
     static STARTED: std::sync::Once = std::sync::Once::new();
     STARTED.call_once(|| {
         let reader = opentelemetry_prometheus::exporter().build().unwrap();
         global::set_meter_provider(SdkMeterProvider::builder().with_reader(reader).build());
     });
-    Measures::new()
+    Metrics::new()
 }
 
 /// A thousand, on one thread and on two that count the same.
 #[divan::bench(threads = [1, 2])]
 fn a_thousand_requests_are_counted() {
-    thread_local!(static MEASURES: Measures = measured());
-    MEASURES.with(|measures| (0..1000).for_each(|_| count(measures)));
+    thread_local!(static MEASURES: Metrics = measured());
+    MEASURES.with(|metrics| (0..1000).for_each(|_| count(metrics)));
 }
 
-fn count(measures: &Measures) {
-    let _active = measures.begin();
-    let kind = Kind::of(black_box("/api/get_conversations"), false);
+fn count(metrics: &Metrics) {
+    let _active = metrics.begin();
+    let kind = Endpoint::of(black_box("/api/get_conversations"), false);
     let took = std::time::Duration::from_micros(700);
-    measures.answered(kind, kinds::method(black_box("GET")), 200, took, None);
+    metrics.answered(kind, endpoint::method(black_box("GET")), 200, took, None);
 }
 
 #[derive(Debug)]

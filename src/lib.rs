@@ -7,6 +7,7 @@
 mod about;
 mod access;
 mod activity;
+mod buffered;
 mod canary;
 mod check;
 mod clock;
@@ -34,7 +35,6 @@ mod serve;
 mod sessions;
 mod shutdown;
 mod startup_audit;
-mod stream;
 mod telemetry;
 mod tls;
 mod upstream;

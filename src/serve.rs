@@ -20,7 +20,7 @@ use crate::{
     exit::Failure,
     external_access::ExternalAccess,
     gateway::Gateway,
-    http::{Front, Means, Ops, Patience, Room, Site, listener, listener::Limits},
+    http::{ConnectionLimit, Front, Means, Ops, Patience, Site, listener, listener::Limits},
     memory::Memory,
     output::announce,
     reload::reload,
@@ -28,7 +28,7 @@ use crate::{
     shutdown::{self, StopSignals},
     startup_audit,
     telemetry::{self, Telemetry},
-    upstream::{Kept, Upstream},
+    upstream::{ConnectionPool, Upstream},
 };
 
 /// How long the start may wait for the set of ended sessions. Until it has been read, requests that
@@ -111,11 +111,11 @@ async fn run(
         threads: config.workers,
         has_tls: config.upstream.target.has_tls(),
     };
-    let room = Room::of(means);
+    let limit = ConnectionLimit::of(means);
     let crew = Crew {
         upstream,
         sites: site,
-        limits: Limits { patience: patience(&config), room, memory: means.budget() },
+        limits: Limits { patience: patience(&config), limit, memory: means.budget() },
         drain: config.drain_timeout,
         stopping,
     };
@@ -186,7 +186,7 @@ impl Serving {
         config: &Config,
     ) -> Result<Self, Failure> {
         let address = callers.first().and_then(|socket| socket.local_addr().ok());
-        let connections = crew.limits.room.connections(config.workers);
+        let connections = crew.limits.limit.connections(config.workers);
         let own = callers.pop();
         let (serving, served) = mpsc::channel(1);
         let mut threads = Vec::new();
@@ -317,8 +317,11 @@ fn serve_operators(
     let ops = Rc::new(Ops::new(gateway.clone(), telemetry.scrape()));
     let operators = TcpListener::from_std(operators).map_err(internal)?;
     // A budget of their own: what callers take must not hide what operators look for.
-    let limits =
-        Limits { patience: patience(config), room: Room::SMALL, memory: Memory::default() };
+    let limits = Limits {
+        patience: patience(config),
+        limit: ConnectionLimit::SMALL,
+        memory: Memory::default(),
+    };
     spawn_local(listener::serve(operators, ops, limits, Duration::ZERO, stopping));
     Ok(())
 }
@@ -350,10 +353,10 @@ impl Crew {
     /// Serves on this thread until told to stop.
     async fn serve(mut self, socket: std::net::TcpListener) -> Result<(), Failure> {
         let listener = TcpListener::from_std(socket).map_err(internal)?;
-        let kept = Rc::new(Kept::new(self.upstream));
-        spawn_local(Rc::clone(&kept).keep_tidy());
+        let pool = Rc::new(ConnectionPool::new(self.upstream));
+        spawn_local(Rc::clone(&pool).evict_idle_loop());
         let site = self.sites.borrow_and_update().clone();
-        let front = Rc::new(Front::new(site, kept, self.limits.room));
+        let front = Rc::new(Front::new(site, pool, self.limits.limit));
         spawn_local(Rc::clone(&front).follow(self.sites));
         listener::serve(listener, front, self.limits, self.drain, self.stopping).await;
         Ok(())

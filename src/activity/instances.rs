@@ -4,7 +4,7 @@ use sqlx::{Connection, FromRow};
 
 use super::{ActivityError, database::Database, pool::with_connection};
 
-/// After this long without a word an instance is gone, in milliseconds.
+/// Disposition this long without a word an instance is gone, in milliseconds.
 pub(crate) const GONE: i64 = 15_000;
 
 /// A gateway that runs.

@@ -192,7 +192,7 @@ impl Written {
     }
 }
 
-/// Room for one record.
+/// ConnectionLimit for one record.
 #[derive(Debug)]
 pub(crate) struct Slot {
     activity: Activity,
@@ -248,7 +248,7 @@ impl Activity {
         self.0.written.as_ref().map(|written| &written.database).ok_or(ActivityError::NoDatabase)
     }
 
-    /// Room for a record of something that is about to be done. Waits while the writer is behind.
+    /// ConnectionLimit for a record of something that is about to be done. Waits while the writer is behind.
     ///
     /// # Errors
     /// When it must not be done because no record could be written (`GATEWAY_ACTIVITY_REQUIRED`).

@@ -22,9 +22,9 @@ use tokio::{
 
 use super::{flow::Flow, timer::Timer};
 use crate::{
+    buffered::{Buffered, Buffers, FREE},
     clock,
     memory::{Exhausted, Share},
-    stream::{Buffers, FREE, Side},
     wire::{self, Body as WireBody, HeadError, Malformed, RequestHead, Version},
 };
 
@@ -39,7 +39,7 @@ pub(crate) struct Patience {
     pub(crate) send: Duration,
 }
 
-/// After so long a connection counts as idle, and lets go of what serves requests.
+/// Disposition so long a connection counts as idle, and lets go of what serves requests.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Most bytes of the requests that a caller sends ahead.
 const MOST_AHEAD: usize = wire::MOST_HEAD;
@@ -48,7 +48,7 @@ const FREE_WHOLE: usize = 16 * 1024;
 /// How long a caller may go on sending what nobody wants, so that it can read the answer.
 const LINGER: Duration = Duration::from_secs(2);
 /// The same where connections are short.
-const LINGER_BEYOND_ROOM: Duration = Duration::from_millis(100);
+const LINGER_OVER_CAPACITY: Duration = Duration::from_millis(100);
 /// Most bytes of it that are read.
 const MOST_LINGERED: usize = 64 * 1024 * 1024;
 /// Most bytes of a body that are read, to be thrown away, for the connection to be used again.
@@ -74,7 +74,7 @@ pub(crate) enum HeadFault {
 }
 
 /// What a caller was heard to say.
-pub(super) enum Heard {
+pub(super) enum NextHead {
     Head(Result<RequestHead, HeadFault>),
     /// Nothing for a while.
     Quiet,
@@ -84,7 +84,7 @@ pub(super) enum Heard {
 
 /// What becomes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum After {
+pub(crate) enum Disposition {
     /// The next request may come.
     Next,
     /// It ends; the caller has sent no more than was read.
@@ -97,7 +97,7 @@ pub(crate) enum After {
 
 /// A caller's connection.
 pub(crate) struct Caller {
-    pub(super) side: Side<TcpStream>,
+    pub(super) buffered: Buffered<TcpStream>,
     pub(super) peer: IpAddr,
     pub(super) buffers: Rc<RefCell<Buffers>>,
     pub(super) timer: Timer,
@@ -105,7 +105,7 @@ pub(crate) struct Caller {
     /// The caller sends no more; it may still listen.
     pub(super) has_ended: bool,
     /// Whether there is room for health probes alone.
-    pub(super) is_beyond_room: bool,
+    pub(super) is_over_capacity: bool,
     /// Since when it waits for a request, or for the rest of a head or a body, if it does.
     pub(super) waits_since: Rc<Cell<Option<Instant>>>,
     stop: watch::Receiver<bool>,
@@ -119,17 +119,17 @@ impl Caller {
         patience: Patience,
         waits_since: Rc<Cell<Option<Instant>>>,
         stop: watch::Receiver<bool>,
-        is_beyond_room: bool,
+        is_over_capacity: bool,
     ) -> Self {
-        let (side, timer) = (Side::new(stream), Timer::new(patience.idle));
+        let (buffered, timer) = (Buffered::new(stream), Timer::new(patience.idle));
         Self {
-            side,
+            buffered,
             peer,
             buffers,
             timer,
             patience,
             has_ended: false,
-            is_beyond_room,
+            is_over_capacity,
             waits_since,
             stop,
         }
@@ -137,7 +137,9 @@ impl Caller {
 
     /// Whether the gateway goes: this request is the connection's last.
     pub(super) fn is_last(&self) -> bool {
-        self.has_ended && self.side.held.is_empty() || self.is_beyond_room || *self.stop.borrow()
+        self.has_ended && self.buffered.held.is_empty()
+            || self.is_over_capacity
+            || *self.stop.borrow()
     }
 
     /// Takes a share of the budget for a request's head and its copy, or for the gateway's own answer. Up
@@ -152,15 +154,15 @@ impl Caller {
 
     /// Waits until the caller sends something; false: it does not.
     pub(super) async fn speaks(&mut self) -> bool {
-        let Self { side, buffers, timer, patience, has_ended, waits_since, stop, .. } = self;
-        if !side.held.is_empty() {
+        let Self { buffered, buffers, timer, patience, has_ended, waits_since, stop, .. } = self;
+        if !buffered.held.is_empty() {
             return true;
         }
         let mut stopped = std::pin::pin!(stop.wait_for(|stop| *stop));
         let since = waits_since.get().unwrap_or_else(Instant::now);
         waits_since.set(Some(since));
         poll_fn(|context| {
-            match side.poll_fill(context, &mut buffers.borrow_mut(), wire::MOST_HEAD) {
+            match buffered.poll_fill(context, &mut buffers.borrow_mut(), wire::MOST_HEAD) {
                 Poll::Ready(Ok(0) | Err(_)) => *has_ended = true,
                 Poll::Ready(Ok(_)) => return Poll::Ready(true),
                 Poll::Pending => {}
@@ -174,42 +176,42 @@ impl Caller {
     }
 
     /// The next request's head.
-    pub(super) async fn next_head(&mut self) -> Heard {
+    pub(super) async fn next_head(&mut self) -> NextHead {
         match self.head_bytes().await {
-            Some(Ok(bytes)) => Heard::Head(RequestHead::parse(bytes).map_err(HeadFault::from)),
-            Some(Err(fault)) => Heard::Head(Err(fault)),
-            None if self.has_ended => Heard::Nothing,
-            None => Heard::Quiet,
+            Some(Ok(bytes)) => NextHead::Head(RequestHead::parse(bytes).map_err(HeadFault::from)),
+            Some(Err(fault)) => NextHead::Head(Err(fault)),
+            None if self.has_ended => NextHead::Nothing,
+            None => NextHead::Quiet,
         }
     }
 
     async fn head_bytes(&mut self) -> Option<Result<Bytes, HeadFault>> {
-        let Self { side, buffers, timer, patience, has_ended, waits_since, .. } = self;
+        let Self { buffered, buffers, timer, patience, has_ended, waits_since, .. } = self;
         let mut since: Option<Instant> = None;
         let mut seen = 0;
         poll_fn(|context| {
             loop {
                 // RFC 9112 §2.2.
-                while wire::is_blank_line(&side.held) == Some(true) {
-                    side.used(2, &mut buffers.borrow_mut());
+                while wire::is_blank_line(&buffered.held) == Some(true) {
+                    buffered.consume(2, &mut buffers.borrow_mut());
                 }
-                match wire::find_end(&side.held, seen) {
+                match wire::find_end(&buffered.held, seen) {
                     Ok(Some(end)) if end <= wire::MOST_HEAD => {
                         waits_since.set(None);
-                        let bytes = Bytes::copy_from_slice(&side.held[..end]);
+                        let bytes = Bytes::copy_from_slice(&buffered.held[..end]);
                         let buffers = &mut buffers.borrow_mut();
-                        side.used(end, buffers);
+                        buffered.consume(end, buffers);
                         let charged =
-                            side.charge(buffers).map_err(|Exhausted| HeadFault::OverCapacity);
+                            buffered.charge(buffers).map_err(|Exhausted| HeadFault::OverCapacity);
                         return Poll::Ready(Some(charged.map(|()| bytes)));
                     }
-                    Ok(_) if side.held.len() >= wire::MOST_HEAD => {
-                        let has_target = side.held[..wire::MOST_HEAD].contains(&b'\r');
+                    Ok(_) if buffered.held.len() >= wire::MOST_HEAD => {
+                        let has_target = buffered.held[..wire::MOST_HEAD].contains(&b'\r');
                         let fault =
                             if has_target { HeadFault::TooLong } else { HeadFault::TargetTooLong };
                         return Poll::Ready(Some(Err(fault)));
                     }
-                    Ok(_) => seen = side.held.len(),
+                    Ok(_) => seen = buffered.held.len(),
                     Err(malformed) => {
                         let fault = HeadFault::Head(HeadError::Malformed(malformed));
                         return Poll::Ready(Some(Err(fault)));
@@ -217,16 +219,16 @@ impl Caller {
                 }
                 if *has_ended {
                     let cut = HeadFault::Head(Malformed("it ended in the middle").into());
-                    return Poll::Ready((!side.held.is_empty()).then_some(Err(cut)));
+                    return Poll::Ready((!buffered.held.is_empty()).then_some(Err(cut)));
                 }
-                let has_begun = !side.held.is_empty();
+                let has_begun = !buffered.held.is_empty();
                 let buffers = &mut buffers.borrow_mut();
-                match side.poll_fill(context, buffers, wire::MOST_HEAD) {
+                match buffered.poll_fill(context, buffers, wire::MOST_HEAD) {
                     Poll::Ready(Ok(0) | Err(_)) => *has_ended = true,
                     Poll::Ready(Ok(_)) if has_begun => {}
                     Poll::Ready(Ok(_)) => since = None,
                     Poll::Pending => {
-                        if side.charge(buffers).is_err() {
+                        if buffered.charge(buffers).is_err() {
                             return Poll::Ready(Some(Err(HeadFault::OverCapacity)));
                         }
                         let since = *since.get_or_insert_with(Instant::now);
@@ -247,24 +249,24 @@ impl Caller {
     /// Looks whether the caller is still there, while somebody else is waited for. What it sends
     /// ahead is kept, as far as there is memory for it.
     pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        let Self { side, buffers, has_ended, .. } = self;
+        let Self { buffered, buffers, has_ended, .. } = self;
         let buffers = &mut buffers.borrow_mut();
         let most = if buffers.memory().is_exhausted() { FREE } else { MOST_AHEAD };
-        while !*has_ended && side.held.len() < most {
-            match side.poll_fill(context, buffers, most) {
+        while !*has_ended && buffered.held.len() < most {
+            match buffered.poll_fill(context, buffers, most) {
                 Poll::Ready(Ok(0)) => *has_ended = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
                 Poll::Pending => break,
             }
         }
-        side.charge_beyond(buffers);
+        buffered.charge_beyond(buffers);
         Poll::Pending
     }
 
     /// Writes bytes of our own.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match timeout(self.patience.send, self.side.stream.write_all(bytes)).await {
+        match timeout(self.patience.send, self.buffered.stream.write_all(bytes)).await {
             Ok(written) => written,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
@@ -277,7 +279,7 @@ impl Caller {
         response: Response<Body>,
         request: Option<&RequestHead>,
         unread: Unread,
-    ) -> After {
+    ) -> Disposition {
         let says_close = response.headers().get(header::CONNECTION).is_some();
         let closes = says_close
             || !request.is_some_and(keeps_alive)
@@ -285,52 +287,54 @@ impl Caller {
             || self.is_last();
         // What travels with an answer lasts until it has been sent.
         let _travels = response.extensions().clone();
-        let Some(bytes) = own_answer(response, request, closes).await else { return After::Abort };
+        let Some(bytes) = own_answer(response, request, closes).await else {
+            return Disposition::Abort;
+        };
         if self.write(&bytes).await.is_err() {
-            return After::Abort;
+            return Disposition::Abort;
         }
         match unread {
-            Unread::Nothing if closes && !says_close => After::Close,
-            Unread::Nothing if closes => After::Linger,
-            Unread::Nothing => After::Next,
+            Unread::Nothing if closes && !says_close => Disposition::Close,
+            Unread::Nothing if closes => Disposition::Linger,
+            Unread::Nothing => Disposition::Next,
             Unread::Little(body) => {
                 let is_read = self.drain(body).await;
-                if is_read && !closes { After::Next } else { After::Linger }
+                if is_read && !closes { Disposition::Next } else { Disposition::Linger }
             }
-            Unread::Some => After::Linger,
+            Unread::Some => Disposition::Linger,
         }
     }
 
     /// Reads the rest of a body, to throw it away.
     async fn drain(&mut self, body: WireBody) -> bool {
         let mut flow = Flow::new(Bytes::new(), body, 0, MOST_DRAINED);
-        let Self { side, buffers, .. } = self;
+        let Self { buffered, buffers, .. } = self;
         let draining = poll_fn(|context| {
-            flow.poll(context, side, &mut tokio::io::sink(), &mut buffers.borrow_mut())
+            flow.poll(context, buffered, &mut tokio::io::sink(), &mut buffers.borrow_mut())
         });
         matches!(timeout(DRAIN, draining).await, Ok(Ok(())))
     }
 
     /// Ends the connection.
-    pub(super) async fn end(mut self, after: After) {
-        match after {
-            After::Next | After::Close => {}
-            After::Abort => {
-                let _ = self.side.stream.set_zero_linger();
+    pub(super) async fn end(mut self, disposition: Disposition) {
+        match disposition {
+            Disposition::Next | Disposition::Close => {}
+            Disposition::Abort => {
+                let _ = self.buffered.stream.set_zero_linger();
             }
-            After::Linger => {
+            Disposition::Linger => {
                 // Closed with bytes unread, the answer might be lost with them. Where room is needed, a
                 // connection that has its answer is closed first.
                 let now = Instant::now();
                 self.waits_since.set(Some(now.checked_sub(self.patience.idle).unwrap_or(now)));
-                let _ = self.side.stream.shutdown().await;
-                let Self { side, buffers, is_beyond_room, .. } = &mut self;
+                let _ = self.buffered.stream.shutdown().await;
+                let Self { buffered, buffers, is_over_capacity, .. } = &mut self;
                 let mut left = MOST_LINGERED;
                 let discard = poll_fn(|context| {
                     loop {
                         let buffers = &mut buffers.borrow_mut();
-                        side.used(side.held.len(), buffers);
-                        match side.poll_fill(context, buffers, MOST_DRAINED) {
+                        buffered.consume(buffered.held.len(), buffers);
+                        match buffered.poll_fill(context, buffers, MOST_DRAINED) {
                             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                             Poll::Ready(Ok(read)) if read >= left => return Poll::Ready(()),
                             Poll::Ready(Ok(read)) => left -= read,
@@ -338,7 +342,7 @@ impl Caller {
                         }
                     }
                 });
-                let linger = if *is_beyond_room { LINGER_BEYOND_ROOM } else { LINGER };
+                let linger = if *is_over_capacity { LINGER_OVER_CAPACITY } else { LINGER };
                 let _ = timeout(linger, discard).await;
             }
         }

@@ -14,7 +14,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{caller::HeadFault, exchange::ExchangeError, flow::FlowError, watched::BodyFault};
+use super::{
+    caller::HeadFault, exchange::ExchangeError, flow::FlowError, inspected_body::BodyFault,
+};
 use crate::{
     access::{
         admin::AdminDenial,
@@ -116,7 +118,7 @@ pub(super) enum Refusal {
     #[error("The request's body cannot be passed on")]
     Exchange(#[source] ExchangeError),
     #[error("The gateway serves as many connections as it can")]
-    NoRoom,
+    AtCapacity,
     #[error("Another file of the activity log is being made; try again in a moment")]
     ExportUnderWay,
     #[error("An answer could not be written")]
@@ -171,7 +173,7 @@ impl Refusal {
             | Self::Entra(EntraError::KeysUnavailable)
             | Self::Head(HeadFault::OverCapacity)
             | Self::ExportUnderWay
-            | Self::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::AtCapacity => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -219,7 +221,7 @@ impl Refusal {
             Self::Exchange(ExchangeError::BodyTooSlow) => "body_too_slow",
             Self::Exchange(ExchangeError::CallerGone(_)) => "caller_gone",
             Self::ExportUnderWay => "export_under_way",
-            Self::NoRoom | Self::Head(HeadFault::OverCapacity) => "no_room",
+            Self::AtCapacity | Self::Head(HeadFault::OverCapacity) => "no_room",
             Self::Internal => "internal",
         }
     }
@@ -288,14 +290,14 @@ impl Refusal {
             | Self::Head(_)
             | Self::Exchange(_)
             | Self::ExportUnderWay
-            | Self::NoRoom
+            | Self::AtCapacity
             | Self::Internal => None,
         }
     }
 
     /// Whether the connection must end with the answer: what follows may not be a request.
     fn ends_connection(&self) -> bool {
-        matches!(self, Self::Framing(_) | Self::Head(_) | Self::Exchange(_) | Self::NoRoom)
+        matches!(self, Self::Framing(_) | Self::Head(_) | Self::Exchange(_) | Self::AtCapacity)
     }
 
     /// Whether somebody tried to come in and failed, and not for want of credentials.

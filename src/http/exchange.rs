@@ -14,15 +14,15 @@ use tokio::{
 };
 
 use super::{
-    caller::{After, Caller},
+    caller::{Caller, Disposition},
     flow::{Flow, FlowError, Waits},
-    pace::Pace,
-    watched::Watched,
+    inspected_body::InspectedBody,
+    min_rate::MinBodyRate,
 };
 use crate::{
+    buffered::{Buffered, Buffers},
     memory::Exhausted,
-    stream::{Buffers, Side},
-    upstream::{Connection, Kept, UpstreamError},
+    upstream::{Connection, ConnectionPool, UpstreamError},
     wire::{self, Body, Length, ResponseHead, Version},
 };
 
@@ -58,7 +58,7 @@ pub(super) struct Exchange<'a> {
     up: Flow,
     /// Upstream takes no more: its answer may be there all the same.
     up_broke: Option<io::Error>,
-    pace: Pace,
+    rate: MinBodyRate,
     /// When upstream was last found to have taken more, and how much it had taken then.
     progress: Option<(Instant, u64)>,
     response_timeout: Duration,
@@ -67,17 +67,17 @@ pub(super) struct Exchange<'a> {
 /// The request's body as far as it has been read.
 #[derive(Debug)]
 pub(super) struct Gathered {
-    pub(super) body: Watched,
+    pub(super) body: InspectedBody,
     /// So many bytes of what is held are the body's.
     pub(super) cleared: usize,
-    pub(super) pace: Pace,
+    pub(super) rate: MinBodyRate,
 }
 
 impl Gathered {
     /// Of a request without a body.
     pub(super) fn nothing(silence: Duration) -> Self {
         let body = Body::new(Length::None, |_| true).into();
-        Self { body, cleared: 0, pace: Pace::new(silence) }
+        Self { body, cleared: 0, rate: MinBodyRate::new(silence) }
     }
 }
 
@@ -85,40 +85,40 @@ impl Gathered {
 /// are.
 pub(super) async fn gather(
     caller: &mut Caller,
-    mut body: Watched,
+    mut body: InspectedBody,
     most: usize,
     mut grow: impl FnMut(usize) -> Result<(), UpstreamError>,
 ) -> Result<Gathered, ExchangeError> {
-    let mut pace = Pace::new(caller.patience.idle);
+    let mut rate = MinBodyRate::new(caller.patience.idle);
     let (mut cleared, mut seen) = (0, 0);
     let gathered = poll_fn(|context| {
         loop {
-            if caller.side.held.len() > seen {
-                let taken = body.take(&caller.side.held[cleared..]);
+            if caller.buffered.held.len() > seen {
+                let taken = body.take(&caller.buffered.held[cleared..]);
                 cleared += taken.map_err(|fault| ExchangeError::Body(fault.into()))?;
-                seen = caller.side.held.len();
+                seen = caller.buffered.held.len();
                 grow(cleared)?;
             }
             let mut buffers = caller.buffers.borrow_mut();
             if body.is_done() || cleared >= most {
-                return Poll::Ready(caller.side.charge(&mut buffers).map_err(over_capacity));
+                return Poll::Ready(caller.buffered.charge(&mut buffers).map_err(over_capacity));
             }
             let missing = (most - cleared).clamp(LEAST_UP, MOST_UP);
-            match caller.side.poll_fill(context, &mut buffers, missing) {
+            match caller.buffered.poll_fill(context, &mut buffers, missing) {
                 Poll::Ready(Ok(0)) => {
                     caller.has_ended = true;
                     return Poll::Ready(Err(ExchangeError::Body(FlowError::CutShort)));
                 }
-                Poll::Ready(Ok(read)) => pace.came(read as u64),
+                Poll::Ready(Ok(read)) => rate.came(read as u64),
                 Poll::Ready(Err(error)) => {
                     return Poll::Ready(Err(ExchangeError::CallerGone(error)));
                 }
-                Poll::Pending if caller.timer.is_past(context, pace.deadline()) => {
+                Poll::Pending if caller.timer.is_past(context, rate.deadline()) => {
                     return Poll::Ready(Err(ExchangeError::BodyTooSlow));
                 }
                 Poll::Pending => {
-                    caller.side.charge(&mut buffers).map_err(over_capacity)?;
-                    caller.waits_since.set(Some(pace.waits_since()));
+                    caller.buffered.charge(&mut buffers).map_err(over_capacity)?;
+                    caller.waits_since.set(Some(rate.waits_since()));
                     return Poll::Pending;
                 }
             }
@@ -127,8 +127,8 @@ pub(super) async fn gather(
     .await;
     caller.waits_since.set(None);
     gathered?;
-    pace.stop();
-    Ok(Gathered { body, cleared, pace })
+    rate.stop();
+    Ok(Gathered { body, cleared, rate })
 }
 
 fn over_capacity(_: Exhausted) -> ExchangeError {
@@ -152,13 +152,13 @@ impl<'a> Exchange<'a> {
         gathered: Gathered,
         response_timeout: Duration,
     ) -> Self {
-        let Gathered { body, cleared, pace } = gathered;
+        let Gathered { body, cleared, rate } = gathered;
         Self {
             caller,
             connection,
             up: Flow::new(head, body, cleared, MOST_UP),
             up_broke: None,
-            pace,
+            rate,
             progress: None,
             response_timeout,
         }
@@ -169,17 +169,17 @@ impl<'a> Exchange<'a> {
         if self.up_broke.is_some() || self.up.is_done() {
             return Poll::Ready(Ok(()));
         }
-        let Caller { side, buffers, .. } = &mut *self.caller;
+        let Caller { buffered, buffers, .. } = &mut *self.caller;
         let before = self.up.read;
-        let to = &mut self.connection.side.stream;
-        let polled = self.up.poll(context, side, to, &mut buffers.borrow_mut());
+        let to = &mut self.connection.buffered.stream;
+        let polled = self.up.poll(context, buffered, to, &mut buffers.borrow_mut());
         if self.up.read > before {
-            self.pace.came(self.up.read - before);
+            self.rate.came(self.up.read - before);
         }
         match polled {
             Poll::Pending => {
                 if self.up.waits == Waits::Sink {
-                    self.pace.stop();
+                    self.rate.stop();
                 }
                 Poll::Pending
             }
@@ -196,7 +196,7 @@ impl<'a> Exchange<'a> {
         let waits_for_caller =
             self.up_broke.is_none() && !self.up.is_done() && self.up.waits == Waits::Source;
         if waits_for_caller {
-            (self.pace.deadline(), true)
+            (self.rate.deadline(), true)
         } else {
             let taken = self.up.written;
             let since = match self.progress {
@@ -217,12 +217,12 @@ impl<'a> Exchange<'a> {
                 return Poll::Ready(Err(ExchangeError::Body(error)));
             }
             loop {
-                let held = &self.connection.side.held;
+                let held = &self.connection.buffered.held;
                 match wire::find_end(held, seen) {
                     Ok(Some(end)) if end <= wire::MOST_HEAD => {
                         let bytes = Bytes::copy_from_slice(&held[..end]);
                         let buffers = &mut self.caller.buffers.borrow_mut();
-                        self.connection.side.used(end, buffers);
+                        self.connection.buffered.consume(end, buffers);
                         // Something came back: it was not closed before.
                         self.connection.is_reused = false;
                         let answer = ResponseHead::parse(bytes).map_err(UpstreamError::from);
@@ -236,7 +236,7 @@ impl<'a> Exchange<'a> {
                     Err(error) => return Poll::Ready(Err(UpstreamError::from(error).into())),
                 }
                 let buffers = &mut self.caller.buffers.borrow_mut();
-                let broke = match self.connection.side.poll_fill(context, buffers, MOST_DOWN) {
+                let broke = match self.connection.buffered.poll_fill(context, buffers, MOST_DOWN) {
                     Poll::Ready(Ok(0)) => io::ErrorKind::UnexpectedEof.into(),
                     Poll::Ready(Ok(_)) => continue,
                     Poll::Ready(Err(error)) => error,
@@ -266,9 +266,9 @@ impl<'a> Exchange<'a> {
     pub(super) fn failed(self, error: ExchangeError) -> Failed {
         let broke_off = matches!(error, ExchangeError::Upstream(UpstreamError::BrokeOff(_)));
         let was_stale =
-            broke_off && self.connection.is_reused && self.connection.side.held.is_empty();
+            broke_off && self.connection.is_reused && self.connection.buffered.held.is_empty();
         let (body, cleared) = self.up.into_rest();
-        Failed { error, was_stale, gathered: Gathered { body, cleared, pace: self.pace } }
+        Failed { error, was_stale, gathered: Gathered { body, cleared, rate: self.rate } }
     }
 
     /// Says something to the caller at once: a 1xx.
@@ -296,13 +296,13 @@ impl<'a> Exchange<'a> {
         let (mut taken, mut seen) = (0, 0);
         let read = poll_fn(|context| {
             loop {
-                let side = &mut self.connection.side;
-                if side.held.len() > seen {
-                    let Ok(more) = body.take(&side.held[taken..]) else {
+                let buffered = &mut self.connection.buffered;
+                if buffered.held.len() > seen {
+                    let Ok(more) = body.take(&buffered.held[taken..]) else {
                         return Poll::Ready(None);
                     };
                     taken += more;
-                    seen = side.held.len();
+                    seen = buffered.held.len();
                 }
                 if body.is_done() {
                     return Poll::Ready(Some(()));
@@ -310,7 +310,7 @@ impl<'a> Exchange<'a> {
                 if taken > most {
                     return Poll::Ready(None);
                 }
-                match side.poll_fill(context, &mut self.caller.buffers.borrow_mut(), most) {
+                match buffered.poll_fill(context, &mut self.caller.buffers.borrow_mut(), most) {
                     Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(_) => return Poll::Ready(None),
                     Poll::Pending => return Poll::Pending,
@@ -318,15 +318,15 @@ impl<'a> Exchange<'a> {
             }
         });
         tokio::time::timeout(Duration::from_secs(1), read).await.ok().flatten()?;
-        let bytes = self.connection.side.held[..taken].to_vec();
-        self.connection.side.used(taken, &mut self.caller.buffers.borrow_mut());
+        let bytes = self.connection.buffered.held[..taken].to_vec();
+        self.connection.buffered.consume(taken, &mut self.caller.buffers.borrow_mut());
         Some(bytes)
     }
 
     /// The connection alone, its answer read and its request sent, and what is left of that.
     pub(super) fn into_parts(self) -> (Connection, Gathered) {
         let (body, cleared) = self.up.into_rest();
-        (self.connection, Gathered { body, cleared, pace: self.pace })
+        (self.connection, Gathered { body, cleared, rate: self.rate })
     }
 
     /// Passes an answer on to its end, its head (`out`) first. With it the exchange ends: what upstream
@@ -338,15 +338,15 @@ impl<'a> Exchange<'a> {
         length: Length,
         decodes: bool,
         keeps_upstream: bool,
-        kept: &Kept,
-    ) -> Result<After, UpstreamError> {
+        pool: &ConnectionPool,
+    ) -> Result<Disposition, UpstreamError> {
         let mut body = Body::new(length, |_| true);
-        let from = &mut self.connection.side;
+        let from = &mut self.connection.buffered;
         if !decodes && from.held.len() <= MOST_COPIED {
             // One write of one piece costs less than one of two.
             let taken = body.take(&from.held)?;
             out.extend_from_slice(&from.held[..taken]);
-            from.used(taken, &mut self.caller.buffers.borrow_mut());
+            from.consume(taken, &mut self.caller.buffers.borrow_mut());
         }
         let mut down = Flow::new(out.into(), body, 0, MOST_DOWN);
         if decodes {
@@ -357,8 +357,8 @@ impl<'a> Exchange<'a> {
         let ended = poll_fn(|context| {
             let up = self.poll_up(context);
             if !down.is_done() {
-                let Caller { side: to, buffers, .. } = &mut *self.caller;
-                let from = &mut self.connection.side;
+                let Caller { buffered: to, buffers, .. } = &mut *self.caller;
+                let from = &mut self.connection.buffered;
                 let before = down.written;
                 match down.poll(context, from, &mut to.stream, &mut buffers.borrow_mut()) {
                     Poll::Ready(Ok(())) => {}
@@ -410,16 +410,16 @@ impl<'a> Exchange<'a> {
             Ok(()) => {
                 let is_sent = self.is_sent();
                 let Self { caller, connection, up, .. } = self;
-                if keeps_upstream && is_sent && connection.side.held.is_empty() {
-                    kept.keep(connection);
+                if keeps_upstream && is_sent && connection.buffered.held.is_empty() {
+                    pool.put(connection);
                 }
                 let (rest, cleared) = up.into_rest();
                 if !rest.is_done() {
-                    return Ok(After::Linger);
+                    return Ok(Disposition::Linger);
                 }
                 // Read, but not taken: not to be read for the next request.
-                caller.side.used(cleared, &mut caller.buffers.borrow_mut());
-                Ok(After::Next)
+                caller.buffered.consume(cleared, &mut caller.buffers.borrow_mut());
+                Ok(Disposition::Next)
             }
             Err(error) => {
                 let chain = crate::telemetry::chain(&error);
@@ -433,22 +433,22 @@ impl<'a> Exchange<'a> {
                 }
                 // A body that ends with the connection must not seem to have ended.
                 let is_told_by_length = !decodes && length != Length::UntilClose;
-                Ok(if is_told_by_length { After::Close } else { After::Abort })
+                Ok(if is_told_by_length { Disposition::Close } else { Disposition::Abort })
             }
         }
     }
 
     /// Passes bytes both ways until both sides have ended, or neither has sent any for the idle
     /// time-out; after 101.
-    pub(super) async fn tunnel(self, out: Vec<u8>) -> After {
+    pub(super) async fn tunnel(self, out: Vec<u8>) -> Disposition {
         let Self { caller, mut connection, .. } = self;
-        let Caller { side, buffers, timer, patience, .. } = caller;
+        let Caller { buffered, buffers, timer, patience, .. } = caller;
         let mut down = Way::new(out.into());
         let mut up = Way::new(Bytes::new());
         let mut moved = (0, Instant::now());
         let ended = poll_fn(|context| {
             let buffers = &mut buffers.borrow_mut();
-            let (theirs, ours) = (&mut connection.side, &mut *side);
+            let (theirs, ours) = (&mut connection.buffered, &mut *buffered);
             down.poll(context, theirs, &mut ours.stream, buffers)?;
             up.poll(context, ours, &mut theirs.stream, buffers)?;
             if up.is_shut && down.is_shut {
@@ -468,7 +468,7 @@ impl<'a> Exchange<'a> {
             Poll::Pending
         })
         .await;
-        if ended.is_ok() { After::Close } else { After::Abort }
+        if ended.is_ok() { Disposition::Close } else { Disposition::Abort }
     }
 }
 
@@ -490,7 +490,7 @@ impl Way {
     fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut Side<R>,
+        from: &mut Buffered<R>,
         to: &mut W,
         buffers: &mut Buffers,
     ) -> Result<(), FlowError> {

@@ -9,10 +9,10 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::watched::{BodyFault, Watched};
+use super::inspected_body::{BodyFault, InspectedBody};
 use crate::{
+    buffered::{Buffered, Buffers, FREE},
     memory::Share,
-    stream::{Buffers, FREE, Side},
 };
 
 /// Why a flow ended before its end.
@@ -45,7 +45,7 @@ pub(super) enum Waits {
 pub(super) struct Flow {
     /// Goes first: a head, or what was decoded.
     ahead: Bytes,
-    body: Watched,
+    body: InspectedBody,
     /// How many bytes of what is held are the body's and may go.
     cleared: usize,
     /// How many bytes of what is held have been looked at.
@@ -69,7 +69,12 @@ pub(super) struct Flow {
 
 impl Flow {
     /// `ahead` and then a body of which `cleared` bytes are known to be held.
-    pub(super) fn new(ahead: Bytes, body: impl Into<Watched>, cleared: usize, most: usize) -> Self {
+    pub(super) fn new(
+        ahead: Bytes,
+        body: impl Into<InspectedBody>,
+        cleared: usize,
+        most: usize,
+    ) -> Self {
         Self {
             ahead,
             body: body.into(),
@@ -102,7 +107,7 @@ impl Flow {
     }
 
     /// The body that is still to come, and how much of it is held.
-    pub(super) fn into_rest(self) -> (Watched, usize) {
+    pub(super) fn into_rest(self) -> (InspectedBody, usize) {
         (self.body, self.cleared)
     }
 
@@ -110,7 +115,7 @@ impl Flow {
     pub(super) fn poll<R, W>(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut Side<R>,
+        from: &mut Buffered<R>,
         to: &mut W,
         buffers: &mut Buffers,
     ) -> Poll<Result<(), FlowError>>
@@ -168,14 +173,14 @@ impl Flow {
     }
 
     /// Looks at what is held and was not looked at before.
-    fn clear<R>(&mut self, from: &mut Side<R>, buffers: &mut Buffers) -> Result<(), FlowError> {
+    fn clear<R>(&mut self, from: &mut Buffered<R>, buffers: &mut Buffers) -> Result<(), FlowError> {
         if self.is_read() || from.held.len() == self.seen {
             return Ok(());
         }
         if self.decodes {
             let mut data = self.ahead.to_vec();
             let taken = self.body.take_seeing(&from.held, |more| data.extend_from_slice(more))?;
-            from.used(taken, buffers);
+            from.consume(taken, buffers);
             self.ahead = data.into();
         } else {
             self.cleared += self.body.take(&from.held[self.cleared..])?;
@@ -187,7 +192,7 @@ impl Flow {
     fn poll_write<R, W: AsyncWrite + Unpin>(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut Side<R>,
+        from: &mut Buffered<R>,
         to: &mut W,
         buffers: &mut Buffers,
     ) -> Poll<io::Result<()>> {
@@ -214,7 +219,7 @@ impl Flow {
         if of_body > 0 {
             self.cleared -= of_body;
             self.seen -= of_body;
-            from.used(of_body, buffers);
+            from.consume(of_body, buffers);
         }
         Poll::Ready(Ok(()))
     }
@@ -234,7 +239,7 @@ mod tests {
         let (near, mut far) = duplex(16);
         let mut to = BufWriter::with_capacity(1024, near);
         let mut flow = Flow::new(vec![b'x'; 100].into(), Body::new(Length::None, |_| true), 0, 16);
-        let mut from = Side::new(tokio::io::empty());
+        let mut from = Buffered::new(tokio::io::empty());
         let mut buffers = Buffers::default();
         let mut going = poll_fn(|cx| flow.poll(cx, &mut from, &mut to, &mut buffers));
         let mut read = [0; 100];

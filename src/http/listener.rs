@@ -23,12 +23,12 @@ use tokio::{
 };
 
 use super::{
-    caller::{After, Caller, HeadFault, Heard, Patience},
-    room::Room,
+    caller::{Caller, Disposition, HeadFault, NextHead, Patience},
+    connection_limit::ConnectionLimit,
 };
 use crate::{
+    buffered::{self, Buffers},
     memory::Memory,
-    stream::{self, Buffers},
     wire::RequestHead,
 };
 
@@ -43,7 +43,7 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     pub(crate) patience: Patience,
-    pub(crate) room: Room,
+    pub(crate) limit: ConnectionLimit,
     /// Budget for what the connections of all threads hold.
     pub(crate) memory: Memory,
 }
@@ -55,7 +55,7 @@ pub(crate) trait Service: 'static {
         &self,
         caller: &mut Caller,
         head: Result<RequestHead, HeadFault>,
-    ) -> impl Future<Output = After>;
+    ) -> impl Future<Output = Disposition>;
 }
 
 /// Sockets for an address, one a thread; port 0 picks one port for all.
@@ -78,7 +78,7 @@ fn bind_shared(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     // found out.
     socket.set_nodelay(true)?;
     let of_tcp = SockRef::from(&socket);
-    of_tcp.set_tcp_keepalive(&stream::keepalive())?;
+    of_tcp.set_tcp_keepalive(&buffered::keepalive())?;
     // What the kernel takes beyond that, it takes for a caller that does not read: the caller's pace
     // could not be told.
     of_tcp.set_tcp_notsent_lowat(MOST_UNSENT)?;
@@ -143,11 +143,11 @@ pub(crate) async fn serve<S: Service>(
     drain: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
-    let Limits { patience, room, memory } = limits;
+    let Limits { patience, limit, memory } = limits;
     let connections = Rc::new(Connections::default());
     let buffers = Rc::new(RefCell::new(Buffers::of(memory)));
     let stopping = stop.clone();
-    let begin = |stream: TcpStream, peer: SocketAddr, is_beyond_room: bool| {
+    let begin = |stream: TcpStream, peer: SocketAddr, is_over_capacity: bool| {
         let id = connections.next.get();
         connections.next.set(id + 1);
         let waits_since = Rc::new(Cell::new(None));
@@ -161,7 +161,7 @@ pub(crate) async fn serve<S: Service>(
             patience,
             waits_since,
             stopping.clone(),
-            is_beyond_room,
+            is_over_capacity,
         );
         let task = spawn_local(converse(caller, Rc::clone(&service), registered));
         if let Some(connected) = connections.live.borrow_mut().get_mut(&id) {
@@ -169,7 +169,7 @@ pub(crate) async fn serve<S: Service>(
         }
     };
     loop {
-        if connections.count() >= room.with_reserve() && !connections.close_longest_waiting() {
+        if connections.count() >= limit.with_reserve() && !connections.close_longest_waiting() {
             tokio::select! {
                 () = connections.ended.notified() => {}
                 // One may wait by then.
@@ -185,7 +185,7 @@ pub(crate) async fn serve<S: Service>(
         match accepted {
             Ok((stream, peer)) => {
                 let is_full =
-                    connections.count() >= room.most && !connections.close_longest_waiting();
+                    connections.count() >= limit.most && !connections.close_longest_waiting();
                 begin(stream, peer, is_full);
             }
             Err(error) if is_of_one_connection(&error) => {}
@@ -225,9 +225,9 @@ async fn converse<S: Service>(mut caller: Caller, service: Rc<S>, registered: Re
     while caller.speaks().await {
         // Boxed: an idle connection does without the room that requests need.
         match Box::pin(serve_until_quiet(&mut caller, &*service)).await {
-            After::Next => {}
-            after => {
-                Box::pin(caller.end(after)).await;
+            Disposition::Next => {}
+            disposition => {
+                Box::pin(caller.end(disposition)).await;
                 break;
             }
         }
@@ -236,15 +236,15 @@ async fn converse<S: Service>(mut caller: Caller, service: Rc<S>, registered: Re
 }
 
 /// Serves requests until the caller is quiet, or the connection must end.
-async fn serve_until_quiet<S: Service>(caller: &mut Caller, service: &S) -> After {
+async fn serve_until_quiet<S: Service>(caller: &mut Caller, service: &S) -> Disposition {
     loop {
         match caller.next_head().await {
-            Heard::Head(head) => match service.answer(caller, head).await {
-                After::Next => {}
-                after => return after,
+            NextHead::Head(head) => match service.answer(caller, head).await {
+                Disposition::Next => {}
+                disposition => return disposition,
             },
-            Heard::Quiet => return After::Next,
-            Heard::Nothing => return After::Close,
+            NextHead::Quiet => return Disposition::Next,
+            NextHead::Nothing => return Disposition::Close,
         }
     }
 }
@@ -271,11 +271,15 @@ mod tests {
     struct Faulty;
 
     impl Service for Faulty {
-        async fn answer(&self, caller: &mut Caller, head: Result<RequestHead, HeadFault>) -> After {
+        async fn answer(
+            &self,
+            caller: &mut Caller,
+            head: Result<RequestHead, HeadFault>,
+        ) -> Disposition {
             let head = head.expect("a head");
             assert_ne!(head.target(), b"/panic");
             caller.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.expect("written");
-            After::Next
+            Disposition::Next
         }
     }
 
@@ -296,7 +300,8 @@ mod tests {
             let address = socket.local_addr().expect("an address");
             let (second, (stop, stopping)) = (Duration::from_secs(1), watch::channel(false));
             let patience = Patience { head: second, idle: second * 30, send: second };
-            let limits = Limits { patience, room: Room::SMALL, memory: Memory::default() };
+            let limits =
+                Limits { patience, limit: ConnectionLimit::SMALL, memory: Memory::default() };
             let drain = second * 30;
             let served = spawn_local(serve(socket, Rc::new(Faulty), limits, drain, stopping));
 

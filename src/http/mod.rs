@@ -4,7 +4,9 @@ mod admin;
 mod bearer;
 mod binding;
 mod caller;
+mod connection_limit;
 mod docs;
+mod endpoint;
 mod error;
 mod every_operation;
 mod exchange;
@@ -16,23 +18,21 @@ pub(crate) mod fuzzing;
 mod guard;
 mod health;
 mod hop_headers;
-mod kinds;
+mod inspected_body;
 pub(crate) mod listener;
 mod login;
 mod logout;
-mod measures;
+mod metrics;
+mod min_rate;
 mod openapi;
 mod own_body;
 mod own_paths;
-mod pace;
 mod proxy;
 mod resource_metadata;
-mod room;
 mod session_cookie;
 mod sole_client;
 mod timer;
 mod traces;
-mod watched;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -60,21 +60,21 @@ use uuid::Uuid;
 
 use self::{
     binding::Binding,
-    caller::{After, Caller, HeadFault, Unread},
+    caller::{Caller, Disposition, HeadFault, Unread},
+    connection_limit::Requests,
+    endpoint::Endpoint,
     error::{Asked, Refusal},
     framing::Judged,
-    kinds::Kind,
     listener::Service,
-    measures::Measures,
+    metrics::Metrics,
     proxy::{Answered, Proxy},
-    room::Requests,
     session_cookie::SessionCookie,
     sole_client::SoleClient,
     traces::Traced,
 };
 pub(crate) use self::{
     caller::Patience,
-    room::{Means, Room},
+    connection_limit::{ConnectionLimit, Means},
 };
 use crate::{
     access::{
@@ -85,7 +85,7 @@ use crate::{
     gateway::{Gateway, Resource},
     memory::Exhausted,
     telemetry::Scrape,
-    upstream::Kept,
+    upstream::ConnectionPool,
     wire::{self, Length, RequestHead},
 };
 
@@ -217,17 +217,17 @@ impl Site {
 pub(crate) struct Front {
     /// A request keeps what it began with.
     site: RefCell<Rc<Site>>,
-    kept: Rc<Kept>,
+    pool: Rc<ConnectionPool>,
     sole_client: SoleClient,
-    measures: Measures,
+    metrics: Metrics,
     requests: Requests,
 }
 
 impl Front {
-    pub(crate) fn new(site: Site, kept: Rc<Kept>, room: Room) -> Self {
+    pub(crate) fn new(site: Site, pool: Rc<ConnectionPool>, limit: ConnectionLimit) -> Self {
         let sole_client = SoleClient::new(Arc::clone(&site.was_told));
-        let (measures, requests) = (Measures::new(), Requests::of(room));
-        Self { site: RefCell::new(Rc::new(site)), kept, sole_client, measures, requests }
+        let (metrics, requests) = (Metrics::new(), Requests::of(limit));
+        Self { site: RefCell::new(Rc::new(site)), pool, sole_client, metrics, requests }
     }
 
     /// Follows what becomes of the site; to be spawned.
@@ -240,15 +240,19 @@ impl Front {
 }
 
 impl Service for Front {
-    async fn answer(&self, caller: &mut Caller, head: Result<RequestHead, HeadFault>) -> After {
+    async fn answer(
+        &self,
+        caller: &mut Caller,
+        head: Result<RequestHead, HeadFault>,
+    ) -> Disposition {
         let asked = Question::new(caller.peer);
         let site = Rc::clone(&self.site.borrow());
-        let _active = self.measures.begin();
+        let _active = self.metrics.begin();
         match head {
             Ok(head) => self.answer_request(&site, caller, &head, asked).await,
             Err(fault) => {
                 let answer = asked.refusal(&fault.into(), "", &site.gateway.resource);
-                asked.told(&self.measures, "", "", answer.status().as_u16());
+                asked.told(&self.metrics, "", "", answer.status().as_u16());
                 Box::pin(caller.answer(answer, None, Unread::Some)).await
             }
         }
@@ -262,11 +266,11 @@ impl Front {
         caller: &mut Caller,
         head: &RequestHead,
         asked: Question,
-    ) -> After {
+    ) -> Disposition {
         let Gateway { resource, surroundings, .. } = &site.gateway;
         // Itself, and what becomes of it for upstream or a handler.
         let share =
-            caller.share(2 * head.fields.head_length()).map_err(|Exhausted| Refusal::NoRoom);
+            caller.share(2 * head.fields.head_length()).map_err(|Exhausted| Refusal::AtCapacity);
         let judged = share.and_then(|share| {
             let judged = framing::judge(head)?;
             let route = surroundings.place(caller.peer, &forwarding(&judged, surroundings))?;
@@ -276,13 +280,13 @@ impl Front {
             Ok((judged, route, share)) => (judged, asked.route.get_or_init(|| route), share),
             Err(refusal) => {
                 let answer = asked.refusal(&refusal, "", resource);
-                asked.told(&self.measures, head.method(), "", answer.status().as_u16());
+                asked.told(&self.metrics, head.method(), "", answer.status().as_u16());
                 // What follows may not be a request.
                 return Box::pin(caller.answer(answer, Some(head), Unread::Some)).await;
             }
         };
         self.sole_client.came(route.client);
-        let kind = Kind::of(&judged.path, own_paths::is_own(&judged.path, resource));
+        let kind = Endpoint::of(&judged.path, own_paths::is_own(&judged.path, resource));
         asked.kind.set(kind);
         let traced = Traced::begin(site.tracer.as_ref(), head, &judged.path, kind, route);
         let traced = asked.traced.get_or_init(|| traced);
@@ -297,12 +301,12 @@ impl Front {
         judged: &Judged<'_>,
         route: &Route,
         asked: &Question,
-    ) -> After {
+    ) -> Disposition {
         let resource = &site.gateway.resource;
         let path = &*judged.path;
         let unread = || unread_of(judged);
-        let (answer, unread) = if caller.is_beyond_room && !path.starts_with("/gateway/health/") {
-            (asked.refusal(&Refusal::NoRoom, path, resource), unread())
+        let (answer, unread) = if caller.is_over_capacity && !path.starts_with("/gateway/health/") {
+            (asked.refusal(&Refusal::AtCapacity, path, resource), unread())
         } else if !route.is_by_front_door && !is_probe(head.method(), path) {
             (asked.refusal(&Refusal::NotThroughFrontDoor, path, resource), unread())
         } else if asked.kind.get().is_own() {
@@ -322,8 +326,8 @@ impl Front {
         } else {
             match self.pass(site, caller, judged, route).await {
                 Ok(answered) => {
-                    asked.told(&self.measures, head.method(), path, answered.status);
-                    return answered.after;
+                    asked.told(&self.metrics, head.method(), path, answered.status);
+                    return answered.disposition;
                 }
                 Err((refusal, has_begun)) => {
                     let unread = if has_begun && judged.length != Length::None {
@@ -339,15 +343,15 @@ impl Front {
         let length = answer.body().size_hint().exact().and_then(|length| length.try_into().ok());
         let (answer, _share) = match caller.share(length.unwrap_or_default()) {
             Ok(share) => (answer, Some(share)),
-            Err(Exhausted) => (asked.refusal(&Refusal::NoRoom, path, resource), None),
+            Err(Exhausted) => (asked.refusal(&Refusal::AtCapacity, path, resource), None),
         };
-        asked.told(&self.measures, head.method(), path, answer.status().as_u16());
+        asked.told(&self.metrics, head.method(), path, answer.status().as_u16());
         Box::pin(caller.answer(answer, Some(head), unread)).await
     }
 
     /// Waits for upstream's first answer, as long as the platform does.
     async fn is_warm(&self) -> bool {
-        let upstream = &self.kept.upstream;
+        let upstream = &self.pool.upstream;
         upstream.has_answered()
             || timeout(upstream.config().warmup_wait, upstream.first_answer()).await.is_ok()
     }
@@ -370,13 +374,17 @@ impl Front {
             })?;
         if hop_headers::is_final_recipient(judged.head) {
             let answer = StatusCode::NO_CONTENT;
-            let after = caller.answer(answer.into_response(), Some(judged.head), unread_of(judged));
-            return Ok(Answered { status: answer.as_u16(), after: Box::pin(after).await });
+            let disposition =
+                caller.answer(answer.into_response(), Some(judged.head), unread_of(judged));
+            return Ok(Answered {
+                status: answer.as_u16(),
+                disposition: Box::pin(disposition).await,
+            });
         }
         let binding = Binding { entra, sessions, mode: policy.session_binding };
-        let (kept, tracer) = (&*self.kept, site.tracer.as_ref());
+        let (pool, tracer) = (&*self.pool, site.tracer.as_ref());
         let requests = &self.requests;
-        let proxy = Proxy { kept, sessions, cookie, binding, tracer, requests, hides_sign_in };
+        let proxy = Proxy { pool, sessions, cookie, binding, tracer, requests, hides_sign_in };
         proxy.pass(passage, judged, route, caller).await.map_err(|refusal| (refusal, true))
     }
 }
@@ -436,7 +444,7 @@ struct Question {
     peer: IpAddr,
     route: OnceCell<Route>,
     traced: OnceCell<Traced>,
-    kind: Cell<Kind>,
+    kind: Cell<Endpoint>,
     /// Why it was refused, if it was.
     refused: Cell<Option<&'static str>>,
 }
@@ -449,7 +457,7 @@ impl Question {
             peer,
             route: OnceCell::new(),
             traced: OnceCell::new(),
-            kind: Cell::new(Kind::Unread),
+            kind: Cell::new(Endpoint::Unread),
             refused: Cell::default(),
         }
     }
@@ -484,11 +492,11 @@ impl Question {
     }
 
     /// The answer is on its way, or gone: what operators learn of it.
-    fn told(&self, measures: &Measures, method: &str, path: &str, status: u16) {
+    fn told(&self, metrics: &Metrics, method: &str, path: &str, status: u16) {
         self.log(method, admin::told(path), status);
         let reason = self.refused.get();
-        let method = kinds::method(method);
-        measures.answered(self.kind.get(), method, status, self.started.elapsed(), reason);
+        let method = endpoint::method(method);
+        metrics.answered(self.kind.get(), method, status, self.started.elapsed(), reason);
         if let Some(traced) = self.traced.get() {
             traced.end(status, reason);
         }
@@ -530,7 +538,11 @@ impl Ops {
 }
 
 impl Service for Ops {
-    async fn answer(&self, caller: &mut Caller, head: Result<RequestHead, HeadFault>) -> After {
+    async fn answer(
+        &self,
+        caller: &mut Caller,
+        head: Result<RequestHead, HeadFault>,
+    ) -> Disposition {
         let plain = |status: StatusCode| status.into_response();
         let judged = match &head {
             Ok(head) => framing::judge(head).ok(),

@@ -36,7 +36,7 @@ async fn read_all(
     body: Body,
     awaits_continue: bool,
 ) -> Result<Vec<u8>, Refusal> {
-    if awaits_continue && caller.side.held.is_empty() && !body.is_done() {
+    if awaits_continue && caller.buffered.held.is_empty() && !body.is_done() {
         let said = caller.write(b"HTTP/1.1 100 Continue\r\n\r\n").await;
         said.map_err(ExchangeError::CallerGone)?;
     }
@@ -47,7 +47,7 @@ async fn read_all(
     };
     let gathered = gather(caller, body.into(), MOST_FRAMED, |_| Ok(())).await?;
     let mut data = Vec::new();
-    let undone = again.take_seeing(&caller.side.held[..gathered.cleared], |more| {
+    let undone = again.take_seeing(&caller.buffered.held[..gathered.cleared], |more| {
         data.extend_from_slice(more);
         Ok::<(), Malformed>(())
     });
@@ -55,6 +55,6 @@ async fn read_all(
     if !gathered.body.is_done() || data.len() > MOST {
         return Err(Refusal::BodyTooLarge);
     }
-    caller.side.used(gathered.cleared, &mut caller.buffers.borrow_mut());
+    caller.buffered.consume(gathered.cleared, &mut caller.buffers.borrow_mut());
     Ok(data)
 }

@@ -8,23 +8,23 @@ use opentelemetry_sdk::trace::SdkTracer;
 
 use super::{
     binding::Binding,
-    caller::{After, Caller, keeps_alive},
+    caller::{Caller, Disposition, keeps_alive},
+    connection_limit::Requests,
     error::Refusal,
     exchange::{Exchange, ExchangeError, Gathered, gather, upstream_keeps_alive},
     framing::Judged,
     guard::Passage,
     hop_headers::{self, CookieLine, Downward, Upward},
-    room::Requests,
+    inspected_body::InspectedBody,
     session_cookie::{Cookies, SessionCookie},
     traces::Upstreamed,
-    watched::Watched,
 };
 use crate::{
     access::{origin::Route, session::SessionId, target::upstream_path},
     clock,
     config::CookieConfig,
     sessions::{SessionStatus, Sessions, SessionsError},
-    upstream::{Connection, Held, Kept, UpstreamError},
+    upstream::{Connection, ConnectionPool, Held, UpstreamError},
     wire::{Body, Length, Malformed, ResponseHead, Version},
 };
 
@@ -35,7 +35,7 @@ const GONE: u16 = 499;
 
 /// What the proxy needs.
 pub(super) struct Proxy<'a> {
-    pub(super) kept: &'a Kept,
+    pub(super) pool: &'a ConnectionPool,
     pub(super) sessions: &'a Sessions,
     pub(super) cookie: &'a CookieConfig,
     pub(super) binding: Binding<'a>,
@@ -51,7 +51,7 @@ pub(super) struct Proxy<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Answered {
     pub(super) status: u16,
-    pub(super) after: After,
+    pub(super) disposition: Disposition,
 }
 
 /// A request as it goes up.
@@ -68,7 +68,7 @@ struct Sent<'a> {
 }
 
 /// An answer that was read whole and set aside.
-struct Aside {
+struct BufferedResponse {
     head: ResponseHead,
     length: Length,
     body: Vec<u8>,
@@ -83,7 +83,7 @@ impl Proxy<'_> {
         route: &Route,
         caller: &mut Caller,
     ) -> Result<Answered, Refusal> {
-        let upstream = &self.kept.upstream;
+        let upstream = &self.pool.upstream;
         let config = upstream.config();
         let head = judged.head;
         let cookies = self.cookies_that_count(judged).await?;
@@ -99,8 +99,8 @@ impl Proxy<'_> {
         } else {
             Some(Box::pin(upstream.upload_slot()).await?)
         };
-        // After the slot: uploads that wait for one take no other request's place.
-        let _at_upstream = self.requests.begin().ok_or(Refusal::NoRoom)?;
+        // Disposition the slot: uploads that wait for one take no other request's place.
+        let _at_upstream = self.requests.begin().ok_or(Refusal::AtCapacity)?;
 
         let mut span = Upstreamed::begin(self.tracer, head, config);
         let upward = Upward {
@@ -142,16 +142,16 @@ impl Proxy<'_> {
         span: &mut Upstreamed,
     ) -> Result<Answered, Refusal> {
         let Sent { bytes, cookies, upgrade, may_repeat, may_ask_again } = sent;
-        let upstream = &self.kept.upstream;
+        let upstream = &self.pool.upstream;
         let (head, timeout) = (judged.head, upstream.config().response_timeout);
         let mut connection = if *may_repeat {
-            self.kept.connection().await?
+            self.pool.connection().await?
         } else {
             // Upstream may be closing any other, and what goes out on that is lost.
             Box::pin(upstream.fresh_connection()).await?
         };
         let mut was_repeated = false;
-        let mut aside: Option<Aside> = None;
+        let mut aside: Option<BufferedResponse> = None;
         loop {
             let mut exchange =
                 Exchange::new(&mut *caller, connection, bytes.clone(), gathered, timeout);
@@ -160,7 +160,7 @@ impl Proxy<'_> {
                 Err(error) => {
                     let failed = exchange.failed(error);
                     if let Some(aside) = aside {
-                        return Box::pin(self.give(aside, judged, cookies, caller)).await;
+                        return Box::pin(self.send(aside, judged, cookies, caller)).await;
                     }
                     if !(*may_repeat && failed.was_stale) || was_repeated {
                         return gone_or_refused(failed.error);
@@ -182,8 +182,8 @@ impl Proxy<'_> {
             if answer.status == 101 {
                 judge_change(*upgrade, &answer)?;
                 let out = self.write_head(&answer, length, head.version, None, cookies);
-                let after = Box::pin(exchange.tunnel(out)).await;
-                return Ok(Answered { status: 101, after });
+                let disposition = Box::pin(exchange.tunnel(out)).await;
+                return Ok(Answered { status: 101, disposition });
             }
             let decodes = length == Length::Chunked && head.version == Version::Http10;
             if *may_ask_again
@@ -193,7 +193,7 @@ impl Proxy<'_> {
                 && is_of_a_stranger(&answer)
                 && let Some(body) = Box::pin(exchange.small_body(length, MOST_SET_ASIDE)).await
             {
-                let stranger = Aside { head: answer, length, body };
+                let stranger = BufferedResponse { head: answer, length, body };
                 let (used, rest) = exchange.into_parts();
                 match self.ask_again_on(used, &stranger).await {
                     Ok(next) => {
@@ -203,7 +203,7 @@ impl Proxy<'_> {
                     Err(error) => {
                         let error = crate::telemetry::chain(&error);
                         tracing::debug!(error, "upstream could not be asked again");
-                        return Box::pin(self.give(stranger, judged, cookies, caller)).await;
+                        return Box::pin(self.send(stranger, judged, cookies, caller)).await;
                     }
                 }
                 continue;
@@ -217,9 +217,14 @@ impl Proxy<'_> {
                 self.write_head(&answer, length, head.version, told(head.version, closes), cookies);
             // Connections of requests that may not be repeated are not kept: each would add one.
             let keeps_upstream = *may_repeat && may_be_used_again(&answer, length);
-            let after = exchange.finish(out, length, decodes, keeps_upstream, self.kept).await?;
-            let after = if closes && after == After::Next { After::Close } else { after };
-            return Ok(Answered { status: answer.status, after });
+            let disposition =
+                exchange.finish(out, length, decodes, keeps_upstream, self.pool).await?;
+            let disposition = if closes && disposition == Disposition::Next {
+                Disposition::Close
+            } else {
+                disposition
+            };
+            return Ok(Answered { status: answer.status, disposition });
         }
     }
 
@@ -233,15 +238,15 @@ impl Proxy<'_> {
         hold: &mut Held<'_>,
     ) -> Result<Gathered, ExchangeError> {
         let body = Body::new(judged.length, hop_headers::may_trail);
-        let body = Watched::by(passage.into_reader(), body);
+        let body = InspectedBody::by(passage.into_reader(), body);
         if body.is_done() {
             return Ok(Gathered::nothing(caller.patience.idle));
         }
-        if awaits_continue(judged) && caller.side.held.is_empty() {
+        if awaits_continue(judged) && caller.buffered.held.is_empty() {
             let said = Box::pin(caller.write(b"HTTP/1.1 100 Continue\r\n\r\n"));
             said.await.map_err(ExchangeError::CallerGone)?;
         }
-        let most = self.kept.upstream.config().request_hold;
+        let most = self.pool.upstream.config().request_hold;
         Box::pin(gather(caller, body, most, |bytes| hold.grow_to(bytes))).await
     }
 
@@ -250,14 +255,14 @@ impl Proxy<'_> {
     async fn ask_again_on(
         &self,
         mut used: Connection,
-        aside: &Aside,
+        aside: &BufferedResponse,
     ) -> Result<Connection, UpstreamError> {
-        if upstream_keeps_alive(&aside.head) && used.side.held.is_empty() {
+        if upstream_keeps_alive(&aside.head) && used.buffered.held.is_empty() {
             used.is_reused = true;
             return Ok(used);
         }
         drop(used);
-        self.kept.connection().await
+        self.pool.connection().await
     }
 
     /// The head of the answer; those that come before it (1xx) are passed on at once.
@@ -346,20 +351,20 @@ impl Proxy<'_> {
     }
 
     /// Gives an answer that was set aside.
-    async fn give(
+    async fn send(
         &self,
-        aside: Aside,
+        aside: BufferedResponse,
         judged: &Judged<'_>,
         cookies: &Cookies<'_>,
         caller: &mut Caller,
     ) -> Result<Answered, Refusal> {
-        let Aside { head, length, body } = aside;
+        let BufferedResponse { head, length, body } = aside;
         self.judge_sign_in(&head)?;
         let version = judged.head.version;
         let mut out = self.write_head(&head, length, version, told(version, true), cookies);
         out.extend_from_slice(&body);
         let _ = caller.write(&out).await;
-        Ok(Answered { status: head.status, after: After::Close })
+        Ok(Answered { status: head.status, disposition: Disposition::Close })
     }
 }
 
@@ -373,7 +378,7 @@ impl Cookies<'_> {
     }
 }
 
-/// Whether upstream's connection may take another request after one without a body. After a body it may
+/// Whether upstream's connection may take another request after one without a body. Disposition a body it may
 /// not: gunicorn answers before it has read one that the app does not want, and may read the next request
 /// along with the rest of it; that one would wait for ever.
 fn may_be_used_again(answer: &ResponseHead, length: Length) -> bool {
@@ -442,7 +447,9 @@ fn is_of_a_stranger(answer: &ResponseHead) -> bool {
 
 fn gone_or_refused(error: ExchangeError) -> Result<Answered, Refusal> {
     match error {
-        ExchangeError::CallerGone(_) => Ok(Answered { status: GONE, after: After::Abort }),
+        ExchangeError::CallerGone(_) => {
+            Ok(Answered { status: GONE, disposition: Disposition::Abort })
+        }
         error => Err(error.into()),
     }
 }

@@ -149,13 +149,13 @@ impl SessionCookie<'_> {
         // Without some pairs the rest may read otherwise (an open quote): read until nothing is
         // dropped any more.
         loop {
-            let mut kept: Vec<&[u8]> = Vec::new();
+            let mut pool: Vec<&[u8]> = Vec::new();
             let mut is_first = true;
             let all = pairs(&text);
             cookies.live = None;
             for pair in &all {
                 if !self.is_session(pair) {
-                    kept.push(pair.raw);
+                    pool.push(pair.raw);
                     continue;
                 }
                 let Some(value) = self.plainly_spelled(pair.raw) else { continue };
@@ -170,12 +170,12 @@ impl SessionCookie<'_> {
                     }
                 }
                 is_first = false;
-                kept.push(pair.raw);
+                pool.push(pair.raw);
             }
-            if kept.len() == all.len() {
+            if pool.len() == all.len() {
                 break;
             }
-            text = Cow::Owned(kept.join(b"; ".as_slice()));
+            text = Cow::Owned(pool.join(b"; ".as_slice()));
         }
         cookies.header = (!text.is_empty()).then_some(text);
         Ok(cookies)

@@ -12,7 +12,7 @@ use std::{
 
 use crate::access::origin::is_private;
 
-/// After so many requests it is no accident any more.
+/// Disposition so many requests it is no accident any more.
 const MANY: u32 = 100;
 
 /// What one thread has seen; the warning is for all threads together.

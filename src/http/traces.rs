@@ -15,7 +15,7 @@ use opentelemetry_sdk::{
 
 use super::{
     admin,
-    kinds::{Kind, method},
+    endpoint::{Endpoint, method},
 };
 use crate::{
     access::origin::Route,
@@ -38,7 +38,7 @@ impl Traced {
         tracer: Option<&SdkTracer>,
         head: &RequestHead,
         path: &str,
-        kind: Kind,
+        kind: Endpoint,
         route: &Route,
     ) -> Self {
         let has_parent = route.peer_is_trusted && head.fields.has("traceparent");
@@ -110,7 +110,7 @@ impl Traced {
     }
 }
 
-fn named(method: &str, kind: Kind) -> Cow<'static, str> {
+fn named(method: &str, kind: Endpoint) -> Cow<'static, str> {
     let method = if method == "_OTHER" { "HTTP" } else { method };
     format!("{method} {}", kind.route()).into()
 }

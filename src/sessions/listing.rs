@@ -18,7 +18,7 @@ use crate::{
 
 /// Ids looked at together, at least and at most.
 const BATCH: (usize, usize) = (50, 500);
-/// After so many failures the store is away, and no more is read.
+/// Disposition so many failures the store is away, and no more is read.
 const TOO_MANY_FAILURES: usize = 50;
 
 /// A live minted session.

@@ -83,13 +83,13 @@ const READ_ON: Duration = Duration::from_millis(500);
 const READ_AGAIN: Duration = Duration::from_mins(1);
 /// For how long what was read last vouches for sessions that do not stand in it.
 const MAX_STALENESS: Duration = Duration::from_secs(5);
-/// After so many failures in a row the connection is made anew.
+/// Disposition so many failures in a row the connection is made anew.
 const TOO_MANY_FAILURES: u32 = 3;
 /// Ended sessions that a forgetful store is told of at once.
 const TOLD_AGAIN: usize = 100;
 /// How often records that should be gone are swept.
 const SWEEP: Duration = Duration::from_secs(10);
-/// After this long no request of a session can be in flight any more: beyond upstream's 900 s.
+/// Disposition this long no request of a session can be in flight any more: beyond upstream's 900 s.
 const LONG_AGO: i64 = 1200;
 /// How long a caller may be kept waiting for the store.
 const PATIENCE: Duration = Duration::from_millis(1800);

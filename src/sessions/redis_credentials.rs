@@ -27,7 +27,7 @@ use crate::{
 
 /// For all that is asked for one renewal.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// After Azure did not answer, and at least between two renewals.
+/// Disposition Azure did not answer, and at least between two renewals.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Between looks at a key that says nothing of its end.
 const LOOK_AGAIN: Duration = Duration::from_mins(5);

@@ -13,12 +13,12 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::metrics::Open;
-use crate::stream::Side;
+use crate::buffered::Buffered;
 
 /// A connection that takes requests.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) side: Side<Stream>,
+    pub(crate) buffered: Buffered<Stream>,
     /// Whether it has served a request before: then upstream may be closing it.
     pub(crate) is_reused: bool,
     pub(super) open: Open,
@@ -26,7 +26,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(super) fn new(stream: Stream, open: Open) -> Self {
-        Self { side: Side::new(stream), is_reused: false, open }
+        Self { buffered: Buffered::new(stream), is_reused: false, open }
     }
 }
 

@@ -2,8 +2,8 @@
 
 mod connection;
 mod field_limit;
-mod kept;
 mod metrics;
+mod pool;
 
 use std::{
     fmt, io,
@@ -28,13 +28,13 @@ use tokio_rustls::TlsConnector;
 pub(crate) use self::{
     connection::{Connection, Stream},
     field_limit::{LONGEST as LONGEST_FIELD, field_length},
-    kept::Kept,
+    pool::ConnectionPool,
 };
 use self::{field_limit::FieldLimit, metrics::Metrics};
 use crate::{
+    buffered::keepalive,
     config::{UpstreamConfig, UpstreamTarget},
     connect_fault::ConnectFault,
-    stream::keepalive,
     tls,
     wire::{self, HeadError, Malformed, ResponseHead},
 };
@@ -212,17 +212,17 @@ impl Upstream {
         let request = format!(
             "{method} {target} HTTP/1.1\r\nHost: {host}\r\n{fields}Connection: close\r\n\r\n"
         );
-        let mut side = self.fresh_connection().await?.side;
-        side.stream.write_all(request.as_bytes()).await.map_err(UpstreamError::BrokeOff)?;
-        side.stream.flush().await.map_err(UpstreamError::BrokeOff)?;
+        let mut buffered = self.fresh_connection().await?.buffered;
+        buffered.stream.write_all(request.as_bytes()).await.map_err(UpstreamError::BrokeOff)?;
+        buffered.stream.flush().await.map_err(UpstreamError::BrokeOff)?;
         loop {
-            if let Some(end) = wire::find_end(&side.held, 0)? {
-                let head = Bytes::copy_from_slice(&side.held[..end]);
+            if let Some(end) = wire::find_end(&buffered.held, 0)? {
+                let head = Bytes::copy_from_slice(&buffered.held[..end]);
                 return ResponseHead::parse(head).map_err(UpstreamError::from);
             }
-            let read = side.stream.read_buf(&mut side.held).await;
+            let read = buffered.stream.read_buf(&mut buffered.held).await;
             let broke_off = match read {
-                Ok(1..) if side.held.len() < wire::MOST_HEAD => continue,
+                Ok(1..) if buffered.held.len() < wire::MOST_HEAD => continue,
                 Ok(_) => io::ErrorKind::UnexpectedEof.into(),
                 Err(error) => error,
             };

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use super::{bearer, session_cookie::SessionCookie};
 use crate::config::CookieConfig;
 
-/// After reading no session that is over is left, by upstream's reading or ours.
+/// Disposition reading no session that is over is left, by upstream's reading or ours.
 pub(crate) fn cookie(data: &[u8]) {
     let _ = bearer::of_lines(data.split(|b| *b == b'\n'));
     let lines: Vec<&[u8]> = data.split(|b| *b == b'\n').collect();

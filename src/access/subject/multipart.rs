@@ -69,7 +69,7 @@ enum At {
     Value {
         is_user_id: bool,
     },
-    /// After the last boundary.
+    /// Disposition the last boundary.
     End,
 }
 

@@ -49,9 +49,9 @@ impl Means {
     }
 }
 
-/// Room of one thread.
+/// ConnectionLimit of one thread.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Room {
+pub(crate) struct ConnectionLimit {
     /// Connections that are served.
     pub(super) most: usize,
     /// Further ones, on which health probes alone are answered.
@@ -60,7 +60,7 @@ pub(crate) struct Room {
     requests: usize,
 }
 
-impl Room {
+impl ConnectionLimit {
     /// For a few.
     pub(crate) const SMALL: Self = Self { most: 32, reserve: 0, requests: 32 };
 
@@ -101,8 +101,8 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    pub(super) fn of(room: Room) -> Self {
-        Self { most: room.requests, now: Cell::new(0) }
+    pub(super) fn of(bounds: ConnectionLimit) -> Self {
+        Self { most: bounds.requests, now: Cell::new(0) }
     }
 
     /// Counts one more until the guard is dropped; `None`: there is no room.
@@ -135,9 +135,9 @@ mod tests {
 
     #[test]
     fn three_descriptors_for_two_callers_leave_some_for_the_rest() {
-        let room = Room::of(means(1024, None));
-        assert!((room.most * 3 / 2 + room.reserve) * 2 + 32 <= 1024 + 4, "{room:?}");
-        let tiny = Room::of(means(20, None));
+        let bounds = ConnectionLimit::of(means(1024, None));
+        assert!((bounds.most * 3 / 2 + bounds.reserve) * 2 + 32 <= 1024 + 4, "{bounds:?}");
+        let tiny = ConnectionLimit::of(means(20, None));
         assert_eq!((tiny.most, tiny.reserve), (1, 1));
     }
 
@@ -146,17 +146,17 @@ mod tests {
         for megabytes in [32, 64, 128, 256, 512, 4096] {
             let limit = megabytes << 20;
             let means = means(1 << 20, Some(limit));
-            let room = Room::of(means);
+            let bounds = ConnectionLimit::of(means);
             let callers = limit - (PROCESS + 2 * THREAD).min(limit / 2);
-            let used = 2 * (room.most * CONNECTION + room.requests * REQUEST) + callers / 4;
-            assert!(used <= callers + 2 * (CONNECTION + REQUEST), "{megabytes} MiB: {room:?}");
+            let used = 2 * (bounds.most * CONNECTION + bounds.requests * REQUEST) + callers / 4;
+            assert!(used <= callers + 2 * (CONNECTION + REQUEST), "{megabytes} MiB: {bounds:?}");
         }
     }
 
     #[test]
     fn few_descriptors_count_whatever_the_memory() {
         let (scarce, ample) = (means(1024, None), means(1024, Some(1 << 40)));
-        assert_eq!(Room::of(scarce).most, Room::of(ample).most);
+        assert_eq!(ConnectionLimit::of(scarce).most, ConnectionLimit::of(ample).most);
     }
 
     #[test]

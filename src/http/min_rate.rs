@@ -13,7 +13,7 @@ const MOST_CREDIT: Duration = Duration::from_secs(30);
 
 /// The pace of one body.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct MinBodyRate {
     /// How long the caller may be waited for.
     credit: Duration,
     waits_since: Option<Instant>,
@@ -21,7 +21,7 @@ pub(super) struct Pace {
     silence: Duration,
 }
 
-impl Pace {
+impl MinBodyRate {
     pub(super) fn new(silence: Duration) -> Self {
         Self { credit: GRACE, waits_since: None, silence }
     }
@@ -57,22 +57,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_has_five_seconds_and_then_what_it_earned() {
-        let mut pace = Pace::new(Duration::from_mins(1));
+        let mut rate = MinBodyRate::new(Duration::from_mins(1));
         let begun = Instant::now();
-        assert_eq!(pace.deadline() - begun, GRACE);
+        assert_eq!(rate.deadline() - begun, GRACE);
         tokio::time::advance(Duration::from_secs(4)).await;
-        pace.came(240);
-        assert_eq!(pace.deadline() - begun, Duration::from_secs(6));
-        pace.stop();
+        rate.came(240);
+        assert_eq!(rate.deadline() - begun, Duration::from_secs(6));
+        rate.stop();
         tokio::time::advance(Duration::from_secs(100)).await;
         assert_eq!(
-            pace.deadline() - begun,
+            rate.deadline() - begun,
             Duration::from_secs(106),
             "others' time does not count"
         );
-        pace.came(1_000_000);
-        assert_eq!(pace.deadline() - Instant::now(), MOST_CREDIT, "nor is much silence earned");
-        let mut short = Pace::new(Duration::from_secs(2));
+        rate.came(1_000_000);
+        assert_eq!(rate.deadline() - Instant::now(), MOST_CREDIT, "nor is much silence earned");
+        let mut short = MinBodyRate::new(Duration::from_secs(2));
         assert_eq!(short.deadline() - Instant::now(), Duration::from_secs(2));
     }
 }

@@ -8,7 +8,7 @@ use opentelemetry::{
     metrics::{BoundHistogram, BoundUpDownCounter, Counter, Histogram},
 };
 
-use super::kinds::Kind;
+use super::endpoint::Endpoint;
 use crate::telemetry::meter;
 
 /// Bounds in seconds, as semantic conventions advise, and more below.
@@ -18,10 +18,10 @@ const BOUNDS: [f64; 16] = [
 ];
 
 /// By kind, method and status.
-type Series = HashMap<(Kind, &'static str, u16), BoundHistogram<f64>>;
+type Series = HashMap<(Endpoint, &'static str, u16), BoundHistogram<f64>>;
 
 /// One thread's instruments.
-pub(super) struct Measures {
+pub(super) struct Metrics {
     durations: Histogram<f64>,
     series: RefCell<Series>,
     active: BoundUpDownCounter<i64>,
@@ -29,13 +29,13 @@ pub(super) struct Measures {
     logins: Counter<u64>,
 }
 
-impl fmt::Debug for Measures {
+impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Measures(..)")
     }
 }
 
-impl Measures {
+impl Metrics {
     pub(super) fn new() -> Self {
         let meter = meter();
         Self {
@@ -71,7 +71,7 @@ impl Measures {
     /// Counts a request that has been answered; `reason`: why it was refused, if it was.
     pub(super) fn answered(
         &self,
-        kind: Kind,
+        kind: Endpoint,
         method: &'static str,
         status: u16,
         took: Duration,
@@ -87,7 +87,7 @@ impl Measures {
         });
         bound.record(took.as_secs_f64());
         let error = reason.map(|reason| KeyValue::new("error.type", reason));
-        if kind == Kind::Login && method == "POST" {
+        if kind == Endpoint::Login && method == "POST" {
             self.logins.add(1, error.as_slice());
         }
         if let Some(error) = error {

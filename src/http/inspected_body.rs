@@ -17,18 +17,18 @@ pub(super) enum BodyFault {
 
 /// A body on its way, perhaps with a reader.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct InspectedBody {
     body: Body,
     reader: Option<Box<FormReader>>,
 }
 
-impl From<Body> for Watched {
+impl From<Body> for InspectedBody {
     fn from(body: Body) -> Self {
         Self { body, reader: None }
     }
 }
 
-impl Watched {
+impl InspectedBody {
     /// Read by `reader`, if there is one.
     pub(super) fn by(reader: Option<Box<FormReader>>, body: Body) -> Self {
         Self { body, reader }

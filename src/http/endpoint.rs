@@ -4,7 +4,7 @@ use super::guard;
 
 /// A kind of request, told as the pattern that its path fits (`http.route`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(super) enum Endpoint {
     Login,
     Logout,
     Metadata,
@@ -21,7 +21,7 @@ pub(super) enum Kind {
     Unread,
 }
 
-impl Kind {
+impl Endpoint {
     /// By the path as the caller spelled it; `is_own`: whether the gateway answers it itself.
     pub(super) fn of(path: &str, is_own: bool) -> Self {
         match path {

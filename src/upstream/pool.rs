@@ -14,13 +14,13 @@ const MOST_IDLE: usize = 64;
 
 /// Connections of one thread.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct ConnectionPool {
     pub(crate) upstream: Upstream,
     /// The one used last at the back.
     idle: RefCell<VecDeque<(Connection, Instant)>>,
 }
 
-impl Kept {
+impl ConnectionPool {
     pub(crate) fn new(upstream: Upstream) -> Self {
         Self { upstream, idle: RefCell::default() }
     }
@@ -38,7 +38,7 @@ impl Kept {
     fn idle_connection(&self) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         while let Some((mut connection, since)) = idle.pop_back() {
-            if since.elapsed() < IDLE && connection.side.is_quiet() {
+            if since.elapsed() < IDLE && connection.buffered.is_quiet() {
                 connection.open.set_idle(false);
                 return Some(connection);
             }
@@ -47,7 +47,7 @@ impl Kept {
     }
 
     /// Keeps a connection whose last answer has been read to its end.
-    pub(crate) fn keep(&self, mut connection: Connection) {
+    pub(crate) fn put(&self, mut connection: Connection) {
         connection.is_reused = true;
         connection.open.set_idle(true);
         let mut idle = self.idle.borrow_mut();
@@ -58,11 +58,11 @@ impl Kept {
     }
 
     /// Closes connections that lie idle too long, or that upstream has closed; to be spawned.
-    pub(crate) async fn keep_tidy(self: Rc<Self>) {
+    pub(crate) async fn evict_idle_loop(self: Rc<Self>) {
         loop {
             sleep(IDLE / 5).await;
             self.idle.borrow_mut().retain_mut(|(connection, since)| {
-                since.elapsed() < IDLE && connection.side.is_quiet()
+                since.elapsed() < IDLE && connection.buffered.is_quiet()
             });
         }
     }

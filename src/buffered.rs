@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::memory::{Exhausted, Memory, Share};
 
-/// Room for one read, the largest of a body behind a head. A connection has such a buffer only while
+/// ConnectionLimit for one read, the largest of a body behind a head. A connection has such a buffer only while
 /// there is something in it: lying idle, it has none.
 const ROOM: usize = (256 + 64) * 1024;
 /// Buffers kept for the next read.
@@ -64,7 +64,7 @@ pub(crate) fn keepalive() -> TcpKeepalive {
 
 /// A stream with what has been read of it.
 #[derive(Debug)]
-pub(crate) struct Side<S> {
+pub(crate) struct Buffered<S> {
     pub(crate) stream: S,
     /// Read and not used.
     pub(crate) held: BytesMut,
@@ -75,13 +75,13 @@ pub(crate) struct Side<S> {
     share: Share,
 }
 
-impl<S> Side<S> {
+impl<S> Buffered<S> {
     pub(crate) fn new(stream: S) -> Self {
         Self { stream, held: BytesMut::new(), is_fitted: false, share: Share::default() }
     }
 
     /// Forgets the first bytes that are held, and gives the buffer back with the last of them.
-    pub(crate) fn used(&mut self, length: usize, buffers: &mut Buffers) {
+    pub(crate) fn consume(&mut self, length: usize, buffers: &mut Buffers) {
         self.held.advance(length);
         if self.held.is_empty() && (self.held.capacity() > 0 || self.is_fitted) {
             self.give_back(buffers);
@@ -140,7 +140,7 @@ fn fitted_size(length: usize) -> usize {
     (length + length / 4 + SLACK).next_multiple_of(SLACK)
 }
 
-impl<S: AsyncRead + Unpin> Side<S> {
+impl<S: AsyncRead + Unpin> Buffered<S> {
     /// Reads once, at most `most` bytes; 0: the other side has ended.
     pub(crate) fn poll_fill(
         &mut self,
