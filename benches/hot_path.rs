@@ -30,7 +30,7 @@ mod telemetry {
 }
 
 use access::{
-    origin::{ForwardedFamily, Forwarding, Surroundings, TrustedProxies},
+    origin::{EdgePolicy, ForwardedFamily, Forwarding, TrustedProxies},
     target::Target,
     token::{BearerToken, Expected, Issuers, SigningKey},
 };
@@ -89,7 +89,7 @@ fn a_target_is_read(path: &str) -> bool {
 
 #[divan::bench]
 fn a_request_is_placed(bencher: Bencher) {
-    let surroundings = Surroundings {
+    let edge = EdgePolicy {
         public_urls: Vec::new(),
         trusted: TrustedProxies::Private,
         family: ForwardedFamily::XForwarded,
@@ -102,7 +102,7 @@ fn a_request_is_placed(bencher: Bencher) {
         ..Forwarding::default()
     };
     let peer = "10.0.0.2".parse().unwrap();
-    bencher.bench(|| surroundings.place(black_box(peer), &forwarding));
+    bencher.bench(|| edge.resolve(black_box(peer), &forwarding));
 }
 
 #[divan::bench]

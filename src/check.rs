@@ -72,12 +72,12 @@ pub(crate) async fn try_everything(config: &Config, report: &mut Report) -> Foun
     if config.activity.database.is_some() {
         report.line("database", check_database(config).await, "see DATABASE_URL");
     }
-    if config.surroundings.public_urls.is_empty() {
+    if config.edge.public_urls.is_empty() {
         report.advise(
             "GATEWAY_PUBLIC_URLS: is empty; public URLs will be derived from each request's Host",
         );
     }
-    for origin in &config.surroundings.public_urls {
+    for origin in &config.edge.public_urls {
         match leads_to_a_gateway(origin).await {
             Ok(()) => report.line("public URL", Ok(()), ""),
             // It cannot before the gateway runs, and perhaps not from here.

@@ -12,7 +12,7 @@ use axum::extract::FromRef;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
-    access::{origin::Surroundings, policy::Policy},
+    access::{origin::EdgePolicy, policy::Policy},
     activity::Activity,
     config::{Config, CookieConfig, ResourceConfig},
     entra::Entra,
@@ -43,7 +43,7 @@ pub(crate) struct Gateway {
     pub(crate) external_access: ExternalAccess,
     pub(crate) upstream: Upstream,
     pub(crate) policy: Arc<Policy>,
-    pub(crate) surroundings: Arc<Surroundings>,
+    pub(crate) edge: Arc<EdgePolicy>,
     pub(crate) resource: Arc<Resource>,
     pub(crate) cookie: Arc<CookieConfig>,
     pub(crate) draining: Draining,
@@ -82,7 +82,7 @@ pub(crate) struct Administered {
     pub(crate) activity: Activity,
     pub(crate) external_access: ExternalAccess,
     pub(crate) upstream: Upstream,
-    pub(crate) surroundings: Arc<Surroundings>,
+    pub(crate) edge: Arc<EdgePolicy>,
     pub(crate) resource: Arc<Resource>,
     pub(crate) cookie: Arc<CookieConfig>,
     pub(crate) draining: Draining,
@@ -101,7 +101,7 @@ impl FromRef<Gateway> for Administered {
             activity: all.activity,
             external_access: all.external_access,
             upstream: all.upstream,
-            surroundings: all.surroundings,
+            edge: all.edge,
             resource: all.resource,
             cookie: all.cookie,
             draining: all.draining,
@@ -169,7 +169,7 @@ impl Gateway {
             external_access,
             upstream: Upstream::new(config.upstream.clone()).map_err(BuildError::Upstream)?,
             policy: Arc::new(config.policy.clone()),
-            surroundings: Arc::new(config.surroundings.clone()),
+            edge: Arc::new(config.edge.clone()),
             cookie: Arc::new(config.cookie.clone()),
             draining: Draining::default(),
             health,
@@ -182,7 +182,7 @@ impl Gateway {
     pub(crate) fn renewed(&self, config: &Config) -> Self {
         Self {
             policy: Arc::new(config.policy.clone()),
-            surroundings: Arc::new(config.surroundings.clone()),
+            edge: Arc::new(config.edge.clone()),
             resource: Arc::new(Resource::of(config, &self.external_access)),
             cookie: Arc::new(config.cookie.clone()),
             wanted: Arc::new(Wanted::of(config, None)),

@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 use crate::{
     config::{Config, Problems},
-    http::Site,
+    http::App,
     telemetry::Telemetry,
 };
 
@@ -16,11 +16,11 @@ const PART: &str = "settings";
 pub(crate) fn reload(
     current: Config,
     read: Result<Config, Problems>,
-    sites: &watch::Sender<Site>,
+    apps: &watch::Sender<App>,
     telemetry: &Telemetry,
 ) -> Config {
     let renewed = read.and_then(|later| current.renewed(&later));
-    let health = sites.borrow().gateway().health.clone();
+    let health = apps.borrow().gateway().health.clone();
     let (config, changed) = match renewed {
         Ok(renewed) => renewed,
         Err(problems) => {
@@ -45,11 +45,11 @@ pub(crate) fn reload(
     }
     if config.external_access != current.external_access {
         config.external_access.tell();
-        sites.borrow().gateway().external_access.set(config.external_access.clone());
+        apps.borrow().gateway().external_access.set(config.external_access.clone());
     }
     if config.sessions.limits_differ(&current.sessions) {
-        sites.borrow().gateway().sessions.limit(&config.sessions);
+        apps.borrow().gateway().sessions.limit(&config.sessions);
     }
-    sites.send_modify(|site| *site = site.renewed(site.gateway().renewed(&config)));
+    apps.send_modify(|app| *app = app.renewed(app.gateway().renewed(&config)));
     config
 }

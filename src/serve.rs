@@ -20,7 +20,7 @@ use crate::{
     exit::Failure,
     external_access::ExternalAccess,
     gateway::Gateway,
-    http::{ConnectionLimit, Front, Means, Ops, Patience, Site, listener, listener::Limits},
+    http::{App, ConnectionLimit, Means, Ops, Patience, WorkerService, listener, listener::Limits},
     memory::Memory,
     output::announce,
     reload::reload,
@@ -104,7 +104,7 @@ async fn run(
     let (activity, external_access) = (gateway.activity.clone(), gateway.external_access.clone());
     let canary = canary::Watch::of(&config)
         .map(|canary| spawn_local(canary.keep(gateway.clone(), stopping.clone())));
-    let (sites, site) = watch::channel(Site::new(gateway, telemetry.tracer()));
+    let (apps, app) = watch::channel(App::new(gateway, telemetry.tracer()));
     let means = Means {
         descriptors,
         memory: config.memory_limit,
@@ -112,16 +112,16 @@ async fn run(
         has_tls: config.upstream.target.has_tls(),
     };
     let limit = ConnectionLimit::of(means);
-    let crew = Crew {
+    let worker = Worker {
         upstream,
-        sites: site,
+        apps: app,
         limits: Limits { patience: patience(&config), limit, memory: means.budget() },
         drain: config.drain_timeout,
         stopping,
     };
-    let serving = Serving::start(callers, crew, &config)?;
+    let serving = Serving::start(callers, worker, &config)?;
 
-    let renewing = Renewing { sites, telemetry, activity: activity.clone(), external_access };
+    let renewing = Renewing { apps, telemetry, activity: activity.clone(), external_access };
     let delay = renewing.until_stopped(config, read, &mut signals).await?;
     tracing::info!("draining");
     draining.begin();
@@ -135,7 +135,7 @@ async fn run(
 
 /// What counts anew after SIGHUP.
 struct Renewing<'a> {
-    sites: watch::Sender<Site>,
+    apps: watch::Sender<App>,
     telemetry: &'a Telemetry,
     activity: Activity,
     external_access: ExternalAccess,
@@ -158,7 +158,7 @@ impl Renewing<'_> {
                 () = &mut stopped => break,
                 _ = hang_up.recv() => drop(spawn_local(read_anew(read.clone(), anew.clone()))),
                 Some(read) = renewed.recv() => {
-                    config = reload(config, read, &self.sites, self.telemetry);
+                    config = reload(config, read, &self.apps, self.telemetry);
                     tokio::select! {
                         () = &mut stopped => break,
                         () = startup_audit::record(&self.activity, &config, self.external_access.instance()) => {}
@@ -182,27 +182,27 @@ impl Serving {
     /// Starts a thread for each listener but one, which this thread serves, and announces the address.
     fn start(
         mut callers: Vec<std::net::TcpListener>,
-        crew: Crew,
+        worker: Worker,
         config: &Config,
     ) -> Result<Self, Failure> {
         let address = callers.first().and_then(|socket| socket.local_addr().ok());
-        let connections = crew.limits.limit.connections(config.workers);
+        let connections = worker.limits.limit.connections(config.workers);
         let own = callers.pop();
         let (serving, served) = mpsc::channel(1);
         let mut threads = Vec::new();
         for socket in callers {
-            let (crew, serving) = (crew.clone(), serving.clone());
+            let (worker, serving) = (worker.clone(), serving.clone());
             let thread = thread::Builder::new().name("worker".to_owned());
             let thread = thread.spawn(move || {
                 let runtime = runtime()?;
-                let served = runtime.block_on(crew.serve(socket));
+                let served = runtime.block_on(worker.serve(socket));
                 drop(serving);
                 runtime.shutdown_timeout(shutdown::BLOCKING);
                 served
             });
             threads.push(thread.map_err(internal)?);
         }
-        let own = own.map(|socket| spawn_local(crew.serve(socket)));
+        let own = own.map(|socket| spawn_local(worker.serve(socket)));
         if let Some(address) = address {
             // Relied on by tests and scripts.
             let _ = announce(&format!("listening on http://{address}"));
@@ -341,23 +341,23 @@ async fn read_anew(
 
 /// What every thread serves with.
 #[derive(Clone)]
-struct Crew {
-    sites: watch::Receiver<Site>,
+struct Worker {
+    apps: watch::Receiver<App>,
     upstream: Upstream,
     limits: Limits,
     drain: Duration,
     stopping: watch::Receiver<bool>,
 }
 
-impl Crew {
+impl Worker {
     /// Serves on this thread until told to stop.
     async fn serve(mut self, socket: std::net::TcpListener) -> Result<(), Failure> {
         let listener = TcpListener::from_std(socket).map_err(internal)?;
         let pool = Rc::new(ConnectionPool::new(self.upstream));
         spawn_local(Rc::clone(&pool).evict_idle_loop());
-        let site = self.sites.borrow_and_update().clone();
-        let front = Rc::new(Front::new(site, pool, self.limits.limit));
-        spawn_local(Rc::clone(&front).follow(self.sites));
+        let app = self.apps.borrow_and_update().clone();
+        let front = Rc::new(WorkerService::new(app, pool, self.limits.limit));
+        spawn_local(Rc::clone(&front).follow(self.apps));
         listener::serve(listener, front, self.limits, self.drain, self.stopping).await;
         Ok(())
     }
@@ -381,7 +381,7 @@ fn tell(config: &Config) {
     }
     config.external_access.tell();
     let may_be_on = config.external_access != ExternalAccessMode::Off;
-    if may_be_on && config.surroundings.public_urls.is_empty() {
+    if may_be_on && config.edge.public_urls.is_empty() {
         tracing::warn!(
             "GATEWAY_PUBLIC_URLS is empty: public URLs are derived from each request's Host"
         );

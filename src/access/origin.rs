@@ -190,7 +190,7 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) x_host: Vec<&'a str>,
     /// `Forwarded`.
     pub(crate) forwarded: Vec<&'a str>,
-    /// `X-Azure-FDID`: which Front Door it came through.
+    /// `X-Azure-FDID`: which WorkerService Door it came through.
     pub(crate) front_door: Vec<&'a str>,
     /// `X-Azure-ClientIP`: who came to it.
     pub(crate) front_door_client: Vec<&'a str>,
@@ -223,7 +223,7 @@ pub(crate) enum PublicOrigin {
 
 /// Which way a request came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Route {
+pub(crate) struct ClientInfo {
     /// The client's address.
     pub(crate) client: IpAddr,
     /// Client first, then the trusted proxies, the peer last: `X-Forwarded-For` for upstream.
@@ -238,7 +238,7 @@ pub(crate) struct Route {
     pub(crate) is_by_front_door: bool,
 }
 
-impl Route {
+impl ClientInfo {
     /// The public host, for upstream's `X-Forwarded-Host`.
     pub(crate) fn public_host(&self) -> Option<&Authority> {
         match &self.origin {
@@ -250,14 +250,14 @@ impl Route {
 
 /// The operator's decisions about proxies and public names.
 #[derive(Debug, Clone)]
-pub(crate) struct Surroundings {
+pub(crate) struct EdgePolicy {
     /// Public origins, the canonical one first; empty: derived per request.
     pub(crate) public_urls: Vec<Origin>,
     /// Whose headers count.
     pub(crate) trusted: TrustedProxies,
     /// Which headers.
     pub(crate) family: ForwardedFamily,
-    /// The Azure Front Door that all requests must come through.
+    /// The Azure WorkerService Door that all requests must come through.
     pub(crate) front_door: Option<Uuid>,
 }
 
@@ -269,13 +269,13 @@ struct Hop<'a> {
     host: Option<&'a str>,
 }
 
-impl Surroundings {
+impl EdgePolicy {
     /// Places a request that came from `peer`.
-    pub(crate) fn place(
+    pub(crate) fn resolve(
         &self,
         peer: IpAddr,
         headers: &Forwarding<'_>,
-    ) -> Result<Route, OriginError> {
+    ) -> Result<ClientInfo, OriginError> {
         let peer = peer.to_canonical();
         let peer_is_trusted = self.trusted.trusts(peer);
         let hops = if peer_is_trusted { self.hops(headers) } else { Vec::new() };
@@ -298,7 +298,7 @@ impl Surroundings {
             && let Some(client) = node(client)
             && chain.last() != Some(&client)
         {
-            // Whoever stands in between, Front Door knows who came to it.
+            // Whoever stands in between, WorkerService Door knows who came to it.
             chain.push(client);
         }
         let client = *chain.last().unwrap_or(&peer);
@@ -346,7 +346,7 @@ impl Surroundings {
                 }
             }
         };
-        Ok(Route { client, chain, peer_is_trusted, scheme, origin, is_by_front_door })
+        Ok(ClientInfo { client, chain, peer_is_trusted, scheme, origin, is_by_front_door })
     }
 
     fn is_by_front_door(&self, headers: &Forwarding<'_>) -> bool {
@@ -460,8 +460,8 @@ fn node(entry: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn surroundings(urls: &[&str], trusted: TrustedProxies) -> Surroundings {
-        Surroundings {
+    fn edge(urls: &[&str], trusted: TrustedProxies) -> EdgePolicy {
+        EdgePolicy {
             public_urls: urls.iter().map(|u| Origin::parse(u).unwrap()).collect(),
             trusted,
             family: ForwardedFamily::XForwarded,
@@ -477,8 +477,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn known(route: &Route) -> String {
-        match &route.origin {
+    fn known(client_info: &ClientInfo) -> String {
+        match &client_info.origin {
             PublicOrigin::Known(origin) => origin.to_string(),
             other => panic!("{other:?}"),
         }
@@ -493,10 +493,10 @@ mod tests {
             x_host: vec!["evil.example"],
             ..Forwarding::default()
         };
-        let route =
-            surroundings(&[], TrustedProxies::Private).place(ip("203.0.113.9"), &headers).unwrap();
-        assert_eq!(route.client, ip("203.0.113.9"));
-        assert_eq!(known(&route), "http://gw.example");
+        let client_info =
+            edge(&[], TrustedProxies::Private).resolve(ip("203.0.113.9"), &headers).unwrap();
+        assert_eq!(client_info.client, ip("203.0.113.9"));
+        assert_eq!(known(&client_info), "http://gw.example");
     }
 
     #[test]
@@ -508,11 +508,11 @@ mod tests {
             x_host: vec!["evil.example"],
             ..Forwarding::default()
         };
-        let route =
-            surroundings(&[], TrustedProxies::Private).place(ip("10.0.0.2"), &headers).unwrap();
-        assert_eq!(route.client, ip("198.51.100.7"));
-        assert_eq!(known(&route), "https://gw.example");
-        assert_eq!(route.chain, [ip("198.51.100.7"), ip("10.0.0.2")]);
+        let client_info =
+            edge(&[], TrustedProxies::Private).resolve(ip("10.0.0.2"), &headers).unwrap();
+        assert_eq!(client_info.client, ip("198.51.100.7"));
+        assert_eq!(known(&client_info), "https://gw.example");
+        assert_eq!(client_info.chain, [ip("198.51.100.7"), ip("10.0.0.2")]);
     }
 
     #[test]
@@ -523,9 +523,9 @@ mod tests {
             x_host: vec!["Chat.Example:8443"],
             ..Forwarding::default()
         };
-        let route =
-            surroundings(&[], networks(&["10.0.0.0/8"])).place(ip("10.0.0.2"), &headers).unwrap();
-        assert_eq!(known(&route), "https://chat.example:8443");
+        let client_info =
+            edge(&[], networks(&["10.0.0.0/8"])).resolve(ip("10.0.0.2"), &headers).unwrap();
+        assert_eq!(known(&client_info), "https://chat.example:8443");
     }
 
     #[test]
@@ -536,25 +536,23 @@ mod tests {
             x_proto: vec!["https, http"],
             ..Forwarding::default()
         };
-        let at = surroundings(&[], TrustedProxies::Private);
-        let route = at.place(ip("10.0.0.2"), &headers).unwrap();
-        assert_eq!(route.client, ip("198.51.100.7"));
-        assert_eq!(known(&route), "https://gw.example");
+        let at = edge(&[], TrustedProxies::Private);
+        let client_info = at.resolve(ip("10.0.0.2"), &headers).unwrap();
+        assert_eq!(client_info.client, ip("198.51.100.7"));
+        assert_eq!(known(&client_info), "https://gw.example");
         // The same list from one proxy holds an entry that the caller wrote.
         let headers = Forwarding { x_for: vec!["198.51.100.7"], ..headers };
-        assert_eq!(at.place(ip("10.0.0.2"), &headers), Err(OriginError::ForwardedProto));
+        assert_eq!(at.resolve(ip("10.0.0.2"), &headers), Err(OriginError::ForwardedProto));
     }
 
     #[test]
     fn a_listed_origin_is_found_by_forwarded_host_then_host_and_nothing_else_is_echoed() {
-        let at = surroundings(
-            &["https://chat.example", "http://[2001:db8::1]:8080"],
-            TrustedProxies::Private,
-        );
+        let at =
+            edge(&["https://chat.example", "http://[2001:db8::1]:8080"], TrustedProxies::Private);
         let peer = ip("10.0.0.2");
         let bears = |host, x_host| {
             let headers = Forwarding { host: Some(host), x_host, ..Forwarding::default() };
-            at.place(peer, &headers).unwrap().origin
+            at.resolve(peer, &headers).unwrap().origin
         };
         let first = PublicOrigin::Known(Origin::parse("https://chat.example").unwrap());
         let second = PublicOrigin::Known(Origin::parse("http://[2001:DB8::1]:8080").unwrap());
@@ -568,23 +566,24 @@ mod tests {
 
     #[test]
     fn malformed_values_that_would_be_used_are_refused() {
-        let at = surroundings(&["https://chat.example"], TrustedProxies::Private);
+        let at = edge(&["https://chat.example"], TrustedProxies::Private);
         let peer = ip("10.0.0.2");
-        let proto =
-            |x_proto| at.place(peer, &Forwarding { x_proto, ..Forwarding::default() }).unwrap_err();
+        let proto = |x_proto| {
+            at.resolve(peer, &Forwarding { x_proto, ..Forwarding::default() }).unwrap_err()
+        };
         assert_eq!(proto(vec!["https", "https"]), OriginError::ForwardedProto);
         assert_eq!(proto(vec!["wss"]), OriginError::ForwardedProto);
         assert_eq!(proto(vec![""]), OriginError::ForwardedProto);
         let host =
-            |x_host| at.place(peer, &Forwarding { x_host, ..Forwarding::default() }).unwrap_err();
+            |x_host| at.resolve(peer, &Forwarding { x_host, ..Forwarding::default() }).unwrap_err();
         assert_eq!(host(vec!["a.example/b"]), OriginError::ForwardedHost);
         assert_eq!(host(vec!["a.example", "a.example"]), OriginError::ForwardedHost);
         let own = Forwarding { host: Some("user@chat.example"), ..Forwarding::default() };
-        assert_eq!(at.place(peer, &own), Err(OriginError::Host));
-        let at = Surroundings { family: ForwardedFamily::Forwarded, ..at };
+        assert_eq!(at.resolve(peer, &own), Err(OriginError::Host));
+        let at = EdgePolicy { family: ForwardedFamily::Forwarded, ..at };
         for forwarded in ["proto=wss", "host=\"a b\""] {
             let headers = Forwarding { forwarded: vec![forwarded], ..Forwarding::default() };
-            assert_eq!(at.place(peer, &headers), Err(OriginError::Forwarded), "{forwarded}");
+            assert_eq!(at.resolve(peer, &headers), Err(OriginError::Forwarded), "{forwarded}");
         }
     }
 
@@ -606,23 +605,23 @@ mod tests {
             let parsed = Authority::parse(text).map(|authority| authority.to_string());
             assert_eq!(parsed.as_deref(), expected, "{text}");
         }
-        let at = surroundings(&["https://chat.example"], TrustedProxies::None);
+        let at = edge(&["https://chat.example"], TrustedProxies::None);
         let headers = Forwarding { host: Some("chat.example:"), ..Forwarding::default() };
-        assert_eq!(known(&at.place(ip("10.0.0.2"), &headers).unwrap()), "https://chat.example");
+        assert_eq!(known(&at.resolve(ip("10.0.0.2"), &headers).unwrap()), "https://chat.example");
     }
 
     #[test]
     fn a_front_door_is_known_by_its_id_and_tells_who_came() {
         let id = "11111111-2222-3333-4444-aaaaaaaaaaaa";
-        let at = Surroundings {
+        let at = EdgePolicy {
             front_door: Some(id.parse().unwrap()),
-            ..surroundings(&[], TrustedProxies::Private)
+            ..edge(&[], TrustedProxies::Private)
         };
         let place = |front_door, front_door_client| {
             let x_for = vec!["192.0.2.99, 203.0.113.9"];
             let headers =
                 Forwarding { x_for, front_door, front_door_client, ..Forwarding::default() };
-            at.place(ip("10.0.0.2"), &headers).unwrap()
+            at.resolve(ip("10.0.0.2"), &headers).unwrap()
         };
         let came = place(vec!["11111111-2222-3333-4444-AAAAAAAAAAAA"], vec!["198.51.100.7"]);
         assert!(came.is_by_front_door);
@@ -640,9 +639,9 @@ mod tests {
 
     #[test]
     fn the_forwarded_header_is_read_the_same_way() {
-        let at = Surroundings {
+        let at = EdgePolicy {
             family: ForwardedFamily::Forwarded,
-            ..surroundings(&[], networks(&["10.0.0.0/8", "2001:db8::/32"]))
+            ..edge(&[], networks(&["10.0.0.0/8", "2001:db8::/32"]))
         };
         let headers = Forwarding {
             host: Some("internal"),
@@ -653,8 +652,8 @@ mod tests {
             x_proto: vec!["nonsense"],
             ..Forwarding::default()
         };
-        let route = at.place(ip("10.0.0.2"), &headers).unwrap();
-        assert_eq!(route.client, ip("198.51.100.7"));
-        assert_eq!(known(&route), "https://chat.example");
+        let client_info = at.resolve(ip("10.0.0.2"), &headers).unwrap();
+        assert_eq!(client_info.client, ip("198.51.100.7"));
+        assert_eq!(known(&client_info), "https://chat.example");
     }
 }

@@ -10,7 +10,7 @@ use super::{
     reader::{duration, flag, word},
 };
 use crate::access::{
-    origin::{ForwardedFamily, Origin, Surroundings, TrustedProxies},
+    origin::{EdgePolicy, ForwardedFamily, Origin, TrustedProxies},
     policy::{Policy, RoleCeiling, SessionBinding},
 };
 
@@ -183,7 +183,7 @@ fn origin(text: &str) -> Result<Origin, String> {
     Origin::parse(text).ok_or_else(|| "is not an origin like https://chat.example".to_owned())
 }
 
-pub(super) fn surroundings(reader: &mut Reader) -> Surroundings {
+pub(super) fn edge(reader: &mut Reader) -> EdgePolicy {
     let mut public_urls = reader.list("GATEWAY_PUBLIC_URLS", origin);
     if !public_urls.is_empty() {
         let app_service = reader.given("WEBSITE_HOSTNAME");
@@ -234,7 +234,7 @@ pub(super) fn surroundings(reader: &mut Reader) -> Surroundings {
     let front_door = reader.read("GATEWAY_FRONT_DOOR_ID", |text| {
         Uuid::try_parse(text).map_err(|_| "is not a GUID".to_owned())
     });
-    Surroundings {
+    EdgePolicy {
         public_urls,
         trusted,
         family: family.unwrap_or(ForwardedFamily::XForwarded),

@@ -41,7 +41,7 @@ pub(crate) use self::{
     telemetry::{OtlpConfig, Queue, Sampler, TelemetryConfig},
     upstream::{UpstreamConfig, UpstreamTarget},
 };
-use crate::access::{origin::Surroundings, policy::Policy};
+use crate::access::{origin::EdgePolicy, policy::Policy};
 
 /// Everything an operator decided.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub struct Config {
     pub(crate) memory_limit: Option<usize>,
     pub(crate) external_access: ExternalAccessMode,
     pub(crate) entra: EntraConfig,
-    pub(crate) surroundings: Surroundings,
+    pub(crate) edge: EdgePolicy,
     pub(crate) policy: Policy,
     pub(crate) resource: ResourceConfig,
     pub(crate) sessions: SessionsConfig,
@@ -174,7 +174,7 @@ fn assemble(reader: &mut Reader) -> Config {
             None => container::memory_limit(),
         },
         external_access: callers::external_access(reader),
-        surroundings: callers::surroundings(reader),
+        edge: callers::edge(reader),
         resource: callers::resource(reader, &entra, &policy),
         sessions: sessions::sessions(reader),
         cookie: sessions::cookie(reader),
@@ -419,7 +419,7 @@ mod tests {
             ),
         ] {
             let config = read(&[("GATEWAY_TRUSTED_PROXIES", spelling)]).unwrap();
-            assert_eq!(config.surroundings.trusted, is_expected, "{spelling:?}");
+            assert_eq!(config.edge.trusted, is_expected, "{spelling:?}");
         }
         let config = read(&[
             ("GATEWAY_LOGIN_SCOPES", "None "),
@@ -492,11 +492,11 @@ mod tests {
             ("CONTAINER_APP_NAME", "chat"),
             ("CONTAINER_APP_ENV_DNS_SUFFIX", "blue.region.azurecontainerapps.io"),
         ];
-        assert!(read(&platform).unwrap().surroundings.public_urls.is_empty());
+        assert!(read(&platform).unwrap().edge.public_urls.is_empty());
         let mut begun = vec![("GATEWAY_PUBLIC_URLS", "https://chat.example")];
         begun.extend(platform);
         let urls: Vec<_> =
-            read(&begun).unwrap().surroundings.public_urls.iter().map(Origin::to_string).collect();
+            read(&begun).unwrap().edge.public_urls.iter().map(Origin::to_string).collect();
         assert_eq!(
             urls,
             [

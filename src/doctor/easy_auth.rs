@@ -25,7 +25,7 @@ pub(super) async fn look(
             "WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES: unset it ({scopes:?}); App Service would answer the metadata in the gateway's place, with these scopes as they stand"
         ));
     }
-    for origin in &config.surroundings.public_urls {
+    for origin in &config.edge.public_urls {
         let url = format!("{origin}{METADATA}");
         match metadata_at(origin).await {
             Seen::Metadata { resource } if resource.as_deref() == Some(&format!("{origin}/external/login")) => {
@@ -49,7 +49,7 @@ pub(super) async fn look(
             Seen::Away(why) => report.untried(&format!("the metadata at {url} ({why})")),
         }
     }
-    if config.surroundings.public_urls.is_empty() {
+    if config.edge.public_urls.is_empty() {
         report.untried("whether App Service's own sign-in stands in front: no public URL is known (GATEWAY_PUBLIC_URLS)");
     }
     if stands_in_front {

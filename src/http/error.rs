@@ -20,7 +20,7 @@ use super::{
 use crate::{
     access::{
         admin::AdminDenial,
-        origin::{Origin, OriginError, PublicOrigin, Route},
+        origin::{ClientInfo, Origin, OriginError, PublicOrigin},
         policy::Denial,
         subject::SubjectFault,
         token::TokenError,
@@ -454,7 +454,7 @@ pub(super) struct Asked<'a> {
     pub(super) request_id: &'a str,
     pub(super) client: IpAddr,
     /// `None` when the request could not be placed.
-    pub(super) route: Option<&'a Route>,
+    pub(super) client_info: Option<&'a ClientInfo>,
     pub(super) resource: &'a Resource,
     /// Why it is refused, once it is.
     pub(super) refused: &'a Cell<Option<&'static str>>,
@@ -538,7 +538,7 @@ fn describe(refusal: &Refusal, asked: &Asked<'_>, headers: &mut HeaderMap) {
 
 /// The origin of the request where it is known, else the canonical one of `GATEWAY_PUBLIC_URLS`.
 fn public_origin<'a>(asked: &Asked<'a>) -> Option<&'a Origin> {
-    match &asked.route?.origin {
+    match &asked.client_info?.origin {
         PublicOrigin::Known(origin) | PublicOrigin::Unlisted(origin) => Some(origin),
         PublicOrigin::Unnamed => None,
     }

@@ -9,7 +9,7 @@ use crate::wire::{Length, RequestHead, Version};
 
 /// A request's head that reads one way only.
 #[derive(Debug)]
-pub(super) struct Judged<'a> {
+pub(super) struct ValidRequest<'a> {
     pub(super) head: &'a RequestHead,
     /// The target in origin-form, or `*`.
     pub(super) target: Cow<'a, [u8]>,
@@ -23,7 +23,7 @@ pub(super) struct Judged<'a> {
 }
 
 /// Judges a request's head.
-pub(super) fn judge(head: &RequestHead) -> Result<Judged<'_>, Refusal> {
+pub(super) fn judge(head: &RequestHead) -> Result<ValidRequest<'_>, Refusal> {
     let malformed = |what| Err(Refusal::Framing(what));
     if matches!(head.method(), "CONNECT" | "TRACE") {
         return malformed("this method is not served here");
@@ -60,7 +60,7 @@ pub(super) fn judge(head: &RequestHead) -> Result<Judged<'_>, Refusal> {
         Cow::Borrowed(target) => String::from_utf8_lossy(path_of(target)),
         Cow::Owned(target) => Cow::Owned(String::from_utf8_lossy(path_of(target)).into_owned()),
     };
-    Ok(Judged { head, target, host, path, length })
+    Ok(ValidRequest { head, target, host, path, length })
 }
 
 fn path_of(target: &[u8]) -> &[u8] {

@@ -1,6 +1,6 @@
 //! `/external/*`: for tokens with the role `ExternalApi`, and nobody else, in every spelling.
 
-use super::{bearer, error::Refusal, framing::Judged};
+use super::{bearer, error::Refusal, framing::ValidRequest};
 use crate::{
     access::{
         policy::{Admission, Policy},
@@ -33,15 +33,15 @@ impl Passage {
     }
 
     /// An admitted request, all of whose users are its token's own as far as the head tells.
-    fn admitted(admission: Admission, judged: &Judged<'_>) -> Result<Self, SubjectFault> {
+    fn admitted(admission: Admission, request: &ValidRequest<'_>) -> Result<Self, SubjectFault> {
         let Some(binding) = admission.into_binding() else { return Ok(Self::OPEN) };
-        if let Some(at) = memchr::memchr(b'?', &judged.target) {
-            binding.judge_query(&judged.target[at + 1..])?;
+        if let Some(at) = memchr::memchr(b'?', &request.target) {
+            binding.judge_query(&request.target[at + 1..])?;
         }
-        if judged.length == Length::None {
+        if request.length == Length::None {
             return Ok(Self::OPEN);
         }
-        let reader = binding.reader(judged.head.fields.all("content-type"))?;
+        let reader = binding.reader(request.head.fields.all("content-type"))?;
         Ok(Self { reader: reader.map(Box::new) })
     }
 }
@@ -53,12 +53,12 @@ pub(super) fn stands_before(path: &str) -> bool {
 
 /// Judges a request by its method, its path and its token.
 pub(super) async fn judge(
-    judged: &Judged<'_>,
+    request: &ValidRequest<'_>,
     entra: &Entra,
     policy: &Policy,
     external_access: &ExternalAccess,
 ) -> Result<Passage, Refusal> {
-    let Judged { head, path, .. } = judged;
+    let ValidRequest { head, path, .. } = request;
     match Target::read(path) {
         Target::Open => return Ok(Passage::OPEN),
         Target::GuardedOddly => return Err(Refusal::OddSpelling),
@@ -71,5 +71,5 @@ pub(super) async fn judge(
     let identity = entra.identify(&token, clock::now()).await?;
     let admission = policy.admit(&identity)?;
     external_access.judge(identity.subject(), identity.client())?;
-    Ok(Passage::admitted(admission, judged)?)
+    Ok(Passage::admitted(admission, request)?)
 }

@@ -1,6 +1,6 @@
 //! Which headers travel on, byte for byte and in their order.
 //!
-//! Hop-by-hop fields stay on their hop (RFC 9110 §7.6.1), both ways. Upward, names with an underscore
+//! Hop-by-hop fields stay on their hop (RFC 9110 §7.6.1), both ways. UpstreamHead, names with an underscore
 //! are dropped (gunicorn turns `SCRIPT_NAME` from a trusted peer into routing), and so is whatever
 //! claims to say which way the request came: we say that ourselves.
 
@@ -9,7 +9,7 @@ use std::{borrow::Cow, io::Write as _};
 use opentelemetry::trace::SpanContext;
 
 use crate::{
-    access::origin::Route,
+    access::origin::ClientInfo,
     wire::{Fields, Length, RequestHead, ResponseHead, Version},
 };
 
@@ -153,9 +153,9 @@ pub(super) enum CookieLine<'a> {
 
 /// What the head that goes to upstream differs in.
 #[derive(Debug)]
-pub(super) struct Upward<'a> {
+pub(super) struct UpstreamHead<'a> {
     pub(super) target: &'a [u8],
-    pub(super) route: &'a Route,
+    pub(super) client_info: &'a ClientInfo,
     pub(super) cookie: CookieLine<'a>,
     /// In place of the caller's `Host`.
     pub(super) host: Option<&'a str>,
@@ -167,8 +167,8 @@ pub(super) struct Upward<'a> {
 }
 
 /// A request's head for upstream.
-pub(super) fn request(head: &RequestHead, upward: &Upward<'_>) -> Vec<u8> {
-    let Upward { target, route, cookie, host, default_host, upgrade, trace } = upward;
+pub(super) fn request(head: &RequestHead, upward: &UpstreamHead<'_>) -> Vec<u8> {
+    let UpstreamHead { target, client_info, cookie, host, default_host, upgrade, trace } = upward;
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(head.method().as_bytes());
     out.push(b' ');
@@ -191,8 +191,8 @@ pub(super) fn request(head: &RequestHead, upward: &Upward<'_>) -> Vec<u8> {
             },
             Kind::TransferEncoding => line(&mut out, name, b"chunked"),
             Kind::Expect if value.eq_ignore_ascii_case(b"100-continue") => {}
-            Kind::Trace if trace.is_some() || !route.peer_is_trusted => {}
-            Kind::Baggage if !route.peer_is_trusted => {}
+            Kind::Trace if trace.is_some() || !client_info.peer_is_trusted => {}
+            Kind::Baggage if !client_info.peer_is_trusted => {}
             Kind::Connection
             | Kind::HopByHop
             | Kind::Upgrade
@@ -214,7 +214,7 @@ pub(super) fn request(head: &RequestHead, upward: &Upward<'_>) -> Vec<u8> {
     if !has_host {
         line(&mut out, b"Host", host.map_or(*default_host, str::as_bytes));
     }
-    forwarding(&mut out, route);
+    forwarding(&mut out, client_info);
     if let Some(trace) = trace {
         trace_context(&mut out, trace);
     }
@@ -227,15 +227,15 @@ pub(super) fn request(head: &RequestHead, upward: &Upward<'_>) -> Vec<u8> {
 }
 
 /// What is trusted of a request's way.
-fn forwarding(out: &mut Vec<u8>, route: &Route) {
+fn forwarding(out: &mut Vec<u8>, client_info: &ClientInfo) {
     // Writing into memory does not fail.
-    for (at, address) in route.chain.iter().enumerate() {
+    for (at, address) in client_info.chain.iter().enumerate() {
         let before = if at == 0 { "X-Forwarded-For: " } else { ", " };
         let _ = write!(out, "{before}{address}");
     }
     out.extend_from_slice(b"\r\n");
-    line(out, b"X-Forwarded-Proto", route.scheme.as_str().as_bytes());
-    if let Some(host) = route.public_host() {
+    line(out, b"X-Forwarded-Proto", client_info.scheme.as_str().as_bytes());
+    if let Some(host) = client_info.public_host() {
         let _ = write!(out, "X-Forwarded-Host: {host}\r\n");
     }
 }
@@ -252,7 +252,7 @@ fn trace_context(out: &mut Vec<u8>, trace: &SpanContext) {
 }
 
 /// How a response's head differs.
-pub(super) struct Downward<'a> {
+pub(super) struct ClientHead<'a> {
     /// Whether a `Set-Cookie` is kept back.
     pub(super) keeps_back: &'a dyn Fn(&[u8]) -> bool,
     /// How the body comes to the caller.
@@ -265,8 +265,8 @@ pub(super) struct Downward<'a> {
 }
 
 /// A response's head for the caller.
-pub(super) fn response(head: &ResponseHead, downward: &Downward<'_>) -> Vec<u8> {
-    let Downward { keeps_back, length, caller, connection, upgrade } = downward;
+pub(super) fn response(head: &ResponseHead, downward: &ClientHead<'_>) -> Vec<u8> {
+    let ClientHead { keeps_back, length, caller, connection, upgrade } = downward;
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status_and_reason());
@@ -326,7 +326,7 @@ mod tests {
     use opentelemetry::trace::{SpanId, TraceFlags, TraceId, TraceState};
 
     use super::*;
-    use crate::access::origin::{ForwardedFamily, Forwarding, Surroundings, TrustedProxies};
+    use crate::access::origin::{EdgePolicy, ForwardedFamily, Forwarding, TrustedProxies};
 
     fn head(fields: &str) -> RequestHead {
         let text = format!("GET /x HTTP/1.1\r\n{fields}\r\n");
@@ -338,21 +338,21 @@ mod tests {
     }
 
     fn traced(fields: &str, cookie: CookieLine<'_>, trace: Option<&SpanContext>) -> String {
-        let nobody = Surroundings {
+        let nobody = EdgePolicy {
             public_urls: Vec::new(),
             trusted: TrustedProxies::None,
             family: ForwardedFamily::XForwarded,
             front_door: None,
         };
-        let route = nobody
-            .place(
+        let client_info = nobody
+            .resolve(
                 "127.0.0.1".parse().unwrap(),
                 &Forwarding { host: Some("gw.example"), ..Forwarding::default() },
             )
             .unwrap();
-        let upward = Upward {
+        let upward = UpstreamHead {
             target: b"/x",
-            route: &route,
+            client_info: &client_info,
             cookie,
             host: None,
             default_host: b"upstream",

@@ -128,11 +128,11 @@ pub(super) async fn post(
     State(resource): State<Arc<Resource>>,
     State(cookie): State<Arc<CookieConfig>>,
     State(upstream): State<Upstream>,
-    Extension(Arrival { route, request_id }): Extension<Arrival>,
+    Extension(Arrival { client_info, request_id }): Extension<Arrival>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let now = clock::now();
-    let from = route.client.into();
+    let from = client_info.client.into();
     // The token's subject and client, once it is verified.
     let mut known = None;
     let judging = async {
@@ -154,7 +154,7 @@ pub(super) async fn post(
     };
     let author = |actor| Author {
         actor,
-        address: Some(route.client.to_string()),
+        address: Some(client_info.client.to_string()),
         request_id: Some(request_id.to_string()),
     };
     let record = match judging.await {
@@ -220,7 +220,8 @@ pub(super) async fn post(
         activity.happened(of_it(undone)).await;
         return Err(error.into());
     }
-    let set_cookie = cookie.set(&id, route.scheme == Scheme::Https).ok_or(Refusal::Internal)?;
+    let set_cookie =
+        cookie.set(&id, client_info.scheme == Scheme::Https).ok_or(Refusal::Internal)?;
     let created = SessionCreated {
         created: true,
         session_id: id.to_string(),

@@ -39,7 +39,7 @@ pub(super) async fn post(
     State(sessions): State<Sessions>,
     State(activity): State<Activity>,
     State(cookie): State<Arc<CookieConfig>>,
-    Extension(Arrival { route, request_id }): Extension<Arrival>,
+    Extension(Arrival { client_info, request_id }): Extension<Arrival>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
     let cookie = SessionCookie(&cookie);
@@ -58,7 +58,7 @@ pub(super) async fn post(
         let (subject, client) = gone.of.unzip();
         let subject = subject.map(|subject| subject.to_string());
         let actor = Actor { oid: subject.clone(), ..Actor::default() };
-        let (address, request_id) = (route.client.to_string(), request_id.to_string());
+        let (address, request_id) = (client_info.client.to_string(), request_id.to_string());
         let author = Author { actor, address: Some(address), request_id: Some(request_id) };
         let logout =
             Record { subject, client, session: Some(gone.handle), ..Record::new(Kind::Logout) };

@@ -64,7 +64,7 @@ use self::{
     connection_limit::Requests,
     endpoint::Endpoint,
     error::{Asked, Refusal},
-    framing::Judged,
+    framing::ValidRequest,
     listener::Service,
     metrics::Metrics,
     proxy::{Answered, Proxy},
@@ -78,7 +78,7 @@ pub(crate) use self::{
 };
 use crate::{
     access::{
-        origin::{Forwarding, Route, Surroundings},
+        origin::{ClientInfo, EdgePolicy, Forwarding},
         session::SessionId,
     },
     config::CookieConfig,
@@ -138,7 +138,7 @@ pub(crate) fn openapi_text() -> String {
 
 /// What callers meet, for all threads.
 #[derive(Debug, Clone)]
-pub(crate) struct Site {
+pub(crate) struct App {
     gateway: Gateway,
     own: Router,
     /// Whether the operator was told of a sole client.
@@ -147,7 +147,7 @@ pub(crate) struct Site {
     tracer: Option<SdkTracer>,
 }
 
-impl Site {
+impl App {
     /// Puts the routes in front of the parts.
     pub(crate) fn new(gateway: Gateway, tracer: Option<SdkTracer>) -> Self {
         let (own, document) = own_routes();
@@ -170,8 +170,8 @@ impl Site {
     async fn answer_own(
         &self,
         head: &RequestHead,
-        judged: &Judged<'_>,
-        route: Route,
+        judged: &ValidRequest<'_>,
+        client_info: ClientInfo,
         asked: &Question,
         body: Vec<u8>,
     ) -> Response<Body> {
@@ -179,7 +179,7 @@ impl Site {
         if !gateway.resource.is_on() && needs_external_access(&judged.path) {
             return Refusal::NotFound.into_response();
         }
-        let Some(request) = own_request(head, judged, route, asked, body) else {
+        let Some(request) = own_request(head, judged, client_info, asked, body) else {
             return Refusal::NotFound.into_response();
         };
         match own.clone().oneshot(request).await {
@@ -194,17 +194,18 @@ impl Site {
         &self,
         caller: &mut Caller,
         head: &RequestHead,
-        judged: &Judged<'_>,
-        route: &Route,
+        judged: &ValidRequest<'_>,
+        client_info: &ClientInfo,
         asked: &Question,
     ) -> Result<(Response<Body>, Unread), Response<Body>> {
-        let Some(request) = own_request(head, judged, route.clone(), asked, Vec::new()) else {
+        let Some(request) = own_request(head, judged, client_info.clone(), asked, Vec::new())
+        else {
             return Err(Refusal::NotFound.into_response());
         };
         admin::admit(&self.gateway, request).await?;
         Ok(match own_body::read(caller, judged).await {
             Ok(body) => {
-                let own = self.answer_own(head, judged, route.clone(), asked, body);
+                let own = self.answer_own(head, judged, client_info.clone(), asked, body);
                 (own.await, Unread::Nothing)
             }
             Err((refusal, unread)) => (refusal.into_response(), unread),
@@ -214,44 +215,44 @@ impl Site {
 
 /// What callers meet on one thread.
 #[derive(Debug)]
-pub(crate) struct Front {
+pub(crate) struct WorkerService {
     /// A request keeps what it began with.
-    site: RefCell<Rc<Site>>,
+    app: RefCell<Rc<App>>,
     pool: Rc<ConnectionPool>,
     sole_client: SoleClient,
     metrics: Metrics,
     requests: Requests,
 }
 
-impl Front {
-    pub(crate) fn new(site: Site, pool: Rc<ConnectionPool>, limit: ConnectionLimit) -> Self {
-        let sole_client = SoleClient::new(Arc::clone(&site.was_told));
+impl WorkerService {
+    pub(crate) fn new(app: App, pool: Rc<ConnectionPool>, limit: ConnectionLimit) -> Self {
+        let sole_client = SoleClient::new(Arc::clone(&app.was_told));
         let (metrics, requests) = (Metrics::new(), Requests::of(limit));
-        Self { site: RefCell::new(Rc::new(site)), pool, sole_client, metrics, requests }
+        Self { app: RefCell::new(Rc::new(app)), pool, sole_client, metrics, requests }
     }
 
     /// Follows what becomes of the site; to be spawned.
-    pub(crate) async fn follow(self: Rc<Self>, mut sites: watch::Receiver<Site>) {
-        while sites.changed().await.is_ok() {
-            let site = Rc::new(sites.borrow_and_update().clone());
-            self.site.replace(site);
+    pub(crate) async fn follow(self: Rc<Self>, mut apps: watch::Receiver<App>) {
+        while apps.changed().await.is_ok() {
+            let app = Rc::new(apps.borrow_and_update().clone());
+            self.app.replace(app);
         }
     }
 }
 
-impl Service for Front {
+impl Service for WorkerService {
     async fn answer(
         &self,
         caller: &mut Caller,
         head: Result<RequestHead, HeadFault>,
     ) -> Disposition {
         let asked = Question::new(caller.peer);
-        let site = Rc::clone(&self.site.borrow());
+        let app = Rc::clone(&self.app.borrow());
         let _active = self.metrics.begin();
         match head {
-            Ok(head) => self.answer_request(&site, caller, &head, asked).await,
+            Ok(head) => self.answer_request(&app, caller, &head, asked).await,
             Err(fault) => {
-                let answer = asked.refusal(&fault.into(), "", &site.gateway.resource);
+                let answer = asked.refusal(&fault.into(), "", &app.gateway.resource);
                 asked.told(&self.metrics, "", "", answer.status().as_u16());
                 Box::pin(caller.answer(answer, None, Unread::Some)).await
             }
@@ -259,25 +260,27 @@ impl Service for Front {
     }
 }
 
-impl Front {
+impl WorkerService {
     async fn answer_request(
         &self,
-        site: &Site,
+        app: &App,
         caller: &mut Caller,
         head: &RequestHead,
         asked: Question,
     ) -> Disposition {
-        let Gateway { resource, surroundings, .. } = &site.gateway;
+        let Gateway { resource, edge, .. } = &app.gateway;
         // Itself, and what becomes of it for upstream or a handler.
         let share =
             caller.share(2 * head.fields.head_length()).map_err(|Exhausted| Refusal::AtCapacity);
         let judged = share.and_then(|share| {
             let judged = framing::judge(head)?;
-            let route = surroundings.place(caller.peer, &forwarding(&judged, surroundings))?;
-            Ok((judged, route, share))
+            let client_info = edge.resolve(caller.peer, &forwarding(&judged, edge))?;
+            Ok((judged, client_info, share))
         });
-        let (judged, route, _share) = match judged {
-            Ok((judged, route, share)) => (judged, asked.route.get_or_init(|| route), share),
+        let (judged, client_info, _share) = match judged {
+            Ok((judged, client_info, share)) => {
+                (judged, asked.client_info.get_or_init(|| client_info), share)
+            }
             Err(refusal) => {
                 let answer = asked.refusal(&refusal, "", resource);
                 asked.told(&self.metrics, head.method(), "", answer.status().as_u16());
@@ -285,36 +288,36 @@ impl Front {
                 return Box::pin(caller.answer(answer, Some(head), Unread::Some)).await;
             }
         };
-        self.sole_client.came(route.client);
+        self.sole_client.came(client_info.client);
         let kind = Endpoint::of(&judged.path, own_paths::is_own(&judged.path, resource));
         asked.kind.set(kind);
-        let traced = Traced::begin(site.tracer.as_ref(), head, &judged.path, kind, route);
+        let traced = Traced::begin(app.tracer.as_ref(), head, &judged.path, kind, client_info);
         let traced = asked.traced.get_or_init(|| traced);
-        traced.run(self.answer_placed(site, caller, head, &judged, route, &asked)).await
+        traced.run(self.answer_placed(app, caller, head, &judged, client_info, &asked)).await
     }
 
     async fn answer_placed(
         &self,
-        site: &Site,
+        app: &App,
         caller: &mut Caller,
         head: &RequestHead,
-        judged: &Judged<'_>,
-        route: &Route,
+        judged: &ValidRequest<'_>,
+        client_info: &ClientInfo,
         asked: &Question,
     ) -> Disposition {
-        let resource = &site.gateway.resource;
+        let resource = &app.gateway.resource;
         let path = &*judged.path;
         let unread = || unread_of(judged);
         let (answer, unread) = if caller.is_over_capacity && !path.starts_with("/gateway/health/") {
             (asked.refusal(&Refusal::AtCapacity, path, resource), unread())
-        } else if !route.is_by_front_door && !is_probe(head.method(), path) {
+        } else if !client_info.is_by_front_door && !is_probe(head.method(), path) {
             (asked.refusal(&Refusal::NotThroughFrontDoor, path, resource), unread())
         } else if asked.kind.get().is_own() {
             let (answer, unread) = if admin::reads_body(head.method(), path) {
-                let own = Box::pin(site.answer_with_body(caller, head, judged, route, asked));
+                let own = Box::pin(app.answer_with_body(caller, head, judged, client_info, asked));
                 own.await.unwrap_or_else(|refused| (refused, unread()))
             } else {
-                let own = site.answer_own(head, judged, route.clone(), asked, Vec::new());
+                let own = app.answer_own(head, judged, client_info.clone(), asked, Vec::new());
                 (Box::pin(own).await, unread())
             };
             let answer = asked.fill(answer, path, resource);
@@ -324,7 +327,7 @@ impl Front {
         } else if path == WARMUP && !Box::pin(self.is_warm()).await {
             ("SimpleChat is still starting".into_response(), unread())
         } else {
-            match self.pass(site, caller, judged, route).await {
+            match self.pass(app, caller, judged, client_info).await {
                 Ok(answered) => {
                     asked.told(&self.metrics, head.method(), path, answered.status);
                     return answered.disposition;
@@ -359,13 +362,13 @@ impl Front {
     /// To upstream; or why not, and whether the request's body has been begun.
     async fn pass(
         &self,
-        site: &Site,
+        app: &App,
         caller: &mut Caller,
-        judged: &Judged<'_>,
-        route: &Route,
+        judged: &ValidRequest<'_>,
+        client_info: &ClientInfo,
     ) -> Result<Answered, (Refusal, bool)> {
         let Gateway { entra, policy, sessions, external_access, cookie, resource, .. } =
-            &site.gateway;
+            &app.gateway;
         let hides_sign_in = resource.is_on() && own_paths::is_discovery(&judged.path);
         let passage =
             guard::judge(judged, entra, policy, external_access).await.map_err(|refusal| {
@@ -382,15 +385,15 @@ impl Front {
             });
         }
         let binding = Binding { entra, sessions, mode: policy.session_binding };
-        let (pool, tracer) = (&*self.pool, site.tracer.as_ref());
+        let (pool, tracer) = (&*self.pool, app.tracer.as_ref());
         let requests = &self.requests;
         let proxy = Proxy { pool, sessions, cookie, binding, tracer, requests, hides_sign_in };
-        proxy.pass(passage, judged, route, caller).await.map_err(|refusal| (refusal, true))
+        proxy.pass(passage, judged, client_info, caller).await.map_err(|refusal| (refusal, true))
     }
 }
 
 /// The body of a request of which nothing beyond the head has been read.
-fn unread_of(judged: &Judged<'_>) -> Unread {
+fn unread_of(judged: &ValidRequest<'_>) -> Unread {
     let body = wire::Body::new(judged.length, hop_headers::may_trail);
     Unread::of(body, proxy::awaits_continue(judged))
 }
@@ -398,26 +401,26 @@ fn unread_of(judged: &Judged<'_>) -> Unread {
 /// A request for the gateway's own routes.
 fn own_request(
     head: &RequestHead,
-    judged: &Judged<'_>,
-    route: Route,
+    judged: &ValidRequest<'_>,
+    client_info: ClientInfo,
     asked: &Question,
     body: Vec<u8>,
 ) -> Option<Request<Body>> {
     let request = Request::builder().method(head.method()).uri(&*judged.target);
     let mut request = request.body(Body::from(body)).ok()?;
     *request.headers_mut() = head.fields.to_map();
-    let (route, request_id) = (Arc::new(route), asked.request_id().into());
-    request.extensions_mut().insert(Arrival { route, request_id });
+    let (client_info, request_id) = (Arc::new(client_info), asked.request_id().into());
+    request.extensions_mut().insert(Arrival { client_info, request_id });
     Some(request)
 }
 
 /// What a request says of its way.
-fn forwarding<'a>(judged: &Judged<'a>, surroundings: &Surroundings) -> Forwarding<'a> {
+fn forwarding<'a>(judged: &ValidRequest<'a>, edge: &EdgePolicy) -> Forwarding<'a> {
     let fields = &judged.head.fields;
     // What is not text cannot be read: it stays in the list as something malformed.
     let text = |value| std::str::from_utf8(value).unwrap_or("\u{fffd}");
     let all = |name| fields.all(name).map(text).collect();
-    let has_front_door = surroundings.front_door.is_some();
+    let has_front_door = edge.front_door.is_some();
     let of_front_door = |name| if has_front_door { all(name) } else { Vec::new() };
     Forwarding {
         host: judged.host.map(text),
@@ -433,7 +436,7 @@ fn forwarding<'a>(judged: &Judged<'a>, surroundings: &Surroundings) -> Forwardin
 /// Which way a request came, and its name in the log.
 #[derive(Debug, Clone)]
 struct Arrival {
-    route: Arc<Route>,
+    client_info: Arc<ClientInfo>,
     request_id: Arc<str>,
 }
 
@@ -442,7 +445,7 @@ struct Question {
     started: Instant,
     request_id: OnceCell<String>,
     peer: IpAddr,
-    route: OnceCell<Route>,
+    client_info: OnceCell<ClientInfo>,
     traced: OnceCell<Traced>,
     kind: Cell<Endpoint>,
     /// Why it was refused, if it was.
@@ -455,7 +458,7 @@ impl Question {
             started: Instant::now(),
             request_id: OnceCell::new(),
             peer,
-            route: OnceCell::new(),
+            client_info: OnceCell::new(),
             traced: OnceCell::new(),
             kind: Cell::new(Endpoint::Unread),
             refused: Cell::default(),
@@ -467,7 +470,7 @@ impl Question {
     }
 
     fn client(&self) -> IpAddr {
-        self.route.get().map_or(self.peer, |route| route.client)
+        self.client_info.get().map_or(self.peer, |client_info| client_info.client)
     }
 
     fn asked<'a>(&'a self, path: &'a str, resource: &'a Resource) -> Asked<'a> {
@@ -476,7 +479,7 @@ impl Question {
             path,
             request_id,
             client,
-            route: self.route.get(),
+            client_info: self.client_info.get(),
             resource,
             refused: &self.refused,
         }

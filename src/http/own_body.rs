@@ -5,7 +5,7 @@ use super::{
     error::Refusal,
     exchange::{ExchangeError, gather},
     flow::FlowError,
-    framing::Judged,
+    framing::ValidRequest,
     hop_headers, proxy,
 };
 use crate::wire::{Body, Length, Malformed};
@@ -18,14 +18,14 @@ const MOST_FRAMED: usize = 2 * MOST;
 /// Reads it; or why not, and what of it is left unread.
 pub(super) async fn read(
     caller: &mut Caller,
-    judged: &Judged<'_>,
+    request: &ValidRequest<'_>,
 ) -> Result<Vec<u8>, (Refusal, Unread)> {
-    let body = || Body::new(judged.length, hop_headers::may_trail);
-    let awaits_continue = proxy::awaits_continue(judged);
-    if matches!(judged.length, Length::Sized(length) if length > MOST as u64) {
+    let body = || Body::new(request.length, hop_headers::may_trail);
+    let awaits_continue = proxy::awaits_continue(request);
+    if matches!(request.length, Length::Sized(length) if length > MOST as u64) {
         return Err((Refusal::BodyTooLarge, Unread::of(body(), awaits_continue)));
     }
-    if judged.length == Length::None {
+    if request.length == Length::None {
         return Ok(Vec::new());
     }
     read_all(caller, body(), awaits_continue).await.map_err(|refusal| (refusal, Unread::Some))

@@ -12,15 +12,15 @@ use super::{
     connection_limit::Requests,
     error::Refusal,
     exchange::{Exchange, ExchangeError, Gathered, gather, upstream_keeps_alive},
-    framing::Judged,
+    framing::ValidRequest,
     guard::Passage,
-    hop_headers::{self, CookieLine, Downward, Upward},
+    hop_headers::{self, ClientHead, CookieLine, UpstreamHead},
     inspected_body::InspectedBody,
     session_cookie::{Cookies, SessionCookie},
     traces::Upstreamed,
 };
 use crate::{
-    access::{origin::Route, session::SessionId, target::upstream_path},
+    access::{origin::ClientInfo, session::SessionId, target::upstream_path},
     clock,
     config::CookieConfig,
     sessions::{SessionStatus, Sessions, SessionsError},
@@ -79,8 +79,8 @@ impl Proxy<'_> {
     pub(super) async fn pass(
         &self,
         passage: Passage,
-        judged: &Judged<'_>,
-        route: &Route,
+        judged: &ValidRequest<'_>,
+        client_info: &ClientInfo,
         caller: &mut Caller,
     ) -> Result<Answered, Refusal> {
         let upstream = &self.pool.upstream;
@@ -103,9 +103,9 @@ impl Proxy<'_> {
         let _at_upstream = self.requests.begin().ok_or(Refusal::AtCapacity)?;
 
         let mut span = Upstreamed::begin(self.tracer, head, config);
-        let upward = Upward {
+        let upward = UpstreamHead {
             target: &judged.target,
-            route,
+            client_info,
             cookie: cookies.line(),
             host: config.host.as_deref(),
             default_host: judged.host.unwrap_or(config.authority.as_bytes()),
@@ -135,7 +135,7 @@ impl Proxy<'_> {
     async fn exchange(
         &self,
         sent: &Sent<'_>,
-        judged: &Judged<'_>,
+        judged: &ValidRequest<'_>,
         mut gathered: Gathered,
         hold: &mut Held<'_>,
         caller: &mut Caller,
@@ -233,7 +233,7 @@ impl Proxy<'_> {
     async fn body(
         &self,
         passage: Passage,
-        judged: &Judged<'_>,
+        judged: &ValidRequest<'_>,
         caller: &mut Caller,
         hold: &mut Held<'_>,
     ) -> Result<Gathered, ExchangeError> {
@@ -269,7 +269,7 @@ impl Proxy<'_> {
     async fn final_head(
         &self,
         exchange: &mut Exchange<'_>,
-        judged: &Judged<'_>,
+        judged: &ValidRequest<'_>,
     ) -> Result<ResponseHead, ExchangeError> {
         loop {
             let head = exchange.next_head().await?;
@@ -285,7 +285,10 @@ impl Proxy<'_> {
     }
 
     /// The cookies for upstream: none of a session that is over, or that is not the caller's.
-    async fn cookies_that_count<'a>(&self, judged: &'a Judged<'_>) -> Result<Cookies<'a>, Refusal> {
+    async fn cookies_that_count<'a>(
+        &self,
+        judged: &'a ValidRequest<'_>,
+    ) -> Result<Cookies<'a>, Refusal> {
         let cookies = self.hold_sessions_to_their_end(judged)?;
         if let Some(live) = &cookies.live {
             Box::pin(self.binding.judge(&live.id, &judged.head.fields)).await?;
@@ -297,7 +300,7 @@ impl Proxy<'_> {
     /// people sign in: it would put them into the session that came along, which somebody else may know.
     fn hold_sessions_to_their_end<'a>(
         &self,
-        judged: &'a Judged<'_>,
+        judged: &'a ValidRequest<'_>,
     ) -> Result<Cookies<'a>, SessionsError> {
         let fields = &judged.head.fields;
         if !fields.has("cookie") {
@@ -333,7 +336,7 @@ impl Proxy<'_> {
         // 426 names the protocol that upstream requires (RFC 9110 §15.5.22).
         let names_protocol = matches!(answer.status, 101 | 426);
         let upgrade = answer.fields.all("upgrade").next().filter(|_| names_protocol);
-        let downward = Downward { keeps_back: &keeps_back, length, caller, connection, upgrade };
+        let downward = ClientHead { keeps_back: &keeps_back, length, caller, connection, upgrade };
         hop_headers::response(answer, &downward)
     }
 
@@ -354,7 +357,7 @@ impl Proxy<'_> {
     async fn send(
         &self,
         aside: BufferedResponse,
-        judged: &Judged<'_>,
+        judged: &ValidRequest<'_>,
         cookies: &Cookies<'_>,
         caller: &mut Caller,
     ) -> Result<Answered, Refusal> {
@@ -397,7 +400,7 @@ fn signs_in(target: &[u8]) -> bool {
 }
 
 /// Whether the caller waits for 100 before it sends its body (RFC 9110 §10.1.1).
-pub(super) fn awaits_continue(judged: &Judged<'_>) -> bool {
+pub(super) fn awaits_continue(judged: &ValidRequest<'_>) -> bool {
     judged.head.version == Version::Http11
         && judged.head.fields.all("expect").any(|value| value.eq_ignore_ascii_case(b"100-continue"))
 }

@@ -22,7 +22,7 @@ use super::{
     error::{Problem, Refusal},
 };
 use crate::{
-    access::origin::{PublicOrigin, Route, Surroundings},
+    access::origin::{ClientInfo, EdgePolicy, PublicOrigin},
     gateway::Resource,
 };
 
@@ -149,14 +149,14 @@ impl ProtectedResourceMetadata {
 )]
 pub(super) async fn get(
     State(resource): State<Arc<Resource>>,
-    State(surroundings): State<Arc<Surroundings>>,
-    Extension(Arrival { route, .. }): Extension<Arrival>,
+    State(edge): State<Arc<EdgePolicy>>,
+    Extension(Arrival { client_info, .. }): Extension<Arrival>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     // As it is spelled: the answer must name the same (RFC 9728 §3.3).
     let path = described(uri.path()).ok_or(Refusal::NotFound)?;
-    describe(path, &resource, &surroundings, &route, &headers)
+    describe(path, &resource, &edge, &client_info, &headers)
 }
 
 /// A browser asks first (Fetch standard, CORS preflight): anybody may read.
@@ -198,11 +198,11 @@ pub(super) fn shared(mut answer: Response, path: &str, resource: &Resource) -> R
 fn describe(
     path: &str,
     resource: &Resource,
-    surroundings: &Surroundings,
-    route: &Route,
+    edge: &EdgePolicy,
+    client_info: &ClientInfo,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
-    let origin = match &route.origin {
+    let origin = match &client_info.origin {
         PublicOrigin::Known(origin) => origin,
         PublicOrigin::Unlisted(_) => return Err(Refusal::Misdirected),
         PublicOrigin::Unnamed => return Err(Refusal::Framing("it must bear one Host header")),
@@ -224,7 +224,7 @@ fn describe(
     let fixed = [
         (header::CACHE_CONTROL, "no-cache"),
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-        (header::VARY, surroundings.varies_on()),
+        (header::VARY, edge.varies_on()),
     ];
     for (name, value) in fixed {
         response.headers_mut().insert(name, HeaderValue::from_static(value));

@@ -18,7 +18,7 @@ use super::{
     endpoint::{Endpoint, method},
 };
 use crate::{
-    access::origin::Route,
+    access::origin::ClientInfo,
     config::{UpstreamConfig, UpstreamTarget},
     wire::{Fields, RequestHead},
 };
@@ -39,9 +39,9 @@ impl Traced {
         head: &RequestHead,
         path: &str,
         kind: Endpoint,
-        route: &Route,
+        client_info: &ClientInfo,
     ) -> Self {
-        let has_parent = route.peer_is_trusted && head.fields.has("traceparent");
+        let has_parent = client_info.peer_is_trusted && head.fields.has("traceparent");
         if tracer.is_none() && !has_parent {
             return Self::default();
         }
@@ -62,11 +62,11 @@ impl Traced {
         let mut attributes = vec![
             KeyValue::new("http.request.method", method),
             KeyValue::new("http.route", kind.route()),
-            KeyValue::new("url.scheme", route.scheme.as_str()),
+            KeyValue::new("url.scheme", client_info.scheme.as_str()),
             KeyValue::new("url.path", admin::told(path).to_owned()),
-            KeyValue::new("client.address", route.client.to_string()),
+            KeyValue::new("client.address", client_info.client.to_string()),
         ];
-        if let Some(host) = route.public_host() {
+        if let Some(host) = client_info.public_host() {
             attributes.push(KeyValue::new("server.address", host.host().to_owned()));
         }
         let span = tracer

@@ -34,7 +34,7 @@ impl Wanted {
             client: config.entra.expected.client_id,
             cloud: config.entra.cloud,
             authority: config.entra.authority.clone(),
-            public_urls: config.surroundings.public_urls.clone(),
+            public_urls: config.edge.public_urls.clone(),
             scopes: config.resource.scopes.clone(),
             login_scopes: config.policy.login_scopes.clone(),
             allowed_clients: config.policy.allowed_clients.clone(),

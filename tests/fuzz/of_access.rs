@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     origin::{
-        Authority, ForwardedFamily, Forwarding, Origin, PublicOrigin, Surroundings, TrustedProxies,
+        Authority, EdgePolicy, ForwardedFamily, Forwarding, Origin, PublicOrigin, TrustedProxies,
     },
     policy::{Policy, RoleCeiling, SessionBinding},
     subject::{SubjectBinding, SubjectFault},
@@ -41,7 +41,7 @@ pub(crate) fn origin(data: &[u8]) {
     let Some((&kind, text)) = data.split_first() else { return };
     let Ok(text) = std::str::from_utf8(text) else { return };
     let listed = Origin::parse("https://chat.example").into_iter().collect();
-    let surroundings = Surroundings {
+    let edge = EdgePolicy {
         public_urls: if kind & 1 == 0 { listed } else { Vec::new() },
         trusted: match kind >> 1 & 3 {
             0 => TrustedProxies::None,
@@ -70,13 +70,13 @@ pub(crate) fn origin(data: &[u8]) {
         }
     }
     let peer: IpAddr = if kind & 32 == 0 { [10, 0, 0, 2] } else { [203, 0, 113, 9] }.into();
-    let Ok(route) = surroundings.place(peer, &headers) else { return };
+    let Ok(route) = edge.resolve(peer, &headers) else { return };
     assert_eq!(route.chain.first(), Some(&route.client));
     assert_eq!(route.chain.last(), Some(&peer));
-    if !route.peer_is_trusted && !(surroundings.front_door.is_some() && route.is_by_front_door) {
+    if !route.peer_is_trusted && !(edge.front_door.is_some() && route.is_by_front_door) {
         assert_eq!(route.client, peer);
     }
-    match (&route.origin, surroundings.public_urls.first()) {
+    match (&route.origin, edge.public_urls.first()) {
         (PublicOrigin::Known(origin), Some(canonical)) => assert_eq!(origin, canonical),
         (PublicOrigin::Known(origin), None) => {
             let shown = origin.to_string();

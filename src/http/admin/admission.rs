@@ -13,7 +13,7 @@ use super::{Administered, FILES, PAGE, is_below};
 use crate::{
     access::{
         admin::AdminDenial,
-        origin::{PublicOrigin, Route},
+        origin::{ClientInfo, PublicOrigin},
         session::SessionId,
     },
     activity::{Actor, Author, Kind, Record},
@@ -27,7 +27,7 @@ pub(super) struct Admin {
     pub(super) account: Account,
     pub(super) author: Author,
     /// Which way the request came.
-    pub(super) route: Route,
+    pub(super) client_info: ClientInfo,
     key: hmac::Key,
 }
 
@@ -60,7 +60,7 @@ impl Admin {
 
     /// The origin under which the administrator knows this deployment.
     pub(super) fn origin(&self) -> String {
-        match &self.route.origin {
+        match &self.client_info.origin {
             PublicOrigin::Known(origin) | PublicOrigin::Unlisted(origin) => origin.to_string(),
             PublicOrigin::Unnamed => "https://HOST".to_owned(),
         }
@@ -92,7 +92,7 @@ where
 
 async fn admit(
     administered: &Administered,
-    Arrival { route, request_id }: &Arrival,
+    Arrival { client_info, request_id }: &Arrival,
     method: &Method,
     headers: &HeaderMap,
     may_be_linked: bool,
@@ -101,7 +101,7 @@ async fn admit(
     let cookie = SessionCookie(cookie);
     let author = |actor| Author {
         actor,
-        address: Some(route.client.to_string()),
+        address: Some(client_info.client.to_string()),
         request_id: Some(request_id.to_string()),
     };
     let Some(id) = cookie.flask_id(headers) else {
@@ -113,11 +113,11 @@ async fn admit(
     if !account.is_admin() {
         return Err(deny(administered, AdminDenial::NotAnAdministrator, &author, None).await);
     }
-    if !comes_from_here(method, headers, route, may_be_linked) {
+    if !comes_from_here(method, headers, client_info, may_be_linked) {
         return Err(deny(administered, AdminDenial::ForeignOrigin, &author, None).await);
     }
     let key = hmac::Key::new(hmac::HMAC_SHA256, id.as_str().as_bytes());
-    Ok(Admin { account, author, route: (**route).clone(), key })
+    Ok(Admin { account, author, client_info: (**client_info).clone(), key })
 }
 
 fn actor(account: &Account) -> Actor {
@@ -172,7 +172,7 @@ async fn deny(
 fn comes_from_here(
     method: &Method,
     headers: &HeaderMap,
-    route: &Route,
+    client_info: &ClientInfo,
     may_be_linked: bool,
 ) -> bool {
     let all = |name: &str, is_fine: &dyn Fn(&[u8]) -> bool| {
@@ -184,7 +184,7 @@ fn comes_from_here(
     let is_link = is_read && may_be_linked && is_document;
     let is_site_fine =
         |site: &[u8]| site == b"same-origin" || is_read && site == b"none" || is_link;
-    let is_origin_fine = |origin: &[u8]| match &route.origin {
+    let is_origin_fine = |origin: &[u8]| match &client_info.origin {
         PublicOrigin::Known(known) => known.to_string().as_bytes() == origin,
         PublicOrigin::Unlisted(_) | PublicOrigin::Unnamed => false,
     };

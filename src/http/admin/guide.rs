@@ -199,11 +199,11 @@ async fn checks(administered: &Administered, admin: &Admin) -> Vec<Check> {
 
 /// Whether public URLs lead here, and to the metadata.
 async fn public(administered: &Administered, admin: &Admin) -> Vec<Check> {
-    let Administered { surroundings, external_access, wanted, .. } = administered;
+    let Administered { edge, external_access, wanted, .. } = administered;
     let (name, meta) = ("Public URLs lead to this gateway", "Clients can read the metadata");
     let signs_in = "App Service's own sign-in lets machines pass";
     let check = |id, label, state, detail: String| Check { id, label, state, detail };
-    let Some(origin) = surroundings.public_urls.first() else {
+    let Some(origin) = edge.public_urls.first() else {
         let unlisted = "GATEWAY_PUBLIC_URLS is empty: public URLs are derived from each request's Host, and nobody can ask them from here";
         return vec![
             check("public_url", name, Light::Unknown, unlisted.to_owned()),
@@ -211,12 +211,12 @@ async fn public(administered: &Administered, admin: &Admin) -> Vec<Check> {
         ];
     };
     let mut astray = Vec::new();
-    for origin in &surroundings.public_urls {
+    for origin in &edge.public_urls {
         if let Err(problem) = leads_to_a_gateway(origin).await {
             astray.push(format!("{origin} does not, from here ({problem})"));
         }
     }
-    let leads = match &admin.route.origin {
+    let leads = match &admin.client_info.origin {
         _ if !astray.is_empty() => (Light::NotYet, astray.join("; ")),
         PublicOrigin::Unlisted(_) => (
             Light::NotYet,
