@@ -18,7 +18,7 @@ use crate::{
     entra::Entra,
     external_access::ExternalAccess,
     health_registry::HealthRegistry,
-    registration::Wanted,
+    registration::RegistrationInputs,
     sessions::{Sessions, SessionsError},
     upstream::Upstream,
 };
@@ -48,7 +48,7 @@ pub(crate) struct Gateway {
     pub(crate) cookie: Arc<CookieConfig>,
     pub(crate) draining: Draining,
     pub(crate) health: HealthRegistry,
-    pub(crate) wanted: Arc<Wanted>,
+    pub(crate) registration_inputs: Arc<RegistrationInputs>,
     pub(crate) exports: Exports,
 }
 
@@ -88,7 +88,7 @@ pub(crate) struct Administered {
     pub(crate) draining: Draining,
     pub(crate) health: HealthRegistry,
     /// What the app registration depends on.
-    pub(crate) wanted: Arc<Wanted>,
+    pub(crate) registration_inputs: Arc<RegistrationInputs>,
     pub(crate) exports: Exports,
 }
 
@@ -106,7 +106,7 @@ impl FromRef<Gateway> for Administered {
             cookie: all.cookie,
             draining: all.draining,
             health: all.health,
-            wanted: all.wanted,
+            registration_inputs: all.registration_inputs,
             exports: all.exports,
         }
     }
@@ -173,7 +173,7 @@ impl Gateway {
             cookie: Arc::new(config.cookie.clone()),
             draining: Draining::default(),
             health,
-            wanted: Arc::new(Wanted::of(config, None)),
+            registration_inputs: Arc::new(RegistrationInputs::of(config, None)),
             exports: Exports::new(),
         })
     }
@@ -185,7 +185,7 @@ impl Gateway {
             edge: Arc::new(config.edge.clone()),
             resource: Arc::new(Resource::of(config, &self.external_access)),
             cookie: Arc::new(config.cookie.clone()),
-            wanted: Arc::new(Wanted::of(config, None)),
+            registration_inputs: Arc::new(RegistrationInputs::of(config, None)),
             ..self.clone()
         }
     }

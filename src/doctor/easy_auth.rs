@@ -3,7 +3,7 @@
 use crate::{
     config::{Config, ExternalAccessMode},
     public_url_probe::{METADATA, Seen, metadata_at},
-    registration::{Registration, Wanted},
+    registration::{Registration, RegistrationInputs},
     report::Report,
 };
 
@@ -11,7 +11,7 @@ use crate::{
 /// where it stands in front.
 pub(super) async fn look(
     config: &Config,
-    wanted: &Wanted,
+    registration_inputs: &RegistrationInputs,
     registration: &Registration,
     report: &Report,
 ) {
@@ -53,7 +53,7 @@ pub(super) async fn look(
         report.untried("whether App Service's own sign-in stands in front: no public URL is known (GATEWAY_PUBLIC_URLS)");
     }
     if stands_in_front {
-        let issuer = wanted.issuer(version);
+        let issuer = registration_inputs.issuer(version);
         if let Some(given) = config.platform.issuer.as_ref().filter(|given| **given != issuer) {
             report.advise(&format!(
                 "App Service takes tokens of {given}; version {version} access tokens have the issuer {issuer}"
@@ -63,7 +63,7 @@ pub(super) async fn look(
         report.untried("App Service's settings themselves: compare config/authsettingsV2 of the app with the part below, which adds to what is there");
         report.block(
             "App Service's sign-in: the part of authsettingsV2 that the gateway needs",
-            &format!("{:#}", registration.easy_auth(wanted)),
+            &format!("{:#}", registration.easy_auth(registration_inputs)),
         );
     } else if config.platform.is_app_service {
         report.fine("App Service's own sign-in is off (WEBSITE_AUTH_ENABLED)");

@@ -1,8 +1,8 @@
 //! `doctor`: `check`, then the live proof, then what App Service and the app registration must hold.
 
+mod bypass;
 mod documents;
 mod easy_auth;
-mod neighbours;
 mod proof;
 
 use tokio::{
@@ -14,7 +14,7 @@ use crate::{
     check::try_everything,
     config::Config,
     exit::Failure,
-    registration::{Registration, Wanted, takes_version_1_alone},
+    registration::{Registration, RegistrationInputs, takes_version_1_alone},
     report::{Report, block_on},
     upstream::Upstream,
 };
@@ -49,16 +49,16 @@ pub fn doctor(config: &Config) -> Result<(), Failure> {
 async fn look_around(config: &Config, upstream: Option<&Upstream>, report: &Report) {
     let mut version_1_only = None;
     if let Some(upstream) = upstream {
-        neighbours::reserved_paths(upstream, report).await;
+        bypass::reserved_paths(upstream, report).await;
         documents::look(config, upstream, report).await;
-        neighbours::other_ways_in(config, report).await;
+        bypass::other_ways_in(config, report).await;
         version_1_only = takes_version_1_alone(upstream).await;
     } else {
         report.untried("whether upstream is reachable past the gateway, and answers at its paths");
     }
-    let wanted = Wanted::of(config, version_1_only);
-    let registration = Registration::new(&wanted);
-    easy_auth::look(config, &wanted, &registration, report).await;
+    let registration_inputs = RegistrationInputs::of(config, version_1_only);
+    let registration = Registration::new(&registration_inputs);
+    easy_auth::look(config, &registration_inputs, &registration, report).await;
     print(&registration, report);
 }
 

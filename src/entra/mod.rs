@@ -10,7 +10,7 @@ mod documents;
 #[path = "../../tests/fuzz/of_entra.rs"]
 pub(crate) mod fuzzing;
 mod metrics;
-mod remembered;
+mod token_cache;
 #[cfg(test)]
 mod wycheproof;
 
@@ -26,7 +26,7 @@ use tokio::{sync::Mutex, time::sleep};
 use url::Url;
 
 pub(crate) use self::documents::DocumentError;
-use self::{documents::Documents, metrics::Metrics, remembered::Remembered};
+use self::{documents::Documents, metrics::Metrics, token_cache::TokenCache};
 use crate::{
     access::token::{BearerToken, Claims, Identity, Issuers, SigningKey, TokenError},
     config::EntraConfig,
@@ -86,7 +86,7 @@ struct Inner {
     documents: Documents,
     known: ArcSwap<Known>,
     refreshing: Mutex<Refreshing>,
-    remembered: Remembered,
+    token_cache: TokenCache,
     metrics: Metrics,
 }
 
@@ -180,7 +180,7 @@ impl Entra {
             documents: Documents::new()?,
             known: ArcSwap::default(),
             refreshing: Mutex::default(),
-            remembered: Remembered::new(),
+            token_cache: TokenCache::new(),
             metrics: Metrics::new(),
         });
         let entra = Arc::downgrade(&inner);
@@ -340,14 +340,14 @@ impl Entra {
     ) -> Result<Arc<Identity>, EntraError> {
         let fingerprint = token.fingerprint();
         let version = self.0.known.load().version;
-        if let Some(identity) = self.0.remembered.find(&fingerprint, version)
+        if let Some(identity) = self.0.token_cache.find(&fingerprint, version)
             && self.has_keys()
         {
             identity.judge_again(now).map_err(EntraError::Rejected)?;
             return Ok(identity);
         }
         let identity = Arc::new(self.verify(token, now).await?.into_identity());
-        self.0.remembered.add(fingerprint, version, Arc::clone(&identity));
+        self.0.token_cache.add(fingerprint, version, Arc::clone(&identity));
         Ok(identity)
     }
 

@@ -439,7 +439,7 @@ pub(super) struct Problem {
 
 /// A refusal's parts, for an answer in another form than a problem document.
 #[derive(Debug, Clone)]
-pub(super) struct Told {
+pub(super) struct ProblemSummary {
     /// [`Refusal::reason`].
     pub(super) reason: &'static str,
     pub(super) detail: String,
@@ -481,7 +481,7 @@ pub(super) fn answer(refusal: &Refusal, asked: &Asked<'_>) -> Response {
     let status = refusal.status();
     // What went wrong behind us is for the log alone.
     let detail = refusal.detail(asked.resource);
-    let told = Told {
+    let told = ProblemSummary {
         reason: refusal.reason(),
         detail: detail.clone(),
         request_id: asked.request_id.to_owned(),

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::wanted::Wanted;
+use super::inputs::RegistrationInputs;
 
 /// What must reach the gateway without App Service's sign-in.
 const EXCLUDED: [&str; 2] = ["/.well-known/oauth-protected-resource*", "/external/*"];
 
 /// The part of authsettingsV2 that the gateway needs.
-pub(super) fn settings(wanted: &Wanted, issuer: &str) -> Value {
+pub(super) fn settings(wanted: &RegistrationInputs, issuer: &str) -> Value {
     json!({
         "properties": {
             "globalValidation": { "excludedPaths": EXCLUDED },

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     entries::{role_entry, scope_entry},
-    wanted::Wanted,
+    inputs::RegistrationInputs,
 };
 use crate::{access::policy::EXTERNAL_API, config::Cloud};
 
@@ -20,7 +20,7 @@ pub(crate) struct Command {
 
 /// `uris`, `scopes` and `clients`: those that Entra takes.
 pub(super) fn commands(
-    wanted: &Wanted,
+    wanted: &RegistrationInputs,
     version: u8,
     uris: &[String],
     scopes: &[String],

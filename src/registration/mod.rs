@@ -5,8 +5,8 @@ mod easy_auth;
 mod entries;
 mod graph;
 mod identifier_uri;
+mod inputs;
 mod own_check;
-mod wanted;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -16,7 +16,9 @@ use self::{
     graph::commands,
     identifier_uri::{PATHS, refusal},
 };
-pub(crate) use self::{graph::Command, own_check::takes_version_1_alone, wanted::Wanted};
+pub(crate) use self::{
+    graph::Command, inputs::RegistrationInputs, own_check::takes_version_1_alone,
+};
 
 /// SimpleChat's other app roles. Roles and scopes of one app share their names.
 const OTHER_ROLES: [&str; 8] = [
@@ -48,7 +50,7 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    pub(crate) fn new(wanted: &Wanted) -> Self {
+    pub(crate) fn new(wanted: &RegistrationInputs) -> Self {
         let mut said = Said::default();
         let uris = identifier_uris(wanted, &mut said);
         let version = version(wanted, &uris, &mut said);
@@ -83,7 +85,7 @@ impl Registration {
     }
 
     /// The part of App Service's sign-in settings (authsettingsV2) that the gateway needs.
-    pub(crate) fn easy_auth(&self, wanted: &Wanted) -> Value {
+    pub(crate) fn easy_auth(&self, wanted: &RegistrationInputs) -> Value {
         easy_auth::settings(wanted, &wanted.issuer(self.version))
     }
 }
@@ -96,7 +98,7 @@ struct Said {
     untried: Vec<String>,
 }
 
-fn identifier_uris(wanted: &Wanted, said: &mut Said) -> Vec<String> {
+fn identifier_uris(wanted: &RegistrationInputs, said: &mut Said) -> Vec<String> {
     let mut uris = vec![format!("api://{}", wanted.client)];
     let mut refused = Vec::new();
     for origin in &wanted.public_urls {
@@ -140,7 +142,7 @@ fn identifier_uris(wanted: &Wanted, said: &mut Said) -> Vec<String> {
     uris
 }
 
-fn version(wanted: &Wanted, uris: &[String], said: &mut Said) -> u8 {
+fn version(wanted: &RegistrationInputs, uris: &[String], said: &mut Said) -> u8 {
     let has_https = uris.len() > 1;
     match (wanted.version_1_only, has_https) {
         (Some(true), false) => {
@@ -167,7 +169,7 @@ fn version(wanted: &Wanted, uris: &[String], said: &mut Said) -> u8 {
 }
 
 /// The scopes of `GATEWAY_LOGIN_SCOPES` that Entra lets an app expose.
-fn exposed_scopes(wanted: &Wanted, said: &mut Said) -> Vec<String> {
+fn exposed_scopes(wanted: &RegistrationInputs, said: &mut Said) -> Vec<String> {
     let mut exposed: Vec<String> = Vec::new();
     for scope in &wanted.login_scopes {
         let is_taken_as_name = scope.len() <= 120
@@ -188,7 +190,7 @@ fn exposed_scopes(wanted: &Wanted, said: &mut Said) -> Vec<String> {
     exposed
 }
 
-fn pre_authorized(wanted: &Wanted, scopes: &[String], said: &mut Said) -> Vec<Uuid> {
+fn pre_authorized(wanted: &RegistrationInputs, scopes: &[String], said: &mut Said) -> Vec<Uuid> {
     let mut clients = wanted.allowed_clients.clone();
     clients.retain(|client| *client != wanted.client);
     clients.sort_unstable();
@@ -208,7 +210,12 @@ fn pre_authorized(wanted: &Wanted, scopes: &[String], said: &mut Said) -> Vec<Uu
 
 /// Scopes that Entra could not find, because their prefix is no identifier URI or their name is not
 /// exposed.
-fn judge_advertised_scopes(wanted: &Wanted, uris: &[String], scopes: &[String], said: &mut Said) {
+fn judge_advertised_scopes(
+    wanted: &RegistrationInputs,
+    uris: &[String],
+    scopes: &[String],
+    said: &mut Said,
+) {
     let mut is_fine = true;
     for scope in &wanted.scopes {
         if OF_OPENID.contains(&scope.as_str()) {
@@ -236,7 +243,7 @@ fn judge_advertised_scopes(wanted: &Wanted, uris: &[String], scopes: &[String], 
     }
 }
 
-fn judge_audiences(wanted: &Wanted, version: u8, uris: &[String], said: &mut Said) {
+fn judge_audiences(wanted: &RegistrationInputs, version: u8, uris: &[String], said: &mut Said) {
     let client = wanted.client.to_string();
     let missing: Vec<&str> = uris
         .iter()

@@ -22,7 +22,7 @@ use secrecy::ExposeSecret;
 use url::Url;
 use uuid::Uuid;
 
-use super::losses::{Counted, Losses};
+use super::drops::{Drops, Instrumented};
 use crate::{
     about,
     config::{OtlpConfig, Queue, Sampler, TelemetryConfig},
@@ -39,13 +39,13 @@ pub(super) struct Exporters {
     pub(super) metrics: Option<SdkMeterProvider>,
     /// What Prometheus reads, if it can.
     pub(super) scrape: Option<Registry>,
-    pub(super) losses: Losses,
+    pub(super) drops: Drops,
 }
 
 struct Building<'a> {
     config: &'a TelemetryConfig,
     resource: Resource,
-    losses: Losses,
+    drops: Drops,
     traces: Option<TracerProviderBuilder>,
     logs: Option<LoggerProviderBuilder>,
     metrics: Option<MeterProviderBuilder>,
@@ -57,9 +57,9 @@ pub(super) fn build(
     is_scraped: bool,
 ) -> Result<Exporters, Box<dyn Error>> {
     let resource = resource(config);
-    let losses = Losses::default();
+    let drops = Drops::default();
     let mut building =
-        Building { config, resource, losses, traces: None, logs: None, metrics: None };
+        Building { config, resource, drops, traces: None, logs: None, metrics: None };
     if let Some(otlp) = &config.otlp {
         building.add_otlp(otlp)?;
     }
@@ -75,13 +75,13 @@ pub(super) fn build(
         let metrics = building.metrics();
         building.metrics = Some(metrics.with_reader(exporter));
     }
-    let Building { losses, traces, logs, metrics, .. } = building;
+    let Building { drops, traces, logs, metrics, .. } = building;
     Ok(Exporters {
         traces: traces.map(TracerProviderBuilder::build),
         logs: logs.map(LoggerProviderBuilder::build),
         metrics: metrics.map(MeterProviderBuilder::build),
         scrape,
-        losses,
+        drops,
     })
 }
 
@@ -107,12 +107,12 @@ impl Building<'_> {
     fn add_application_insights(&mut self, connection_string: &str) -> Result<(), Box<dyn Error>> {
         const NAME: &str = "application_insights";
         let http = client(None, INGESTION, Policy::default())?;
-        let losses = self.losses.clone();
+        let drops = self.drops.clone();
         let exporter = || {
-            let losses = losses.clone();
+            let drops = drops.clone();
             // It goes on for half a minute before it gives up.
             ApplicationInsights::new_from_connection_string(connection_string, http.clone())
-                .map(|it| it.with_retry_notify(move |error, _| losses.tell_retry(NAME, error)))
+                .map(|it| it.with_retry_notify(move |error, _| drops.report_retry(NAME, error)))
                 .map_err(|error| -> Box<dyn Error> { error })
         };
         self.add_spans(NAME, exporter()?);
@@ -123,13 +123,13 @@ impl Building<'_> {
 
     fn add_spans(&mut self, name: &'static str, exporter: impl trace::SpanExporter + 'static) {
         let Queue { most, batch, delay } = self.config.spans;
-        let way = self.losses.way(name, "traces", most);
+        let pipeline = self.drops.pipeline(name, "traces", most);
         let queue = trace::BatchConfigBuilder::default()
             .with_max_queue_size(most)
             .with_max_export_batch_size(batch)
             .with_scheduled_delay(delay)
             .build();
-        let processor = BatchSpanProcessor::builder(Counted::new(exporter, &way));
+        let processor = BatchSpanProcessor::builder(Instrumented::new(exporter, &pipeline));
         let processor = processor.with_batch_config(queue).build();
         let begun = || {
             SdkTracerProvider::builder()
@@ -137,27 +137,27 @@ impl Building<'_> {
                 .with_sampler(sampler(self.config.sampler))
         };
         let traces = self.traces.take().unwrap_or_else(begun);
-        self.traces = Some(traces.with_span_processor(Counted::new(processor, &way)));
+        self.traces = Some(traces.with_span_processor(Instrumented::new(processor, &pipeline)));
     }
 
     fn add_logs(&mut self, name: &'static str, exporter: impl logs::LogExporter + 'static) {
         let Queue { most, batch, delay } = self.config.records;
-        let way = self.losses.way(name, "logs", most);
+        let pipeline = self.drops.pipeline(name, "logs", most);
         let queue = logs::BatchConfigBuilder::default()
             .with_max_queue_size(most)
             .with_max_export_batch_size(batch)
             .with_scheduled_delay(delay)
             .build();
-        let processor = BatchLogProcessor::builder(Counted::new(exporter, &way));
+        let processor = BatchLogProcessor::builder(Instrumented::new(exporter, &pipeline));
         let processor = processor.with_batch_config(queue).build();
         let begun = || SdkLoggerProvider::builder().with_resource(self.resource.clone());
         let logs = self.logs.take().unwrap_or_else(begun);
-        self.logs = Some(logs.with_log_processor(Counted::new(processor, &way)));
+        self.logs = Some(logs.with_log_processor(Instrumented::new(processor, &pipeline)));
     }
 
     fn add_metrics(&mut self, name: &'static str, exporter: impl PushMetricExporter) {
-        let way = self.losses.way(name, "metrics", 1);
-        let reader = PeriodicReader::builder(Counted::new(exporter, &way));
+        let pipeline = self.drops.pipeline(name, "metrics", 1);
+        let reader = PeriodicReader::builder(Instrumented::new(exporter, &pipeline));
         let reader = reader.with_interval(self.config.metric_interval).build();
         self.metrics = Some(self.metrics().with_reader(reader));
     }

@@ -16,7 +16,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, poll};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::losses::Counts;
+use super::drops::Counts;
 use crate::escape::escape;
 
 /// Bytes that may wait, which bounds the queue's memory (and one [`SEGMENT`] more).
@@ -61,7 +61,7 @@ struct State {
 }
 
 impl LineQueue {
-    /// Starts the thread that writes to stderr. Losses go into `counts`.
+    /// Starts the thread that writes to stderr. Drops go into `counts`.
     ///
     /// # Errors
     /// When stderr cannot be duplicated or the thread cannot be started.
@@ -263,7 +263,7 @@ mod tests {
     use tracing_subscriber::{fmt, layer::SubscriberExt as _, registry};
 
     use super::{
-        super::{lines::text_fields, losses::Losses},
+        super::{drops::Drops, lines::text_fields},
         *,
     };
 
@@ -271,7 +271,7 @@ mod tests {
 
     fn queue() -> (LineQueue, PipeReader) {
         let (reader, writer) = io::pipe().expect("a pipe");
-        let counts = Losses::default().counts("stderr", "logs");
+        let counts = Drops::default().counts("stderr", "logs");
         let out = File::from(OwnedFd::from(writer));
         (LineQueue::start_with(out, counts).expect("a thread"), reader)
     }

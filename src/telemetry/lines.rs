@@ -19,7 +19,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::{line_queue::LineQueue, losses::Losses};
+use super::{drops::Drops, line_queue::LineQueue};
 use crate::{escape::escape, shutdown};
 
 /// Sets a filter anew.
@@ -49,9 +49,9 @@ impl Lines {
     pub(super) fn start(
         filter: &str,
         exported: Option<&SdkLoggerProvider>,
-        losses: &Losses,
+        drops: &Drops,
     ) -> io::Result<Self> {
-        let queue = LineQueue::start(losses.counts("stderr", "logs"))?;
+        let queue = LineQueue::start(drops.counts("stderr", "logs"))?;
         let (judging, refilter) = judging(filter, is_fit_to_print);
         let mut refilters = vec![refilter];
         let lines = fmt::layer().with_writer(queue.clone());

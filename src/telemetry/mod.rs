@@ -3,10 +3,10 @@
 //! Requests only put things into bounded queues; each exporter has threads of its own. What does not fit,
 //! or cannot be delivered, is lost, and counted (`losses`).
 
+mod drops;
 mod exporters;
 mod line_queue;
 mod lines;
-mod losses;
 
 use std::{error::Error, fmt::Write as _, sync::mpsc, thread};
 
@@ -18,7 +18,7 @@ use opentelemetry_sdk::{
 };
 use prometheus::{Registry, TextEncoder};
 
-use self::{lines::Lines, losses::Losses};
+use self::{drops::Drops, lines::Lines};
 use crate::{config::Config, exit::Failure, shutdown};
 
 /// The instrumentation scope.
@@ -30,7 +30,7 @@ pub(crate) struct Telemetry {
     logs: Option<SdkLoggerProvider>,
     metrics: Option<SdkMeterProvider>,
     scrape: Option<Scrape>,
-    losses: Losses,
+    drops: Drops,
     lines: Lines,
 }
 
@@ -44,13 +44,13 @@ impl Telemetry {
             .map_err(|error| Failure::Unavailable(format!("telemetry: {error}")))?;
         if let Some(metrics) = &exporters.metrics {
             global::set_meter_provider(metrics.clone());
-            exporters.losses.observe(&meter());
+            exporters.drops.observe(&meter());
         }
         // Last: what the libraries tell of their own start is no news.
-        let lines = Lines::start(&config.log_filter, exporters.logs.as_ref(), &exporters.losses)
+        let lines = Lines::start(&config.log_filter, exporters.logs.as_ref(), &exporters.drops)
             .map_err(|error| Failure::Internal(format!("cannot log to stderr: {error}")))?;
-        let exporters::Exporters { traces, logs, metrics, scrape, losses } = exporters;
-        Ok(Self { traces, logs, metrics, scrape: scrape.map(Scrape), losses, lines })
+        let exporters::Exporters { traces, logs, metrics, scrape, drops } = exporters;
+        Ok(Self { traces, logs, metrics, scrape: scrape.map(Scrape), drops, lines })
     }
 
     /// From now on another filter of log lines counts.
@@ -71,7 +71,7 @@ impl Telemetry {
     /// Exports what waits, as far as it goes in [`shutdown::EXPORT`], then writes the log lines that wait. What
     /// could not be delivered by then is counted.
     pub(crate) fn end(self) {
-        let Self { traces, logs, metrics, losses, lines, .. } = self;
+        let Self { traces, logs, metrics, drops, lines, .. } = self;
         let (done, all_done) = mpsc::channel::<()>();
         let finish = |work: Box<dyn FnOnce() + Send>| {
             let done = done.clone();
@@ -88,7 +88,7 @@ impl Telemetry {
         drop(done);
         // Nothing is sent: it ends when the last of them has.
         let _ = all_done.recv_timeout(shutdown::EXPORT);
-        losses.tell_the_rest();
+        drops.report_remaining();
         drop(lines);
     }
 }

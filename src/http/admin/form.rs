@@ -63,8 +63,8 @@ where
 }
 
 /// Whether a request's body says that it is of a type.
-pub(super) fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
+pub(super) fn is_of_type(headers: &HeaderMap, registration_inputs: &str) -> bool {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let given = given.and_then(|given| given.split(';').next()).unwrap_or_default();
-    given.trim().eq_ignore_ascii_case(wanted)
+    given.trim().eq_ignore_ascii_case(registration_inputs)
 }

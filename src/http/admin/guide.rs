@@ -15,7 +15,7 @@ use crate::{
     health_registry::CANARY,
     http::error::{Problem, Refusal},
     public_url_probe::{METADATA, Seen, leads_to_a_gateway, metadata_at},
-    registration::{Registration, Wanted, takes_version_1_alone},
+    registration::{Registration, RegistrationInputs, takes_version_1_alone},
     telemetry,
 };
 
@@ -104,16 +104,16 @@ pub(super) struct SetUpGuide {
 
 impl Values {
     fn of(administered: &Administered, origin: &str) -> Self {
-        let Administered { resource, wanted, .. } = administered;
+        let Administered { resource, registration_inputs, .. } = administered;
         Self {
             metadata_url: format!("{origin}{METADATA}"),
             login_url: format!("{origin}/external/login"),
             origin: origin.to_owned(),
-            tenant: wanted.tenant.to_string(),
-            client: wanted.client.to_string(),
+            tenant: registration_inputs.tenant.to_string(),
+            client: registration_inputs.client.to_string(),
             authority: resource.authority.clone(),
             scope: resource.config.scopes.join(" "),
-            login_scopes: wanted.login_scopes.join(" "),
+            login_scopes: registration_inputs.login_scopes.join(" "),
         }
     }
 
@@ -127,17 +127,18 @@ impl Values {
 impl SetUpGuide {
     /// With everything looked at anew.
     pub(super) async fn read(administered: &Administered, admin: &Admin) -> Self {
-        let Administered { upstream, wanted, .. } = administered;
+        let Administered { upstream, registration_inputs, .. } = administered;
         let version = async { timeout(PATIENCE, takes_version_1_alone(upstream)).await.ok()? };
         let (version_1_only, checks) = join!(version, checks(administered, admin));
-        let wanted = Wanted { version_1_only, ..(**wanted).clone() };
-        let registration = Registration::new(&wanted);
+        let registration_inputs =
+            RegistrationInputs { version_1_only, ..(**registration_inputs).clone() };
+        let registration = Registration::new(&registration_inputs);
         Self {
             values: Values::of(administered, &admin.origin()),
             checks,
             manifest: registration.manifest.clone(),
             commands: registration.commands_as_text(),
-            easy_auth: registration.easy_auth(&wanted),
+            easy_auth: registration.easy_auth(&registration_inputs),
             advice: registration.advice.into_iter().map(Advice).collect(),
         }
     }
@@ -199,7 +200,7 @@ async fn checks(administered: &Administered, admin: &Admin) -> Vec<Check> {
 
 /// Whether public URLs lead here, and to the metadata.
 async fn public(administered: &Administered, admin: &Admin) -> Vec<Check> {
-    let Administered { edge, external_access, wanted, .. } = administered;
+    let Administered { edge, external_access, registration_inputs, .. } = administered;
     let (name, meta) = ("Public URLs lead to this gateway", "Clients can read the metadata");
     let signs_in = "App Service's own sign-in lets machines pass";
     let check = |id, label, state, detail: String| Check { id, label, state, detail };
@@ -241,7 +242,7 @@ async fn public(administered: &Administered, admin: &Admin) -> Vec<Check> {
         Seen::Away(why) => (Light::Unknown, format!("not to be reached from here ({why})")),
     };
     checks.push(check("metadata", meta, state, detail));
-    if wanted.app_service_signs_in || is_stopped {
+    if registration_inputs.app_service_signs_in || is_stopped {
         let (state, detail) = if is_stopped {
             (Light::NotYet, "it stops them: see the paths to be left out".to_owned())
         } else if state == Light::Ok {

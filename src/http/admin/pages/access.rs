@@ -7,7 +7,7 @@ use axum::{
 };
 use http::{StatusCode, Uri};
 
-use super::{Frame, View, moments::Moment, page, said::Said};
+use super::{Frame, View, flash::Flash, page, timestamp::Timestamp};
 use crate::{
     activity::BlockInForce,
     gateway::Administered,
@@ -28,7 +28,7 @@ use crate::{
 /// What is shown of the switch.
 struct Switch {
     status: AccessStatus,
-    since: Option<Moment>,
+    since: Option<Timestamp>,
     /// Who decided, as well as that is known.
     by: Option<String>,
     /// The document that becomes public.
@@ -44,14 +44,14 @@ struct Instance {
     id: String,
     enabled: bool,
     is_this: bool,
-    seen: Moment,
+    seen: Timestamp,
 }
 
 struct Block {
     word: &'static str,
     who: String,
-    since: Moment,
-    until: Moment,
+    since: Timestamp,
+    until: Timestamp,
     by: String,
 }
 
@@ -77,7 +77,7 @@ impl Switch {
         let late = status.instances.iter().filter(|one| one.enabled != status.enabled).count();
         let named = status.by.name.clone().or_else(|| status.by.email.clone());
         Self {
-            since: status.since.clone().map(Moment::of),
+            since: status.since.clone().map(Timestamp::of),
             by: named.or_else(|| status.by.oid.clone()),
             document: serde_json::to_string_pretty(&status.metadata).unwrap_or_default(),
             instances: status
@@ -89,7 +89,7 @@ impl Switch {
                     id: one.id.clone(),
                     enabled: one.enabled,
                     is_this: one.is_this,
-                    seen: Moment::of(one.seen_at.clone()),
+                    seen: Timestamp::of(one.seen_at.clone()),
                 })
                 .collect(),
             late,
@@ -111,8 +111,8 @@ impl From<BlockInForce> for Block {
         let by = block.by.name.clone().or_else(|| block.by.email.clone());
         Self {
             word: block.word(),
-            since: Moment::of(block.since),
-            until: Moment::of(block.until),
+            since: Timestamp::of(block.since),
+            until: Timestamp::of(block.until),
             by: by.or(block.by.oid).unwrap_or_default(),
             who: block.who,
         }
@@ -137,7 +137,7 @@ pub(super) async fn get(
             (StatusCode::SERVICE_UNAVAILABLE, Err(telemetry::chain(&refusal)), Vec::new())
         }
     };
-    let frame = Frame::new(View::Access, &admin, Said::in_address(&uri));
+    let frame = Frame::new(View::Access, &admin, Flash::in_address(&uri));
     page(code, &AccessView { frame, switch, blocks, has_database })
 }
 
@@ -151,7 +151,7 @@ pub(super) async fn get_enable(
     if status.mode != Mode::Managed || status.enabled {
         return Ok(to_page(View::Access.path()));
     }
-    let frame = Frame::new(View::Access, &admin, Said::in_address(&uri));
+    let frame = Frame::new(View::Access, &admin, Flash::in_address(&uri));
     Ok(page(StatusCode::OK, &EnableView { frame, switch: Switch::of(status) }))
 }
 
@@ -161,10 +161,10 @@ pub(super) async fn post_enable(
     form: Form,
 ) -> Result<Response, Refusal> {
     if !form.is_ticked("accept") {
-        return Ok(Said::NotAccepted.at(View::Access, None));
+        return Ok(Flash::NotAccepted.at(View::Access, None));
     }
     let turned = access::enable(&administered, &form.admin, true).await?;
-    let said = if turned { Said::Enabled } else { Said::WasOn };
+    let said = if turned { Flash::Enabled } else { Flash::WasOn };
     Ok(said.at(View::Access, None))
 }
 
@@ -174,9 +174,9 @@ pub(super) async fn post_disable(
     form: Form,
 ) -> Result<Response, Refusal> {
     let said = match access::disable(&administered, &form.admin).await? {
-        Taken::Recorded(true) => Said::Disabled,
-        Taken::Recorded(false) => Said::WasOff,
-        Taken::Waits(_) => Said::DisabledUnrecorded,
+        Taken::Recorded(true) => Flash::Disabled,
+        Taken::Recorded(false) => Flash::WasOff,
+        Taken::Waits(_) => Flash::DisabledUnrecorded,
     };
     if !form.is_ticked("end_sessions") {
         return Ok(said.at(View::Access, None).into_response());
@@ -185,7 +185,7 @@ pub(super) async fn post_disable(
         Ok(count) => said.at(View::Access, Some(count)),
         Err(refusal) => {
             tracing::warn!(error = %telemetry::chain(&refusal), "sessions could not be ended");
-            Said::DisabledAlone.at(View::Access, None)
+            Flash::DisabledAlone.at(View::Access, None)
         }
     })
 }

@@ -10,7 +10,7 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 
-use super::{Frame, View, moments::Moment, page};
+use super::{Frame, View, page, timestamp::Timestamp};
 use crate::{
     activity::{Activity, Filter, Kind, Outcome, Record},
     clock,
@@ -35,7 +35,7 @@ const MOST_BYTES: usize = 14 * 1024 * 1024;
 const BATCH: u32 = 2000;
 
 struct Row {
-    at: Moment,
+    at: Timestamp,
     words: &'static str,
     /// Reason in words.
     why: Option<Cow<'static, str>>,
@@ -64,7 +64,7 @@ impl From<Record> for Row {
             ("Record", Some(record.id)),
         ];
         Self {
-            at: Moment::of(clock::rfc3339(record.at)),
+            at: Timestamp::of(clock::rfc3339(record.at)),
             words,
             why,
             is_refused: record.outcome == Outcome::Failure,

@@ -2,7 +2,7 @@
 
 use axum::{extract::State, response::Response};
 
-use super::{View, said::Said};
+use super::{View, flash::Flash};
 use crate::{
     gateway::Administered,
     http::{
@@ -21,8 +21,8 @@ pub(super) async fn post(
     let own = form.field("own_span");
     let span = if own.is_empty() { form.field("span") } else { own };
     let said = match blocks::block(&administered, &form.admin, blocked, span).await? {
-        Taken::Recorded(_) => Said::Blocked,
-        Taken::Waits(_) => Said::BlockedUnrecorded,
+        Taken::Recorded(_) => Flash::Blocked,
+        Taken::Waits(_) => Flash::BlockedUnrecorded,
     };
     Ok(said.at(View::Access, None))
 }
@@ -34,6 +34,6 @@ pub(super) async fn post_remove(
 ) -> Result<Response, Refusal> {
     let blocked = blocks::whom(form.field("kind"), form.field("who"))?;
     let was = blocks::unblock(&administered, &form.admin, blocked).await?;
-    let said = if was { Said::Unblocked } else { Said::NotBlocked };
+    let said = if was { Flash::Unblocked } else { Flash::NotBlocked };
     Ok(said.at(View::Access, None))
 }

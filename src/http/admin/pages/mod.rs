@@ -3,12 +3,12 @@
 mod access;
 mod activity;
 mod blocks;
+mod flash;
 mod guide;
 mod health;
-mod moments;
 pub(super) mod refused;
-mod said;
 mod sessions;
+mod timestamp;
 
 use askama::Template;
 use axum::{
@@ -19,7 +19,7 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use utoipa_axum::router::OpenApiRouter;
 
-use self::said::Notice;
+use self::flash::Notice;
 use super::{Admin, admission::to_page};
 use crate::{gateway::Administered, http::error::Refusal};
 

@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 
 use super::View;
-use crate::http::error::Told;
+use crate::http::error::ProblemSummary;
 
 /// SimpleChat's sign-in, which ends on SimpleChat's home page.
 const SIGN_IN: Link = Link { href: "/login", text: "Sign in to SimpleChat" };
@@ -33,7 +33,7 @@ struct Refused {
 
 /// Turns the answer to a refused request at `path` into a page; other answers are returned unchanged.
 pub(in crate::http::admin) fn page(answer: Response, path: &str) -> Response {
-    let Some(told) = answer.extensions().get::<Told>().cloned() else {
+    let Some(told) = answer.extensions().get::<ProblemSummary>().cloned() else {
         return answer;
     };
     let status = answer.status();

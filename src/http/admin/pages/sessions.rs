@@ -4,7 +4,7 @@ use askama::Template;
 use axum::{extract::State, response::Response};
 use http::{StatusCode, Uri};
 
-use super::{Frame, View, moments::Moment, page, said::Said};
+use super::{Frame, View, flash::Flash, page, timestamp::Timestamp};
 use crate::{
     gateway::Administered,
     http::{
@@ -19,9 +19,9 @@ struct Row {
     subject: String,
     who: String,
     client: String,
-    since: Option<Moment>,
-    until: Moment,
-    seen: Option<Moment>,
+    since: Option<Timestamp>,
+    until: Timestamp,
+    seen: Option<Timestamp>,
 }
 
 impl From<MintedSession> for Row {
@@ -31,9 +31,9 @@ impl From<MintedSession> for Row {
             who: session.name.or(session.email).unwrap_or_else(|| session.subject.clone()),
             subject: session.subject,
             client: session.client,
-            since: session.opened_at.map(Moment::of),
-            until: Moment::of(session.expires_at),
-            seen: session.last_seen.map(Moment::of),
+            since: session.opened_at.map(Timestamp::of),
+            until: Timestamp::of(session.expires_at),
+            seen: session.last_seen.map(Timestamp::of),
         }
     }
 }
@@ -72,7 +72,7 @@ pub(super) async fn get(
     let which = sessions::which(&subject, &client)?.unwrap_or(Which::All);
     let (listed, count) = sessions::list(&administered, &which).await?;
     let rows = listed.into_iter().map(Row::from).collect();
-    let frame = Frame::new(View::Sessions, &admin, Said::in_address(&uri));
+    let frame = Frame::new(View::Sessions, &admin, Flash::in_address(&uri));
     Ok(page(StatusCode::OK, &SessionsView { frame, subject, client, rows, count }))
 }
 
@@ -85,11 +85,11 @@ pub(super) async fn post_end(
     let which = match (form.field("session"), named) {
         ("", Some(which)) => which,
         ("", None) if form.is_ticked("all") => Which::All,
-        ("", None) => return Ok(Said::NotTicked.at(View::Sessions, None)),
+        ("", None) => return Ok(Flash::NotTicked.at(View::Sessions, None)),
         (handle, _) => sessions::one(handle)?,
     };
     Ok(match end_sessions(&administered, &form.admin, &which).await? {
-        0 => Said::NoneEnded.at(View::Sessions, None),
-        count => Said::Ended.at(View::Sessions, Some(count)),
+        0 => Flash::NoneEnded.at(View::Sessions, None),
+        count => Flash::Ended.at(View::Sessions, Some(count)),
     })
 }

@@ -9,7 +9,7 @@ use crate::http::admin::admission::to_page;
 
 /// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum Flash {
     Enabled,
     WasOn,
     Disabled,
@@ -33,7 +33,7 @@ pub(super) struct Notice {
     pub(super) is_bad: bool,
 }
 
-impl Said {
+impl Flash {
     const ALL: [Self; 14] = [
         Self::Enabled,
         Self::WasOn,
@@ -118,7 +118,9 @@ impl Said {
     pub(super) fn in_address(uri: &Uri) -> Option<Notice> {
         let query = uri.query().unwrap_or_default();
         let pairs: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).collect();
-        let value = |wanted: &str| pairs.iter().find(|(name, _)| name == wanted).map(|(_, it)| it);
+        let value = |registration_inputs: &str| {
+            pairs.iter().find(|(name, _)| name == registration_inputs).map(|(_, it)| it)
+        };
         let word = value("said")?;
         let count = value("count").and_then(|count| count.parse().ok());
         let said = Self::ALL.into_iter().find(|said| said.word() == word)?;
@@ -132,8 +134,8 @@ mod tests {
 
     #[test]
     fn an_address_can_say_what_the_page_knows_alone() {
-        let said = |query: &str| Said::in_address(&format!("/x?{query}").parse().unwrap());
-        for one in Said::ALL {
+        let said = |query: &str| Flash::in_address(&format!("/x?{query}").parse().unwrap());
+        for one in Flash::ALL {
             assert!(said(&format!("said={}", one.word())).is_some());
         }
         let ended = said("said=ended&count=2").unwrap();

@@ -9,7 +9,7 @@ use crate::{
 
 /// Settings, and what upstream is.
 #[derive(Debug, Clone)]
-pub(crate) struct Wanted {
+pub(crate) struct RegistrationInputs {
     pub(crate) tenant: Uuid,
     pub(crate) client: Uuid,
     pub(crate) cloud: Cloud,
@@ -25,7 +25,7 @@ pub(crate) struct Wanted {
     pub(crate) app_service_signs_in: bool,
 }
 
-impl Wanted {
+impl RegistrationInputs {
     /// `version_1_only`: whether upstream checks some tokens itself, as version 1 alone; `None`: that
     /// is not known.
     pub(crate) fn of(config: &Config, version_1_only: Option<bool>) -> Self {

@@ -10,12 +10,12 @@ use time::{
 
 /// A time, as pages show it and as programs read it.
 #[derive(Debug, Clone)]
-pub(super) struct Moment {
+pub(super) struct Timestamp {
     pub(super) machine: String,
     human: String,
 }
 
-impl Moment {
+impl Timestamp {
     /// As RFC 3339 has it.
     pub(super) fn of(machine: String) -> Self {
         const HUMAN: &[BorrowedFormatItem<'_>] = format_description!(
@@ -27,7 +27,7 @@ impl Moment {
     }
 }
 
-impl fmt::Display for Moment {
+impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.human)
     }
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn people_read_no_milliseconds() {
-        let moment = Moment::of("2026-11-02T22:00:05.123Z".to_owned());
+        let moment = Timestamp::of("2026-11-02T22:00:05.123Z".to_owned());
         assert_eq!(moment.to_string(), "2\u{a0}Nov\u{a0}2026, 22:00:05");
         assert_eq!(moment.machine, "2026-11-02T22:00:05.123Z");
     }

@@ -27,12 +27,12 @@ const TOLD: Duration = Duration::from_mins(1);
 
 /// All that was lost.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Losses(Arc<All>);
+pub(super) struct Drops(Arc<All>);
 
 #[derive(Debug, Default)]
 struct All {
     counts: Mutex<Vec<Arc<Counts>>>,
-    ways: Mutex<Vec<Arc<Way>>>,
+    pipelines: Mutex<Vec<Arc<Pipeline>>>,
     retry_told: Mutex<Option<Instant>>,
 }
 
@@ -64,38 +64,38 @@ impl Counts {
 
 /// What one signal loses on its way by one exporter.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct Pipeline {
     counts: Arc<Counts>,
     /// Most that may wait.
     most: usize,
     waiting: AtomicUsize,
-    told: Mutex<Told>,
+    told: Mutex<Report>,
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct Report {
     at: Option<Instant>,
     lost: u64,
     /// Why the last batch that was undelivered was; empty: none was.
     error: String,
 }
 
-impl Losses {
+impl Drops {
     /// A way on which at most `most` may wait.
-    pub(super) fn way(
+    pub(super) fn pipeline(
         &self,
         exporter: &'static str,
         signal: &'static str,
         most: usize,
-    ) -> Arc<Way> {
-        let way = Arc::new(Way {
+    ) -> Arc<Pipeline> {
+        let pipeline = Arc::new(Pipeline {
             counts: self.counts(exporter, signal),
             most,
             waiting: AtomicUsize::default(),
             told: Mutex::default(),
         });
-        self.0.ways.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&way));
-        way
+        self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&pipeline));
+        pipeline
     }
 
     /// Counters that appear among the metrics. The caller logs the losses itself.
@@ -109,14 +109,14 @@ impl Losses {
 
     /// Shows them among the metrics.
     pub(super) fn observe(&self, meter: &Meter) {
-        let losses = self.clone();
+        let drops = self.clone();
         meter
             .u64_observable_counter("simplechat.gateway.telemetry.lost")
             .with_description(
                 "Spans, log records, log lines and exports of metrics that did not arrive",
             )
             .with_callback(move |observer| {
-                let all = losses.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+                let all = drops.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
                 for counts in &*all {
                     let of = |reason| {
                         [
@@ -134,16 +134,16 @@ impl Losses {
     }
 
     /// At the end: what still waits is lost as well.
-    pub(super) fn tell_the_rest(&self) {
-        for way in self.ways() {
-            way.counts.add_undelivered(way.waiting.swap(0, Ordering::Relaxed));
-            way.told().at = None;
-            way.tell_if_due();
+    pub(super) fn report_remaining(&self) {
+        for pipeline in self.pipelines() {
+            pipeline.counts.add_undelivered(pipeline.waiting.swap(0, Ordering::Relaxed));
+            pipeline.told().at = None;
+            pipeline.report_if_due();
         }
     }
 
     /// Something could not be delivered yet; it is tried again.
-    pub(super) fn tell_retry(&self, exporter: &'static str, error: &dyn Error) {
+    pub(super) fn report_retry(&self, exporter: &'static str, error: &dyn Error) {
         let mut told = self.0.retry_told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_some_and(|at| at.elapsed() < TOLD) {
             return;
@@ -154,12 +154,12 @@ impl Losses {
         tracing::warn!(exporter, error, "telemetry cannot be delivered yet");
     }
 
-    fn ways(&self) -> Vec<Arc<Way>> {
-        self.0.ways.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn pipelines(&self) -> Vec<Arc<Pipeline>> {
+        self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl Way {
+impl Pipeline {
     /// Whether there is room for one more; if so it is taken.
     fn takes_one(&self) -> bool {
         let has_room = self.waiting.fetch_add(1, Ordering::Relaxed) < self.most;
@@ -182,15 +182,15 @@ impl Way {
             self.counts.add_undelivered(count);
             self.told().error = error.to_string();
         }
-        self.tell_if_due();
+        self.report_if_due();
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+    fn told(&self) -> std::sync::MutexGuard<'_, Report> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// By the exporter's own thread: requests tell nothing.
-    fn tell_if_due(&self) {
+    fn report_if_due(&self) {
         let lost = self.counts.sum();
         let (more, error) = {
             let mut told = self.told();
@@ -209,22 +209,22 @@ impl Way {
 
 /// A processor with room for so many, or an exporter that tells what became of them.
 #[derive(Debug)]
-pub(super) struct Counted<T> {
+pub(super) struct Instrumented<T> {
     inner: T,
-    way: Arc<Way>,
+    pipeline: Arc<Pipeline>,
 }
 
-impl<T> Counted<T> {
-    pub(super) fn new(inner: T, way: &Arc<Way>) -> Self {
-        Self { inner, way: Arc::clone(way) }
+impl<T> Instrumented<T> {
+    pub(super) fn new(inner: T, pipeline: &Arc<Pipeline>) -> Self {
+        Self { inner, pipeline: Arc::clone(pipeline) }
     }
 }
 
-impl<T: SpanExporter> SpanExporter for Counted<T> {
+impl<T: SpanExporter> SpanExporter for Instrumented<T> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
         let result = self.inner.export(batch).await;
-        self.way.exported(count, &result);
+        self.pipeline.exported(count, &result);
         result
     }
 
@@ -241,13 +241,13 @@ impl<T: SpanExporter> SpanExporter for Counted<T> {
     }
 }
 
-impl<T: SpanProcessor> SpanProcessor for Counted<T> {
+impl<T: SpanProcessor> SpanProcessor for Instrumented<T> {
     fn on_start(&self, span: &mut Span, context: &Context) {
         self.inner.on_start(span, context);
     }
 
     fn on_end(&self, span: SpanData) {
-        if self.way.takes_one() {
+        if self.pipeline.takes_one() {
             self.inner.on_end(span);
         }
     }
@@ -265,11 +265,11 @@ impl<T: SpanProcessor> SpanProcessor for Counted<T> {
     }
 }
 
-impl<T: LogExporter> LogExporter for Counted<T> {
+impl<T: LogExporter> LogExporter for Instrumented<T> {
     async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
         let count = batch.iter().count();
         let result = self.inner.export(batch).await;
-        self.way.exported(count, &result);
+        self.pipeline.exported(count, &result);
         result
     }
 
@@ -282,9 +282,9 @@ impl<T: LogExporter> LogExporter for Counted<T> {
     }
 }
 
-impl<T: LogProcessor> LogProcessor for Counted<T> {
+impl<T: LogProcessor> LogProcessor for Instrumented<T> {
     fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
-        if self.way.takes_one() {
+        if self.pipeline.takes_one() {
             self.inner.emit(record, scope);
         }
     }
@@ -302,10 +302,10 @@ impl<T: LogProcessor> LogProcessor for Counted<T> {
     }
 }
 
-impl<T: PushMetricExporter> PushMetricExporter for Counted<T> {
+impl<T: PushMetricExporter> PushMetricExporter for Instrumented<T> {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
         let result = self.inner.export(metrics).await;
-        self.way.delivered(1, &result);
+        self.pipeline.delivered(1, &result);
         result
     }
 

@@ -13,9 +13,9 @@ const MOST: u64 = 4096;
 const LONGEST: Duration = Duration::from_hours(1);
 
 /// What is known of tokens seen before.
-pub(super) struct Remembered(Cache<Fingerprint, (u64, Arc<Identity>)>);
+pub(super) struct TokenCache(Cache<Fingerprint, (u64, Arc<Identity>)>);
 
-impl Remembered {
+impl TokenCache {
     pub(super) fn new() -> Self {
         Self(Cache::builder().max_capacity(MOST).time_to_live(LONGEST).build())
     }
