@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long the gateway may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time for all requests that measure what upstream takes.
 const MEASUREMENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -188,7 +188,7 @@ pub fn healthcheck(config: &Config) -> Result<(), Failure> {
         }
         let away = |error: reqwest::Error| Failure::Unavailable(telemetry::chain(&error));
         let client =
-            reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().map_err(away)?;
+            reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build().map_err(away)?;
         let url = format!("http://{address}/gateway/health/ready");
         let answer = client.get(url).send().await.map_err(away)?;
         if answer.status().is_success() {

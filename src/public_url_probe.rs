@@ -10,7 +10,7 @@ use crate::{access::origin::Origin, telemetry};
 /// Where clients begin.
 pub(crate) const METADATA: &str = "/.well-known/oauth-protected-resource/external/login";
 /// For one public URL.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a public URL answers where clients begin.
 pub(crate) enum Seen {
@@ -28,7 +28,7 @@ pub(crate) async fn leads_to_a_gateway(origin: &Origin) -> Result<(), String> {
     let away = |error: reqwest::Error| telemetry::chain(&error.without_url());
     // A sign-in page at the end of redirects is no gateway.
     let client = reqwest::Client::builder()
-        .timeout(PATIENCE)
+        .timeout(REQUEST_TIMEOUT)
         .redirect(redirect::Policy::none())
         .build()
         .map_err(away)?;
@@ -40,8 +40,10 @@ pub(crate) async fn leads_to_a_gateway(origin: &Origin) -> Result<(), String> {
 pub(crate) async fn metadata_at(origin: &Origin) -> Seen {
     let url = format!("{origin}{METADATA}");
     let away = |error: reqwest::Error| Seen::Away(telemetry::chain(&error.without_url()));
-    let client =
-        reqwest::Client::builder().timeout(PATIENCE).redirect(redirect::Policy::none()).build();
+    let client = reqwest::Client::builder()
+        .timeout(REQUEST_TIMEOUT)
+        .redirect(redirect::Policy::none())
+        .build();
     let answer = match client {
         Ok(client) => client.get(&url).send().await,
         Err(error) => return away(error),

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long the end of sessions waits for their records before those wait in the session store.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const RECORD_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Decisions that are read from the session store.
 const MOST: usize = 1000;
 /// Records of ended sessions in one text of the session store.
@@ -163,7 +163,7 @@ impl Restrictions {
         for record in &records {
             handed_over.insert(record.id.clone(), ());
         }
-        let recorded = timeout(PATIENCE, activity.decided(records.clone())).await;
+        let recorded = timeout(RECORD_TIMEOUT, activity.decided(records.clone())).await;
         let Err(error) = recorded.unwrap_or(Err(ActivityError::TimedOut)) else { return };
         let error = telemetry::chain(&error);
         tracing::error!(

@@ -20,7 +20,7 @@ use crate::{
     exit::Failure,
     external_access::ExternalAccess,
     gateway::Gateway,
-    http::{App, ConnectionLimit, Means, Ops, Patience, WorkerService, listener, listener::Limits},
+    http::{App, ConnectionLimit, Means, Ops, Timeouts, WorkerService, listener, listener::Limits},
     memory::Memory,
     output::announce,
     reload::reload,
@@ -33,10 +33,10 @@ use crate::{
 
 /// How long the start may wait for the set of ended sessions. Until it has been read, requests that
 /// bear a minted session are answered 503.
-const START_PATIENCE: Duration = Duration::from_millis(500);
+const START_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long the settings may take to be read again.
-const READ_PATIENCE: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until SIGTERM or SIGINT. This thread serves, and does what is done once for all;
 /// the others serve alone. At SIGHUP `read` reads the settings again.
@@ -115,7 +115,7 @@ async fn run(
     let worker = Worker {
         upstream,
         apps: app,
-        limits: Limits { patience: patience(&config), limit, memory: means.budget() },
+        limits: Limits { timeouts: timeouts(&config), limit, memory: means.budget() },
         drain: config.drain_timeout,
         stopping,
     };
@@ -251,13 +251,13 @@ fn join(threads: Vec<thread::JoinHandle<Result<(), Failure>>>) -> Result<(), Fai
 /// Reads what must be known before anybody is let in, and records the settings.
 async fn prepare(gateway: &Gateway, config: &Config) -> Result<(), Failure> {
     let Gateway { sessions, activity, external_access, .. } = gateway;
-    if !matches!(timeout(START_PATIENCE, sessions.read_ended()).await, Ok(Ok(()))) {
+    if !matches!(timeout(START_TIMEOUT, sessions.read_ended()).await, Ok(Ok(()))) {
         tracing::warn!(
             "the session store does not answer: minted sessions are refused until it does"
         );
     }
     if activity.has_database() {
-        let _ = timeout(START_PATIENCE, external_access.restrictions().follow()).await;
+        let _ = timeout(START_TIMEOUT, external_access.restrictions().follow()).await;
         try_database(external_access).await?;
     }
     startup_audit::record(activity, config, external_access.instance()).await;
@@ -318,7 +318,7 @@ fn serve_operators(
     let operators = TcpListener::from_std(operators).map_err(internal)?;
     // A budget of their own: what callers take must not hide what operators look for.
     let limits = Limits {
-        patience: patience(config),
+        timeouts: timeouts(config),
         limit: ConnectionLimit::SMALL,
         memory: Memory::default(),
     };
@@ -331,7 +331,7 @@ async fn read_anew(
     read: impl FnOnce() -> Result<Config, Problems> + Send + 'static,
     anew: mpsc::Sender<Result<Config, Problems>>,
 ) {
-    let in_time = timeout(READ_PATIENCE, spawn_blocking(read)).await;
+    let in_time = timeout(READ_TIMEOUT, spawn_blocking(read)).await;
     let read = match in_time {
         Ok(Ok(read)) => read,
         Ok(Err(_)) | Err(_) => Err(Problems::one("the settings could not be read in time")),
@@ -363,8 +363,8 @@ impl Worker {
     }
 }
 
-fn patience(config: &Config) -> Patience {
-    Patience { head: config.timeout_head, idle: config.timeout_idle, send: config.timeout_send }
+fn timeouts(config: &Config) -> Timeouts {
+    Timeouts { head: config.timeout_head, idle: config.timeout_idle, send: config.timeout_send }
 }
 
 /// Lets this process have as many descriptors as it may, as servers do; how many it has.

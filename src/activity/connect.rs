@@ -18,21 +18,21 @@ const LOCAL: [u64; 7] =
     [0x794c_7630, 0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x2fc1_2fc1, 0xf2f5_2010];
 
 /// A pool whose work has `patience`; waits for nothing.
-pub(super) fn pool(target: &DatabaseTarget, connections: u32, patience: Duration) -> Pool {
+pub(super) fn pool(target: &DatabaseTarget, connections: u32, query_timeout: Duration) -> Pool {
     match target {
         DatabaseTarget::Sqlite(path) => Pool::Sqlite(
             SqlitePoolOptions::new()
                 .max_connections(connections)
-                .acquire_timeout(super::pool::PATIENCE)
+                .acquire_timeout(super::pool::QUERY_TIMEOUT)
                 .connect_lazy_with(sqlite(path)),
         ),
         DatabaseTarget::Postgres(options) => {
             let options = (**options).clone();
-            let limits = limits(patience);
+            let limits = limits(query_timeout);
             Pool::Postgres(
                 PgPoolOptions::new()
                     .max_connections(connections)
-                    .acquire_timeout(super::pool::PATIENCE)
+                    .acquire_timeout(super::pool::QUERY_TIMEOUT)
                     .after_connect(move |connection, _| {
                         let limits = sqlx::AssertSqlSafe(limits.clone());
                         Box::pin(async move { connection.execute(limits).await.map(drop) })
@@ -45,8 +45,8 @@ pub(super) fn pool(target: &DatabaseTarget, connections: u32, patience: Duration
 
 /// The server gives up as well: what nobody waits for any more must hold no lock. Statements, since a pooler
 /// before the server may take no options at the start.
-fn limits(patience: Duration) -> String {
-    let (most, lock) = (patience.as_millis() + 500, patience.as_millis().min(10_000));
+fn limits(query_timeout: Duration) -> String {
+    let (most, lock) = (query_timeout.as_millis() + 500, query_timeout.as_millis().min(10_000));
     format!(
         "SET statement_timeout = {most}; SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {most}"
     )
@@ -74,7 +74,7 @@ pub(super) fn is_writable(folder: &Path) -> bool {
 fn sqlite(path: &Path) -> SqliteConnectOptions {
     let options = SqliteConnectOptions::new()
         .filename(path)
-        .busy_timeout(super::pool::PATIENCE)
+        .busy_timeout(super::pool::QUERY_TIMEOUT)
         // What is confirmed survives the machine.
         .synchronous(SqliteSynchronous::Full)
         // What it may need to undo of a long statement: an image has no folder for that.

@@ -14,7 +14,10 @@ use tokio::{runtime::Handle, sync::Mutex, task::JoinError};
 
 use super::{
     ActivityError, connect,
-    pool::{BoxFuture, LONG_PATIENCE, PATIENCE, Pool, PooledConnection, in_time, with_connection},
+    pool::{
+        BoxFuture, LONG_QUERY_TIMEOUT, Pool, PooledConnection, QUERY_TIMEOUT, in_time,
+        with_connection,
+    },
 };
 use crate::config::{DatabaseConfig, DatabaseTarget};
 
@@ -50,8 +53,8 @@ impl Database {
     pub(super) fn new(config: &DatabaseConfig) -> Self {
         let target = config.target.clone();
         Self(Arc::new(Inner {
-            quick: connect::pool(&target, QUICK, PATIENCE),
-            slow: connect::pool(&target, SLOW, LONG_PATIENCE),
+            quick: connect::pool(&target, QUICK, QUERY_TIMEOUT),
+            slow: connect::pool(&target, SLOW, LONG_QUERY_TIMEOUT),
             home: Handle::current(),
             target,
             migrates: config.migrates,
@@ -71,16 +74,16 @@ impl Database {
         &self,
         work: impl for<'c> FnOnce(&'c mut PooledConnection) -> BoxFuture<'c, T> + Send + 'static,
     ) -> Result<T, ActivityError> {
-        self.run_for(PATIENCE, work).await
+        self.run_for(QUERY_TIMEOUT, work).await
     }
 
     /// The same for work that takes longer the more there is of it.
     pub(super) async fn run_for<T: Send + 'static>(
         &self,
-        patience: Duration,
+        query_timeout: Duration,
         work: impl for<'c> FnOnce(&'c mut PooledConnection) -> BoxFuture<'c, T> + Send + 'static,
     ) -> Result<T, ActivityError> {
-        self.run_on(&self.0.quick, patience, work).await
+        self.run_on(&self.0.quick, query_timeout, work).await
     }
 
     /// The same for work that reads or removes a lot; nobody waits for it to end.
@@ -88,19 +91,19 @@ impl Database {
         &self,
         work: impl for<'c> FnOnce(&'c mut PooledConnection) -> BoxFuture<'c, T> + Send + 'static,
     ) -> Result<T, ActivityError> {
-        self.run_on(&self.0.slow, LONG_PATIENCE, work).await
+        self.run_on(&self.0.slow, LONG_QUERY_TIMEOUT, work).await
     }
 
     async fn run_on<T: Send + 'static>(
         &self,
         pool: &Pool,
-        patience: Duration,
+        query_timeout: Duration,
         work: impl for<'c> FnOnce(&'c mut PooledConnection) -> BoxFuture<'c, T> + Send + 'static,
     ) -> Result<T, ActivityError> {
         let (database, pool) = (self.clone(), pool.clone());
         self.at_home(async move {
             database.make_ready().await?;
-            pool.work(patience, work).await
+            pool.work(query_timeout, work).await
         })
         .await
     }
@@ -108,7 +111,7 @@ impl Database {
     /// Brings it up to date, whatever the setting.
     pub(super) async fn migrate(&self) -> Result<(), ActivityError> {
         let database = self.clone();
-        self.at_home(async move { in_time(LONG_PATIENCE, database.migrate_now()).await }).await
+        self.at_home(async move { in_time(LONG_QUERY_TIMEOUT, database.migrate_now()).await }).await
     }
 
     async fn at_home<T: Send + 'static>(
@@ -156,7 +159,7 @@ impl Database {
             return ActivityError::NoConnection;
         };
         let at = format!("{}:{}", options.get_host(), options.get_port());
-        let trying = async move { in_time(PATIENCE, options.connect()).await };
+        let trying = async move { in_time(QUERY_TIMEOUT, options.connect()).await };
         match self.0.home.spawn(trying).await {
             Ok(Ok(connection)) => {
                 drop(connection);
@@ -170,16 +173,16 @@ impl Database {
     /// Brings it up to date if that is to be done, once.
     async fn make_ready(&self) -> Result<(), ActivityError> {
         let waiting = async { Ok::<_, ActivityError>(self.0.is_ready.lock().await) };
-        let mut is_ready = in_time(PATIENCE, waiting).await?;
+        let mut is_ready = in_time(QUERY_TIMEOUT, waiting).await?;
         if !*is_ready {
             let is_up_to_date =
-                self.0.quick.work(PATIENCE, |held| Box::pin(versions(held))).await?;
+                self.0.quick.work(QUERY_TIMEOUT, |held| Box::pin(versions(held))).await?;
             let is_up_to_date = judge(&self.0.quick, is_up_to_date.as_deref())?;
             if !is_up_to_date && !self.0.migrates {
                 return Err(ActivityError::NotMigrated);
             }
             if !is_up_to_date {
-                in_time(LONG_PATIENCE, self.migrate_now()).await?;
+                in_time(LONG_QUERY_TIMEOUT, self.migrate_now()).await?;
             }
             *is_ready = true;
         }

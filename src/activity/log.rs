@@ -5,7 +5,7 @@ use sqlx::{Connection, Encode, FromRow, QueryBuilder, Type};
 use super::{
     ActivityError,
     database::Database,
-    pool::{LONG_PATIENCE, PATIENCE, with_connection},
+    pool::{LONG_QUERY_TIMEOUT, QUERY_TIMEOUT, with_connection},
     record::{Actor, Filter, Kind, Outcome, Record},
 };
 
@@ -102,9 +102,9 @@ pub(super) async fn add(database: &Database, records: Vec<Record>) -> Result<(),
     if records.is_empty() {
         return Ok(());
     }
-    let patience = if records.len() > GROUP { LONG_PATIENCE } else { PATIENCE };
+    let query_timeout = if records.len() > GROUP { LONG_QUERY_TIMEOUT } else { QUERY_TIMEOUT };
     database
-        .run_for(patience, move |held| Box::pin(async move {
+        .run_for(query_timeout, move |held| Box::pin(async move {
             let begin = held.begin();
             with_connection!(held, connection => {
                 let mut transaction = connection.begin_with(begin).await?;

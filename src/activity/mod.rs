@@ -52,7 +52,7 @@ use crate::{
 };
 
 /// How long a caller may be kept waiting for a record to be written.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const ENQUEUE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// The database keeps records for a day by its own clock, which counts in seconds and may be behind ours; in
 /// milliseconds.
@@ -258,7 +258,7 @@ impl Activity {
         if self.0.required == ActivityRequired::All && written.trouble.load().is_some() {
             return Err(ActivityError::Behind);
         }
-        match timeout(PATIENCE, written.entries.clone().reserve_owned()).await {
+        match timeout(ENQUEUE_TIMEOUT, written.entries.clone().reserve_owned()).await {
             Ok(Ok(permit)) => Ok(slot(Some(permit))),
             Ok(Err(_)) | Err(_) if self.0.required == ActivityRequired::None => {
                 written.not_written(1);
@@ -293,7 +293,7 @@ impl Activity {
         record.tell();
         let Some(written) = &self.0.written else { return };
         let entry = Entry { record, written: None, _place: None };
-        let taken = timeout(PATIENCE, written.entries.send(entry)).await;
+        let taken = timeout(ENQUEUE_TIMEOUT, written.entries.send(entry)).await;
         if !matches!(taken, Ok(Ok(()))) {
             written.not_written(1);
         }
@@ -345,7 +345,7 @@ impl Activity {
         let count = records.len();
         for (at, record) in records.into_iter().enumerate() {
             let entry = Entry { record, written: None, _place: None };
-            if !matches!(timeout(PATIENCE, written.entries.send(entry)).await, Ok(Ok(()))) {
+            if !matches!(timeout(ENQUEUE_TIMEOUT, written.entries.send(entry)).await, Ok(Ok(()))) {
                 // The others would wait as long.
                 written.not_written(count - at);
                 return false;
@@ -393,7 +393,9 @@ impl Activity {
         &self,
         restriction: &Restriction,
     ) -> Result<bool, ActivityError> {
-        timeout(PATIENCE, self.restrict(restriction)).await.unwrap_or(Err(ActivityError::TimedOut))
+        timeout(ENQUEUE_TIMEOUT, self.restrict(restriction))
+            .await
+            .unwrap_or(Err(ActivityError::TimedOut))
     }
 
     /// Lets somebody in again. False: nobody kept them out.
@@ -462,12 +464,12 @@ impl Activity {
     }
 
     /// Writes what waits, in so much time at most. What comes later is told alone.
-    pub(crate) async fn end(&self, patience: Duration) {
+    pub(crate) async fn end(&self, flush_timeout: Duration) {
         self.take_in_counted();
         let Some(written) = &self.0.written else { return };
         let end = written.end.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((end, writing)) = end {
-            let _ = end.send(patience);
+            let _ = end.send(flush_timeout);
             let _ = writing.await;
         }
     }
@@ -505,7 +507,7 @@ impl Slot {
             ActivityRequired::None => Ok(()),
             ActivityRequired::Decisions if self.activity.trouble().is_some() => Ok(()),
             _ => {
-                let is_written = matches!(timeout(PATIENCE, written).await, Ok(Ok(())));
+                let is_written = matches!(timeout(ENQUEUE_TIMEOUT, written).await, Ok(Ok(())));
                 if is_written || *required == ActivityRequired::Decisions {
                     Ok(())
                 } else {

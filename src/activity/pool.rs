@@ -15,9 +15,9 @@ use tokio::time::timeout;
 use super::ActivityError;
 
 /// For one piece of work, and for getting a connection.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// For what reads or removes a lot.
-pub(super) const LONG_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const LONG_QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connections to one kind or the other.
 #[derive(Clone)]
@@ -51,11 +51,11 @@ impl Pool {
     /// Does a piece of work in time.
     pub(super) async fn work<T>(
         &self,
-        patience: Duration,
+        query_timeout: Duration,
         work: impl for<'c> FnOnce(&'c mut PooledConnection) -> BoxFuture<'c, T>,
     ) -> Result<T, ActivityError> {
         let mut connection = self.hold().await?;
-        let Ok(done) = timeout(patience, work(&mut connection)).await else {
+        let Ok(done) = timeout(query_timeout, work(&mut connection)).await else {
             connection.close();
             return Err(ActivityError::TimedOut);
         };
@@ -67,7 +67,7 @@ impl Pool {
         done.map_err(ActivityError::from)
     }
 
-    /// The library's own time-out is [`PATIENCE`].
+    /// The library's own time-out is [`QUERY_TIMEOUT`].
     async fn hold(&self) -> Result<PooledConnection, sqlx::Error> {
         match self {
             Self::Sqlite(pool) => pool.acquire().await.map(PooledConnection::Sqlite),
@@ -100,7 +100,7 @@ impl PooledConnection {
             Self::Sqlite(_) => return,
             Self::Postgres(connection) => connection.return_to_pool(),
         };
-        let _ = timeout(PATIENCE, given).await;
+        let _ = timeout(QUERY_TIMEOUT, given).await;
     }
 }
 
@@ -130,10 +130,10 @@ fn is_of_the_statement(error: &sqlx::Error) -> bool {
 
 /// What has not ended by then is dropped.
 pub(super) async fn in_time<T, E: Into<ActivityError>>(
-    patience: Duration,
+    query_timeout: Duration,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, ActivityError> {
-    match timeout(patience, work).await {
+    match timeout(query_timeout, work).await {
         Ok(done) => done.map_err(Into::into),
         Err(_) => Err(ActivityError::TimedOut),
     }

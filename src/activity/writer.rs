@@ -61,17 +61,17 @@ impl Writer {
     /// Until told to stop; then what has been taken in is written in the time that is left.
     pub(super) async fn keep(mut self, mut stop: oneshot::Receiver<Duration>) {
         let mut group = Vec::new();
-        let patience = loop {
+        let flush_timeout = loop {
             tokio::select! {
                 _ = self.next(&mut group) => {}
-                patience = &mut stop => break patience.unwrap_or_default(),
+                flush_timeout = &mut stop => break flush_timeout.unwrap_or_default(),
             }
             if group.is_empty() {
                 return;
             }
             tokio::select! {
                 () = self.write(&mut group) => {}
-                patience = &mut stop => break patience.unwrap_or_default(),
+                flush_timeout = &mut stop => break flush_timeout.unwrap_or_default(),
             }
         };
         self.entries.close();
@@ -81,7 +81,7 @@ impl Writer {
                 self.write(&mut group).await;
             }
         };
-        if tokio::time::timeout(patience, rest).await.is_err() {
+        if tokio::time::timeout(flush_timeout, rest).await.is_err() {
             while let Ok(entry) = self.entries.try_recv() {
                 group.push(entry);
             }

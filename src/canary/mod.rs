@@ -34,7 +34,7 @@ const ROUNDS_IN_A_ROW: usize = 2;
 /// Rounds before upstream's answer is believed.
 const MOST_ROUNDS: usize = 12;
 /// For one request: a fresh worker reads its settings first.
-const PATIENCE: Duration = Duration::from_secs(10);
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often removing is tried.
 const REMOVALS: usize = 3;
 /// Between those.
@@ -144,7 +144,7 @@ impl Canary<'_> {
     async fn status_of(&self, fields: &str) -> Result<u16, UpstreamError> {
         let fields = format!("Accept: application/json\r\nContent-Length: 0\r\n{fields}");
         let asking = self.upstream.ask("POST", HEARTBEAT, &fields);
-        let answer = timeout(PATIENCE, asking).await;
+        let answer = timeout(UPSTREAM_TIMEOUT, asking).await;
         answer.unwrap_or(Err(UpstreamError::ResponseTimeout)).map(|head| head.status)
     }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// For one question.
-const PATIENCE: Duration = Duration::from_secs(10);
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// For an address that is perhaps not there.
 const SHORT: Duration = Duration::from_secs(2);
 
@@ -30,7 +30,7 @@ pub(super) async fn reserved_paths(upstream: &Upstream, report: &Report) {
     let mut is_fine = true;
     for (method, path) in RESERVED {
         let fields = if method == "POST" { "Content-Length: 0\r\n" } else { "" };
-        let head = match timeout(PATIENCE, upstream.ask(method, path, fields)).await {
+        let head = match timeout(UPSTREAM_TIMEOUT, upstream.ask(method, path, fields)).await {
             Ok(Ok(head)) => head,
             Ok(Err(error)) => {
                 report

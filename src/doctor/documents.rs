@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// For one request.
-const PATIENCE: Duration = Duration::from_secs(10);
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of the origin as a whole.
 const ROOT: &str = "/.well-known/oauth-protected-resource";
 /// Of SimpleChat's MCP endpoint.
@@ -190,7 +190,7 @@ fn advise(config: &Config, at_root: &Answer, answers: &[Answer], report: &Report
 
 async fn ask(upstream: &Upstream, method: &str, path: &str) -> Result<ResponseHead, String> {
     let fields = if method == "POST" { "Content-Length: 0\r\n" } else { "" };
-    match timeout(PATIENCE, upstream.ask(method, path, fields)).await {
+    match timeout(UPSTREAM_TIMEOUT, upstream.ask(method, path, fields)).await {
         Ok(Ok(head)) => Ok(head),
         Ok(Err(error)) => Err(telemetry::chain(&error)),
         Err(_) => Err("no answer in time".to_owned()),

@@ -30,7 +30,7 @@ use crate::{
 
 /// How long callers may take.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub(crate) struct Timeouts {
     /// To send a request's head, once it has begun.
     pub(crate) head: Duration,
     /// Between requests.
@@ -101,7 +101,7 @@ pub(crate) struct Caller {
     pub(super) peer: IpAddr,
     pub(super) buffers: Rc<RefCell<Buffers>>,
     pub(super) timer: Timer,
-    pub(super) patience: Patience,
+    pub(super) timeouts: Timeouts,
     /// The caller sends no more; it may still listen.
     pub(super) has_ended: bool,
     /// Whether there is room for health probes alone.
@@ -116,18 +116,18 @@ impl Caller {
         stream: TcpStream,
         peer: IpAddr,
         buffers: Rc<RefCell<Buffers>>,
-        patience: Patience,
+        timeouts: Timeouts,
         waits_since: Rc<Cell<Option<Instant>>>,
         stop: watch::Receiver<bool>,
         is_over_capacity: bool,
     ) -> Self {
-        let (buffered, timer) = (Buffered::new(stream), Timer::new(patience.idle));
+        let (buffered, timer) = (Buffered::new(stream), Timer::new(timeouts.idle));
         Self {
             buffered,
             peer,
             buffers,
             timer,
-            patience,
+            timeouts,
             has_ended: false,
             is_over_capacity,
             waits_since,
@@ -154,7 +154,7 @@ impl Caller {
 
     /// Waits until the caller sends something; false: it does not.
     pub(super) async fn speaks(&mut self) -> bool {
-        let Self { buffered, buffers, timer, patience, has_ended, waits_since, stop, .. } = self;
+        let Self { buffered, buffers, timer, timeouts, has_ended, waits_since, stop, .. } = self;
         if !buffered.held.is_empty() {
             return true;
         }
@@ -169,7 +169,7 @@ impl Caller {
             }
             let ends = *has_ended
                 || stopped.as_mut().poll(context).is_ready()
-                || timer.is_past(context, since + patience.idle);
+                || timer.is_past(context, since + timeouts.idle);
             if ends { Poll::Ready(false) } else { Poll::Pending }
         })
         .await
@@ -186,7 +186,7 @@ impl Caller {
     }
 
     async fn head_bytes(&mut self) -> Option<Result<Bytes, HeadFault>> {
-        let Self { buffered, buffers, timer, patience, has_ended, waits_since, .. } = self;
+        let Self { buffered, buffers, timer, timeouts, has_ended, waits_since, .. } = self;
         let mut since: Option<Instant> = None;
         let mut seen = 0;
         poll_fn(|context| {
@@ -234,7 +234,7 @@ impl Caller {
                         let since = *since.get_or_insert_with(Instant::now);
                         waits_since.set(Some(since));
                         let wait =
-                            if has_begun { patience.head } else { SETTLE.min(patience.idle) };
+                            if has_begun { timeouts.head } else { SETTLE.min(timeouts.idle) };
                         if !timer.is_past(context, since + wait) {
                             return Poll::Pending;
                         }
@@ -266,7 +266,7 @@ impl Caller {
 
     /// Writes bytes of our own.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match timeout(self.patience.send, self.buffered.stream.write_all(bytes)).await {
+        match timeout(self.timeouts.send, self.buffered.stream.write_all(bytes)).await {
             Ok(written) => written,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
@@ -326,7 +326,7 @@ impl Caller {
                 // Closed with bytes unread, the answer might be lost with them. Where room is needed, a
                 // connection that has its answer is closed first.
                 let now = Instant::now();
-                self.waits_since.set(Some(now.checked_sub(self.patience.idle).unwrap_or(now)));
+                self.waits_since.set(Some(now.checked_sub(self.timeouts.idle).unwrap_or(now)));
                 let _ = self.buffered.stream.shutdown().await;
                 let Self { buffered, buffers, is_over_capacity, .. } = &mut self;
                 let mut left = MOST_LINGERED;

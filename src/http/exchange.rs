@@ -89,7 +89,7 @@ pub(super) async fn gather(
     most: usize,
     mut grow: impl FnMut(usize) -> Result<(), UpstreamError>,
 ) -> Result<Gathered, ExchangeError> {
-    let mut rate = MinBodyRate::new(caller.patience.idle);
+    let mut rate = MinBodyRate::new(caller.timeouts.idle);
     let (mut cleared, mut seen) = (0, 0);
     let gathered = poll_fn(|context| {
         loop {
@@ -388,7 +388,7 @@ impl<'a> Exchange<'a> {
                 }
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
-            let stalled = down_stalled.map(|since| since + self.caller.patience.send);
+            let stalled = down_stalled.map(|since| since + self.caller.timeouts.send);
             let up_until = match up {
                 Poll::Pending => {
                     let (deadline, of_caller) = self.deadline_up();
@@ -442,7 +442,7 @@ impl<'a> Exchange<'a> {
     /// time-out; after 101.
     pub(super) async fn tunnel(self, out: Vec<u8>) -> Disposition {
         let Self { caller, mut connection, .. } = self;
-        let Caller { buffered, buffers, timer, patience, .. } = caller;
+        let Caller { buffered, buffers, timer, timeouts, .. } = caller;
         let mut down = Way::new(out.into());
         let mut up = Way::new(Bytes::new());
         let mut moved = (0, Instant::now());
@@ -460,8 +460,8 @@ impl<'a> Exchange<'a> {
             }
             let stalled = [up.stalled, down.stalled].into_iter().flatten();
             // An unused tunnel must end, too.
-            let idle = moved.1 + patience.idle;
-            let deadline = stalled.map(|since| since + patience.send).fold(idle, Instant::min);
+            let idle = moved.1 + timeouts.idle;
+            let deadline = stalled.map(|since| since + timeouts.send).fold(idle, Instant::min);
             if timer.is_past(context, deadline) {
                 return Poll::Ready(Err(FlowError::Sink(io::ErrorKind::TimedOut.into())));
             }

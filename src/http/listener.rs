@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    caller::{Caller, Disposition, HeadFault, NextHead, Patience},
+    caller::{Caller, Disposition, HeadFault, NextHead, Timeouts},
     connection_limit::ConnectionLimit,
 };
 use crate::{
@@ -42,7 +42,7 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// Bounds of the connections of one thread.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
-    pub(crate) patience: Patience,
+    pub(crate) timeouts: Timeouts,
     pub(crate) limit: ConnectionLimit,
     /// Budget for what the connections of all threads hold.
     pub(crate) memory: Memory,
@@ -143,7 +143,7 @@ pub(crate) async fn serve<S: Service>(
     drain: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
-    let Limits { patience, limit, memory } = limits;
+    let Limits { timeouts, limit, memory } = limits;
     let connections = Rc::new(Connections::default());
     let buffers = Rc::new(RefCell::new(Buffers::of(memory)));
     let stopping = stop.clone();
@@ -158,7 +158,7 @@ pub(crate) async fn serve<S: Service>(
             stream,
             peer.ip(),
             Rc::clone(&buffers),
-            patience,
+            timeouts,
             waits_since,
             stopping.clone(),
             is_over_capacity,
@@ -299,9 +299,9 @@ mod tests {
             let socket = TcpListener::from_std(socket.expect("a socket")).expect("a socket");
             let address = socket.local_addr().expect("an address");
             let (second, (stop, stopping)) = (Duration::from_secs(1), watch::channel(false));
-            let patience = Patience { head: second, idle: second * 30, send: second };
+            let timeouts = Timeouts { head: second, idle: second * 30, send: second };
             let limits =
-                Limits { patience, limit: ConnectionLimit::SMALL, memory: Memory::default() };
+                Limits { timeouts, limit: ConnectionLimit::SMALL, memory: Memory::default() };
             let drain = second * 30;
             let served = spawn_local(serve(socket, Rc::new(Faulty), limits, drain, stopping));
 

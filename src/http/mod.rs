@@ -73,7 +73,7 @@ use self::{
     traces::Traced,
 };
 pub(crate) use self::{
-    caller::Patience,
+    caller::Timeouts,
     connection_limit::{ConnectionLimit, Means},
 };
 use crate::{

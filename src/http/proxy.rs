@@ -240,7 +240,7 @@ impl Proxy<'_> {
         let body = Body::new(judged.length, hop_headers::may_trail);
         let body = InspectedBody::by(passage.into_reader(), body);
         if body.is_done() {
-            return Ok(Gathered::nothing(caller.patience.idle));
+            return Ok(Gathered::nothing(caller.timeouts.idle));
         }
         if awaits_continue(judged) && caller.buffered.held.is_empty() {
             let said = Box::pin(caller.write(b"HTTP/1.1 100 Continue\r\n\r\n"));

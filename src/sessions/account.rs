@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Sessions, SessionsError, patiently};
+use super::{Sessions, SessionsError, in_time};
 use crate::{
     access::session::{SessionId, email},
     clock,
@@ -78,7 +78,7 @@ impl Sessions {
     /// Who is signed in to SimpleChat under one of Flask's ids; `None`: nobody, or nobody who has been there
     /// lately. A record that cannot be read is [`SessionsError::Decoding`].
     pub(crate) async fn account(&self, id: &FlaskId) -> Result<Option<Account>, SessionsError> {
-        let record = patiently(self.0.backend.record(id.as_str())).await?;
+        let record = in_time(self.0.backend.record(id.as_str())).await?;
         let long_ago = clock::millis() - IDLE;
         let in_use = record.filter(|record| record.last_seen().is_none_or(|seen| seen >= long_ago));
         Ok(in_use.and_then(|record| record.account()))
@@ -90,7 +90,7 @@ impl Sessions {
         &self,
         id: &SessionId,
     ) -> Result<Option<Account>, SessionsError> {
-        let record = patiently(self.0.backend.record(&id.to_string())).await?;
+        let record = in_time(self.0.backend.record(&id.to_string())).await?;
         Ok(record.and_then(|record| record.account()))
     }
 }

@@ -22,7 +22,7 @@ use secrecy::SecretString;
 use crate::config::{AzureIdentity, VaultSecret};
 
 /// For one request.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The app's identity.
 pub(super) struct Azure {
@@ -37,7 +37,8 @@ impl Azure {
     /// # Errors
     /// When there can be no TLS.
     pub(super) fn new(identity: AzureIdentity) -> reqwest::Result<Self> {
-        let client = || reqwest::Client::builder().timeout(PATIENCE).redirect(Policy::none());
+        let client =
+            || reqwest::Client::builder().timeout(REQUEST_TIMEOUT).redirect(Policy::none());
         let options = |client: reqwest::Client| ClientOptions {
             // Whoever asks tries again.
             retry: RetryOptions::none(),

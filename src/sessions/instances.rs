@@ -1,6 +1,6 @@
 //! Instances of the gateway that share a store notice one another there.
 
-use super::{Sessions, SessionsError, patiently};
+use super::{Sessions, SessionsError, in_time};
 use crate::clock;
 
 /// One that has not been seen for so long is gone, in seconds.
@@ -16,7 +16,7 @@ impl Sessions {
     ) -> Result<Vec<(String, String)>, SessionsError> {
         let now = clock::now();
         let mut others =
-            patiently(self.0.backend.register(instance, database, now, now - GONE_AFTER)).await?;
+            in_time(self.0.backend.register(instance, database, now, now - GONE_AFTER)).await?;
         others.retain(|(other, _)| other != instance);
         others.sort();
         Ok(others)

@@ -8,7 +8,7 @@ use super::{
     Sessions, SessionsError,
     backend::{SessionBackend, Unended},
     flask_record::FlaskRecord,
-    patiently,
+    in_time,
     several::each,
 };
 use crate::{
@@ -84,7 +84,7 @@ impl Found {
 impl Sessions {
     /// How many minted sessions there are whose end has not come; in Redis also those ended before.
     pub(crate) async fn count(&self) -> Result<u64, SessionsError> {
-        patiently(self.0.backend.count(clock::now())).await
+        in_time(self.0.backend.count(clock::now())).await
     }
 
     /// Live minted sessions, canaries left out, newest first. Where there are many more than `limit`,

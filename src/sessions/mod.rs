@@ -92,11 +92,11 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// Disposition this long no request of a session can be in flight any more: beyond upstream's 900 s.
 const LONG_AGO: i64 = 1200;
 /// How long a caller may be kept waiting for the store.
-const PATIENCE: Duration = Duration::from_millis(1800);
+const STORE_TIMEOUT: Duration = Duration::from_millis(1800);
 /// How long a store may take to be connected to before a command gives up.
 const CONNECTED: Duration = Duration::from_secs(5);
 /// How long a caller who failed may be kept waiting for it to be counted.
-const COUNT_PATIENCE: Duration = Duration::from_millis(250);
+const COUNT_TIMEOUT: Duration = Duration::from_millis(250);
 /// Records waiting to be removed; the sweep takes care of more.
 const MOST_FORGOTTEN: usize = 256;
 
@@ -306,7 +306,7 @@ impl Sessions {
             let quota =
                 Quota { logins: logins.filter(|_| from.is_some()), failures: failures.zip(from) };
             let store = FlaskStore::new(Arc::clone(&sessions.0.backend), quota);
-            let opened = patiently(async {
+            let opened = in_time(async {
                 let mut opened = create(&store, record).await?;
                 // Canaries of several instances must not end one another.
                 if subject != CANARY && store.crowd() > sessions.0.limits.load().per_subject {
@@ -336,7 +336,7 @@ impl Sessions {
         let limits = self.0.limits.load_full();
         let limit = limits.both().1?;
         let here = limits.failure(from);
-        let shared = timeout(COUNT_PATIENCE, self.0.backend.count_failure(from, limit)).await;
+        let shared = timeout(COUNT_TIMEOUT, self.0.backend.count_failure(from, limit)).await;
         let everywhere = shared.ok().and_then(Result::ok).flatten();
         if let Some(wait) = everywhere {
             limits.shut_out(from, wait);
@@ -413,7 +413,7 @@ impl Sessions {
     /// Ends sessions for good, those of them that there are, and tells which. `Ok` once the store has
     /// confirmed it.
     pub(crate) async fn end(&self, ids: &[SessionId]) -> Result<Vec<Gone>, SessionsError> {
-        patiently(async {
+        in_time(async {
             let mut gone = Vec::new();
             for id in ids {
                 match self.meta(id).await? {
@@ -444,7 +444,7 @@ impl Sessions {
         fingerprint: &str,
         now: i64,
     ) -> Result<Vec<Gone>, SessionsError> {
-        patiently(async {
+        in_time(async {
             let mut gone = Vec::new();
             for id in self.0.backend.sessions_of(subject, now).await? {
                 let meta = self.0.backend.meta(id.id()).await?;
@@ -460,13 +460,13 @@ impl Sessions {
 
     /// Whether Flask's record of a session is in the store.
     pub(crate) async fn has(&self, id: &SessionId) -> Result<bool, SessionsError> {
-        patiently(self.0.backend.has(id)).await
+        in_time(self.0.backend.has(id)).await
     }
 
     /// Forgets that a session was there and ended: for one that no caller ever knew, and of which no
     /// request can be in flight.
     pub(crate) async fn erase(&self, id: &SessionId) -> Result<(), SessionsError> {
-        patiently(self.0.backend.erase(id)).await?;
+        in_time(self.0.backend.erase(id)).await?;
         // Else the next whole reading would write it down again.
         self.0.ended.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         Ok(())
@@ -514,7 +514,7 @@ impl Sessions {
         if let Some(subject) = self.0.subjects.get(id) {
             return Ok(Some(subject));
         }
-        let subject = patiently(self.meta(id)).await?.map(|meta| meta.subject);
+        let subject = in_time(self.meta(id)).await?.map(|meta| meta.subject);
         if let Some(subject) = subject {
             self.0.subjects.insert(*id, subject);
         }
@@ -534,7 +534,7 @@ impl Sessions {
 
     /// Whether the store is there.
     pub(crate) async fn ping(&self) -> Result<(), SessionsError> {
-        patiently(self.0.backend.ping()).await
+        in_time(self.0.backend.ping()).await
     }
 
     /// Reads the set of ended sessions now; for the start, before anybody is let in.
@@ -672,8 +672,8 @@ async fn remove_forgotten(
     }
 }
 
-async fn patiently<T>(
+async fn in_time<T>(
     work: impl Future<Output = Result<T, SessionsError>>,
 ) -> Result<T, SessionsError> {
-    timeout(PATIENCE, work).await.unwrap_or(Err(SessionsError::TimedOut))
+    timeout(STORE_TIMEOUT, work).await.unwrap_or(Err(SessionsError::TimedOut))
 }

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// For all that is asked for one renewal.
-const PATIENCE: Duration = Duration::from_secs(20);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 /// Disposition Azure did not answer, and at least between two renewals.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Between looks at a key that says nothing of its end.
@@ -159,7 +159,7 @@ impl CredentialProvider for Credentials {
 /// Renews for as long as anybody wants to know.
 async fn renew(azure: Azure, source: Source, tell: watch::Sender<Known>, doubt: Arc<Notify>) {
     loop {
-        let fetched = timeout(PATIENCE, fetch(&azure, &source)).await;
+        let fetched = timeout(FETCH_TIMEOUT, fetch(&azure, &source)).await;
         let fetched = fetched.unwrap_or_else(|_| Err("Azure did not answer in time".to_owned()));
         let wait = match fetched {
             Ok(pair) => {

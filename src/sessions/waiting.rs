@@ -1,13 +1,13 @@
 //! Texts that every instance reads until the database has what they say: the store keeps them, and knows no more
 //! of them.
 
-use super::{Sessions, SessionsError, Waiting, patiently};
+use super::{Sessions, SessionsError, Waiting, in_time};
 use crate::clock;
 
 impl Sessions {
     /// Adds a text, for all instances and for those that start later; again is harmless.
     pub(crate) async fn add_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError> {
-        patiently(self.0.backend.add_waiting(of, text, clock::now())).await
+        in_time(self.0.backend.add_waiting(of, text, clock::now())).await
     }
 
     /// Texts that wait, `most` of them.
@@ -16,7 +16,7 @@ impl Sessions {
         of: Waiting,
         most: usize,
     ) -> Result<Vec<String>, SessionsError> {
-        patiently(self.0.backend.waiting(of, most)).await
+        in_time(self.0.backend.waiting(of, most)).await
     }
 
     /// Removes a text: the database has it.
@@ -25,7 +25,7 @@ impl Sessions {
         of: Waiting,
         text: &str,
     ) -> Result<(), SessionsError> {
-        patiently(self.0.backend.remove_waiting(of, text)).await
+        in_time(self.0.backend.remove_waiting(of, text)).await
     }
 }
 

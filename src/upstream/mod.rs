@@ -42,7 +42,7 @@ use crate::{
 /// Target of a request that costs upstream next to nothing; App Service asks for it too.
 const PROBE: &str = "/robots933456.txt";
 /// How long a probe may take.
-const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why upstream did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -195,7 +195,7 @@ impl Upstream {
     /// A light request that App Service sends too.
     pub(crate) async fn probe(&self) -> Result<(), UpstreamError> {
         let asking = self.ask("GET", PROBE, "");
-        timeout(PROBE_PATIENCE, asking).await.map_err(|_| UpstreamError::ResponseTimeout)??;
+        timeout(PROBE_TIMEOUT, asking).await.map_err(|_| UpstreamError::ResponseTimeout)??;
         self.answered();
         Ok(())
     }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How long upstream may take to say whether it checks tokens itself.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+const UPSTREAM_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// How a check stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -128,7 +128,8 @@ impl SetUpGuide {
     /// With everything looked at anew.
     pub(super) async fn read(administered: &Administered, admin: &Admin) -> Self {
         let Administered { upstream, registration_inputs, .. } = administered;
-        let version = async { timeout(PATIENCE, takes_version_1_alone(upstream)).await.ok()? };
+        let version =
+            async { timeout(UPSTREAM_TIMEOUT, takes_version_1_alone(upstream)).await.ok()? };
         let (version_1_only, checks) = join!(version, checks(administered, admin));
         let registration_inputs =
             RegistrationInputs { version_1_only, ..(**registration_inputs).clone() };
