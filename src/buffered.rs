@@ -17,7 +17,7 @@ use crate::memory::{Exhausted, Memory, Share};
 /// there is something in it: lying idle, it has none.
 const ROOM: usize = (256 + 64) * 1024;
 /// Buffers kept for the next read.
-const MOST_KEPT: usize = 16;
+const MAX_KEPT: usize = 16;
 /// Bytes that each connection may hold without a share of the budget.
 pub(crate) const FREE: usize = 4 * 1024;
 /// Least space behind what is held in a fitted buffer.
@@ -48,7 +48,7 @@ impl Buffers {
     fn take_back(&mut self, mut buffer: BytesMut) {
         buffer.clear();
         let is_as_lent = buffer.try_reclaim(ROOM) && buffer.capacity() <= 2 * ROOM;
-        if self.spare.len() < MOST_KEPT && is_as_lent {
+        if self.spare.len() < MAX_KEPT && is_as_lent {
             self.spare.push(buffer);
         }
     }
@@ -146,7 +146,7 @@ impl<S: AsyncRead + Unpin> Buffered<S> {
         &mut self,
         context: &mut Context<'_>,
         buffers: &mut Buffers,
-        most: usize,
+        max: usize,
     ) -> Poll<io::Result<usize>> {
         if self.is_fitted {
             if self.held.capacity() - self.held.len() < SLACK {
@@ -157,11 +157,11 @@ impl<S: AsyncRead + Unpin> Buffered<S> {
             }
         } else if self.held.capacity() == 0 {
             self.held = buffers.lend();
-        } else if self.held.capacity() - self.held.len() < most.min(ROOM) / 16 {
-            self.held.reserve(most.min(ROOM));
+        } else if self.held.capacity() - self.held.len() < max.min(ROOM) / 16 {
+            self.held.reserve(max.min(ROOM));
         }
         let read = {
-            let mut into = (&mut self.held).limit(most);
+            let mut into = (&mut self.held).limit(max);
             pin!(self.stream.read_buf(&mut into)).poll(context)
         };
         if self.held.is_empty() {

@@ -25,13 +25,13 @@ use crate::{
 /// How long the end of sessions waits for their records before those wait in the session store.
 const RECORD_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Decisions that are read from the session store.
-const MOST: usize = 1000;
+const MAX: usize = 1000;
 /// Records of ended sessions in one text of the session store.
 const GROUP: usize = 200;
 /// Texts of ended sessions that are read at once.
 const AT_ONCE: usize = 8;
 /// Ids of ended sessions whose records need not be handed over again, and for how long they are remembered.
-const MOST_HANDED_OVER: u64 = 50_000;
+const MAX_HANDED_OVER: u64 = 50_000;
 const HANDED_OVER: Duration = Duration::from_hours(24);
 /// For how long an id is remembered whose decision has been recorded: a list of those that wait may be older.
 const REMEMBERED: Duration = Duration::from_mins(1);
@@ -121,7 +121,7 @@ impl Restrictions {
             known: Mutex::default(),
             unrecorded: ArcSwapOption::empty(),
             handed_over: Cache::builder()
-                .max_capacity(MOST_HANDED_OVER)
+                .max_capacity(MAX_HANDED_OVER)
                 .time_to_live(HANDED_OVER)
                 .build(),
             has_unreadable_decisions: AtomicBool::default(),
@@ -197,7 +197,7 @@ impl Restrictions {
     /// # Errors
     /// When the store cannot be read. Then the decisions known before stay in force.
     pub(crate) async fn follow(&self) -> Result<(), SessionsError> {
-        let texts = self.0.sessions.waiting(Waiting::Decisions, MOST).await?;
+        let texts = self.0.sessions.waiting(Waiting::Decisions, MAX).await?;
         let mut left_over = Vec::new();
         let mut unreadable = 0;
         {
@@ -269,10 +269,10 @@ impl Restrictions {
     /// this version cannot read stay there.
     pub(crate) async fn record_ended_before(&self) {
         let Inner { activity, sessions, .. } = &*self.0;
-        let mut most = AT_ONCE;
+        let mut max = AT_ONCE;
         loop {
-            let Ok(texts) = sessions.waiting(Waiting::Records, most).await else { return };
-            let is_all = texts.len() < most;
+            let Ok(texts) = sessions.waiting(Waiting::Records, max).await else { return };
+            let is_all = texts.len() < max;
             let mut unreadable = 0;
             for text in texts {
                 let Some(restriction) = Restriction::from_text(&text) else {
@@ -290,7 +290,7 @@ impl Restrictions {
                 return;
             }
             // Beyond those that stay.
-            most = unreadable + AT_ONCE;
+            max = unreadable + AT_ONCE;
         }
     }
 

@@ -23,16 +23,14 @@ const OF_INDEXES: i64 = 500;
 const PROTECTED: i64 = 86_400_000 + 60_000;
 
 /// Removes the oldest records until the log is a tenth smaller than `most` bytes, if it is larger; how many.
-pub(super) async fn hold(database: &Database, most: i64) -> Result<u64, ActivityError> {
+pub(super) async fn hold(database: &Database, max: i64) -> Result<u64, ActivityError> {
     let used = database.run_slowly(move |held| {
-        Box::pin(
-            async move { with_connection!(held, connection => connection.consume(most).await) },
-        )
+        Box::pin(async move { with_connection!(held, connection => connection.consume(max).await) })
     });
-    if used.await? <= most {
+    if used.await? <= max {
         return Ok(0);
     }
-    let goal = most - most / 10;
+    let goal = max - max / 10;
     let mut removed = 0;
     loop {
         match database.run_slowly(move |held| Box::pin(remove(held, goal))).await? {
@@ -74,12 +72,12 @@ async fn remove(held: &mut PooledConnection, goal: i64) -> Result<u64, sqlx::Err
 /// A connection by which the log is measured.
 trait Measure {
     /// Bytes in use. Where those are fewer than `most`, any number below it.
-    async fn consume(&mut self, most: i64) -> Result<i64, sqlx::Error>;
+    async fn consume(&mut self, max: i64) -> Result<i64, sqlx::Error>;
 }
 
 impl Measure for SqliteConnection {
     /// Pages that hold something.
-    async fn consume(&mut self, _most: i64) -> Result<i64, sqlx::Error> {
+    async fn consume(&mut self, _max: i64) -> Result<i64, sqlx::Error> {
         const PAGES: &str = "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size";
         sqlx::query_scalar(PAGES).fetch_one(self).await
     }
@@ -88,12 +86,12 @@ impl Measure for SqliteConnection {
 impl Measure for PgConnection {
     /// The files, unless they are larger than `most`: they do not shrink by themselves. Then the number of records
     /// times the mean size of the newest thousand.
-    async fn consume(&mut self, most: i64) -> Result<i64, sqlx::Error> {
+    async fn consume(&mut self, max: i64) -> Result<i64, sqlx::Error> {
         const FILES: &str = "SELECT pg_total_relation_size('activity')";
         const COUNT: &str = "SELECT count(*) FROM activity";
         const MEAN: &str = "SELECT coalesce(avg(pg_column_size(newest.*)), 0)::bigint FROM (SELECT * FROM activity ORDER BY at DESC, id DESC LIMIT 1000) AS newest";
         let files: i64 = sqlx::query_scalar(FILES).fetch_one(&mut *self).await?;
-        if files <= most {
+        if files <= max {
             return Ok(files);
         }
         let count: i64 = sqlx::query_scalar(COUNT).fetch_one(&mut *self).await?;

@@ -46,9 +46,9 @@ pub(super) fn pool(target: &DatabaseTarget, connections: u32, query_timeout: Dur
 /// The server gives up as well: what nobody waits for any more must hold no lock. Statements, since a pooler
 /// before the server may take no options at the start.
 fn limits(query_timeout: Duration) -> String {
-    let (most, lock) = (query_timeout.as_millis() + 500, query_timeout.as_millis().min(10_000));
+    let (max, lock) = (query_timeout.as_millis() + 500, query_timeout.as_millis().min(10_000));
     format!(
-        "SET statement_timeout = {most}; SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {most}"
+        "SET statement_timeout = {max}; SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {max}"
     )
 }
 

@@ -63,7 +63,7 @@ const FEW: u32 = 20;
 /// How long they must be quiet before more are written.
 const REPEATED: Duration = Duration::from_mins(1);
 /// How many of them are remembered; the least busy give way.
-const MOST_REPEATED: u64 = 10_000;
+const MAX_REPEATED: u64 = 10_000;
 
 /// What can go wrong with the database. None of it means "nothing there".
 #[derive(Debug, thiserror::Error)]
@@ -227,7 +227,7 @@ impl Activity {
             let writing = tokio::spawn(writer.keep(stop));
             Written { database, entries, metrics, trouble, end: Mutex::new(Some((end, writing))) }
         });
-        let repeated = Cache::builder().max_capacity(MOST_REPEATED).time_to_live(REPEATED).build();
+        let repeated = Cache::builder().max_capacity(MAX_REPEATED).time_to_live(REPEATED).build();
         let denials = Denials::new();
         let inner = Arc::new(Inner { required: config.required, repeated, denials, written });
         tokio::spawn(keep_counted(Arc::downgrade(&inner)));
@@ -445,8 +445,8 @@ impl Activity {
 
     /// Removes the oldest records, denials first and decisions last, where the log has more than `most` bytes; how
     /// many records.
-    pub(crate) async fn hold_to(&self, most: u64) -> Result<u64, ActivityError> {
-        bound::hold(self.database()?, i64::try_from(most).unwrap_or(i64::MAX)).await
+    pub(crate) async fn hold_to(&self, max: u64) -> Result<u64, ActivityError> {
+        bound::hold(self.database()?, i64::try_from(max).unwrap_or(i64::MAX)).await
     }
 
     /// Why the writer's last attempt failed.

@@ -32,7 +32,7 @@ const HEARTBEAT: &str = "/api/session/heartbeat";
 /// anonymous, so a refusal alone says little.
 const ROUNDS_IN_A_ROW: usize = 2;
 /// Rounds before upstream's answer is believed.
-const MOST_ROUNDS: usize = 12;
+const MAX_ROUNDS: usize = 12;
 /// For one request: a fresh worker reads its settings first.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often removing is tried.
@@ -185,7 +185,7 @@ impl Asking<'_> {
     async fn is_honoured(&mut self, stop: &sync::watch::Receiver<bool>) -> Result<(), Doubt> {
         let (mut honoured, mut asked, mut in_a_row) = (0, 0, 0);
         let mut refused = Err(Doubt::Interrupted);
-        for _ in 0..MOST_ROUNDS {
+        for _ in 0..MAX_ROUNDS {
             if *stop.borrow() {
                 return Err(Doubt::Interrupted);
             }

@@ -37,7 +37,7 @@ impl SessionsConfig {
 /// So many within a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limit {
-    pub(crate) most: u32,
+    pub(crate) max: u32,
     pub(crate) per: Duration,
 }
 
@@ -117,12 +117,12 @@ pub(super) fn sessions(reader: &mut Reader) -> SessionsConfig {
 /// `600/1m`.
 fn limit(text: &str) -> Result<Limit, String> {
     let wrong = || "is neither a limit like 600/1m nor off".to_owned();
-    let (most, per) = text.split_once('/').ok_or_else(wrong)?;
-    let most = most.trim().parse().ok().filter(|most| *most > 0).ok_or_else(wrong)?;
+    let (max, per) = text.split_once('/').ok_or_else(wrong)?;
+    let max = max.trim().parse().ok().filter(|max| *max > 0).ok_or_else(wrong)?;
     let per = duration(per.trim())?;
     let is_sound = per >= Duration::from_secs(1) && per <= Duration::from_hours(24);
     if is_sound {
-        Ok(Limit { most, per })
+        Ok(Limit { max, per })
     } else {
         Err("does not lie between 1s and 24h".to_owned())
     }

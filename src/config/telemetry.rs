@@ -68,7 +68,7 @@ pub(crate) struct Sampler {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Queue {
     /// More are lost.
-    pub(crate) most: usize,
+    pub(crate) max: usize,
     pub(crate) batch: usize,
     pub(crate) delay: Duration,
 }
@@ -215,11 +215,11 @@ fn sampler(reader: &mut Reader) -> Sampler {
     Sampler { is_parent_based, ratio: fixed.or(ratio).unwrap_or(1.0) }
 }
 
-fn queue(reader: &mut Reader, most: &str, batch: &str, delay: &str) -> Queue {
-    let most = reader.read(most, count).unwrap_or(1);
+fn queue(reader: &mut Reader, max: &str, batch: &str, delay: &str) -> Queue {
+    let max = reader.read(max, count).unwrap_or(1);
     Queue {
-        most,
-        batch: reader.read(batch, count).unwrap_or(1).min(most),
+        max,
+        batch: reader.read(batch, count).unwrap_or(1).min(max),
         delay: reader.read(delay, millis).unwrap_or_default(),
     }
 }

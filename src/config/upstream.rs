@@ -88,7 +88,7 @@ pub(super) fn read(reader: &mut Reader, own: &[(&str, SocketAddr)]) -> UpstreamC
         request_hold_total,
         streaming_uploads: reader
             .require("GATEWAY_STREAMING_UPLOADS", at_least_one)
-            .map_or(1, |most| most.min(Semaphore::MAX_PERMITS)),
+            .map_or(1, |max| max.min(Semaphore::MAX_PERMITS)),
         slot_timeout: time_out(reader, "GATEWAY_TIMEOUT_SLOT"),
         retry_anonymous: reader.require("GATEWAY_RETRY_ANONYMOUS", flag).unwrap_or_default(),
         warmup_wait: span(reader, "GATEWAY_WARMUP_WAIT"),

@@ -8,7 +8,7 @@ use moka::sync::Cache;
 use crate::access::token::{Fingerprint, Identity};
 
 /// Tokens remembered at a time; the least used give way.
-const MOST: u64 = 4096;
+const MAX: u64 = 4096;
 /// How long: keys are refreshed about as often, and an identity is judged by its `exp` each time.
 const LONGEST: Duration = Duration::from_hours(1);
 
@@ -17,7 +17,7 @@ pub(super) struct TokenCache(Cache<Fingerprint, (u64, Arc<Identity>)>);
 
 impl TokenCache {
     pub(super) fn new() -> Self {
-        Self(Cache::builder().max_capacity(MOST).time_to_live(LONGEST).build())
+        Self(Cache::builder().max_capacity(MAX).time_to_live(LONGEST).build())
     }
 
     /// Whom a token speaks for, if it was verified with the `version` of the keys.

@@ -42,7 +42,7 @@ pub(crate) struct Timeouts {
 /// Disposition so long a connection counts as idle, and lets go of what serves requests.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Most bytes of the requests that a caller sends ahead.
-const MOST_AHEAD: usize = wire::MOST_HEAD;
+const MAX_AHEAD: usize = wire::MAX_HEAD;
 /// Bytes that need no share of the budget: of a whole head and its copy, or of an answer of our own.
 const FREE_WHOLE: usize = 16 * 1024;
 /// How long a caller may go on sending what nobody wants, so that it can read the answer.
@@ -50,12 +50,12 @@ const LINGER: Duration = Duration::from_secs(2);
 /// The same where connections are short.
 const LINGER_OVER_CAPACITY: Duration = Duration::from_millis(100);
 /// Most bytes of it that are read.
-const MOST_LINGERED: usize = 64 * 1024 * 1024;
+const MAX_LINGERED: usize = 64 * 1024 * 1024;
 /// Most bytes of a body that are read, to be thrown away, for the connection to be used again.
-const MOST_DRAINED: usize = 64 * 1024;
+const MAX_DRAINED: usize = 64 * 1024;
 const DRAIN: Duration = Duration::from_secs(1);
 /// Most bytes of an answer of our own.
-const MOST_OWN: usize = 16 * 1024 * 1024;
+const MAX_OWN: usize = 16 * 1024 * 1024;
 
 /// Why a request's head cannot be served.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -162,7 +162,7 @@ impl Caller {
         let since = waits_since.get().unwrap_or_else(Instant::now);
         waits_since.set(Some(since));
         poll_fn(|context| {
-            match buffered.poll_fill(context, &mut buffers.borrow_mut(), wire::MOST_HEAD) {
+            match buffered.poll_fill(context, &mut buffers.borrow_mut(), wire::MAX_HEAD) {
                 Poll::Ready(Ok(0) | Err(_)) => *has_ended = true,
                 Poll::Ready(Ok(_)) => return Poll::Ready(true),
                 Poll::Pending => {}
@@ -196,7 +196,7 @@ impl Caller {
                     buffered.consume(2, &mut buffers.borrow_mut());
                 }
                 match wire::find_end(&buffered.held, seen) {
-                    Ok(Some(end)) if end <= wire::MOST_HEAD => {
+                    Ok(Some(end)) if end <= wire::MAX_HEAD => {
                         waits_since.set(None);
                         let bytes = Bytes::copy_from_slice(&buffered.held[..end]);
                         let buffers = &mut buffers.borrow_mut();
@@ -205,8 +205,8 @@ impl Caller {
                             buffered.charge(buffers).map_err(|Exhausted| HeadFault::OverCapacity);
                         return Poll::Ready(Some(charged.map(|()| bytes)));
                     }
-                    Ok(_) if buffered.held.len() >= wire::MOST_HEAD => {
-                        let has_target = buffered.held[..wire::MOST_HEAD].contains(&b'\r');
+                    Ok(_) if buffered.held.len() >= wire::MAX_HEAD => {
+                        let has_target = buffered.held[..wire::MAX_HEAD].contains(&b'\r');
                         let fault =
                             if has_target { HeadFault::TooLong } else { HeadFault::TargetTooLong };
                         return Poll::Ready(Some(Err(fault)));
@@ -223,7 +223,7 @@ impl Caller {
                 }
                 let has_begun = !buffered.held.is_empty();
                 let buffers = &mut buffers.borrow_mut();
-                match buffered.poll_fill(context, buffers, wire::MOST_HEAD) {
+                match buffered.poll_fill(context, buffers, wire::MAX_HEAD) {
                     Poll::Ready(Ok(0) | Err(_)) => *has_ended = true,
                     Poll::Ready(Ok(_)) if has_begun => {}
                     Poll::Ready(Ok(_)) => since = None,
@@ -251,9 +251,9 @@ impl Caller {
     pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         let Self { buffered, buffers, has_ended, .. } = self;
         let buffers = &mut buffers.borrow_mut();
-        let most = if buffers.memory().is_exhausted() { FREE } else { MOST_AHEAD };
-        while !*has_ended && buffered.held.len() < most {
-            match buffered.poll_fill(context, buffers, most) {
+        let max = if buffers.memory().is_exhausted() { FREE } else { MAX_AHEAD };
+        while !*has_ended && buffered.held.len() < max {
+            match buffered.poll_fill(context, buffers, max) {
                 Poll::Ready(Ok(0)) => *has_ended = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
@@ -307,7 +307,7 @@ impl Caller {
 
     /// Reads the rest of a body, to throw it away.
     async fn drain(&mut self, body: WireBody) -> bool {
-        let mut flow = Flow::new(Bytes::new(), body, 0, MOST_DRAINED);
+        let mut flow = Flow::new(Bytes::new(), body, 0, MAX_DRAINED);
         let Self { buffered, buffers, .. } = self;
         let draining = poll_fn(|context| {
             flow.poll(context, buffered, &mut tokio::io::sink(), &mut buffers.borrow_mut())
@@ -329,12 +329,12 @@ impl Caller {
                 self.waits_since.set(Some(now.checked_sub(self.timeouts.idle).unwrap_or(now)));
                 let _ = self.buffered.stream.shutdown().await;
                 let Self { buffered, buffers, is_over_capacity, .. } = &mut self;
-                let mut left = MOST_LINGERED;
+                let mut left = MAX_LINGERED;
                 let discard = poll_fn(|context| {
                     loop {
                         let buffers = &mut buffers.borrow_mut();
                         buffered.consume(buffered.held.len(), buffers);
-                        match buffered.poll_fill(context, buffers, MOST_DRAINED) {
+                        match buffered.poll_fill(context, buffers, MAX_DRAINED) {
                             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                             Poll::Ready(Ok(read)) if read >= left => return Poll::Ready(()),
                             Poll::Ready(Ok(read)) => left -= read,
@@ -364,7 +364,7 @@ impl Unread {
             body if body.is_done() => Self::Nothing,
             // It may come or not: nobody can tell where the next request begins.
             _ if awaits_continue => Self::Some,
-            WireBody::Sized(length) if length > MOST_DRAINED as u64 => Self::Some,
+            WireBody::Sized(length) if length > MAX_DRAINED as u64 => Self::Some,
             WireBody::UntilClose => Self::Some,
             body => Self::Little(body),
         }
@@ -388,7 +388,7 @@ async fn own_answer(
     closes: bool,
 ) -> Option<Vec<u8>> {
     let (parts, body) = response.into_parts();
-    let body = to_bytes(body, MOST_OWN).await.ok()?;
+    let body = to_bytes(body, MAX_OWN).await.ok()?;
     let mut bytes = Vec::with_capacity(512 + body.len());
     let reason = parts.status.canonical_reason().unwrap_or_default();
     bytes.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", parts.status.as_u16()).as_bytes());

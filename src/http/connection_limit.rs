@@ -53,7 +53,7 @@ impl Means {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConnectionLimit {
     /// Connections that are served.
-    pub(super) most: usize,
+    pub(super) max: usize,
     /// Further ones, on which health probes alone are answered.
     reserve: usize,
     /// Requests that are at upstream at a time.
@@ -62,7 +62,7 @@ pub(crate) struct ConnectionLimit {
 
 impl ConnectionLimit {
     /// For a few.
-    pub(crate) const SMALL: Self = Self { most: 32, reserve: 0, requests: 32 };
+    pub(crate) const SMALL: Self = Self { max: 32, reserve: 0, requests: 32 };
 
     /// What each of a process's threads may take.
     pub(crate) fn of(means: Means) -> Self {
@@ -77,38 +77,38 @@ impl ConnectionLimit {
             None => (usize::MAX, usize::MAX),
         };
         Self {
-            most: share(by_descriptors.min(connections)),
+            max: share(by_descriptors.min(connections)),
             reserve: share(usize::try_from(reserve).unwrap_or(usize::MAX)),
             requests: share(requests),
         }
     }
 
     pub(super) fn with_reserve(self) -> usize {
-        self.most + self.reserve
+        self.max + self.reserve
     }
 
     /// Connections of all of so many threads.
     pub(crate) fn connections(self, threads: usize) -> usize {
-        self.most.saturating_mul(threads)
+        self.max.saturating_mul(threads)
     }
 }
 
 /// Requests of one thread that are at upstream.
 #[derive(Debug)]
 pub(super) struct Requests {
-    most: usize,
+    max: usize,
     now: Cell<usize>,
 }
 
 impl Requests {
     pub(super) fn of(bounds: ConnectionLimit) -> Self {
-        Self { most: bounds.requests, now: Cell::new(0) }
+        Self { max: bounds.requests, now: Cell::new(0) }
     }
 
     /// Counts one more until the guard is dropped; `None`: there is no room.
     pub(super) fn begin(&self) -> Option<AtUpstream<'_>> {
         let now = self.now.get();
-        (now < self.most).then(|| {
+        (now < self.max).then(|| {
             self.now.set(now + 1);
             AtUpstream(&self.now)
         })
@@ -136,9 +136,9 @@ mod tests {
     #[test]
     fn three_descriptors_for_two_callers_leave_some_for_the_rest() {
         let bounds = ConnectionLimit::of(means(1024, None));
-        assert!((bounds.most * 3 / 2 + bounds.reserve) * 2 + 32 <= 1024 + 4, "{bounds:?}");
+        assert!((bounds.max * 3 / 2 + bounds.reserve) * 2 + 32 <= 1024 + 4, "{bounds:?}");
         let tiny = ConnectionLimit::of(means(20, None));
-        assert_eq!((tiny.most, tiny.reserve), (1, 1));
+        assert_eq!((tiny.max, tiny.reserve), (1, 1));
     }
 
     #[test]
@@ -148,7 +148,7 @@ mod tests {
             let means = means(1 << 20, Some(limit));
             let bounds = ConnectionLimit::of(means);
             let callers = limit - (PROCESS + 2 * THREAD).min(limit / 2);
-            let used = 2 * (bounds.most * CONNECTION + bounds.requests * REQUEST) + callers / 4;
+            let used = 2 * (bounds.max * CONNECTION + bounds.requests * REQUEST) + callers / 4;
             assert!(used <= callers + 2 * (CONNECTION + REQUEST), "{megabytes} MiB: {bounds:?}");
         }
     }
@@ -156,12 +156,12 @@ mod tests {
     #[test]
     fn few_descriptors_count_whatever_the_memory() {
         let (scarce, ample) = (means(1024, None), means(1024, Some(1 << 40)));
-        assert_eq!(ConnectionLimit::of(scarce).most, ConnectionLimit::of(ample).most);
+        assert_eq!(ConnectionLimit::of(scarce).max, ConnectionLimit::of(ample).max);
     }
 
     #[test]
     fn requests_at_upstream_are_counted_until_they_end() {
-        let requests = Requests { most: 1, now: Cell::new(0) };
+        let requests = Requests { max: 1, now: Cell::new(0) };
         let one = requests.begin();
         assert!(one.is_some() && requests.begin().is_none());
         drop(one);

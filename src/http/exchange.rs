@@ -27,14 +27,14 @@ use crate::{
 };
 
 /// Most bytes read at a time of an answer, 64 KiB and a head: a slow reader holds so much.
-const MOST_DOWN: usize = 80 * 1024;
+const MAX_DOWN: usize = 80 * 1024;
 /// Most bytes read at a time of a request's body.
-const MOST_UP: usize = 256 * 1024;
+const MAX_UP: usize = 256 * 1024;
 
 /// Least room for the next part of a body.
-const LEAST_UP: usize = 16 * 1024;
+const MIN_UP: usize = 16 * 1024;
 /// Most bytes of a body that are copied behind the head.
-const MOST_COPIED: usize = 8 * 1024;
+const MAX_COPIED: usize = 8 * 1024;
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +86,7 @@ impl Gathered {
 pub(super) async fn gather(
     caller: &mut Caller,
     mut body: InspectedBody,
-    most: usize,
+    max: usize,
     mut grow: impl FnMut(usize) -> Result<(), UpstreamError>,
 ) -> Result<Gathered, ExchangeError> {
     let mut rate = MinBodyRate::new(caller.timeouts.idle);
@@ -100,10 +100,10 @@ pub(super) async fn gather(
                 grow(cleared)?;
             }
             let mut buffers = caller.buffers.borrow_mut();
-            if body.is_done() || cleared >= most {
+            if body.is_done() || cleared >= max {
                 return Poll::Ready(caller.buffered.charge(&mut buffers).map_err(over_capacity));
             }
-            let missing = (most - cleared).clamp(LEAST_UP, MOST_UP);
+            let missing = (max - cleared).clamp(MIN_UP, MAX_UP);
             match caller.buffered.poll_fill(context, &mut buffers, missing) {
                 Poll::Ready(Ok(0)) => {
                     caller.has_ended = true;
@@ -156,7 +156,7 @@ impl<'a> Exchange<'a> {
         Self {
             caller,
             connection,
-            up: Flow::new(head, body, cleared, MOST_UP),
+            up: Flow::new(head, body, cleared, MAX_UP),
             up_broke: None,
             rate,
             progress: None,
@@ -219,7 +219,7 @@ impl<'a> Exchange<'a> {
             loop {
                 let held = &self.connection.buffered.held;
                 match wire::find_end(held, seen) {
-                    Ok(Some(end)) if end <= wire::MOST_HEAD => {
+                    Ok(Some(end)) if end <= wire::MAX_HEAD => {
                         let bytes = Bytes::copy_from_slice(&held[..end]);
                         let buffers = &mut self.caller.buffers.borrow_mut();
                         self.connection.buffered.consume(end, buffers);
@@ -228,7 +228,7 @@ impl<'a> Exchange<'a> {
                         let answer = ResponseHead::parse(bytes).map_err(UpstreamError::from);
                         return Poll::Ready(answer.map_err(ExchangeError::from));
                     }
-                    Ok(_) if held.len() >= wire::MOST_HEAD => {
+                    Ok(_) if held.len() >= wire::MAX_HEAD => {
                         let error = wire::Malformed("its head is too long");
                         return Poll::Ready(Err(UpstreamError::from(error).into()));
                     }
@@ -236,7 +236,7 @@ impl<'a> Exchange<'a> {
                     Err(error) => return Poll::Ready(Err(UpstreamError::from(error).into())),
                 }
                 let buffers = &mut self.caller.buffers.borrow_mut();
-                let broke = match self.connection.buffered.poll_fill(context, buffers, MOST_DOWN) {
+                let broke = match self.connection.buffered.poll_fill(context, buffers, MAX_DOWN) {
                     Poll::Ready(Ok(0)) => io::ErrorKind::UnexpectedEof.into(),
                     Poll::Ready(Ok(_)) => continue,
                     Poll::Ready(Err(error)) => error,
@@ -288,7 +288,7 @@ impl<'a> Exchange<'a> {
 
     /// Reads an answer's body of at most `most` bytes that is all but there, leaving it in place.
     /// `None`: it is longer, or does not come.
-    pub(super) async fn small_body(&mut self, length: Length, most: usize) -> Option<Vec<u8>> {
+    pub(super) async fn small_body(&mut self, length: Length, max: usize) -> Option<Vec<u8>> {
         if length == Length::UntilClose {
             return None;
         }
@@ -307,10 +307,10 @@ impl<'a> Exchange<'a> {
                 if body.is_done() {
                     return Poll::Ready(Some(()));
                 }
-                if taken > most {
+                if taken > max {
                     return Poll::Ready(None);
                 }
-                match buffered.poll_fill(context, &mut self.caller.buffers.borrow_mut(), most) {
+                match buffered.poll_fill(context, &mut self.caller.buffers.borrow_mut(), max) {
                     Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(_) => return Poll::Ready(None),
                     Poll::Pending => return Poll::Pending,
@@ -342,13 +342,13 @@ impl<'a> Exchange<'a> {
     ) -> Result<Disposition, UpstreamError> {
         let mut body = Body::new(length, |_| true);
         let from = &mut self.connection.buffered;
-        if !decodes && from.held.len() <= MOST_COPIED {
+        if !decodes && from.held.len() <= MAX_COPIED {
             // One write of one piece costs less than one of two.
             let taken = body.take(&from.held)?;
             out.extend_from_slice(&from.held[..taken]);
             from.consume(taken, &mut self.caller.buffers.borrow_mut());
         }
-        let mut down = Flow::new(out.into(), body, 0, MOST_DOWN);
+        let mut down = Flow::new(out.into(), body, 0, MAX_DOWN);
         if decodes {
             down = down.decoding();
         }
@@ -483,7 +483,7 @@ struct Way {
 
 impl Way {
     fn new(ahead: Bytes) -> Self {
-        let flow = Flow::new(ahead, Body::UntilClose, 0, MOST_DOWN);
+        let flow = Flow::new(ahead, Body::UntilClose, 0, MAX_DOWN);
         Self { flow, is_shut: false, stalled: None }
     }
 

@@ -53,7 +53,7 @@ pub(super) struct Flow {
     /// Whether chunks are undone.
     decodes: bool,
     /// Most bytes read at a time.
-    most: usize,
+    max: usize,
     has_ended: bool,
     /// Whether the writer has let go of what it was given. TLS may hold bytes back; a socket does not.
     is_flushed: bool,
@@ -73,7 +73,7 @@ impl Flow {
         ahead: Bytes,
         body: impl Into<InspectedBody>,
         cleared: usize,
-        most: usize,
+        max: usize,
     ) -> Self {
         Self {
             ahead,
@@ -81,7 +81,7 @@ impl Flow {
             cleared,
             seen: cleared,
             decodes: false,
-            most,
+            max,
             has_ended: false,
             is_flushed: true,
             read: 0,
@@ -156,8 +156,8 @@ impl Flow {
                 return Poll::Ready(Ok(()));
             }
             // What cannot be passed on at once is held: little of it where memory is taken.
-            let most = if buffers.memory().is_exhausted() { FREE } else { self.most };
-            match from.poll_fill(context, buffers, most) {
+            let max = if buffers.memory().is_exhausted() { FREE } else { self.max };
+            match from.poll_fill(context, buffers, max) {
                 Poll::Ready(Ok(0)) if self.body.may_end_here() => self.has_ended = true,
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(FlowError::CutShort)),
                 Poll::Ready(Ok(read)) => self.read += read as u64,

@@ -35,7 +35,7 @@ use crate::{
 /// Connections that wait to be taken; the kernel may allow fewer (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
 /// Most bytes that wait in the kernel to be sent to a caller; those under way are not counted.
-const MOST_UNSENT: u32 = 256 * 1024;
+const MAX_UNSENT: u32 = 256 * 1024;
 /// How long to let be when a connection could not be taken.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -81,7 +81,7 @@ fn bind_shared(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     of_tcp.set_tcp_keepalive(&buffered::keepalive())?;
     // What the kernel takes beyond that, it takes for a caller that does not read: the caller's pace
     // could not be told.
-    of_tcp.set_tcp_notsent_lowat(MOST_UNSENT)?;
+    of_tcp.set_tcp_notsent_lowat(MAX_UNSENT)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
 }
@@ -185,7 +185,7 @@ pub(crate) async fn serve<S: Service>(
         match accepted {
             Ok((stream, peer)) => {
                 let is_full =
-                    connections.count() >= limit.most && !connections.close_longest_waiting();
+                    connections.count() >= limit.max && !connections.close_longest_waiting();
                 begin(stream, peer, is_full);
             }
             Err(error) if is_of_one_connection(&error) => {}

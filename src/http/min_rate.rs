@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const GRACE: Duration = Duration::from_secs(5);
-const LEAST_PER_SECOND: u64 = 240;
+const MIN_PER_SECOND: u64 = 240;
 /// Most silence that can be earned.
-const MOST_CREDIT: Duration = Duration::from_secs(30);
+const MAX_CREDIT: Duration = Duration::from_secs(30);
 
 /// The pace of one body.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ impl MinBodyRate {
     /// So many bytes came.
     pub(super) fn came(&mut self, bytes: u64) {
         self.stop();
-        let earned = Duration::from_millis(bytes.saturating_mul(1000) / LEAST_PER_SECOND);
-        self.credit = self.credit.saturating_add(earned).min(MOST_CREDIT);
+        let earned = Duration::from_millis(bytes.saturating_mul(1000) / MIN_PER_SECOND);
+        self.credit = self.credit.saturating_add(earned).min(MAX_CREDIT);
     }
 
     /// It is somebody else who is waited for.
@@ -71,7 +71,7 @@ mod tests {
             "others' time does not count"
         );
         rate.came(1_000_000);
-        assert_eq!(rate.deadline() - Instant::now(), MOST_CREDIT, "nor is much silence earned");
+        assert_eq!(rate.deadline() - Instant::now(), MAX_CREDIT, "nor is much silence earned");
         let mut short = MinBodyRate::new(Duration::from_secs(2));
         assert_eq!(short.deadline() - Instant::now(), Duration::from_secs(2));
     }

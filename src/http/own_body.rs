@@ -11,9 +11,9 @@ use super::{
 use crate::wire::{Body, Length, Malformed};
 
 /// Most bytes of one.
-const MOST: usize = 64 * 1024;
+const MAX: usize = 64 * 1024;
 /// Most bytes of it with the frames of its chunks.
-const MOST_FRAMED: usize = 2 * MOST;
+const MAX_FRAMED: usize = 2 * MAX;
 
 /// Reads it; or why not, and what of it is left unread.
 pub(super) async fn read(
@@ -22,7 +22,7 @@ pub(super) async fn read(
 ) -> Result<Vec<u8>, (Refusal, Unread)> {
     let body = || Body::new(request.length, hop_headers::may_trail);
     let awaits_continue = proxy::awaits_continue(request);
-    if matches!(request.length, Length::Sized(length) if length > MOST as u64) {
+    if matches!(request.length, Length::Sized(length) if length > MAX as u64) {
         return Err((Refusal::BodyTooLarge, Unread::of(body(), awaits_continue)));
     }
     if request.length == Length::None {
@@ -45,14 +45,14 @@ async fn read_all(
         Body::Chunked(_) => Body::new(Length::Chunked, hop_headers::may_trail),
         Body::UntilClose => Body::UntilClose,
     };
-    let gathered = gather(caller, body.into(), MOST_FRAMED, |_| Ok(())).await?;
+    let gathered = gather(caller, body.into(), MAX_FRAMED, |_| Ok(())).await?;
     let mut data = Vec::new();
     let undone = again.take_seeing(&caller.buffered.held[..gathered.cleared], |more| {
         data.extend_from_slice(more);
         Ok::<(), Malformed>(())
     });
     undone.map_err(|fault| ExchangeError::Body(FlowError::Body(fault.into())))?;
-    if !gathered.body.is_done() || data.len() > MOST {
+    if !gathered.body.is_done() || data.len() > MAX {
         return Err(Refusal::BodyTooLarge);
     }
     caller.buffered.consume(gathered.cleared, &mut caller.buffers.borrow_mut());

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Most bytes of an answer that is kept while the request is sent again.
-const MOST_SET_ASIDE: usize = 64 * 1024;
+const MAX_SET_ASIDE: usize = 64 * 1024;
 /// nginx's word for a caller that did not wait for its answer.
 const GONE: u16 = 499;
 
@@ -191,7 +191,7 @@ impl Proxy<'_> {
                 && exchange.is_sent()
                 && !decodes
                 && is_of_a_stranger(&answer)
-                && let Some(body) = Box::pin(exchange.small_body(length, MOST_SET_ASIDE)).await
+                && let Some(body) = Box::pin(exchange.small_body(length, MAX_SET_ASIDE)).await
             {
                 let stranger = BufferedResponse { head: answer, length, body };
                 let (used, rest) = exchange.into_parts();
@@ -246,8 +246,8 @@ impl Proxy<'_> {
             let said = Box::pin(caller.write(b"HTTP/1.1 100 Continue\r\n\r\n"));
             said.await.map_err(ExchangeError::CallerGone)?;
         }
-        let most = self.pool.upstream.config().request_hold;
-        Box::pin(gather(caller, body, most, |bytes| hold.grow_to(bytes))).await
+        let max = self.pool.upstream.config().request_hold;
+        Box::pin(gather(caller, body, max, |bytes| hold.grow_to(bytes))).await
     }
 
     /// The connection to ask again on: the same worker on the same connection, where that is kept, knows

@@ -111,7 +111,7 @@ fn unquoted(value: &[u8]) -> Vec<u8> {
 }
 
 /// More sessions than that nobody bears.
-const MOST_MINTED: usize = 8;
+const MAX_MINTED: usize = 8;
 
 /// What a request's cookies say about minted sessions.
 #[derive(Default)]
@@ -182,14 +182,14 @@ impl SessionCookie<'_> {
     }
 
     /// The minted ids among a request's cookies, in whatever spelling upstream would read them; the
-    /// first [`MOST_MINTED`].
+    /// first [`MAX_MINTED`].
     pub(super) fn minted_in(self, headers: &HeaderMap) -> Vec<SessionId> {
         let mut found = Vec::new();
         for pair in pairs(&joined(lines(headers))).iter().filter(|pair| self.is_session(pair)) {
             let id = std::str::from_utf8(&pair.value).ok().and_then(|value| self.minted(value));
             if let Some(Some(id)) = id
                 && !found.contains(&id)
-                && found.len() < MOST_MINTED
+                && found.len() < MAX_MINTED
             {
                 found.push(id);
             }

@@ -154,7 +154,7 @@ pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
     async fn sessions_of(&self, subject: Uuid, now: i64) -> Result<Vec<SessionId>, SessionsError>;
     /// Sessions whose end has not come, also such as were ended before: those that end last first, `most`
     /// of them after the first `skip`.
-    async fn unended(&self, now: i64, skip: usize, most: usize) -> Result<Unended, SessionsError>;
+    async fn unended(&self, now: i64, skip: usize, max: usize) -> Result<Unended, SessionsError>;
     /// Removes a note.
     async fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError>;
 
@@ -193,7 +193,7 @@ pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
     /// Adds a text to those that wait; again is harmless. `now` in Unix seconds.
     async fn add_waiting(&self, of: Waiting, text: &str, now: i64) -> Result<(), SessionsError>;
     /// Texts that wait, `most` of them.
-    async fn waiting(&self, of: Waiting, most: usize) -> Result<Vec<String>, SessionsError>;
+    async fn waiting(&self, of: Waiting, max: usize) -> Result<Vec<String>, SessionsError>;
     /// Removes a text from those that wait.
     async fn remove_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError>;
     /// Drops its connection and makes a new one, if it has any: this one answers no more.

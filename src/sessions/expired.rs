@@ -12,7 +12,7 @@ use super::{Sessions, SessionsError, backend::SessionMeta};
 use crate::access::{policy::CANARY, session::SessionId};
 
 /// Those that wait to be heard of; more are told with a later sweep.
-const MOST_WAITING: usize = 1024;
+const MAX_WAITING: usize = 1024;
 
 /// A session whose end has passed, and that nobody had ended before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(super) struct ExpiryEvents {
 
 impl ExpiryEvents {
     pub(super) fn new() -> Self {
-        let (sender, receiver) = mpsc::channel(MOST_WAITING);
+        let (sender, receiver) = mpsc::channel(MAX_WAITING);
         Self { sender, receiver: Mutex::new(Some(receiver)), told: Mutex::default() }
     }
 
@@ -179,7 +179,7 @@ mod tests {
         let mut told = sessions.expired().unwrap();
         let (first, second) =
             (put(&sessions, (ZOE, "app"), 1, -5).await, put(&sessions, (ZOE, "app"), 2, -6).await);
-        let crowd = sessions.0.telling.sender.reserve_many(MOST_WAITING - 1).await.unwrap();
+        let crowd = sessions.0.telling.sender.reserve_many(MAX_WAITING - 1).await.unwrap();
         sessions.sweep().await.unwrap();
         let one = heard(&mut told);
         assert_eq!(one.len(), 1);

@@ -370,10 +370,10 @@ impl Folders {
         }
     }
 
-    fn waiting(&self, of: Waiting, most: usize) -> Result<Vec<String>, SessionsError> {
+    fn waiting(&self, of: Waiting, max: usize) -> Result<Vec<String>, SessionsError> {
         let folder = self.folder_of(of);
         let mut found = Vec::new();
-        for name in names_in(folder)?.iter().filter(|name| !name.ends_with(TEMPORARY)).take(most) {
+        for name in names_in(folder)?.iter().filter(|name| !name.ends_with(TEMPORARY)).take(max) {
             // Another instance may have removed it meanwhile.
             found.extend(if_there(fs::read_to_string(folder.join(name)))?);
         }
@@ -489,10 +489,10 @@ impl SessionBackend for Files {
         self.run(move |folders| folders.sessions_of(subject, now)).await
     }
 
-    async fn unended(&self, now: i64, skip: usize, most: usize) -> Result<Unended, SessionsError> {
+    async fn unended(&self, now: i64, skip: usize, max: usize) -> Result<Unended, SessionsError> {
         let all = self.run(move |folders| folders.unended(now)).await?;
-        let is_last = all.len() <= skip.saturating_add(most);
-        Ok(Unended { ids: all.into_iter().skip(skip).take(most).collect(), is_last })
+        let is_last = all.len() <= skip.saturating_add(max);
+        Ok(Unended { ids: all.into_iter().skip(skip).take(max).collect(), is_last })
     }
 
     async fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
@@ -546,8 +546,8 @@ impl SessionBackend for Files {
         .await
     }
 
-    async fn waiting(&self, of: Waiting, most: usize) -> Result<Vec<String>, SessionsError> {
-        self.run(move |folders| folders.waiting(of, most)).await
+    async fn waiting(&self, of: Waiting, max: usize) -> Result<Vec<String>, SessionsError> {
+        self.run(move |folders| folders.waiting(of, max)).await
     }
 
     async fn remove_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError> {

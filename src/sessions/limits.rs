@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::config::{Limit, SessionsConfig};
 
 /// Subjects, and addresses, that are counted at a time; the least used give way.
-const MOST_COUNTED: u64 = 20_000;
+const MAX_COUNTED: u64 = 20_000;
 
 /// An address as it is counted: an IPv6 caller commands a network of 64 bits (RFC 4291 §2.5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,13 +60,13 @@ struct Counter<K> {
 impl<K: Hash + Eq + Send + Sync + 'static> Counter<K> {
     fn new(limit: Option<Limit>) -> Self {
         let longest = limit.map_or(Duration::ZERO, |limit| limit.per);
-        let windows = Cache::builder().max_capacity(MOST_COUNTED).time_to_live(longest).build();
+        let windows = Cache::builder().max_capacity(MAX_COUNTED).time_to_live(longest).build();
         Self { limit, windows }
     }
 
     /// Counts one more; how long to wait when that was too many.
     fn add(&self, key: K) -> Option<Duration> {
-        let Limit { most, per } = self.limit?;
+        let Limit { max, per } = self.limit?;
         let now = Instant::now();
         let counted = self.windows.entry(key).and_upsert_with(|before| {
             match before.map(moka::Entry::into_value).filter(|window| window.ends > now) {
@@ -75,20 +75,20 @@ impl<K: Hash + Eq + Send + Sync + 'static> Counter<K> {
             }
         });
         let window = counted.into_value();
-        (window.count > most).then(|| window.ends - now)
+        (window.count > max).then(|| window.ends - now)
     }
 
     /// How long to wait, when as many as may be were counted.
     fn is_full(&self, key: &K) -> Option<Duration> {
-        let most = self.limit?.most;
-        let window = self.windows.get(key).filter(|window| window.count >= most)?;
+        let max = self.limit?.max;
+        let window = self.windows.get(key).filter(|window| window.count >= max)?;
         window.ends.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 
     /// Learns that elsewhere there were too many, for so long.
     fn learn(&self, key: K, wait: Duration) {
-        if let Some(Limit { most, .. }) = self.limit {
-            self.windows.insert(key, Window { count: most, ends: Instant::now() + wait });
+        if let Some(Limit { max, .. }) = self.limit {
+            self.windows.insert(key, Window { count: max, ends: Instant::now() + wait });
         }
     }
 }
@@ -152,7 +152,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_window_lets_so_many_in_and_ends() {
-        let limit = Limit { most: 2, per: Duration::from_mins(1) };
+        let limit = Limit { max: 2, per: Duration::from_mins(1) };
         let counter = Counter::new(Some(limit));
         assert_eq!((counter.add("a"), counter.is_full(&"a")), (None, None));
         tokio::time::advance(Duration::from_secs(20)).await;

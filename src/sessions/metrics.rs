@@ -139,8 +139,8 @@ impl<S: SessionBackend> SessionBackend for Instrumented<S> {
         self.timed("sessions_of", self.inner.sessions_of(subject, now)).await
     }
 
-    async fn unended(&self, now: i64, skip: usize, most: usize) -> Result<Unended, SessionsError> {
-        self.timed("unended", self.inner.unended(now, skip, most)).await
+    async fn unended(&self, now: i64, skip: usize, max: usize) -> Result<Unended, SessionsError> {
+        self.timed("unended", self.inner.unended(now, skip, max)).await
     }
 
     async fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
@@ -191,8 +191,8 @@ impl<S: SessionBackend> SessionBackend for Instrumented<S> {
         self.timed("add_waiting", self.inner.add_waiting(of, text, now)).await
     }
 
-    async fn waiting(&self, of: Waiting, most: usize) -> Result<Vec<String>, SessionsError> {
-        self.timed("waiting", self.inner.waiting(of, most)).await
+    async fn waiting(&self, of: Waiting, max: usize) -> Result<Vec<String>, SessionsError> {
+        self.timed("waiting", self.inner.waiting(of, max)).await
     }
 
     async fn remove_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError> {

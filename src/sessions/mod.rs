@@ -98,10 +98,10 @@ const CONNECTED: Duration = Duration::from_secs(5);
 /// How long a caller who failed may be kept waiting for it to be counted.
 const COUNT_TIMEOUT: Duration = Duration::from_millis(250);
 /// Records waiting to be removed; the sweep takes care of more.
-const MOST_FORGOTTEN: usize = 256;
+const MAX_FORGOTTEN: usize = 256;
 
 /// Sessions whose subject is remembered; the least used give way.
-const MOST_SUBJECTS: u64 = 10_000;
+const MAX_SUBJECTS: u64 = 10_000;
 
 /// The member of Flask's session that says whose it is.
 const USER: &str = "user";
@@ -246,7 +246,7 @@ impl Sessions {
                 Arc::new(Instrumented::new(files, "filesystem"))
             }
         };
-        let (forget, forgotten) = mpsc::channel(MOST_FORGOTTEN);
+        let (forget, forgotten) = mpsc::channel(MAX_FORGOTTEN);
         tokio::spawn(remove_forgotten(Arc::clone(&backend), forgotten));
         Ok(Self(Arc::new(Inner {
             backend,
@@ -254,7 +254,7 @@ impl Sessions {
             read: ArcSwapOption::empty(),
             forget,
             limits,
-            subjects: Cache::new(MOST_SUBJECTS),
+            subjects: Cache::new(MAX_SUBJECTS),
             telling: ExpiryEvents::new(),
         })))
     }

@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 /// Largest pickle read, in bytes; and the most text in what it builds.
 const LARGEST: usize = 4 * 1024 * 1024;
 /// Most values on the stack, in the memo, made, and in what is built.
-const MOST_VALUES: usize = 256 * 1024;
+const MAX_VALUES: usize = 256 * 1024;
 
 /// A value, by its place among [`Machine::made`].
 type Place = usize;
@@ -51,7 +51,7 @@ pub(super) fn read(pickle: &[u8], deepest: usize) -> Option<Value> {
     while machine.step()? {}
     match machine.stack[..] {
         [Slot::Value(place)] => {
-            let (values, text) = (MOST_VALUES, LARGEST);
+            let (values, text) = (MAX_VALUES, LARGEST);
             Building { made: &machine.made, values, text }.build(place, deepest)
         }
         _ => None,
@@ -263,7 +263,7 @@ impl Machine<'_> {
         let place = self.made.len();
         self.made.push(made);
         self.push(Slot::Value(place))?;
-        (place < MOST_VALUES).then_some(())
+        (place < MAX_VALUES).then_some(())
     }
 
     /// Puts null in the place of what is called and its arguments.
@@ -278,7 +278,7 @@ impl Machine<'_> {
 
     fn push(&mut self, slot: Slot) -> Option<()> {
         self.stack.push(slot);
-        (self.stack.len() <= MOST_VALUES).then_some(())
+        (self.stack.len() <= MAX_VALUES).then_some(())
     }
 
     fn pop(&mut self) -> Option<Place> {
@@ -330,7 +330,7 @@ impl Machine<'_> {
     fn memoize(&mut self, index: u64) -> Option<()> {
         let top = self.top()?;
         self.memo.insert(index, top);
-        (self.memo.len() <= MOST_VALUES).then_some(())
+        (self.memo.len() <= MAX_VALUES).then_some(())
     }
 
     fn recall(&mut self, index: u64) -> Option<()> {

@@ -421,8 +421,7 @@ impl SessionBackend for Redis {
         // The sweep tells whose session has expired.
         let life = (meta.expires_at - now).max(1) + META_OUTLIVES;
         let id = meta.session_id().to_string();
-        let most =
-            |limit: Option<Limit>| Value::from(limit.map_or(0, |limit| i64::from(limit.most)));
+        let max = |limit: Option<Limit>| Value::from(limit.map_or(0, |limit| i64::from(limit.max)));
         let args: [Value; 9] = [
             text.into(),
             life.into(),
@@ -430,9 +429,9 @@ impl SessionBackend for Redis {
             meta.opened_at.into(),
             LONGEST_LIFE.into(),
             meta.expires_at.into(),
-            most(quota.logins),
+            max(quota.logins),
             quota.logins.map_or(0, seconds).into(),
-            most(quota.failures.map(|(limit, _)| limit)),
+            max(quota.failures.map(|(limit, _)| limit)),
         ];
         let answer: Value = self
             .add_meta
@@ -453,7 +452,7 @@ impl SessionBackend for Redis {
         from: Network,
         limit: Limit,
     ) -> Result<Option<Duration>, SessionsError> {
-        let args = [i64::from(limit.most).into(), seconds(limit).into()];
+        let args = [i64::from(limit.max).into(), seconds(limit).into()];
         let wait: u64 = self
             .count_failure
             .run(&self.client(), &[failures_key(from)], &args)
@@ -486,18 +485,18 @@ impl SessionBackend for Redis {
     }
 
     /// By rank, as Redis before 6.2 can: the last ones end last.
-    async fn unended(&self, now: i64, skip: usize, most: usize) -> Result<Unended, SessionsError> {
+    async fn unended(&self, now: i64, skip: usize, max: usize) -> Result<Unended, SessionsError> {
         let rank = |from_the_end: usize| -i64::try_from(from_the_end).unwrap_or(i64::MAX);
         let members: Vec<String> = self
             .client()
-            .zrange(EXPIRIES, rank(skip + most), rank(skip + 1), None, false, None, false)
+            .zrange(EXPIRIES, rank(skip + max), rank(skip + 1), None, false, None, false)
             .await
             .map_err(|error| self.failed(error))?;
         let mut ids: Vec<_> =
             members.iter().rev().filter_map(|member| SessionId::parse(member)).collect();
         let has_over = ids.last().is_some_and(|id| id.expires_at() <= now);
         ids.retain(|id| id.expires_at() > now);
-        Ok(Unended { ids, is_last: has_over || members.len() < most })
+        Ok(Unended { ids, is_last: has_over || members.len() < max })
     }
 
     async fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
@@ -615,8 +614,8 @@ impl SessionBackend for Redis {
             .map_err(|error| self.failed(error))
     }
 
-    async fn waiting(&self, of: Waiting, most: usize) -> Result<Vec<String>, SessionsError> {
-        let last = i64::try_from(most).unwrap_or(i64::MAX) - 1;
+    async fn waiting(&self, of: Waiting, max: usize) -> Result<Vec<String>, SessionsError> {
+        let last = i64::try_from(max).unwrap_or(i64::MAX) - 1;
         self.client()
             .zrange(waiting_key(of), 0, last, None, false, None, false)
             .await

@@ -14,9 +14,9 @@ impl Sessions {
     pub(crate) async fn waiting(
         &self,
         of: Waiting,
-        most: usize,
+        max: usize,
     ) -> Result<Vec<String>, SessionsError> {
-        in_time(self.0.backend.waiting(of, most)).await
+        in_time(self.0.backend.waiting(of, max)).await
     }
 
     /// Removes a text: the database has it.

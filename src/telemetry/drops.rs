@@ -67,7 +67,7 @@ impl Counts {
 pub(super) struct Pipeline {
     counts: Arc<Counts>,
     /// Most that may wait.
-    most: usize,
+    max: usize,
     waiting: AtomicUsize,
     told: Mutex<Report>,
 }
@@ -86,11 +86,11 @@ impl Drops {
         &self,
         exporter: &'static str,
         signal: &'static str,
-        most: usize,
+        max: usize,
     ) -> Arc<Pipeline> {
         let pipeline = Arc::new(Pipeline {
             counts: self.counts(exporter, signal),
-            most,
+            max,
             waiting: AtomicUsize::default(),
             told: Mutex::default(),
         });
@@ -162,7 +162,7 @@ impl Drops {
 impl Pipeline {
     /// Whether there is room for one more; if so it is taken.
     fn takes_one(&self) -> bool {
-        let has_room = self.waiting.fetch_add(1, Ordering::Relaxed) < self.most;
+        let has_room = self.waiting.fetch_add(1, Ordering::Relaxed) < self.max;
         if !has_room {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.counts.add_dropped(1);

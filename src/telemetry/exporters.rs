@@ -122,10 +122,10 @@ impl Building<'_> {
     }
 
     fn add_spans(&mut self, name: &'static str, exporter: impl trace::SpanExporter + 'static) {
-        let Queue { most, batch, delay } = self.config.spans;
-        let pipeline = self.drops.pipeline(name, "traces", most);
+        let Queue { max, batch, delay } = self.config.spans;
+        let pipeline = self.drops.pipeline(name, "traces", max);
         let queue = trace::BatchConfigBuilder::default()
-            .with_max_queue_size(most)
+            .with_max_queue_size(max)
             .with_max_export_batch_size(batch)
             .with_scheduled_delay(delay)
             .build();
@@ -141,10 +141,10 @@ impl Building<'_> {
     }
 
     fn add_logs(&mut self, name: &'static str, exporter: impl logs::LogExporter + 'static) {
-        let Queue { most, batch, delay } = self.config.records;
-        let pipeline = self.drops.pipeline(name, "logs", most);
+        let Queue { max, batch, delay } = self.config.records;
+        let pipeline = self.drops.pipeline(name, "logs", max);
         let queue = logs::BatchConfigBuilder::default()
-            .with_max_queue_size(most)
+            .with_max_queue_size(max)
             .with_max_export_batch_size(batch)
             .with_scheduled_delay(delay)
             .build();

@@ -222,7 +222,7 @@ impl Upstream {
             }
             let read = buffered.stream.read_buf(&mut buffered.held).await;
             let broke_off = match read {
-                Ok(1..) if buffered.held.len() < wire::MOST_HEAD => continue,
+                Ok(1..) if buffered.held.len() < wire::MAX_HEAD => continue,
                 Ok(_) => io::ErrorKind::UnexpectedEof.into(),
                 Err(error) => error,
             };
@@ -277,7 +277,7 @@ impl Upstream {
 
     /// Begins to hold a request's body.
     pub(crate) fn hold(&self) -> Held<'_> {
-        Held { total: &self.0.held, most: self.0.config.request_hold_total, bytes: 0 }
+        Held { total: &self.0.held, max: self.0.config.request_hold_total, bytes: 0 }
     }
 }
 
@@ -285,7 +285,7 @@ impl Upstream {
 #[derive(Debug)]
 pub(crate) struct Held<'a> {
     total: &'a AtomicUsize,
-    most: usize,
+    max: usize,
     bytes: usize,
 }
 
@@ -293,7 +293,7 @@ impl Held<'_> {
     /// So many bytes are held of this body by now.
     pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), UpstreamError> {
         let more = bytes.saturating_sub(self.bytes);
-        if self.total.fetch_add(more, Ordering::Relaxed) + more > self.most && more > 0 {
+        if self.total.fetch_add(more, Ordering::Relaxed) + more > self.max && more > 0 {
             self.total.fetch_sub(more, Ordering::Relaxed);
             return Err(UpstreamError::HoldIsFull);
         }

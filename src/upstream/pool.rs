@@ -10,7 +10,7 @@ use super::{Connection, Upstream, UpstreamError};
 /// waits for idle connections, and takes no new ones meanwhile.
 const IDLE: Duration = Duration::from_secs(5);
 /// Idle connections kept; more are closed.
-const MOST_IDLE: usize = 64;
+const MAX_IDLE: usize = 64;
 
 /// Connections of one thread.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl ConnectionPool {
         connection.open.set_idle(true);
         let mut idle = self.idle.borrow_mut();
         idle.push_back((connection, Instant::now()));
-        if idle.len() > MOST_IDLE {
+        if idle.len() > MAX_IDLE {
             idle.pop_front();
         }
     }

@@ -6,9 +6,9 @@ use memchr::memchr;
 use super::{Fields, Malformed};
 
 /// A chunk's size, its extensions and the line end.
-const MOST_SIZE_LINE: usize = 1024;
+const MAX_SIZE_LINE: usize = 1024;
 /// The trailer section, its empty line counted.
-const MOST_TRAILERS: usize = 16 * 1024;
+const MAX_TRAILERS: usize = 16 * 1024;
 
 /// A chunked body on its way.
 #[derive(Debug)]
@@ -51,9 +51,9 @@ impl Chunks {
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Part, Malformed> {
         let (part, next) = match self.state {
             State::Size => {
-                let line = &bytes[..bytes.len().min(MOST_SIZE_LINE)];
+                let line = &bytes[..bytes.len().min(MAX_SIZE_LINE)];
                 let Some(end) = memchr(b'\n', line) else {
-                    return if line.len() == MOST_SIZE_LINE {
+                    return if line.len() == MAX_SIZE_LINE {
                         Err(Malformed("a chunk's size has no end"))
                     } else {
                         // Told early: what cannot become a size.
@@ -93,9 +93,9 @@ impl Chunks {
         if bytes.starts_with(b"\r\n") {
             return Ok(Some(2));
         }
-        let within = &bytes[..bytes.len().min(MOST_TRAILERS)];
+        let within = &bytes[..bytes.len().min(MAX_TRAILERS)];
         let Some(end) = super::find_end(within, 0)? else {
-            return if within.len() == MOST_TRAILERS {
+            return if within.len() == MAX_TRAILERS {
                 Err(Malformed("its trailers have no end"))
             } else {
                 Ok(None)

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
 
-use super::{HeadError, MOST_FIELDS, Malformed};
+use super::{HeadError, MAX_FIELDS, Malformed};
 
 /// Most heads have no more fields than this.
 const FEW: usize = 32;
@@ -117,13 +117,13 @@ fn without_space_before_colons(head: &[u8], from: usize) -> Result<Option<Bytes>
 /// The fields that begin at `from`.
 fn all_lines(head: &[u8], from: usize) -> Result<Vec<Line>, HeadError> {
     match lines::<FEW>(head, from) {
-        Err(HeadError::TooManyFields) => lines::<MOST_FIELDS>(head, from),
+        Err(HeadError::TooManyFields) => lines::<MAX_FIELDS>(head, from),
         other => other,
     }
 }
 
-fn lines<const MOST: usize>(head: &[u8], from: usize) -> Result<Vec<Line>, HeadError> {
-    let mut found = [httparse::EMPTY_HEADER; MOST];
+fn lines<const MAX: usize>(head: &[u8], from: usize) -> Result<Vec<Line>, HeadError> {
+    let mut found = [httparse::EMPTY_HEADER; MAX];
     let bytes = head.get(from..).unwrap_or_default();
     let fields = match httparse::parse_headers(bytes, &mut found) {
         Ok(httparse::Status::Complete((end, fields))) if end == bytes.len() => fields,

@@ -18,9 +18,9 @@ pub(crate) use self::{
 };
 
 /// Most bytes in a head: the first line, the fields and the empty line.
-pub(crate) const MOST_HEAD: usize = 64 * 1024;
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
 /// Most fields in a head.
-pub(crate) const MOST_FIELDS: usize = 256;
+pub(crate) const MAX_FIELDS: usize = 256;
 
 /// Bytes that are not plainly one HTTP/1.1 message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

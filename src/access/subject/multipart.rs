@@ -17,9 +17,9 @@ use memchr::memmem::Finder;
 use super::{Expected, SubjectFault, USER_ID};
 
 /// Longest header of a part, in bytes.
-const MOST_HEADER: usize = 8 * 1024;
+const MAX_HEADER: usize = 8 * 1024;
 /// Longest boundary (RFC 2046 §5.1.1).
-const MOST_BOUNDARY: usize = 70;
+const MAX_BOUNDARY: usize = 70;
 
 /// The boundary among a media type's parameters.
 pub(super) fn boundary(parameters: &[u8]) -> Result<Vec<u8>, SubjectFault> {
@@ -38,7 +38,7 @@ pub(super) fn boundary(parameters: &[u8]) -> Result<Vec<u8>, SubjectFault> {
             token if token.iter().all(in_token) => token,
             _ => return Err(unreadable),
         };
-        let is_empty = value.is_empty() || value.len() > MOST_BOUNDARY;
+        let is_empty = value.is_empty() || value.len() > MAX_BOUNDARY;
         if is_empty || !is_boundary && !name.eq_ignore_ascii_case(b"charset") {
             return Err(unreadable);
         }
@@ -123,9 +123,9 @@ impl Multipart {
 
     fn header(&mut self) -> Result<bool, SubjectFault> {
         const BLANK: &[u8] = b"\r\n\r\n";
-        let within = &self.held[..self.held.len().min(MOST_HEADER)];
+        let within = &self.held[..self.held.len().min(MAX_HEADER)];
         let Some(end) = memchr::memmem::find(within, BLANK) else {
-            return if within.len() < MOST_HEADER {
+            return if within.len() < MAX_HEADER {
                 Ok(false)
             } else {
                 Err(SubjectFault::Unreadable("a part's header has no end"))

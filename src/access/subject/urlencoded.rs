@@ -54,12 +54,12 @@ impl Urlencoded {
     }
 
     fn note(&mut self, part: &[u8]) -> Result<(), SubjectFault> {
-        let most = match self.at {
+        let max = match self.at {
             At::Other => return Ok(()),
             At::Name => USER_ID.len() * ESCAPED,
             At::Value => self.expected.value.len() * ESCAPED,
         };
-        if self.raw.len() + part.len() <= most {
+        if self.raw.len() + part.len() <= max {
             self.raw.extend_from_slice(part);
             Ok(())
         } else if self.at == At::Name {

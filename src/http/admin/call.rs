@@ -13,7 +13,7 @@ use crate::{access::admin::AdminDenial, http::error::Refusal};
 
 const TOKEN: &str = "x-csrf-token";
 /// Bodies are shorter: see `own_body`.
-const MOST: usize = 128 * 1024;
+const MAX: usize = 128 * 1024;
 
 /// An administrator who decides without a body.
 pub(super) struct Decider(pub(super) Admin);
@@ -56,7 +56,7 @@ where
         if !is_of_type(&parts.headers, "application/json") {
             return Err(Refusal::OtherMediaType("application/json").into_response());
         }
-        let body = to_bytes(body, MOST).await;
+        let body = to_bytes(body, MAX).await;
         let body = body.map_err(|_| Refusal::BodyTooLarge.into_response())?;
         match object(&body) {
             Some(asked) => Ok(Self { admin, asked }),

@@ -14,7 +14,7 @@ use crate::{access::admin::AdminDenial, http::error::Refusal};
 /// What its token is called.
 pub(super) const TOKEN: &str = "csrf";
 /// Bodies are shorter: see `own_body`.
-const MOST: usize = 128 * 1024;
+const MAX: usize = 128 * 1024;
 
 /// A form, and who sends it.
 pub(super) struct Form {
@@ -49,7 +49,7 @@ where
         if !is_of_type(&parts.headers, form) {
             return Err(Refusal::OtherMediaType(form).into_response());
         }
-        let body = to_bytes(body, MOST).await;
+        let body = to_bytes(body, MAX).await;
         let body = body.map_err(|_| Refusal::BodyTooLarge.into_response())?;
         let fields = form_urlencoded::parse(&body).into_owned().collect();
         let form = Self { admin, fields };

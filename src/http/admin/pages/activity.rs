@@ -28,9 +28,9 @@ use crate::{
 /// Records of one page.
 const SHOWN: u32 = 50;
 /// Records of one file.
-const MOST: usize = 100_000;
+const MAX: usize = 100_000;
 /// Bytes of one file: it is put together in memory.
-const MOST_BYTES: usize = 14 * 1024 * 1024;
+const MAX_BYTES: usize = 14 * 1024 * 1024;
 /// Records read at a time for a file.
 const BATCH: u32 = 2000;
 
@@ -165,7 +165,7 @@ async fn written(
         let (records, before) = find(activity, filter.clone()).await?;
         for record in &records {
             let line = line(record);
-            if count == MOST || text.len() + line.len() > MOST_BYTES {
+            if count == MAX || text.len() + line.len() > MAX_BYTES {
                 tracing::info!(count, from = place(record), "an activity file ends before its end");
                 return Ok((text, false));
             }
