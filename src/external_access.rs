@@ -239,7 +239,7 @@ impl ExternalAccess {
     }
 
     /// Whether somebody may come in.
-    pub(crate) fn judge(&self, subject: Uuid, client: &str) -> Result<(), Shut> {
+    pub(crate) fn check(&self, subject: Uuid, client: &str) -> Result<(), Shut> {
         let blocks = self.0.blocks.load();
         let Some(blocks) = &*blocks else { return Err(Shut::Unknown) };
         let in_force = self.0.restrictions.in_force();
@@ -312,13 +312,13 @@ impl ExternalAccess {
                     }
                 }
             }
-            self.judge_writing();
+            self.check_writability();
         }
     }
 
     /// Turns `managed` access off when the database has been unwritable for longer than [`BELIEVED`]: by this
     /// instance's heartbeat, and by records that wait.
-    fn judge_writing(&self) {
+    fn check_writability(&self) {
         let unwritable = self.0.unwritable.load().as_ref().map(|since| since.elapsed());
         let longest = unwritable.max(self.0.activity.failing_for());
         let is_too_long = longest.is_some_and(|it| it > BELIEVED);

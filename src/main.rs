@@ -122,9 +122,9 @@ fn run(arguments: Arguments) -> Result<(), Ending> {
         Command::Sessions { command } => sessions(&read()?, command)?,
         Command::Settings { markdown: true } => print(&Config::markdown_table()),
         Command::Settings { markdown: false } => {
-            let (table, judged) = Config::table(environment(), file.as_deref())?;
+            let (table, checked) = Config::table(environment(), file.as_deref())?;
             print(&table);
-            judged?;
+            checked?;
         }
     }
     Ok(())

@@ -105,7 +105,7 @@ pub(crate) struct Grant {
 impl Policy {
     /// Whether this caller reaches `/external/*`.
     pub(crate) fn admit(&self, identity: &Identity) -> Result<Admission, Denial> {
-        self.judge_client(identity)?;
+        self.check_client(identity)?;
         if !identity.has_role(EXTERNAL_API) {
             return Err(Denial::RoleMissing);
         }
@@ -116,7 +116,7 @@ impl Policy {
     /// Whether these claims may be exchanged for a session; `now` in Unix seconds.
     pub(crate) fn grant(&self, claims: Claims, now: i64) -> Result<Grant, Denial> {
         let identity = claims.identity();
-        self.judge_client(identity)?;
+        self.check_client(identity)?;
         let scope_admits = match identity.caller() {
             Caller::AppOnly if !self.login_app_only => return Err(Denial::AppOnlyNotAllowed),
             Caller::AppOnly => false,
@@ -144,7 +144,7 @@ impl Policy {
         Ok(Grant { subject, client, user, expires_at, upstream_will_refuse })
     }
 
-    fn judge_client(&self, identity: &Identity) -> Result<(), Denial> {
+    fn check_client(&self, identity: &Identity) -> Result<(), Denial> {
         let is_allowed = |allowed: &Uuid| {
             Uuid::try_parse(identity.client()).is_ok_and(|client| client == *allowed)
         };

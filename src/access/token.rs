@@ -123,7 +123,7 @@ impl BearerToken {
         let payload = self.payload_signed_by(key)?;
         let UniqueMembers(all) = serde_json::from_slice(&payload)
             .map_err(|_| TokenError::Malformed("claims are not one JSON object"))?;
-        Claims::judge(all, key, issuers, expected, now)
+        Claims::validate(all, key, issuers, expected, now)
     }
 
     /// The payload, when this key signed it.
@@ -269,7 +269,7 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    pub(super) fn judge(
+    pub(super) fn validate(
         all: Map<String, Value>,
         key: &SigningKey,
         issuers: &Issuers,
@@ -312,7 +312,7 @@ impl Claims {
         if !for_us {
             return Err(TokenError::Audience);
         }
-        let expires_at = judge_times(&all, now)?;
+        let expires_at = check_times(&all, now)?;
 
         let client = match (version_2, all.get("azp"), all.get("appid")) {
             (true, Some(azp), _) => azp,
@@ -328,7 +328,7 @@ impl Claims {
             }
             _ => Vec::new(),
         };
-        let caller = judge_type(&all, version_2)?;
+        let caller = check_type(&all, version_2)?;
         let identity = Identity { subject, client, caller, roles, expires_at };
         Ok(Self { all, identity })
     }
@@ -386,7 +386,7 @@ impl Identity {
     }
 
     /// Whether a token that once was good still is; `now` in Unix seconds.
-    pub(crate) fn judge_again(&self, now: i64) -> Result<(), TokenError> {
+    pub(crate) fn recheck(&self, now: i64) -> Result<(), TokenError> {
         if self.expires_at + LEEWAY > now { Ok(()) } else { Err(TokenError::Expired) }
     }
 }
@@ -398,7 +398,7 @@ impl fmt::Debug for Claims {
 }
 
 /// `exp`, `nbf`, `iat`: numbers (RFC 7519 §2, NumericDate), all three required.
-fn judge_times(all: &Map<String, Value>, now: i64) -> Result<i64, TokenError> {
+fn check_times(all: &Map<String, Value>, now: i64) -> Result<i64, TokenError> {
     let seconds =
         |name: &'static str| all.get(name).and_then(Value::as_f64).ok_or(TokenError::Claim(name));
     let (exp, nbf, iat) = (seconds("exp")?, seconds("nbf")?, seconds("iat")?);
@@ -420,7 +420,7 @@ fn judge_times(all: &Map<String, Value>, now: i64) -> Result<i64, TokenError> {
 /// Access token of a user or of an app, by the claims only such tokens carry. Agent identities get
 /// app-only tokens with the scope `/`, which is none. An app to which no role is assigned gets a token
 /// without `roles`: a good one, that admits to nothing.
-fn judge_type(all: &Map<String, Value>, v2: bool) -> Result<Caller, TokenError> {
+fn check_type(all: &Map<String, Value>, v2: bool) -> Result<Caller, TokenError> {
     let scopes: Vec<String> = match all.get("scp") {
         None => Vec::new(),
         Some(Value::String(scp)) => {

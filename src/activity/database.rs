@@ -177,7 +177,7 @@ impl Database {
         if !*is_ready {
             let is_up_to_date =
                 self.0.quick.work(QUERY_TIMEOUT, |held| Box::pin(versions(held))).await?;
-            let is_up_to_date = judge(&self.0.quick, is_up_to_date.as_deref())?;
+            let is_up_to_date = check_schema_version(&self.0.quick, is_up_to_date.as_deref())?;
             if !is_up_to_date && !self.0.migrates {
                 return Err(ActivityError::NotMigrated);
             }
@@ -234,7 +234,7 @@ async fn versions(held: &mut PooledConnection) -> Result<Option<Vec<i64>>, sqlx:
 }
 
 /// Whether all migrations that we know were made, and no others.
-fn judge(pool: &Pool, applied: Option<&[i64]>) -> Result<bool, ActivityError> {
+fn check_schema_version(pool: &Pool, applied: Option<&[i64]>) -> Result<bool, ActivityError> {
     let known = match pool {
         Pool::Sqlite(_) => &SQLITE,
         Pool::Postgres(_) => &POSTGRES,

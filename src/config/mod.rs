@@ -511,10 +511,10 @@ mod tests {
     fn secrets_are_masked_in_the_table() {
         let pairs = [("REDIS_URL", "redis://:hunter2@cache:6379")];
         let table = Config::table(pairs.map(|(n, v)| (n.to_owned(), v.to_owned())), None);
-        let (table, judged) = table.unwrap();
+        let (table, checked) = table.unwrap();
         assert!(table.contains("REDIS_URL=********"));
         assert!(!table.contains("hunter2"));
-        assert!(judged.unwrap_err().to_string().contains("TENANT_ID: is required"));
+        assert!(checked.unwrap_err().to_string().contains("TENANT_ID: is required"));
         for (name, value) in [
             ("GATEWAY_UPSTREAM_URL", "http://u:hunter2@h:5"),
             ("GATEWAY_PUBLIC_URLS", "https://u:hunter2@chat.example"),

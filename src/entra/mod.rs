@@ -343,7 +343,7 @@ impl Entra {
         if let Some(identity) = self.0.token_cache.find(&fingerprint, version)
             && self.has_keys()
         {
-            identity.judge_again(now).map_err(EntraError::Rejected)?;
+            identity.recheck(now).map_err(EntraError::Rejected)?;
             return Ok(identity);
         }
         let identity = Arc::new(self.verify(token, now).await?.into_identity());

@@ -97,10 +97,10 @@ fn signatures_of_the_jws_vectors_count_when_they_are_valid_and_the_key_is_for_th
         };
         for vector in &group.tests {
             let expected = vector.result == "valid" && is_for_rs256(public);
-            let judged = is_signed(vector.jws.as_ref().unwrap(), keys(public));
-            assert_eq!(judged, expected, "{} {}", vector.tc_id, vector.comment);
+            let checked = is_signed(vector.jws.as_ref().unwrap(), keys(public));
+            assert_eq!(checked, expected, "{} {}", vector.tc_id, vector.comment);
             count += 1;
-            accepted += usize::from(judged);
+            accepted += usize::from(checked);
         }
     }
     println!("{count} JWS vectors: {accepted} accepted");
@@ -114,15 +114,15 @@ fn key_sets_of_the_jwk_vectors_are_refused_or_pass_over_what_is_wrong() {
     for group in &vectors.test_groups {
         for vector in &group.tests {
             let set = group.public.as_ref().map(keys).unwrap_or_default();
-            let judged = is_signed(vector.jws.as_ref().unwrap(), set);
+            let checked = is_signed(vector.jws.as_ref().unwrap(), set);
             // Keys come from Entra over TLS: whether they were made badly (ROCA, CVE-2017-15361) is not
             // looked into.
             let is_badly_made = vector.comment == "rejectsKeyWithRocaVulnerability";
             if vector.result == "invalid" && !is_badly_made {
-                assert!(!judged, "{} {}", vector.tc_id, vector.comment);
+                assert!(!checked, "{} {}", vector.tc_id, vector.comment);
             }
             count += 1;
-            accepted += usize::from(judged);
+            accepted += usize::from(checked);
         }
     }
     println!("{count} JWK vectors: {accepted} accepted");
@@ -145,12 +145,12 @@ fn signatures_of_the_rsa_vectors_are_judged_without_difference() {
         for vector in &group.tests {
             let message = bytes(vector.msg.as_ref().unwrap());
             let signature = bytes(vector.sig.as_ref().unwrap());
-            let judged = key.iter().any(|(_, key)| key.has_signed(&message, &signature));
+            let checked = key.iter().any(|(_, key)| key.has_signed(&message, &signature));
             // Keys with the exponent 3 do not count here at all.
             let expected = vector.result == "valid" && jwk["e"] == "AQAB";
-            assert_eq!(judged, expected, "{} {}", vector.tc_id, vector.comment);
+            assert_eq!(checked, expected, "{} {}", vector.tc_id, vector.comment);
             count += 1;
-            accepted += usize::from(judged);
+            accepted += usize::from(checked);
         }
     }
     println!("{count} RSA vectors: {accepted} accepted");

@@ -20,7 +20,7 @@ pub(super) struct Binding<'a> {
 impl Binding<'_> {
     /// Refuses a session beside a valid token of somebody else; where binding is required, also one
     /// without a valid token.
-    pub(super) async fn judge(&self, session: &SessionId, fields: &Fields) -> Result<(), Refusal> {
+    pub(super) async fn check(&self, session: &SessionId, fields: &Fields) -> Result<(), Refusal> {
         let is_required = self.mode == SessionBinding::Required;
         if !is_required && !fields.has("authorization") {
             return Ok(());

@@ -23,7 +23,7 @@ pub(super) struct ValidRequest<'a> {
 }
 
 /// Judges a request's head.
-pub(super) fn judge(head: &RequestHead) -> Result<ValidRequest<'_>, Refusal> {
+pub(super) fn validate(head: &RequestHead) -> Result<ValidRequest<'_>, Refusal> {
     let malformed = |what| Err(Refusal::Framing(what));
     if matches!(head.method(), "CONNECT" | "TRACE") {
         return malformed("this method is not served here");
@@ -53,7 +53,7 @@ pub(super) fn judge(head: &RequestHead) -> Result<ValidRequest<'_>, Refusal> {
             }
         }
     };
-    if hop_headers::judge_connection(&head.fields).is_err() {
+    if hop_headers::check_connection_options(&head.fields).is_err() {
         return malformed("its Connection header names a field that is not hop-by-hop");
     }
     let path = match &target {
@@ -86,10 +86,10 @@ mod tests {
 
     use super::*;
 
-    fn judged(text: &str) -> Result<String, String> {
+    fn validated(text: &str) -> Result<String, String> {
         let head = RequestHead::parse(Bytes::copy_from_slice(text.as_bytes())).expect("a head");
-        let judged = judge(&head).map_err(|refusal| refusal.to_string())?;
-        Ok(format!("{} {}", String::from_utf8_lossy(&judged.target), judged.path))
+        let validated = validate(&head).map_err(|refusal| refusal.to_string())?;
+        Ok(format!("{} {}", String::from_utf8_lossy(&validated.target), validated.path))
     }
 
     #[test]
@@ -101,13 +101,13 @@ mod tests {
             ("//x/y", "//x/y //x/y"),
         ] {
             let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-            assert_eq!(judged(&text).as_deref(), Ok(expected), "{target}");
+            assert_eq!(validated(&text).as_deref(), Ok(expected), "{target}");
         }
         for (target, expected) in
             [("*", "* *"), ("http://a", "* *"), ("http://a/", "/ /"), ("http://a?q", "/?q /")]
         {
             let text = format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-            assert_eq!(judged(&text).as_deref(), Ok(expected), "{target}");
+            assert_eq!(validated(&text).as_deref(), Ok(expected), "{target}");
         }
     }
 
@@ -126,7 +126,7 @@ mod tests {
             "CONNECT a:80",
             "TRACE /",
         ] {
-            assert!(judged(&format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n")).is_err(), "{line}");
+            assert!(validated(&format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n")).is_err(), "{line}");
         }
     }
 }

@@ -36,7 +36,7 @@ impl Passage {
     fn admitted(admission: Admission, request: &ValidRequest<'_>) -> Result<Self, SubjectFault> {
         let Some(binding) = admission.into_binding() else { return Ok(Self::OPEN) };
         if let Some(at) = memchr::memchr(b'?', &request.target) {
-            binding.judge_query(&request.target[at + 1..])?;
+            binding.check_query(&request.target[at + 1..])?;
         }
         if request.length == Length::None {
             return Ok(Self::OPEN);
@@ -52,7 +52,7 @@ pub(super) fn stands_before(path: &str) -> bool {
 }
 
 /// Judges a request by its method, its path and its token.
-pub(super) async fn judge(
+pub(super) async fn authorize(
     request: &ValidRequest<'_>,
     entra: &Entra,
     policy: &Policy,
@@ -70,6 +70,6 @@ pub(super) async fn judge(
     let token = bearer::of_lines(head.fields.all("authorization"))?;
     let identity = entra.identify(&token, clock::now()).await?;
     let admission = policy.admit(&identity)?;
-    external_access.judge(identity.subject(), identity.client())?;
+    external_access.check(identity.subject(), identity.client())?;
     Ok(Passage::admitted(admission, request)?)
 }

@@ -87,7 +87,7 @@ impl Kind {
 pub(super) struct NamesProtectedField;
 
 /// Checks every `Connection` line of a request.
-pub(super) fn judge_connection(fields: &Fields) -> Result<(), NamesProtectedField> {
+pub(super) fn check_connection_options(fields: &Fields) -> Result<(), NamesProtectedField> {
     let is_protected = |name: &[u8]| {
         matches!(
             Kind::of(name),
@@ -381,10 +381,10 @@ mod tests {
             ["Authorization", "cookie", "Host", "X-Forwarded-Proto", "forwarded", "content-length"]
         {
             let head = head(&format!("Connection: close\r\nConnection: {name}\r\n"));
-            assert_eq!(judge_connection(&head.fields), Err(NamesProtectedField), "{name}");
+            assert_eq!(check_connection_options(&head.fields), Err(NamesProtectedField), "{name}");
         }
         let head = head("Connection: keep-alive, Upgrade\r\n");
-        assert_eq!(judge_connection(&head.fields), Ok(()));
+        assert_eq!(check_connection_options(&head.fields), Ok(()));
     }
 
     #[test]

@@ -147,8 +147,8 @@ pub(super) async fn post(
         if claims.identity().expires_at() <= now {
             return Err(EntraError::Rejected(TokenError::Expired).into());
         }
-        judge_origin(&headers, &resource)?;
-        external_access.judge(subject, client)?;
+        check_origin(&headers, &resource)?;
+        external_access.check(subject, client)?;
         let grant = policy.grant(claims, now)?;
         Ok(SessionRecord::new(grant, token.fingerprint().to_string(), now))
     };
@@ -170,7 +170,7 @@ pub(super) async fn post(
             activity.denied(denied.by(&author(actor)));
             return Err(refusal);
         }
-        judged => judged?,
+        checked => checked?,
     };
     let (subject, client) = (record.subject(), record.client().to_owned());
     let mut warnings = Vec::new();
@@ -189,7 +189,7 @@ pub(super) async fn post(
         sessions.open(record, cookie.minted_in(&headers), Some(from)).await?;
 
     // Somebody may have decided meanwhile.
-    let still = external_access.judge(subject, &client).map_err(Refusal::from);
+    let still = external_access.check(subject, &client).map_err(Refusal::from);
     let still = if external_access.is_on() { still } else { Err(Refusal::NotFound) };
     if let Err(refusal) = still {
         sessions.end(&[id]).await?;
@@ -286,7 +286,7 @@ pub(super) async fn options(
     if !asks {
         return Ok((StatusCode::NO_CONTENT, [(header::ALLOW, "POST, OPTIONS")]).into_response());
     }
-    judge_origin(&headers, &resource)?;
+    check_origin(&headers, &resource)?;
     let allowed = [
         (header::ACCESS_CONTROL_ALLOW_METHODS, "POST"),
         (header::ACCESS_CONTROL_ALLOW_HEADERS, CORS_REQUEST_HEADERS),
@@ -296,7 +296,7 @@ pub(super) async fn options(
 }
 
 /// A page of an origin that is not listed may not sign anybody in (login CSRF).
-fn judge_origin(headers: &HeaderMap, resource: &Resource) -> Result<(), Refusal> {
+fn check_origin(headers: &HeaderMap, resource: &Resource) -> Result<(), Refusal> {
     if is_listed(headers.get_all(header::ORIGIN).iter().map(HeaderValue::as_bytes), resource) {
         Ok(())
     } else {

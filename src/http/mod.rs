@@ -170,16 +170,16 @@ impl App {
     async fn answer_own(
         &self,
         head: &RequestHead,
-        judged: &ValidRequest<'_>,
+        valid: &ValidRequest<'_>,
         client_info: ClientInfo,
         asked: &Question,
         body: Vec<u8>,
     ) -> Response<Body> {
         let Self { gateway, own, .. } = self;
-        if !gateway.resource.is_on() && needs_external_access(&judged.path) {
+        if !gateway.resource.is_on() && needs_external_access(&valid.path) {
             return Refusal::NotFound.into_response();
         }
-        let Some(request) = own_request(head, judged, client_info, asked, body) else {
+        let Some(request) = own_request(head, valid, client_info, asked, body) else {
             return Refusal::NotFound.into_response();
         };
         match own.clone().oneshot(request).await {
@@ -194,18 +194,17 @@ impl App {
         &self,
         caller: &mut Caller,
         head: &RequestHead,
-        judged: &ValidRequest<'_>,
+        valid: &ValidRequest<'_>,
         client_info: &ClientInfo,
         asked: &Question,
     ) -> Result<(Response<Body>, Unread), Response<Body>> {
-        let Some(request) = own_request(head, judged, client_info.clone(), asked, Vec::new())
-        else {
+        let Some(request) = own_request(head, valid, client_info.clone(), asked, Vec::new()) else {
             return Err(Refusal::NotFound.into_response());
         };
         admin::admit(&self.gateway, request).await?;
-        Ok(match own_body::read(caller, judged).await {
+        Ok(match own_body::read(caller, valid).await {
             Ok(body) => {
-                let own = self.answer_own(head, judged, client_info.clone(), asked, body);
+                let own = self.answer_own(head, valid, client_info.clone(), asked, body);
                 (own.await, Unread::Nothing)
             }
             Err((refusal, unread)) => (refusal.into_response(), unread),
@@ -272,14 +271,14 @@ impl WorkerService {
         // Itself, and what becomes of it for upstream or a handler.
         let share =
             caller.share(2 * head.fields.head_length()).map_err(|Exhausted| Refusal::AtCapacity);
-        let judged = share.and_then(|share| {
-            let judged = framing::judge(head)?;
-            let client_info = edge.resolve(caller.peer, &forwarding(&judged, edge))?;
-            Ok((judged, client_info, share))
+        let valid = share.and_then(|share| {
+            let valid = framing::validate(head)?;
+            let client_info = edge.resolve(caller.peer, &forwarding(&valid, edge))?;
+            Ok((valid, client_info, share))
         });
-        let (judged, client_info, _share) = match judged {
-            Ok((judged, client_info, share)) => {
-                (judged, asked.client_info.get_or_init(|| client_info), share)
+        let (valid, client_info, _share) = match valid {
+            Ok((valid, client_info, share)) => {
+                (valid, asked.client_info.get_or_init(|| client_info), share)
             }
             Err(refusal) => {
                 let answer = asked.refusal(&refusal, "", resource);
@@ -289,11 +288,11 @@ impl WorkerService {
             }
         };
         self.sole_client.came(client_info.client);
-        let kind = Endpoint::of(&judged.path, own_paths::is_own(&judged.path, resource));
+        let kind = Endpoint::of(&valid.path, own_paths::is_own(&valid.path, resource));
         asked.kind.set(kind);
-        let traced = Traced::begin(app.tracer.as_ref(), head, &judged.path, kind, client_info);
+        let traced = Traced::begin(app.tracer.as_ref(), head, &valid.path, kind, client_info);
         let traced = asked.traced.get_or_init(|| traced);
-        traced.run(self.answer_placed(app, caller, head, &judged, client_info, &asked)).await
+        traced.run(self.answer_placed(app, caller, head, &valid, client_info, &asked)).await
     }
 
     async fn answer_placed(
@@ -301,23 +300,23 @@ impl WorkerService {
         app: &App,
         caller: &mut Caller,
         head: &RequestHead,
-        judged: &ValidRequest<'_>,
+        valid: &ValidRequest<'_>,
         client_info: &ClientInfo,
         asked: &Question,
     ) -> Disposition {
         let resource = &app.gateway.resource;
-        let path = &*judged.path;
-        let unread = || unread_of(judged);
+        let path = &*valid.path;
+        let unread = || unread_of(valid);
         let (answer, unread) = if caller.is_over_capacity && !path.starts_with("/gateway/health/") {
             (asked.refusal(&Refusal::AtCapacity, path, resource), unread())
         } else if !client_info.is_by_front_door && !is_probe(head.method(), path) {
             (asked.refusal(&Refusal::NotThroughFrontDoor, path, resource), unread())
         } else if asked.kind.get().is_own() {
             let (answer, unread) = if admin::reads_body(head.method(), path) {
-                let own = Box::pin(app.answer_with_body(caller, head, judged, client_info, asked));
+                let own = Box::pin(app.answer_with_body(caller, head, valid, client_info, asked));
                 own.await.unwrap_or_else(|refused| (refused, unread()))
             } else {
-                let own = app.answer_own(head, judged, client_info.clone(), asked, Vec::new());
+                let own = app.answer_own(head, valid, client_info.clone(), asked, Vec::new());
                 (Box::pin(own).await, unread())
             };
             let answer = asked.fill(answer, path, resource);
@@ -327,13 +326,13 @@ impl WorkerService {
         } else if path == WARMUP && !Box::pin(self.is_warm()).await {
             ("SimpleChat is still starting".into_response(), unread())
         } else {
-            match self.pass(app, caller, judged, client_info).await {
+            match self.pass(app, caller, valid, client_info).await {
                 Ok(answered) => {
                     asked.told(&self.metrics, head.method(), path, answered.status);
                     return answered.disposition;
                 }
                 Err((refusal, has_begun)) => {
-                    let unread = if has_begun && judged.length != Length::None {
+                    let unread = if has_begun && valid.length != Length::None {
                         Unread::Some
                     } else {
                         unread()
@@ -364,21 +363,21 @@ impl WorkerService {
         &self,
         app: &App,
         caller: &mut Caller,
-        judged: &ValidRequest<'_>,
+        valid: &ValidRequest<'_>,
         client_info: &ClientInfo,
     ) -> Result<Answered, (Refusal, bool)> {
         let Gateway { entra, policy, sessions, external_access, cookie, resource, .. } =
             &app.gateway;
-        let hides_sign_in = resource.is_on() && own_paths::is_discovery(&judged.path);
+        let hides_sign_in = resource.is_on() && own_paths::is_discovery(&valid.path);
         let passage =
-            guard::judge(judged, entra, policy, external_access).await.map_err(|refusal| {
+            guard::authorize(valid, entra, policy, external_access).await.map_err(|refusal| {
                 let is_hidden = hides_sign_in && refusal.status() == StatusCode::UNAUTHORIZED;
                 (if is_hidden { Refusal::NotFound } else { refusal }, false)
             })?;
-        if hop_headers::is_final_recipient(judged.head) {
+        if hop_headers::is_final_recipient(valid.head) {
             let answer = StatusCode::NO_CONTENT;
             let disposition =
-                caller.answer(answer.into_response(), Some(judged.head), unread_of(judged));
+                caller.answer(answer.into_response(), Some(valid.head), unread_of(valid));
             return Ok(Answered {
                 status: answer.as_u16(),
                 disposition: Box::pin(disposition).await,
@@ -388,25 +387,25 @@ impl WorkerService {
         let (pool, tracer) = (&*self.pool, app.tracer.as_ref());
         let requests = &self.requests;
         let proxy = Proxy { pool, sessions, cookie, binding, tracer, requests, hides_sign_in };
-        proxy.pass(passage, judged, client_info, caller).await.map_err(|refusal| (refusal, true))
+        proxy.pass(passage, valid, client_info, caller).await.map_err(|refusal| (refusal, true))
     }
 }
 
 /// The body of a request of which nothing beyond the head has been read.
-fn unread_of(judged: &ValidRequest<'_>) -> Unread {
-    let body = wire::Body::new(judged.length, hop_headers::may_trail);
-    Unread::of(body, proxy::awaits_continue(judged))
+fn unread_of(valid: &ValidRequest<'_>) -> Unread {
+    let body = wire::Body::new(valid.length, hop_headers::may_trail);
+    Unread::of(body, proxy::awaits_continue(valid))
 }
 
 /// A request for the gateway's own routes.
 fn own_request(
     head: &RequestHead,
-    judged: &ValidRequest<'_>,
+    valid: &ValidRequest<'_>,
     client_info: ClientInfo,
     asked: &Question,
     body: Vec<u8>,
 ) -> Option<Request<Body>> {
-    let request = Request::builder().method(head.method()).uri(&*judged.target);
+    let request = Request::builder().method(head.method()).uri(&*valid.target);
     let mut request = request.body(Body::from(body)).ok()?;
     *request.headers_mut() = head.fields.to_map();
     let (client_info, request_id) = (Arc::new(client_info), asked.request_id().into());
@@ -415,15 +414,15 @@ fn own_request(
 }
 
 /// What a request says of its way.
-fn forwarding<'a>(judged: &ValidRequest<'a>, edge: &EdgePolicy) -> Forwarding<'a> {
-    let fields = &judged.head.fields;
+fn forwarding<'a>(valid: &ValidRequest<'a>, edge: &EdgePolicy) -> Forwarding<'a> {
+    let fields = &valid.head.fields;
     // What is not text cannot be read: it stays in the list as something malformed.
     let text = |value| std::str::from_utf8(value).unwrap_or("\u{fffd}");
     let all = |name| fields.all(name).map(text).collect();
     let has_front_door = edge.front_door.is_some();
     let of_front_door = |name| if has_front_door { all(name) } else { Vec::new() };
     Forwarding {
-        host: judged.host.map(text),
+        host: valid.host.map(text),
         x_for: all("x-forwarded-for"),
         x_proto: all("x-forwarded-proto"),
         x_host: all("x-forwarded-host"),
@@ -547,14 +546,14 @@ impl Service for Ops {
         head: Result<RequestHead, HeadFault>,
     ) -> Disposition {
         let plain = |status: StatusCode| status.into_response();
-        let judged = match &head {
-            Ok(head) => framing::judge(head).ok(),
+        let valid = match &head {
+            Ok(head) => framing::validate(head).ok(),
             Err(_) => None,
         };
-        let Some(judged) = judged else {
+        let Some(valid) = valid else {
             return caller.answer(plain(StatusCode::BAD_REQUEST), None, Unread::Some).await;
         };
-        let request = Request::builder().method(judged.head.method()).uri(&*judged.target);
+        let request = Request::builder().method(valid.head.method()).uri(&*valid.target);
         let answer = match request.body(Body::empty()) {
             Ok(request) => match self.0.clone().oneshot(request).await {
                 Ok(answer) => answer,
@@ -562,7 +561,7 @@ impl Service for Ops {
             },
             Err(_) => plain(StatusCode::NOT_FOUND),
         };
-        let unread = Unread::of(wire::Body::new(judged.length, |_| true), false);
-        caller.answer(answer, Some(judged.head), unread).await
+        let unread = Unread::of(wire::Body::new(valid.length, |_| true), false);
+        caller.answer(answer, Some(valid.head), unread).await
     }
 }

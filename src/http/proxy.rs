@@ -79,18 +79,18 @@ impl Proxy<'_> {
     pub(super) async fn pass(
         &self,
         passage: Passage,
-        judged: &ValidRequest<'_>,
+        request: &ValidRequest<'_>,
         client_info: &ClientInfo,
         caller: &mut Caller,
     ) -> Result<Answered, Refusal> {
         let upstream = &self.pool.upstream;
         let config = upstream.config();
-        let head = judged.head;
-        let cookies = self.cookies_that_count(judged).await?;
-        let upgrade = hop_headers::upgrade(head, judged.length);
+        let head = request.head;
+        let cookies = self.cookies_that_count(request).await?;
+        let upgrade = hop_headers::upgrade(head, request.length);
 
         let mut hold = upstream.hold();
-        let gathered = match self.body(passage, judged, caller, &mut hold).await {
+        let gathered = match self.body(passage, request, caller, &mut hold).await {
             Ok(gathered) => gathered,
             Err(error) => return gone_or_refused(error),
         };
@@ -104,15 +104,15 @@ impl Proxy<'_> {
 
         let mut span = Upstreamed::begin(self.tracer, head, config);
         let upward = UpstreamHead {
-            target: &judged.target,
+            target: &request.target,
             client_info,
             cookie: cookies.line(),
             host: config.host.as_deref(),
-            default_host: judged.host.unwrap_or(config.authority.as_bytes()),
+            default_host: request.host.unwrap_or(config.authority.as_bytes()),
             upgrade,
             trace: span.context(),
         };
-        let has_no_body = matches!(judged.length, Length::None | Length::Sized(0));
+        let has_no_body = matches!(request.length, Length::None | Length::Sized(0));
         let sent = Sent {
             bytes: hop_headers::request(head, &upward).into(),
             upgrade,
@@ -123,7 +123,7 @@ impl Proxy<'_> {
                 && matches!(head.method(), "GET" | "HEAD"),
             cookies,
         };
-        let passed = self.exchange(&sent, judged, gathered, &mut hold, caller, &mut span).await;
+        let passed = self.exchange(&sent, request, gathered, &mut hold, caller, &mut span).await;
         match &passed {
             Ok(answered) => span.answered(answered.status),
             Err(refusal) => span.failed(refusal.reason()),
@@ -135,7 +135,7 @@ impl Proxy<'_> {
     async fn exchange(
         &self,
         sent: &Sent<'_>,
-        judged: &ValidRequest<'_>,
+        request: &ValidRequest<'_>,
         mut gathered: Gathered,
         hold: &mut Held<'_>,
         caller: &mut Caller,
@@ -143,7 +143,7 @@ impl Proxy<'_> {
     ) -> Result<Answered, Refusal> {
         let Sent { bytes, cookies, upgrade, may_repeat, may_ask_again } = sent;
         let upstream = &self.pool.upstream;
-        let (head, timeout) = (judged.head, upstream.config().response_timeout);
+        let (head, timeout) = (request.head, upstream.config().response_timeout);
         let mut connection = if *may_repeat {
             self.pool.connection().await?
         } else {
@@ -155,12 +155,12 @@ impl Proxy<'_> {
         loop {
             let mut exchange =
                 Exchange::new(&mut *caller, connection, bytes.clone(), gathered, timeout);
-            let answer = match self.final_head(&mut exchange, judged).await {
+            let answer = match self.final_head(&mut exchange, request).await {
                 Ok(answer) => answer,
                 Err(error) => {
                     let failed = exchange.failed(error);
                     if let Some(aside) = aside {
-                        return Box::pin(self.send(aside, judged, cookies, caller)).await;
+                        return Box::pin(self.send(aside, request, cookies, caller)).await;
                     }
                     if !(*may_repeat && failed.was_stale) || was_repeated {
                         return gone_or_refused(failed.error);
@@ -180,7 +180,7 @@ impl Proxy<'_> {
             let length =
                 Length::of_response(&answer, head.method()).map_err(UpstreamError::from)?;
             if answer.status == 101 {
-                judge_change(*upgrade, &answer)?;
+                check_upgrade(*upgrade, &answer)?;
                 let out = self.write_head(&answer, length, head.version, None, cookies);
                 let disposition = Box::pin(exchange.tunnel(out)).await;
                 return Ok(Answered { status: 101, disposition });
@@ -203,12 +203,12 @@ impl Proxy<'_> {
                     Err(error) => {
                         let error = crate::telemetry::chain(&error);
                         tracing::debug!(error, "upstream could not be asked again");
-                        return Box::pin(self.send(stranger, judged, cookies, caller)).await;
+                        return Box::pin(self.send(stranger, request, cookies, caller)).await;
                     }
                 }
                 continue;
             }
-            self.judge_sign_in(&answer)?;
+            self.check_sign_in(&answer)?;
             let closes = !keeps_alive(head)
                 || exchange.is_callers_last()
                 || length == Length::UntilClose
@@ -233,16 +233,16 @@ impl Proxy<'_> {
     async fn body(
         &self,
         passage: Passage,
-        judged: &ValidRequest<'_>,
+        request: &ValidRequest<'_>,
         caller: &mut Caller,
         hold: &mut Held<'_>,
     ) -> Result<Gathered, ExchangeError> {
-        let body = Body::new(judged.length, hop_headers::may_trail);
+        let body = Body::new(request.length, hop_headers::may_trail);
         let body = InspectedBody::by(passage.into_reader(), body);
         if body.is_done() {
             return Ok(Gathered::nothing(caller.timeouts.idle));
         }
-        if awaits_continue(judged) && caller.buffered.held.is_empty() {
+        if awaits_continue(request) && caller.buffered.held.is_empty() {
             let said = Box::pin(caller.write(b"HTTP/1.1 100 Continue\r\n\r\n"));
             said.await.map_err(ExchangeError::CallerGone)?;
         }
@@ -269,14 +269,14 @@ impl Proxy<'_> {
     async fn final_head(
         &self,
         exchange: &mut Exchange<'_>,
-        judged: &ValidRequest<'_>,
+        request: &ValidRequest<'_>,
     ) -> Result<ResponseHead, ExchangeError> {
         loop {
             let head = exchange.next_head().await?;
             if !(100..=199).contains(&head.status) || head.status == 101 {
                 return Ok(head);
             }
-            if judged.head.version == Version::Http11 {
+            if request.head.version == Version::Http11 {
                 let nothing = Cookies::default();
                 let out = self.write_head(&head, Length::None, Version::Http11, None, &nothing);
                 Box::pin(exchange.tell(&out)).await?;
@@ -287,11 +287,11 @@ impl Proxy<'_> {
     /// The cookies for upstream: none of a session that is over, or that is not the caller's.
     async fn cookies_that_count<'a>(
         &self,
-        judged: &'a ValidRequest<'_>,
+        request: &'a ValidRequest<'_>,
     ) -> Result<Cookies<'a>, Refusal> {
-        let cookies = self.hold_sessions_to_their_end(judged)?;
+        let cookies = self.hold_sessions_to_their_end(request)?;
         if let Some(live) = &cookies.live {
-            Box::pin(self.binding.judge(&live.id, &judged.head.fields)).await?;
+            Box::pin(self.binding.check(&live.id, &request.head.fields)).await?;
         }
         Ok(cookies)
     }
@@ -300,21 +300,21 @@ impl Proxy<'_> {
     /// people sign in: it would put them into the session that came along, which somebody else may know.
     fn hold_sessions_to_their_end<'a>(
         &self,
-        judged: &'a ValidRequest<'_>,
+        request: &'a ValidRequest<'_>,
     ) -> Result<Cookies<'a>, SessionsError> {
-        let fields = &judged.head.fields;
+        let fields = &request.head.fields;
         if !fields.has("cookie") {
             return Ok(Cookies::default());
         }
         let now = clock::now();
         let is_dropped = |id: &SessionId| {
             let is_over = self.sessions.status(id, now)? == SessionStatus::Ended;
-            Ok::<_, SessionsError>(is_over || signs_in(&judged.target))
+            Ok::<_, SessionsError>(is_over || signs_in(&request.target))
         };
         let cookies = SessionCookie(self.cookie).read(fields.all("cookie"), is_dropped)?;
         // The first is what upstream would have taken; the sweep sees to others.
         if let Some(id) = cookies.over
-            && !signs_in(&judged.target)
+            && !signs_in(&request.target)
         {
             self.sessions.forget(id);
         }
@@ -342,7 +342,7 @@ impl Proxy<'_> {
 
     /// Refuses an answer that leads to a sign-in where callers look for documents: clients that guess must get 404,
     /// not a page.
-    fn judge_sign_in(&self, answer: &ResponseHead) -> Result<(), Refusal> {
+    fn check_sign_in(&self, answer: &ResponseHead) -> Result<(), Refusal> {
         if self.hides_sign_in && answer.leads_to_sign_in() {
             tracing::info!(
                 upstream.status = answer.status,
@@ -357,13 +357,13 @@ impl Proxy<'_> {
     async fn send(
         &self,
         aside: BufferedResponse,
-        judged: &ValidRequest<'_>,
+        request: &ValidRequest<'_>,
         cookies: &Cookies<'_>,
         caller: &mut Caller,
     ) -> Result<Answered, Refusal> {
         let BufferedResponse { head, length, body } = aside;
-        self.judge_sign_in(&head)?;
-        let version = judged.head.version;
+        self.check_sign_in(&head)?;
+        let version = request.head.version;
         let mut out = self.write_head(&head, length, version, told(version, true), cookies);
         out.extend_from_slice(&body);
         let _ = caller.write(&out).await;
@@ -400,9 +400,13 @@ fn signs_in(target: &[u8]) -> bool {
 }
 
 /// Whether the caller waits for 100 before it sends its body (RFC 9110 §10.1.1).
-pub(super) fn awaits_continue(judged: &ValidRequest<'_>) -> bool {
-    judged.head.version == Version::Http11
-        && judged.head.fields.all("expect").any(|value| value.eq_ignore_ascii_case(b"100-continue"))
+pub(super) fn awaits_continue(request: &ValidRequest<'_>) -> bool {
+    request.head.version == Version::Http11
+        && request
+            .head
+            .fields
+            .all("expect")
+            .any(|value| value.eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// What the caller is told about its connection.
@@ -416,7 +420,7 @@ fn told(version: Version, closes: bool) -> Option<&'static str> {
 
 /// Checks that a 101 names the protocols that the connection changes to, and only such as the caller
 /// asked for (RFC 9110 §7.8).
-fn judge_change(asked: Option<&[u8]>, answer: &ResponseHead) -> Result<(), UpstreamError> {
+fn check_upgrade(asked: Option<&[u8]>, answer: &ResponseHead) -> Result<(), UpstreamError> {
     let is_asked_for = |protocol: &[u8]| {
         let mut asked = asked.unwrap_or_default().split(|b| *b == b',').map(<[u8]>::trim_ascii);
         asked.any(|one| one.eq_ignore_ascii_case(protocol))

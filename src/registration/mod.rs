@@ -56,8 +56,8 @@ impl Registration {
         let version = version(wanted, &uris, &mut said);
         let scopes = exposed_scopes(wanted, &mut said);
         let clients = pre_authorized(wanted, &scopes, &mut said);
-        judge_advertised_scopes(wanted, &uris, &scopes, &mut said);
-        judge_audiences(wanted, version, &uris, &mut said);
+        check_advertised_scopes(wanted, &uris, &scopes, &mut said);
+        check_audiences(wanted, version, &uris, &mut said);
         said.untried.push(
             "the app registration itself: the gateway has no access to Microsoft Graph; compare with the manifest below".to_owned(),
         );
@@ -210,7 +210,7 @@ fn pre_authorized(wanted: &RegistrationInputs, scopes: &[String], said: &mut Sai
 
 /// Scopes that Entra could not find, because their prefix is no identifier URI or their name is not
 /// exposed.
-fn judge_advertised_scopes(
+fn check_advertised_scopes(
     wanted: &RegistrationInputs,
     uris: &[String],
     scopes: &[String],
@@ -243,7 +243,7 @@ fn judge_advertised_scopes(
     }
 }
 
-fn judge_audiences(wanted: &RegistrationInputs, version: u8, uris: &[String], said: &mut Said) {
+fn check_audiences(wanted: &RegistrationInputs, version: u8, uris: &[String], said: &mut Said) {
     let client = wanted.client.to_string();
     let missing: Vec<&str> = uris
         .iter()

@@ -52,19 +52,19 @@ impl Lines {
         drops: &Drops,
     ) -> io::Result<Self> {
         let queue = LineQueue::start(drops.counts("stderr", "logs"))?;
-        let (judging, refilter) = judging(filter, is_fit_to_print);
+        let (filtered, refilter) = filtered(filter, is_fit_to_print);
         let mut refilters = vec![refilter];
         let lines = fmt::layer().with_writer(queue.clone());
         let lines = if io::stderr().is_terminal() {
-            lines.fmt_fields(text_fields()).with_filter(judging).boxed()
+            lines.fmt_fields(text_fields()).with_filter(filtered).boxed()
         } else {
             let lines = lines.json().flatten_event(true);
-            lines.with_current_span(false).with_span_list(false).with_filter(judging).boxed()
+            lines.with_current_span(false).with_span_list(false).with_filter(filtered).boxed()
         };
         let exported = exported.map(|provider| {
-            let (judging, refilter) = self::judging(filter, is_fit_to_export);
+            let (filtered, refilter) = self::filtered(filter, is_fit_to_export);
             refilters.push(refilter);
-            OpenTelemetryTracingBridge::new(provider).with_filter(judging)
+            OpenTelemetryTracingBridge::new(provider).with_filter(filtered)
         });
         // A second start (in a test) changes nothing.
         let _ = registry().with(lines).with(exported).try_init();
@@ -116,7 +116,7 @@ fn log_panic(panic: &panic::PanicHookInfo<'_>) {
     );
 }
 
-fn judging<S: Subscriber>(
+fn filtered<S: Subscriber>(
     filter: &str,
     is_fit: fn(&Metadata<'_>) -> bool,
 ) -> (impl Filter<S> + use<S>, Refilter) {

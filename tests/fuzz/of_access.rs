@@ -109,7 +109,7 @@ pub(crate) fn token(data: &[u8]) {
         return;
     }
     let Ok(UniqueMembers(all)) = serde_json::from_slice(bytes) else { return };
-    let Ok(claims) = Claims::judge(all.clone(), &key, &issuers, &expected, now) else { return };
+    let Ok(claims) = Claims::validate(all.clone(), &key, &issuers, &expected, now) else { return };
     let text = |name: &str| all.get(name).and_then(Value::as_str);
     assert!(matches!(text("iss"), Some("one" | "two")) && text("tid") == Some(OID));
     assert!(text("aud").is_some() && text("oid").is_some());

@@ -35,7 +35,7 @@ impl SubjectBinding {
     }
 
     /// Judges the query of a request target, without its question mark.
-    pub(crate) fn judge_query(&self, query: &[u8]) -> Result<(), SubjectFault> {
+    pub(crate) fn check_query(&self, query: &[u8]) -> Result<(), SubjectFault> {
         let mut reader = Urlencoded::new(self.value());
         reader.read(query)?;
         reader.end()
@@ -138,8 +138,8 @@ mod tests {
     }
 
     /// However a body is cut, it is judged alike.
-    fn judge(content_type: &str, body: &str) -> Result<(), SubjectFault> {
-        let judged: Vec<_> = [1, 2, 7, 64, usize::MAX]
+    fn check(content_type: &str, body: &str) -> Result<(), SubjectFault> {
+        let checked: Vec<_> = [1, 2, 7, 64, usize::MAX]
             .into_iter()
             .map(|step| {
                 let lines = [content_type.as_bytes()];
@@ -148,12 +148,12 @@ mod tests {
                 reader.end()
             })
             .collect();
-        assert!(judged.iter().all(|one| *one == judged[0]), "{judged:?}: {body}");
-        judged[0]
+        assert!(checked.iter().all(|one| *one == checked[0]), "{checked:?}: {body}");
+        checked[0]
     }
 
     const UNREADABLE: fn(Result<(), SubjectFault>) -> bool =
-        |judged| matches!(judged, Err(SubjectFault::Unreadable(_)));
+        |checked| matches!(checked, Err(SubjectFault::Unreadable(_)));
 
     #[test]
     fn every_user_id_in_a_query_must_be_the_subject() {
@@ -165,7 +165,7 @@ mod tests {
             format!("user%5Fid={}", OID.replace('a', "%61")),
             "xuser_id=1&user_id_x=2&USER_ID=3&user+id=4&a=user_id=5&user%255Fid=6".to_owned(),
         ] {
-            assert_eq!(binding().judge_query(query.as_bytes()), Ok(()), "{query}");
+            assert_eq!(binding().check_query(query.as_bytes()), Ok(()), "{query}");
         }
         for query in [
             format!("user_id={OTHER}"),
@@ -181,8 +181,8 @@ mod tests {
             "user_id=".to_owned(),
             "a&user_id&b".to_owned(),
         ] {
-            let judged = binding().judge_query(query.as_bytes());
-            assert_eq!(judged, Err(SubjectFault::Mismatch), "{query}");
+            let checked = binding().check_query(query.as_bytes());
+            assert_eq!(checked, Err(SubjectFault::Mismatch), "{query}");
         }
     }
 
@@ -190,11 +190,11 @@ mod tests {
     fn an_urlencoded_body_is_judged_like_a_query() {
         for form in ["application/x-www-form-urlencoded", "Application/X-WWW-Form-Urlencoded ; a=b"]
         {
-            assert_eq!(judge(form, &format!("a=b&user_id={OID}")), Ok(()));
-            let judged = judge(form, &format!("a={}&user_id={OTHER}", "x".repeat(5000)));
-            assert_eq!(judged, Err(SubjectFault::Mismatch));
+            assert_eq!(check(form, &format!("a=b&user_id={OID}")), Ok(()));
+            let checked = check(form, &format!("a={}&user_id={OTHER}", "x".repeat(5000)));
+            assert_eq!(checked, Err(SubjectFault::Mismatch));
         }
-        assert_eq!(judge("application/json", &format!("user_id={OTHER}")), Ok(()), "no form");
+        assert_eq!(check("application/json", &format!("user_id={OTHER}")), Ok(()), "no form");
     }
 
     fn part(disposition: &str, value: &str) -> String {
@@ -208,9 +208,9 @@ mod tests {
             part("form-data; name=\"file\"; filename=\"a;b \u{e4}.pdf\"", "%PDF\r\n-\n--\r\n--A");
         let good = part("form-data; name=\"user_id\"", OID);
         let bad = part("form-data; name=\"user_id\"", OTHER);
-        assert_eq!(judge(form, &format!("{file}{good}--B--\r\n")), Ok(()));
-        assert_eq!(judge(form, &format!("{file}--B--")), Ok(()));
-        assert_eq!(judge(form, "--B--\r\n"), Ok(()));
+        assert_eq!(check(form, &format!("{file}{good}--B--\r\n")), Ok(()));
+        assert_eq!(check(form, &format!("{file}--B--")), Ok(()));
+        assert_eq!(check(form, "--B--\r\n"), Ok(()));
         for body in [
             format!("{file}{bad}--B--\r\n"),
             format!("{good}{file}{bad}--B--\r\n"),
@@ -218,7 +218,7 @@ mod tests {
             format!("{}--B--\r\n", part("form-data; name=\"user_id\"", "")),
             format!("{}--B--\r\n", part("form-data; name=\"user_id\"", &format!("{OID}\r\n"))),
         ] {
-            assert_eq!(judge(form, &body), Err(SubjectFault::Mismatch), "{body}");
+            assert_eq!(check(form, &body), Err(SubjectFault::Mismatch), "{body}");
         }
     }
 
@@ -256,7 +256,7 @@ mod tests {
             "--B\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n--B--".to_owned(),
             format!("--B\r\nX: {}", "x".repeat(20_000)),
         ] {
-            assert!(UNREADABLE(judge(form, &body)), "{:?}: {body}", judge(form, &body));
+            assert!(UNREADABLE(check(form, &body)), "{:?}: {body}", check(form, &body));
         }
     }
 
@@ -273,10 +273,10 @@ mod tests {
             "multipart/form-data; x=\";boundary=b\"; boundary=a",
             "\u{a0}multipart/form-data; boundary=a",
         ] {
-            assert!(UNREADABLE(judge(content_type, "")), "{content_type}");
+            assert!(UNREADABLE(check(content_type, "")), "{content_type}");
         }
         let quoted = "multipart/form-data;charset=utf-8; BOUNDARY=\"a/b=c?\" ";
-        assert_eq!(judge(quoted, "--a/b=c?--"), Ok(()));
+        assert_eq!(check(quoted, "--a/b=c?--"), Ok(()));
         let twice = [&b"text/plain"[..], b"multipart/form-data; boundary=a"];
         assert!(binding().reader(twice.into_iter()).is_err());
     }

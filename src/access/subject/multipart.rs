@@ -151,17 +151,17 @@ impl Multipart {
                 self.expected.end()?;
             }
             // Should more be needed, an empty rest of the value is judged again.
-            let judged = value.len();
-            self.held.drain(..judged);
+            let checked = value.len();
+            self.held.drain(..checked);
             return self.pass_boundary(b"\r\n".len());
         }
         // What could be the beginning of a boundary stays.
         let kept = b"\r\n".len() + self.dashes.needle().len() - 1;
-        let judged = self.held.len().saturating_sub(kept);
+        let checked = self.held.len().saturating_sub(kept);
         if is_user_id {
-            self.expected.take(&self.held[..judged])?;
+            self.expected.take(&self.held[..checked])?;
         }
-        self.held.drain(..judged);
+        self.held.drain(..checked);
         Ok(false)
     }
 }

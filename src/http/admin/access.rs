@@ -157,7 +157,7 @@ impl AccessStatus {
 }
 
 /// Whether administrators may decide at all.
-fn judge_mode(administered: &Administered) -> Result<(), Refusal> {
+fn require_managed(administered: &Administered) -> Result<(), Refusal> {
     if !administered.activity.has_database() {
         return Err(Refusal::NoDatabase);
     }
@@ -173,7 +173,7 @@ pub(super) async fn enable(
     admin: &Admin,
     is_accepted: bool,
 ) -> Result<bool, Refusal> {
-    judge_mode(administered)?;
+    require_managed(administered)?;
     if !is_accepted {
         return Err(Refusal::Input("Enabling needs exposure_accepted: true"));
     }
@@ -186,7 +186,7 @@ pub(super) async fn enable(
 
 /// Disables external access, also where that cannot be recorded yet.
 pub(super) async fn disable(administered: &Administered, admin: &Admin) -> Result<Taken, Refusal> {
-    judge_mode(administered)?;
+    require_managed(administered)?;
     let taken = administered.external_access.decide(Restriction::access(&admin.author)).await?;
     counts_here(administered, false).await;
     Ok(taken)
