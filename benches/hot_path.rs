@@ -32,13 +32,13 @@ mod telemetry {
 use access::{
     origin::{EdgePolicy, ForwardedFamily, Forwarding, TrustedProxies},
     target::Target,
-    token::{BearerToken, Expected, Issuers, SigningKey},
+    token::{BearerToken, ExpectedClaims, Issuers, SigningKey},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use divan::{Bencher, black_box};
 use endpoint::Endpoint;
-use metrics::Metrics;
+use metrics::ServerMetrics;
 use opentelemetry::{
     Context, KeyValue, global,
     trace::{SpanKind, TraceContextExt, Tracer, TracerProvider},
@@ -120,7 +120,7 @@ fn a_token_is_verified_with_a_key_that_was_parsed_once(bencher: Bencher) {
     let key = SigningKey::new(&number("n"), &number("e"), None).unwrap();
     let (tenant, client) = (entra::TENANT.parse().unwrap(), entra::CLIENT.parse().unwrap());
     let expected =
-        Expected { tenant, client_id: client, audiences: vec![entra::CLIENT.to_owned()] };
+        ExpectedClaims { tenant, client_id: client, audiences: vec![entra::CLIENT.to_owned()] };
     let now = std::fs::metadata("/proc/self").and_then(|started| started.modified()).unwrap();
     let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().cast_signed();
     let token = BearerToken::parse(&token).unwrap();
@@ -142,23 +142,23 @@ fn a_session_is_encoded_as_flask_session_has_it(bencher: Bencher) {
 }
 
 /// As `/metrics` has it.
-fn measured() -> Metrics {
+fn measured() -> ServerMetrics {
     static STARTED: std::sync::Once = std::sync::Once::new();
     STARTED.call_once(|| {
         let reader = opentelemetry_prometheus::exporter().build().unwrap();
         global::set_meter_provider(SdkMeterProvider::builder().with_reader(reader).build());
     });
-    Metrics::new()
+    ServerMetrics::new()
 }
 
 /// A thousand, on one thread and on two that count the same.
 #[divan::bench(threads = [1, 2])]
 fn a_thousand_requests_are_counted() {
-    thread_local!(static MEASURES: Metrics = measured());
+    thread_local!(static MEASURES: ServerMetrics = measured());
     MEASURES.with(|metrics| (0..1000).for_each(|_| count(metrics)));
 }
 
-fn count(metrics: &Metrics) {
+fn count(metrics: &ServerMetrics) {
     let _active = metrics.begin();
     let kind = Endpoint::of(black_box("/api/get_conversations"), false);
     let took = std::time::Duration::from_micros(700);

@@ -40,14 +40,14 @@ pub fn check(config: &Config) -> Result<(), Failure> {
 
 /// What answered, to go on with.
 #[derive(Default)]
-pub(crate) struct Found {
+pub(crate) struct CheckedServices {
     pub(crate) upstream: Option<Upstream>,
     pub(crate) sessions: Option<Sessions>,
 }
 
 /// `check`'s lines.
-pub(crate) async fn try_everything(config: &Config, report: &mut Report) -> Found {
-    let mut found = Found::default();
+pub(crate) async fn try_everything(config: &Config, report: &mut Report) -> CheckedServices {
+    let mut found = CheckedServices::default();
     report.line("settings", Ok(()), "");
     for warning in &config.warnings {
         report.advise(warning);

@@ -24,7 +24,7 @@ use crate::{
     clock,
     config::{ActivityRequired, Config, DatabaseConfig, DatabaseTarget, ExternalAccessMode},
     health_registry::HealthRegistry,
-    restrictions::{DecisionError, Restrictions, Taken},
+    restrictions::{DecisionError, Recording, Restrictions},
     revocation,
     sessions::Sessions,
     telemetry,
@@ -48,7 +48,7 @@ const INSTANCES: &str = "instances";
 
 /// Why somebody is not let in.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shut {
+pub(crate) enum BlockError {
     /// An administrator keeps them out.
     #[error("An administrator of this deployment has blocked this caller for a while")]
     Blocked,
@@ -184,7 +184,10 @@ impl ExternalAccess {
     ///
     /// # Errors
     /// When there is no database, or not the right one; then it is not.
-    pub(crate) async fn decide(&self, restriction: Restriction) -> Result<Taken, ActivityError> {
+    pub(crate) async fn decide(
+        &self,
+        restriction: Restriction,
+    ) -> Result<Recording, ActivityError> {
         self.0.activity.needs_database()?;
         // Also where it is disabled already: another instance may have recorded that, and enabled access since.
         let held = self.0.restrictions.hold(restriction);
@@ -239,9 +242,9 @@ impl ExternalAccess {
     }
 
     /// Whether somebody may come in.
-    pub(crate) fn check(&self, subject: Uuid, client: &str) -> Result<(), Shut> {
+    pub(crate) fn check(&self, subject: Uuid, client: &str) -> Result<(), BlockError> {
         let blocks = self.0.blocks.load();
-        let Some(blocks) = &*blocks else { return Err(Shut::Unknown) };
+        let Some(blocks) = &*blocks else { return Err(BlockError::Unknown) };
         let in_force = self.0.restrictions.in_force();
         if blocks.is_empty() && in_force.blocks.is_empty() {
             return Ok(());
@@ -253,7 +256,7 @@ impl ExternalAccess {
         };
         let all = blocks.iter().chain(&in_force.blocks);
         let is_blocked = all.into_iter().any(|block| block.until > now && is_meant(block));
-        if is_blocked { Err(Shut::Blocked) } else { Ok(()) }
+        if is_blocked { Err(BlockError::Blocked) } else { Ok(()) }
     }
 
     fn apply(&self) {

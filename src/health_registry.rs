@@ -11,10 +11,10 @@ pub(crate) const CANARY: &str = "canary";
 /// What work in the background found to be not as it should be: a part's name, and the reason in plain
 /// words. For operators.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct HealthRegistry(Arc<Mutex<State>>);
+pub(crate) struct HealthRegistry(Arc<Mutex<ComponentState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct ComponentState {
     troubles: BTreeMap<&'static str, String>,
     /// Parts that were tried and found well.
     proven: BTreeSet<&'static str>,
@@ -54,7 +54,7 @@ impl HealthRegistry {
         self.lock().troubles.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ComponentState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

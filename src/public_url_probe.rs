@@ -13,7 +13,7 @@ pub(crate) const METADATA: &str = "/.well-known/oauth-protected-resource/externa
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a public URL answers where clients begin.
-pub(crate) enum Seen {
+pub(crate) enum ProbeOutcome {
     Metadata {
         resource: Option<String>,
     },
@@ -37,9 +37,9 @@ pub(crate) async fn leads_to_a_gateway(origin: &Origin) -> Result<(), String> {
 }
 
 /// Asks a public origin for what clients begin with.
-pub(crate) async fn metadata_at(origin: &Origin) -> Seen {
+pub(crate) async fn metadata_at(origin: &Origin) -> ProbeOutcome {
     let url = format!("{origin}{METADATA}");
-    let away = |error: reqwest::Error| Seen::Away(telemetry::chain(&error.without_url()));
+    let away = |error: reqwest::Error| ProbeOutcome::Away(telemetry::chain(&error.without_url()));
     let client = reqwest::Client::builder()
         .timeout(REQUEST_TIMEOUT)
         .redirect(redirect::Policy::none())
@@ -54,21 +54,21 @@ pub(crate) async fn metadata_at(origin: &Origin) -> Seen {
     }
 }
 
-async fn seen(answer: Response) -> Seen {
+async fn seen(answer: Response) -> ProbeOutcome {
     let status = answer.status();
     if let Some(how) = sign_in(&answer) {
-        return Seen::SignIn(how);
+        return ProbeOutcome::SignIn(how);
     }
     if !status.is_success() {
-        return Seen::Other(status.as_u16());
+        return ProbeOutcome::Other(status.as_u16());
     }
     let body = answer.bytes().await.unwrap_or_default();
     match serde_json::from_slice::<Value>(&body) {
         Ok(Value::Object(document)) => {
             let resource = document.get("resource").and_then(Value::as_str).map(str::to_owned);
-            Seen::Metadata { resource }
+            ProbeOutcome::Metadata { resource }
         }
-        _ => Seen::SignIn("a page instead of the document".to_owned()),
+        _ => ProbeOutcome::SignIn("a page instead of the document".to_owned()),
     }
 }
 

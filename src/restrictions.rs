@@ -38,7 +38,7 @@ const REMEMBERED: Duration = Duration::from_mins(1);
 
 /// What became of a decision's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Taken {
+pub(crate) enum Recording {
     /// Written. False: it changed nothing.
     Recorded(bool),
     /// Not yet written, and why.
@@ -62,7 +62,7 @@ pub(crate) struct Restrictions(Arc<Inner>);
 struct Inner {
     activity: Activity,
     sessions: Sessions,
-    known: Mutex<Known>,
+    known: Mutex<Decisions>,
     /// Why sessions ended without their records.
     unrecorded: ArcSwapOption<String>,
     /// Records of ended sessions that are in the database, or on the way there.
@@ -75,18 +75,18 @@ struct Inner {
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct Decisions {
     /// By [`Restriction::id`].
-    decisions: BTreeMap<String, (Restriction, State)>,
+    decisions: BTreeMap<String, (Restriction, DecisionState)>,
     /// Those that the database was read with since.
     done: BTreeMap<String, Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Being written by [`Held::settle`].
+enum DecisionState {
+    /// Being written by [`PendingDecision::settle`].
     Deciding,
-    /// Known to this instance alone.
+    /// Decisions to this instance alone.
     Here,
     /// In the session store.
     Stored,
@@ -139,12 +139,12 @@ impl Restrictions {
         self.0.in_force.load_full()
     }
 
-    /// Puts a decision in force here. [`Held::settle`] records it.
-    pub(crate) fn hold(&self, restriction: Restriction) -> Held {
+    /// Puts a decision in force here. [`PendingDecision::settle`] records it.
+    pub(crate) fn hold(&self, restriction: Restriction) -> PendingDecision {
         let id = restriction.id().to_owned();
-        self.lock().decisions.insert(id, (restriction.clone(), State::Deciding));
+        self.lock().decisions.insert(id, (restriction.clone(), DecisionState::Deciding));
         self.publish();
-        Held { restrictions: self.clone(), restriction }
+        PendingDecision { restrictions: self.clone(), restriction }
     }
 
     /// Hands a decision to the session store: instances put it in force, and record it.
@@ -202,7 +202,7 @@ impl Restrictions {
         let mut unreadable = 0;
         {
             let mut known = self.lock();
-            let Known { decisions, done } = &mut *known;
+            let Decisions { decisions, done } = &mut *known;
             for text in texts {
                 let Some(restriction) = Restriction::from_text(&text) else {
                     unreadable += 1;
@@ -214,7 +214,7 @@ impl Restrictions {
                     left_over.push(text);
                 } else {
                     let id = restriction.id().to_owned();
-                    decisions.entry(id).or_insert((restriction, State::Stored));
+                    decisions.entry(id).or_insert((restriction, DecisionState::Stored));
                 }
             }
             done.retain(|_, since| since.elapsed() < REMEMBERED);
@@ -239,19 +239,19 @@ impl Restrictions {
     }
 
     /// Records the decisions that wait, as far as the database can be written; how many were. Those that are being
-    /// decided are left to [`Held::settle`].
+    /// decided are left to [`PendingDecision::settle`].
     ///
     /// # Errors
     /// When one could not be recorded.
     pub(crate) async fn record(&self) -> Result<usize, ActivityError> {
         let waiting: Vec<_> = {
             let known = self.lock();
-            let waits = |state| matches!(state, State::Here | State::Stored);
+            let waits = |state| matches!(state, DecisionState::Here | DecisionState::Stored);
             known.decisions.values().filter(|(_, state)| waits(*state)).cloned().collect()
         };
         let mut count = 0;
         for (restriction, state) in waiting {
-            if state == State::Here {
+            if state == DecisionState::Here {
                 self.store(&restriction).await;
             }
             self.0.activity.restrict_late(&restriction).await?;
@@ -312,7 +312,8 @@ impl Restrictions {
     /// Decisions that the database has: of these, what is read from it from now on tells.
     pub(crate) fn recorded(&self) -> Vec<String> {
         let known = self.lock();
-        let recorded = known.decisions.iter().filter(|(_, (_, state))| *state == State::Recorded);
+        let recorded =
+            known.decisions.iter().filter(|(_, (_, state))| *state == DecisionState::Recorded);
         recorded.map(|(id, _)| id.clone()).collect()
     }
 
@@ -333,7 +334,7 @@ impl Restrictions {
 
     async fn store(&self, restriction: &Restriction) {
         match self.leave(restriction).await {
-            Ok(()) => drop(self.set(restriction.id(), State::Stored)),
+            Ok(()) => drop(self.set(restriction.id(), DecisionState::Stored)),
             Err(error) => {
                 let error = telemetry::chain(&error);
                 tracing::error!(
@@ -346,7 +347,7 @@ impl Restrictions {
     }
 
     async fn has_been_recorded(&self, restriction: &Restriction) {
-        if self.set(restriction.id(), State::Recorded) == Some(State::Stored) {
+        if self.set(restriction.id(), DecisionState::Recorded) == Some(DecisionState::Stored) {
             // What cannot be removed now is removed when it is read again.
             let _ =
                 self.0.sessions.remove_waiting(Waiting::Decisions, &restriction.to_text()).await;
@@ -354,7 +355,7 @@ impl Restrictions {
     }
 
     /// Sets a decision's state; the one before.
-    fn set(&self, id: &str, to: State) -> Option<State> {
+    fn set(&self, id: &str, to: DecisionState) -> Option<DecisionState> {
         let mut known = self.lock();
         let (_, state) = known.decisions.get_mut(id)?;
         Some(std::mem::replace(state, to))
@@ -373,7 +374,7 @@ impl Restrictions {
         self.0.in_force.store(Arc::new(in_force));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, Decisions> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -381,17 +382,17 @@ impl Restrictions {
 /// A decision that is in force here and about to be recorded. Dropped before [`Self::settle`] has ended, as when the
 /// caller hangs up, it stays in force and [`Restrictions::record`] records it.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct PendingDecision {
     restrictions: Restrictions,
     restriction: Restriction,
 }
 
-impl Held {
+impl PendingDecision {
     /// Records the decision; where that fails, hands it to the session store.
     ///
     /// # Errors
     /// When the database cannot be the right one. Then the decision is not in force any more.
-    pub(crate) async fn settle(self) -> Result<Taken, ActivityError> {
+    pub(crate) async fn settle(self) -> Result<Recording, ActivityError> {
         let Self { restrictions, restriction } = &self;
         match restrictions.0.activity.restrict_in_time(restriction).await {
             Ok(changed) => {
@@ -399,7 +400,7 @@ impl Held {
                     restriction.tell();
                 }
                 restrictions.has_been_recorded(restriction).await;
-                Ok(Taken::Recorded(changed))
+                Ok(Recording::Recorded(changed))
             }
             Err(error) if error.is_of_the_settings() => {
                 restrictions.lock().decisions.remove(restriction.id());
@@ -415,17 +416,19 @@ impl Held {
                     "a decision is in force without its record: it is recorded as soon as the database can be written"
                 );
                 restrictions.store(restriction).await;
-                Ok(Taken::Waits(error))
+                Ok(Recording::Waits(error))
             }
         }
     }
 }
 
-impl Drop for Held {
+impl Drop for PendingDecision {
     fn drop(&mut self) {
         let mut known = self.restrictions.lock();
-        if let Some((_, state @ State::Deciding)) = known.decisions.get_mut(self.restriction.id()) {
-            *state = State::Here;
+        if let Some((_, state @ DecisionState::Deciding)) =
+            known.decisions.get_mut(self.restriction.id())
+        {
+            *state = DecisionState::Here;
         }
     }
 }
@@ -438,7 +441,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        activity::{Author, Blocked, Filter, Kind},
+        activity::{Author, Blocked, EventKind, Filter},
         config::{
             ActivityConfig, ActivityRequired, DatabaseConfig, DatabaseTarget, SerializationFormat,
             SessionsConfig, StoreConfig,
@@ -490,7 +493,7 @@ mod tests {
 
     fn ended(id: &str) -> Record {
         let author = Author::default();
-        Record { id: id.to_owned(), ..Record::new(Kind::SessionEndedByAdmin).by(&author) }
+        Record { id: id.to_owned(), ..Record::new(EventKind::SessionEndedByAdmin).by(&author) }
     }
 
     async fn waiting(restrictions: &Restrictions, of: Waiting) -> Vec<String> {
@@ -523,7 +526,7 @@ mod tests {
         assert!(restrictions.in_force().disabled.is_some(), "also where the caller hangs up");
         assert_eq!(restrictions.record().await.unwrap(), 1);
         let held = restrictions.hold(Restriction::access(&Author::default()));
-        assert_eq!(held.settle().await.unwrap(), Taken::Recorded(false));
+        assert_eq!(held.settle().await.unwrap(), Recording::Recorded(false));
         assert_eq!(restrictions.record().await.unwrap(), 0);
     }
 
@@ -531,7 +534,7 @@ mod tests {
     async fn a_decision_that_was_not_written_waits_in_the_store() {
         let (restrictions, _folder) = over(Path::new("/proc/none/gateway.db"));
         let held = restrictions.hold(Restriction::access(&Author::default()));
-        assert!(matches!(held.settle().await.unwrap(), Taken::Waits(_)));
+        assert!(matches!(held.settle().await.unwrap(), Recording::Waits(_)));
         assert_eq!(waiting(&restrictions, Waiting::Decisions).await.len(), 1);
         assert!(restrictions.record().await.is_err());
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::{
-    activity::{Activity, Author, Block, Blocked, Kind, Record},
+    activity::{Activity, Author, Block, Blocked, EventKind, Record},
     restrictions::Restrictions,
     sessions::{Listed, Sessions, SessionsError, Which},
     telemetry,
@@ -40,12 +40,12 @@ async fn end_in_rounds(
     let sessions = restrictions.sessions();
     let record = |listed: &Listed| Record {
         // Instances may come upon the same one.
-        id: listed.id.record_id(Kind::SessionEndedByAdmin.name()).to_string(),
+        id: listed.id.record_id(EventKind::SessionEndedByAdmin.name()).to_string(),
         subject: Some(listed.subject.to_string()),
         client: Some(listed.client.clone()),
         session: Some(listed.id.handle()),
         reason: reason.map(str::to_owned),
-        ..Record::new(Kind::SessionEndedByAdmin).by(&author)
+        ..Record::new(EventKind::SessionEndedByAdmin).by(&author)
     };
     let (mut count, mut failure) = (0, None);
     for _ in 0..ROUNDS {
@@ -115,7 +115,7 @@ pub(crate) async fn record_expired_loop(activity: Activity, sessions: Sessions) 
             subject: Some(one.subject.to_string()),
             client: Some(one.client),
             session: Some(one.handle),
-            ..Record::new(Kind::SessionExpired)
+            ..Record::new(EventKind::SessionExpired)
         };
         activity.happened(record).await;
     }

@@ -20,7 +20,10 @@ use crate::{
     exit::Failure,
     external_access::ExternalAccess,
     gateway::Gateway,
-    http::{App, ConnectionLimit, Means, Ops, Timeouts, WorkerService, listener, listener::Limits},
+    http::{
+        App, Capacity, ConnectionLimit, Ops, Timeouts, WorkerService, listener,
+        listener::ServeOptions,
+    },
     memory::Memory,
     output::announce,
     reload::reload,
@@ -105,17 +108,17 @@ async fn run(
     let canary = canary::Watch::of(&config)
         .map(|canary| spawn_local(canary.keep(gateway.clone(), stopping.clone())));
     let (apps, app) = watch::channel(App::new(gateway, telemetry.tracer()));
-    let means = Means {
+    let capacity = Capacity {
         descriptors,
         memory: config.memory_limit,
         threads: config.workers,
         has_tls: config.upstream.target.has_tls(),
     };
-    let limit = ConnectionLimit::of(means);
+    let limit = ConnectionLimit::of(capacity);
     let worker = Worker {
         upstream,
         apps: app,
-        limits: Limits { timeouts: timeouts(&config), limit, memory: means.budget() },
+        limits: ServeOptions { timeouts: timeouts(&config), limit, memory: capacity.budget() },
         drain: config.drain_timeout,
         stopping,
     };
@@ -317,7 +320,7 @@ fn serve_operators(
     let ops = Rc::new(Ops::new(gateway.clone(), telemetry.scrape()));
     let operators = TcpListener::from_std(operators).map_err(internal)?;
     // A budget of their own: what callers take must not hide what operators look for.
-    let limits = Limits {
+    let limits = ServeOptions {
         timeouts: timeouts(config),
         limit: ConnectionLimit::SMALL,
         memory: Memory::default(),
@@ -344,7 +347,7 @@ async fn read_anew(
 struct Worker {
     apps: watch::Receiver<App>,
     upstream: Upstream,
-    limits: Limits,
+    limits: ServeOptions,
     drain: Duration,
     stopping: watch::Receiver<bool>,
 }

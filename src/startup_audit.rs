@@ -1,7 +1,7 @@
 //! Which settings a gateway saw, for the activity log: at its start, and whenever it read them again.
 
 use crate::{
-    activity::{Activity, Actor, Author, Kind, Record},
+    activity::{Activity, Actor, Author, EventKind, Record},
     config::{Config, ExternalAccessMode},
     exposure,
 };
@@ -18,12 +18,12 @@ pub(crate) async fn record(activity: &Activity, config: &Config, instance: &str)
         env!("CARGO_PKG_VERSION"),
         env!("COMMIT"),
     );
-    activity.happened(Record { text: Some(text), ..Record::new(Kind::SettingsSeen) }).await;
+    activity.happened(Record { text: Some(text), ..Record::new(EventKind::SettingsSeen) }).await;
     if name.is_some() {
         let author = Author { actor: Actor { name, ..Actor::default() }, ..Author::default() };
         let text = exposure::text(&config.entra.authority, &config.resource);
         let (text, reason) = (Some(text), Some("setting".to_owned()));
-        let accepted = Record { reason, text, ..Record::new(Kind::ExposureAccepted) };
+        let accepted = Record { reason, text, ..Record::new(EventKind::ExposureAccepted) };
         activity.happened(accepted.by(&author)).await;
     }
 }

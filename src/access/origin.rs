@@ -235,7 +235,7 @@ pub(crate) struct ClientInfo {
     /// Where the client believes to be.
     pub(crate) origin: PublicOrigin,
     /// Whether it came the way the operator wants: through the front door, where there is one.
-    pub(crate) is_by_front_door: bool,
+    pub(crate) is_via_front_door: bool,
 }
 
 impl ClientInfo {
@@ -291,9 +291,9 @@ impl EdgePolicy {
             }
             trusted_hops += 1;
         }
-        let is_by_front_door = self.is_by_front_door(headers);
+        let is_via_front_door = self.is_via_front_door(headers);
         if self.front_door.is_some()
-            && is_by_front_door
+            && is_via_front_door
             && let [client] = *headers.front_door_client
             && let Some(client) = node(client)
             && chain.last() != Some(&client)
@@ -346,10 +346,10 @@ impl EdgePolicy {
                 }
             }
         };
-        Ok(ClientInfo { client, chain, peer_is_trusted, scheme, origin, is_by_front_door })
+        Ok(ClientInfo { client, chain, peer_is_trusted, scheme, origin, is_via_front_door })
     }
 
-    fn is_by_front_door(&self, headers: &Forwarding<'_>) -> bool {
+    fn is_via_front_door(&self, headers: &Forwarding<'_>) -> bool {
         let Some(ours) = self.front_door else { return true };
         let [id] = *headers.front_door else { return false };
         id.parse::<Uuid>().is_ok_and(|id| id == ours)
@@ -624,7 +624,7 @@ mod tests {
             at.resolve(ip("10.0.0.2"), &headers).unwrap()
         };
         let came = place(vec!["11111111-2222-3333-4444-AAAAAAAAAAAA"], vec!["198.51.100.7"]);
-        assert!(came.is_by_front_door);
+        assert!(came.is_via_front_door);
         assert_eq!(came.client, ip("198.51.100.7"));
         assert_eq!(came.chain, [ip("198.51.100.7"), ip("203.0.113.9"), ip("10.0.0.2")]);
         for clients in [vec![], vec!["nobody"], vec!["198.51.100.7", "198.51.100.8"]] {
@@ -632,7 +632,7 @@ mod tests {
         }
         for ids in [vec![], vec!["22222222-2222-3333-4444-aaaaaaaaaaaa"], vec![id, id], vec![""]] {
             let came = place(ids, vec!["198.51.100.7"]);
-            assert!(!came.is_by_front_door);
+            assert!(!came.is_via_front_door);
             assert_eq!(came.client, ip("203.0.113.9"), "anybody may say so");
         }
     }

@@ -115,7 +115,7 @@ impl BearerToken {
         &self,
         key: &SigningKey,
         issuers: &Issuers,
-        expected: &Expected,
+        expected: &ExpectedClaims,
         now: i64,
     ) -> Result<Claims, TokenError> {
         // Not jsonwebtoken's `decode`: it parses the key each time, its own claim checks pass over
@@ -197,7 +197,7 @@ pub(crate) struct Issuers {
 
 /// What a token must say about us.
 #[derive(Debug, Clone)]
-pub(crate) struct Expected {
+pub(crate) struct ExpectedClaims {
     /// The Entra tenant.
     pub(crate) tenant: Uuid,
     /// SimpleChat's app registration.
@@ -273,7 +273,7 @@ impl Claims {
         all: Map<String, Value>,
         key: &SigningKey,
         issuers: &Issuers,
-        expected: &Expected,
+        expected: &ExpectedClaims,
         now: i64,
     ) -> Result<Self, TokenError> {
         let text = |name: &'static str| {
@@ -454,8 +454,8 @@ pub(super) struct UniqueMembers(pub(super) Map<String, Value>);
 
 impl<'de> Deserialize<'de> for UniqueMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> de::Visitor<'de> for Members {
+        struct MembersVisitor;
+        impl<'de> de::Visitor<'de> for MembersVisitor {
             type Value = UniqueMembers;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -475,6 +475,6 @@ impl<'de> Deserialize<'de> for UniqueMembers {
                 Ok(UniqueMembers(members))
             }
         }
-        deserializer.deserialize_map(Members)
+        deserializer.deserialize_map(MembersVisitor)
     }
 }

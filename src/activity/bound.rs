@@ -8,7 +8,7 @@ use super::{
     ActivityError,
     database::Database,
     pool::{PooledConnection, with_connection},
-    record::{Importance, Kind},
+    record::{EventKind, Importance},
 };
 use crate::clock;
 
@@ -104,7 +104,7 @@ impl Measure for PgConnection {
 /// kind is read by its own index.
 fn oldest(importance: Importance) -> String {
     let until = if importance == Importance::Decision { " AND at < $2" } else { "" };
-    let kinds = Kind::ALL.into_iter().filter(|kind| kind.importance() == importance);
+    let kinds = EventKind::ALL.into_iter().filter(|kind| kind.importance() == importance);
     let mut each = String::new();
     for (at, kind) in kinds.enumerate() {
         let union = if at == 0 { "" } else { " UNION ALL " };

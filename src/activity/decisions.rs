@@ -11,7 +11,7 @@ use super::{
     database::Database,
     log::{fit, insertion},
     pool::with_connection,
-    record::{Actor, Author, Kind, Record},
+    record::{Actor, Author, EventKind, Record},
 };
 use crate::{clock, config::duration};
 
@@ -53,7 +53,7 @@ impl Blocked {
         }
     }
 
-    fn record(&self, kinds: [Kind; 2], author: &Author, text: Option<String>) -> Record {
+    fn record(&self, kinds: [EventKind; 2], author: &Author, text: Option<String>) -> Record {
         let (subject, client) = match self {
             Self::Subject(oid) => (Some(oid.clone()), None),
             Self::Client(id) => (None, Some(id.clone())),
@@ -108,14 +108,14 @@ enum Restricts {
 impl Restriction {
     /// External access is disabled.
     pub(crate) fn access(author: &Author) -> Self {
-        let record = Record::new(Kind::ExternalAccessDisabled).by(author);
+        let record = Record::new(EventKind::ExternalAccessDisabled).by(author);
         Self { restricts: Restricts::Access, records: vec![record] }
     }
 
     /// A caller is blocked until then (Unix milliseconds), in place of what was decided about that caller before.
     pub(crate) fn caller(blocked: Blocked, until: i64, author: &Author) -> Self {
         let text = format!("until {}", clock::rfc3339(until));
-        let kinds = [Kind::SubjectBlocked, Kind::ClientBlocked];
+        let kinds = [EventKind::SubjectBlocked, EventKind::ClientBlocked];
         let record = blocked.record(kinds, author, Some(text));
         Self { restricts: Restricts::Caller { blocked, until }, records: vec![record] }
     }
@@ -165,10 +165,14 @@ impl Restriction {
 
     fn is_consistent(&self) -> bool {
         let (kind, is_one) = match &self.restricts {
-            Restricts::Access => (Kind::ExternalAccessDisabled, true),
-            Restricts::Caller { blocked: Blocked::Subject(_), .. } => (Kind::SubjectBlocked, true),
-            Restricts::Caller { blocked: Blocked::Client(_), .. } => (Kind::ClientBlocked, true),
-            Restricts::Sessions => (Kind::SessionEndedByAdmin, false),
+            Restricts::Access => (EventKind::ExternalAccessDisabled, true),
+            Restricts::Caller { blocked: Blocked::Subject(_), .. } => {
+                (EventKind::SubjectBlocked, true)
+            }
+            Restricts::Caller { blocked: Blocked::Client(_), .. } => {
+                (EventKind::ClientBlocked, true)
+            }
+            Restricts::Sessions => (EventKind::SessionEndedByAdmin, false),
         };
         let is_of_kind = |record: &Record| record.kind == kind;
         !self.records.is_empty()
@@ -240,8 +244,8 @@ pub(super) async fn enable(
     author: Author,
 ) -> Result<Option<Vec<Record>>, ActivityError> {
     let accepted =
-        Record { text: Some(accepted), ..Record::new(Kind::ExposureAccepted).by(&author) };
-    let records = vec![accepted, Record::new(Kind::ExternalAccessEnabled).by(&author)];
+        Record { text: Some(accepted), ..Record::new(EventKind::ExposureAccepted).by(&author) };
+    let records = vec![accepted, Record::new(EventKind::ExternalAccessEnabled).by(&author)];
     let mut values = vec![Value::Flag(true), Value::Number(clock::millis())];
     values.extend(actor_values(author.actor));
     decide(database, (TURN, values), records).await
@@ -281,7 +285,8 @@ pub(super) async fn unblock(
     author: Author,
 ) -> Result<Option<Vec<Record>>, ActivityError> {
     const UNBLOCK: &str = "DELETE FROM blocks WHERE kind = $1 AND who = $2 AND until > $3";
-    let record = blocked.record([Kind::SubjectUnblocked, Kind::ClientUnblocked], &author, None);
+    let record =
+        blocked.record([EventKind::SubjectUnblocked, EventKind::ClientUnblocked], &author, None);
     let mut values = of_whom(&blocked);
     values.push(Value::Number(clock::millis()));
     decide(database, (UNBLOCK, values), vec![record]).await
@@ -385,7 +390,7 @@ mod tests {
     #[test]
     fn a_text_whose_records_are_of_another_kind_is_no_restriction() {
         let author = Author::default();
-        let ended = || Record::new(Kind::SessionEndedByAdmin).by(&author);
+        let ended = || Record::new(EventKind::SessionEndedByAdmin).by(&author);
         let subject = || Blocked::Subject("s".to_owned());
         for restriction in [
             Restriction::access(&author),
@@ -394,7 +399,9 @@ mod tests {
             Restriction::of_sessions(vec![ended(), ended()]),
         ] {
             assert_eq!(Restriction::from_text(&restriction.to_text()), Some(restriction.clone()));
-            for kind in Kind::ALL.into_iter().filter(|kind| *kind != restriction.records[0].kind) {
+            for kind in
+                EventKind::ALL.into_iter().filter(|kind| *kind != restriction.records[0].kind)
+            {
                 let mut forged = restriction.clone();
                 forged.records.last_mut().unwrap().kind = kind;
                 assert_eq!(Restriction::from_text(&forged.to_text()), None, "{forged:?}");

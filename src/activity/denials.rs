@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::record::{Kind, Record};
+use super::record::{EventKind, Record};
 use crate::clock;
 
 /// Denials recorded one by one in a burst, and how many more a second in the long run: some 65 MB a day.
@@ -23,24 +23,24 @@ const WAITING: usize = 4096;
 /// Admits denials to the log.
 #[derive(Debug)]
 pub(super) struct Denials {
-    state: Mutex<State>,
+    state: Mutex<DenialWindow>,
     waiting: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
-struct State {
+struct DenialWindow {
     /// Denials that may be recorded one by one now.
     credit: u32,
     /// When the credit was last raised.
     raised: Instant,
     /// By kind and reason: how many, and the first one's Unix milliseconds.
-    counted: BTreeMap<(Kind, Option<String>), (u64, i64)>,
+    counted: BTreeMap<(EventKind, Option<String>), (u64, i64)>,
 }
 
 /// Denials of one kind and reason that are recorded as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Counted {
-    kind: Kind,
+    kind: EventKind,
     reason: Option<String>,
     count: u64,
     /// Unix milliseconds of the first.
@@ -58,18 +58,19 @@ impl Counted {
 
 /// A denial's place among the records that wait; free again once it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct DenialSlot {
     _permit: OwnedSemaphorePermit,
 }
 
 impl Denials {
     pub(super) fn new() -> Self {
-        let state = State { credit: BURST, raised: Instant::now(), counted: BTreeMap::new() };
+        let state =
+            DenialWindow { credit: BURST, raised: Instant::now(), counted: BTreeMap::new() };
         Self { state: Mutex::new(state), waiting: Arc::new(Semaphore::new(WAITING)) }
     }
 
     /// A place for a denial. `None`: it is beyond the rate, and was counted.
-    pub(super) fn admit(&self, record: &Record) -> Option<Place> {
+    pub(super) fn admit(&self, record: &Record) -> Option<DenialSlot> {
         let has_credit = self.lock().take(Instant::now());
         let place = if has_credit { self.place() } else { None };
         if place.is_none() {
@@ -93,7 +94,7 @@ impl Denials {
     }
 
     /// Takes out the counts by kind and reason, as far as there are places for their records.
-    pub(super) fn take_counted(&self) -> Vec<(Counted, Place)> {
+    pub(super) fn take_counted(&self) -> Vec<(Counted, DenialSlot)> {
         let mut all = Vec::new();
         let mut state = self.lock();
         while let Some(entry) = state.counted.first_entry() {
@@ -104,17 +105,17 @@ impl Denials {
         all
     }
 
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<DenialSlot> {
         let permit = Arc::clone(&self.waiting).try_acquire_owned().ok()?;
-        Some(Place { _permit: permit })
+        Some(DenialSlot { _permit: permit })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DenialWindow> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl DenialWindow {
     fn take(&mut self, now: Instant) -> bool {
         let seconds = now.saturating_duration_since(self.raised).as_secs();
         if seconds > 0 {
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn denials_beyond_the_rate_are_counted_by_kind_and_reason() {
         let denials = Denials::new();
-        let denied = |reason: &str| Record::refused(Kind::LoginDenied, reason);
+        let denied = |reason: &str| Record::refused(EventKind::LoginDenied, reason);
         let mut places = Vec::new();
         for _ in 0..BURST {
             places.push(denials.admit(&denied("expired")).expect("within the burst"));
@@ -163,7 +164,7 @@ mod tests {
         let denials = Denials::new();
         let reasons = [Some("expired".to_owned()), None];
         let of = |reason: &Option<String>, count, since| Counted {
-            kind: Kind::LoginDenied,
+            kind: EventKind::LoginDenied,
             reason: reason.clone(),
             count,
             since,
@@ -175,7 +176,8 @@ mod tests {
             assert_eq!(taken.record().reason, *reason);
             drop(place);
             // Another one meanwhile, counted first.
-            denials.count(&Record { reason: reason.clone(), ..Record::new(Kind::LoginDenied) });
+            denials
+                .count(&Record { reason: reason.clone(), ..Record::new(EventKind::LoginDenied) });
             denials.put_back(taken);
             let (taken, _) = denials.take_counted().remove(0);
             assert_eq!(taken, of(reason, 501, 1000));
@@ -185,7 +187,7 @@ mod tests {
     #[test]
     fn the_rate_is_one_a_second_after_the_burst() {
         let begun = Instant::now();
-        let mut state = State { credit: 0, raised: begun, counted: BTreeMap::new() };
+        let mut state = DenialWindow { credit: 0, raised: begun, counted: BTreeMap::new() };
         let after = |millis| begun + Duration::from_millis(millis);
         assert!(!state.take(after(900)));
         assert!(state.take(after(1100)) && !state.take(after(1900)) && state.take(after(2000)));
@@ -196,7 +198,7 @@ mod tests {
     #[test]
     fn denials_take_a_quarter_of_the_queue() {
         let denials = Denials::new();
-        let denied = Record::refused(Kind::LoginDenied, "expired");
+        let denied = Record::refused(EventKind::LoginDenied, "expired");
         let places: Vec<_> = std::iter::from_fn(|| denials.place()).collect();
         assert_eq!(places.len(), WAITING);
         assert!(denials.admit(&denied).is_none());

@@ -6,7 +6,7 @@ use super::{
     ActivityError,
     database::Database,
     pool::{LONG_QUERY_TIMEOUT, QUERY_TIMEOUT, with_connection},
-    record::{Actor, Filter, Kind, Outcome, Record},
+    record::{Actor, EventKind, Filter, Outcome, Record},
 };
 
 /// Adds what is not there yet: whoever is not sure that it was written writes it again.
@@ -21,7 +21,7 @@ const BATCH: i64 = 5000;
 
 /// A record as it stands in its row.
 #[derive(FromRow)]
-struct Row {
+struct RecordRow {
     id: String,
     at: i64,
     kind: String,
@@ -38,7 +38,7 @@ struct Row {
     text: Option<String>,
 }
 
-impl Row {
+impl RecordRow {
     /// `None`: a later version's kind.
     fn record(self) -> Option<Record> {
         let Self { id, at, actor_oid: oid, actor_name: name, actor_email: email, .. } = self;
@@ -46,7 +46,7 @@ impl Row {
         Some(Record {
             id,
             at,
-            kind: Kind::of(&self.kind)?,
+            kind: EventKind::of(&self.kind)?,
             outcome,
             actor: Actor { oid, name, email },
             client: self.client,
@@ -122,7 +122,7 @@ pub(super) async fn find(
     database: &Database,
     filter: Filter,
 ) -> Result<Vec<Record>, ActivityError> {
-    let rows: Vec<Row> = database
+    let rows: Vec<RecordRow> = database
         .run_slowly(move |held| Box::pin(async move {
             with_connection!(held, connection => {
                 let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM activity WHERE 1 = 1"));
@@ -159,7 +159,7 @@ pub(super) async fn find(
             })
         }))
         .await?;
-    Ok(rows.into_iter().filter_map(Row::record).collect())
+    Ok(rows.into_iter().filter_map(RecordRow::record).collect())
 }
 
 /// For `LIKE … ESCAPE '!'`.

@@ -13,12 +13,12 @@ const BOUNDS: [f64; 8] = [0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 2.0];
 
 /// What is counted.
 #[derive(Debug, Clone)]
-pub(super) struct Metrics {
+pub(super) struct ActivityMetrics {
     records: Counter<u64>,
     writing: Histogram<f64>,
 }
 
-impl Metrics {
+impl ActivityMetrics {
     pub(super) fn new() -> Self {
         let meter = meter();
         Self {

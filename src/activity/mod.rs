@@ -34,14 +34,14 @@ use tokio::{
 
 use self::{
     database::Database,
-    denials::{Denials, Place},
-    metrics::Metrics,
+    denials::{DenialSlot, Denials},
+    metrics::ActivityMetrics,
     writer::{Entry, Failing, Trouble, Writer},
 };
 pub(crate) use self::{
     decisions::{AccessState, Block, Blocked, Restriction},
     instances::Instance,
-    record::{Actor, Author, EndReason, Filter, Kind, Outcome, Record},
+    record::{Actor, Author, EndReason, EventKind, Filter, Outcome, Record},
     view::BlockInForce,
 };
 use crate::{
@@ -171,21 +171,21 @@ struct Inner {
     /// How often something was done by the same ones.
     repeated: Cache<String, u32>,
     denials: Denials,
-    written: Option<Written>,
+    written: Option<LogWriter>,
 }
 
 /// Where there is a database.
 #[derive(Debug)]
-struct Written {
+struct LogWriter {
     database: Database,
     entries: mpsc::Sender<Entry>,
-    metrics: Metrics,
+    metrics: ActivityMetrics,
     trouble: Trouble,
     /// Ends the writer.
     end: Mutex<Option<(oneshot::Sender<Duration>, JoinHandle<()>)>>,
 }
 
-impl Written {
+impl LogWriter {
     fn not_written(&self, count: usize) {
         self.metrics.not_written(count);
         tracing::error!(count, "activity records are not written: the database is away");
@@ -216,16 +216,16 @@ impl Activity {
         let written = config.database.as_ref().map(|config| {
             let database = Database::new(config);
             let trouble = Trouble::default();
-            let metrics = Metrics::new();
+            let metrics = ActivityMetrics::new();
             let (writer, entries) =
                 Writer::new(database.clone(), metrics.clone(), Arc::clone(&trouble));
             let queue = entries.downgrade();
-            Metrics::watch(move || {
+            ActivityMetrics::watch(move || {
                 queue.upgrade().map(|entries| entries.max_capacity() - entries.capacity())
             });
             let (end, stop) = oneshot::channel();
             let writing = tokio::spawn(writer.keep(stop));
-            Written { database, entries, metrics, trouble, end: Mutex::new(Some((end, writing))) }
+            LogWriter { database, entries, metrics, trouble, end: Mutex::new(Some((end, writing))) }
         });
         let repeated = Cache::builder().max_capacity(MAX_REPEATED).time_to_live(REPEATED).build();
         let denials = Denials::new();
@@ -310,7 +310,7 @@ impl Activity {
     }
 
     /// Queues a denial's record. Returns it where the queue has no room.
-    fn take_in(&self, record: Record, place: Place) -> Option<Record> {
+    fn take_in(&self, record: Record, place: DenialSlot) -> Option<Record> {
         let Some(written) = &self.0.written else {
             record.tell();
             return None;
@@ -552,8 +552,9 @@ mod tests {
     async fn records_are_found_by_what_they_say() {
         let (activity, folder) = open();
         let of = |kind| Record { client: Some("c".to_owned()), ..Record::new(kind).by(&ada()) };
-        let mut records = vec![of(Kind::Login), Record::refused(Kind::LoginDenied, "why")];
-        records.push(Record { text: Some("a\0b".to_owned()), ..Record::new(Kind::Logout) });
+        let mut records =
+            vec![of(EventKind::Login), Record::refused(EventKind::LoginDenied, "why")];
+        records.push(Record { text: Some("a\0b".to_owned()), ..Record::new(EventKind::Logout) });
         activity.decided(records.clone()).await.unwrap();
         activity.decided(records.clone()).await.unwrap();
         let everything = || Filter { limit: 10, ..Filter::default() };
@@ -562,10 +563,10 @@ mod tests {
         assert_eq!(found[0].text.as_deref(), Some("a\u{fffd}b"));
         assert_eq!(found[2], records[0]);
         for (filter, kind) in [
-            (Filter { kind: Some(Kind::LoginDenied), ..everything() }, Kind::LoginDenied),
-            (Filter { person: Some("ADA 100%".to_owned()), ..everything() }, Kind::Login),
-            (Filter { client: Some("c".to_owned()), ..everything() }, Kind::Login),
-            (Filter { limit: 1, ..everything() }, Kind::Logout),
+            (Filter { kind: Some(EventKind::LoginDenied), ..everything() }, EventKind::LoginDenied),
+            (Filter { person: Some("ADA 100%".to_owned()), ..everything() }, EventKind::Login),
+            (Filter { client: Some("c".to_owned()), ..everything() }, EventKind::Login),
+            (Filter { limit: 1, ..everything() }, EventKind::Logout),
         ] {
             let found = activity.find(filter.clone()).await.unwrap();
             assert_eq!(found.iter().map(|one| one.kind).collect::<Vec<_>>(), [kind], "{filter:?}");
@@ -620,10 +621,10 @@ mod tests {
             .into_iter()
             .map(|record| (record.kind, record.text))
             .collect();
-        let accepted = (Kind::ExposureAccepted, Some("ids".to_owned()));
+        let accepted = (EventKind::ExposureAccepted, Some("ids".to_owned()));
         assert!(kinds.contains(&accepted));
         assert_eq!(kinds.len(), 9);
-        assert_eq!(kinds[0].0, Kind::ExternalAccessEnabled);
+        assert_eq!(kinds[0].0, EventKind::ExternalAccessEnabled);
     }
 
     #[tokio::test]
@@ -631,27 +632,27 @@ mod tests {
         let (activity, _folder) = open();
         let aged = |hours: i64| Record {
             at: clock::millis() - hours * 3_600_000,
-            ..Record::new(if hours > 24 { Kind::Login } else { Kind::Logout })
+            ..Record::new(if hours > 24 { EventKind::Login } else { EventKind::Logout })
         };
         activity.decided(vec![aged(25), aged(23)]).await.unwrap();
         assert!(activity.prune(Duration::from_hours(1)).await.is_err(), "a day is kept");
         assert_eq!(activity.prune(Duration::from_hours(24)).await.unwrap(), 1);
         let left = activity.find(Filter { limit: 10, ..Filter::default() }).await.unwrap();
-        assert_eq!(left.iter().map(|one| one.kind).collect::<Vec<_>>(), [Kind::Logout]);
+        assert_eq!(left.iter().map(|one| one.kind).collect::<Vec<_>>(), [EventKind::Logout]);
     }
 
     #[tokio::test]
     async fn what_was_taken_in_is_written_at_the_end() {
         let (activity, folder) = open();
         for _ in 0..1000 {
-            activity.happened(Record::new(Kind::SessionExpired)).await;
+            activity.happened(Record::new(EventKind::SessionExpired)).await;
         }
         for _ in 0..700 {
-            activity.denied(Record::refused(Kind::LoginDenied, "expired"));
+            activity.denied(Record::refused(EventKind::LoginDenied, "expired"));
         }
         let slot = activity.reserve().await.unwrap();
-        slot.write(Record::new(Kind::Login)).await.unwrap();
-        activity.happened(Record::new(Kind::Logout)).await;
+        slot.write(Record::new(EventKind::Login)).await.unwrap();
+        activity.happened(Record::new(EventKind::Logout)).await;
         activity.end(Duration::from_secs(5)).await;
         let again = Activity::open(&config(&folder.path().join("gateway.db")));
         let found = again.find(Filter { limit: 3000, ..Filter::default() }).await.unwrap();

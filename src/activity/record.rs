@@ -9,7 +9,7 @@ use crate::clock;
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
+pub(crate) enum EventKind {
     /// An administrator let machines in.
     ExternalAccessEnabled,
     /// An administrator shut them out.
@@ -40,7 +40,7 @@ pub(crate) enum Kind {
     ClientUnblocked,
 }
 
-impl Kind {
+impl EventKind {
     /// All of them, the most important first.
     pub(crate) const ALL: [Self; 14] = [
         Self::ExternalAccessEnabled,
@@ -213,7 +213,7 @@ pub(crate) struct Record {
     #[serde(serialize_with = "as_rfc3339", deserialize_with = "of_rfc3339")]
     #[schema(value_type = String, format = DateTime, max_length = 24)]
     pub(crate) at: i64,
-    pub(crate) kind: Kind,
+    pub(crate) kind: EventKind,
     pub(crate) outcome: Outcome,
     pub(crate) actor: Actor,
     /// The client app's id.
@@ -251,7 +251,7 @@ fn of_rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Erro
 
 impl Record {
     /// Something that has just been done.
-    pub(crate) fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: EventKind) -> Self {
         Self {
             id: Uuid::now_v7().to_string(),
             at: clock::millis(),
@@ -269,7 +269,7 @@ impl Record {
     }
 
     /// Something that was refused.
-    pub(crate) fn refused(kind: Kind, reason: &str) -> Self {
+    pub(crate) fn refused(kind: EventKind, reason: &str) -> Self {
         Self { outcome: Outcome::Failure, reason: Some(reason.to_owned()), ..Self::new(kind) }
     }
 
@@ -281,7 +281,7 @@ impl Record {
                 (EndReason::TOO_MANY, Some(format!("{}{limit}", EndReason::LIMIT)))
             }
         };
-        Self { reason: Some(code.to_owned()), text, ..Self::new(Kind::Logout) }
+        Self { reason: Some(code.to_owned()), text, ..Self::new(EventKind::Logout) }
     }
 
     /// Whose doing it is.
@@ -316,7 +316,7 @@ impl Record {
 /// Which records are asked for; all that is given must hold.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
-    pub(crate) kind: Option<Kind>,
+    pub(crate) kind: Option<EventKind>,
     /// Part of somebody's object id, name or e-mail address: who acted, or whom it is about.
     pub(crate) person: Option<String>,
     /// A client app's id.
@@ -339,10 +339,10 @@ mod tests {
 
     #[test]
     fn a_kind_is_found_by_its_name() {
-        for kind in Kind::ALL {
-            assert_eq!(Kind::of(kind.name()), Some(kind));
+        for kind in EventKind::ALL {
+            assert_eq!(EventKind::of(kind.name()), Some(kind));
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
-        assert_eq!(Kind::of("Login"), None);
+        assert_eq!(EventKind::of("Login"), None);
     }
 }

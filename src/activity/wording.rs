@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::record::{EndReason, Kind, Record};
+use super::record::{EndReason, EventKind, Record};
 
 impl Record {
     /// Event in words: those of its kind, or more exact ones where the reason tells two events apart.
     pub(crate) fn summary(&self) -> &'static str {
         match (self.kind, self.reason.as_deref()) {
-            (Kind::Logout, Some(EndReason::REPLACED | EndReason::TOO_MANY)) => "session replaced",
+            (EventKind::Logout, Some(EndReason::REPLACED | EndReason::TOO_MANY)) => {
+                "session replaced"
+            }
             (kind, _) => kind.words(),
         }
     }
@@ -68,7 +70,7 @@ fn words(code: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn record(kind: Kind, reason: &str) -> Record {
+    fn record(kind: EventKind, reason: &str) -> Record {
         Record::refused(kind, reason)
     }
 
@@ -81,19 +83,19 @@ mod tests {
             "replaced by a newer sign-in: limit of 16 sessions per person"
         );
         // As the code has been public from the first version on.
-        assert_eq!((ended.kind, ended.reason.as_deref()), (Kind::Logout, Some("too_many")));
+        assert_eq!((ended.kind, ended.reason.as_deref()), (EventKind::Logout, Some("too_many")));
         let of_an_older_version = Record { text: None, ..ended };
         assert!(of_an_older_version.reason_in_words().unwrap().ends_with("of this person"));
         assert_eq!(Record::ended(EndReason::Replaced).summary(), "session replaced");
-        assert_eq!(Record::new(Kind::Logout).summary(), "logged out");
-        assert_eq!(Record::new(Kind::Logout).reason_in_words(), None);
+        assert_eq!(Record::new(EventKind::Logout).summary(), "logged out");
+        assert_eq!(Record::new(EventKind::Logout).reason_in_words(), None);
     }
 
     #[test]
     fn a_code_without_words_of_its_own_is_spelled_out() {
-        let denied = record(Kind::LoginDenied, "some_later_code");
+        let denied = record(EventKind::LoginDenied, "some_later_code");
         assert_eq!(denied.reason_in_words().unwrap(), "some later code");
-        let denied = record(Kind::LoginDenied, "role_missing");
+        let denied = record(EventKind::LoginDenied, "role_missing");
         assert_eq!(denied.reason_in_words().unwrap(), "the app role ExternalApi is not assigned");
     }
 }

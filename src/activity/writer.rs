@@ -11,7 +11,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{database::Database, denials::Place, log, metrics::Metrics, record::Record};
+use super::{
+    database::Database, denials::DenialSlot, log, metrics::ActivityMetrics, record::Record,
+};
 use crate::telemetry;
 
 /// Records that may wait: some seconds of a busy gateway.
@@ -36,14 +38,14 @@ pub(super) struct Entry {
     /// Told once it is written.
     pub(super) written: Option<oneshot::Sender<()>>,
     /// A denial's.
-    pub(super) _place: Option<Place>,
+    pub(super) _place: Option<DenialSlot>,
 }
 
 /// Takes records and writes them.
 pub(super) struct Writer {
     database: Database,
     entries: mpsc::Receiver<Entry>,
-    metrics: Metrics,
+    metrics: ActivityMetrics,
     trouble: Trouble,
 }
 
@@ -51,7 +53,7 @@ impl Writer {
     /// A writer, and where records go in.
     pub(super) fn new(
         database: Database,
-        metrics: Metrics,
+        metrics: ActivityMetrics,
         trouble: Trouble,
     ) -> (Self, mpsc::Sender<Entry>) {
         let (entry, entries) = mpsc::channel(QUEUE);

@@ -14,7 +14,7 @@ use crate::{
     exit::Failure,
     exposure,
     report::block_on,
-    restrictions::{Restrictions, Taken},
+    restrictions::{Recording, Restrictions},
     sessions::{Sessions, SessionsError},
     telemetry,
 };
@@ -125,8 +125,8 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
             refuse_where_a_setting_decides(config)?;
             let taken = decide(config, activity, Restriction::access(&author(by))).await?;
             print(match taken {
-                Taken::Recorded(false) => "external access was off already",
-                Taken::Recorded(true) | Taken::Waits(_) => "external access is off",
+                Recording::Recorded(false) => "external access was off already",
+                Recording::Recorded(true) | Recording::Waits(_) => "external access is off",
             });
             warn_of_record(&taken);
         }
@@ -156,13 +156,13 @@ async fn decide(
     config: &Config,
     activity: &Activity,
     restriction: Restriction,
-) -> Result<Taken, Failure> {
+) -> Result<Recording, Failure> {
     let failed = match activity.restrict_in_time(&restriction).await {
         Ok(changed) => {
             if changed {
                 restriction.tell();
             }
-            return Ok(Taken::Recorded(changed));
+            return Ok(Recording::Recorded(changed));
         }
         Err(error) if error.is_of_the_settings() => return Err(error.into_failure()),
         Err(error) => telemetry::chain(&error),
@@ -173,7 +173,7 @@ async fn decide(
         twice(async || restrictions.leave(&restriction).await).await
     };
     match stored.await {
-        Ok(()) => Ok(Taken::Waits(failed)),
+        Ok(()) => Ok(Recording::Waits(failed)),
         Err(error) => Err(Failure::Unavailable(format!(
             "nothing has changed: neither the database nor the session store can be written: {failed}; {}",
             telemetry::chain(&error)
@@ -181,8 +181,8 @@ async fn decide(
     }
 }
 
-fn warn_of_record(taken: &Taken) {
-    if let Taken::Waits(why) = taken {
+fn warn_of_record(taken: &Recording) {
+    if let Recording::Waits(why) = taken {
         print(&format!(
             "warning the database could not be written: {why}; the decision counts all the same, and a gateway records it as soon as it can"
         ));

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{no_database, print};
 use crate::{
-    activity::{Activity, ActivityError, Filter, Kind, Record},
+    activity::{Activity, ActivityError, EventKind, Filter, Record},
     clock,
     config::{Config, duration},
     exit::Failure,
@@ -28,7 +28,7 @@ pub struct ActivityCommand {
     json: bool,
     /// Of this kind alone, like `login_denied`.
     #[arg(long, value_parser = kind)]
-    kind: Option<Kind>,
+    kind: Option<EventKind>,
     /// Of this person alone: part of an object id, a name or an e-mail address.
     #[arg(long)]
     person: Option<String>,
@@ -40,9 +40,9 @@ pub struct ActivityCommand {
     session: Option<String>,
 }
 
-fn kind(text: &str) -> Result<Kind, String> {
-    Kind::of(text).ok_or_else(|| {
-        let names: Vec<_> = Kind::ALL.into_iter().map(Kind::name).collect();
+fn kind(text: &str) -> Result<EventKind, String> {
+    EventKind::of(text).ok_or_else(|| {
+        let names: Vec<_> = EventKind::ALL.into_iter().map(EventKind::name).collect();
         format!("is none of {}", names.join(", "))
     })
 }

@@ -4,7 +4,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{Reader, reader::word};
-use crate::access::token::Expected;
+use crate::access::token::ExpectedClaims;
 
 /// `AZURE_ENVIRONMENT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(crate) enum Cloud {
 #[derive(Debug, Clone)]
 pub(crate) struct EntraConfig {
     pub(crate) cloud: Cloud,
-    pub(crate) expected: Expected,
+    pub(crate) expected: ExpectedClaims,
     /// The tenant's v2 OpenID Connect metadata.
     pub(crate) metadata_v2: Url,
     /// The tenant's v1 OpenID Connect metadata.
@@ -43,7 +43,7 @@ pub(super) fn read(reader: &mut Reader) -> EntraConfig {
     let client_id = reader.require("CLIENT_ID", guid).unwrap_or_default();
     let audiences = reader
         .list("GATEWAY_AUDIENCES", |text| Ok(text.replace("$CLIENT_ID", &client_id.to_string())));
-    let expected = Expected { tenant, client_id, audiences };
+    let expected = ExpectedClaims { tenant, client_id, audiences };
 
     let clouds = [
         ("public", Cloud::Public),

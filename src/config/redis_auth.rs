@@ -49,7 +49,7 @@ pub(crate) struct VaultSecret {
 const VAULTS: [&str; 3] = [".vault.azure.net", ".vault.usgovcloudapi.net", ".vault.azure.cn"];
 
 #[derive(Clone, Copy)]
-enum Way {
+enum AuthMethod {
     Key,
     ManagedIdentity,
     KeyVault,
@@ -57,17 +57,19 @@ enum Way {
 
 /// `url` is Redis'.
 pub(super) fn read(reader: &mut Reader, url: &SecretString) -> RedisAuth {
-    let ways = [
-        ("key", Way::Key),
-        ("managed_identity", Way::ManagedIdentity),
-        ("key_vault", Way::KeyVault),
+    let methods = [
+        ("key", AuthMethod::Key),
+        ("managed_identity", AuthMethod::ManagedIdentity),
+        ("key_vault", AuthMethod::KeyVault),
     ];
-    let way = reader.read("REDIS_AUTH", word(&ways)).unwrap_or(Way::Key);
+    let method = reader.read("REDIS_AUTH", word(&methods)).unwrap_or(AuthMethod::Key);
     let password = reader.given("REDIS_PASSWORD").map(SecretString::from);
-    if !matches!(way, Way::KeyVault) && reader.given("REDIS_KEY_VAULT_SECRET_URL").is_some() {
+    if !matches!(method, AuthMethod::KeyVault)
+        && reader.given("REDIS_KEY_VAULT_SECRET_URL").is_some()
+    {
         reader.warn("REDIS_KEY_VAULT_SECRET_URL", "is not used without REDIS_AUTH=key_vault");
     }
-    if let Way::Key = way {
+    if let AuthMethod::Key = method {
         return RedisAuth::Key(password);
     }
     if password.is_some() {
@@ -78,7 +80,7 @@ pub(super) fn read(reader: &mut Reader, url: &SecretString) -> RedisAuth {
         reader.problem("REDIS_URL", "holds a password, and REDIS_AUTH has the key from elsewhere");
     }
     let identity = identity(reader);
-    if let Way::KeyVault = way {
+    if let AuthMethod::KeyVault = method {
         let secret = reader.require("REDIS_KEY_VAULT_SECRET_URL", vault_secret);
         let secret = secret.unwrap_or_else(|| VaultSecret {
             vault: String::new(),

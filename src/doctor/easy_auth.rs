@@ -2,7 +2,7 @@
 
 use crate::{
     config::{Config, ExternalAccessMode},
-    public_url_probe::{METADATA, Seen, metadata_at},
+    public_url_probe::{METADATA, ProbeOutcome, metadata_at},
     registration::{Registration, RegistrationInputs},
     report::Report,
 };
@@ -28,25 +28,25 @@ pub(super) async fn look(
     for origin in &config.edge.public_urls {
         let url = format!("{origin}{METADATA}");
         match metadata_at(origin).await {
-            Seen::Metadata { resource } if resource.as_deref() == Some(&format!("{origin}/external/login")) => {
+            ProbeOutcome::Metadata { resource } if resource.as_deref() == Some(&format!("{origin}/external/login")) => {
                 report.fine(&format!("metadata at {url}"));
             }
-            Seen::Metadata { resource } => report.advise(&format!(
+            ProbeOutcome::Metadata { resource } => report.advise(&format!(
                 "{url} answers metadata of {resource:?}, which clients compare with the URL they used: see GATEWAY_PUBLIC_URLS, GATEWAY_TRUSTED_PROXIES and WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES"
             )),
-            Seen::SignIn(how) => {
+            ProbeOutcome::SignIn(how) => {
                 stands_in_front = true;
                 report.advise(&format!(
                     "{url} is answered by a sign-in in front of the gateway ({how}): machines never get to it. See below for what it must let pass"
                 ));
             }
-            Seen::Other(404) if config.external_access == ExternalAccessMode::Off => {
+            ProbeOutcome::Other(404) if config.external_access == ExternalAccessMode::Off => {
                 report.fine(&format!("no metadata at {url}: external access is off"));
             }
-            Seen::Other(status) => report.untried(&format!(
+            ProbeOutcome::Other(status) => report.untried(&format!(
                 "the metadata at {url}: the answer is {status}; is the gateway running there?"
             )),
-            Seen::Away(why) => report.untried(&format!("the metadata at {url} ({why})")),
+            ProbeOutcome::Away(why) => report.untried(&format!("the metadata at {url} ({why})")),
         }
     }
     if config.edge.public_urls.is_empty() {

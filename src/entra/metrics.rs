@@ -13,12 +13,12 @@ use crate::telemetry::meter;
 /// Bounds in seconds: a verification takes some 30 µs, one that waits for a refresh far more.
 const BOUNDS: [f64; 8] = [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.01, 0.1, 1.0];
 
-pub(super) struct Metrics {
+pub(super) struct EntraMetrics {
     verifications: Histogram<f64>,
     refreshes: Counter<u64>,
 }
 
-impl Metrics {
+impl EntraMetrics {
     pub(super) fn new() -> Self {
         Self {
             verifications: meter()

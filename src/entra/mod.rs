@@ -26,7 +26,7 @@ use tokio::{sync::Mutex, time::sleep};
 use url::Url;
 
 pub(crate) use self::documents::DocumentError;
-use self::{documents::Documents, metrics::Metrics, token_cache::TokenCache};
+use self::{documents::Documents, metrics::EntraMetrics, token_cache::TokenCache};
 use crate::{
     access::token::{BearerToken, Claims, Identity, Issuers, SigningKey, TokenError},
     config::EntraConfig,
@@ -84,16 +84,16 @@ pub(crate) struct Entra(Arc<Inner>);
 struct Inner {
     config: EntraConfig,
     documents: Documents,
-    known: ArcSwap<Known>,
+    keys_now: ArcSwap<TenantKeys>,
     refreshing: Mutex<Refreshing>,
     token_cache: TokenCache,
-    metrics: Metrics,
+    metrics: EntraMetrics,
 }
 
 /// What the documents said. Version 1 and version 2 tokens have documents of their own; neither
 /// waits for the other's.
 #[derive(Clone, Default)]
-struct Known {
+struct TenantKeys {
     v2: Option<Arc<Published>>,
     v1: Option<Arc<Published>>,
     /// The keys that the app's own documents hold beyond the tenant's; `None` where there are none.
@@ -127,7 +127,7 @@ fn is_cooling(last: Option<Instant>) -> bool {
     last.is_some_and(|last| last.elapsed() < COOLDOWN)
 }
 
-impl Known {
+impl TenantKeys {
     /// Without what is too old.
     fn current(&self) -> Self {
         let fresh = |published: &Option<Arc<Published>>| {
@@ -178,13 +178,13 @@ impl Entra {
         let inner = Arc::new(Inner {
             config,
             documents: Documents::new()?,
-            known: ArcSwap::default(),
+            keys_now: ArcSwap::default(),
             refreshing: Mutex::default(),
             token_cache: TokenCache::new(),
-            metrics: Metrics::new(),
+            metrics: EntraMetrics::new(),
         });
         let entra = Arc::downgrade(&inner);
-        metrics::observe_age(move || entra.upgrade()?.known.load().age());
+        metrics::observe_age(move || entra.upgrade()?.keys_now.load().age());
         Ok(Self(inner))
     }
 
@@ -202,9 +202,9 @@ impl Entra {
                     if failures.is_power_of_two() {
                         tracing::warn!(error = %telemetry::chain(&error), "signing keys could not be refreshed");
                     }
-                    let known = self.0.known.load().current();
-                    let is_missing_one = known.v2.is_none() || known.v1.is_none();
-                    match (known.has_keys(), is_missing_one) {
+                    let keys_now = self.0.keys_now.load().current();
+                    let is_missing_one = keys_now.v2.is_none() || keys_now.v1.is_none();
+                    match (keys_now.has_keys(), is_missing_one) {
                         (false, _) => RETRY_EMPTY,
                         (true, true) => RETRY.min(RETRY_EMPTY * 2_u32.pow(failures.min(5))),
                         (true, false) => RETRY,
@@ -226,8 +226,8 @@ impl Entra {
     async fn fetch(&self, refreshing: &mut Refreshing) -> Result<(), DocumentError> {
         let fetched = self.fetch_documents().await;
         self.0.metrics.refreshed(&fetched);
-        let known = self.0.known.load_full();
-        if known.of_app.is_some() || known.is_app_stale {
+        let keys_now = self.0.keys_now.load_full();
+        if keys_now.of_app.is_some() || keys_now.is_app_stale {
             self.fetch_of_app(refreshing).await?;
         }
         fetched
@@ -238,25 +238,25 @@ impl Entra {
         refreshing.of_app = Some(Instant::now());
         let fetched = self.app_keys().await;
         self.0.metrics.refreshed(&fetched);
-        let before = self.0.known.load_full();
-        let mut known = Known { version: before.version + 1, ..(*before).clone() };
-        known.is_app_stale = fetched.is_err();
+        let before = self.0.keys_now.load_full();
+        let mut keys_now = TenantKeys { version: before.version + 1, ..(*before).clone() };
+        keys_now.is_app_stale = fetched.is_err();
         let failed = match fetched {
             Ok(keys) => {
-                let of_tenant = [&known.v2, &known.v1].into_iter().flatten();
+                let of_tenant = [&keys_now.v2, &keys_now.v1].into_iter().flatten();
                 let of_tenant: HashSet<&String> =
                     of_tenant.flat_map(|published| published.keys.keys()).collect();
                 let keys: HashMap<_, _> =
                     keys.into_iter().filter(|(id, _)| !of_tenant.contains(id)).collect();
                 tracing::info!(keys = keys.len(), "the app's own signing keys refreshed");
-                known.of_app = (!keys.is_empty()).then(|| {
+                keys_now.of_app = (!keys.is_empty()).then(|| {
                     Arc::new(Published { issuer: String::new(), keys, fetched: Instant::now() })
                 });
                 None
             }
             Err(error) => Some(error),
         };
-        self.0.known.store(Arc::new(known));
+        self.0.keys_now.store(Arc::new(keys_now));
         failed.map_or(Ok(()), Err)
     }
 
@@ -295,19 +295,19 @@ impl Entra {
             }
             (v1, _) => v1,
         };
-        let before = self.0.known.load();
-        let mut known =
-            Known { version: before.version + 1, is_stale: v2.is_err(), ..(**before).clone() };
+        let before = self.0.keys_now.load();
+        let mut keys_now =
+            TenantKeys { version: before.version + 1, is_stale: v2.is_err(), ..(**before).clone() };
         let mut failed = None;
-        for (fetched, kept) in [(v1, &mut known.v1), (v2, &mut known.v2)] {
+        for (fetched, kept) in [(v1, &mut keys_now.v1), (v2, &mut keys_now.v2)] {
             match fetched {
                 Ok(published) => *kept = Some(Arc::new(published)),
                 Err(error) => failed = Some(error),
             }
         }
         let keys =
-            [&known.v2, &known.v1].into_iter().flatten().map(|p| p.keys.len()).sum::<usize>();
-        self.0.known.store(Arc::new(known));
+            [&keys_now.v2, &keys_now.v1].into_iter().flatten().map(|p| p.keys.len()).sum::<usize>();
+        self.0.keys_now.store(Arc::new(keys_now));
         if let Some(error) = failed {
             return Err(error);
         }
@@ -328,7 +328,7 @@ impl Entra {
 
     /// Whether tokens can be verified at all.
     pub(crate) fn has_keys(&self) -> bool {
-        self.0.known.load().current().has_keys()
+        self.0.keys_now.load().current().has_keys()
     }
 
     /// Whom a token speaks for; `now` in Unix seconds. One that was verified with the keys known now is
@@ -339,7 +339,7 @@ impl Entra {
         now: i64,
     ) -> Result<Arc<Identity>, EntraError> {
         let fingerprint = token.fingerprint();
-        let version = self.0.known.load().version;
+        let version = self.0.keys_now.load().version;
         if let Some(identity) = self.0.token_cache.find(&fingerprint, version)
             && self.has_keys()
         {
@@ -365,23 +365,23 @@ impl Entra {
     }
 
     async fn verify_now(&self, token: &BearerToken, now: i64) -> Result<Claims, EntraError> {
-        let mut known = self.0.known.load().current();
-        if !known.has_keys() {
+        let mut keys_now = self.0.keys_now.load().current();
+        if !keys_now.has_keys() {
             return Err(EntraError::KeysUnavailable);
         }
         let key_id = token.unverified_key_id().map_err(EntraError::Rejected)?;
-        if known.key(&key_id).is_none() {
-            known = self.refreshed_for_unknown_key(key_id.clone(), known.version).await;
+        if keys_now.key(&key_id).is_none() {
+            keys_now = self.refreshed_for_unknown_key(key_id.clone(), keys_now.version).await;
         }
-        let Some(key) = known.key(&key_id) else {
+        let Some(key) = keys_now.key(&key_id) else {
             // While Entra is away nobody can say that there is no such key.
-            return Err(if known.is_stale || known.is_app_stale {
+            return Err(if keys_now.is_stale || keys_now.is_app_stale {
                 EntraError::KeysUnavailable
             } else {
                 EntraError::Rejected(TokenError::UnknownKey)
             });
         };
-        token.verify(key, &known.issuers(), &self.0.config.expected, now).map_err(|error| {
+        token.verify(key, &keys_now.issuers(), &self.0.config.expected, now).map_err(|error| {
             match error {
                 TokenError::IssuerUnknownYet => EntraError::KeysUnavailable,
                 error => EntraError::Rejected(error),
@@ -392,7 +392,7 @@ impl Entra {
     /// One refresh for all callers that wait at once, and none within [`COOLDOWN`] of the last; the same for the
     /// app's own documents where the tenant's do not hold the key. It goes on when the caller hangs up:
     /// others wait for it.
-    async fn refreshed_for_unknown_key(&self, key_id: String, seen: u64) -> Known {
+    async fn refreshed_for_unknown_key(&self, key_id: String, seen: u64) -> TenantKeys {
         let entra = self.clone();
         let refreshed = tokio::spawn(async move {
             if let Err(error) = entra.refresh_for_unknown_key(&key_id, seen).await {
@@ -401,19 +401,19 @@ impl Entra {
         });
         // A panic in there is in the log; what is known is known.
         let _ = refreshed.await;
-        self.0.known.load().current()
+        self.0.keys_now.load().current()
     }
 
     async fn refresh_for_unknown_key(&self, key_id: &str, seen: u64) -> Result<(), DocumentError> {
         let mut refreshing = self.0.refreshing.lock().await;
-        let was_refreshed = self.0.known.load().version != seen;
+        let was_refreshed = self.0.keys_now.load().version != seen;
         let mut refreshed = Ok(());
         if !was_refreshed && !is_cooling(refreshing.of_tenant) {
             refreshing.of_tenant = Some(Instant::now());
             refreshed = self.fetch(&mut refreshing).await;
         }
-        let known = self.0.known.load().current();
-        let is_open = known.key(key_id).is_none() && !known.is_stale;
+        let keys_now = self.0.keys_now.load().current();
+        let is_open = keys_now.key(key_id).is_none() && !keys_now.is_stale;
         let has_documents = self.0.config.metadata_of_app.is_some();
         if is_open && has_documents && !is_cooling(refreshing.of_app) {
             return refreshed.and(self.fetch_of_app(&mut refreshing).await);
@@ -443,9 +443,9 @@ mod tests {
             Some(Arc::new(Published { issuer: "an issuer".to_owned(), keys, fetched }))
         };
         for (age, counts) in [(HARD_AGE / 2, true), (HARD_AGE, false)] {
-            let known = Known { v2: published(age), ..Known::default() }.current();
-            assert_eq!(known.has_keys(), counts, "{age:?}");
-            assert_eq!(known.issuers().v2.is_some(), counts);
+            let keys_now = TenantKeys { v2: published(age), ..TenantKeys::default() }.current();
+            assert_eq!(keys_now.has_keys(), counts, "{age:?}");
+            assert_eq!(keys_now.issuers().v2.is_some(), counts);
         }
     }
 }

@@ -41,7 +41,7 @@ impl Binding<'_> {
         if self.sessions.subject_of(session).await? == Some(identity.subject()) {
             Ok(())
         } else {
-            Err(Refusal::SessionOfAnother)
+            Err(Refusal::SessionSubjectMismatch)
         }
     }
 }

@@ -26,7 +26,7 @@ const REQUEST_OVER_TLS: usize = 64 << 10;
 
 /// What a process may use.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Means {
+pub(crate) struct Capacity {
     pub(crate) descriptors: u64,
     /// In bytes.
     pub(crate) memory: Option<usize>,
@@ -35,7 +35,7 @@ pub(crate) struct Means {
     pub(crate) has_tls: bool,
 }
 
-impl Means {
+impl Capacity {
     /// Memory for connections, requests and their bodies, in bytes.
     fn for_callers(self) -> Option<usize> {
         let limit = self.memory?;
@@ -65,14 +65,14 @@ impl ConnectionLimit {
     pub(crate) const SMALL: Self = Self { max: 32, reserve: 0, requests: 32 };
 
     /// What each of a process's threads may take.
-    pub(crate) fn of(means: Means) -> Self {
-        let share = |all: usize| all.div_ceil(means.threads).max(1);
-        let for_callers = means.descriptors.saturating_sub(OTHERS);
+    pub(crate) fn of(capacity: Capacity) -> Self {
+        let share = |all: usize| all.div_ceil(capacity.threads).max(1);
+        let for_callers = capacity.descriptors.saturating_sub(OTHERS);
         let reserve = RESERVE.min(for_callers / 4);
         let by_descriptors = usize::try_from((for_callers - reserve) * 2 / 3).unwrap_or(usize::MAX);
-        let of_request = if means.has_tls { REQUEST_OVER_TLS } else { REQUEST };
+        let of_request = if capacity.has_tls { REQUEST_OVER_TLS } else { REQUEST };
         // Five eighths and one eighth; the rest is the budget.
-        let (connections, requests) = match means.for_callers() {
+        let (connections, requests) = match capacity.for_callers() {
             Some(bytes) => (bytes / 8 * 5 / CONNECTION, bytes / 8 / of_request),
             None => (usize::MAX, usize::MAX),
         };
@@ -129,15 +129,15 @@ impl Drop for AtUpstream<'_> {
 mod tests {
     use super::*;
 
-    fn means(descriptors: u64, memory: Option<usize>) -> Means {
-        Means { descriptors, memory, threads: 2, has_tls: false }
+    fn capacity(descriptors: u64, memory: Option<usize>) -> Capacity {
+        Capacity { descriptors, memory, threads: 2, has_tls: false }
     }
 
     #[test]
     fn three_descriptors_for_two_callers_leave_some_for_the_rest() {
-        let bounds = ConnectionLimit::of(means(1024, None));
+        let bounds = ConnectionLimit::of(capacity(1024, None));
         assert!((bounds.max * 3 / 2 + bounds.reserve) * 2 + 32 <= 1024 + 4, "{bounds:?}");
-        let tiny = ConnectionLimit::of(means(20, None));
+        let tiny = ConnectionLimit::of(capacity(20, None));
         assert_eq!((tiny.max, tiny.reserve), (1, 1));
     }
 
@@ -145,8 +145,8 @@ mod tests {
     fn connections_requests_and_budget_fit_into_the_memory_limit() {
         for megabytes in [32, 64, 128, 256, 512, 4096] {
             let limit = megabytes << 20;
-            let means = means(1 << 20, Some(limit));
-            let bounds = ConnectionLimit::of(means);
+            let capacity = capacity(1 << 20, Some(limit));
+            let bounds = ConnectionLimit::of(capacity);
             let callers = limit - (PROCESS + 2 * THREAD).min(limit / 2);
             let used = 2 * (bounds.max * CONNECTION + bounds.requests * REQUEST) + callers / 4;
             assert!(used <= callers + 2 * (CONNECTION + REQUEST), "{megabytes} MiB: {bounds:?}");
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn few_descriptors_count_whatever_the_memory() {
-        let (scarce, ample) = (means(1024, None), means(1024, Some(1 << 40)));
+        let (scarce, ample) = (capacity(1024, None), capacity(1024, Some(1 << 40)));
         assert_eq!(ConnectionLimit::of(scarce).max, ConnectionLimit::of(ample).max);
     }
 

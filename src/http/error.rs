@@ -27,7 +27,7 @@ use crate::{
     },
     activity::ActivityError,
     entra::EntraError,
-    external_access::Shut,
+    external_access::BlockError,
     gateway::Resource,
     restrictions::DecisionError,
     sessions::SessionsError,
@@ -70,20 +70,20 @@ pub(super) enum Refusal {
     #[error(transparent)]
     Denied(#[from] Denial),
     #[error("This session was not opened by the subject of this token")]
-    SessionOfAnother,
+    SessionSubjectMismatch,
     /// Whose documents a guarded request is about.
     #[error(transparent)]
     Subject(#[from] SubjectFault),
     /// Under `/external/` by some reading, in a spelling that not all readers agree on.
     #[error("This path is spelled in an unusual way; spell it plainly")]
-    OddSpelling,
+    NonCanonicalPath,
     #[error("Too many sign-ins; try again later")]
     TooOften(Duration),
     #[error("Sessions cannot be kept at the moment")]
     Sessions(#[source] SessionsError),
     /// An administrator keeps this caller out, or may do.
     #[error(transparent)]
-    Shut(#[from] Shut),
+    Blocked(#[from] BlockError),
     /// What would be done could not be written down.
     #[error(
         "The database does not answer at the moment; before deciding again, look how it stands"
@@ -103,12 +103,12 @@ pub(super) enum Refusal {
     Input(&'static str),
     /// Under `GATEWAY_EXTERNAL_ACCESS=on` or `off`.
     #[error("GATEWAY_EXTERNAL_ACCESS decides here; set it to managed to let administrators decide")]
-    SettingDecides,
+    ManagedBySetting,
     #[error("There is no database to write this to; the operator names one in DATABASE_URL")]
     NoDatabase,
     /// `GATEWAY_FRONT_DOOR_ID` is set, and this is not it.
     #[error("Requests must come through this deployment's front door")]
-    NotThroughFrontDoor,
+    NotViaFrontDoor,
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
     /// A head that cannot be read.
@@ -120,7 +120,7 @@ pub(super) enum Refusal {
     #[error("The gateway serves as many connections as it can")]
     AtCapacity,
     #[error("Another file of the activity log is being made; try again in a moment")]
-    ExportUnderWay,
+    ExportInProgress,
     #[error("An answer could not be written")]
     Internal,
 }
@@ -133,9 +133,9 @@ impl Refusal {
             | Self::RepeatedAuthorization
             | Self::MalformedBearer
             | Self::Subject(SubjectFault::Unreadable(_))
-            | Self::OddSpelling
+            | Self::NonCanonicalPath
             | Self::Head(HeadFault::Head(HeadError::Malformed(_)))
-            | Self::Exchange(ExchangeError::Body(_) | ExchangeError::CallerGone(_)) => {
+            | Self::Exchange(ExchangeError::Body(_) | ExchangeError::CallerDisconnected(_)) => {
                 StatusCode::BAD_REQUEST
             }
             Self::Head(HeadFault::TooSlow) | Self::Exchange(ExchangeError::BodyTooSlow) => {
@@ -147,18 +147,18 @@ impl Refusal {
             }
             Self::NoCredentials
             | Self::NotSignedIn
-            | Self::SessionOfAnother
+            | Self::SessionSubjectMismatch
             | Self::Entra(EntraError::Rejected(_)) => StatusCode::UNAUTHORIZED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::OtherMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Input(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::SettingDecides | Self::NoDatabase => StatusCode::CONFLICT,
+            Self::ManagedBySetting | Self::NoDatabase => StatusCode::CONFLICT,
             Self::NotAdmitted(_)
             | Self::ForeignOrigin
             | Self::Denied(_)
             | Self::Subject(SubjectFault::Mismatch)
-            | Self::Shut(Shut::Blocked)
-            | Self::NotThroughFrontDoor => StatusCode::FORBIDDEN,
+            | Self::Blocked(BlockError::Blocked)
+            | Self::NotViaFrontDoor => StatusCode::FORBIDDEN,
             Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -169,10 +169,10 @@ impl Refusal {
             }
             Self::Sessions(_)
             | Self::Activity(_)
-            | Self::Shut(Shut::Unknown)
+            | Self::Blocked(BlockError::Unknown)
             | Self::Entra(EntraError::KeysUnavailable)
             | Self::Head(HeadFault::OverCapacity)
-            | Self::ExportUnderWay
+            | Self::ExportInProgress
             | Self::AtCapacity => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -194,23 +194,23 @@ impl Refusal {
             Self::Denied(Denial::ScopeMissing) => "scope_missing",
             Self::Denied(Denial::ClientNotAllowed) => "client_not_allowed",
             Self::Denied(Denial::AppOnlyNotAllowed) => "app_only_not_allowed",
-            Self::SessionOfAnother => "session_of_another",
+            Self::SessionSubjectMismatch => "session_of_another",
             Self::Subject(SubjectFault::Mismatch) => "subject_mismatch",
             Self::Subject(SubjectFault::Unreadable(_)) => "form_unreadable",
-            Self::OddSpelling => "odd_spelling",
+            Self::NonCanonicalPath => "odd_spelling",
             Self::TooOften(_) => "too_often",
             Self::Sessions(_) => "session_store",
-            Self::Shut(Shut::Blocked) => "blocked",
-            Self::Shut(Shut::Unknown) => "blocks_unknown",
+            Self::Blocked(BlockError::Blocked) => "blocked",
+            Self::Blocked(BlockError::Unknown) => "blocks_unknown",
             Self::Activity(_) => "activity_log",
             Self::NotSignedIn => "not_signed_in",
             Self::NotAdmitted(denial) => denial.reason(),
             Self::BodyTooLarge => "body_too_large",
             Self::OtherMediaType(_) => "other_media_type",
             Self::Input(_) => "input",
-            Self::SettingDecides => "setting_decides",
+            Self::ManagedBySetting => "setting_decides",
             Self::NoDatabase => "no_database",
-            Self::NotThroughFrontDoor => "not_through_front_door",
+            Self::NotViaFrontDoor => "not_through_front_door",
             Self::Upstream(error) | Self::Exchange(ExchangeError::Upstream(error)) => {
                 error.reason()
             }
@@ -219,8 +219,8 @@ impl Refusal {
             Self::Head(HeadFault::TooSlow) => "head_too_slow",
             Self::Exchange(ExchangeError::Body(_)) => "body_malformed",
             Self::Exchange(ExchangeError::BodyTooSlow) => "body_too_slow",
-            Self::Exchange(ExchangeError::CallerGone(_)) => "caller_gone",
-            Self::ExportUnderWay => "export_under_way",
+            Self::Exchange(ExchangeError::CallerDisconnected(_)) => "caller_gone",
+            Self::ExportInProgress => "export_under_way",
             Self::AtCapacity | Self::Head(HeadFault::OverCapacity) => "no_room",
             Self::Internal => "internal",
         }
@@ -252,11 +252,13 @@ impl Refusal {
                 scope: Scope::None,
                 description: None,
             }),
-            Self::Entra(EntraError::Rejected(_)) | Self::SessionOfAnother => Some(Challenge {
-                error: Some("invalid_token"),
-                scope: Scope::Advertised,
-                description: Some(self.detail(resource)),
-            }),
+            Self::Entra(EntraError::Rejected(_)) | Self::SessionSubjectMismatch => {
+                Some(Challenge {
+                    error: Some("invalid_token"),
+                    scope: Scope::Advertised,
+                    description: Some(self.detail(resource)),
+                })
+            }
             Self::Denied(Denial::ScopeMissing) => Some(Challenge {
                 error: Some("insufficient_scope"),
                 scope: Scope::ForLogin,
@@ -273,23 +275,23 @@ impl Refusal {
                 Denial::RoleMissing | Denial::ClientNotAllowed | Denial::AppOnlyNotAllowed,
             )
             | Self::Subject(_)
-            | Self::OddSpelling
+            | Self::NonCanonicalPath
             | Self::TooOften(_)
-            | Self::Shut(_)
+            | Self::Blocked(_)
             | Self::Activity(_)
             | Self::NotSignedIn
             | Self::NotAdmitted(_)
             | Self::BodyTooLarge
             | Self::OtherMediaType(_)
             | Self::Input(_)
-            | Self::SettingDecides
+            | Self::ManagedBySetting
             | Self::NoDatabase
-            | Self::NotThroughFrontDoor
+            | Self::NotViaFrontDoor
             | Self::Sessions(_)
             | Self::Upstream(_)
             | Self::Head(_)
             | Self::Exchange(_)
-            | Self::ExportUnderWay
+            | Self::ExportInProgress
             | Self::AtCapacity
             | Self::Internal => None,
         }

@@ -48,7 +48,7 @@ pub(super) enum ExchangeError {
     BodyTooSlow,
     /// There is nobody to answer.
     #[error("the caller is gone")]
-    CallerGone(#[source] io::Error),
+    CallerDisconnected(#[source] io::Error),
 }
 
 /// A request on its way up, and what is known of its answer.
@@ -111,7 +111,7 @@ pub(super) async fn gather(
                 }
                 Poll::Ready(Ok(read)) => rate.came(read as u64),
                 Poll::Ready(Err(error)) => {
-                    return Poll::Ready(Err(ExchangeError::CallerGone(error)));
+                    return Poll::Ready(Err(ExchangeError::CallerDisconnected(error)));
                 }
                 Poll::Pending if caller.timer.is_past(context, rate.deadline()) => {
                     return Poll::Ready(Err(ExchangeError::BodyTooSlow));
@@ -247,7 +247,7 @@ impl<'a> Exchange<'a> {
             if up.is_ready()
                 && let Poll::Ready(error) = self.caller.poll_gone(context)
             {
-                return Poll::Ready(Err(ExchangeError::CallerGone(error)));
+                return Poll::Ready(Err(ExchangeError::CallerDisconnected(error)));
             }
             let (deadline, of_caller) = self.deadline_up();
             if !self.caller.timer.is_past(context, deadline) {
@@ -273,7 +273,7 @@ impl<'a> Exchange<'a> {
 
     /// Says something to the caller at once: a 1xx.
     pub(super) async fn tell(&mut self, head: &[u8]) -> Result<(), ExchangeError> {
-        self.caller.write(head).await.map_err(ExchangeError::CallerGone)
+        self.caller.write(head).await.map_err(ExchangeError::CallerDisconnected)
     }
 
     /// Whether all of the request has gone, so that the connection may be used again.
@@ -443,8 +443,8 @@ impl<'a> Exchange<'a> {
     pub(super) async fn tunnel(self, out: Vec<u8>) -> Disposition {
         let Self { caller, mut connection, .. } = self;
         let Caller { buffered, buffers, timer, timeouts, .. } = caller;
-        let mut down = Way::new(out.into());
-        let mut up = Way::new(Bytes::new());
+        let mut down = TunnelDirection::new(out.into());
+        let mut up = TunnelDirection::new(Bytes::new());
         let mut moved = (0, Instant::now());
         let ended = poll_fn(|context| {
             let buffers = &mut buffers.borrow_mut();
@@ -473,7 +473,7 @@ impl<'a> Exchange<'a> {
 }
 
 /// One way of a tunnel.
-struct Way {
+struct TunnelDirection {
     flow: Flow,
     /// Whether its end has been passed on.
     is_shut: bool,
@@ -481,7 +481,7 @@ struct Way {
     stalled: Option<Instant>,
 }
 
-impl Way {
+impl TunnelDirection {
     fn new(ahead: Bytes) -> Self {
         let flow = Flow::new(ahead, Body::UntilClose, 0, MAX_DOWN);
         Self { flow, is_shut: false, stalled: None }

@@ -61,7 +61,7 @@ pub(super) async fn authorize(
     let ValidRequest { head, path, .. } = request;
     match Target::read(path) {
         Target::Open => return Ok(Passage::OPEN),
-        Target::GuardedOddly => return Err(Refusal::OddSpelling),
+        Target::GuardedOddly => return Err(Refusal::NonCanonicalPath),
         Target::Guarded => {}
     }
     if HEALTHCHECKS.contains(&&**path) && matches!(head.method(), "GET" | "HEAD") {

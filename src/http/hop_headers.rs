@@ -15,7 +15,7 @@ use crate::{
 
 /// What a field is to a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum FieldRole {
     /// It travels on.
     EndToEnd,
     Connection,
@@ -38,7 +38,7 @@ enum Kind {
     Authorization,
 }
 
-impl Kind {
+impl FieldRole {
     fn of(name: &[u8]) -> Self {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         let known = match name.len() {
@@ -90,12 +90,12 @@ pub(super) struct NamesProtectedField;
 pub(super) fn check_connection_options(fields: &Fields) -> Result<(), NamesProtectedField> {
     let is_protected = |name: &[u8]| {
         matches!(
-            Kind::of(name),
-            Kind::Authorization
-                | Kind::Cookie
-                | Kind::Host
-                | Kind::ContentLength
-                | Kind::Forwarding
+            FieldRole::of(name),
+            FieldRole::Authorization
+                | FieldRole::Cookie
+                | FieldRole::Host
+                | FieldRole::ContentLength
+                | FieldRole::Forwarding
         )
     };
     if fields.list("connection").any(is_protected) { Err(NamesProtectedField) } else { Ok(()) }
@@ -104,7 +104,7 @@ pub(super) fn check_connection_options(fields: &Fields) -> Result<(), NamesProte
 /// Whether a field may stand among a request's trailers: those that say where a message ends, whose
 /// it is and which way it came may not (RFC 9110 §6.5.1).
 pub(super) fn may_trail(name: &[u8]) -> bool {
-    Kind::of(name) == Kind::EndToEnd
+    FieldRole::of(name) == FieldRole::EndToEnd
 }
 
 /// How many more hops a request may go (RFC 9110 §7.6.2); of `OPTIONS`, since `TRACE` is refused.
@@ -145,10 +145,10 @@ pub(super) fn upgrade(head: &RequestHead, length: Length) -> Option<&[u8]> {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum CookieLine<'a> {
     /// The one that came, if one came.
-    AsItIs,
+    Unchanged,
     /// This one.
     Is(&'a [u8]),
-    Gone,
+    Removed,
 }
 
 /// What the head that goes to upstream differs in.
@@ -179,36 +179,36 @@ pub(super) fn request(head: &RequestHead, upward: &UpstreamHead<'_>) -> Vec<u8> 
     let mut cookie = Some(*cookie);
     let mut has_host = false;
     for (name, value) in head.fields.iter() {
-        match Kind::of(name) {
-            Kind::Host => {
+        match FieldRole::of(name) {
+            FieldRole::Host => {
                 has_host = true;
                 line(&mut out, name, host.map_or(value, str::as_bytes));
             }
-            Kind::Cookie => match cookie.take() {
-                Some(CookieLine::AsItIs) => line(&mut out, name, value),
+            FieldRole::Cookie => match cookie.take() {
+                Some(CookieLine::Unchanged) => line(&mut out, name, value),
                 Some(CookieLine::Is(changed)) => line(&mut out, name, changed),
-                Some(CookieLine::Gone) | None => {}
+                Some(CookieLine::Removed) | None => {}
             },
-            Kind::TransferEncoding => line(&mut out, name, b"chunked"),
-            Kind::Expect if value.eq_ignore_ascii_case(b"100-continue") => {}
-            Kind::Trace if trace.is_some() || !client_info.peer_is_trusted => {}
-            Kind::Baggage if !client_info.peer_is_trusted => {}
-            Kind::Connection
-            | Kind::HopByHop
-            | Kind::Upgrade
-            | Kind::Forwarding
-            | Kind::Underscored => {}
+            FieldRole::TransferEncoding => line(&mut out, name, b"chunked"),
+            FieldRole::Expect if value.eq_ignore_ascii_case(b"100-continue") => {}
+            FieldRole::Trace if trace.is_some() || !client_info.peer_is_trusted => {}
+            FieldRole::Baggage if !client_info.peer_is_trusted => {}
+            FieldRole::Connection
+            | FieldRole::HopByHop
+            | FieldRole::Upgrade
+            | FieldRole::Forwarding
+            | FieldRole::Underscored => {}
             _ if nominated.iter().any(|n| n.eq_ignore_ascii_case(name)) => {}
-            Kind::EndToEnd if is_options && name.eq_ignore_ascii_case(MAX_FORWARDS) => {
+            FieldRole::EndToEnd if is_options && name.eq_ignore_ascii_case(MAX_FORWARDS) => {
                 line(&mut out, name, &one_less(value));
             }
-            Kind::EndToEnd
-            | Kind::Authorization
-            | Kind::ContentLength
-            | Kind::Expect
-            | Kind::SetCookie
-            | Kind::Trace
-            | Kind::Baggage => line(&mut out, name, value),
+            FieldRole::EndToEnd
+            | FieldRole::Authorization
+            | FieldRole::ContentLength
+            | FieldRole::Expect
+            | FieldRole::SetCookie
+            | FieldRole::Trace
+            | FieldRole::Baggage => line(&mut out, name, value),
         }
     }
     if !has_host {
@@ -274,21 +274,24 @@ pub(super) fn response(head: &ResponseHead, downward: &ClientHead<'_>) -> Vec<u8
     let nominated = nominated(&head.fields);
     let says_none = matches!(head.status, 100..=199 | 204);
     for (name, value) in head.fields.iter() {
-        match Kind::of(name) {
-            Kind::TransferEncoding if *caller == Version::Http11 && !says_none => {
+        match FieldRole::of(name) {
+            FieldRole::TransferEncoding if *caller == Version::Http11 && !says_none => {
                 line(&mut out, name, b"chunked");
             }
             // Chunks win over a length, and one of them is enough, also where the answer to HEAD or a 304
             // only announces them; where there can be no body, neither is valid (RFC 9110 §8.6, RFC 9112
             // §6.1, §6.2).
-            Kind::ContentLength
+            FieldRole::ContentLength
                 if says_none
                     || *length == Length::Chunked
                     || *length == Length::None && head.fields.has("transfer-encoding") => {}
-            Kind::SetCookie if keeps_back(value) => {}
-            Kind::Connection | Kind::HopByHop | Kind::Upgrade | Kind::TransferEncoding => {}
+            FieldRole::SetCookie if keeps_back(value) => {}
+            FieldRole::Connection
+            | FieldRole::HopByHop
+            | FieldRole::Upgrade
+            | FieldRole::TransferEncoding => {}
             // Without it the answer would read otherwise.
-            Kind::ContentLength => line(&mut out, name, value),
+            FieldRole::ContentLength => line(&mut out, name, value),
             _ if nominated.iter().any(|n| n.eq_ignore_ascii_case(name)) => {}
             _ => line(&mut out, name, value),
         }
@@ -315,7 +318,10 @@ fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 fn nominated(fields: &Fields) -> Vec<&[u8]> {
     let is_dropped_anyway = |name: &&[u8]| {
         name.eq_ignore_ascii_case(b"close")
-            || matches!(Kind::of(name), Kind::HopByHop | Kind::Upgrade | Kind::Connection)
+            || matches!(
+                FieldRole::of(name),
+                FieldRole::HopByHop | FieldRole::Upgrade | FieldRole::Connection
+            )
     };
     fields.list("connection").filter(|name| !is_dropped_anyway(name)).collect()
 }
@@ -370,7 +376,7 @@ mod tests {
         let sent = upward(
             "HOST: a\r\nConnection: close, X-Hop\r\nconnection: x-more\r\nX-Hop: 1\r\nx-MORE: 1\r\n\
              Keep-Alive: timeout=5\r\nTE: trailers\r\nUpgrade: h2c\r\nX-Stays: 1\r\n",
-            CookieLine::AsItIs,
+            CookieLine::Unchanged,
         );
         assert_eq!(sent, format!("GET /x HTTP/1.1\r\nHOST: a\r\nX-Stays: 1\r\n{OURS}"));
     }
@@ -393,7 +399,7 @@ mod tests {
             "SCRIPT_NAME: /a\r\nX-Forwarded-Ssl: on\r\nx-forwarded-for: 10.0.0.1\r\n\
              X-Original-URL: /external/login\r\nFront-End-Https: on\r\ntraceparent: 00-1-2-01\r\n\
              Accept: */*\r\n",
-            CookieLine::AsItIs,
+            CookieLine::Unchanged,
         );
         assert_eq!(sent, format!("GET /x HTTP/1.1\r\nAccept: */*\r\nHost: upstream\r\n{OURS}"));
     }
@@ -408,7 +414,7 @@ mod tests {
             TraceState::default(),
         );
         let came = "Host: a\r\nTraceparent: 00-3-4-01\r\ntracestate: a=b\r\nbaggage: c=d\r\n";
-        let sent = traced(came, CookieLine::AsItIs, Some(&ours));
+        let sent = traced(came, CookieLine::Unchanged, Some(&ours));
         let id = "00-00000000000000000000000000000001-0000000000000002-01";
         let way = OURS.trim_end();
         let expected = format!("GET /x HTTP/1.1\r\nHost: a\r\n{way}\r\ntraceparent: {id}\r\n\r\n");
@@ -421,7 +427,7 @@ mod tests {
         let sent = upward(came, CookieLine::Is(b"a=1; b=2"));
         let expected = format!("GET /x HTTP/1.1\r\nHost: a\r\nCookie: a=1; b=2\r\nX: 1\r\n{OURS}");
         assert_eq!(sent, expected);
-        assert!(!upward(came, CookieLine::Gone).contains("ookie"));
+        assert!(!upward(came, CookieLine::Removed).contains("ookie"));
     }
 
     #[test]

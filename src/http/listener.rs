@@ -41,7 +41,7 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// Bounds of the connections of one thread.
 #[derive(Debug, Clone)]
-pub(crate) struct Limits {
+pub(crate) struct ServeOptions {
     pub(crate) timeouts: Timeouts,
     pub(crate) limit: ConnectionLimit,
     /// Budget for what the connections of all threads hold.
@@ -139,11 +139,11 @@ impl Drop for Registered {
 pub(crate) async fn serve<S: Service>(
     listener: TcpListener,
     service: Rc<S>,
-    limits: Limits,
+    limits: ServeOptions,
     drain: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
-    let Limits { timeouts, limit, memory } = limits;
+    let ServeOptions { timeouts, limit, memory } = limits;
     let connections = Rc::new(Connections::default());
     let buffers = Rc::new(RefCell::new(Buffers::of(memory)));
     let stopping = stop.clone();
@@ -301,7 +301,7 @@ mod tests {
             let (second, (stop, stopping)) = (Duration::from_secs(1), watch::channel(false));
             let timeouts = Timeouts { head: second, idle: second * 30, send: second };
             let limits =
-                Limits { timeouts, limit: ConnectionLimit::SMALL, memory: Memory::default() };
+                ServeOptions { timeouts, limit: ConnectionLimit::SMALL, memory: Memory::default() };
             let drain = second * 30;
             let served = spawn_local(serve(socket, Rc::new(Faulty), limits, drain, stopping));
 

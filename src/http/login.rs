@@ -32,7 +32,7 @@ use crate::{
     entra::{Entra, EntraError},
     external_access::ExternalAccess,
     gateway::Resource,
-    sessions::{Gone, Opened, Sessions},
+    sessions::{EndedSession, Opened, Sessions},
     upstream::{Upstream, field_length},
     wire::RequestHead,
 };
@@ -165,7 +165,7 @@ pub(super) async fn post(
             let denied = Record {
                 subject: actor.oid.clone(),
                 client,
-                ..Record::refused(activity::Kind::LoginDenied, refusal.reason())
+                ..Record::refused(activity::EventKind::LoginDenied, refusal.reason())
             };
             activity.denied(denied.by(&author(actor)));
             return Err(refusal);
@@ -197,7 +197,7 @@ pub(super) async fn post(
             let denied = Record {
                 subject: Some(subject.to_string()),
                 client: Some(client),
-                ..Record::refused(activity::Kind::LoginDenied, refusal.reason())
+                ..Record::refused(activity::EventKind::LoginDenied, refusal.reason())
             };
             activity.denied(denied.by(&author(Actor::default())));
         }
@@ -214,9 +214,9 @@ pub(super) async fn post(
         session: Some(id.handle()),
         ..record.by(&author(actor.clone()))
     };
-    if let Err(error) = slot.write(of_it(Record::new(activity::Kind::Login))).await {
+    if let Err(error) = slot.write(of_it(Record::new(activity::EventKind::Login))).await {
         sessions.end(&[id]).await?;
-        let undone = Record::refused(activity::Kind::LoginDenied, "not_recorded");
+        let undone = Record::refused(activity::EventKind::LoginDenied, "not_recorded");
         activity.happened(of_it(undone)).await;
         return Err(error.into());
     }
@@ -247,8 +247,8 @@ fn actor<'a>(subject: Uuid, text: impl Fn(&str) -> Option<&'a str>) -> Actor {
 /// Sessions of the same subject that ended because of a login; `limit`: how many the subject may have.
 fn ended_by_login(
     subject: Uuid,
-    replaced: Vec<Gone>,
-    crowded_out: Vec<Gone>,
+    replaced: Vec<EndedSession>,
+    crowded_out: Vec<EndedSession>,
     limit: usize,
 ) -> impl Iterator<Item = Record> {
     let replaced = replaced.into_iter().map(|gone| (gone, EndReason::Replaced));

@@ -11,7 +11,7 @@ use super::{
     session_cookie::SessionCookie,
 };
 use crate::{
-    activity::{Activity, Actor, Author, Kind, Record},
+    activity::{Activity, Actor, Author, EventKind, Record},
     clock,
     config::CookieConfig,
     entra::Entra,
@@ -60,8 +60,12 @@ pub(super) async fn post(
         let actor = Actor { oid: subject.clone(), ..Actor::default() };
         let (address, request_id) = (client_info.client.to_string(), request_id.to_string());
         let author = Author { actor, address: Some(address), request_id: Some(request_id) };
-        let logout =
-            Record { subject, client, session: Some(gone.handle), ..Record::new(Kind::Logout) };
+        let logout = Record {
+            subject,
+            client,
+            session: Some(gone.handle),
+            ..Record::new(EventKind::Logout)
+        };
         activity.happened(logout.by(&author)).await;
     }
     Ok(StatusCode::NO_CONTENT)

@@ -21,7 +21,7 @@ const BOUNDS: [f64; 16] = [
 type Series = HashMap<(Endpoint, &'static str, u16), BoundHistogram<f64>>;
 
 /// One thread's instruments.
-pub(super) struct Metrics {
+pub(super) struct ServerMetrics {
     durations: Histogram<f64>,
     series: RefCell<Series>,
     active: BoundUpDownCounter<i64>,
@@ -29,13 +29,13 @@ pub(super) struct Metrics {
     logins: Counter<u64>,
 }
 
-impl fmt::Debug for Metrics {
+impl fmt::Debug for ServerMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Measures(..)")
     }
 }
 
-impl Metrics {
+impl ServerMetrics {
     pub(super) fn new() -> Self {
         let meter = meter();
         Self {

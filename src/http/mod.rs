@@ -66,15 +66,15 @@ use self::{
     error::{Asked, Refusal},
     framing::ValidRequest,
     listener::Service,
-    metrics::Metrics,
-    proxy::{Answered, Proxy},
+    metrics::ServerMetrics,
+    proxy::{Proxy, ProxyOutcome},
     session_cookie::SessionCookie,
     sole_client::SoleClient,
-    traces::Traced,
+    traces::RequestSpan,
 };
 pub(crate) use self::{
     caller::Timeouts,
-    connection_limit::{ConnectionLimit, Means},
+    connection_limit::{Capacity, ConnectionLimit},
 };
 use crate::{
     access::{
@@ -142,7 +142,7 @@ pub(crate) struct App {
     gateway: Gateway,
     own: Router,
     /// Whether the operator was told of a sole client.
-    was_told: Arc<AtomicBool>,
+    has_warned: Arc<AtomicBool>,
     /// Where traces are exported.
     tracer: Option<SdkTracer>,
 }
@@ -154,12 +154,12 @@ impl App {
         let page = docs::Page::of(&document);
         let document = openapi::Text(openapi::text(&document).into());
         let own = own.with_state(gateway.clone()).layer(Extension(document)).layer(Extension(page));
-        Self { own, gateway, was_told: Arc::default(), tracer }
+        Self { own, gateway, has_warned: Arc::default(), tracer }
     }
 
     /// The same routes in front of parts that have changed.
     pub(crate) fn renewed(&self, gateway: Gateway) -> Self {
-        Self { was_told: Arc::clone(&self.was_told), ..Self::new(gateway, self.tracer.clone()) }
+        Self { has_warned: Arc::clone(&self.has_warned), ..Self::new(gateway, self.tracer.clone()) }
     }
 
     /// The parts behind it.
@@ -219,14 +219,14 @@ pub(crate) struct WorkerService {
     app: RefCell<Rc<App>>,
     pool: Rc<ConnectionPool>,
     sole_client: SoleClient,
-    metrics: Metrics,
+    metrics: ServerMetrics,
     requests: Requests,
 }
 
 impl WorkerService {
     pub(crate) fn new(app: App, pool: Rc<ConnectionPool>, limit: ConnectionLimit) -> Self {
-        let sole_client = SoleClient::new(Arc::clone(&app.was_told));
-        let (metrics, requests) = (Metrics::new(), Requests::of(limit));
+        let sole_client = SoleClient::new(Arc::clone(&app.has_warned));
+        let (metrics, requests) = (ServerMetrics::new(), Requests::of(limit));
         Self { app: RefCell::new(Rc::new(app)), pool, sole_client, metrics, requests }
     }
 
@@ -287,10 +287,10 @@ impl WorkerService {
                 return Box::pin(caller.answer(answer, Some(head), Unread::Some)).await;
             }
         };
-        self.sole_client.came(client_info.client);
+        self.sole_client.observe(client_info.client);
         let kind = Endpoint::of(&valid.path, own_paths::is_own(&valid.path, resource));
         asked.kind.set(kind);
-        let traced = Traced::begin(app.tracer.as_ref(), head, &valid.path, kind, client_info);
+        let traced = RequestSpan::begin(app.tracer.as_ref(), head, &valid.path, kind, client_info);
         let traced = asked.traced.get_or_init(|| traced);
         traced.run(self.answer_placed(app, caller, head, &valid, client_info, &asked)).await
     }
@@ -309,8 +309,8 @@ impl WorkerService {
         let unread = || unread_of(valid);
         let (answer, unread) = if caller.is_over_capacity && !path.starts_with("/gateway/health/") {
             (asked.refusal(&Refusal::AtCapacity, path, resource), unread())
-        } else if !client_info.is_by_front_door && !is_probe(head.method(), path) {
-            (asked.refusal(&Refusal::NotThroughFrontDoor, path, resource), unread())
+        } else if !client_info.is_via_front_door && !is_probe(head.method(), path) {
+            (asked.refusal(&Refusal::NotViaFrontDoor, path, resource), unread())
         } else if asked.kind.get().is_own() {
             let (answer, unread) = if admin::reads_body(head.method(), path) {
                 let own = Box::pin(app.answer_with_body(caller, head, valid, client_info, asked));
@@ -365,7 +365,7 @@ impl WorkerService {
         caller: &mut Caller,
         valid: &ValidRequest<'_>,
         client_info: &ClientInfo,
-    ) -> Result<Answered, (Refusal, bool)> {
+    ) -> Result<ProxyOutcome, (Refusal, bool)> {
         let Gateway { entra, policy, sessions, external_access, cookie, resource, .. } =
             &app.gateway;
         let hides_sign_in = resource.is_on() && own_paths::is_discovery(&valid.path);
@@ -378,7 +378,7 @@ impl WorkerService {
             let answer = StatusCode::NO_CONTENT;
             let disposition =
                 caller.answer(answer.into_response(), Some(valid.head), unread_of(valid));
-            return Ok(Answered {
+            return Ok(ProxyOutcome {
                 status: answer.as_u16(),
                 disposition: Box::pin(disposition).await,
             });
@@ -445,7 +445,7 @@ struct Question {
     request_id: OnceCell<String>,
     peer: IpAddr,
     client_info: OnceCell<ClientInfo>,
-    traced: OnceCell<Traced>,
+    traced: OnceCell<RequestSpan>,
     kind: Cell<Endpoint>,
     /// Why it was refused, if it was.
     refused: Cell<Option<&'static str>>,
@@ -494,7 +494,7 @@ impl Question {
     }
 
     /// The answer is on its way, or gone: what operators learn of it.
-    fn told(&self, metrics: &Metrics, method: &str, path: &str, status: u16) {
+    fn told(&self, metrics: &ServerMetrics, method: &str, path: &str, status: u16) {
         self.log(method, admin::told(path), status);
         let reason = self.refused.get();
         let method = endpoint::method(method);
@@ -510,7 +510,7 @@ impl Question {
         }
         tracing::info!(
             request_id = self.request_id(),
-            trace_id = self.traced.get().and_then(Traced::id).map(tracing::field::display),
+            trace_id = self.traced.get().and_then(RequestSpan::id).map(tracing::field::display),
             http.request.method = method,
             url.path = path,
             http.response.status_code = status,

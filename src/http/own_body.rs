@@ -38,7 +38,7 @@ async fn read_all(
 ) -> Result<Vec<u8>, Refusal> {
     if awaits_continue && caller.buffered.held.is_empty() && !body.is_done() {
         let said = caller.write(b"HTTP/1.1 100 Continue\r\n\r\n").await;
-        said.map_err(ExchangeError::CallerGone)?;
+        said.map_err(ExchangeError::CallerDisconnected)?;
     }
     let mut again = match &body {
         Body::Sized(length) => Body::Sized(*length),

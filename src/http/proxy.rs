@@ -17,14 +17,14 @@ use super::{
     hop_headers::{self, ClientHead, CookieLine, UpstreamHead},
     inspected_body::InspectedBody,
     session_cookie::{Cookies, SessionCookie},
-    traces::Upstreamed,
+    traces::UpstreamSpan,
 };
 use crate::{
     access::{origin::ClientInfo, session::SessionId, target::upstream_path},
     clock,
     config::CookieConfig,
     sessions::{SessionStatus, Sessions, SessionsError},
-    upstream::{Connection, ConnectionPool, Held, UpstreamError},
+    upstream::{BodyHold, Connection, ConnectionPool, UpstreamError},
     wire::{Body, Length, Malformed, ResponseHead, Version},
 };
 
@@ -49,7 +49,7 @@ pub(super) struct Proxy<'a> {
 
 /// How a request was answered.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Answered {
+pub(super) struct ProxyOutcome {
     pub(super) status: u16,
     pub(super) disposition: Disposition,
 }
@@ -82,7 +82,7 @@ impl Proxy<'_> {
         request: &ValidRequest<'_>,
         client_info: &ClientInfo,
         caller: &mut Caller,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<ProxyOutcome, Refusal> {
         let upstream = &self.pool.upstream;
         let config = upstream.config();
         let head = request.head;
@@ -102,7 +102,7 @@ impl Proxy<'_> {
         // Disposition the slot: uploads that wait for one take no other request's place.
         let _at_upstream = self.requests.begin().ok_or(Refusal::AtCapacity)?;
 
-        let mut span = Upstreamed::begin(self.tracer, head, config);
+        let mut span = UpstreamSpan::begin(self.tracer, head, config);
         let upward = UpstreamHead {
             target: &request.target,
             client_info,
@@ -137,10 +137,10 @@ impl Proxy<'_> {
         sent: &Sent<'_>,
         request: &ValidRequest<'_>,
         mut gathered: Gathered,
-        hold: &mut Held<'_>,
+        hold: &mut BodyHold<'_>,
         caller: &mut Caller,
-        span: &mut Upstreamed,
-    ) -> Result<Answered, Refusal> {
+        span: &mut UpstreamSpan,
+    ) -> Result<ProxyOutcome, Refusal> {
         let Sent { bytes, cookies, upgrade, may_repeat, may_ask_again } = sent;
         let upstream = &self.pool.upstream;
         let (head, timeout) = (request.head, upstream.config().response_timeout);
@@ -183,7 +183,7 @@ impl Proxy<'_> {
                 check_upgrade(*upgrade, &answer)?;
                 let out = self.write_head(&answer, length, head.version, None, cookies);
                 let disposition = Box::pin(exchange.tunnel(out)).await;
-                return Ok(Answered { status: 101, disposition });
+                return Ok(ProxyOutcome { status: 101, disposition });
             }
             let decodes = length == Length::Chunked && head.version == Version::Http10;
             if *may_ask_again
@@ -224,7 +224,7 @@ impl Proxy<'_> {
             } else {
                 disposition
             };
-            return Ok(Answered { status: answer.status, disposition });
+            return Ok(ProxyOutcome { status: answer.status, disposition });
         }
     }
 
@@ -235,7 +235,7 @@ impl Proxy<'_> {
         passage: Passage,
         request: &ValidRequest<'_>,
         caller: &mut Caller,
-        hold: &mut Held<'_>,
+        hold: &mut BodyHold<'_>,
     ) -> Result<Gathered, ExchangeError> {
         let body = Body::new(request.length, hop_headers::may_trail);
         let body = InspectedBody::by(passage.into_reader(), body);
@@ -244,7 +244,7 @@ impl Proxy<'_> {
         }
         if awaits_continue(request) && caller.buffered.held.is_empty() {
             let said = Box::pin(caller.write(b"HTTP/1.1 100 Continue\r\n\r\n"));
-            said.await.map_err(ExchangeError::CallerGone)?;
+            said.await.map_err(ExchangeError::CallerDisconnected)?;
         }
         let max = self.pool.upstream.config().request_hold;
         Box::pin(gather(caller, body, max, |bytes| hold.grow_to(bytes))).await
@@ -360,22 +360,22 @@ impl Proxy<'_> {
         request: &ValidRequest<'_>,
         cookies: &Cookies<'_>,
         caller: &mut Caller,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<ProxyOutcome, Refusal> {
         let BufferedResponse { head, length, body } = aside;
         self.check_sign_in(&head)?;
         let version = request.head.version;
         let mut out = self.write_head(&head, length, version, told(version, true), cookies);
         out.extend_from_slice(&body);
         let _ = caller.write(&out).await;
-        Ok(Answered { status: head.status, disposition: Disposition::Close })
+        Ok(ProxyOutcome { status: head.status, disposition: Disposition::Close })
     }
 }
 
 impl Cookies<'_> {
     fn line(&self) -> CookieLine<'_> {
         match &self.header {
-            None => CookieLine::Gone,
-            Some(Cow::Borrowed(_)) => CookieLine::AsItIs,
+            None => CookieLine::Removed,
+            Some(Cow::Borrowed(_)) => CookieLine::Unchanged,
             Some(Cow::Owned(text)) => CookieLine::Is(text),
         }
     }
@@ -452,10 +452,10 @@ fn is_of_a_stranger(answer: &ResponseHead) -> bool {
     is_refused && !answer.fields.has("set-cookie")
 }
 
-fn gone_or_refused(error: ExchangeError) -> Result<Answered, Refusal> {
+fn gone_or_refused(error: ExchangeError) -> Result<ProxyOutcome, Refusal> {
     match error {
-        ExchangeError::CallerGone(_) => {
-            Ok(Answered { status: GONE, disposition: Disposition::Abort })
+        ExchangeError::CallerDisconnected(_) => {
+            Ok(ProxyOutcome { status: GONE, disposition: Disposition::Abort })
         }
         error => Err(error.into()),
     }

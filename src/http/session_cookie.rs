@@ -15,7 +15,7 @@ use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::forma
 use crate::{access::session::SessionId, config::CookieConfig, sessions::FlaskId};
 
 /// A pair in a `Cookie` header, as `werkzeug/sansio/http.py`, `parse_cookie` (3.1.6) finds it.
-struct Pair<'a> {
+struct CookiePair<'a> {
     /// As it stands, without the separator.
     raw: &'a [u8],
     name: &'a [u8],
@@ -47,7 +47,7 @@ fn strip(mut bytes: &[u8]) -> &[u8] {
 }
 
 /// The pairs of a `Cookie` header whose lines are joined.
-fn pairs(header: &[u8]) -> Vec<Pair<'_>> {
+fn pairs(header: &[u8]) -> Vec<CookiePair<'_>> {
     let mut pairs = Vec::new();
     let mut rest = header;
     while !rest.is_empty() {
@@ -63,7 +63,7 @@ fn pairs(header: &[u8]) -> Vec<Pair<'_>> {
         let name = strip(&rest[..name_end]);
         if !name.is_empty() {
             let value = unquoted(strip(&rest[value_start..end]));
-            pairs.push(Pair { raw: &rest[..end], name, value });
+            pairs.push(CookiePair { raw: &rest[..end], name, value });
         }
         rest = rest.get(end + 1..).unwrap_or_default();
         let spaces = rest.iter().take_while(|b| is_ascii_space(**b)).count();
@@ -120,13 +120,13 @@ pub(super) struct Cookies<'a> {
     /// nothing.
     pub(super) header: Option<Cow<'a, [u8]>>,
     /// What upstream will take for its session, where that is a minted one that lives.
-    pub(super) live: Option<Live>,
+    pub(super) live: Option<MintedCookie>,
     /// The first minted id that was dropped because it is over.
     pub(super) over: Option<SessionId>,
 }
 
 /// A minted session that lives, as a cookie names it.
-pub(super) struct Live {
+pub(super) struct MintedCookie {
     pub(super) id: SessionId,
     /// The cookie's value.
     pub(super) value: String,
@@ -166,7 +166,7 @@ impl SessionCookie<'_> {
                         continue;
                     }
                     if is_first {
-                        cookies.live = Some(Live { id, value: value.to_owned() });
+                        cookies.live = Some(MintedCookie { id, value: value.to_owned() });
                     }
                 }
                 is_first = false;
@@ -218,7 +218,7 @@ impl SessionCookie<'_> {
             .any(|pair| self.is_session(pair) && !pair.value.is_empty())
     }
 
-    fn is_session(self, pair: &Pair<'_>) -> bool {
+    fn is_session(self, pair: &CookiePair<'_>) -> bool {
         pair.name == self.0.name.as_bytes()
     }
 

@@ -18,12 +18,12 @@ const MANY: u32 = 100;
 /// What one thread has seen; the warning is for all threads together.
 #[derive(Debug)]
 pub(super) struct SoleClient {
-    seen: Cell<Seen>,
-    was_told: Arc<AtomicBool>,
+    observed: Cell<Observed>,
+    has_warned: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Seen {
+enum Observed {
     Nobody,
     One(IpAddr, u32),
     /// Or one that is not public, or the operator was told.
@@ -31,29 +31,29 @@ enum Seen {
 }
 
 impl SoleClient {
-    pub(super) fn new(was_told: Arc<AtomicBool>) -> Self {
-        Self { seen: Cell::new(Seen::Nobody), was_told }
+    pub(super) fn new(has_warned: Arc<AtomicBool>) -> Self {
+        Self { observed: Cell::new(Observed::Nobody), has_warned }
     }
 
     /// A request came from a client.
-    pub(super) fn came(&self, client: IpAddr) {
-        let seen = match self.seen.get() {
-            Seen::Several => return,
-            Seen::Nobody if !is_private(client) => Seen::One(client, 1),
-            Seen::One(address, count) if address == client && count < MANY => {
-                Seen::One(address, count + 1)
+    pub(super) fn observe(&self, client: IpAddr) {
+        let observed = match self.observed.get() {
+            Observed::Several => return,
+            Observed::Nobody if !is_private(client) => Observed::One(client, 1),
+            Observed::One(address, count) if address == client && count < MANY => {
+                Observed::One(address, count + 1)
             }
-            Seen::One(address, _) if address == client => {
-                self.tell(address);
-                Seen::Several
+            Observed::One(address, _) if address == client => {
+                self.warn(address);
+                Observed::Several
             }
-            Seen::Nobody | Seen::One(..) => Seen::Several,
+            Observed::Nobody | Observed::One(..) => Observed::Several,
         };
-        self.seen.set(seen);
+        self.observed.set(observed);
     }
 
-    fn tell(&self, address: IpAddr) {
-        if !self.was_told.swap(true, Ordering::Relaxed) {
+    fn warn(&self, address: IpAddr) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 client.address = %address,
                 "every request so far comes from one public address: if that is a proxy, name it in GATEWAY_TRUSTED_PROXIES; if it is Azure Front Door, set GATEWAY_FRONT_DOOR_ID. GATEWAY_LOGIN_FAILURE_LIMIT counts by client address"

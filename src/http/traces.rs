@@ -25,14 +25,14 @@ use crate::{
 
 /// Which trace a request belongs to.
 #[derive(Debug, Default)]
-pub(super) struct Traced {
+pub(super) struct RequestSpan {
     /// With the request's span, where traces are exported.
     context: Option<Context>,
     /// Where not, what a trusted peer said.
     from_peer: Option<TraceId>,
 }
 
-impl Traced {
+impl RequestSpan {
     /// Begins a request's span: in the trace of a trusted peer, else in one of its own.
     pub(super) fn begin(
         tracer: Option<&SdkTracer>,
@@ -117,9 +117,9 @@ fn named(method: &str, kind: Endpoint) -> Cow<'static, str> {
 
 /// The span of an exchange with upstream. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Upstreamed(Option<Span>);
+pub(super) struct UpstreamSpan(Option<Span>);
 
-impl Upstreamed {
+impl UpstreamSpan {
     /// Within the request's span.
     pub(super) fn begin(
         tracer: Option<&SdkTracer>,

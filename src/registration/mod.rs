@@ -51,14 +51,14 @@ pub(crate) struct Registration {
 
 impl Registration {
     pub(crate) fn new(wanted: &RegistrationInputs) -> Self {
-        let mut said = Said::default();
-        let uris = identifier_uris(wanted, &mut said);
-        let version = version(wanted, &uris, &mut said);
-        let scopes = exposed_scopes(wanted, &mut said);
-        let clients = pre_authorized(wanted, &scopes, &mut said);
-        check_advertised_scopes(wanted, &uris, &scopes, &mut said);
-        check_audiences(wanted, version, &uris, &mut said);
-        said.untried.push(
+        let mut findings = Findings::default();
+        let uris = identifier_uris(wanted, &mut findings);
+        let version = version(wanted, &uris, &mut findings);
+        let scopes = exposed_scopes(wanted, &mut findings);
+        let clients = pre_authorized(wanted, &scopes, &mut findings);
+        check_advertised_scopes(wanted, &uris, &scopes, &mut findings);
+        check_audiences(wanted, version, &uris, &mut findings);
+        findings.untried.push(
             "the app registration itself: the gateway has no access to Microsoft Graph; compare with the manifest below".to_owned(),
         );
         let manifest = json!({
@@ -74,7 +74,7 @@ impl Registration {
             "appRoles": [role_entry()],
         });
         let commands = commands(wanted, version, &uris, &scopes, &clients);
-        let Said { fine, advice, untried } = said;
+        let Findings { fine, advice, untried } = findings;
         Self { version, manifest, commands, fine, advice, untried }
     }
 
@@ -92,13 +92,13 @@ impl Registration {
 
 /// What there is to say.
 #[derive(Default)]
-struct Said {
+struct Findings {
     fine: Vec<String>,
     advice: Vec<String>,
     untried: Vec<String>,
 }
 
-fn identifier_uris(wanted: &RegistrationInputs, said: &mut Said) -> Vec<String> {
+fn identifier_uris(wanted: &RegistrationInputs, findings: &mut Findings) -> Vec<String> {
     let mut uris = vec![format!("api://{}", wanted.client)];
     let mut refused = Vec::new();
     for origin in &wanted.public_urls {
@@ -118,22 +118,22 @@ fn identifier_uris(wanted: &RegistrationInputs, said: &mut Said) -> Vec<String> 
         wanted.client
     );
     if wanted.public_urls.is_empty() {
-        said.advice.push(format!(
+        findings.advice.push(format!(
             "GATEWAY_PUBLIC_URLS: without it nobody can say which identifier URIs clients will send. What works without them: {without}"
         ));
     }
     if !refused.is_empty() {
-        said.advice.push(format!(
+        findings.advice.push(format!(
             "{}. Without identifier URIs this works: {without}. A domain of your own, verified in the tenant and without a port, needs none of that",
             refused.join(". ")
         ));
     }
     if uris.len() > 1 {
-        said.fine.push(format!(
+        findings.fine.push(format!(
             "identifier URIs: clients that send a `resource` send one of {}; Entra compares byte for byte, so each stands in the manifest, without a slash at its end",
             uris[1..].join(", ")
         ));
-        said.untried.push(format!(
+        findings.untried.push(format!(
             "whether the domains of {} are verified in tenant {}: Entra refuses their identifier URIs otherwise",
             uris[1..].join(", "),
             wanted.tenant
@@ -142,24 +142,24 @@ fn identifier_uris(wanted: &RegistrationInputs, said: &mut Said) -> Vec<String> 
     uris
 }
 
-fn version(wanted: &RegistrationInputs, uris: &[String], said: &mut Said) -> u8 {
+fn version(wanted: &RegistrationInputs, uris: &[String], findings: &mut Findings) -> u8 {
     let has_https = uris.len() > 1;
     match (wanted.version_1_only, has_https) {
         (Some(true), false) => {
-            said.fine.push(
+            findings.fine.push(
                 "access tokens: version 1, since SimpleChat's own check under /external/public_documents takes no other".to_owned(),
             );
             1
         }
         (Some(true), true) => {
-            said.advice.push(format!(
+            findings.advice.push(format!(
                 "access tokens: identifier URIs with https:// need version 2, but SimpleChat's own check under /external/public_documents takes version 1 alone (audience api://{}, issuer of sts.windows.net): its callers would get 401 from SimpleChat. Choose: version 2 and do without those routes, or version 1 and leave the https:// URIs out",
                 wanted.client
             ));
             2
         }
         (None, _) => {
-            said.untried.push(
+            findings.untried.push(
                 "whether SimpleChat has its own check under /external/public_documents, which takes version 1 tokens alone".to_owned(),
             );
             2
@@ -169,18 +169,18 @@ fn version(wanted: &RegistrationInputs, uris: &[String], said: &mut Said) -> u8 
 }
 
 /// The scopes of `GATEWAY_LOGIN_SCOPES` that Entra lets an app expose.
-fn exposed_scopes(wanted: &RegistrationInputs, said: &mut Said) -> Vec<String> {
+fn exposed_scopes(wanted: &RegistrationInputs, findings: &mut Findings) -> Vec<String> {
     let mut exposed: Vec<String> = Vec::new();
     for scope in &wanted.login_scopes {
         let is_taken_as_name = scope.len() <= 120
             && !scope.starts_with('.')
             && scope.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.:".contains(&b));
         if !is_taken_as_name {
-            said.advice.push(format!(
+            findings.advice.push(format!(
                 "GATEWAY_LOGIN_SCOPES: {scope:?} is left out below: letters, digits, and _ - . : are sure to be taken by Entra, up to 120 of them"
             ));
         } else if OTHER_ROLES.contains(&scope.as_str()) {
-            said.advice.push(format!(
+            findings.advice.push(format!(
                 "GATEWAY_LOGIN_SCOPES: {scope} is left out below: SimpleChat has an app role of that name, and Entra takes no scope beside it; choose another name"
             ));
         } else if !exposed.contains(scope) {
@@ -190,7 +190,11 @@ fn exposed_scopes(wanted: &RegistrationInputs, said: &mut Said) -> Vec<String> {
     exposed
 }
 
-fn pre_authorized(wanted: &RegistrationInputs, scopes: &[String], said: &mut Said) -> Vec<Uuid> {
+fn pre_authorized(
+    wanted: &RegistrationInputs,
+    scopes: &[String],
+    findings: &mut Findings,
+) -> Vec<Uuid> {
     let mut clients = wanted.allowed_clients.clone();
     clients.retain(|client| *client != wanted.client);
     clients.sort_unstable();
@@ -201,7 +205,7 @@ fn pre_authorized(wanted: &RegistrationInputs, scopes: &[String], said: &mut Sai
     if !clients.contains(&VS_CODE) {
         let how =
             if wanted.allowed_clients.is_empty() { "" } else { "and to GATEWAY_ALLOWED_CLIENTS " };
-        said.advice.push(format!(
+        findings.advice.push(format!(
             "Visual Studio Code signs in without a question once its client id {VS_CODE} is added {how}to api.preAuthorizedApplications"
         ));
     }
@@ -214,7 +218,7 @@ fn check_advertised_scopes(
     wanted: &RegistrationInputs,
     uris: &[String],
     scopes: &[String],
-    said: &mut Said,
+    findings: &mut Findings,
 ) {
     let mut is_fine = true;
     for scope in &wanted.scopes {
@@ -236,14 +240,21 @@ fn check_advertised_scopes(
             Some(_) => continue,
         };
         is_fine = false;
-        said.advice.push(format!("GATEWAY_SCOPES: {scope} {advice}"));
+        findings.advice.push(format!("GATEWAY_SCOPES: {scope} {advice}"));
     }
     if is_fine {
-        said.fine.push("GATEWAY_SCOPES: all begin with an identifier URI of this app".to_owned());
+        findings
+            .fine
+            .push("GATEWAY_SCOPES: all begin with an identifier URI of this app".to_owned());
     }
 }
 
-fn check_audiences(wanted: &RegistrationInputs, version: u8, uris: &[String], said: &mut Said) {
+fn check_audiences(
+    wanted: &RegistrationInputs,
+    version: u8,
+    uris: &[String],
+    findings: &mut Findings,
+) {
     let client = wanted.client.to_string();
     let missing: Vec<&str> = uris
         .iter()
@@ -255,7 +266,7 @@ fn check_audiences(wanted: &RegistrationInputs, version: u8, uris: &[String], sa
         return;
     }
     let until = if version == 1 { "" } else { "until the registration gives out version 2, " };
-    said.advice.push(format!(
+    findings.advice.push(format!(
         "GATEWAY_AUDIENCES: {until}the audience of a version 1 token is the identifier URI it was asked for; it lacks {}",
         missing.join(", ")
     ));

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     SessionsError,
-    flask_format::{FlaskSession, Members},
+    flask_format::{FlaskSession, SessionMembers},
     flask_record::FlaskRecord,
     limits::Network,
 };
@@ -68,7 +68,7 @@ pub(super) enum Added {
     /// It is there; so many sessions its subject has by now, or more.
     New { crowd: usize },
     /// There was one of this id.
-    Taken,
+    Recording,
     /// Too often: to be tried again after so long.
     TooOften(Duration),
 }
@@ -124,7 +124,7 @@ pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
     async fn put(
         &self,
         id: &SessionId,
-        session: &Members<'_>,
+        session: &SessionMembers<'_>,
         is_new: bool,
         now: i64,
     ) -> Result<bool, SessionsError>;

@@ -36,7 +36,7 @@ use uuid::Uuid;
 use super::{
     SessionsError,
     backend::{Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting},
-    flask_format::{self, FlaskSession, Members},
+    flask_format::{self, FlaskSession, SessionMembers},
     flask_record::FlaskRecord,
     reserve::Reserve,
 };
@@ -428,7 +428,7 @@ impl SessionBackend for Files {
     async fn put(
         &self,
         id: &SessionId,
-        session: &Members<'_>,
+        session: &SessionMembers<'_>,
         is_new: bool,
         now: i64,
     ) -> Result<bool, SessionsError> {
@@ -478,7 +478,7 @@ impl SessionBackend for Files {
         let meta = meta.clone();
         let is_new = self.run(move |folders| folders.add_meta(&meta)).await?;
         // Counting them is no less work than reading them.
-        Ok(if is_new { Added::New { crowd: usize::MAX } } else { Added::Taken })
+        Ok(if is_new { Added::New { crowd: usize::MAX } } else { Added::Recording })
     }
 
     async fn meta(&self, id: Id) -> Result<Option<SessionMeta>, SessionsError> {

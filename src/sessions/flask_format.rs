@@ -23,9 +23,9 @@ use crate::config::SerializationFormat;
 pub(super) type FlaskSession = Map<String, Value>;
 
 /// A session to write: its members, in the order in which they are written.
-pub(super) struct Members<'a>(pub(super) Vec<(&'a str, &'a Value)>);
+pub(super) struct SessionMembers<'a>(pub(super) Vec<(&'a str, &'a Value)>);
 
-impl Serialize for Members<'_> {
+impl Serialize for SessionMembers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().copied())
     }

@@ -179,7 +179,7 @@ impl<'de> Visitor<'de> for PlainVisitor {
         Ok(Plain(Value::Array(list)))
     }
 
-    /// Members whose names are no texts are left out.
+    /// SessionMembers whose names are no texts are left out.
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Plain, A::Error> {
         let mut map = Map::new();
         while let Some(Plain(name)) = members.next_key()? {

@@ -94,13 +94,13 @@ impl<K: Hash + Eq + Send + Sync + 'static> Counter<K> {
 }
 
 /// Both counters, and how many sessions of one subject may live.
-pub(super) struct Limits {
+pub(super) struct LoginLimits {
     pub(super) per_subject: usize,
     logins: Counter<Uuid>,
     failures: Counter<Network>,
 }
 
-impl fmt::Debug for Limits {
+impl fmt::Debug for LoginLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Limits")
             .field(&self.per_subject)
@@ -110,7 +110,7 @@ impl fmt::Debug for Limits {
     }
 }
 
-impl Limits {
+impl LoginLimits {
     /// Nothing is counted yet.
     pub(super) fn new(config: &SessionsConfig) -> Self {
         Self {

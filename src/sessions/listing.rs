@@ -62,20 +62,20 @@ impl Which {
 }
 
 /// What is known of a session whose end has not come.
-struct Known {
+struct LiveSession {
     listed: Listed,
     /// Whether Flask's record is there; without it upstream takes the caller for a stranger.
     has_record: bool,
 }
 
 /// What was found of those meant.
-struct Found {
-    known: Vec<Known>,
+struct Matches {
+    known: Vec<LiveSession>,
     /// Why there may be more.
     missed: Option<SessionsError>,
 }
 
-impl Found {
+impl Matches {
     fn nothing(why: SessionsError) -> Self {
         Self { known: Vec::new(), missed: Some(why) }
     }
@@ -94,7 +94,7 @@ impl Sessions {
         which: &Which,
         limit: usize,
     ) -> Result<Vec<Listed>, SessionsError> {
-        let Found { known, missed } = self.known(which, limit, |known| known.has_record).await?;
+        let Matches { known, missed } = self.known(which, limit, |known| known.has_record).await?;
         if let Some(error) = missed {
             return Err(error);
         }
@@ -108,7 +108,7 @@ impl Sessions {
     /// more); and why there may be more.
     pub(crate) async fn unended(&self, which: &Which) -> (Vec<Listed>, Option<SessionsError>) {
         let found = self.known(which, usize::MAX, |_| true).await;
-        let Found { known, missed } = found.unwrap_or_else(Found::nothing);
+        let Matches { known, missed } = found.unwrap_or_else(Matches::nothing);
         (known.into_iter().map(|known| known.listed).collect(), missed)
     }
 
@@ -142,8 +142,8 @@ impl Sessions {
         &self,
         which: &Which,
         limit: usize,
-        wanted: impl Fn(&Known) -> bool,
-    ) -> Result<Found, SessionsError> {
+        wanted: impl Fn(&LiveSession) -> bool,
+    ) -> Result<Matches, SessionsError> {
         // Else the ended ones would pass for live ones.
         if self.0.read.load().is_none() {
             self.read_ended().await?;
@@ -197,7 +197,7 @@ impl Sessions {
                 || found.len() >= limit
                 || (matches!(which, Which::Handle(_)) && !found.is_empty())
             {
-                return Ok(Found { known: found, missed });
+                return Ok(Matches { known: found, missed });
             }
         }
     }
@@ -208,7 +208,7 @@ async fn look_at(
     backend: Arc<dyn SessionBackend>,
     id: SessionId,
     which: Which,
-) -> Result<Option<Known>, SessionsError> {
+) -> Result<Option<LiveSession>, SessionsError> {
     let meta = match backend.meta(id.id()).await {
         // An odd one is as good as none.
         Err(SessionsError::Decoding) => None,
@@ -239,7 +239,7 @@ async fn look_at(
     let (name, email) = account.map(|account| (account.name, account.email)).unwrap_or_default();
     let last_seen = record.last_seen();
     let listed = Listed { id, subject, client, opened_at, last_seen, name, email };
-    Ok(Some(Known { listed, has_record }))
+    Ok(Some(LiveSession { listed, has_record }))
 }
 
 #[cfg(test)]

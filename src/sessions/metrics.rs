@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{
     SessionsError,
     backend::{Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting},
-    flask_format::{FlaskSession, Members},
+    flask_format::{FlaskSession, SessionMembers},
     flask_record::FlaskRecord,
     limits::Network,
 };
@@ -24,7 +24,7 @@ const BOUNDS: [f64; 9] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 1
 
 /// Passes everything on to another, and measures.
 #[derive(Debug)]
-pub(super) struct Instrumented<S> {
+pub(super) struct InstrumentedBackend<S> {
     inner: S,
     /// `redis` or `filesystem`.
     kind: &'static str,
@@ -32,7 +32,7 @@ pub(super) struct Instrumented<S> {
     live: Gauge<u64>,
 }
 
-impl<S: SessionBackend> Instrumented<S> {
+impl<S: SessionBackend> InstrumentedBackend<S> {
     pub(super) fn new(inner: S, kind: &'static str) -> Self {
         Self {
             inner,
@@ -78,7 +78,7 @@ impl<S: SessionBackend> Instrumented<S> {
 
 /// An operation under way. Who loses patience drops it.
 struct Stopwatch<'a, S: SessionBackend> {
-    backend: &'a Instrumented<S>,
+    backend: &'a InstrumentedBackend<S>,
     operation: &'static str,
     begun: Instant,
     error: Option<&'static str>,
@@ -91,11 +91,11 @@ impl<S: SessionBackend> Drop for Stopwatch<'_, S> {
 }
 
 #[async_trait]
-impl<S: SessionBackend> SessionBackend for Instrumented<S> {
+impl<S: SessionBackend> SessionBackend for InstrumentedBackend<S> {
     async fn put(
         &self,
         id: &SessionId,
-        session: &Members<'_>,
+        session: &SessionMembers<'_>,
         is_new: bool,
         now: i64,
     ) -> Result<bool, SessionsError> {

@@ -62,8 +62,8 @@ use self::{
     backend::{Cursor, Quota, SessionBackend, SessionMeta},
     expired::ExpiryEvents,
     files::Files,
-    limits::Limits,
-    metrics::Instrumented,
+    limits::LoginLimits,
+    metrics::InstrumentedBackend,
     redis::Redis,
     store::{FlaskStore, NOTE},
 };
@@ -188,20 +188,20 @@ pub(crate) struct Opened {
     /// The claims that were stored: an object.
     pub(crate) user: Value,
     /// Minted ones of the same subject that came along, and ended.
-    pub(crate) replaced: Vec<Gone>,
+    pub(crate) replaced: Vec<EndedSession>,
     /// The subject's oldest, that gave way.
-    pub(crate) crowded_out: Vec<Gone>,
+    pub(crate) crowded_out: Vec<EndedSession>,
 }
 
 /// A session that was ended.
-pub(crate) struct Gone {
+pub(crate) struct EndedSession {
     /// [`SessionId::handle`].
     pub(crate) handle: String,
     /// Entra's object id, and the client app's; `None`: the store lost what it knew.
     pub(crate) of: Option<(Uuid, String)>,
 }
 
-impl Gone {
+impl EndedSession {
     fn of(id: &SessionId, meta: Option<SessionMeta>) -> Self {
         Self { handle: id.handle(), of: meta.map(|meta| (meta.subject, meta.client)) }
     }
@@ -220,7 +220,7 @@ struct Inner {
     read: ArcSwapOption<Instant>,
     /// Records to remove soon.
     forget: mpsc::Sender<SessionId>,
-    limits: ArcSwap<Limits>,
+    limits: ArcSwap<LoginLimits>,
     /// Whose sessions are; that never changes.
     subjects: Cache<SessionId, Uuid>,
     telling: ExpiryEvents,
@@ -229,7 +229,7 @@ struct Inner {
 impl Sessions {
     /// Opens the store. Redis may be away: it is connected to in the background.
     pub(crate) fn open_store(config: SessionsConfig) -> Result<Self, SessionsError> {
-        let limits = ArcSwap::from_pointee(Limits::new(&config));
+        let limits = ArcSwap::from_pointee(LoginLimits::new(&config));
         let backend: Arc<dyn SessionBackend> = match &config.store {
             StoreConfig::Redis { url, auth, ca_file } => {
                 let redis = Redis::connect(
@@ -239,11 +239,11 @@ impl Sessions {
                     config.key_prefix,
                     config.format,
                 )?;
-                Arc::new(Instrumented::new(redis, "redis"))
+                Arc::new(InstrumentedBackend::new(redis, "redis"))
             }
             StoreConfig::Files { directory, state } => {
                 let files = Files::open(directory, state, config.key_prefix)?;
-                Arc::new(Instrumented::new(files, "filesystem"))
+                Arc::new(InstrumentedBackend::new(files, "filesystem"))
             }
         };
         let (forget, forgotten) = mpsc::channel(MAX_FORGOTTEN);
@@ -273,7 +273,7 @@ impl Sessions {
 
     /// From now on other limits count, from nought.
     pub(crate) fn limit(&self, config: &SessionsConfig) {
-        self.0.limits.store(Arc::new(Limits::new(config)));
+        self.0.limits.store(Arc::new(LoginLimits::new(config)));
     }
 
     /// `GATEWAY_SESSIONS_PER_SUBJECT`, as it applies now.
@@ -349,7 +349,7 @@ impl Sessions {
         subject: Uuid,
         now: i64,
         newest: &SessionId,
-    ) -> Result<Vec<Gone>, SessionsError> {
+    ) -> Result<Vec<EndedSession>, SessionsError> {
         let mut live = self.0.backend.sessions_of(subject, now).await?;
         live.retain(|id| !self.knows_as_ended(id));
         let surplus = live.len().saturating_sub(self.0.limits.load().per_subject);
@@ -362,7 +362,7 @@ impl Sessions {
                 meta => meta?,
             };
             self.end_of(oldest, subject).await?;
-            gone.push(Gone::of(oldest, meta));
+            gone.push(EndedSession::of(oldest, meta));
         }
         Ok(gone)
     }
@@ -371,7 +371,7 @@ impl Sessions {
         &self,
         ids: &[SessionId],
         subject: Uuid,
-    ) -> Result<Vec<Gone>, SessionsError> {
+    ) -> Result<Vec<EndedSession>, SessionsError> {
         let mut gone = Vec::new();
         for id in ids {
             let meta = match self.meta(id).await {
@@ -381,7 +381,7 @@ impl Sessions {
             };
             if let Some(meta) = meta.filter(|meta| meta.subject == subject) {
                 self.end_of(id, subject).await?;
-                gone.push(Gone::of(id, Some(meta)));
+                gone.push(EndedSession::of(id, Some(meta)));
             }
         }
         Ok(gone)
@@ -412,14 +412,14 @@ impl Sessions {
 
     /// Ends sessions for good, those of them that there are, and tells which. `Ok` once the store has
     /// confirmed it.
-    pub(crate) async fn end(&self, ids: &[SessionId]) -> Result<Vec<Gone>, SessionsError> {
+    pub(crate) async fn end(&self, ids: &[SessionId]) -> Result<Vec<EndedSession>, SessionsError> {
         in_time(async {
             let mut gone = Vec::new();
             for id in ids {
                 match self.meta(id).await? {
                     Some(meta) => {
                         self.end_of(id, meta.subject).await?;
-                        gone.push(Gone::of(id, Some(meta)));
+                        gone.push(EndedSession::of(id, Some(meta)));
                     }
                     // Without a note (lost with the store's memory) a record that Flask wrote back
                     // may still be there. Where neither is, there is nothing to end, and nothing is
@@ -427,7 +427,7 @@ impl Sessions {
                     None if self.0.backend.has(id).await? => {
                         self.mark(id).await?;
                         self.0.backend.remove(&[*id]).await?;
-                        gone.push(Gone::of(id, None));
+                        gone.push(EndedSession::of(id, None));
                     }
                     None => {}
                 }
@@ -443,14 +443,14 @@ impl Sessions {
         subject: Uuid,
         fingerprint: &str,
         now: i64,
-    ) -> Result<Vec<Gone>, SessionsError> {
+    ) -> Result<Vec<EndedSession>, SessionsError> {
         in_time(async {
             let mut gone = Vec::new();
             for id in self.0.backend.sessions_of(subject, now).await? {
                 let meta = self.0.backend.meta(id.id()).await?;
                 if let Some(meta) = meta.filter(|meta| meta.token == fingerprint) {
                     self.end_of(&id, subject).await?;
-                    gone.push(Gone::of(&id, Some(meta)));
+                    gone.push(EndedSession::of(&id, Some(meta)));
                 }
             }
             Ok(gone)

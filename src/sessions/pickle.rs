@@ -52,7 +52,7 @@ pub(super) fn read(pickle: &[u8], deepest: usize) -> Option<Value> {
     match machine.stack[..] {
         [Slot::Value(place)] => {
             let (values, text) = (MAX_VALUES, LARGEST);
-            Building { made: &machine.made, values, text }.build(place, deepest)
+            ValueBuilder { made: &machine.made, values, text }.build(place, deepest)
         }
         _ => None,
     }
@@ -341,7 +341,7 @@ impl Machine<'_> {
 
 /// Turns what was made into one value. What lies in several containers is copied into each: the copies are
 /// counted, and one that holds itself nests too deep.
-struct Building<'a> {
+struct ValueBuilder<'a> {
     made: &'a [Made],
     /// So many values may still be built.
     values: usize,
@@ -349,7 +349,7 @@ struct Building<'a> {
     text: usize,
 }
 
-impl Building<'_> {
+impl ValueBuilder<'_> {
     /// `levels`: how deep it may nest.
     fn build(&mut self, place: Place, levels: usize) -> Option<Value> {
         self.values = self.values.checked_sub(1)?;

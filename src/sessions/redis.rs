@@ -52,7 +52,7 @@ use uuid::Uuid;
 use super::{
     LONG_AGO, SessionsError,
     backend::{Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting},
-    flask_format::{self, FlaskSession, Members},
+    flask_format::{self, FlaskSession, SessionMembers},
     flask_record::FlaskRecord,
     limits::Network,
     redis_credentials::{Credentials, Source},
@@ -91,7 +91,7 @@ const BEGINNING: &str = "0-0";
 
 /// A connection that mends itself, and is made anew when it does not.
 pub(super) struct Redis {
-    live: ArcSwap<Live>,
+    live: ArcSwap<RedisConnection>,
     settings: ConnectionSettings,
     key_prefix: String,
     format: SerializationFormat,
@@ -114,7 +114,7 @@ struct ConnectionSettings {
 }
 
 /// One client with its connection.
-struct Live {
+struct RedisConnection {
     client: Client,
     connecting: ConnectHandle,
     following: Option<JoinHandle<()>>,
@@ -122,7 +122,7 @@ struct Live {
     errors: Mutex<broadcast::Receiver<(Error, Option<Server>)>>,
 }
 
-impl Live {
+impl RedisConnection {
     /// Begins to connect, and goes on trying.
     fn begin(settings: &ConnectionSettings) -> Self {
         let ConnectionSettings { config, performance, connection, credentials } = settings;
@@ -141,7 +141,7 @@ impl Live {
     }
 }
 
-impl Drop for Live {
+impl Drop for RedisConnection {
     fn drop(&mut self) {
         self.connecting.abort();
         if let Some(following) = &self.following {
@@ -223,7 +223,7 @@ impl Redis {
         };
         let settings = ConnectionSettings { config, performance, connection, credentials };
         Ok(Self {
-            live: ArcSwap::from_pointee(Live::begin(&settings)),
+            live: ArcSwap::from_pointee(RedisConnection::begin(&settings)),
             settings,
             endpoint,
             key_prefix,
@@ -356,7 +356,7 @@ impl SessionBackend for Redis {
     async fn put(
         &self,
         id: &SessionId,
-        session: &Members<'_>,
+        session: &SessionMembers<'_>,
         is_new: bool,
         now: i64,
     ) -> Result<bool, SessionsError> {
@@ -439,7 +439,7 @@ impl SessionBackend for Redis {
             .await
             .map_err(|error| self.failed(error))?;
         Ok(match answer {
-            Value::Null => Added::Taken,
+            Value::Null => Added::Recording,
             Value::Array(wait) => Added::TooOften(Duration::from_secs(
                 wait.first().and_then(Value::as_u64).unwrap_or(1),
             )),
@@ -631,7 +631,7 @@ impl SessionBackend for Redis {
 
     fn start_over(&self) {
         self.learn_why_away();
-        self.live.store(Arc::new(Live::begin(&self.settings)));
+        self.live.store(Arc::new(RedisConnection::begin(&self.settings)));
     }
 
     fn trouble(&self) -> Option<String> {

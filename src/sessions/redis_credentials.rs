@@ -52,14 +52,14 @@ pub(super) enum Source {
 }
 
 /// A user and what lets him in.
-struct Pair {
+struct Credential {
     user: Option<String>,
     password: SecretString,
     /// Unix seconds.
     ends_at: Option<i64>,
 }
 
-impl Pair {
+impl Credential {
     fn is_over(&self) -> bool {
         self.ends_at.is_some_and(|end| end <= clock::now())
     }
@@ -67,15 +67,15 @@ impl Pair {
 
 /// What is known.
 #[derive(Clone, Default)]
-struct Known {
-    pair: Option<Arc<Pair>>,
+struct CredentialState {
+    credential: Option<Arc<Credential>>,
     /// Why the last attempt to renew it failed.
     trouble: Option<Arc<str>>,
 }
 
 /// Credentials that renew themselves for as long as anybody holds them.
 pub(super) struct Credentials {
-    known: watch::Receiver<Known>,
+    state: watch::Receiver<CredentialState>,
     /// Redis does not believe them.
     doubt: Arc<Notify>,
 }
@@ -93,30 +93,30 @@ impl Credentials {
     /// When there can be no TLS.
     pub(super) fn keep(identity: AzureIdentity, source: Source) -> reqwest::Result<Self> {
         let azure = Azure::new(identity)?;
-        let (tell, known) = watch::channel(Known::default());
+        let (sender, state) = watch::channel(CredentialState::default());
         let doubt = Arc::new(Notify::new());
-        tokio::spawn(renew(azure, source, tell, Arc::clone(&doubt)));
-        Ok(Self { known, doubt })
+        tokio::spawn(renew(azure, source, sender, Arc::clone(&doubt)));
+        Ok(Self { state, doubt })
     }
 
     /// Why they could not be renewed, where that is so.
     pub(super) fn trouble(&self) -> Option<Arc<str>> {
-        self.known.borrow().trouble.clone()
+        self.state.borrow().trouble.clone()
     }
 
     /// Shows a client's connection what is new, and notes what Redis does not believe; for as long as there
     /// is a client.
     pub(super) async fn follow(self: Arc<Self>, client: Client) {
-        let (mut known, mut errors) = (self.known.clone(), client.error_rx());
+        let (mut state, mut errors) = (self.state.clone(), client.error_rx());
         loop {
             tokio::select! {
-                changed = known.changed() => {
-                    let pair = known.borrow_and_update().pair.clone();
+                changed = state.changed() => {
+                    let credential = state.borrow_and_update().credential.clone();
                     if changed.is_err() {
                         return;
                     }
-                    if let Some(pair) = pair.filter(|_| client.is_connected()) {
-                        self.show(&client, &pair).await;
+                    if let Some(credential) = credential.filter(|_| client.is_connected()) {
+                        self.show(&client, &credential).await;
                     }
                 }
                 error = errors.recv() => match error {
@@ -128,9 +128,9 @@ impl Credentials {
         }
     }
 
-    async fn show(&self, client: &Client, pair: &Pair) {
-        let password = pair.password.expose_secret();
-        if let Err(error) = client.auth(pair.user.clone(), password).await {
+    async fn show(&self, client: &Client, credential: &Credential) {
+        let password = credential.password.expose_secret();
+        if let Err(error) = client.auth(credential.user.clone(), password).await {
             tracing::warn!(error = %error, "Redis does not take the new credentials yet");
             self.doubt.notify_one();
         }
@@ -140,13 +140,15 @@ impl Credentials {
 #[async_trait]
 impl CredentialProvider for Credentials {
     async fn fetch(&self, _: Option<&Server>) -> Result<(Option<String>, Option<String>), Error> {
-        let mut known = self.known.clone();
-        let is_told = |known: &Known| known.pair.is_some() || known.trouble.is_some();
-        let gone = |_| Error::new(ErrorKind::Canceled, "credentials are no longer renewed");
-        let Known { pair, trouble } = known.wait_for(is_told).await.map_err(gone)?.clone();
-        match (pair, trouble) {
-            (Some(pair), trouble) if trouble.is_none() || !pair.is_over() => {
-                Ok((pair.user.clone(), Some(pair.password.expose_secret().to_owned())))
+        let mut state = self.state.clone();
+        let is_settled =
+            |state: &CredentialState| state.credential.is_some() || state.trouble.is_some();
+        let stopped = |_| Error::new(ErrorKind::Canceled, "credentials are no longer renewed");
+        let CredentialState { credential, trouble } =
+            state.wait_for(is_settled).await.map_err(stopped)?.clone();
+        match (credential, trouble) {
+            (Some(credential), trouble) if trouble.is_none() || !credential.is_over() => {
+                Ok((credential.user.clone(), Some(credential.password.expose_secret().to_owned())))
             }
             (_, trouble) => Err(Error::new(
                 ErrorKind::Auth,
@@ -157,49 +159,54 @@ impl CredentialProvider for Credentials {
 }
 
 /// Renews for as long as anybody wants to know.
-async fn renew(azure: Azure, source: Source, tell: watch::Sender<Known>, doubt: Arc<Notify>) {
+async fn renew(
+    azure: Azure,
+    source: Source,
+    sender: watch::Sender<CredentialState>,
+    doubt: Arc<Notify>,
+) {
     loop {
         let fetched = timeout(FETCH_TIMEOUT, fetch(&azure, &source)).await;
         let fetched = fetched.unwrap_or_else(|_| Err("Azure did not answer in time".to_owned()));
         let wait = match fetched {
-            Ok(pair) => {
-                let wait = pair.ends_at.map_or(LOOK_AGAIN, until_renewal);
-                settle(&tell, pair);
+            Ok(credential) => {
+                let wait = credential.ends_at.map_or(LOOK_AGAIN, until_renewal);
+                settle(&sender, credential);
                 wait
             }
             Err(why) => {
-                if tell.borrow().trouble.is_none() {
+                if sender.borrow().trouble.is_none() {
                     tracing::warn!(error = why, "credentials for Redis could not be renewed");
                 }
-                tell.send_if_modified(|known| {
-                    let is_first = known.pair.is_none();
-                    known.trouble = Some(why.into());
+                sender.send_if_modified(|state| {
+                    let is_first = state.credential.is_none();
+                    state.trouble = Some(why.into());
                     is_first
                 });
                 PAUSE
             }
         };
         tokio::select! {
-            () = tell.closed() => return,
+            () = sender.closed() => return,
             () = sleep(wait) => {}
             () = async { sleep(PAUSE).await; doubt.notified().await } => {}
         }
     }
 }
 
-fn settle(tell: &watch::Sender<Known>, pair: Pair) {
-    tell.send_if_modified(|known| {
-        if known.trouble.take().is_some() {
+fn settle(sender: &watch::Sender<CredentialState>, credential: Credential) {
+    sender.send_if_modified(|state| {
+        if state.trouble.take().is_some() {
             tracing::info!("credentials for Redis are renewed again");
         }
-        let is_same = known
-            .pair
+        let is_same = state
+            .credential
             .as_ref()
-            .is_some_and(|old| old.password.expose_secret() == pair.password.expose_secret());
+            .is_some_and(|old| old.password.expose_secret() == credential.password.expose_secret());
         if !is_same {
-            tracing::info!(ends_at = pair.ends_at, "new credentials for Redis");
+            tracing::info!(ends_at = credential.ends_at, "new credentials for Redis");
         }
-        known.pair = Some(Arc::new(pair));
+        state.credential = Some(Arc::new(credential));
         !is_same
     });
 }
@@ -210,19 +217,19 @@ fn until_renewal(ends_at: i64) -> Duration {
     Duration::from_secs(left.checked_sub(AHEAD).unwrap_or(left / 2).max(1))
 }
 
-async fn fetch(azure: &Azure, source: &Source) -> Result<Pair, String> {
+async fn fetch(azure: &Azure, source: &Source) -> Result<Credential, String> {
     // Azure's texts end in a line that leads to its own pages.
-    let told = |from: &str, error: azure_core::Error| match ConnectFault::of(&error) {
+    let azure_error = |from: &str, error: azure_core::Error| match ConnectFault::of(&error) {
         Some(fault) => format!("{from}: {fault}"),
         None => error.to_string().lines().next().unwrap_or_default().to_owned(),
     };
     match source {
         Source::Identity { scope } => {
             let token = azure.token(scope).await;
-            let token = token.map_err(|error| told("Azure's identity endpoint", error))?;
+            let token = token.map_err(|error| azure_error("Azure's identity endpoint", error))?;
             let text = token.token.secret();
             let oid = subject(text).ok_or("the identity's token names no oid")?;
-            Ok(Pair {
+            Ok(Credential {
                 user: Some(oid),
                 password: text.to_owned().into(),
                 ends_at: Some(token.expires_on.unix_timestamp()),
@@ -230,11 +237,11 @@ async fn fetch(azure: &Azure, source: &Source) -> Result<Pair, String> {
         }
         Source::Vault { secret, user } => {
             let password = azure.secret(secret).await;
-            let password = password.map_err(|error| told(&secret.vault, error))?;
+            let password = password.map_err(|error| azure_error(&secret.vault, error))?;
             if password.expose_secret().is_empty() {
                 return Err(format!("the secret {} is empty", secret.name));
             }
-            Ok(Pair { user: user.clone(), password, ends_at: None })
+            Ok(Credential { user: user.clone(), password, ends_at: None })
         }
     }
 }
@@ -242,9 +249,9 @@ async fn fetch(azure: &Azure, source: &Source) -> Result<Pair, String> {
 /// A token's `oid`. Azure gave it to us a moment ago: its signature is for Redis to look at.
 fn subject(token: &str) -> Option<String> {
     #[derive(Deserialize)]
-    struct Claims {
+    struct OidClaim {
         oid: String,
     }
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    serde_json::from_slice::<Claims>(&payload).ok().map(|claims| claims.oid)
+    serde_json::from_slice::<OidClaim>(&payload).ok().map(|claims| claims.oid)
 }

@@ -26,7 +26,7 @@ use tower_sessions::{
 use super::{
     SessionsError,
     backend::{Added, Quota, SessionBackend, SessionMeta},
-    flask_format::Members,
+    flask_format::SessionMembers,
 };
 use crate::{access::session::SessionId, clock};
 
@@ -102,7 +102,7 @@ impl SessionStore for FlaskStore {
                     }
                     self.backend.remove_meta(&meta.session_id(), meta.subject).await?;
                 }
-                Added::Taken => {}
+                Added::Recording => {}
                 Added::TooOften(wait) => {
                     self.attempting(None);
                     *self.wait.lock().unwrap_or_else(PoisonError::into_inner) = Some(wait);
@@ -157,14 +157,14 @@ pub(super) fn as_value(meta: &SessionMeta) -> session_store::Result<Value> {
     serde_json::to_value(meta).map_err(|error| session_store::Error::Encode(error.to_string()))
 }
 
-fn flask_part(record: &Record) -> Members<'_> {
+fn flask_part(record: &Record) -> SessionMembers<'_> {
     let place = |name: &str| {
         FLASK_ORDER.iter().position(|known| *known == name).unwrap_or(FLASK_ORDER.len())
     };
     let members = record.data.iter().map(|(name, value)| (name.as_str(), value));
     let mut members: Vec<_> = members.filter(|(name, _)| *name != NOTE).collect();
     members.sort_by_key(|(name, _)| (place(name), *name));
-    Members(members)
+    SessionMembers(members)
 }
 
 impl From<SessionsError> for session_store::Error {

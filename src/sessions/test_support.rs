@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     Sessions,
     backend::{Added, Quota, SessionMeta},
-    flask_format::{self, Members},
+    flask_format::{self, SessionMembers},
     store::fresh_id,
 };
 use crate::{
@@ -63,7 +63,7 @@ pub(super) async fn put(
     let added = backend.add_meta(&meta, &quota, now).await.unwrap();
     assert!(matches!(added, Added::New { .. }));
     let (seen, user) = (json!(opened_at / 1000 + 7), user(subject, client));
-    let members = Members(vec![("user", &user), ("last_activity_epoch", &seen)]);
+    let members = SessionMembers(vec![("user", &user), ("last_activity_epoch", &seen)]);
     assert!(backend.put(&meta.session_id(), &members, true, now).await.unwrap());
     meta.session_id()
 }

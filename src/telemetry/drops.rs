@@ -69,11 +69,11 @@ pub(super) struct Pipeline {
     /// Most that may wait.
     max: usize,
     waiting: AtomicUsize,
-    told: Mutex<Report>,
+    told: Mutex<DropReport>,
 }
 
 #[derive(Debug, Default)]
-struct Report {
+struct DropReport {
     at: Option<Instant>,
     lost: u64,
     /// Why the last batch that was undelivered was; empty: none was.
@@ -185,7 +185,7 @@ impl Pipeline {
         self.report_if_due();
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, Report> {
+    fn told(&self) -> std::sync::MutexGuard<'_, DropReport> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

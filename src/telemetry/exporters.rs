@@ -42,7 +42,7 @@ pub(super) struct Exporters {
     pub(super) drops: Drops,
 }
 
-struct Building<'a> {
+struct ExporterBuilder<'a> {
     config: &'a TelemetryConfig,
     resource: Resource,
     drops: Drops,
@@ -59,7 +59,7 @@ pub(super) fn build(
     let resource = resource(config);
     let drops = Drops::default();
     let mut building =
-        Building { config, resource, drops, traces: None, logs: None, metrics: None };
+        ExporterBuilder { config, resource, drops, traces: None, logs: None, metrics: None };
     if let Some(otlp) = &config.otlp {
         building.add_otlp(otlp)?;
     }
@@ -75,7 +75,7 @@ pub(super) fn build(
         let metrics = building.metrics();
         building.metrics = Some(metrics.with_reader(exporter));
     }
-    let Building { drops, traces, logs, metrics, .. } = building;
+    let ExporterBuilder { drops, traces, logs, metrics, .. } = building;
     Ok(Exporters {
         traces: traces.map(TracerProviderBuilder::build),
         logs: logs.map(LoggerProviderBuilder::build),
@@ -85,7 +85,7 @@ pub(super) fn build(
     })
 }
 
-impl Building<'_> {
+impl ExporterBuilder<'_> {
     fn add_otlp(&mut self, otlp: &OtlpConfig) -> Result<(), Box<dyn Error>> {
         const NAME: &str = "otlp";
         let http = client(otlp.ca_file.as_deref(), otlp.timeout, Policy::none())?;

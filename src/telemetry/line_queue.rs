@@ -38,7 +38,7 @@ pub(super) struct LineQueue(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// Lines wait, and the writing thread is idle.
     arrived: Condvar,
     /// All lines are written.
@@ -47,7 +47,7 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     /// Whole lines each.
     segments: VecDeque<Vec<u8>>,
     /// An empty one, for reuse.
@@ -96,7 +96,7 @@ impl LineQueue {
 
     /// Waits until all lines are written, at most for `timeout`.
     pub(super) fn flush(&self, timeout: Duration) {
-        let is_unfinished = |state: &mut State| !state.is_idle || !state.segments.is_empty();
+        let is_unfinished = |state: &mut QueueState| !state.is_idle || !state.segments.is_empty();
         let _ = self
             .0
             .drained
@@ -159,12 +159,12 @@ impl LineQueue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl QueueState {
     /// Takes in a line if there is room.
     fn takes(&mut self, line: &[u8]) -> bool {
         // The last condition: a line that never fits fills no queue.

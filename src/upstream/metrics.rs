@@ -13,14 +13,14 @@ use crate::telemetry::meter;
 /// Bounds in seconds.
 const BOUNDS: [f64; 8] = [0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0];
 
-pub(super) struct Metrics {
+pub(super) struct UpstreamMetrics {
     connects: Histogram<f64>,
     slot_waits: Histogram<f64>,
     active: BoundUpDownCounter<i64>,
     idle: BoundUpDownCounter<i64>,
 }
 
-impl Metrics {
+impl UpstreamMetrics {
     pub(super) fn new() -> Self {
         let waits = |name: &'static str, description: &'static str| {
             meter()

@@ -30,7 +30,7 @@ pub(crate) use self::{
     field_limit::{LONGEST as LONGEST_FIELD, field_length},
     pool::ConnectionPool,
 };
-use self::{field_limit::FieldLimit, metrics::Metrics};
+use self::{field_limit::FieldLimit, metrics::UpstreamMetrics};
 use crate::{
     buffered::keepalive,
     config::{UpstreamConfig, UpstreamTarget},
@@ -113,7 +113,7 @@ struct Inner {
     held: AtomicUsize,
     uploads: Semaphore,
     field_limit: Mutex<FieldLimit>,
-    metrics: Metrics,
+    metrics: UpstreamMetrics,
 }
 
 impl fmt::Debug for Upstream {
@@ -143,7 +143,7 @@ impl Upstream {
             first_answer: Notify::new(),
             held: AtomicUsize::new(0),
             field_limit: Mutex::default(),
-            metrics: Metrics::new(),
+            metrics: UpstreamMetrics::new(),
         })))
     }
 
@@ -276,20 +276,20 @@ impl Upstream {
     }
 
     /// Begins to hold a request's body.
-    pub(crate) fn hold(&self) -> Held<'_> {
-        Held { total: &self.0.held, max: self.0.config.request_hold_total, bytes: 0 }
+    pub(crate) fn hold(&self) -> BodyHold<'_> {
+        BodyHold { total: &self.0.held, max: self.0.config.request_hold_total, bytes: 0 }
     }
 }
 
 /// Bytes of one body that are held; counted in the total until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Held<'a> {
+pub(crate) struct BodyHold<'a> {
     total: &'a AtomicUsize,
     max: usize,
     bytes: usize,
 }
 
-impl Held<'_> {
+impl BodyHold<'_> {
     /// So many bytes are held of this body by now.
     pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), UpstreamError> {
         let more = bytes.saturating_sub(self.bytes);
@@ -307,7 +307,7 @@ impl Held<'_> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for BodyHold<'_> {
     fn drop(&mut self) {
         self.release();
     }

@@ -13,13 +13,13 @@ const MAX_TRAILERS: usize = 16 * 1024;
 /// A chunked body on its way.
 #[derive(Debug)]
 pub(crate) struct Chunks {
-    state: State,
+    state: ChunkState,
     /// Whether a field of this name may stand in the trailer section.
     may_trail: fn(&[u8]) -> bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ChunkState {
     Size,
     Data { left: u64 },
     AfterData,
@@ -40,17 +40,17 @@ pub(super) enum Part {
 
 impl Chunks {
     pub(crate) fn new(may_trail: fn(&[u8]) -> bool) -> Self {
-        Self { state: State::Size, may_trail }
+        Self { state: ChunkState::Size, may_trail }
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.state == ChunkState::Done
     }
 
     /// Takes what lies at the front of `bytes`. A line is taken whole or not yet.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Part, Malformed> {
         let (part, next) = match self.state {
-            State::Size => {
+            ChunkState::Size => {
                 let line = &bytes[..bytes.len().min(MAX_SIZE_LINE)];
                 let Some(end) = memchr(b'\n', line) else {
                     return if line.len() == MAX_SIZE_LINE {
@@ -61,29 +61,32 @@ impl Chunks {
                     };
                 };
                 let next = match size(&line[..end])? {
-                    0 => State::Trailers,
-                    left => State::Data { left },
+                    0 => ChunkState::Trailers,
+                    left => ChunkState::Data { left },
                 };
                 (Part::Frame(end + 1), next)
             }
-            State::Data { left } => {
+            ChunkState::Data { left } => {
                 let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
                 if here == 0 {
                     return Ok(Part::Unclear);
                 }
                 let left = left - here as u64;
-                (Part::Data(here), if left == 0 { State::AfterData } else { State::Data { left } })
+                (
+                    Part::Data(here),
+                    if left == 0 { ChunkState::AfterData } else { ChunkState::Data { left } },
+                )
             }
-            State::AfterData => match bytes {
-                [b'\r', b'\n', ..] => (Part::Frame(2), State::Size),
+            ChunkState::AfterData => match bytes {
+                [b'\r', b'\n', ..] => (Part::Frame(2), ChunkState::Size),
                 [] | [b'\r'] => return Ok(Part::Unclear),
                 _ => return Err(Malformed("a chunk is longer than its size")),
             },
-            State::Trailers => match self.trailers(bytes)? {
-                Some(end) => (Part::Frame(end), State::Done),
+            ChunkState::Trailers => match self.trailers(bytes)? {
+                Some(end) => (Part::Frame(end), ChunkState::Done),
                 None => return Ok(Part::Unclear),
             },
-            State::Done => return Ok(Part::Unclear),
+            ChunkState::Done => return Ok(Part::Unclear),
         };
         self.state = next;
         Ok(part)

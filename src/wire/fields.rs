@@ -17,11 +17,11 @@ const FEW: usize = 32;
 pub(crate) struct Fields {
     /// All of the head, the first line too.
     pub(super) head: Bytes,
-    lines: Vec<Line>,
+    lines: Vec<FieldLine>,
 }
 
 #[derive(Debug)]
-struct Line {
+struct FieldLine {
     name: Range<u32>,
     value: Range<u32>,
 }
@@ -59,7 +59,7 @@ impl Fields {
 
     /// The values of the lines with a name, in any case.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + Clone {
-        let is_named = move |line: &&Line| {
+        let is_named = move |line: &&FieldLine| {
             line.name.len() == name.len()
                 && self.at(&line.name).eq_ignore_ascii_case(name.as_bytes())
         };
@@ -115,14 +115,14 @@ fn without_space_before_colons(head: &[u8], from: usize) -> Result<Option<Bytes>
 }
 
 /// The fields that begin at `from`.
-fn all_lines(head: &[u8], from: usize) -> Result<Vec<Line>, HeadError> {
+fn all_lines(head: &[u8], from: usize) -> Result<Vec<FieldLine>, HeadError> {
     match lines::<FEW>(head, from) {
         Err(HeadError::TooManyFields) => lines::<MAX_FIELDS>(head, from),
         other => other,
     }
 }
 
-fn lines<const MAX: usize>(head: &[u8], from: usize) -> Result<Vec<Line>, HeadError> {
+fn lines<const MAX: usize>(head: &[u8], from: usize) -> Result<Vec<FieldLine>, HeadError> {
     let mut found = [httparse::EMPTY_HEADER; MAX];
     let bytes = head.get(from..).unwrap_or_default();
     let fields = match httparse::parse_headers(bytes, &mut found) {
@@ -143,6 +143,6 @@ fn lines<const MAX: usize>(head: &[u8], from: usize) -> Result<Vec<Line>, HeadEr
     };
     Ok(fields
         .iter()
-        .map(|field| Line { name: place(field.name.as_bytes()), value: place(field.value) })
+        .map(|field| FieldLine { name: place(field.name.as_bytes()), value: place(field.value) })
         .collect())
 }

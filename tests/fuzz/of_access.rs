@@ -12,7 +12,7 @@ use super::{
     policy::{Policy, RoleCeiling, SessionBinding},
     subject::{SubjectBinding, SubjectFault},
     target::{Target, upstream_path},
-    token::{BearerToken, Claims, Expected, Issuers, SigningKey, UniqueMembers},
+    token::{BearerToken, Claims, ExpectedClaims, Issuers, SigningKey, UniqueMembers},
 };
 
 const OID: &str = "aaaaaaaa-0000-1111-2222-bbbbbbbbbbbb";
@@ -73,7 +73,7 @@ pub(crate) fn origin(data: &[u8]) {
     let Ok(route) = edge.resolve(peer, &headers) else { return };
     assert_eq!(route.chain.first(), Some(&route.client));
     assert_eq!(route.chain.last(), Some(&peer));
-    if !route.peer_is_trusted && !(edge.front_door.is_some() && route.is_by_front_door) {
+    if !route.peer_is_trusted && !(edge.front_door.is_some() && route.is_via_front_door) {
         assert_eq!(route.client, peer);
     }
     match (&route.origin, edge.public_urls.first()) {
@@ -98,7 +98,7 @@ pub(crate) fn token(data: &[u8]) {
     let Some(key) = SigningKey::new(&modulus, &[1, 0, 1], None) else { panic!("no key") };
     let id: Uuid = OID.parse().unwrap_or_default();
     let issuers = Issuers { v2: Some("two".to_owned()), v1: Some("one".to_owned()) };
-    let expected = Expected { tenant: id, client_id: id, audiences: vec![OID.to_owned()] };
+    let expected = ExpectedClaims { tenant: id, client_id: id, audiences: vec![OID.to_owned()] };
     let now = 1_800_000_000;
     if kind & 1 == 0 {
         let Some(token) = std::str::from_utf8(bytes).ok().and_then(BearerToken::parse) else {

@@ -69,8 +69,8 @@ impl SubjectBinding {
         })
     }
 
-    fn value(&self) -> Expected {
-        Expected { value: self.0.clone(), matched: 0 }
+    fn value(&self) -> ExpectedValue {
+        ExpectedValue { value: self.0.clone(), matched: 0 }
     }
 }
 
@@ -103,12 +103,12 @@ impl FormReader {
 
 /// Compares a value as it comes.
 #[derive(Debug)]
-struct Expected {
+struct ExpectedValue {
     value: Box<str>,
     matched: usize,
 }
 
-impl Expected {
+impl ExpectedValue {
     fn begin(&mut self) {
         self.matched = 0;
     }

@@ -14,7 +14,7 @@
 
 use memchr::memmem::Finder;
 
-use super::{Expected, SubjectFault, USER_ID};
+use super::{ExpectedValue, SubjectFault, USER_ID};
 
 /// Longest header of a part, in bytes.
 const MAX_HEADER: usize = 8 * 1024;
@@ -52,16 +52,16 @@ pub(super) fn boundary(parameters: &[u8]) -> Result<Vec<u8>, SubjectFault> {
 /// Reads parts as they come.
 #[derive(Debug)]
 pub(crate) struct Multipart {
-    expected: Expected,
+    expected: ExpectedValue,
     /// Finds `--B`.
     dashes: Finder<'static>,
-    at: At,
+    at: MultipartState,
     /// Read and not judged yet.
     held: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum MultipartState {
     /// Before the first boundary.
     Start,
     Header,
@@ -74,9 +74,9 @@ enum At {
 }
 
 impl Multipart {
-    pub(super) fn new(expected: Expected, boundary: &[u8]) -> Self {
+    pub(super) fn new(expected: ExpectedValue, boundary: &[u8]) -> Self {
         let dashes = Finder::new(&[b"--", boundary].concat()).into_owned();
-        Self { expected, dashes, at: At::Start, held: Vec::new() }
+        Self { expected, dashes, at: MultipartState::Start, held: Vec::new() }
     }
 
     pub(super) fn read(&mut self, data: &[u8]) -> Result<(), SubjectFault> {
@@ -86,14 +86,14 @@ impl Multipart {
     }
 
     pub(super) fn end(&mut self) -> Result<(), SubjectFault> {
-        let is_whole = self.at == At::End && matches!(&*self.held, b"" | b"\r\n");
+        let is_whole = self.at == MultipartState::End && matches!(&*self.held, b"" | b"\r\n");
         if is_whole { Ok(()) } else { Err(SubjectFault::Unreadable("it has no end")) }
     }
 
     /// Judges what is held as far as can be; false: more is needed.
     fn step(&mut self) -> Result<bool, SubjectFault> {
         match self.at {
-            At::Start => {
+            MultipartState::Start => {
                 let dashes = self.dashes.needle();
                 let there = self.held.len().min(dashes.len());
                 if self.held[..there] != dashes[..there] {
@@ -101,10 +101,10 @@ impl Multipart {
                 }
                 if there < dashes.len() { Ok(false) } else { self.pass_boundary(0) }
             }
-            At::Header => self.header(),
-            At::Value { is_user_id } => self.value(is_user_id),
-            At::End if b"\r\n".starts_with(&self.held) => Ok(false),
-            At::End => Err(SubjectFault::Unreadable("it goes on after its end")),
+            MultipartState::Header => self.header(),
+            MultipartState::Value { is_user_id } => self.value(is_user_id),
+            MultipartState::End if b"\r\n".starts_with(&self.held) => Ok(false),
+            MultipartState::End => Err(SubjectFault::Unreadable("it goes on after its end")),
         }
     }
 
@@ -112,8 +112,8 @@ impl Multipart {
     fn pass_boundary(&mut self, start: usize) -> Result<bool, SubjectFault> {
         let end = start + self.dashes.needle().len();
         match self.held.get(end..end + 2) {
-            Some(b"\r\n") => self.at = At::Header,
-            Some(b"--") => self.at = At::End,
+            Some(b"\r\n") => self.at = MultipartState::Header,
+            Some(b"--") => self.at = MultipartState::End,
             Some(_) => return Err(SubjectFault::Unreadable("a boundary")),
             None => return Ok(false),
         }
@@ -136,7 +136,7 @@ impl Multipart {
         }
         let is_user_id = name_of(&within[..end])? == USER_ID;
         self.expected.begin();
-        self.at = At::Value { is_user_id };
+        self.at = MultipartState::Value { is_user_id };
         self.held.drain(..end + BLANK.len());
         Ok(true)
     }

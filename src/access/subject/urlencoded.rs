@@ -3,7 +3,7 @@
 
 use percent_encoding::percent_decode;
 
-use super::{Expected, SubjectFault, USER_ID};
+use super::{ExpectedValue, SubjectFault, USER_ID};
 
 /// Every byte of a name or value may be an escape.
 const ESCAPED: usize = 3;
@@ -11,14 +11,14 @@ const ESCAPED: usize = 3;
 /// Reads pairs as they come.
 #[derive(Debug)]
 pub(crate) struct Urlencoded {
-    expected: Expected,
-    at: At,
+    expected: ExpectedValue,
+    at: UrlencodedState,
     /// Of the name or the value, undecoded, as far as it matters.
     raw: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum UrlencodedState {
     Name,
     /// Of `user_id`.
     Value,
@@ -27,15 +27,18 @@ enum At {
 }
 
 impl Urlencoded {
-    pub(super) fn new(expected: Expected) -> Self {
-        Self { expected, at: At::Name, raw: Vec::new() }
+    pub(super) fn new(expected: ExpectedValue) -> Self {
+        Self { expected, at: UrlencodedState::Name, raw: Vec::new() }
     }
 
     pub(super) fn read(&mut self, data: &[u8]) -> Result<(), SubjectFault> {
         let mut rest = data;
         while !rest.is_empty() {
-            let stops: fn(&u8) -> bool =
-                if self.at == At::Name { |b| matches!(b, b'&' | b'=') } else { |b| *b == b'&' };
+            let stops: fn(&u8) -> bool = if self.at == UrlencodedState::Name {
+                |b| matches!(b, b'&' | b'=')
+            } else {
+                |b| *b == b'&'
+            };
             let end = rest.iter().position(stops);
             let (part, after) = rest.split_at(end.unwrap_or(rest.len()));
             self.note(part)?;
@@ -55,15 +58,15 @@ impl Urlencoded {
 
     fn note(&mut self, part: &[u8]) -> Result<(), SubjectFault> {
         let max = match self.at {
-            At::Other => return Ok(()),
-            At::Name => USER_ID.len() * ESCAPED,
-            At::Value => self.expected.value.len() * ESCAPED,
+            UrlencodedState::Other => return Ok(()),
+            UrlencodedState::Name => USER_ID.len() * ESCAPED,
+            UrlencodedState::Value => self.expected.value.len() * ESCAPED,
         };
         if self.raw.len() + part.len() <= max {
             self.raw.extend_from_slice(part);
             Ok(())
-        } else if self.at == At::Name {
-            self.at = At::Other;
+        } else if self.at == UrlencodedState::Name {
+            self.at = UrlencodedState::Other;
             Ok(())
         } else {
             Err(SubjectFault::Mismatch)
@@ -71,8 +74,12 @@ impl Urlencoded {
     }
 
     fn name_ends(&mut self) {
-        if self.at == At::Name {
-            self.at = if decoded(&self.raw) == USER_ID { At::Value } else { At::Other };
+        if self.at == UrlencodedState::Name {
+            self.at = if decoded(&self.raw) == USER_ID {
+                UrlencodedState::Value
+            } else {
+                UrlencodedState::Other
+            };
             self.raw.clear();
         }
     }
@@ -80,12 +87,12 @@ impl Urlencoded {
     fn pair_ends(&mut self) -> Result<(), SubjectFault> {
         // A name alone has an empty value.
         self.name_ends();
-        if self.at == At::Value {
+        if self.at == UrlencodedState::Value {
             self.expected.begin();
             self.expected.take(&decoded(&self.raw))?;
             self.expected.end()?;
         }
-        self.at = At::Name;
+        self.at = UrlencodedState::Name;
         self.raw.clear();
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::{
         error::{Problem, Refusal},
         resource_metadata::ProtectedResourceMetadata,
     },
-    restrictions::Taken,
+    restrictions::Recording,
     revocation,
     sessions::Which,
 };
@@ -163,7 +163,7 @@ fn require_managed(administered: &Administered) -> Result<(), Refusal> {
     }
     match &*administered.external_access.mode() {
         ExternalAccessMode::Managed => Ok(()),
-        ExternalAccessMode::Off | ExternalAccessMode::On { .. } => Err(Refusal::SettingDecides),
+        ExternalAccessMode::Off | ExternalAccessMode::On { .. } => Err(Refusal::ManagedBySetting),
     }
 }
 
@@ -185,7 +185,10 @@ pub(super) async fn enable(
 }
 
 /// Disables external access, also where that cannot be recorded yet.
-pub(super) async fn disable(administered: &Administered, admin: &Admin) -> Result<Taken, Refusal> {
+pub(super) async fn disable(
+    administered: &Administered,
+    admin: &Admin,
+) -> Result<Recording, Refusal> {
     require_managed(administered)?;
     let taken = administered.external_access.decide(Restriction::access(&admin.author)).await?;
     counts_here(administered, false).await;

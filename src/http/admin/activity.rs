@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::Admin;
 use crate::{
-    activity::{Activity, ActivityError, Filter, Kind, Record},
+    activity::{Activity, ActivityError, EventKind, Filter, Record},
     clock,
     gateway::Administered,
     http::error::{Problem, Refusal},
@@ -35,7 +35,7 @@ pub(super) struct ActivityPage {
 
 /// What is asked for, as it stands in an address.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Asked {
+pub(super) struct ActivityQuery {
     pub(super) kind: String,
     pub(super) person: String,
     pub(super) client: String,
@@ -46,7 +46,7 @@ pub(super) struct Asked {
     limit: String,
 }
 
-impl Asked {
+impl ActivityQuery {
     /// Of a query. What is there twice counts as it stands first.
     pub(super) fn of(uri: &Uri) -> Self {
         let mut asked = Self::default();
@@ -94,7 +94,7 @@ impl Asked {
         let text = |value: &str| (!value.is_empty()).then(|| value.to_owned());
         let kind = match &*self.kind {
             "" => None,
-            name => Some(Kind::of(name).ok_or(Refusal::Input("There is no such kind"))?),
+            name => Some(EventKind::of(name).ok_or(Refusal::Input("There is no such kind"))?),
         };
         let limit = match &*self.limit {
             "" => FEW,
@@ -175,7 +175,7 @@ fn away(error: ActivityError) -> Refusal {
     summary = "Who came in, who was refused, who decided what",
     description = "The gateway's own records, newest first; they are not SimpleChat's `activity_logs`. All that is given must hold.",
     params(
-        ("kind" = Option<Kind>, Query, description = "What happened"),
+        ("kind" = Option<EventKind>, Query, description = "What happened"),
         ("person" = Option<String>, Query, description = "Part of somebody's object id, name or e-mail address: who acted, or whom it is about", max_length = 1024, example = "ada@"),
         ("client" = Option<String>, Query, description = "A client app's id", max_length = 256, pattern = "^[ -~]+$", example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"),
         ("session" = Option<String>, Query, description = "A session's handle", max_length = 16, pattern = "^[0-9a-f]{16}$", example = "5b477192a010a287"),
@@ -199,7 +199,7 @@ pub(super) async fn get(
     _: Admin,
     uri: Uri,
 ) -> Result<Json<ActivityPage>, Refusal> {
-    let filter = Asked::of(&uri).filter()?;
+    let filter = ActivityQuery::of(&uri).filter()?;
     let (records, before) = find(&administered.activity, filter).await?;
     Ok(Json(ActivityPage { records, before }))
 }
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     fn filter(query: &str) -> Result<Filter, Refusal> {
-        Asked::of(&format!("/x?{query}").parse().unwrap()).filter()
+        ActivityQuery::of(&format!("/x?{query}").parse().unwrap()).filter()
     }
 
     #[test]
@@ -233,7 +233,7 @@ mod tests {
         let place = "1795384800123_019ab3f0-7c1e-7b6e-9a8d-0f2a4c6e8b10";
         let filter = filter(&format!("kind=login&before={place}&other=1&person=+Ada+")).unwrap();
         assert_eq!(filter.before.map(|it| it.0), Some(1_795_384_800_123));
-        assert_eq!((filter.kind, filter.person.as_deref()), (Some(Kind::Login), Some("Ada")));
+        assert_eq!((filter.kind, filter.person.as_deref()), (Some(EventKind::Login), Some("Ada")));
         assert_eq!(filter.limit, FEW);
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         origin::{ClientInfo, PublicOrigin},
         session::SessionId,
     },
-    activity::{Actor, Author, Kind, Record},
+    activity::{Actor, Author, EventKind, Record},
     clock,
     http::{Arrival, error::Refusal, session_cookie::SessionCookie},
     sessions::{Account, SessionStatus, SessionsError},
@@ -152,7 +152,7 @@ async fn deny(
     author: &Author,
     session: Option<&SessionId>,
 ) -> Refusal {
-    let mut record = Record::refused(Kind::AdminDenied, denial.reason()).by(author);
+    let mut record = Record::refused(EventKind::AdminDenied, denial.reason()).by(author);
     if let Some(id) = session {
         let subject = administered.sessions.subject_of(id).await.ok().flatten();
         record.subject = subject.map(|subject| subject.to_string());

@@ -18,7 +18,7 @@ use crate::{
     clock,
     gateway::Administered,
     http::error::{Problem, Refusal},
-    restrictions::Taken,
+    restrictions::Recording,
 };
 
 /// Who is kept out.
@@ -74,7 +74,7 @@ pub(super) async fn block(
     admin: &Admin,
     blocked: Blocked,
     span: &str,
-) -> Result<Taken, Refusal> {
+) -> Result<Recording, Refusal> {
     if !administered.activity.has_database() {
         return Err(Refusal::NoDatabase);
     }

@@ -74,7 +74,7 @@ fn cell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::activity::Kind;
+    use crate::activity::EventKind;
 
     #[test]
     fn what_looks_like_a_formula_is_text() {
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_line_has_a_cell_for_each_column() {
-        let record = Record { reason: Some("=x".to_owned()), ..Record::new(Kind::Login) };
+        let record = Record { reason: Some("=x".to_owned()), ..Record::new(EventKind::Login) };
         let line = line(&record);
         assert_eq!(line.matches("\",\"").count() + 1, COLUMNS.len());
         assert_eq!(heading().matches(',').count() + 1, COLUMNS.len());

@@ -9,12 +9,12 @@ use utoipa::ToSchema;
 use super::Admin;
 use crate::{
     access::origin::PublicOrigin,
-    activity::{Filter, Kind},
+    activity::{EventKind, Filter},
     clock,
     gateway::Administered,
     health_registry::CANARY,
     http::error::{Problem, Refusal},
-    public_url_probe::{METADATA, Seen, leads_to_a_gateway, metadata_at},
+    public_url_probe::{METADATA, ProbeOutcome, leads_to_a_gateway, metadata_at},
     registration::{Registration, RegistrationInputs, takes_version_1_alone},
     telemetry,
 };
@@ -229,18 +229,18 @@ async fn public(administered: &Administered, admin: &Admin) -> Vec<Check> {
     let mut checks = vec![check("public_url", name, leads.0, leads.1)];
     let expected = format!("{origin}/external/login");
     let seen = metadata_at(origin).await;
-    let is_stopped = matches!(seen, Seen::SignIn(_));
+    let is_stopped = matches!(seen, ProbeOutcome::SignIn(_));
     let (state, detail) = match seen {
-        Seen::Metadata { resource } if resource.as_deref() == Some(&*expected) => {
+        ProbeOutcome::Metadata { resource } if resource.as_deref() == Some(&*expected) => {
             (Light::Ok, format!("{origin}{METADATA}"))
         }
-        Seen::Metadata { .. } => {
+        ProbeOutcome::Metadata { .. } => {
             (Light::NotYet, "the document there names another resource: see GATEWAY_PUBLIC_URLS and WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES".to_owned())
         }
-        Seen::SignIn(how) => (Light::NotYet, format!("a sign-in in front of the gateway answers there ({how})")),
-        Seen::Other(404) if !external_access.is_on() => (Light::NotYet, "404, since external access is off".to_owned()),
-        Seen::Other(status) => (Light::NotYet, format!("{origin}{METADATA} answers {status}")),
-        Seen::Away(why) => (Light::Unknown, format!("not to be reached from here ({why})")),
+        ProbeOutcome::SignIn(how) => (Light::NotYet, format!("a sign-in in front of the gateway answers there ({how})")),
+        ProbeOutcome::Other(404) if !external_access.is_on() => (Light::NotYet, "404, since external access is off".to_owned()),
+        ProbeOutcome::Other(status) => (Light::NotYet, format!("{origin}{METADATA} answers {status}")),
+        ProbeOutcome::Away(why) => (Light::Unknown, format!("not to be reached from here ({why})")),
     };
     checks.push(check("metadata", meta, state, detail));
     if registration_inputs.app_service_signs_in || is_stopped {
@@ -268,7 +268,7 @@ async fn first_login(Administered { activity, .. }: &Administered) -> Check {
         let detail = "without a database (DATABASE_URL) logins stand in the log alone";
         return check(Light::Unknown, detail.to_owned());
     }
-    let latest = Filter { kind: Some(Kind::Login), limit: 1, ..Filter::default() };
+    let latest = Filter { kind: Some(EventKind::Login), limit: 1, ..Filter::default() };
     match activity.find(latest).await {
         Ok(found) => match found.first() {
             Some(login) => check(Light::Ok, format!("the latest at {}", clock::rfc3339(login.at))),

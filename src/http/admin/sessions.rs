@@ -74,25 +74,25 @@ pub(super) fn one(id: &str) -> Result<Which, Refusal> {
 
 /// Query parameters.
 #[derive(Default)]
-struct Asked {
+struct SessionsQuery {
     subject: String,
     client: String,
     all: bool,
 }
 
-impl Asked {
+impl SessionsQuery {
     fn of(uri: &Uri) -> Self {
-        let mut asked = Self::default();
+        let mut query = Self::default();
         for (name, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
         {
             match &*name {
-                "subject" => value.trim().clone_into(&mut asked.subject),
-                "client" => value.trim().clone_into(&mut asked.client),
-                "all" => asked.all = value == "true",
+                "subject" => value.trim().clone_into(&mut query.subject),
+                "client" => value.trim().clone_into(&mut query.client),
+                "all" => query.all = value == "true",
                 _ => {}
             }
         }
-        asked
+        query
     }
 }
 
@@ -122,8 +122,8 @@ pub(super) async fn get(
     _: Admin,
     uri: Uri,
 ) -> Result<Json<SessionList>, Refusal> {
-    let asked = Asked::of(&uri);
-    let which = which(&asked.subject, &asked.client)?.unwrap_or(Which::All);
+    let query = SessionsQuery::of(&uri);
+    let which = which(&query.subject, &query.client)?.unwrap_or(Which::All);
     let (sessions, count) = list(&administered, &which).await?;
     Ok(Json(SessionList { sessions, truncated: count.is_some() }))
 }
@@ -156,8 +156,8 @@ pub(super) async fn delete(
     Decider(admin): Decider,
     uri: Uri,
 ) -> Result<Json<SessionsEnded>, Refusal> {
-    let asked = Asked::of(&uri);
-    let which = match (which(&asked.subject, &asked.client)?, asked.all) {
+    let query = SessionsQuery::of(&uri);
+    let which = match (which(&query.subject, &query.client)?, query.all) {
         (Some(which), false) => which,
         (None, true) => Which::All,
         _ => return Err(Refusal::Input("Name a subject, or a client, or say all=true")),

@@ -47,7 +47,7 @@ struct Operation {
     id: String,
     summary: String,
     about: Prose,
-    places: Vec<Place>,
+    places: Vec<PathItem>,
     /// Why it is open to all; `None`: it is not.
     public_because: Option<String>,
     /// Names of schemes, any one of which will do.
@@ -63,7 +63,7 @@ struct Operation {
 }
 
 /// A path, and the methods that stand there.
-struct Place {
+struct PathItem {
     path: String,
     methods: Vec<String>,
 }
@@ -189,7 +189,7 @@ impl Operation {
         let method = method.to_uppercase();
         match self.places.iter_mut().find(|place| place.path == path) {
             Some(place) => place.methods.push(method),
-            None => self.places.push(Place { path: path.to_owned(), methods: vec![method] }),
+            None => self.places.push(PathItem { path: path.to_owned(), methods: vec![method] }),
         }
     }
 }
@@ -203,7 +203,7 @@ fn read_operation(path: &str, method: &str, operation: &Value, likeness: Value) 
         id: text(&operation["operationId"]),
         summary: text(&operation["summary"]),
         about: prose(&operation["description"]),
-        places: vec![Place { path: path.to_owned(), methods: vec![method.to_uppercase()] }],
+        places: vec![PathItem { path: path.to_owned(), methods: vec![method.to_uppercase()] }],
         public_because: because.as_str().map(str::to_owned),
         schemes: operation["security"]
             .as_array()

@@ -21,7 +21,7 @@ use crate::{
         },
         error::Refusal,
     },
-    restrictions::Taken,
+    restrictions::Recording,
     telemetry,
 };
 
@@ -33,12 +33,12 @@ struct Switch {
     by: Option<String>,
     /// The document that becomes public.
     document: String,
-    instances: Vec<Instance>,
+    instances: Vec<InstanceView>,
     /// Instances on which it does not count yet.
     late: usize,
 }
 
-struct Instance {
+struct InstanceView {
     host: String,
     version: String,
     id: String,
@@ -47,7 +47,7 @@ struct Instance {
     seen: Timestamp,
 }
 
-struct Block {
+struct BlockView {
     word: &'static str,
     who: String,
     since: Timestamp,
@@ -61,7 +61,7 @@ struct AccessView {
     frame: Frame,
     /// Or why it cannot be told.
     switch: Result<Switch, String>,
-    blocks: Vec<Block>,
+    blocks: Vec<BlockView>,
     has_database: bool,
 }
 
@@ -83,7 +83,7 @@ impl Switch {
             instances: status
                 .instances
                 .iter()
-                .map(|one| Instance {
+                .map(|one| InstanceView {
                     host: one.host.clone(),
                     version: one.version.clone(),
                     id: one.id.clone(),
@@ -106,7 +106,7 @@ impl Switch {
     }
 }
 
-impl From<BlockInForce> for Block {
+impl From<BlockInForce> for BlockView {
     fn from(block: BlockInForce) -> Self {
         let by = block.by.name.clone().or_else(|| block.by.email.clone());
         Self {
@@ -130,7 +130,7 @@ pub(super) async fn get(
     let blocks = if has_database { blocks::all(&administered).await } else { Ok(Vec::new()) };
     let (code, switch, blocks) = match (status, blocks) {
         (Ok(status), Ok(blocks)) => {
-            let blocks = blocks.into_iter().map(Block::from).collect();
+            let blocks = blocks.into_iter().map(BlockView::from).collect();
             (StatusCode::OK, Ok(Switch::of(status)), blocks)
         }
         (Err(refusal), _) | (_, Err(refusal)) => {
@@ -174,9 +174,9 @@ pub(super) async fn post_disable(
     form: Form,
 ) -> Result<Response, Refusal> {
     let said = match access::disable(&administered, &form.admin).await? {
-        Taken::Recorded(true) => Flash::Disabled,
-        Taken::Recorded(false) => Flash::WasOff,
-        Taken::Waits(_) => Flash::DisabledUnrecorded,
+        Recording::Recorded(true) => Flash::Disabled,
+        Recording::Recorded(false) => Flash::WasOff,
+        Recording::Waits(_) => Flash::DisabledUnrecorded,
     };
     if !form.is_ticked("end_sessions") {
         return Ok(said.at(View::Access, None).into_response());

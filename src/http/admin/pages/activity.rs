@@ -12,13 +12,13 @@ use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 
 use super::{Frame, View, page, timestamp::Timestamp};
 use crate::{
-    activity::{Activity, Filter, Kind, Outcome, Record},
+    activity::{Activity, EventKind, Filter, Outcome, Record},
     clock,
     gateway::{Administered, Export},
     http::{
         admin::{
             Admin,
-            activity::{Asked, find, place},
+            activity::{ActivityQuery, find, place},
             csv,
         },
         error::Refusal,
@@ -34,7 +34,7 @@ const MAX_BYTES: usize = 14 * 1024 * 1024;
 /// Records read at a time for a file.
 const BATCH: u32 = 2000;
 
-struct Row {
+struct ActivityRow {
     at: Timestamp,
     words: &'static str,
     /// Reason in words.
@@ -49,7 +49,7 @@ struct Row {
     details: Vec<(&'static str, String)>,
 }
 
-impl From<Record> for Row {
+impl From<Record> for ActivityRow {
     fn from(record: Record) -> Self {
         let actor = &record.actor;
         let who = actor.name.clone().or_else(|| actor.email.clone()).or_else(|| actor.oid.clone());
@@ -82,9 +82,9 @@ impl From<Record> for Row {
 #[template(path = "admin/activity.html")]
 struct ActivityView {
     frame: Frame,
-    asked: Asked,
-    kinds: [Kind; 14],
-    rows: Vec<Row>,
+    asked: ActivityQuery,
+    kinds: [EventKind; 14],
+    rows: Vec<ActivityRow>,
     /// The address of older ones.
     older: Option<String>,
     /// The filter as a query, for files.
@@ -98,7 +98,7 @@ pub(super) async fn get(
     admin: Admin,
     uri: Uri,
 ) -> Result<Response, Refusal> {
-    let mut asked = Asked::of(&uri);
+    let mut asked = ActivityQuery::of(&uri);
     let filter = Filter { limit: SHOWN, ..asked.filter()? };
     // As fields for times have them, whatever they came as.
     asked.since = local(filter.since);
@@ -108,8 +108,8 @@ pub(super) async fn get(
         if has_database { find(&administered.activity, filter).await? } else { (Vec::new(), None) };
     let view = ActivityView {
         frame: Frame::new(View::Activity, &admin, None),
-        kinds: Kind::ALL,
-        rows: records.into_iter().map(Row::from).collect(),
+        kinds: EventKind::ALL,
+        rows: records.into_iter().map(ActivityRow::from).collect(),
         older: before.map(|before| asked.query(&before)),
         query: asked.query(""),
         has_database,
@@ -132,8 +132,8 @@ pub(super) async fn get_csv(
     _: Admin,
     uri: Uri,
 ) -> Result<Response, Refusal> {
-    let filter = Asked::of(&uri).filter()?;
-    let export = administered.exports.begin().ok_or(Refusal::ExportUnderWay)?;
+    let filter = ActivityQuery::of(&uri).filter()?;
+    let export = administered.exports.begin().ok_or(Refusal::ExportInProgress)?;
     let (text, is_whole) =
         written(&administered.activity, filter, csv::heading(), csv::line).await?;
     Ok(file("csv", "text/csv; charset=utf-8", text, is_whole, export))
@@ -145,8 +145,8 @@ pub(super) async fn get_jsonl(
     _: Admin,
     uri: Uri,
 ) -> Result<Response, Refusal> {
-    let filter = Asked::of(&uri).filter()?;
-    let export = administered.exports.begin().ok_or(Refusal::ExportUnderWay)?;
+    let filter = ActivityQuery::of(&uri).filter()?;
+    let export = administered.exports.begin().ok_or(Refusal::ExportInProgress)?;
     let line = |record: &Record| serde_json::to_string(record).unwrap_or_default() + "\n";
     let (text, is_whole) = written(&administered.activity, filter, String::new(), line).await?;
     Ok(file("jsonl", "application/jsonl; charset=utf-8", text, is_whole, export))
@@ -205,7 +205,7 @@ mod tests {
     use crate::{
         access::{policy::Denial, token::TokenError},
         entra::EntraError,
-        external_access::Shut,
+        external_access::BlockError,
     };
 
     #[test]
@@ -238,11 +238,11 @@ mod tests {
                 Refusal::MalformedBearer,
                 Refusal::ForeignOrigin,
                 Refusal::TooOften(std::time::Duration::ZERO),
-                Refusal::Shut(Shut::Blocked),
+                Refusal::Blocked(BlockError::Blocked),
             ]);
         for refusal in refusals {
             let code = refusal.reason();
-            let denied = Record::refused(Kind::LoginDenied, code);
+            let denied = Record::refused(EventKind::LoginDenied, code);
             assert_ne!(denied.reason_in_words().unwrap(), code.replace('_', " "), "{code}");
         }
     }

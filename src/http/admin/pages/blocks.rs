@@ -9,7 +9,7 @@ use crate::{
         admin::{blocks, form::Form},
         error::Refusal,
     },
-    restrictions::Taken,
+    restrictions::Recording,
 };
 
 /// Keeps somebody out. A time of one's own goes before one from the list.
@@ -21,8 +21,8 @@ pub(super) async fn post(
     let own = form.field("own_span");
     let span = if own.is_empty() { form.field("span") } else { own };
     let said = match blocks::block(&administered, &form.admin, blocked, span).await? {
-        Taken::Recorded(_) => Flash::Blocked,
-        Taken::Waits(_) => Flash::BlockedUnrecorded,
+        Recording::Recorded(_) => Flash::Blocked,
+        Recording::Waits(_) => Flash::BlockedUnrecorded,
     };
     Ok(said.at(View::Access, None))
 }

@@ -14,7 +14,7 @@ use crate::{
     sessions::{MintedSession, Which},
 };
 
-struct Row {
+struct SessionRow {
     handle: String,
     subject: String,
     who: String,
@@ -24,7 +24,7 @@ struct Row {
     seen: Option<Timestamp>,
 }
 
-impl From<MintedSession> for Row {
+impl From<MintedSession> for SessionRow {
     fn from(session: MintedSession) -> Self {
         Self {
             handle: session.id,
@@ -44,7 +44,7 @@ struct SessionsView {
     frame: Frame,
     subject: String,
     client: String,
-    rows: Vec<Row>,
+    rows: Vec<SessionRow>,
     /// How many there are in all, where not all are shown.
     count: Option<u64>,
 }
@@ -71,7 +71,7 @@ pub(super) async fn get(
     }
     let which = sessions::which(&subject, &client)?.unwrap_or(Which::All);
     let (listed, count) = sessions::list(&administered, &which).await?;
-    let rows = listed.into_iter().map(Row::from).collect();
+    let rows = listed.into_iter().map(SessionRow::from).collect();
     let frame = Frame::new(View::Sessions, &admin, Flash::in_address(&uri));
     Ok(page(StatusCode::OK, &SessionsView { frame, subject, client, rows, count }))
 }
