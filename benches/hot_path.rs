@@ -19,7 +19,7 @@ mod wire;
 
 /// What these rooms have of others.
 mod guard {
-    pub(crate) fn stands_before(path: &str) -> bool {
+    pub(crate) fn covers(path: &str) -> bool {
         crate::Target::read(path) != crate::Target::Open
     }
 }

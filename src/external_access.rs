@@ -34,9 +34,9 @@ use crate::{
 const READ: Duration = Duration::from_millis(500);
 /// For how long what was read last counts, and how long the database may be unwritable. Then access is off until
 /// it can be read and written again.
-const BELIEVED: Duration = Duration::from_secs(10);
+const MAX_STALENESS: Duration = Duration::from_secs(10);
 /// How often an instance says that it runs.
-const SEEN: Duration = Duration::from_secs(3);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between measurements of the log's size; longer where measuring would take more than a twentieth of the time.
 const MEASURE: Duration = Duration::from_secs(2);
 /// How often old records are removed.
@@ -288,7 +288,7 @@ impl ExternalAccess {
     }
 
     /// Reads it for ever; to be spawned.
-    pub(crate) async fn keep(self) {
+    pub(crate) async fn run(self) {
         let mut ticks = interval(READ);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut read = Instant::now();
@@ -309,7 +309,7 @@ impl ExternalAccess {
                 }
                 Err(error) => {
                     self.0.health.raise(PART, telemetry::chain(&error));
-                    if read.elapsed() > BELIEVED {
+                    if read.elapsed() > MAX_STALENESS {
                         self.0.is_enabled.store(false, Ordering::Relaxed);
                         self.apply();
                     }
@@ -319,12 +319,12 @@ impl ExternalAccess {
         }
     }
 
-    /// Turns `managed` access off when the database has been unwritable for longer than [`BELIEVED`]: by this
+    /// Turns `managed` access off when the database has been unwritable for longer than [`MAX_STALENESS`]: by this
     /// instance's heartbeat, and by records that wait.
     fn check_writability(&self) {
         let unwritable = self.0.unwritable.load().as_ref().map(|since| since.elapsed());
         let longest = unwritable.max(self.0.activity.failing_for());
-        let is_too_long = longest.is_some_and(|it| it > BELIEVED);
+        let is_too_long = longest.is_some_and(|it| it > MAX_STALENESS);
         if is_too_long && self.0.is_writable.swap(false, Ordering::Relaxed) {
             if *self.mode() == ExternalAccessMode::Managed {
                 tracing::error!(
@@ -338,7 +338,7 @@ impl ExternalAccess {
     /// Something was written: the database is writable, unless records wait for too long.
     fn is_written(&self) {
         self.0.unwritable.store(None);
-        if self.0.activity.failing_for().is_none_or(|failing| failing <= BELIEVED) {
+        if self.0.activity.failing_for().is_none_or(|failing| failing <= MAX_STALENESS) {
             self.0.is_writable.store(true, Ordering::Relaxed);
             self.apply();
         }
@@ -387,7 +387,7 @@ impl ExternalAccess {
                 Err(error) => self.0.untold.store(Some(Arc::new(telemetry::chain(&error)))),
             }
             tokio::select! {
-                _ = timeout(SEEN, changes.changed()) => {}
+                _ = timeout(CHANGE_TIMEOUT, changes.changed()) => {}
                 _ = stopping.wait_for(|stop| *stop) => break,
             }
         }
@@ -403,15 +403,15 @@ impl ExternalAccess {
     pub(crate) async fn heartbeat(&self) -> Result<(), ActivityError> {
         let (seen_at, is_on) = (clock::millis(), self.is_on());
         let begun = Instant::now();
-        let said =
+        let beat =
             self.0.activity.heartbeat(Instance { seen_at, is_on, ..self.0.instance.clone() });
-        let said = said.await;
-        if said.is_ok() {
+        let beat = beat.await;
+        if beat.is_ok() {
             self.is_written();
         } else if self.0.unwritable.load().is_none() {
             self.0.unwritable.store(Some(Arc::new(begun)));
         }
-        said
+        beat
     }
 
     /// Removes old records for ever; to be spawned.
@@ -430,7 +430,7 @@ impl ExternalAccess {
     }
 
     /// Holds the log to its size for ever; to be spawned.
-    pub(crate) async fn keep_bounded(self) {
+    pub(crate) async fn enforce_size_loop(self) {
         let mut is_failing = false;
         loop {
             let begun = Instant::now();
@@ -460,13 +460,17 @@ impl ExternalAccess {
     fn end_sessions_of_blocked(&self) {
         let blocks = self.blocks();
         let mut followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        followed.retain(|(blocked, since)| stands(&blocks, blocked, *since));
+        followed.retain(|(blocked, since)| is_in_force(&blocks, blocked, *since));
         for block in blocks {
             if followed.insert((block.blocked.clone(), block.since)) {
                 let (external_access, blocked, since) =
                     (self.clone(), block.blocked.clone(), block.since);
-                let stands = move || stands(&external_access.blocks(), &blocked, since);
-                tokio::spawn(revocation::end_blocked(self.0.restrictions.clone(), block, stands));
+                let is_in_force = move || is_in_force(&external_access.blocks(), &blocked, since);
+                tokio::spawn(revocation::end_blocked(
+                    self.0.restrictions.clone(),
+                    block,
+                    is_in_force,
+                ));
             }
         }
     }
@@ -502,7 +506,7 @@ impl ExternalAccess {
 }
 
 /// Whether a block that was decided at that time is among them.
-fn stands(blocks: &[Block], blocked: &Blocked, since: i64) -> bool {
+fn is_in_force(blocks: &[Block], blocked: &Blocked, since: i64) -> bool {
     let now = clock::millis();
     blocks
         .iter()

@@ -86,9 +86,9 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             let _ = error.print();
-            let is_asked_for =
+            let is_requested =
                 matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return if is_asked_for { ExitCode::SUCCESS } else { ExitCode::from(BAD_COMMAND_LINE) };
+            return if is_requested { ExitCode::SUCCESS } else { ExitCode::from(BAD_COMMAND_LINE) };
         }
     };
     let is_service = matches!(arguments.command, None | Some(Command::Serve));

@@ -92,7 +92,7 @@ fn sign_in(answer: &Response) -> Option<String> {
         return is_sign_in.then(|| format!("{} to {place}", status.as_u16()));
     }
     let is_refusal = matches!(status.as_u16(), 401 | 403);
-    let has_its_mark = text("x-ms-middleware-request-id").is_some()
+    let is_metadata_document = text("x-ms-middleware-request-id").is_some()
         || text("www-authenticate").is_some_and(|challenge| challenge.starts_with("Bearer realm="));
-    (is_refusal && has_its_mark).then(|| format!("{} of App Service", status.as_u16()))
+    (is_refusal && is_metadata_document).then(|| format!("{} of App Service", status.as_u16()))
 }

@@ -44,7 +44,7 @@ pub(crate) fn reload(
         return current;
     }
     if config.external_access != current.external_access {
-        config.external_access.tell();
+        config.external_access.warn();
         apps.borrow().gateway().external_access.set(config.external_access.clone());
     }
     if config.sessions.limits_differ(&current.sessions) {

@@ -171,7 +171,7 @@ impl Restrictions {
             count = records.len(),
             "sessions end without their records: they are recorded as soon as the database can be written"
         );
-        records.iter().for_each(Record::tell);
+        records.iter().for_each(Record::emit);
         self.0.unrecorded.store(Some(Arc::new(error)));
         for group in records.chunks(GROUP) {
             let text = Restriction::of_sessions(group.to_vec()).to_text();
@@ -397,7 +397,7 @@ impl PendingDecision {
         match restrictions.0.activity.restrict_in_time(restriction).await {
             Ok(changed) => {
                 if changed {
-                    restriction.tell();
+                    restriction.emit();
                 }
                 restrictions.has_been_recorded(restriction).await;
                 Ok(Recording::Recorded(changed))
@@ -409,7 +409,7 @@ impl PendingDecision {
             }
             Err(error) => {
                 let error = telemetry::chain(&error);
-                restriction.tell();
+                restriction.emit();
                 tracing::error!(
                     error,
                     id = restriction.id(),

@@ -86,7 +86,7 @@ pub(crate) async fn end_latecomers(
 pub(crate) async fn end_blocked(
     restrictions: Restrictions,
     block: Block,
-    stands: impl Fn() -> bool + Send,
+    is_in_force: impl Fn() -> bool + Send,
 ) {
     let which = match &block.blocked {
         Blocked::Subject(oid) => match oid.parse() {
@@ -97,7 +97,7 @@ pub(crate) async fn end_blocked(
     };
     let author = Author { actor: block.by, ..Author::default() };
     let mut rounds = 2;
-    while rounds > 0 && stands() {
+    while rounds > 0 && is_in_force() {
         if end(&restrictions, &which, &author, Some("blocked")).await.is_ok() {
             rounds -= 1;
         }

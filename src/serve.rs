@@ -77,7 +77,7 @@ async fn run(
     telemetry: &Telemetry,
     mut signals: StopSignals,
 ) -> Result<(), Failure> {
-    tell(&config);
+    log_warnings(&config);
     let descriptors = raise_descriptor_limit();
     let gateway =
         Gateway::build(&config).map_err(|error| Failure::Unavailable(telemetry::chain(&error)))?;
@@ -106,7 +106,7 @@ async fn run(
     let upstream = gateway.upstream.clone();
     let (activity, external_access) = (gateway.activity.clone(), gateway.external_access.clone());
     let canary = canary::Watch::of(&config)
-        .map(|canary| spawn_local(canary.keep(gateway.clone(), stopping.clone())));
+        .map(|canary| spawn_local(canary.run(gateway.clone(), stopping.clone())));
     let (apps, app) = watch::channel(App::new(gateway, telemetry.tracer()));
     let capacity = Capacity {
         descriptors,
@@ -254,7 +254,7 @@ fn join(threads: Vec<thread::JoinHandle<Result<(), Failure>>>) -> Result<(), Fai
 /// Reads what must be known before anybody is let in, and records the settings.
 async fn prepare(gateway: &Gateway, config: &Config) -> Result<(), Failure> {
     let Gateway { sessions, activity, external_access, .. } = gateway;
-    if !matches!(timeout(START_TIMEOUT, sessions.read_ended()).await, Ok(Ok(()))) {
+    if !matches!(timeout(START_TIMEOUT, sessions.read_revocations()).await, Ok(Ok(()))) {
         tracing::warn!(
             "the session store does not answer: minted sessions are refused until it does"
         );
@@ -273,17 +273,17 @@ fn run_in_background(gateway: &Gateway, stopping: watch::Receiver<bool>) -> Opti
     let Gateway { sessions, entra, upstream, activity, external_access, .. } = gateway;
     let mut registered = None;
     if activity.has_database() {
-        tokio::spawn(external_access.clone().keep());
+        tokio::spawn(external_access.clone().run());
         tokio::spawn(external_access.clone().follow_restrictions());
         tokio::spawn(external_access.clone().record_restrictions());
         tokio::spawn(external_access.clone().prune_loop());
-        tokio::spawn(external_access.clone().keep_bounded());
+        tokio::spawn(external_access.clone().enforce_size_loop());
         registered = Some(tokio::spawn(external_access.clone().heartbeat_loop(stopping)));
     }
-    tokio::spawn(sessions.clone().keep_in_step());
+    tokio::spawn(sessions.clone().sync_loop());
     tokio::spawn(revocation::record_expired_loop(activity.clone(), sessions.clone()));
-    tokio::spawn(sessions.clone().keep_swept());
-    tokio::spawn(entra.clone().keep_fresh());
+    tokio::spawn(sessions.clone().sweep_loop());
+    tokio::spawn(entra.clone().refresh_loop());
     tokio::spawn(upstream.clone().wait_for_first_answer());
     registered
 }
@@ -378,11 +378,11 @@ fn raise_descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-fn tell(config: &Config) {
+fn log_warnings(config: &Config) {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    config.external_access.tell();
+    config.external_access.warn();
     let may_be_on = config.external_access != ExternalAccessMode::Off;
     if may_be_on && config.edge.public_urls.is_empty() {
         tracing::warn!(

@@ -100,17 +100,17 @@ fn flat(path: &str) -> String {
 
 /// RFC 3986 §5.2.4.
 fn without_dots(path: &str) -> String {
-    let mut kept: Vec<&str> = Vec::new();
+    let mut remaining: Vec<&str> = Vec::new();
     for segment in path.split('/') {
         match segment {
             "." => {}
             ".." => {
-                kept.pop();
+                remaining.pop();
             }
-            _ => kept.push(segment),
+            _ => remaining.push(segment),
         }
     }
-    format!("/{}", kept.join("/"))
+    format!("/{}", remaining.join("/"))
 }
 
 /// Literal `/external`, then non-empty segments without dots, and escapes only for bytes that have

@@ -80,7 +80,7 @@ fn sqlite(path: &Path) -> SqliteConnectOptions {
         // What it may need to undo of a long statement: an image has no folder for that.
         .pragma("temp_store", "MEMORY")
         .disable_statement_logging();
-    if keeps_memory_to_itself(path) {
+    if is_private_memory(path) {
         options.journal_mode(SqliteJournalMode::Wal)
     } else {
         options.journal_mode(SqliteJournalMode::Delete)
@@ -89,7 +89,7 @@ fn sqlite(path: &Path) -> SqliteConnectOptions {
 
 /// Whether a write-ahead log works there: its index is shared memory, which a network's file system does
 /// not have (<https://sqlite.org/wal.html>).
-fn keeps_memory_to_itself(path: &Path) -> bool {
+fn is_private_memory(path: &Path) -> bool {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let kind = |kind: FsWord| u64::try_from(kind).unwrap_or_default();
     statfs(folder).is_ok_and(|found| LOCAL.contains(&kind(found.f_type)))

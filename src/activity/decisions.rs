@@ -9,7 +9,7 @@ use sqlx::{Connection, Encode, FromRow, Type, query::Query};
 use super::{
     ActivityError,
     database::Database,
-    log::{fit, insertion},
+    log::{clipped, insertion},
     pool::with_connection,
     record::{Actor, Author, EventKind, Record},
 };
@@ -148,8 +148,8 @@ impl Restriction {
     }
 
     /// Into the log.
-    pub(crate) fn tell(&self) {
-        self.records.iter().for_each(Record::tell);
+    pub(crate) fn emit(&self) {
+        self.records.iter().for_each(Record::emit);
     }
 
     /// As JSON, for [`Self::from_text`].
@@ -319,7 +319,7 @@ where
     for<'a> bool: Encode<'a, DB> + Type<DB>,
 {
     values.into_iter().fold(statement, |query, value| match value {
-        Value::Text(text) => query.bind(fit(text.as_deref())),
+        Value::Text(text) => query.bind(clipped(text.as_deref())),
         Value::Number(number) => query.bind(number),
         Value::Flag(flag) => query.bind(flag),
     })

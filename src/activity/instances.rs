@@ -5,7 +5,7 @@ use sqlx::{Connection, FromRow};
 use super::{ActivityError, database::Database, pool::with_connection};
 
 /// Disposition this long without a word an instance is gone, in milliseconds.
-pub(crate) const GONE: i64 = 15_000;
+pub(crate) const STALE_AFTER: i64 = 15_000;
 
 /// A gateway that runs.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -28,13 +28,13 @@ pub(super) async fn heartbeat(
     database: &Database,
     instance: Instance,
 ) -> Result<(), ActivityError> {
-    const SEEN: &str = "INSERT INTO instances (id, host, version, started_at, seen_at, is_on) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, is_on = excluded.is_on";
+    const UPSERT: &str = "INSERT INTO instances (id, host, version, started_at, seen_at, is_on) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, is_on = excluded.is_on";
     const FORGET: &str = "DELETE FROM instances WHERE seen_at < $1";
     database
         .run(move |held| Box::pin(async move {
             with_connection!(held, connection => {
-                sqlx::query(FORGET).bind(instance.seen_at - 4 * GONE).execute(&mut **connection).await?;
-                sqlx::query(SEEN)
+                sqlx::query(FORGET).bind(instance.seen_at - 4 * STALE_AFTER).execute(&mut **connection).await?;
+                sqlx::query(UPSERT)
                     .bind(instance.id)
                     .bind(instance.host)
                     .bind(instance.version)
@@ -81,7 +81,7 @@ pub(super) async fn all(database: &Database, now: i64) -> Result<Vec<Instance>, 
     const ALL: &str = "SELECT id, host, version, started_at, seen_at, is_on FROM instances WHERE seen_at > $1 ORDER BY started_at, id";
     database
         .run(move |held| Box::pin(async move {
-            with_connection!(held, connection => sqlx::query_as(ALL).bind(now - GONE).fetch_all(&mut **connection).await)
+            with_connection!(held, connection => sqlx::query_as(ALL).bind(now - STALE_AFTER).fetch_all(&mut **connection).await)
         }))
         .await
 }

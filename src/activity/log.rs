@@ -74,16 +74,16 @@ where
             .push_bind(record.at)
             .push_bind(record.kind.name())
             .push_bind(record.outcome.name())
-            .push_bind(fit(record.actor.oid.as_deref()))
-            .push_bind(fit(record.actor.name.as_deref()))
-            .push_bind(fit(record.actor.email.as_deref()))
-            .push_bind(fit(record.client.as_deref()))
-            .push_bind(fit(record.subject.as_deref()))
-            .push_bind(fit(record.session.as_deref()))
-            .push_bind(fit(record.address.as_deref()))
-            .push_bind(fit(record.request_id.as_deref()))
-            .push_bind(fit(record.reason.as_deref()))
-            .push_bind(fit(record.text.as_deref()));
+            .push_bind(clipped(record.actor.oid.as_deref()))
+            .push_bind(clipped(record.actor.name.as_deref()))
+            .push_bind(clipped(record.actor.email.as_deref()))
+            .push_bind(clipped(record.client.as_deref()))
+            .push_bind(clipped(record.subject.as_deref()))
+            .push_bind(clipped(record.session.as_deref()))
+            .push_bind(clipped(record.address.as_deref()))
+            .push_bind(clipped(record.request_id.as_deref()))
+            .push_bind(clipped(record.reason.as_deref()))
+            .push_bind(clipped(record.text.as_deref()));
     });
     insertion.push(ONCE);
     insertion
@@ -91,7 +91,7 @@ where
 
 /// What any database takes, whatever a token said: PostgreSQL has no NUL in a text. One record that is
 /// refused would hold up all that come after it.
-pub(super) fn fit(text: Option<&str>) -> Option<String> {
+pub(super) fn clipped(text: Option<&str>) -> Option<String> {
     text.map(|text| {
         text.chars().take(LONGEST).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect()
     })
@@ -129,7 +129,7 @@ pub(super) async fn find(
                 if let Some(kind) = filter.kind {
                     query.push(" AND kind = ").push_bind(kind.name());
                 }
-                if let Some(person) = fit(filter.person.as_deref()) {
+                if let Some(person) = clipped(filter.person.as_deref()) {
                     // What the person's ids, names and addresses have in common with it.
                     let part = format!("%{}%", escaped(&person.to_lowercase()));
                     query.push(" AND (");
@@ -139,10 +139,10 @@ pub(super) async fn find(
                     }
                     query.push(")");
                 }
-                if let Some(client) = fit(filter.client.as_deref()) {
+                if let Some(client) = clipped(filter.client.as_deref()) {
                     query.push(" AND client = ").push_bind(client);
                 }
-                if let Some(session) = fit(filter.session.as_deref()) {
+                if let Some(session) = clipped(filter.session.as_deref()) {
                     query.push(" AND session = ").push_bind(session);
                 }
                 if let Some(since) = filter.since {

@@ -127,10 +127,10 @@ impl From<MigrateError> for ActivityError {
 impl ActivityError {
     /// Why the gateway does not start like this.
     pub(crate) fn into_failure(self) -> Failure {
-        let told = telemetry::chain(&self);
+        let chain = telemetry::chain(&self);
         match self {
-            Self::Unusable(..) | Self::Missing(_) => Failure::Misconfigured(told),
-            _ => Failure::Unavailable(told),
+            Self::Unusable(..) | Self::Missing(_) => Failure::Misconfigured(chain),
+            _ => Failure::Unavailable(chain),
         }
     }
 
@@ -224,13 +224,13 @@ impl Activity {
                 queue.upgrade().map(|entries| entries.max_capacity() - entries.capacity())
             });
             let (end, stop) = oneshot::channel();
-            let writing = tokio::spawn(writer.keep(stop));
+            let writing = tokio::spawn(writer.run(stop));
             LogWriter { database, entries, metrics, trouble, end: Mutex::new(Some((end, writing))) }
         });
         let repeated = Cache::builder().max_capacity(MAX_REPEATED).time_to_live(REPEATED).build();
         let denials = Denials::new();
         let inner = Arc::new(Inner { required: config.required, repeated, denials, written });
-        tokio::spawn(keep_counted(Arc::downgrade(&inner)));
+        tokio::spawn(count_loop(Arc::downgrade(&inner)));
         Self(inner)
     }
 
@@ -283,14 +283,14 @@ impl Activity {
                 Err(error) => return Err(error),
             }
         }
-        records.iter().for_each(Record::tell);
+        records.iter().for_each(Record::emit);
         Ok(())
     }
 
     /// Takes in a record of something that happened whether it is written or not: waits for room, and for
     /// nothing else.
     pub(crate) async fn happened(&self, record: Record) {
-        record.tell();
+        record.emit();
         let Some(written) = &self.0.written else { return };
         let entry = Entry { record, written: None, _place: None };
         let taken = timeout(ENQUEUE_TIMEOUT, written.entries.send(entry)).await;
@@ -312,11 +312,11 @@ impl Activity {
     /// Queues a denial's record. Returns it where the queue has no room.
     fn take_in(&self, record: Record, place: DenialSlot) -> Option<Record> {
         let Some(written) = &self.0.written else {
-            record.tell();
+            record.emit();
             return None;
         };
         let Ok(room) = written.entries.try_reserve() else { return Some(record) };
-        record.tell();
+        record.emit();
         room.send(Entry { record, written: None, _place: Some(place) });
         None
     }
@@ -371,7 +371,7 @@ impl Activity {
         accepted: String,
         author: Author,
     ) -> Result<bool, ActivityError> {
-        decisions::enable(self.database()?, accepted, author).await.map(tell)
+        decisions::enable(self.database()?, accepted, author).await.map(emit_all)
     }
 
     /// Writes a restriction with its records; repeated calls write it once. False: it changed nothing (any more).
@@ -404,7 +404,7 @@ impl Activity {
         blocked: Blocked,
         author: Author,
     ) -> Result<bool, ActivityError> {
-        decisions::unblock(self.database()?, blocked, author).await.map(tell)
+        decisions::unblock(self.database()?, blocked, author).await.map(emit_all)
     }
 
     /// Whether records can be written; leaves nothing behind.
@@ -476,7 +476,7 @@ impl Activity {
 }
 
 /// Records denials that were counted, until the log is dropped.
-async fn keep_counted(activity: Weak<Inner>) {
+async fn count_loop(activity: Weak<Inner>) {
     loop {
         sleep(denials::INTERVAL).await;
         let Some(inner) = activity.upgrade() else { return };
@@ -485,9 +485,9 @@ async fn keep_counted(activity: Weak<Inner>) {
 }
 
 /// Tells what was decided; whether anything was.
-fn tell(decided: Option<Vec<Record>>) -> bool {
+fn emit_all(decided: Option<Vec<Record>>) -> bool {
     let is_news = decided.is_some();
-    decided.into_iter().flatten().for_each(|record| record.tell());
+    decided.into_iter().flatten().for_each(|record| record.emit());
     is_news
 }
 
@@ -498,10 +498,10 @@ impl Slot {
     /// # Errors
     /// When it has to be written and was not in time: what was done is to be undone.
     pub(crate) async fn write(self, record: Record) -> Result<(), ActivityError> {
-        record.tell();
+        record.emit();
         let Some(permit) = self.permit else { return Ok(()) };
-        let (told, written) = oneshot::channel();
-        permit.send(Entry { record, written: Some(told), _place: None });
+        let (chain, written) = oneshot::channel();
+        permit.send(Entry { record, written: Some(chain), _place: None });
         let Inner { required, .. } = &*self.activity.0;
         match required {
             ActivityRequired::None => Ok(()),

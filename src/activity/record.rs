@@ -292,7 +292,7 @@ impl Record {
 
     /// Into the log, and by OpenTelemetry to where logs go. It may say what it likes: secrets are no part of
     /// it.
-    pub(crate) fn tell(&self) {
+    pub(crate) fn emit(&self) {
         tracing::info!(
             event.name = self.kind.name(),
             event.id = self.id,

@@ -61,7 +61,7 @@ impl Writer {
     }
 
     /// Until told to stop; then what has been taken in is written in the time that is left.
-    pub(super) async fn keep(mut self, mut stop: oneshot::Receiver<Duration>) {
+    pub(super) async fn run(mut self, mut stop: oneshot::Receiver<Duration>) {
         let mut group = Vec::new();
         let flush_timeout = loop {
             tokio::select! {

@@ -40,18 +40,18 @@ impl Watch {
     }
 
     /// To be spawned.
-    pub(crate) async fn keep(self, gateway: Gateway, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn run(self, gateway: Gateway, mut stop: watch::Receiver<bool>) {
         let mut is_on = gateway.external_access.changes();
         tokio::select! {
             () = gateway.upstream.first_answer() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
         let honoured = Arc::new(AtomicU8::new(UNKNOWN));
-        let seen = Arc::clone(&honoured);
+        let observed = Arc::clone(&honoured);
         meter()
             .u64_observable_gauge("simplechat.gateway.sessions.honoured")
             .with_description("1: upstream honoured the last canary's session; 0: there is a doubt")
-            .with_callback(move |observer| match seen.load(Ordering::Relaxed) {
+            .with_callback(move |observer| match observed.load(Ordering::Relaxed) {
                 UNKNOWN => {}
                 known => observer.observe(known.into(), &[]),
             })

@@ -114,7 +114,7 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
             let turned = turned.await.map_err(failed)?;
             print(if turned { "external access is on" } else { "external access was on already" });
             print(&text);
-            advise_where_nobody_runs(activity).await;
+            advise_without_instances(activity).await;
             if config.external_access == ExternalAccessMode::Off {
                 print(
                     "advice  GATEWAY_EXTERNAL_ACCESS: is off here; this counts for gateways where it is managed",
@@ -139,7 +139,7 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
             let taken = decide(config, activity, restriction).await?;
             print(&format!("blocked until {}; gateways end its sessions", clock::rfc3339(until)));
             warn_of_record(&taken);
-            advise_where_nobody_runs(activity).await;
+            advise_without_instances(activity).await;
         }
         AccessCommand::Unblock { whom, by } => {
             let Some(blocked) = whom.blocked() else { return Ok(()) };
@@ -160,7 +160,7 @@ async fn decide(
     let failed = match activity.restrict_in_time(&restriction).await {
         Ok(changed) => {
             if changed {
-                restriction.tell();
+                restriction.emit();
             }
             return Ok(Recording::Recorded(changed));
         }
@@ -217,7 +217,7 @@ async fn record_what_waits(config: &Config, activity: &Activity) -> Result<(), F
 }
 
 /// A decision in a database that no gateway reads must not look as if it counted.
-async fn advise_where_nobody_runs(activity: &Activity) {
+async fn advise_without_instances(activity: &Activity) {
     if activity.instances().await.is_ok_and(|instances| instances.is_empty()) {
         print("advice  DATABASE_URL: no gateway runs over this database; is it the gateway's own?");
     }

@@ -39,7 +39,7 @@ impl ExternalAccessMode {
     }
 
     /// Writes it into the log: who opens what.
-    pub(crate) fn tell(&self) {
+    pub(crate) fn warn(&self) {
         match self {
             Self::Off => tracing::info!("external access is off"),
             Self::On { accepted_by } => {

@@ -71,7 +71,7 @@ fn leads_to_sign_in(location: &[u8]) -> bool {
 }
 
 /// Whether upstream is reached past the gateway.
-pub(super) async fn other_ways_in(config: &Config, report: &Report) {
+pub(super) async fn bypass_routes(config: &Config, report: &Report) {
     let UpstreamTarget::Tcp { host, port, .. } = &config.upstream.target else {
         report.fine("upstream listens on a Unix socket");
         return;

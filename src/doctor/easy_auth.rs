@@ -16,8 +16,8 @@ pub(super) async fn look(
     report: &Report,
 ) {
     let version = registration.version;
-    let mut stands_in_front = config.platform.signs_in_itself;
-    if stands_in_front {
+    let mut is_in_front = config.platform.signs_in_itself;
+    if is_in_front {
         report.advise("App Service signs users in before the gateway (WEBSITE_AUTH_ENABLED): see below for what it must let pass");
     }
     if let Some(scopes) = &config.platform.metadata_scopes {
@@ -35,7 +35,7 @@ pub(super) async fn look(
                 "{url} answers metadata of {resource:?}, which clients compare with the URL they used: see GATEWAY_PUBLIC_URLS, GATEWAY_TRUSTED_PROXIES and WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES"
             )),
             ProbeOutcome::SignIn(how) => {
-                stands_in_front = true;
+                is_in_front = true;
                 report.advise(&format!(
                     "{url} is answered by a sign-in in front of the gateway ({how}): machines never get to it. See below for what it must let pass"
                 ));
@@ -52,7 +52,7 @@ pub(super) async fn look(
     if config.edge.public_urls.is_empty() {
         report.untried("whether App Service's own sign-in stands in front: no public URL is known (GATEWAY_PUBLIC_URLS)");
     }
-    if stands_in_front {
+    if is_in_front {
         let issuer = registration_inputs.issuer(version);
         if let Some(given) = config.platform.issuer.as_ref().filter(|given| **given != issuer) {
             report.advise(&format!(

@@ -51,7 +51,7 @@ async fn look_around(config: &Config, upstream: Option<&Upstream>, report: &Repo
     if let Some(upstream) = upstream {
         bypass::reserved_paths(upstream, report).await;
         documents::look(config, upstream, report).await;
-        bypass::other_ways_in(config, report).await;
+        bypass::bypass_routes(config, report).await;
         version_1_only = takes_version_1_alone(upstream).await;
     } else {
         report.untried("whether upstream is reachable past the gateway, and answers at its paths");

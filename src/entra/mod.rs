@@ -189,7 +189,7 @@ impl Entra {
     }
 
     /// Refreshes for ever; to be spawned.
-    pub(crate) async fn keep_fresh(self) {
+    pub(crate) async fn refresh_loop(self) {
         let mut failures: u32 = 0;
         loop {
             let pause = match self.refresh().await {
@@ -299,9 +299,9 @@ impl Entra {
         let mut keys_now =
             TenantKeys { version: before.version + 1, is_stale: v2.is_err(), ..(**before).clone() };
         let mut failed = None;
-        for (fetched, kept) in [(v1, &mut keys_now.v1), (v2, &mut keys_now.v2)] {
+        for (fetched, slot) in [(v1, &mut keys_now.v1), (v2, &mut keys_now.v2)] {
             match fetched {
-                Ok(published) => *kept = Some(Arc::new(published)),
+                Ok(published) => *slot = Some(Arc::new(published)),
                 Err(error) => failed = Some(error),
             }
         }

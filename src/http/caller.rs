@@ -188,14 +188,14 @@ impl Caller {
     async fn head_bytes(&mut self) -> Option<Result<Bytes, HeadFault>> {
         let Self { buffered, buffers, timer, timeouts, has_ended, waits_since, .. } = self;
         let mut since: Option<Instant> = None;
-        let mut seen = 0;
+        let mut scanned = 0;
         poll_fn(|context| {
             loop {
                 // RFC 9112 §2.2.
                 while wire::is_blank_line(&buffered.held) == Some(true) {
                     buffered.consume(2, &mut buffers.borrow_mut());
                 }
-                match wire::find_end(&buffered.held, seen) {
+                match wire::find_end(&buffered.held, scanned) {
                     Ok(Some(end)) if end <= wire::MAX_HEAD => {
                         waits_since.set(None);
                         let bytes = Bytes::copy_from_slice(&buffered.held[..end]);
@@ -211,7 +211,7 @@ impl Caller {
                             if has_target { HeadFault::TooLong } else { HeadFault::TargetTooLong };
                         return Poll::Ready(Some(Err(fault)));
                     }
-                    Ok(_) => seen = buffered.held.len(),
+                    Ok(_) => scanned = buffered.held.len(),
                     Err(malformed) => {
                         let fault = HeadFault::Head(HeadError::Malformed(malformed));
                         return Poll::Ready(Some(Err(fault)));
@@ -248,7 +248,7 @@ impl Caller {
 
     /// Looks whether the caller is still there, while somebody else is waited for. What it sends
     /// ahead is kept, as far as there is memory for it.
-    pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+    pub(super) fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         let Self { buffered, buffers, has_ended, .. } = self;
         let buffers = &mut buffers.borrow_mut();
         let max = if buffers.memory().is_exhausted() { FREE } else { MAX_AHEAD };
@@ -280,9 +280,9 @@ impl Caller {
         request: Option<&RequestHead>,
         unread: Unread,
     ) -> Disposition {
-        let says_close = response.headers().get(header::CONNECTION).is_some();
-        let closes = says_close
-            || !request.is_some_and(keeps_alive)
+        let has_close = response.headers().get(header::CONNECTION).is_some();
+        let closes = has_close
+            || !request.is_some_and(is_persistent)
             || matches!(unread, Unread::Some)
             || self.is_last();
         // What travels with an answer lasts until it has been sent.
@@ -294,7 +294,7 @@ impl Caller {
             return Disposition::Abort;
         }
         match unread {
-            Unread::Nothing if closes && !says_close => Disposition::Close,
+            Unread::Nothing if closes && !has_close => Disposition::Close,
             Unread::Nothing if closes => Disposition::Linger,
             Unread::Nothing => Disposition::Next,
             Unread::Little(body) => {
@@ -372,12 +372,12 @@ impl Unread {
 }
 
 /// Whether a request leaves its connection open (RFC 9112 §9.3).
-pub(super) fn keeps_alive(head: &RequestHead) -> bool {
-    let says =
+pub(super) fn is_persistent(head: &RequestHead) -> bool {
+    let has_option =
         |option: &[u8]| head.fields.list("connection").any(|o| o.eq_ignore_ascii_case(option));
     match head.version {
-        Version::Http11 => !says(b"close"),
-        Version::Http10 => says(b"keep-alive") && !says(b"close"),
+        Version::Http11 => !has_option(b"close"),
+        Version::Http10 => has_option(b"keep-alive") && !has_option(b"close"),
     }
 }
 

@@ -30,7 +30,7 @@ impl Endpoint {
             _ if is_own && path.starts_with("/.well-known/") => Self::Metadata,
             _ if is_own && path.starts_with("/gateway/health/") => Self::Health,
             _ if is_own => Self::Gateway,
-            _ if guard::stands_before(path) => Self::External,
+            _ if guard::covers(path) => Self::External,
             _ if path.starts_with("/api/") => Self::Api,
             _ if path.starts_with("/static/") => Self::Static,
             _ => Self::Upstream,
@@ -60,7 +60,7 @@ impl Endpoint {
 
 /// A method that HTTP knows, or `_OTHER` (semantic conventions for HTTP).
 pub(super) fn method(method: &str) -> &'static str {
-    const KNOWN: [&str; 9] =
+    const METHODS: [&str; 9] =
         ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
-    KNOWN.into_iter().find(|known| *known == method).unwrap_or("_OTHER")
+    METHODS.into_iter().find(|known| *known == method).unwrap_or("_OTHER")
 }

@@ -483,7 +483,7 @@ pub(super) fn answer(refusal: &Refusal, asked: &Asked<'_>) -> Response {
     let status = refusal.status();
     // What went wrong behind us is for the log alone.
     let detail = refusal.detail(asked.resource);
-    let told = ProblemSummary {
+    let summary = ProblemSummary {
         reason: refusal.reason(),
         detail: detail.clone(),
         request_id: asked.request_id.to_owned(),
@@ -500,7 +500,7 @@ pub(super) fn answer(refusal: &Refusal, asked: &Asked<'_>) -> Response {
     };
     let mut response = Response::new(Body::from(serde_json::to_vec(&problem).unwrap_or_default()));
     *response.status_mut() = status;
-    response.extensions_mut().insert(told);
+    response.extensions_mut().insert(summary);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -90,13 +90,13 @@ pub(super) async fn gather(
     mut grow: impl FnMut(usize) -> Result<(), UpstreamError>,
 ) -> Result<Gathered, ExchangeError> {
     let mut rate = MinBodyRate::new(caller.timeouts.idle);
-    let (mut cleared, mut seen) = (0, 0);
+    let (mut cleared, mut scanned) = (0, 0);
     let gathered = poll_fn(|context| {
         loop {
-            if caller.buffered.held.len() > seen {
+            if caller.buffered.held.len() > scanned {
                 let taken = body.take(&caller.buffered.held[cleared..]);
                 cleared += taken.map_err(|fault| ExchangeError::Body(fault.into()))?;
-                seen = caller.buffered.held.len();
+                scanned = caller.buffered.held.len();
                 grow(cleared)?;
             }
             let mut buffers = caller.buffers.borrow_mut();
@@ -109,7 +109,7 @@ pub(super) async fn gather(
                     caller.has_ended = true;
                     return Poll::Ready(Err(ExchangeError::Body(FlowError::CutShort)));
                 }
-                Poll::Ready(Ok(read)) => rate.came(read as u64),
+                Poll::Ready(Ok(read)) => rate.earn(read as u64),
                 Poll::Ready(Err(error)) => {
                     return Poll::Ready(Err(ExchangeError::CallerDisconnected(error)));
                 }
@@ -174,7 +174,7 @@ impl<'a> Exchange<'a> {
         let to = &mut self.connection.buffered.stream;
         let polled = self.up.poll(context, buffered, to, &mut buffers.borrow_mut());
         if self.up.read > before {
-            self.rate.came(self.up.read - before);
+            self.rate.earn(self.up.read - before);
         }
         match polled {
             Poll::Pending => {
@@ -210,7 +210,7 @@ impl<'a> Exchange<'a> {
 
     /// Waits for the next head from upstream, 1xx included.
     pub(super) async fn next_head(&mut self) -> Result<ResponseHead, ExchangeError> {
-        let mut seen = 0;
+        let mut scanned = 0;
         poll_fn(|context| {
             let up = self.poll_up(context);
             if let Poll::Ready(Err(error)) = up {
@@ -218,7 +218,7 @@ impl<'a> Exchange<'a> {
             }
             loop {
                 let held = &self.connection.buffered.held;
-                match wire::find_end(held, seen) {
+                match wire::find_end(held, scanned) {
                     Ok(Some(end)) if end <= wire::MAX_HEAD => {
                         let bytes = Bytes::copy_from_slice(&held[..end]);
                         let buffers = &mut self.caller.buffers.borrow_mut();
@@ -232,7 +232,7 @@ impl<'a> Exchange<'a> {
                         let error = wire::Malformed("its head is too long");
                         return Poll::Ready(Err(UpstreamError::from(error).into()));
                     }
-                    Ok(_) => seen = held.len(),
+                    Ok(_) => scanned = held.len(),
                     Err(error) => return Poll::Ready(Err(UpstreamError::from(error).into())),
                 }
                 let buffers = &mut self.caller.buffers.borrow_mut();
@@ -245,7 +245,7 @@ impl<'a> Exchange<'a> {
                 return Poll::Ready(Err(UpstreamError::BrokeOff(broke).into()));
             }
             if up.is_ready()
-                && let Poll::Ready(error) = self.caller.poll_gone(context)
+                && let Poll::Ready(error) = self.caller.poll_closed(context)
             {
                 return Poll::Ready(Err(ExchangeError::CallerDisconnected(error)));
             }
@@ -272,7 +272,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Says something to the caller at once: a 1xx.
-    pub(super) async fn tell(&mut self, head: &[u8]) -> Result<(), ExchangeError> {
+    pub(super) async fn send_interim(&mut self, head: &[u8]) -> Result<(), ExchangeError> {
         self.caller.write(head).await.map_err(ExchangeError::CallerDisconnected)
     }
 
@@ -293,16 +293,16 @@ impl<'a> Exchange<'a> {
             return None;
         }
         let mut body = Body::new(length, |_| true);
-        let (mut taken, mut seen) = (0, 0);
+        let (mut taken, mut scanned) = (0, 0);
         let read = poll_fn(|context| {
             loop {
                 let buffered = &mut self.connection.buffered;
-                if buffered.held.len() > seen {
+                if buffered.held.len() > scanned {
                     let Ok(more) = body.take(&buffered.held[taken..]) else {
                         return Poll::Ready(None);
                     };
                     taken += more;
-                    seen = buffered.held.len();
+                    scanned = buffered.held.len();
                 }
                 if body.is_done() {
                     return Poll::Ready(Some(()));
@@ -337,7 +337,7 @@ impl<'a> Exchange<'a> {
         mut out: Vec<u8>,
         length: Length,
         decodes: bool,
-        keeps_upstream: bool,
+        reuses_upstream: bool,
         pool: &ConnectionPool,
     ) -> Result<Disposition, UpstreamError> {
         let mut body = Body::new(length, |_| true);
@@ -381,7 +381,7 @@ impl<'a> Exchange<'a> {
                 }
                 Poll::Ready(Ok(())) if down_stalled.is_none() => {
                     // Between bytes of an answer nothing is waited for but the caller's going.
-                    return match self.caller.poll_gone(context) {
+                    return match self.caller.poll_closed(context) {
                         Poll::Ready(error) => Poll::Ready(Err(FlowError::Sink(error))),
                         Poll::Pending => Poll::Pending,
                     };
@@ -410,7 +410,7 @@ impl<'a> Exchange<'a> {
             Ok(()) => {
                 let is_sent = self.is_sent();
                 let Self { caller, connection, up, .. } = self;
-                if keeps_upstream && is_sent && connection.buffered.held.is_empty() {
+                if reuses_upstream && is_sent && connection.buffered.held.is_empty() {
                     pool.put(connection);
                 }
                 let (rest, cleared) = up.into_rest();
@@ -432,8 +432,8 @@ impl<'a> Exchange<'a> {
                     tracing::warn!(error = chain, "upstream cut its answer short");
                 }
                 // A body that ends with the connection must not seem to have ended.
-                let is_told_by_length = !decodes && length != Length::UntilClose;
-                Ok(if is_told_by_length { Disposition::Close } else { Disposition::Abort })
+                let is_delimited_by_length = !decodes && length != Length::UntilClose;
+                Ok(if is_delimited_by_length { Disposition::Close } else { Disposition::Abort })
             }
         }
     }
@@ -527,11 +527,11 @@ fn shut<W: AsyncWrite + Unpin>(
 }
 
 /// Whether upstream leaves its connection open after an answer.
-pub(super) fn upstream_keeps_alive(head: &ResponseHead) -> bool {
-    let says =
+pub(super) fn upstream_is_persistent(head: &ResponseHead) -> bool {
+    let has_option =
         |option: &[u8]| head.fields.list("connection").any(|o| o.eq_ignore_ascii_case(option));
     match head.version {
-        Version::Http11 => !says(b"close"),
-        Version::Http10 => says(b"keep-alive") && !says(b"close"),
+        Version::Http11 => !has_option(b"close"),
+        Version::Http10 => has_option(b"keep-alive") && !has_option(b"close"),
     }
 }

@@ -49,7 +49,7 @@ pub(super) struct Flow {
     /// How many bytes of what is held are the body's and may go.
     cleared: usize,
     /// How many bytes of what is held have been looked at.
-    seen: usize,
+    scanned: usize,
     /// Whether chunks are undone.
     decodes: bool,
     /// Most bytes read at a time.
@@ -79,7 +79,7 @@ impl Flow {
             ahead,
             body: body.into(),
             cleared,
-            seen: cleared,
+            scanned: cleared,
             decodes: false,
             max,
             has_ended: false,
@@ -174,18 +174,18 @@ impl Flow {
 
     /// Looks at what is held and was not looked at before.
     fn clear<R>(&mut self, from: &mut Buffered<R>, buffers: &mut Buffers) -> Result<(), FlowError> {
-        if self.is_read() || from.held.len() == self.seen {
+        if self.is_read() || from.held.len() == self.scanned {
             return Ok(());
         }
         if self.decodes {
             let mut data = self.ahead.to_vec();
-            let taken = self.body.take_seeing(&from.held, |more| data.extend_from_slice(more))?;
+            let taken = self.body.take_with(&from.held, |more| data.extend_from_slice(more))?;
             from.consume(taken, buffers);
             self.ahead = data.into();
         } else {
             self.cleared += self.body.take(&from.held[self.cleared..])?;
         }
-        self.seen = from.held.len();
+        self.scanned = from.held.len();
         Ok(())
     }
 
@@ -218,7 +218,7 @@ impl Flow {
         let of_body = written - of_ahead;
         if of_body > 0 {
             self.cleared -= of_body;
-            self.seen -= of_body;
+            self.scanned -= of_body;
             from.consume(of_body, buffers);
         }
         Poll::Ready(Ok(()))

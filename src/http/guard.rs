@@ -47,7 +47,7 @@ impl Passage {
 }
 
 /// Whether a path is guarded, by some reading.
-pub(super) fn stands_before(path: &str) -> bool {
+pub(super) fn covers(path: &str) -> bool {
     Target::read(path) != Target::Open
 }
 

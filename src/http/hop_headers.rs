@@ -254,7 +254,7 @@ fn trace_context(out: &mut Vec<u8>, trace: &SpanContext) {
 /// How a response's head differs.
 pub(super) struct ClientHead<'a> {
     /// Whether a `Set-Cookie` is kept back.
-    pub(super) keeps_back: &'a dyn Fn(&[u8]) -> bool,
+    pub(super) withholds: &'a dyn Fn(&[u8]) -> bool,
     /// How the body comes to the caller.
     pub(super) length: Length,
     /// The caller's version: HTTP/1.0 knows no transfer codings (RFC 9112 §6.1).
@@ -266,26 +266,26 @@ pub(super) struct ClientHead<'a> {
 
 /// A response's head for the caller.
 pub(super) fn response(head: &ResponseHead, downward: &ClientHead<'_>) -> Vec<u8> {
-    let ClientHead { keeps_back, length, caller, connection, upgrade } = downward;
+    let ClientHead { withholds, length, caller, connection, upgrade } = downward;
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status_and_reason());
     out.extend_from_slice(b"\r\n");
     let nominated = nominated(&head.fields);
-    let says_none = matches!(head.status, 100..=199 | 204);
+    let is_none_directive = matches!(head.status, 100..=199 | 204);
     for (name, value) in head.fields.iter() {
         match FieldRole::of(name) {
-            FieldRole::TransferEncoding if *caller == Version::Http11 && !says_none => {
+            FieldRole::TransferEncoding if *caller == Version::Http11 && !is_none_directive => {
                 line(&mut out, name, b"chunked");
             }
             // Chunks win over a length, and one of them is enough, also where the answer to HEAD or a 304
             // only announces them; where there can be no body, neither is valid (RFC 9110 §8.6, RFC 9112
             // §6.1, §6.2).
             FieldRole::ContentLength
-                if says_none
+                if is_none_directive
                     || *length == Length::Chunked
                     || *length == Length::None && head.fields.has("transfer-encoding") => {}
-            FieldRole::SetCookie if keeps_back(value) => {}
+            FieldRole::SetCookie if withholds(value) => {}
             FieldRole::Connection
             | FieldRole::HopByHop
             | FieldRole::Upgrade

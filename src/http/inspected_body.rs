@@ -46,18 +46,18 @@ impl InspectedBody {
 
     /// How many bytes at the front of `bytes` are the body's and may go: see [`Body::take`].
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, BodyFault> {
-        self.take_seeing(bytes, |_| {})
+        self.take_with(bytes, |_| {})
     }
 
     /// As [`Self::take`], and `see` is shown the data alone, without frames.
-    pub(super) fn take_seeing(
+    pub(super) fn take_with(
         &mut self,
         bytes: &[u8],
         mut see: impl FnMut(&[u8]),
     ) -> Result<usize, BodyFault> {
         let Self { body, reader } = self;
         let was_done = body.is_done();
-        let taken = body.take_seeing(bytes, |data| {
+        let taken = body.take_with(bytes, |data| {
             see(data);
             reader.as_mut().map_or(Ok(()), |reader| reader.read(data)).map_err(BodyFault::from)
         })?;

@@ -137,7 +137,7 @@ pub(super) async fn post(
     let mut known = None;
     let judging = async {
         let token = bearer::of(&headers)?;
-        if let Some(wait) = sessions.is_shut_out(from) {
+        if let Some(wait) = sessions.failure_limit_wait(from) {
             return Err(Refusal::TooOften(wait));
         }
         let claims = entra.verify(&token, now).await?;
@@ -251,12 +251,13 @@ fn ended_by_login(
     crowded_out: Vec<EndedSession>,
     limit: usize,
 ) -> impl Iterator<Item = Record> {
-    let replaced = replaced.into_iter().map(|gone| (gone, EndReason::Replaced));
-    let crowded_out = crowded_out.into_iter().map(move |gone| (gone, EndReason::TooMany { limit }));
-    replaced.chain(crowded_out).map(move |(gone, reason)| Record {
+    let replaced = replaced.into_iter().map(|ended| (ended, EndReason::Replaced));
+    let crowded_out =
+        crowded_out.into_iter().map(move |ended| (ended, EndReason::TooMany { limit }));
+    replaced.chain(crowded_out).map(move |(ended, reason)| Record {
         subject: Some(subject.to_string()),
-        client: gone.of.map(|(_, client)| client),
-        session: Some(gone.handle),
+        client: ended.of.map(|(_, client)| client),
+        session: Some(ended.handle),
         ..Record::ended(reason)
     })
 }

@@ -54,8 +54,8 @@ pub(super) async fn post(
     } else {
         Vec::new()
     };
-    for gone in ended {
-        let (subject, client) = gone.of.unzip();
+    for session in ended {
+        let (subject, client) = session.of.unzip();
         let subject = subject.map(|subject| subject.to_string());
         let actor = Actor { oid: subject.clone(), ..Actor::default() };
         let (address, request_id) = (client_info.client.to_string(), request_id.to_string());
@@ -63,7 +63,7 @@ pub(super) async fn post(
         let logout = Record {
             subject,
             client,
-            session: Some(gone.handle),
+            session: Some(session.handle),
             ..Record::new(EventKind::Logout)
         };
         activity.happened(logout.by(&author)).await;

@@ -37,7 +37,7 @@ impl MinBodyRate {
     }
 
     /// So many bytes came.
-    pub(super) fn came(&mut self, bytes: u64) {
+    pub(super) fn earn(&mut self, bytes: u64) {
         self.stop();
         let earned = Duration::from_millis(bytes.saturating_mul(1000) / MIN_PER_SECOND);
         self.credit = self.credit.saturating_add(earned).min(MAX_CREDIT);
@@ -61,7 +61,7 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(rate.deadline() - begun, GRACE);
         tokio::time::advance(Duration::from_secs(4)).await;
-        rate.came(240);
+        rate.earn(240);
         assert_eq!(rate.deadline() - begun, Duration::from_secs(6));
         rate.stop();
         tokio::time::advance(Duration::from_secs(100)).await;
@@ -70,7 +70,7 @@ mod tests {
             Duration::from_secs(106),
             "others' time does not count"
         );
-        rate.came(1_000_000);
+        rate.earn(1_000_000);
         assert_eq!(rate.deadline() - Instant::now(), MAX_CREDIT, "nor is much silence earned");
         let mut short = MinBodyRate::new(Duration::from_secs(2));
         assert_eq!(short.deadline() - Instant::now(), Duration::from_secs(2));

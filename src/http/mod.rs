@@ -252,7 +252,7 @@ impl Service for WorkerService {
             Ok(head) => self.answer_request(&app, caller, &head, asked).await,
             Err(fault) => {
                 let answer = asked.refusal(&fault.into(), "", &app.gateway.resource);
-                asked.told(&self.metrics, "", "", answer.status().as_u16());
+                asked.finish(&self.metrics, "", "", answer.status().as_u16());
                 Box::pin(caller.answer(answer, None, Unread::Some)).await
             }
         }
@@ -282,7 +282,7 @@ impl WorkerService {
             }
             Err(refusal) => {
                 let answer = asked.refusal(&refusal, "", resource);
-                asked.told(&self.metrics, head.method(), "", answer.status().as_u16());
+                asked.finish(&self.metrics, head.method(), "", answer.status().as_u16());
                 // What follows may not be a request.
                 return Box::pin(caller.answer(answer, Some(head), Unread::Some)).await;
             }
@@ -328,7 +328,7 @@ impl WorkerService {
         } else {
             match self.pass(app, caller, valid, client_info).await {
                 Ok(answered) => {
-                    asked.told(&self.metrics, head.method(), path, answered.status);
+                    asked.finish(&self.metrics, head.method(), path, answered.status);
                     return answered.disposition;
                 }
                 Err((refusal, has_begun)) => {
@@ -347,7 +347,7 @@ impl WorkerService {
             Ok(share) => (answer, Some(share)),
             Err(Exhausted) => (asked.refusal(&Refusal::AtCapacity, path, resource), None),
         };
-        asked.told(&self.metrics, head.method(), path, answer.status().as_u16());
+        asked.finish(&self.metrics, head.method(), path, answer.status().as_u16());
         Box::pin(caller.answer(answer, Some(head), unread)).await
     }
 
@@ -494,8 +494,8 @@ impl Question {
     }
 
     /// The answer is on its way, or gone: what operators learn of it.
-    fn told(&self, metrics: &ServerMetrics, method: &str, path: &str, status: u16) {
-        self.log(method, admin::told(path), status);
+    fn finish(&self, metrics: &ServerMetrics, method: &str, path: &str, status: u16) {
+        self.log(method, admin::redact_path(path), status);
         let reason = self.refused.get();
         let method = endpoint::method(method);
         metrics.answered(self.kind.get(), method, status, self.started.elapsed(), reason);

@@ -37,8 +37,8 @@ async fn read_all(
     awaits_continue: bool,
 ) -> Result<Vec<u8>, Refusal> {
     if awaits_continue && caller.buffered.held.is_empty() && !body.is_done() {
-        let said = caller.write(b"HTTP/1.1 100 Continue\r\n\r\n").await;
-        said.map_err(ExchangeError::CallerDisconnected)?;
+        let sent = caller.write(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+        sent.map_err(ExchangeError::CallerDisconnected)?;
     }
     let mut again = match &body {
         Body::Sized(length) => Body::Sized(*length),
@@ -47,7 +47,7 @@ async fn read_all(
     };
     let gathered = gather(caller, body.into(), MAX_FRAMED, |_| Ok(())).await?;
     let mut data = Vec::new();
-    let undone = again.take_seeing(&caller.buffered.held[..gathered.cleared], |more| {
+    let undone = again.take_with(&caller.buffered.held[..gathered.cleared], |more| {
         data.extend_from_slice(more);
         Ok::<(), Malformed>(())
     });

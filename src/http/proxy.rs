@@ -8,10 +8,10 @@ use opentelemetry_sdk::trace::SdkTracer;
 
 use super::{
     binding::Binding,
-    caller::{Caller, Disposition, keeps_alive},
+    caller::{Caller, Disposition, is_persistent},
     connection_limit::Requests,
     error::Refusal,
-    exchange::{Exchange, ExchangeError, Gathered, gather, upstream_keeps_alive},
+    exchange::{Exchange, ExchangeError, Gathered, gather, upstream_is_persistent},
     framing::ValidRequest,
     guard::Passage,
     hop_headers::{self, ClientHead, CookieLine, UpstreamHead},
@@ -31,7 +31,7 @@ use crate::{
 /// Most bytes of an answer that is kept while the request is sent again.
 const MAX_SET_ASIDE: usize = 64 * 1024;
 /// nginx's word for a caller that did not wait for its answer.
-const GONE: u16 = 499;
+const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// What the proxy needs.
 pub(super) struct Proxy<'a> {
@@ -64,7 +64,7 @@ struct Sent<'a> {
     /// any byte of an answer: idempotent methods (RFC 9110 §9.2.2) without a body.
     may_repeat: bool,
     /// Whether it may be asked again when it is answered as a stranger's.
-    may_ask_again: bool,
+    may_retry_anonymous: bool,
 }
 
 /// An answer that was read whole and set aside.
@@ -92,7 +92,7 @@ impl Proxy<'_> {
         let mut hold = upstream.hold();
         let gathered = match self.body(passage, request, caller, &mut hold).await {
             Ok(gathered) => gathered,
-            Err(error) => return gone_or_refused(error),
+            Err(error) => return disconnected_or_refused(error),
         };
         let _slot = if gathered.body.is_done() {
             None
@@ -117,7 +117,7 @@ impl Proxy<'_> {
             bytes: hop_headers::request(head, &upward).into(),
             upgrade,
             may_repeat: has_no_body && is_idempotent(head.method()),
-            may_ask_again: has_no_body
+            may_retry_anonymous: has_no_body
                 && config.retry_anonymous
                 && cookies.live.is_some()
                 && matches!(head.method(), "GET" | "HEAD"),
@@ -141,7 +141,7 @@ impl Proxy<'_> {
         caller: &mut Caller,
         span: &mut UpstreamSpan,
     ) -> Result<ProxyOutcome, Refusal> {
-        let Sent { bytes, cookies, upgrade, may_repeat, may_ask_again } = sent;
+        let Sent { bytes, cookies, upgrade, may_repeat, may_retry_anonymous } = sent;
         let upstream = &self.pool.upstream;
         let (head, timeout) = (request.head, upstream.config().response_timeout);
         let mut connection = if *may_repeat {
@@ -163,7 +163,7 @@ impl Proxy<'_> {
                         return Box::pin(self.send(aside, request, cookies, caller)).await;
                     }
                     if !(*may_repeat && failed.was_stale) || was_repeated {
-                        return gone_or_refused(failed.error);
+                        return disconnected_or_refused(failed.error);
                     }
                     // Stale connections tell of others: no second one is tried.
                     was_repeated = true;
@@ -186,7 +186,7 @@ impl Proxy<'_> {
                 return Ok(ProxyOutcome { status: 101, disposition });
             }
             let decodes = length == Length::Chunked && head.version == Version::Http10;
-            if *may_ask_again
+            if *may_retry_anonymous
                 && aside.is_none()
                 && exchange.is_sent()
                 && !decodes
@@ -209,16 +209,21 @@ impl Proxy<'_> {
                 continue;
             }
             self.check_sign_in(&answer)?;
-            let closes = !keeps_alive(head)
+            let closes = !is_persistent(head)
                 || exchange.is_callers_last()
                 || length == Length::UntilClose
                 || decodes;
-            let out =
-                self.write_head(&answer, length, head.version, told(head.version, closes), cookies);
+            let out = self.write_head(
+                &answer,
+                length,
+                head.version,
+                connection_option(head.version, closes),
+                cookies,
+            );
             // Connections of requests that may not be repeated are not kept: each would add one.
-            let keeps_upstream = *may_repeat && may_be_used_again(&answer, length);
+            let reuses_upstream = *may_repeat && may_be_used_again(&answer, length);
             let disposition =
-                exchange.finish(out, length, decodes, keeps_upstream, self.pool).await?;
+                exchange.finish(out, length, decodes, reuses_upstream, self.pool).await?;
             let disposition = if closes && disposition == Disposition::Next {
                 Disposition::Close
             } else {
@@ -257,7 +262,7 @@ impl Proxy<'_> {
         mut used: Connection,
         aside: &BufferedResponse,
     ) -> Result<Connection, UpstreamError> {
-        if upstream_keeps_alive(&aside.head) && used.buffered.held.is_empty() {
+        if upstream_is_persistent(&aside.head) && used.buffered.held.is_empty() {
             used.is_reused = true;
             return Ok(used);
         }
@@ -279,7 +284,7 @@ impl Proxy<'_> {
             if request.head.version == Version::Http11 {
                 let nothing = Cookies::default();
                 let out = self.write_head(&head, Length::None, Version::Http11, None, &nothing);
-                Box::pin(exchange.tell(&out)).await?;
+                Box::pin(exchange.send_interim(&out)).await?;
             }
         }
     }
@@ -330,13 +335,13 @@ impl Proxy<'_> {
         cookies: &Cookies<'_>,
     ) -> Vec<u8> {
         let cookie = SessionCookie(self.cookie);
-        let keeps_back = |set_cookie: &[u8]| {
+        let withholds = |set_cookie: &[u8]| {
             cookies.live.as_ref().is_some_and(|live| cookie.renews(set_cookie, &live.value))
         };
         // 426 names the protocol that upstream requires (RFC 9110 §15.5.22).
         let names_protocol = matches!(answer.status, 101 | 426);
         let upgrade = answer.fields.all("upgrade").next().filter(|_| names_protocol);
-        let downward = ClientHead { keeps_back: &keeps_back, length, caller, connection, upgrade };
+        let downward = ClientHead { withholds: &withholds, length, caller, connection, upgrade };
         hop_headers::response(answer, &downward)
     }
 
@@ -364,7 +369,8 @@ impl Proxy<'_> {
         let BufferedResponse { head, length, body } = aside;
         self.check_sign_in(&head)?;
         let version = request.head.version;
-        let mut out = self.write_head(&head, length, version, told(version, true), cookies);
+        let mut out =
+            self.write_head(&head, length, version, connection_option(version, true), cookies);
         out.extend_from_slice(&body);
         let _ = caller.write(&out).await;
         Ok(ProxyOutcome { status: head.status, disposition: Disposition::Close })
@@ -385,7 +391,7 @@ impl Cookies<'_> {
 /// not: gunicorn answers before it has read one that the app does not want, and may read the next request
 /// along with the rest of it; that one would wait for ever.
 fn may_be_used_again(answer: &ResponseHead, length: Length) -> bool {
-    upstream_keeps_alive(answer) && length != Length::UntilClose
+    upstream_is_persistent(answer) && length != Length::UntilClose
 }
 
 /// Whether a request with this method may be carried out twice with the effect of once (RFC 9110
@@ -410,7 +416,7 @@ pub(super) fn awaits_continue(request: &ValidRequest<'_>) -> bool {
 }
 
 /// What the caller is told about its connection.
-fn told(version: Version, closes: bool) -> Option<&'static str> {
+fn connection_option(version: Version, closes: bool) -> Option<&'static str> {
     match (version, closes) {
         (_, true) => Some("close"),
         (Version::Http10, false) => Some("keep-alive"),
@@ -421,12 +427,12 @@ fn told(version: Version, closes: bool) -> Option<&'static str> {
 /// Checks that a 101 names the protocols that the connection changes to, and only such as the caller
 /// asked for (RFC 9110 §7.8).
 fn check_upgrade(asked: Option<&[u8]>, answer: &ResponseHead) -> Result<(), UpstreamError> {
-    let is_asked_for = |protocol: &[u8]| {
+    let is_requested = |protocol: &[u8]| {
         let mut asked = asked.unwrap_or_default().split(|b| *b == b',').map(<[u8]>::trim_ascii);
         asked.any(|one| one.eq_ignore_ascii_case(protocol))
     };
     let mut protocols = answer.fields.list("upgrade").peekable();
-    if protocols.peek().is_none() || !protocols.all(is_asked_for) {
+    if protocols.peek().is_none() || !protocols.all(is_requested) {
         return Err(Malformed("it changes to a protocol nobody asked for").into());
     }
     Ok(())
@@ -452,10 +458,10 @@ fn is_of_a_stranger(answer: &ResponseHead) -> bool {
     is_refused && !answer.fields.has("set-cookie")
 }
 
-fn gone_or_refused(error: ExchangeError) -> Result<ProxyOutcome, Refusal> {
+fn disconnected_or_refused(error: ExchangeError) -> Result<ProxyOutcome, Refusal> {
     match error {
         ExchangeError::CallerDisconnected(_) => {
-            Ok(ProxyOutcome { status: GONE, disposition: Disposition::Abort })
+            Ok(ProxyOutcome { status: CLIENT_CLOSED_REQUEST, disposition: Disposition::Abort })
         }
         error => Err(error.into()),
     }

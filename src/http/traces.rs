@@ -63,7 +63,7 @@ impl RequestSpan {
             KeyValue::new("http.request.method", method),
             KeyValue::new("http.route", kind.route()),
             KeyValue::new("url.scheme", client_info.scheme.as_str()),
-            KeyValue::new("url.path", admin::told(path).to_owned()),
+            KeyValue::new("url.path", admin::redact_path(path).to_owned()),
             KeyValue::new("client.address", client_info.client.to_string()),
         ];
         if let Some(host) = client_info.public_host() {

@@ -159,7 +159,7 @@ pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
     async fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError>;
 
     /// Writes down, for all instances and across restarts, that a session has ended.
-    async fn mark_ended(&self, id: &SessionId) -> Result<(), SessionsError>;
+    async fn revoke(&self, id: &SessionId) -> Result<(), SessionsError>;
     /// The ended sessions, all of them or those since a bookmark.
     async fn ended(&self, since: Option<&Cursor>) -> Result<Ended, SessionsError>;
 

@@ -51,13 +51,13 @@ pub(super) struct ExpiryEvents {
     /// Until somebody takes it nothing is told.
     receiver: Mutex<Option<mpsc::Receiver<Expired>>>,
     /// Those of which there is nothing more to tell.
-    told: Mutex<HashSet<SessionId>>,
+    reported: Mutex<HashSet<SessionId>>,
 }
 
 impl ExpiryEvents {
     pub(super) fn new() -> Self {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
-        Self { sender, receiver: Mutex::new(Some(receiver)), told: Mutex::default() }
+        Self { sender, receiver: Mutex::new(Some(receiver)), reported: Mutex::default() }
     }
 
     fn has_listener(&self) -> bool {
@@ -65,17 +65,17 @@ impl ExpiryEvents {
         !untaken && !self.sender.is_closed()
     }
 
-    fn has_told(&self, id: &SessionId) -> bool {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    fn is_reported(&self, id: &SessionId) -> bool {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 
     fn remember(&self, id: SessionId) {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
     }
 
     fn forget_before(&self, long_ago: i64) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|id| id.expires_at() >= long_ago);
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.retain(|id| id.expires_at() >= long_ago);
     }
 }
 
@@ -89,7 +89,7 @@ impl Sessions {
 
     /// Tells of those among sessions whose end has passed that were not ended before, as many as there
     /// is room for.
-    pub(super) async fn tell_expired(
+    pub(super) async fn report_expired(
         &self,
         over: &[SessionId],
         long_ago: i64,
@@ -100,7 +100,7 @@ impl Sessions {
             return Ok(());
         }
         for id in over.iter().filter(|id| id.expires_at() >= long_ago) {
-            if telling.has_told(id) {
+            if telling.is_reported(id) {
                 continue;
             }
             // What has no room now is told with a later sweep.
@@ -113,7 +113,7 @@ impl Sessions {
                 Err(SessionsError::Decoding) => None,
                 meta => meta?.filter(|meta| meta.session_id() == *id && meta.subject != CANARY),
             };
-            if let Some(meta) = meta.filter(|_| !self.knows_as_ended(id)) {
+            if let Some(meta) = meta.filter(|_| !self.is_revoked(id)) {
                 room.send(Expired::of(id, meta));
             }
             telling.remember(*id);
@@ -135,8 +135,8 @@ mod tests {
 
     const ZOE: Uuid = Uuid::from_u128(1);
 
-    fn heard(told: &mut mpsc::Receiver<Expired>) -> Vec<Expired> {
-        std::iter::from_fn(|| told.try_recv().ok()).collect()
+    fn received(reported: &mut mpsc::Receiver<Expired>) -> Vec<Expired> {
+        std::iter::from_fn(|| reported.try_recv().ok()).collect()
     }
 
     #[tokio::test]
@@ -152,40 +152,40 @@ mod tests {
         instance(folders.path()).mark(&ended_elsewhere).await.unwrap();
 
         // Nobody listens yet, and nothing is lost.
-        sessions.read_ended().await.unwrap();
+        sessions.read_revocations().await.unwrap();
         sessions.sweep().await.unwrap();
-        let mut told = sessions.expired().unwrap();
+        let mut reported = sessions.expired().unwrap();
         assert!(sessions.expired().is_none(), "given out once");
         sessions.sweep().await.unwrap();
         sessions.sweep().await.unwrap();
-        let heard_of = heard(&mut told);
-        let [expired] = &heard_of[..] else { panic!("{heard_of:?}") };
+        let events = received(&mut reported);
+        let [expired] = &events[..] else { panic!("{events:?}") };
         assert_eq!((&expired.handle, expired.subject), (&id.handle(), ZOE));
         assert_eq!((&*expired.client, expired.opened_at), ("app", 1_000));
         assert_eq!(expired.at, id.expires_at() * 1000);
 
         // Another process tells the same, by the same name.
         let another = instance(folders.path());
-        let mut told = another.expired().unwrap();
-        another.read_ended().await.unwrap();
+        let mut reported = another.expired().unwrap();
+        another.read_revocations().await.unwrap();
         another.sweep().await.unwrap();
-        assert_eq!(heard(&mut told), heard_of);
+        assert_eq!(received(&mut reported), events);
     }
 
     #[tokio::test]
     async fn what_has_no_room_is_told_later() {
         let folders = folders();
         let sessions = instance(folders.path());
-        let mut told = sessions.expired().unwrap();
+        let mut reported = sessions.expired().unwrap();
         let (first, second) =
             (put(&sessions, (ZOE, "app"), 1, -5).await, put(&sessions, (ZOE, "app"), 2, -6).await);
         let crowd = sessions.0.telling.sender.reserve_many(MAX_WAITING - 1).await.unwrap();
         sessions.sweep().await.unwrap();
-        let one = heard(&mut told);
+        let one = received(&mut reported);
         assert_eq!(one.len(), 1);
         drop(crowd);
         sessions.sweep().await.unwrap();
-        let other = heard(&mut told);
+        let other = received(&mut reported);
         let mut both: Vec<_> = one.into_iter().chain(other).map(|one| one.handle).collect();
         both.sort();
         let mut expected = [first.handle(), second.handle()];

@@ -337,7 +337,7 @@ impl Folders {
         let ours =
             serde_json::to_vec(&(instance, database)).map_err(|_| SessionsError::Encoding)?;
         write_whole(&self.instances, &name, &ours)?;
-        let mut seen = Vec::new();
+        let mut instances = Vec::new();
         for name in names_in(&self.instances)?.iter().filter(|name| !name.ends_with(TEMPORARY)) {
             let path = self.instances.join(name);
             let Some(metadata) = if_there(fs::metadata(&path))? else { continue };
@@ -347,9 +347,9 @@ impl Folders {
             }
             let Some(bytes) = if_there(fs::read(&path))? else { continue };
             // What another version wrote otherwise is passed over.
-            seen.extend(serde_json::from_slice::<(String, String)>(&bytes));
+            instances.extend(serde_json::from_slice::<(String, String)>(&bytes));
         }
-        Ok(seen)
+        Ok(instances)
     }
 
     fn folder_of(&self, of: Waiting) -> &Path {
@@ -500,7 +500,7 @@ impl SessionBackend for Files {
         self.run(move |folders| folders.remove_meta(&id, subject)).await
     }
 
-    async fn mark_ended(&self, id: &SessionId) -> Result<(), SessionsError> {
+    async fn revoke(&self, id: &SessionId) -> Result<(), SessionsError> {
         let id = *id;
         self.run(move |folders| folders.write_urgent(&folders.ended, &id.to_string(), b"")).await
     }

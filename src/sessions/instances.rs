@@ -4,7 +4,7 @@ use super::{Sessions, SessionsError, in_time};
 use crate::clock;
 
 /// One that has not been seen for so long is gone, in seconds.
-const GONE_AFTER: i64 = 15;
+const STALE_AFTER: i64 = 15;
 
 impl Sessions {
     /// Says that this instance is there, and which database it writes to; the others that have said so
@@ -16,7 +16,7 @@ impl Sessions {
     ) -> Result<Vec<(String, String)>, SessionsError> {
         let now = clock::now();
         let mut others =
-            in_time(self.0.backend.register(instance, database, now, now - GONE_AFTER)).await?;
+            in_time(self.0.backend.register(instance, database, now, now - STALE_AFTER)).await?;
         others.retain(|(other, _)| other != instance);
         others.sort();
         Ok(others)

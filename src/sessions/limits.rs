@@ -86,7 +86,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> Counter<K> {
     }
 
     /// Learns that elsewhere there were too many, for so long.
-    fn learn(&self, key: K, wait: Duration) {
+    fn merge(&self, key: K, wait: Duration) {
         if let Some(Limit { max, .. }) = self.limit {
             self.windows.insert(key, Window { count: max, ends: Instant::now() + wait });
         }
@@ -136,13 +136,13 @@ impl LoginLimits {
     }
 
     /// How long an address must wait that has failed as often as may be.
-    pub(super) fn is_shut_out(&self, network: &Network) -> Option<Duration> {
+    pub(super) fn failure_limit_wait(&self, network: &Network) -> Option<Duration> {
         self.failures.is_full(network)
     }
 
     /// Learns that an address has failed too often on all instances together.
-    pub(super) fn shut_out(&self, network: Network, wait: Duration) {
-        self.failures.learn(network, wait);
+    pub(super) fn limit_failures(&self, network: Network, wait: Duration) {
+        self.failures.merge(network, wait);
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(counter.add("b"), None, "others are counted apart");
         tokio::time::advance(Duration::from_secs(40)).await;
         assert_eq!((counter.is_full(&"a"), counter.add("a")), (None, None), "a new window");
-        counter.learn("c", Duration::from_secs(5));
+        counter.merge("c", Duration::from_secs(5));
         assert_eq!(counter.is_full(&"c"), Some(Duration::from_secs(5)));
         assert_eq!(Counter::new(None).add("a"), None);
     }

@@ -146,7 +146,7 @@ impl Sessions {
     ) -> Result<Matches, SessionsError> {
         // Else the ended ones would pass for live ones.
         if self.0.read.load().is_none() {
-            self.read_ended().await?;
+            self.read_revocations().await?;
         }
         let now = clock::now();
         let mut seen = HashSet::new();
@@ -175,7 +175,7 @@ impl Sessions {
             // Newest first also where the shelf has the oldest first.
             let mut ids: Vec<_> = ids
                 .into_iter()
-                .filter(|id| id.expires_at() > now && meant(id) && !self.knows_as_ended(id))
+                .filter(|id| id.expires_at() > now && meant(id) && !self.is_revoked(id))
                 .filter(|id| seen.insert(*id))
                 .collect();
             ids.sort_by_key(|id| std::cmp::Reverse(id.expires_at()));

@@ -147,8 +147,8 @@ impl<S: SessionBackend> SessionBackend for InstrumentedBackend<S> {
         self.timed("remove_note", self.inner.remove_meta(id, subject)).await
     }
 
-    async fn mark_ended(&self, id: &SessionId) -> Result<(), SessionsError> {
-        self.timed("mark_ended", self.inner.mark_ended(id)).await
+    async fn revoke(&self, id: &SessionId) -> Result<(), SessionsError> {
+        self.timed("mark_ended", self.inner.revoke(id)).await
     }
 
     async fn ended(&self, since: Option<&Cursor>) -> Result<Ended, SessionsError> {

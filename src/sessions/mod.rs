@@ -86,7 +86,7 @@ const MAX_STALENESS: Duration = Duration::from_secs(5);
 /// Disposition so many failures in a row the connection is made anew.
 const TOO_MANY_FAILURES: u32 = 3;
 /// Ended sessions that a forgetful store is told of at once.
-const TOLD_AGAIN: usize = 100;
+const REPORT_INTERVAL: usize = 100;
 /// How often records that should be gone are swept.
 const SWEEP: Duration = Duration::from_secs(10);
 /// Disposition this long no request of a session can be in flight any more: beyond upstream's 900 s.
@@ -326,8 +326,8 @@ impl Sessions {
     }
 
     /// How long an address must wait that has failed to log in as often as may be.
-    pub(crate) fn is_shut_out(&self, from: Network) -> Option<Duration> {
-        self.0.limits.load().is_shut_out(&from)
+    pub(crate) fn failure_limit_wait(&self, from: Network) -> Option<Duration> {
+        self.0.limits.load().failure_limit_wait(&from)
     }
 
     /// Counts a login that failed; how long to wait when it is one too many. Where the store is away,
@@ -339,7 +339,7 @@ impl Sessions {
         let shared = timeout(COUNT_TIMEOUT, self.0.backend.count_failure(from, limit)).await;
         let everywhere = shared.ok().and_then(Result::ok).flatten();
         if let Some(wait) = everywhere {
-            limits.shut_out(from, wait);
+            limits.limit_failures(from, wait);
         }
         everywhere.or(here)
     }
@@ -351,9 +351,9 @@ impl Sessions {
         newest: &SessionId,
     ) -> Result<Vec<EndedSession>, SessionsError> {
         let mut live = self.0.backend.sessions_of(subject, now).await?;
-        live.retain(|id| !self.knows_as_ended(id));
+        live.retain(|id| !self.is_revoked(id));
         let surplus = live.len().saturating_sub(self.0.limits.load().per_subject);
-        let mut gone = Vec::new();
+        let mut ended_sessions = Vec::new();
         // Of those who log in at once each ends only what is older than itself.
         for oldest in live.iter().take(surplus).filter(|id| *id != newest) {
             let meta = match self.meta(oldest).await {
@@ -362,9 +362,9 @@ impl Sessions {
                 meta => meta?,
             };
             self.end_of(oldest, subject).await?;
-            gone.push(EndedSession::of(oldest, meta));
+            ended_sessions.push(EndedSession::of(oldest, meta));
         }
-        Ok(gone)
+        Ok(ended_sessions)
     }
 
     async fn end_replaced(
@@ -372,7 +372,7 @@ impl Sessions {
         ids: &[SessionId],
         subject: Uuid,
     ) -> Result<Vec<EndedSession>, SessionsError> {
-        let mut gone = Vec::new();
+        let mut ended_sessions = Vec::new();
         for id in ids {
             let meta = match self.meta(id).await {
                 // What we did not write is not ours.
@@ -381,10 +381,10 @@ impl Sessions {
             };
             if let Some(meta) = meta.filter(|meta| meta.subject == subject) {
                 self.end_of(id, subject).await?;
-                gone.push(EndedSession::of(id, Some(meta)));
+                ended_sessions.push(EndedSession::of(id, Some(meta)));
             }
         }
-        Ok(gone)
+        Ok(ended_sessions)
     }
 
     /// The note of a session whose end has not come.
@@ -397,7 +397,7 @@ impl Sessions {
     /// later. It counts as ended from now on; the sweep sees to what this leaves.
     fn discard(&self, attempt: Option<SessionId>, subject: Uuid) {
         let Some(id) = attempt else { return };
-        self.learn([id]);
+        self.merge([id]);
         let store = Arc::clone(&self.0.backend);
         tokio::spawn(async move {
             let removed = async {
@@ -414,12 +414,12 @@ impl Sessions {
     /// confirmed it.
     pub(crate) async fn end(&self, ids: &[SessionId]) -> Result<Vec<EndedSession>, SessionsError> {
         in_time(async {
-            let mut gone = Vec::new();
+            let mut ended_sessions = Vec::new();
             for id in ids {
                 match self.meta(id).await? {
                     Some(meta) => {
                         self.end_of(id, meta.subject).await?;
-                        gone.push(EndedSession::of(id, Some(meta)));
+                        ended_sessions.push(EndedSession::of(id, Some(meta)));
                     }
                     // Without a note (lost with the store's memory) a record that Flask wrote back
                     // may still be there. Where neither is, there is nothing to end, and nothing is
@@ -427,12 +427,12 @@ impl Sessions {
                     None if self.0.backend.has(id).await? => {
                         self.mark(id).await?;
                         self.0.backend.remove(&[*id]).await?;
-                        gone.push(EndedSession::of(id, None));
+                        ended_sessions.push(EndedSession::of(id, None));
                     }
                     None => {}
                 }
             }
-            Ok(gone)
+            Ok(ended_sessions)
         })
         .await
     }
@@ -445,15 +445,15 @@ impl Sessions {
         now: i64,
     ) -> Result<Vec<EndedSession>, SessionsError> {
         in_time(async {
-            let mut gone = Vec::new();
+            let mut ended_sessions = Vec::new();
             for id in self.0.backend.sessions_of(subject, now).await? {
                 let meta = self.0.backend.meta(id.id()).await?;
                 if let Some(meta) = meta.filter(|meta| meta.token == fingerprint) {
                     self.end_of(&id, subject).await?;
-                    gone.push(EndedSession::of(&id, Some(meta)));
+                    ended_sessions.push(EndedSession::of(&id, Some(meta)));
                 }
             }
-            Ok(gone)
+            Ok(ended_sessions)
         })
         .await
     }
@@ -474,18 +474,18 @@ impl Sessions {
 
     async fn end_of(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
         self.mark(id).await?;
-        let (store, gone) = (&self.0.backend, [*id]);
-        tokio::try_join!(store.remove(&gone), store.remove_meta(id, subject)).map(drop)
+        let (store, ended_sessions) = (&self.0.backend, [*id]);
+        tokio::try_join!(store.remove(&ended_sessions), store.remove_meta(id, subject)).map(drop)
     }
 
     /// First for all, then here: what is ended here must not come back with a restart.
     async fn mark(&self, id: &SessionId) -> Result<(), SessionsError> {
-        self.0.backend.mark_ended(id).await?;
-        self.learn([*id]);
+        self.0.backend.revoke(id).await?;
+        self.merge([*id]);
         Ok(())
     }
 
-    fn learn(&self, ids: impl IntoIterator<Item = SessionId>) {
+    fn merge(&self, ids: impl IntoIterator<Item = SessionId>) {
         let now = clock::now();
         let mut ended = self.0.ended.write().unwrap_or_else(PoisonError::into_inner);
         for id in ids {
@@ -493,14 +493,14 @@ impl Sessions {
         }
     }
 
-    fn knows_as_ended(&self, id: &SessionId) -> bool {
+    fn is_revoked(&self, id: &SessionId) -> bool {
         self.0.ended.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
     }
 
     /// Where a session stands; `now` in Unix seconds. Asks nobody: a set that was not read for a
     /// while cannot vouch for a session, and says so.
     pub(crate) fn status(&self, id: &SessionId, now: i64) -> Result<SessionStatus, SessionsError> {
-        if id.expires_at() <= now || self.knows_as_ended(id) {
+        if id.expires_at() <= now || self.is_revoked(id) {
             return Ok(SessionStatus::Ended);
         }
         match &*self.0.read.load() {
@@ -538,12 +538,12 @@ impl Sessions {
     }
 
     /// Reads the set of ended sessions now; for the start, before anybody is let in.
-    pub(crate) async fn read_ended(&self) -> Result<(), SessionsError> {
+    pub(crate) async fn read_revocations(&self) -> Result<(), SessionsError> {
         self.read_on(&mut None).await
     }
 
     /// Reads on for ever; to be spawned.
-    pub(crate) async fn keep_in_step(self) {
+    pub(crate) async fn sync_loop(self) {
         let mut ticks = interval(READ_ON);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut cursor = None;
@@ -578,7 +578,7 @@ impl Sessions {
     }
 
     /// Sweeps for ever; to be spawned.
-    pub(crate) async fn keep_swept(self) {
+    pub(crate) async fn sweep_loop(self) {
         let mut ticks = interval(SWEEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -595,20 +595,20 @@ impl Sessions {
         let begun = Instant::now();
         let read = self.0.backend.ended(cursor.as_ref()).await?;
         *cursor = read.cursor;
-        let lost = if read.is_whole { self.known_beside(&read.ids) } else { Vec::new() };
-        self.learn(read.ids);
+        let lost = if read.is_whole { self.revocations_beyond(&read.ids) } else { Vec::new() };
+        self.merge(read.ids);
         self.0.read.store(Some(Arc::new(begun)));
         // A store that lost its memory is told again, a little at a time: reading must go on.
-        for id in lost.iter().take(TOLD_AGAIN) {
-            self.0.backend.mark_ended(id).await?;
+        for id in lost.iter().take(REPORT_INTERVAL) {
+            self.0.backend.revoke(id).await?;
         }
-        if lost.len() > TOLD_AGAIN {
+        if lost.len() > REPORT_INTERVAL {
             *cursor = None;
         }
         Ok(())
     }
 
-    fn known_beside(&self, stored: &[SessionId]) -> Vec<SessionId> {
+    fn revocations_beyond(&self, stored: &[SessionId]) -> Vec<SessionId> {
         let stored: HashSet<_> = stored.iter().collect();
         let long_ago = clock::now() - LONG_AGO;
         let ended = self.0.ended.read().unwrap_or_else(PoisonError::into_inner);
@@ -626,7 +626,7 @@ impl Sessions {
         };
         self.0.backend.remove(&written_back).await?;
         let over = self.0.backend.sweep(now, long_ago).await?;
-        self.tell_expired(&over, long_ago).await
+        self.report_expired(&over, long_ago).await
     }
 }
 

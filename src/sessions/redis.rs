@@ -195,7 +195,7 @@ impl Redis {
             }
         };
         let credentials = credentials
-            .map(|(identity, source)| Credentials::keep(identity.clone(), source).map(Arc::new))
+            .map(|(identity, source)| Credentials::run(identity.clone(), source).map(Arc::new))
             .transpose()
             .map_err(SessionsError::Azure)?;
         config.credential_provider =
@@ -248,7 +248,7 @@ impl Redis {
         last(&self.live.load().reconnects).is_some()
     }
 
-    fn learn_why_away(&self) {
+    fn find_outage_cause(&self) {
         if let Some((why, server)) = last(&self.live.load().errors) {
             tracing::debug!(error = %why, "Redis");
             let fault = RedisFault::new(&why, server.as_ref(), &self.endpoint);
@@ -260,7 +260,7 @@ impl Redis {
     /// the reason is why there is none.
     #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
     fn failed(&self, error: Error) -> SessionsError {
-        self.learn_why_away();
+        self.find_outage_cause();
         match self.why_away.load_full() {
             Some(why) if !self.live.load().client.is_connected() => {
                 SessionsError::RedisAway((*why).clone())
@@ -312,11 +312,11 @@ impl Redis {
 }
 
 /// The last of what was told since this was last asked. Only the oldest get lost, so there is always a last.
-fn last<T: Clone>(told: &Mutex<broadcast::Receiver<T>>) -> Option<T> {
-    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+fn last<T: Clone>(events: &Mutex<broadcast::Receiver<T>>) -> Option<T> {
+    let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
     let mut last = None;
     loop {
-        match told.try_recv() {
+        match events.try_recv() {
             Ok(one) => last = Some(one),
             Err(TryRecvError::Lagged(_)) => {}
             Err(TryRecvError::Empty | TryRecvError::Closed) => return last,
@@ -509,7 +509,7 @@ impl SessionBackend for Redis {
         .map_err(|error| self.failed(error))
     }
 
-    async fn mark_ended(&self, id: &SessionId) -> Result<(), SessionsError> {
+    async fn revoke(&self, id: &SessionId) -> Result<(), SessionsError> {
         self.client()
             .xadd::<String, _, _, _, _>(ENDED, false, None, "*", ("id", id.to_string()))
             .await
@@ -593,7 +593,7 @@ impl SessionBackend for Redis {
         let member =
             serde_json::to_string(&(instance, database)).map_err(|_| SessionsError::Encoding)?;
         let client = self.client();
-        let seen = async {
+        let members = async {
             client
                 .zadd::<(), _, _>(INSTANCES, None, None, false, false, (score(now), member))
                 .await?;
@@ -602,9 +602,9 @@ impl SessionBackend for Redis {
                 .await?;
             client.zrange::<Vec<String>, _, _, _>(INSTANCES, 0, -1, None, false, None, false).await
         };
-        let seen = seen.await.map_err(|error| self.failed(error))?;
+        let members = members.await.map_err(|error| self.failed(error))?;
         // What another version wrote otherwise is passed over.
-        Ok(seen.iter().filter_map(|member| serde_json::from_str(member).ok()).collect())
+        Ok(members.iter().filter_map(|member| serde_json::from_str(member).ok()).collect())
     }
 
     async fn add_waiting(&self, of: Waiting, text: &str, now: i64) -> Result<(), SessionsError> {
@@ -630,7 +630,7 @@ impl SessionBackend for Redis {
     }
 
     fn start_over(&self) {
-        self.learn_why_away();
+        self.find_outage_cause();
         self.live.store(Arc::new(RedisConnection::begin(&self.settings)));
     }
 

@@ -91,7 +91,7 @@ impl Credentials {
     ///
     /// # Errors
     /// When there can be no TLS.
-    pub(super) fn keep(identity: AzureIdentity, source: Source) -> reqwest::Result<Self> {
+    pub(super) fn run(identity: AzureIdentity, source: Source) -> reqwest::Result<Self> {
         let azure = Azure::new(identity)?;
         let (sender, state) = watch::channel(CredentialState::default());
         let doubt = Arc::new(Notify::new());

@@ -23,7 +23,7 @@ use opentelemetry_sdk::{
 };
 
 /// How often losses are told.
-const TOLD: Duration = Duration::from_mins(1);
+const REPORT_INTERVAL: Duration = Duration::from_mins(1);
 
 /// All that was lost.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +33,7 @@ pub(super) struct Drops(Arc<All>);
 struct All {
     counts: Mutex<Vec<Arc<Counts>>>,
     pipelines: Mutex<Vec<Arc<Pipeline>>>,
-    retry_told: Mutex<Option<Instant>>,
+    retry_reported: Mutex<Option<Instant>>,
 }
 
 /// Numbers of lost items of one signal of one exporter, by reason.
@@ -69,7 +69,7 @@ pub(super) struct Pipeline {
     /// Most that may wait.
     max: usize,
     waiting: AtomicUsize,
-    told: Mutex<DropReport>,
+    report: Mutex<DropReport>,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +92,7 @@ impl Drops {
             counts: self.counts(exporter, signal),
             max,
             waiting: AtomicUsize::default(),
-            told: Mutex::default(),
+            report: Mutex::default(),
         });
         self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&pipeline));
         pipeline
@@ -137,18 +137,18 @@ impl Drops {
     pub(super) fn report_remaining(&self) {
         for pipeline in self.pipelines() {
             pipeline.counts.add_undelivered(pipeline.waiting.swap(0, Ordering::Relaxed));
-            pipeline.told().at = None;
+            pipeline.report().at = None;
             pipeline.report_if_due();
         }
     }
 
     /// Something could not be delivered yet; it is tried again.
     pub(super) fn report_retry(&self, exporter: &'static str, error: &dyn Error) {
-        let mut told = self.0.retry_told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_some_and(|at| at.elapsed() < TOLD) {
+        let mut report = self.0.retry_reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if report.is_some_and(|at| at.elapsed() < REPORT_INTERVAL) {
             return;
         }
-        *told = Some(Instant::now());
+        *report = Some(Instant::now());
         let _not_exported = Context::enter_telemetry_suppressed_scope();
         let error = super::chain(error);
         tracing::warn!(exporter, error, "telemetry cannot be delivered yet");
@@ -180,25 +180,25 @@ impl Pipeline {
     fn delivered(&self, count: usize, result: &OTelSdkResult) {
         if let Err(error) = result {
             self.counts.add_undelivered(count);
-            self.told().error = error.to_string();
+            self.report().error = error.to_string();
         }
         self.report_if_due();
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, DropReport> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn report(&self) -> std::sync::MutexGuard<'_, DropReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// By the exporter's own thread: requests tell nothing.
     fn report_if_due(&self) {
         let lost = self.counts.sum();
         let (more, error) = {
-            let mut told = self.told();
-            if lost == told.lost || told.at.is_some_and(|at| at.elapsed() < TOLD) {
+            let mut report = self.report();
+            if lost == report.lost || report.at.is_some_and(|at| at.elapsed() < REPORT_INTERVAL) {
                 return;
             }
-            told.at = Some(Instant::now());
-            (lost - std::mem::replace(&mut told.lost, lost), told.error.clone())
+            report.at = Some(Instant::now());
+            (lost - std::mem::replace(&mut report.lost, lost), report.error.clone())
         };
         // On stderr alone: it would be lost as well.
         let _not_exported = Context::enter_telemetry_suppressed_scope();

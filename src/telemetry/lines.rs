@@ -52,7 +52,7 @@ impl Lines {
         drops: &Drops,
     ) -> io::Result<Self> {
         let queue = LineQueue::start(drops.counts("stderr", "logs"))?;
-        let (filtered, refilter) = filtered(filter, is_fit_to_print);
+        let (filtered, refilter) = filtered(filter, is_printed);
         let mut refilters = vec![refilter];
         let lines = fmt::layer().with_writer(queue.clone());
         let lines = if io::stderr().is_terminal() {
@@ -62,7 +62,7 @@ impl Lines {
             lines.with_current_span(false).with_span_list(false).with_filter(filtered).boxed()
         };
         let exported = exported.map(|provider| {
-            let (filtered, refilter) = self::filtered(filter, is_fit_to_export);
+            let (filtered, refilter) = self::filtered(filter, is_exported);
             refilters.push(refilter);
             OpenTelemetryTracingBridge::new(provider).with_filter(filtered)
         });
@@ -118,20 +118,20 @@ fn log_panic(panic: &panic::PanicHookInfo<'_>) {
 
 fn filtered<S: Subscriber>(
     filter: &str,
-    is_fit: fn(&Metadata<'_>) -> bool,
+    is_included: fn(&Metadata<'_>) -> bool,
 ) -> (impl Filter<S> + use<S>, Refilter) {
     let (filter, handle) = reload::Layer::new(read(filter));
     // With the filter's hint what nobody asked for is not even looked at; ours must not stand in its way.
-    let fit = filter_fn(is_fit).with_max_level_hint(LevelFilter::TRACE);
+    let included = filter_fn(is_included).with_max_level_hint(LevelFilter::TRACE);
     let refilter = move |filter| drop(handle.reload(filter));
-    (filter.and(fit), Box::new(refilter))
+    (filter.and(included), Box::new(refilter))
 }
 
 /// What libraries tell below `info` is what they send and receive: tokens, session ids, passwords. No
 /// filter brings that into a log. sqlx repeats what it does not know of a database's URL, value and all.
 /// OpenTelemetry's own progress is nothing to an operator, and its failures to export are told by `losses`,
 /// once in a while.
-fn is_fit_to_print(metadata: &Metadata<'_>) -> bool {
+fn is_printed(metadata: &Metadata<'_>) -> bool {
     let of_libraries =
         if metadata.target().starts_with("opentelemetry") { Level::WARN } else { Level::INFO };
     let of_urls = metadata.target().starts_with("sqlx_postgres::options");
@@ -140,9 +140,9 @@ fn is_fit_to_print(metadata: &Metadata<'_>) -> bool {
 }
 
 /// What the exporters' own libraries tell is not exported: that would be told again, without end.
-fn is_fit_to_export(metadata: &Metadata<'_>) -> bool {
+fn is_exported(metadata: &Metadata<'_>) -> bool {
     let of_exporters = ["opentelemetry", "reqwest", "hyper", "rustls", "h2"];
-    is_fit_to_print(metadata)
+    is_printed(metadata)
         && !of_exporters.iter().any(|library| metadata.target().starts_with(library))
 }
 

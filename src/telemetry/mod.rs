@@ -114,11 +114,11 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
-        let told = next.to_string();
+        let message = next.to_string();
         // Some errors tell their cause themselves.
-        if !text.ends_with(&told) {
+        if !text.ends_with(&message) {
             // Writing to a String cannot fail.
-            let _ = write!(text, ": {told}");
+            let _ = write!(text, ": {message}");
         }
         cause = next.source();
     }
@@ -133,15 +133,15 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("away: {0}")]
-    struct TellsItsCause(#[source] io::Error);
+    struct WithCause(#[source] io::Error);
 
     #[derive(Debug, thiserror::Error)]
     #[error("outside")]
-    struct Outside(#[source] TellsItsCause);
+    struct Outside(#[source] WithCause);
 
     #[test]
     fn each_cause_is_told_once() {
-        let error = Outside(TellsItsCause(io::Error::other("refused")));
+        let error = Outside(WithCause(io::Error::other("refused")));
         assert_eq!(chain(&error), "outside: away: refused");
     }
 }

@@ -109,11 +109,11 @@ impl Body {
     /// How many bytes at the front of `bytes` are the body's, frames included. What is left may
     /// belong to what comes after, or need more bytes to be read.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
-        self.take_seeing(bytes, |_| Ok(()))
+        self.take_with(bytes, |_| Ok(()))
     }
 
     /// As [`Self::take`], and `see` is shown the data alone, without frames.
-    pub(crate) fn take_seeing<E: From<Malformed>>(
+    pub(crate) fn take_with<E: From<Malformed>>(
         &mut self,
         bytes: &[u8],
         mut see: impl FnMut(&[u8]) -> Result<(), E>,
@@ -211,10 +211,10 @@ mod tests {
 
     fn read(bytes: &[u8], step: usize) -> Result<(usize, Vec<u8>, bool), Malformed> {
         let mut body = Body::new(Length::Chunked, |name| name != b"host");
-        let (mut at, mut seen, mut data) = (0, 0, Vec::new());
-        while seen < bytes.len() {
-            seen = (seen + step).min(bytes.len());
-            at += body.take_seeing(&bytes[at..seen], |more| {
+        let (mut at, mut scanned, mut data) = (0, 0, Vec::new());
+        while scanned < bytes.len() {
+            scanned = (scanned + step).min(bytes.len());
+            at += body.take_with(&bytes[at..scanned], |more| {
                 data.extend_from_slice(more);
                 Ok::<_, Malformed>(())
             })?;

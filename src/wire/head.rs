@@ -16,9 +16,9 @@ pub(crate) enum Version {
 
 /// Where the head that begins with `bytes` ends, its empty line counted; `None`: not yet. Bytes
 /// before `seen` are known to hold no end.
-pub(crate) fn find_end(bytes: &[u8], seen: usize) -> Result<Option<usize>, Malformed> {
+pub(crate) fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Malformed> {
     // The end may have begun before.
-    let from = seen.saturating_sub(3);
+    let from = scanned.saturating_sub(3);
     for at in memchr_iter(b'\n', &bytes[from..]).map(|at| from + at) {
         if at == 0 || bytes[at - 1] != b'\r' {
             return Err(Malformed("a line ends with LF alone"));
@@ -165,12 +165,12 @@ mod tests {
     #[test]
     fn a_head_is_found_however_it_is_cut() {
         let bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest";
-        for seen in 0..bytes.len() - 4 {
+        for scanned in 0..bytes.len() - 4 {
             assert_eq!(
-                find_end(&bytes[..seen], 0).unwrap(),
-                None.filter(|()| seen < 27).map(|()| 0).or((seen >= 27).then_some(27))
+                find_end(&bytes[..scanned], 0).unwrap(),
+                None.filter(|()| scanned < 27).map(|()| 0).or((scanned >= 27).then_some(27))
             );
-            assert_eq!(find_end(bytes, seen.min(26)).unwrap(), Some(27));
+            assert_eq!(find_end(bytes, scanned.min(26)).unwrap(), Some(27));
         }
     }
 

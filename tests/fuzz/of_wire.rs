@@ -102,7 +102,7 @@ fn take(bytes: &[u8], step: usize) -> Result<(usize, Vec<u8>, bool), wire::Malfo
     let (mut at, mut seen, mut data) = (0, 0, Vec::new());
     while seen < bytes.len() && !body.is_done() {
         seen = (seen + step).min(bytes.len());
-        at += body.take_seeing(&bytes[at..seen], |more| {
+        at += body.take_with(&bytes[at..seen], |more| {
             data.extend_from_slice(more);
             Ok::<_, wire::Malformed>(())
         })?;

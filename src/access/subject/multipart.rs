@@ -156,8 +156,8 @@ impl Multipart {
             return self.pass_boundary(b"\r\n".len());
         }
         // What could be the beginning of a boundary stays.
-        let kept = b"\r\n".len() + self.dashes.needle().len() - 1;
-        let checked = self.held.len().saturating_sub(kept);
+        let retained = b"\r\n".len() + self.dashes.needle().len() - 1;
+        let checked = self.held.len().saturating_sub(retained);
         if is_user_id {
             self.expected.take(&self.held[..checked])?;
         }

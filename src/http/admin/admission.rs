@@ -113,7 +113,7 @@ async fn admit(
     if !account.is_admin() {
         return Err(deny(administered, AdminDenial::NotAnAdministrator, &author, None).await);
     }
-    if !comes_from_here(method, headers, client_info, may_be_linked) {
+    if !is_same_origin(method, headers, client_info, may_be_linked) {
         return Err(deny(administered, AdminDenial::ForeignOrigin, &author, None).await);
     }
     let key = hmac::Key::new(hmac::HMAC_SHA256, id.as_str().as_bytes());
@@ -169,7 +169,7 @@ async fn deny(
 /// Whether a browser says that a page of this origin asks, or an address that was typed in. Programs say
 /// nothing of it. A link from elsewhere may lead to the page (`may_be_linked`): what it shows, the other page does
 /// not see.
-fn comes_from_here(
+fn is_same_origin(
     method: &Method,
     headers: &HeaderMap,
     client_info: &ClientInfo,
@@ -190,8 +190,8 @@ fn comes_from_here(
     };
     // A browser says that itself, and no page can; an origin of ours that we do not know (an unlisted host, a
     // proxy that does not tell of TLS) is none of another's.
-    let says_so = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
-    all("sec-fetch-site", &is_site_fine) && (is_read || says_so || all("origin", &is_origin_fine))
+    let states_it = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
+    all("sec-fetch-site", &is_site_fine) && (is_read || states_it || all("origin", &is_origin_fine))
 }
 
 /// To a page of ours, to be got.

@@ -154,7 +154,7 @@ async fn checks(administered: &Administered, admin: &Admin) -> Vec<Check> {
         public(administered, admin),
         first_login(administered)
     );
-    let told = |result: Result<(), String>, fine: &str| match result {
+    let outcome = |result: Result<(), String>, fine: &str| match result {
         Ok(()) => (Light::Ok, fine.to_owned()),
         Err(problem) => (Light::NotYet, problem),
     };
@@ -177,17 +177,21 @@ async fn checks(administered: &Administered, admin: &Admin) -> Vec<Check> {
         if is_on { Ok(()) } else { Err("machines are not let in: see External access".to_owned()) };
     let check = |id, label, (state, detail): (Light, String)| Check { id, label, state, detail };
     let mut checks = vec![
-        check("access", "External access is on", told(access, "on this instance")),
-        check("keys", "Signing keys of the tenant are known", told(keys, "tokens can be verified")),
+        check("access", "External access is on", outcome(access, "on this instance")),
+        check(
+            "keys",
+            "Signing keys of the tenant are known",
+            outcome(keys, "tokens can be verified"),
+        ),
         check(
             "store",
             "The session store answers",
-            told(store.map_err(|error| telemetry::chain(&error)), "sessions can be kept"),
+            outcome(store.map_err(|error| telemetry::chain(&error)), "sessions can be kept"),
         ),
         check(
             "upstream",
             "SimpleChat answers",
-            told(
+            outcome(
                 simplechat.map_err(|error| telemetry::chain(&error)),
                 "through GATEWAY_UPSTREAM_URL",
             ),
@@ -228,9 +232,9 @@ async fn public(administered: &Administered, admin: &Admin) -> Vec<Check> {
     };
     let mut checks = vec![check("public_url", name, leads.0, leads.1)];
     let expected = format!("{origin}/external/login");
-    let seen = metadata_at(origin).await;
-    let is_stopped = matches!(seen, ProbeOutcome::SignIn(_));
-    let (state, detail) = match seen {
+    let probe = metadata_at(origin).await;
+    let is_stopped = matches!(probe, ProbeOutcome::SignIn(_));
+    let (state, detail) = match probe {
         ProbeOutcome::Metadata { resource } if resource.as_deref() == Some(&*expected) => {
             (Light::Ok, format!("{origin}{METADATA}"))
         }

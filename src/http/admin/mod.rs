@@ -111,7 +111,7 @@ where
 
 /// A path as it may be told: whoever ends a session by its whole id must not find that in a log, nor must who
 /// mistypes the path before it.
-pub(super) fn told(path: &str) -> &str {
+pub(super) fn redact_path(path: &str) -> &str {
     if path.strip_prefix(ONE_SESSION).is_some_and(|rest| !rest.is_empty()) {
         "/gateway/api/sessions/{id}"
     } else if path.starts_with("/gateway/") && holds_id(path) {
@@ -169,10 +169,10 @@ mod tests {
     #[test]
     fn a_sessions_id_is_not_told() {
         let whole = "/gateway/api/sessions/URfDrEuKzgWg3bXogAhUAw.1795384800";
-        assert_eq!(told(whole), "/gateway/api/sessions/{id}");
+        assert_eq!(redact_path(whole), "/gateway/api/sessions/{id}");
         for odd in ["api//sessions/", "api/sessions%2f", "admin/sessions/"] {
             let path = format!("/gateway/{odd}URfDrEuKzgWg3bXogAhUAw.1795384800");
-            assert!(!told(&path).contains("URfDrEuKzgWg3bXogAhUAw"), "{path}");
+            assert!(!redact_path(&path).contains("URfDrEuKzgWg3bXogAhUAw"), "{path}");
         }
         for path in [
             "/gateway/api/sessions",
@@ -180,7 +180,7 @@ mod tests {
             "/gateway/api/blocks/a/b",
             "/gateway/admin/activity.csv",
         ] {
-            assert_eq!(told(path), path);
+            assert_eq!(redact_path(path), path);
         }
     }
 

@@ -164,8 +164,8 @@ pub(super) async fn post_enable(
         return Ok(Flash::NotAccepted.at(View::Access, None));
     }
     let turned = access::enable(&administered, &form.admin, true).await?;
-    let said = if turned { Flash::Enabled } else { Flash::WasOn };
-    Ok(said.at(View::Access, None))
+    let flash = if turned { Flash::Enabled } else { Flash::WasOn };
+    Ok(flash.at(View::Access, None))
 }
 
 /// Shuts machines out, and ends their sessions if asked to.
@@ -173,16 +173,16 @@ pub(super) async fn post_disable(
     State(administered): State<Administered>,
     form: Form,
 ) -> Result<Response, Refusal> {
-    let said = match access::disable(&administered, &form.admin).await? {
+    let flash = match access::disable(&administered, &form.admin).await? {
         Recording::Recorded(true) => Flash::Disabled,
         Recording::Recorded(false) => Flash::WasOff,
         Recording::Waits(_) => Flash::DisabledUnrecorded,
     };
     if !form.is_ticked("end_sessions") {
-        return Ok(said.at(View::Access, None).into_response());
+        return Ok(flash.at(View::Access, None).into_response());
     }
     Ok(match access::end_all(&administered, &form.admin).await {
-        Ok(count) => said.at(View::Access, Some(count)),
+        Ok(count) => flash.at(View::Access, Some(count)),
         Err(refusal) => {
             tracing::warn!(error = %telemetry::chain(&refusal), "sessions could not be ended");
             Flash::DisabledAlone.at(View::Access, None)

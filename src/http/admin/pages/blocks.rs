@@ -20,11 +20,11 @@ pub(super) async fn post(
     let blocked = blocks::whom(form.field("kind"), form.field("who"))?;
     let own = form.field("own_span");
     let span = if own.is_empty() { form.field("span") } else { own };
-    let said = match blocks::block(&administered, &form.admin, blocked, span).await? {
+    let flash = match blocks::block(&administered, &form.admin, blocked, span).await? {
         Recording::Recorded(_) => Flash::Blocked,
         Recording::Waits(_) => Flash::BlockedUnrecorded,
     };
-    Ok(said.at(View::Access, None))
+    Ok(flash.at(View::Access, None))
 }
 
 /// Lets somebody in again.
@@ -34,6 +34,6 @@ pub(super) async fn post_remove(
 ) -> Result<Response, Refusal> {
     let blocked = blocks::whom(form.field("kind"), form.field("who"))?;
     let was = blocks::unblock(&administered, &form.admin, blocked).await?;
-    let said = if was { Flash::Unblocked } else { Flash::NotBlocked };
-    Ok(said.at(View::Access, None))
+    let flash = if was { Flash::Unblocked } else { Flash::NotBlocked };
+    Ok(flash.at(View::Access, None))
 }

@@ -123,8 +123,8 @@ impl Flash {
         };
         let word = value("said")?;
         let count = value("count").and_then(|count| count.parse().ok());
-        let said = Self::ALL.into_iter().find(|said| said.word() == word)?;
-        Some(said.notice(count))
+        let flash = Self::ALL.into_iter().find(|flash| flash.word() == word)?;
+        Some(flash.notice(count))
     }
 }
 
@@ -134,13 +134,13 @@ mod tests {
 
     #[test]
     fn an_address_can_say_what_the_page_knows_alone() {
-        let said = |query: &str| Flash::in_address(&format!("/x?{query}").parse().unwrap());
+        let flash = |query: &str| Flash::in_address(&format!("/x?{query}").parse().unwrap());
         for one in Flash::ALL {
-            assert!(said(&format!("said={}", one.word())).is_some());
+            assert!(flash(&format!("said={}", one.word())).is_some());
         }
-        let ended = said("said=ended&count=2").unwrap();
+        let ended = flash("said=ended&count=2").unwrap();
         assert_eq!(ended.text, "Done. 2 minted sessions have ended.");
-        assert_eq!(said("said=%3Cb%3E"), None);
-        assert_eq!(said("said=ended&count=%3Cb%3E").unwrap().text, "Done.");
+        assert_eq!(flash("said=%3Cb%3E"), None);
+        assert_eq!(flash("said=ended&count=%3Cb%3E").unwrap().text, "Done.");
     }
 }

@@ -33,13 +33,13 @@ struct Refused {
 
 /// Turns the answer to a refused request at `path` into a page; other answers are returned unchanged.
 pub(in crate::http::admin) fn page(answer: Response, path: &str) -> Response {
-    let Some(told) = answer.extensions().get::<ProblemSummary>().cloned() else {
+    let Some(summary) = answer.extensions().get::<ProblemSummary>().cloned() else {
         return answer;
     };
     let status = answer.status();
     let view = View::of(path);
     let open = |text| Link { href: view.path(), text };
-    let (advice, links): (&'static [&'static str], Vec<Link>) = match told.reason {
+    let (advice, links): (&'static [&'static str], Vec<Link>) = match summary.reason {
         "not_signed_in" => (
             &[
                 "This page is for SimpleChat’s administrators. It opens with the session of your sign-in to SimpleChat, for 8 hours after you last used SimpleChat.",
@@ -75,16 +75,16 @@ pub(in crate::http::admin) fn page(answer: Response, path: &str) -> Response {
         _ => (&[], vec![open("Open the page again"), SIMPLECHAT]),
     };
     let signs_in = links.iter().any(|link| link.href == SIGN_IN.href);
-    let address = || told.origin.clone().unwrap_or_default() + view.path();
+    let address = || summary.origin.clone().unwrap_or_default() + view.path();
     let refused = Refused {
         status: status.as_u16(),
         title: title(status),
         // The title is enough.
-        detail: (status != StatusCode::UNAUTHORIZED).then_some(told.detail),
+        detail: (status != StatusCode::UNAUTHORIZED).then_some(summary.detail),
         advice,
         come_back: signs_in.then(address),
         links,
-        request_id: told.request_id,
+        request_id: summary.request_id,
     };
     let Ok(html) = refused.render() else {
         return answer;
