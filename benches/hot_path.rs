@@ -6,8 +6,11 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "the gateway uses all of it")]
 
-#[path = "../src/access/mod.rs"]
-mod access;
+#[path = "../src/authz"]
+mod authz {
+    pub mod client_info;
+    pub mod token;
+}
 #[path = "../src/http/endpoint.rs"]
 mod endpoint;
 #[path = "../tests/entra/mod.rs"]
@@ -16,6 +19,11 @@ mod entra;
 mod metrics;
 #[path = "../src/wire/mod.rs"]
 mod wire;
+
+#[path = "../src/flask"]
+mod flask {
+    pub mod path;
+}
 
 /// What these rooms have of others.
 mod guard {
@@ -29,15 +37,15 @@ mod telemetry {
     }
 }
 
-use access::{
-    origin::{EdgePolicy, ForwardedFamily, Forwarding, TrustedProxies},
-    target::Target,
+use authz::{
+    client_info::{EdgePolicy, ForwardedFamily, Forwarding, TrustedProxies},
     token::{BearerToken, ExpectedClaims, Issuers, SigningKey},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use divan::{Bencher, black_box};
 use endpoint::Endpoint;
+use flask::path::Target;
 use metrics::ServerMetrics;
 use opentelemetry::{
     Context, KeyValue, global,

@@ -1,5 +1,6 @@
 //! The parts, built once. Handlers take what they need of it and never learn of the rest.
 
+use axum::extract::FromRef;
 use std::{
     io,
     sync::{
@@ -7,13 +8,11 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-
-use axum::extract::FromRef;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
-    access::{origin::EdgePolicy, policy::Policy},
     activity::Activity,
+    authz::{client_info::EdgePolicy, policy::Policy},
     config::{Config, CookieConfig, ResourceConfig},
     entra::Entra,
     external_access::ExternalAccess,

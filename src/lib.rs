@@ -5,8 +5,8 @@
 //! `lib → http → gateway → entra · sessions · upstream → config → access`.
 
 mod about;
-mod access;
 mod activity;
+mod authz;
 mod buffered;
 mod canary;
 mod check;
@@ -20,6 +20,7 @@ mod escape;
 mod exit;
 mod exposure;
 mod external_access;
+mod flask;
 mod gateway;
 mod health_registry;
 mod http;
@@ -40,7 +41,7 @@ mod tls;
 mod upstream;
 mod wire;
 
-pub use self::{
+pub use crate::{
     about::VERSION,
     check::{check, healthcheck},
     commands::{
@@ -69,7 +70,7 @@ pub fn stop_clock(unix_seconds: i64) {
 /// What libFuzzer is set upon: every reader of bytes from outside, by name. `make fuzz`.
 #[cfg(fuzzing)]
 pub mod fuzzing {
-    use crate::{access, config, entra, http, sessions, wire};
+    use crate::{authz, config, entra, http, sessions, wire};
 
     /// A part and its name.
     type Part = (&'static str, fn(&[u8]));
@@ -77,13 +78,13 @@ pub mod fuzzing {
     /// All of them.
     pub const PARTS: &[Part] = &[
         ("wire", wire::fuzzing::wire),
-        ("target", access::fuzzing::target),
-        ("origin", access::fuzzing::origin),
-        ("token", access::fuzzing::token),
-        ("form", access::fuzzing::form),
+        ("target", authz::fuzzing::target),
+        ("origin", authz::fuzzing::origin),
+        ("token", authz::fuzzing::token),
+        ("form", authz::fuzzing::form),
         ("keys", entra::fuzzing::keys),
-        ("stored", sessions::fuzzing::stored),
-        ("pickle", sessions::fuzzing::pickle),
+        ("stored", flask::fuzzing::stored),
+        ("pickle", flask::fuzzing::pickle),
         ("cookie", http::fuzzing::cookie),
         ("settings", config::fuzzing::settings),
     ];

@@ -1,11 +1,10 @@
 //! What a public origin of this deployment answers, seen from here.
 
-use std::time::Duration;
-
 use reqwest::{Response, header, redirect};
 use serde_json::Value;
+use std::time::Duration;
 
-use crate::{access::origin::Origin, telemetry};
+use crate::{authz::client_info::Origin, telemetry};
 
 /// Where clients begin.
 pub(crate) const METADATA: &str = "/.well-known/oauth-protected-resource/external/login";

@@ -15,7 +15,7 @@ use tokio::{
 
 pub(crate) use self::{advice::advice, watch::Watch};
 use crate::{
-    access::{
+    authz::{
         policy::Grant,
         session::{SessionId, SessionRecord},
     },

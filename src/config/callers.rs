@@ -1,16 +1,15 @@
 //! Who may come in, which way, and what they are told.
 
-use std::{net::IpAddr, time::Duration};
-
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::{net::IpAddr, time::Duration};
 use uuid::Uuid;
 
 use super::{
     EntraConfig, Reader,
     reader::{duration, flag, word},
 };
-use crate::access::{
-    origin::{EdgePolicy, ForwardedFamily, Origin, TrustedProxies},
+use crate::authz::{
+    client_info::{EdgePolicy, ForwardedFamily, Origin, TrustedProxies},
     policy::{Policy, RoleCeiling, SessionBinding},
 };
 

@@ -4,7 +4,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{Reader, reader::word};
-use crate::access::token::ExpectedClaims;
+use crate::authz::token::ExpectedClaims;
 
 /// `AZURE_ENVIRONMENT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

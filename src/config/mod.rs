@@ -41,7 +41,7 @@ pub(crate) use self::{
     telemetry::{OtlpConfig, Queue, Sampler, TelemetryConfig},
     upstream::{UpstreamConfig, UpstreamTarget},
 };
-use crate::access::{origin::EdgePolicy, policy::Policy};
+use crate::authz::{client_info::EdgePolicy, policy::Policy};
 
 /// Everything an operator decided.
 #[derive(Debug)]
@@ -237,7 +237,7 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
-    use crate::access::origin::Origin;
+    use crate::authz::client_info::Origin;
 
     const GUID: &str = "11111111-2222-3333-4444-555555555555";
 
@@ -392,7 +392,7 @@ mod tests {
     /// Whoever writes `on` in capitals writes `Off` as well.
     #[test]
     fn words_are_read_in_any_case_and_with_blanks_around_them() {
-        use crate::access::{origin::TrustedProxies, policy::RoleCeiling};
+        use crate::authz::{client_info::TrustedProxies, policy::RoleCeiling};
         for spelling in ["Off", " OFF ", "off\n"] {
             let off = read(&[
                 ("GATEWAY_OPS_LISTEN", spelling),

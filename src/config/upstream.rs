@@ -5,7 +5,6 @@ use std::{
     path::PathBuf,
     time::Duration,
 };
-
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -13,7 +12,7 @@ use super::{
     Reader,
     reader::{at_least_one, flag, size, span, time_out},
 };
-use crate::access::origin::Authority;
+use crate::authz::client_info::Authority;
 
 /// How upstream is reached.
 #[derive(Debug, Clone)]

@@ -1,12 +1,11 @@
 //! What Entra publishes: OpenID Connect metadata and signing keys, fetched with a short rope.
 
-use std::{collections::HashSet, time::Duration};
-
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
+use std::{collections::HashSet, time::Duration};
 use url::Url;
 
-use crate::{access::token::SigningKey, connect_fault::ConnectFault};
+use crate::{authz::token::SigningKey, connect_fault::ConnectFault};
 
 /// Largest document read, in bytes. Entra's key documents have some 10 KB.
 const LARGEST: usize = 256 * 1024;

@@ -28,7 +28,7 @@ use url::Url;
 pub(crate) use self::documents::DocumentError;
 use self::{documents::Documents, metrics::EntraMetrics, token_cache::TokenCache};
 use crate::{
-    access::token::{BearerToken, Claims, Identity, Issuers, SigningKey, TokenError},
+    authz::token::{BearerToken, Claims, Identity, Issuers, SigningKey, TokenError},
     config::EntraConfig,
     telemetry,
 };

@@ -1,11 +1,10 @@
 //! Tokens that were verified, by their hash: bounded in number and time, and forgotten with the keys that
 //! vouched for them.
 
+use moka::sync::Cache;
 use std::{sync::Arc, time::Duration};
 
-use moka::sync::Cache;
-
-use crate::access::token::{Fingerprint, Identity};
+use crate::authz::token::{Fingerprint, Identity};
 
 /// Tokens remembered at a time; the least used give way.
 const MAX: u64 = 4096;

@@ -1,13 +1,12 @@
 //! Project Wycheproof's vectors of JWS, JWK and RSA signatures (C2SP/wycheproof, Apache-2.0), where
 //! `CORPORA` names the folder that has them.
 
-use std::path::Path;
-
 use serde::Deserialize;
 use serde_json::Value;
+use std::path::Path;
 
 use super::documents::usable;
-use crate::access::token::{BearerToken, SigningKey};
+use crate::authz::token::{BearerToken, SigningKey};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue, header};
 
 use super::error::Refusal;
-use crate::access::token::BearerToken;
+use crate::authz::token::BearerToken;
 
 /// The token of a request. Another scheme counts as no credentials.
 pub(super) fn of(headers: &HeaderMap) -> Result<BearerToken, Refusal> {

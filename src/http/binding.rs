@@ -3,7 +3,7 @@
 
 use super::{bearer, error::Refusal};
 use crate::{
-    access::{policy::SessionBinding, session::SessionId},
+    authz::{policy::SessionBinding, session::SessionId},
     clock,
     entra::Entra,
     sessions::Sessions,

@@ -4,30 +4,29 @@
 //! the request's origin and so can write the challenge (RFC 6750 §3, RFC 9728 §5.1) and the problem
 //! document (RFC 9457).
 
-use std::{cell::Cell, net::IpAddr, time::Duration};
-
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
+use std::{cell::Cell, net::IpAddr, time::Duration};
 use utoipa::ToSchema;
 
 use super::{
     caller::HeadFault, exchange::ExchangeError, flow::FlowError, inspected_body::BodyFault,
 };
 use crate::{
-    access::{
+    activity::ActivityError,
+    authz::{
         admin::AdminDenial,
-        origin::{ClientInfo, Origin, OriginError, PublicOrigin},
+        client_info::{ClientInfo, Origin, OriginError, PublicOrigin},
         policy::Denial,
-        subject::SubjectFault,
         token::TokenError,
     },
-    activity::ActivityError,
     entra::EntraError,
     external_access::BlockError,
+    flask::forms::SubjectFault,
     gateway::Resource,
     restrictions::DecisionError,
     sessions::SessionsError,

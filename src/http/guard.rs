@@ -2,14 +2,14 @@
 
 use super::{bearer, error::Refusal, framing::ValidRequest};
 use crate::{
-    access::{
-        policy::{Admission, Policy},
-        subject::{FormReader, SubjectFault},
-        target::Target,
-    },
+    authz::policy::{Admission, Policy},
     clock,
     entra::Entra,
     external_access::ExternalAccess,
+    flask::{
+        forms::{FormReader, SubjectFault},
+        path::Target,
+    },
     wire::Length,
 };
 

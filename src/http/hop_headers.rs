@@ -4,12 +4,11 @@
 //! are dropped (gunicorn turns `SCRIPT_NAME` from a trusted peer into routing), and so is whatever
 //! claims to say which way the request came: we say that ourselves.
 
+use opentelemetry::trace::SpanContext;
 use std::{borrow::Cow, io::Write as _};
 
-use opentelemetry::trace::SpanContext;
-
 use crate::{
-    access::origin::ClientInfo,
+    authz::client_info::ClientInfo,
     wire::{Fields, Length, RequestHead, ResponseHead, Version},
 };
 
@@ -332,7 +331,7 @@ mod tests {
     use opentelemetry::trace::{SpanId, TraceFlags, TraceId, TraceState};
 
     use super::*;
-    use crate::access::origin::{EdgePolicy, ForwardedFamily, Forwarding, TrustedProxies};
+    use crate::authz::client_info::{EdgePolicy, ForwardedFamily, Forwarding, TrustedProxies};
 
     fn head(fields: &str) -> RequestHead {
         let text = format!("GET /x HTTP/1.1\r\n{fields}\r\n");

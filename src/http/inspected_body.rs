@@ -1,7 +1,7 @@
 //! A body, and who reads along: nothing of it goes on that was not read without a fault.
 
 use crate::{
-    access::subject::{FormReader, SubjectFault},
+    flask::forms::{FormReader, SubjectFault},
     wire::{Body, Malformed},
 };
 

@@ -1,7 +1,5 @@
 //! `POST /external/login`: a bearer token for a Flask session.
 
-use std::sync::Arc;
-
 use axum::{
     Extension, Json,
     extract::State,
@@ -10,6 +8,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::Value;
+use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -17,20 +16,20 @@ use super::{
     Arrival, bearer,
     error::{Problem, Refusal},
     resource_metadata::CORS_REQUEST_HEADERS,
-    session_cookie::SessionCookie,
 };
 use crate::{
-    access::{
-        origin::Scheme,
+    activity::{self, Activity, Actor, Author, EndReason, Record},
+    authz::{
+        client_info::Scheme,
         policy::Policy,
         session::{SessionRecord, email},
         token::TokenError,
     },
-    activity::{self, Activity, Actor, Author, EndReason, Record},
     clock,
     config::CookieConfig,
     entra::{Entra, EntraError},
     external_access::ExternalAccess,
+    flask::cookie::SessionCookie,
     gateway::Resource,
     sessions::{EndedSession, Opened, Sessions},
     upstream::{Upstream, field_length},

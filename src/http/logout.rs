@@ -1,20 +1,19 @@
 //! `POST /external/logout`: a minted session ends for good.
 
-use std::sync::Arc;
-
 use axum::{Extension, extract::State};
 use http::{HeaderMap, StatusCode, header};
+use std::sync::Arc;
 
 use super::{
     Arrival, bearer,
     error::{Problem, Refusal},
-    session_cookie::SessionCookie,
 };
 use crate::{
     activity::{Activity, Actor, Author, EventKind, Record},
     clock,
     config::CookieConfig,
     entra::Entra,
+    flask::cookie::SessionCookie,
     sessions::Sessions,
 };
 

@@ -29,17 +29,9 @@ mod own_body;
 mod own_paths;
 mod proxy;
 mod resource_metadata;
-mod session_cookie;
 mod sole_client;
 mod timer;
 mod traces;
-
-use std::{
-    cell::{Cell, OnceCell, RefCell},
-    net::IpAddr,
-    rc::Rc,
-    sync::{Arc, atomic::AtomicBool},
-};
 
 use axum::{
     Extension, Router,
@@ -49,6 +41,12 @@ use axum::{
 };
 use http::{Request, Response, StatusCode, header};
 use opentelemetry_sdk::trace::SdkTracer;
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    net::IpAddr,
+    rc::Rc,
+    sync::{Arc, atomic::AtomicBool},
+};
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -68,7 +66,6 @@ use self::{
     listener::Service,
     metrics::ServerMetrics,
     proxy::{Proxy, ProxyOutcome},
-    session_cookie::SessionCookie,
     sole_client::SoleClient,
     traces::RequestSpan,
 };
@@ -76,9 +73,10 @@ pub(crate) use self::{
     caller::Timeouts,
     connection_limit::{Capacity, ConnectionLimit},
 };
+use crate::flask::cookie::SessionCookie;
 use crate::{
-    access::{
-        origin::{ClientInfo, EdgePolicy, Forwarding},
+    authz::{
+        client_info::{ClientInfo, EdgePolicy, Forwarding},
         session::SessionId,
     },
     config::CookieConfig,

@@ -1,10 +1,9 @@
 //! Everything else: to Flask and back, streamed, unchanged but for what `hop_headers` and
 //! `session_cookie` say.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use opentelemetry_sdk::trace::SdkTracer;
+use std::borrow::Cow;
 
 use super::{
     binding::Binding,
@@ -16,13 +15,16 @@ use super::{
     guard::Passage,
     hop_headers::{self, ClientHead, CookieLine, UpstreamHead},
     inspected_body::InspectedBody,
-    session_cookie::{Cookies, SessionCookie},
     traces::UpstreamSpan,
 };
 use crate::{
-    access::{origin::ClientInfo, session::SessionId, target::upstream_path},
+    authz::{client_info::ClientInfo, session::SessionId},
     clock,
     config::CookieConfig,
+    flask::{
+        cookie::{Cookies, SessionCookie},
+        path::upstream_path,
+    },
     sessions::{SessionStatus, Sessions, SessionsError},
     upstream::{BodyHold, Connection, ConnectionPool, UpstreamError},
     wire::{Body, Length, Malformed, ResponseHead, Version},

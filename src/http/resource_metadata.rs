@@ -4,8 +4,6 @@
 //! app's id, hence the opt-in. It needs neither Entra nor Redis nor upstream: clients that cannot read
 //! it guess, and guess wrong.
 
-use std::sync::Arc;
-
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::{
     Extension, Json,
@@ -15,6 +13,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
+use std::sync::Arc;
 use utoipa::ToSchema;
 
 use super::{
@@ -22,7 +21,7 @@ use super::{
     error::{Problem, Refusal},
 };
 use crate::{
-    access::origin::{ClientInfo, EdgePolicy, PublicOrigin},
+    authz::client_info::{ClientInfo, EdgePolicy, PublicOrigin},
     gateway::Resource,
 };
 

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use crate::access::origin::is_private;
+use crate::authz::client_info::is_private;
 
 /// Disposition so many requests it is no accident any more.
 const MANY: u32 = 100;

@@ -1,8 +1,6 @@
 //! Spans: one for each request, one for its exchange with upstream. By OpenTelemetry's own API, not as spans
 //! of `tracing`: those would cost every request something also where no traces are exported.
 
-use std::{borrow::Cow, future::poll_fn, pin::pin};
-
 use opentelemetry::{
     Context, KeyValue,
     propagation::{Extractor, TextMapPropagator},
@@ -12,13 +10,14 @@ use opentelemetry_sdk::{
     propagation::TraceContextPropagator,
     trace::{SdkTracer, Span},
 };
+use std::{borrow::Cow, future::poll_fn, pin::pin};
 
 use super::{
     admin,
     endpoint::{Endpoint, method},
 };
 use crate::{
-    access::origin::ClientInfo,
+    authz::client_info::ClientInfo,
     config::{UpstreamConfig, UpstreamTarget},
     wire::{Fields, RequestHead},
 };

@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use uuid::{Builder, Uuid};
 
-use crate::access::policy::EXTERNAL_API;
+use crate::authz::policy::EXTERNAL_API;
 
 /// SimpleChat's id for its app role `ExternalApi`, and its words (deployers/azurecli).
 const ROLE_ID: &str = "b0288440-5195-4264-9a33-cf9a4635d634";

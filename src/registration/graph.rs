@@ -10,7 +10,7 @@ use super::{
     entries::{role_entry, scope_entry},
     inputs::RegistrationInputs,
 };
-use crate::{access::policy::EXTERNAL_API, config::Cloud};
+use crate::{authz::policy::EXTERNAL_API, config::Cloud};
 
 /// One command, and why it comes where it does.
 pub(crate) struct Command {

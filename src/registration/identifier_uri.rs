@@ -5,7 +5,7 @@
 
 use url::{Host, Url};
 
-use crate::access::origin::Origin;
+use crate::authz::client_info::Origin;
 
 /// The resources that have metadata of their own: clients send their URLs to Entra as `resource`. The
 /// bare origin is left out: clients make `https://host/` of it, and Entra takes no trailing slash.

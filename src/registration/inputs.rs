@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::{
-    access::origin::Origin,
+    authz::client_info::Origin,
     config::{Cloud, Config},
 };
 

@@ -1,13 +1,12 @@
 //! Who is signed in to SimpleChat itself: what a session that Flask wrote says of its user.
 
-use std::fmt;
-
 use serde_json::Value;
+use std::fmt;
 use uuid::Uuid;
 
 use super::{Sessions, SessionsError, in_time};
 use crate::{
-    access::session::{SessionId, email},
+    authz::session::{SessionId, email},
     clock,
 };
 
@@ -52,7 +51,7 @@ pub(crate) struct Account {
 
 impl Account {
     /// Of the member `user` of a session.
-    pub(super) fn of(user: &Value) -> Self {
+    pub(crate) fn of(user: &Value) -> Self {
         let text = |name| user.get(name).and_then(Value::as_str).map(str::to_owned);
         let roles = user.get("roles").and_then(Value::as_array).map(Vec::as_slice);
         Self {
@@ -97,14 +96,13 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use std::fs;
 
-    use serde_json::json;
-
     use super::*;
-    use crate::sessions::{
-        flask_format::to_file,
-        test_support::{folders, instance},
+    use crate::{
+        flask::session_codec::to_file,
+        sessions::test_support::{folders, instance},
     };
 
     /// SHA-256 and MD5 of `session:` and 43 times `a`; MD5 of cachelib's count file.

@@ -1,19 +1,20 @@
 //! What a store must be able to keep: Flask's records, and our notes about them.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use tower_sessions::session::Id;
 use uuid::Uuid;
 
-use super::{
-    SessionsError,
-    flask_format::{FlaskSession, SessionMembers},
-    flask_record::FlaskRecord,
-    limits::Network,
+use super::{SessionsError, limits::Network};
+use crate::{
+    authz::session::SessionId,
+    config::Limit,
+    flask::{
+        session_codec::{FlaskSession, SessionMembers},
+        session_record::FlaskRecord,
+    },
 };
-use crate::{access::session::SessionId, config::Limit};
 
 /// What the gateway remembers of a session it minted; Flask never sees it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,12 +4,11 @@ use std::{
     collections::HashSet,
     sync::{Mutex, PoisonError},
 };
-
 use tokio::sync::mpsc::{self, error::TrySendError};
 use uuid::Uuid;
 
 use super::{Sessions, SessionsError, backend::SessionMeta};
-use crate::access::{policy::CANARY, session::SessionId};
+use crate::authz::{policy::CANARY, session::SessionId};
 
 /// Those that wait to be heard of; more are told with a later sweep.
 const MAX_WAITING: usize = 1024;

@@ -14,6 +14,10 @@
 //!
 //! HASH is MD5 up to cachelib 0.15 and SHA-256 from 0.16: upstream's count file tells which.
 
+use async_trait::async_trait;
+use aws_lc_rs::digest::{SHA256, digest};
+use md5::{Digest, Md5};
+use serde_json::Value;
 use std::{
     cmp::Reverse,
     fmt::{self, Write as _},
@@ -24,11 +28,6 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-
-use async_trait::async_trait;
-use aws_lc_rs::digest::{SHA256, digest};
-use md5::{Digest, Md5};
-use serde_json::Value;
 use tokio::task::spawn_blocking;
 use tower_sessions::session::Id;
 use uuid::Uuid;
@@ -36,11 +35,17 @@ use uuid::Uuid;
 use super::{
     SessionsError,
     backend::{Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting},
-    flask_format::{self, FlaskSession, SessionMembers},
-    flask_record::FlaskRecord,
     reserve::Reserve,
 };
-use crate::{access::session::SessionId, clock, telemetry};
+use crate::{
+    authz::session::SessionId,
+    clock,
+    flask::{
+        session_codec::{self, FlaskSession, SessionMembers},
+        session_record::FlaskRecord,
+    },
+    telemetry,
+};
 
 /// cachelib's names.
 const COUNT: &str = "__wz_cache_count";
@@ -237,9 +242,9 @@ impl Folders {
         let counted = (|| {
             let Some((naming, path)) = self.count_file()? else { return Ok(()) };
             let Some(bytes) = if_there(fs::read(&path))? else { return Ok(()) };
-            let (_, count) = flask_format::from_file(&bytes)?;
+            let (_, count) = session_codec::from_file(&bytes)?;
             let count = (count.as_i64().unwrap_or_default() + delta).max(0);
-            let bytes = flask_format::to_file(&Value::from(count), 0)?;
+            let bytes = session_codec::to_file(&Value::from(count), 0)?;
             Ok(write_whole(&self.flask, &naming.of(COUNT), &bytes)?)
         })();
         if let Err::<(), SessionsError>(error) = counted {
@@ -433,7 +438,7 @@ impl SessionBackend for Files {
         now: i64,
     ) -> Result<bool, SessionsError> {
         let expires_at = u32::try_from(now + FLASK_LIFETIME).unwrap_or(0);
-        let (id, file) = (*id, flask_format::to_file(session, expires_at)?);
+        let (id, file) = (*id, session_codec::to_file(session, expires_at)?);
         self.run(move |folders| folders.put(&id, &file, is_new)).await
     }
 
@@ -442,7 +447,7 @@ impl SessionBackend for Files {
         self.run(move |folders| {
             let path = folders.flask.join(folders.flask_name(id)?);
             match if_there(fs::read(path))?
-                .map(|bytes| flask_format::from_file(&bytes))
+                .map(|bytes| session_codec::from_file(&bytes))
                 .transpose()?
             {
                 Some((_, Value::Object(session))) => Ok(Some(session)),

@@ -1,19 +1,19 @@
 //! Live minted sessions, for administrators: which there are, and the end of them.
 
 use std::{collections::HashSet, sync::Arc};
-
 use uuid::Uuid;
 
 use super::{
     Sessions, SessionsError,
     backend::{SessionBackend, Unended},
-    flask_record::FlaskRecord,
     in_time,
     several::each,
 };
 use crate::{
-    access::{policy::CANARY, session::SessionId},
-    clock, telemetry,
+    authz::{policy::CANARY, session::SessionId},
+    clock,
+    flask::session_record::FlaskRecord,
+    telemetry,
 };
 
 /// Ids looked at together, at least and at most.

@@ -1,23 +1,28 @@
 //! A shelf, and how long each of its answers took.
 
-use std::time::{Duration, Instant};
-
 use async_trait::async_trait;
 use opentelemetry::{
     KeyValue,
     metrics::{Gauge, Histogram},
 };
+use std::time::{Duration, Instant};
 use tower_sessions::session::Id;
 use uuid::Uuid;
 
 use super::{
     SessionsError,
     backend::{Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting},
-    flask_format::{FlaskSession, SessionMembers},
-    flask_record::FlaskRecord,
     limits::Network,
 };
-use crate::{access::session::SessionId, config::Limit, telemetry::meter};
+use crate::{
+    authz::session::SessionId,
+    config::Limit,
+    flask::{
+        session_codec::{FlaskSession, SessionMembers},
+        session_record::FlaskRecord,
+    },
+    telemetry::meter,
+};
 
 /// Bounds in seconds; no caller waits longer than 1.8 s.
 const BOUNDS: [f64; 9] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 1.0, 2.5];

@@ -4,21 +4,15 @@
 //! its id says so, or when it stands in the set of ended ones; every instance holds that set in memory
 //! and reads on in the store's twice a second. Records that Flask brought back are swept.
 
-mod account;
+pub(crate) mod account;
 mod azure;
 mod backend;
 mod expired;
 mod files;
-mod flask_format;
-mod flask_record;
-#[cfg(fuzzing)]
-#[path = "../../tests/fuzz/of_sessions.rs"]
-pub(crate) mod fuzzing;
 mod instances;
 mod limits;
 mod listing;
 mod metrics;
-mod pickle;
 mod redis;
 mod redis_credentials;
 mod redis_fault;
@@ -68,7 +62,7 @@ use self::{
     store::{FlaskStore, NOTE},
 };
 use crate::{
-    access::{
+    authz::{
         policy::CANARY,
         session::{SessionId, SessionRecord},
     },

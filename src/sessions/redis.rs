@@ -16,14 +16,6 @@
 //! Ours never begin with Flask's prefix: a cookie can name any key under that. In a cluster the notes
 //! lie on one node, by their hash tag, so that one script reaches them.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use fred::{
@@ -42,6 +34,13 @@ use fred::{
     },
 };
 use secrecy::{ExposeSecret, SecretString};
+use std::{
+    collections::HashMap,
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{
     sync::broadcast::{self, error::TryRecvError},
     task::JoinHandle,
@@ -52,16 +51,18 @@ use uuid::Uuid;
 use super::{
     LONG_AGO, SessionsError,
     backend::{Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting},
-    flask_format::{self, FlaskSession, SessionMembers},
-    flask_record::FlaskRecord,
     limits::Network,
     redis_credentials::{Credentials, Source},
     redis_fault::{Auth, Endpoint, RedisFault},
     redis_script::Script,
 };
 use crate::{
-    access::session::SessionId,
+    authz::session::SessionId,
     config::{Limit, RedisAuth, SerializationFormat},
+    flask::{
+        session_codec::{self, FlaskSession, SessionMembers},
+        session_record::FlaskRecord,
+    },
     tls,
 };
 
@@ -360,7 +361,7 @@ impl SessionBackend for Redis {
         is_new: bool,
         now: i64,
     ) -> Result<bool, SessionsError> {
-        let bytes = flask_format::to_redis(session, self.format)?;
+        let bytes = session_codec::to_redis(session, self.format)?;
         let options = if is_new { SetOptions::NX } else { SetOptions::XX };
         let expire = Expiration::EX((id.expires_at() - now).max(1));
         let answer: Option<String> = self
@@ -374,7 +375,7 @@ impl SessionBackend for Redis {
     async fn get(&self, id: &SessionId) -> Result<Option<FlaskSession>, SessionsError> {
         let bytes: Option<Vec<u8>> =
             self.client().get(self.flask_key(id)).await.map_err(|error| self.failed(error))?;
-        bytes.map(|bytes| flask_format::from_redis(&bytes)).transpose()
+        bytes.map(|bytes| session_codec::from_redis(&bytes)).transpose()
     }
 
     async fn record(&self, id: &str) -> Result<Option<FlaskRecord>, SessionsError> {

@@ -4,6 +4,9 @@
 //! kept under the 22 characters tells it. `SessionManagerLayer` is not used: it deletes the cookie of
 //! every browser user, whose ids it cannot read (see `docs/decisions/`).
 
+use async_trait::async_trait;
+use serde::Deserialize;
+use serde_json::Value;
 use std::{
     collections::HashMap,
     sync::{
@@ -12,10 +15,6 @@ use std::{
     },
     time::Duration,
 };
-
-use async_trait::async_trait;
-use serde::Deserialize;
-use serde_json::Value;
 use time::OffsetDateTime;
 use tower_sessions::{
     SessionStore,
@@ -26,9 +25,8 @@ use tower_sessions::{
 use super::{
     SessionsError,
     backend::{Added, Quota, SessionBackend, SessionMeta},
-    flask_format::SessionMembers,
 };
-use crate::{access::session::SessionId, clock};
+use crate::{authz::session::SessionId, clock, flask::session_codec::SessionMembers};
 
 /// The member of [`Record::data`] that holds the [`SessionMeta`]; it is kept apart from what Flask reads.
 pub(super) const NOTE: &str = "gateway";
@@ -179,13 +177,12 @@ impl From<SessionsError> for session_store::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use serde_json::json;
+    use std::fs;
     use tower_sessions::{Expiry, Session};
 
     use super::*;
-    use crate::sessions::{files::Files, flask_format};
+    use crate::{flask::session_codec, sessions::files::Files};
 
     #[tokio::test]
     async fn tower_sessions_finds_saves_and_deletes_by_its_own_id() {
@@ -194,7 +191,7 @@ mod tests {
         fs::create_dir(&flask).unwrap();
         // SHA-256 of cachelib's count file: upstream has been here.
         let count = "79bc207ee04a581ab2348ca1f3494e64cd0ec36128735b8c6bc85ddd8fe1938c";
-        fs::write(flask.join(count), flask_format::to_file(&json!(0), 0).unwrap()).unwrap();
+        fs::write(flask.join(count), session_codec::to_file(&json!(0), 0).unwrap()).unwrap();
         let files = Files::open(&flask, &folder.path().join("state"), "session:".to_owned());
         let quota = Quota { logins: None, failures: None };
         let store = Arc::new(FlaskStore::new(Arc::new(files.unwrap()), quota));

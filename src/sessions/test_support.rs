@@ -1,21 +1,20 @@
 //! Sessions as tests put them on a shelf: without a grant, with the times they please.
 
-use std::{fs, path::Path};
-
 use serde_json::{Value, json};
+use std::{fs, path::Path};
 use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::{
     Sessions,
     backend::{Added, Quota, SessionMeta},
-    flask_format::{self, SessionMembers},
     store::fresh_id,
 };
 use crate::{
-    access::session::SessionId,
+    authz::session::SessionId,
     clock,
     config::{SerializationFormat, SessionsConfig, StoreConfig},
+    flask::session_codec::{self, SessionMembers},
 };
 
 /// Two folders that upstream has been in already.
@@ -25,7 +24,7 @@ pub(super) fn folders() -> TempDir {
     fs::create_dir(&flask).unwrap();
     // SHA-256 of cachelib's count file.
     let count = "79bc207ee04a581ab2348ca1f3494e64cd0ec36128735b8c6bc85ddd8fe1938c";
-    fs::write(flask.join(count), flask_format::to_file(&json!(0), 0).unwrap()).unwrap();
+    fs::write(flask.join(count), session_codec::to_file(&json!(0), 0).unwrap()).unwrap();
     folder
 }
 

@@ -2,11 +2,10 @@
 //! measured: a field of a given length on a request that costs upstream nothing.
 
 use std::time::{Duration, Instant};
-
 use tokio::time::timeout;
 
 use super::{PROBE, Upstream, UpstreamError};
-use crate::access::token;
+use crate::authz::token;
 
 /// Default of gunicorn's `--limit-request-field_size`, in bytes.
 const DEFAULT: usize = 8190;

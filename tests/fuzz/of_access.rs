@@ -6,13 +6,15 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    origin::{
+    client_info::{
         Authority, EdgePolicy, ForwardedFamily, Forwarding, Origin, PublicOrigin, TrustedProxies,
     },
     policy::{Policy, RoleCeiling, SessionBinding},
-    subject::{SubjectBinding, SubjectFault},
-    target::{Target, upstream_path},
     token::{BearerToken, Claims, ExpectedClaims, Issuers, SigningKey, UniqueMembers},
+};
+use crate::flask::{
+    forms::{SubjectBinding, SubjectFault},
+    path::{Target, upstream_path},
 };
 
 const OID: &str = "aaaaaaaa-0000-1111-2222-bbbbbbbbbbbb";

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 
-use super::{bearer, session_cookie::SessionCookie};
-use crate::config::CookieConfig;
+use super::bearer;
+use crate::{config::CookieConfig, flask::cookie::SessionCookie};
 
 /// Disposition reading no session that is over is left, by upstream's reading or ours.
 pub(crate) fn cookie(data: &[u8]) {

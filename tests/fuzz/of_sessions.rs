@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{flask_format, flask_record::FlaskRecord, pickle};
+use super::{pickle, session_codec, session_record::FlaskRecord};
 
 /// How deep a value nests.
 fn depth(value: &Value) -> usize {
@@ -18,7 +18,7 @@ pub(crate) fn stored(data: &[u8]) {
     if let Ok(record) = FlaskRecord::from_redis(data) {
         let _ = (record.account(), record.client(), record.last_seen());
     }
-    if let Ok(session) = flask_format::from_redis(data) {
+    if let Ok(session) = session_codec::from_redis(data) {
         assert!(depth(&Value::Object(session)) <= 128);
     }
 }

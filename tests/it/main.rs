@@ -8,8 +8,8 @@ mod dice;
 #[path = "../entra/mod.rs"]
 mod entra;
 /// The guard's own reading, to be compared with upstream's.
-#[path = "../../src/access/target.rs"]
-mod target;
+#[path = "../../src/flask/path.rs"]
+mod flask_path;
 mod world;
 
 mod activity_bound;

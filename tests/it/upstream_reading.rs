@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     dice::Dice,
-    target::{Target, upstream_path},
+    flask_path::{Target, upstream_path},
     world::{
         flask::{in_repository, python},
         process::Process,

@@ -11,14 +11,15 @@ use http::{HeaderMap, HeaderValue, Method, request::Parts};
 
 use super::{Administered, FILES, PAGE, is_below};
 use crate::{
-    access::{
+    activity::{Actor, Author, EventKind, Record},
+    authz::{
         admin::AdminDenial,
-        origin::{ClientInfo, PublicOrigin},
+        client_info::{ClientInfo, PublicOrigin},
         session::SessionId,
     },
-    activity::{Actor, Author, EventKind, Record},
     clock,
-    http::{Arrival, error::Refusal, session_cookie::SessionCookie},
+    flask::cookie::SessionCookie,
+    http::{Arrival, error::Refusal},
     sessions::{Account, SessionStatus, SessionsError},
 };
 

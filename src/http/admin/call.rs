@@ -9,7 +9,7 @@ use http::{HeaderMap, request::Parts};
 use serde::de::DeserializeOwned;
 
 use super::{Admin, Administered, form::is_of_type};
-use crate::{access::admin::AdminDenial, http::error::Refusal};
+use crate::{authz::admin::AdminDenial, http::error::Refusal};
 
 const TOKEN: &str = "x-csrf-token";
 /// Bodies are shorter: see `own_body`.

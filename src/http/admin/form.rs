@@ -9,7 +9,7 @@ use http::{HeaderMap, header};
 use url::form_urlencoded;
 
 use super::{Admin, Administered};
-use crate::{access::admin::AdminDenial, http::error::Refusal};
+use crate::{authz::admin::AdminDenial, http::error::Refusal};
 
 /// What its token is called.
 pub(super) const TOKEN: &str = "csrf";

@@ -8,8 +8,8 @@ use utoipa::ToSchema;
 
 use super::Admin;
 use crate::{
-    access::origin::PublicOrigin,
     activity::{EventKind, Filter},
+    authz::client_info::PublicOrigin,
     clock,
     gateway::Administered,
     health_registry::CANARY,

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{Admin, access::end_sessions, call::Decider};
 use crate::{
-    access::session::SessionId,
+    authz::session::SessionId,
     gateway::Administered,
     http::error::{Problem, Refusal},
     sessions::{MintedSession, Which},

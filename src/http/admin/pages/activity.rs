@@ -203,7 +203,7 @@ fn file(
 mod tests {
     use super::*;
     use crate::{
-        access::{policy::Denial, token::TokenError},
+        authz::{policy::Denial, token::TokenError},
         entra::EntraError,
         external_access::BlockError,
     };

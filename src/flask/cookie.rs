@@ -4,15 +4,14 @@
 //! must not slip past us in a spelling that upstream still understands, so a pair that is the session
 //! by that reading, but not plainly spelled, is dropped.
 
-use std::borrow::Cow;
-
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header};
 use secrecy::ExposeSecret;
+use std::borrow::Cow;
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
-use crate::{access::session::SessionId, config::CookieConfig, sessions::FlaskId};
+use crate::{authz::session::SessionId, config::CookieConfig, sessions::FlaskId};
 
 /// A pair in a `Cookie` header, as `werkzeug/sansio/http.py`, `parse_cookie` (3.1.6) finds it.
 struct CookiePair<'a> {
@@ -115,31 +114,31 @@ const MAX_MINTED: usize = 8;
 
 /// What a request's cookies say about minted sessions.
 #[derive(Default)]
-pub(super) struct Cookies<'a> {
+pub(crate) struct Cookies<'a> {
     /// What is left of the `Cookie` header for upstream, borrowed where it is as it came; `None`:
     /// nothing.
-    pub(super) header: Option<Cow<'a, [u8]>>,
+    pub(crate) header: Option<Cow<'a, [u8]>>,
     /// What upstream will take for its session, where that is a minted one that lives.
-    pub(super) live: Option<MintedCookie>,
+    pub(crate) live: Option<MintedCookie>,
     /// The first minted id that was dropped because it is over.
-    pub(super) over: Option<SessionId>,
+    pub(crate) over: Option<SessionId>,
 }
 
 /// A minted session that lives, as a cookie names it.
-pub(super) struct MintedCookie {
-    pub(super) id: SessionId,
+pub(crate) struct MintedCookie {
+    pub(crate) id: SessionId,
     /// The cookie's value.
-    pub(super) value: String,
+    pub(crate) value: String,
 }
 
 /// Reads, signs and writes the session cookie.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SessionCookie<'a>(pub(super) &'a CookieConfig);
+pub(crate) struct SessionCookie<'a>(pub(crate) &'a CookieConfig);
 
 impl SessionCookie<'_> {
     /// Goes through the lines of a request's cookies. `is_over` says whether a minted session has
     /// ended; its error ends the reading.
-    pub(super) fn read<'a, E>(
+    pub(crate) fn read<'a, E>(
         self,
         lines: impl Iterator<Item = &'a [u8]>,
         mut is_over: impl FnMut(&SessionId) -> Result<bool, E>,
@@ -183,7 +182,7 @@ impl SessionCookie<'_> {
 
     /// The minted ids among a request's cookies, in whatever spelling upstream would read them; the
     /// first [`MAX_MINTED`].
-    pub(super) fn minted_in(self, headers: &HeaderMap) -> Vec<SessionId> {
+    pub(crate) fn minted_in(self, headers: &HeaderMap) -> Vec<SessionId> {
         let mut found = Vec::new();
         for pair in pairs(&joined(lines(headers))).iter().filter(|pair| self.is_session(pair)) {
             let id = std::str::from_utf8(&pair.value).ok().and_then(|value| self.minted(value));
@@ -199,7 +198,7 @@ impl SessionCookie<'_> {
 
     /// Under which of Flask's own ids a request comes, as Werkzeug reads its cookies: the first session
     /// among them counts, signed where upstream signs. `None`: under none, or under a minted one.
-    pub(super) fn flask_id(self, headers: &HeaderMap) -> Option<FlaskId> {
+    pub(crate) fn flask_id(self, headers: &HeaderMap) -> Option<FlaskId> {
         let text = joined(lines(headers));
         let first = pairs(&text).into_iter().find(|pair| self.is_session(pair))?;
         let value = String::from_utf8(first.value).ok()?;
@@ -212,7 +211,7 @@ impl SessionCookie<'_> {
     }
 
     /// Whether a request bears a session cookie that names anything.
-    pub(super) fn is_borne(self, headers: &HeaderMap) -> bool {
+    pub(crate) fn is_borne(self, headers: &HeaderMap) -> bool {
         pairs(&joined(lines(headers)))
             .iter()
             .any(|pair| self.is_session(pair) && !pair.value.is_empty())
@@ -241,7 +240,7 @@ impl SessionCookie<'_> {
     }
 
     /// The value of a cookie that names a session.
-    pub(super) fn value(self, id: &SessionId) -> String {
+    pub(crate) fn value(self, id: &SessionId) -> String {
         let id = id.to_string();
         match &self.0.signing_key {
             None => id,
@@ -253,7 +252,7 @@ impl SessionCookie<'_> {
     }
 
     /// `Set-Cookie` (RFC 6265 §4.1) for a session; `over_https` as the caller came.
-    pub(super) fn set(self, id: &SessionId, over_https: bool) -> Option<HeaderValue> {
+    pub(crate) fn set(self, id: &SessionId, over_https: bool) -> Option<HeaderValue> {
         const IMF_FIXDATE: &[BorrowedFormatItem<'_>] = format_description!(
             "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
         );
@@ -271,7 +270,7 @@ impl SessionCookie<'_> {
 
     /// Whether a `Set-Cookie` of upstream's renews this very cookie: it would take Secure and
     /// `SameSite` off and promise 31 days. One that deletes it has another value.
-    pub(super) fn renews(self, set_cookie: &[u8], value: &str) -> bool {
+    pub(crate) fn renews(self, set_cookie: &[u8], value: &str) -> bool {
         let pair = set_cookie.split(|b| *b == b';').next().unwrap_or_default();
         self.plainly_spelled(strip(pair)) == Some(value)
     }

@@ -1,14 +1,11 @@
 //! What verified claims admit to: `/external/*` ([`Admission`]) or a session ([`Grant`]).
 
-use std::time::Duration;
-
 use serde_json::{Map, Value};
+use std::time::Duration;
 use uuid::Uuid;
 
-use super::{
-    subject::SubjectBinding,
-    token::{Caller, Claims, Identity},
-};
+use super::token::{Caller, Claims, Identity};
+use crate::flask::forms::SubjectBinding;
 
 /// The app role that lets machines in. Nothing else does: not `User`, not `Admin`.
 pub(crate) const EXTERNAL_API: &str = "ExternalApi";

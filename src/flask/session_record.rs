@@ -3,19 +3,15 @@
 //! Such a record holds whatever SimpleChat put there. msgspec writes times as extension types, numbers
 //! beyond JSON's, keys that are no texts: what we do not know is passed over, or read as null.
 
-use std::fmt;
-
 use serde::{
     Deserialize, Deserializer,
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Number, Value};
+use std::fmt;
 
-use super::{
-    SessionsError,
-    account::Account,
-    flask_format::{DEEPEST, from_file},
-};
+use super::session_codec::{DEEPEST, from_file};
+use crate::sessions::{SessionsError, account::Account};
 
 /// The members that we ask for.
 const USER: &str = "user";
@@ -23,19 +19,19 @@ const LAST_ACTIVITY: &str = "last_activity_epoch";
 
 /// A record of Flask's, as far as we ask.
 #[derive(Default)]
-pub(super) struct FlaskRecord {
+pub(crate) struct FlaskRecord {
     user: Option<Value>,
     last_activity: Option<Value>,
 }
 
 impl FlaskRecord {
     /// Whose session it is; `None`: nobody's.
-    pub(super) fn account(&self) -> Option<Account> {
+    pub(crate) fn account(&self) -> Option<Account> {
         self.user.as_ref().filter(|user| !user.is_null()).map(Account::of)
     }
 
     /// The client app that it was minted for, by the token's claims.
-    pub(super) fn client(&self) -> Option<String> {
+    pub(crate) fn client(&self) -> Option<String> {
         let user = self.user.as_ref()?;
         let client = ["azp", "appid"].iter().find_map(|name| user.get(name)?.as_str());
         client.map(str::to_owned)
@@ -43,14 +39,14 @@ impl FlaskRecord {
 
     /// When its user was last seen, in Unix milliseconds.
     #[expect(clippy::cast_possible_truncation, reason = "saturates, and SimpleChat rounds too")]
-    pub(super) fn last_seen(&self) -> Option<i64> {
+    pub(crate) fn last_seen(&self) -> Option<i64> {
         let epoch = self.last_activity.as_ref()?;
         let whole = epoch.as_i64().map(|seconds| seconds.saturating_mul(1000));
         whole.or_else(|| epoch.as_f64().map(|seconds| (seconds * 1000.0) as i64))
     }
 
     /// From Redis, msgpack or JSON, as Flask-Session reads both.
-    pub(super) fn from_redis(bytes: &[u8]) -> Result<Self, SessionsError> {
+    pub(crate) fn from_redis(bytes: &[u8]) -> Result<Self, SessionsError> {
         let read = match bytes.first() {
             // Nothing at all is a session in which nobody is signed in.
             None => return Ok(Self::default()),
@@ -66,7 +62,7 @@ impl FlaskRecord {
     }
 
     /// From one of cachelib's files; `None`: it has expired. `now` in Unix seconds.
-    pub(super) fn from_file(bytes: &[u8], now: i64) -> Result<Option<Self>, SessionsError> {
+    pub(crate) fn from_file(bytes: &[u8], now: i64) -> Result<Option<Self>, SessionsError> {
         let (expires_at, value) = from_file(bytes)?;
         if expires_at != 0 && i64::from(expires_at) <= now {
             return Ok(None);

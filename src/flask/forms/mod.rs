@@ -30,7 +30,7 @@ pub(crate) enum SubjectFault {
 pub(crate) struct SubjectBinding(Box<str>);
 
 impl SubjectBinding {
-    pub(super) fn to(subject: Uuid) -> Self {
+    pub(crate) fn to(subject: Uuid) -> Self {
         Self(subject.to_string().into())
     }
 

@@ -16,14 +16,14 @@
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::{SessionsError, pickle};
-use crate::config::SerializationFormat;
+use super::pickle;
+use crate::{config::SerializationFormat, sessions::SessionsError};
 
 /// A session that was read.
-pub(super) type FlaskSession = Map<String, Value>;
+pub(crate) type FlaskSession = Map<String, Value>;
 
 /// A session to write: its members, in the order in which they are written.
-pub(super) struct SessionMembers<'a>(pub(super) Vec<(&'a str, &'a Value)>);
+pub(crate) struct SessionMembers<'a>(pub(crate) Vec<(&'a str, &'a Value)>);
 
 impl Serialize for SessionMembers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -32,10 +32,10 @@ impl Serialize for SessionMembers<'_> {
 }
 
 /// How deep a stored session may nest before it is refused.
-pub(super) const DEEPEST: usize = 64;
+pub(crate) const DEEPEST: usize = 64;
 
 /// For Redis.
-pub(super) fn to_redis(
+pub(crate) fn to_redis(
     session: &impl Serialize,
     format: SerializationFormat,
 ) -> Result<Vec<u8>, SessionsError> {
@@ -50,7 +50,7 @@ pub(super) fn to_redis(
 }
 
 /// From Redis, in either format, as Flask-Session reads both.
-pub(super) fn from_redis(bytes: &[u8]) -> Result<FlaskSession, SessionsError> {
+pub(crate) fn from_redis(bytes: &[u8]) -> Result<FlaskSession, SessionsError> {
     if bytes.first() == Some(&b'{') {
         return serde_json::from_slice(bytes).map_err(|_| SessionsError::Decoding);
     }
@@ -60,7 +60,7 @@ pub(super) fn from_redis(bytes: &[u8]) -> Result<FlaskSession, SessionsError> {
 }
 
 /// For one of cachelib's files; `expires_at` in Unix seconds, 0 for never.
-pub(super) fn to_file(value: &impl Serialize, expires_at: u32) -> Result<Vec<u8>, SessionsError> {
+pub(crate) fn to_file(value: &impl Serialize, expires_at: u32) -> Result<Vec<u8>, SessionsError> {
     let mut bytes = expires_at.to_ne_bytes().to_vec();
     let pickled = serde_pickle::to_vec(value, serde_pickle::SerOptions::new());
     bytes.extend(pickled.map_err(|_| SessionsError::Encoding)?);
@@ -68,7 +68,7 @@ pub(super) fn to_file(value: &impl Serialize, expires_at: u32) -> Result<Vec<u8>
 }
 
 /// From one of cachelib's files: the expiry and what was pickled.
-pub(super) fn from_file(bytes: &[u8]) -> Result<(u32, Value), SessionsError> {
+pub(crate) fn from_file(bytes: &[u8]) -> Result<(u32, Value), SessionsError> {
     let (expiry, pickled) = bytes.split_first_chunk().ok_or(SessionsError::Decoding)?;
     let value = pickle::read(pickled, DEEPEST).ok_or(SessionsError::Decoding)?;
     Ok((u32::from_ne_bytes(*expiry), value))

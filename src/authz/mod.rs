@@ -5,12 +5,10 @@
 //! → [`session::SessionRecord`] → [`session::SessionId`].
 
 pub(crate) mod admin;
+pub(crate) mod client_info;
 #[cfg(fuzzing)]
 #[path = "../../tests/fuzz/of_access.rs"]
 pub(crate) mod fuzzing;
-pub(crate) mod origin;
 pub(crate) mod policy;
 pub(crate) mod session;
-pub(crate) mod subject;
-pub(crate) mod target;
 pub(crate) mod token;
