@@ -15,10 +15,12 @@ mod authz {
 mod endpoint;
 #[path = "../tests/entra/mod.rs"]
 mod entra;
+#[path = "../src/h1"]
+mod h1 {
+    pub mod message;
+}
 #[path = "../src/http/metrics.rs"]
 mod metrics;
-#[path = "../src/wire/mod.rs"]
-mod wire;
 
 #[path = "../src/flask"]
 mod flask {
@@ -46,6 +48,7 @@ use bytes::Bytes;
 use divan::{Bencher, black_box};
 use endpoint::Endpoint;
 use flask::path::Target;
+use h1::message::{self, Body, Length, RequestHead};
 use metrics::ServerMetrics;
 use opentelemetry::{
     Context, KeyValue, global,
@@ -56,7 +59,6 @@ use opentelemetry_sdk::{
     metrics::SdkMeterProvider,
     trace::{BatchSpanProcessor, SdkTracerProvider, SpanData, SpanExporter},
 };
-use wire::{Body, Length, RequestHead};
 
 fn main() {
     divan::main();
@@ -67,7 +69,7 @@ const HEAD: &str = "GET /api/get_conversations?limit=50 HTTP/1.1\r\nHost: chat.e
 
 #[divan::bench]
 fn a_heads_end_is_found(bencher: Bencher) {
-    bencher.bench(|| wire::find_end(black_box(HEAD.as_bytes()), 0));
+    bencher.bench(|| message::find_end(black_box(HEAD.as_bytes()), 0));
 }
 
 #[divan::bench]

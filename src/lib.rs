@@ -7,7 +7,6 @@
 mod about;
 mod activity;
 mod authz;
-mod buffered;
 mod canary;
 mod check;
 mod clock;
@@ -22,9 +21,9 @@ mod exposure;
 mod external_access;
 mod flask;
 mod gateway;
+mod h1;
 mod health_registry;
 mod http;
-mod memory;
 mod output;
 mod public_url_probe;
 mod registration;
@@ -39,7 +38,6 @@ mod startup_audit;
 mod telemetry;
 mod tls;
 mod upstream;
-mod wire;
 
 pub use crate::{
     about::VERSION,
@@ -70,14 +68,14 @@ pub fn stop_clock(unix_seconds: i64) {
 /// What libFuzzer is set upon: every reader of bytes from outside, by name. `make fuzz`.
 #[cfg(fuzzing)]
 pub mod fuzzing {
-    use crate::{authz, config, entra, http, sessions, wire};
+    use crate::{authz, config, entra, flask, h1::message, http};
 
     /// A part and its name.
     type Part = (&'static str, fn(&[u8]));
 
     /// All of them.
     pub const PARTS: &[Part] = &[
-        ("wire", wire::fuzzing::wire),
+        ("wire", message::fuzzing::wire),
         ("target", authz::fuzzing::target),
         ("origin", authz::fuzzing::origin),
         ("token", authz::fuzzing::token),

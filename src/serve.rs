@@ -20,11 +20,11 @@ use crate::{
     exit::Failure,
     external_access::ExternalAccess,
     gateway::Gateway,
-    http::{
-        App, Capacity, ConnectionLimit, Ops, Timeouts, WorkerService, listener,
-        listener::ServeOptions,
+    h1::{
+        listener::{self, ServeOptions},
+        memory::Memory,
     },
-    memory::Memory,
+    http::{App, Capacity, ConnectionLimit, Ops, Timeouts, WorkerService},
     output::announce,
     reload::reload,
     revocation,

@@ -9,11 +9,11 @@ use tokio::time::timeout;
 
 use crate::{
     config::{Config, RootMetadata},
+    h1::message::ResponseHead,
     public_url_probe::METADATA,
     report::Report,
     telemetry,
     upstream::Upstream,
-    wire::ResponseHead,
 };
 
 /// For one request.

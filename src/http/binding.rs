@@ -6,8 +6,8 @@ use crate::{
     authz::{policy::SessionBinding, session::SessionId},
     clock,
     entra::Entra,
+    h1::message::Fields,
     sessions::Sessions,
-    wire::Fields,
 };
 
 /// Judges a session by the token that comes with it.

@@ -13,9 +13,6 @@ use serde::Serialize;
 use std::{cell::Cell, net::IpAddr, time::Duration};
 use utoipa::ToSchema;
 
-use super::{
-    caller::HeadFault, exchange::ExchangeError, flow::FlowError, inspected_body::BodyFault,
-};
 use crate::{
     activity::ActivityError,
     authz::{
@@ -28,11 +25,11 @@ use crate::{
     external_access::BlockError,
     flask::forms::SubjectFault,
     gateway::Resource,
+    h1::{caller::HeadFault, flow::FlowError, inspected_body::BodyFault, message::HeadError},
     restrictions::DecisionError,
     sessions::SessionsError,
     telemetry,
-    upstream::UpstreamError,
-    wire::HeadError,
+    upstream::{UpstreamError, exchange::ExchangeError},
 };
 
 /// When to try again, in seconds, after a neighbour failed.

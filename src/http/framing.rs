@@ -4,8 +4,11 @@
 
 use std::borrow::Cow;
 
-use super::{error::Refusal, hop_headers};
-use crate::wire::{Length, RequestHead, Version};
+use super::error::Refusal;
+use crate::h1::{
+    hop_headers,
+    message::{Length, RequestHead, Version},
+};
 
 /// A request's head that reads one way only.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use crate::{
         forms::{FormReader, SubjectFault},
         path::Target,
     },
-    wire::Length,
+    h1::message::Length,
 };
 
 /// Upstream's health probes, open to all: platforms call them without a token. `healthcheckz` is SimpleChat's probe

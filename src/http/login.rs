@@ -31,9 +31,9 @@ use crate::{
     external_access::ExternalAccess,
     flask::cookie::SessionCookie,
     gateway::Resource,
+    h1::message::RequestHead,
     sessions::{EndedSession, Opened, Sessions},
     upstream::{Upstream, field_length},
-    wire::RequestHead,
 };
 
 /// What upstream will refuse although the session stands.

@@ -3,36 +3,28 @@
 mod admin;
 mod bearer;
 mod binding;
-mod caller;
-mod connection_limit;
 mod docs;
 mod endpoint;
 mod error;
 mod every_operation;
-mod exchange;
-mod flow;
 mod framing;
 #[cfg(fuzzing)]
 #[path = "../../tests/fuzz/of_http.rs"]
 pub(crate) mod fuzzing;
 mod guard;
 mod health;
-mod hop_headers;
-mod inspected_body;
-pub(crate) mod listener;
 mod login;
 mod logout;
 mod metrics;
-mod min_rate;
 mod openapi;
 mod own_body;
 mod own_paths;
 mod proxy;
 mod resource_metadata;
 mod sole_client;
-mod timer;
 mod traces;
 
+use crate::h1::hop_headers;
 use axum::{
     Extension, Router,
     body::{Body, HttpBody as _},
@@ -58,33 +50,37 @@ use uuid::Uuid;
 
 use self::{
     binding::Binding,
-    caller::{Caller, Disposition, HeadFault, Unread},
-    connection_limit::Requests,
     endpoint::Endpoint,
     error::{Asked, Refusal},
     framing::ValidRequest,
-    listener::Service,
     metrics::ServerMetrics,
     proxy::{Proxy, ProxyOutcome},
     sole_client::SoleClient,
     traces::RequestSpan,
 };
-pub(crate) use self::{
+pub(crate) use crate::h1::{
     caller::Timeouts,
     connection_limit::{Capacity, ConnectionLimit},
 };
-use crate::flask::cookie::SessionCookie;
+use crate::h1::{
+    caller::{Caller, Disposition, HeadFault, Unread},
+    connection_limit::Requests,
+    listener::Service,
+};
 use crate::{
     authz::{
         client_info::{ClientInfo, EdgePolicy, Forwarding},
         session::SessionId,
     },
     config::CookieConfig,
+    flask::cookie::SessionCookie,
     gateway::{Gateway, Resource},
-    memory::Exhausted,
+    h1::{
+        memory::Exhausted,
+        message::{self, Length, RequestHead},
+    },
     telemetry::Scrape,
     upstream::ConnectionPool,
-    wire::{self, Length, RequestHead},
 };
 
 /// What App Service asks for until something answers.
@@ -391,7 +387,7 @@ impl WorkerService {
 
 /// The body of a request of which nothing beyond the head has been read.
 fn unread_of(valid: &ValidRequest<'_>) -> Unread {
-    let body = wire::Body::new(valid.length, hop_headers::may_trail);
+    let body = message::Body::new(valid.length, hop_headers::may_trail);
     Unread::of(body, proxy::awaits_continue(valid))
 }
 
@@ -559,7 +555,7 @@ impl Service for Ops {
             },
             Err(_) => plain(StatusCode::NOT_FOUND),
         };
-        let unread = Unread::of(wire::Body::new(valid.length, |_| true), false);
+        let unread = Unread::of(message::Body::new(valid.length, |_| true), false);
         caller.answer(answer, Some(valid.head), unread).await
     }
 }

@@ -1,14 +1,15 @@
 //! Bodies of requests that the gateway answers itself: read whole, small, and of administrators alone.
 
-use super::{
-    caller::{Caller, Unread},
-    error::Refusal,
-    exchange::{ExchangeError, gather},
-    flow::FlowError,
-    framing::ValidRequest,
-    hop_headers, proxy,
+use super::{error::Refusal, framing::ValidRequest, proxy};
+use crate::{
+    h1::{
+        caller::{Caller, Unread},
+        flow::FlowError,
+        hop_headers,
+        message::{Body, Length, Malformed},
+    },
+    upstream::exchange::{ExchangeError, gather},
 };
-use crate::wire::{Body, Length, Malformed};
 
 /// Most bytes of one.
 const MAX: usize = 64 * 1024;

@@ -6,16 +6,7 @@ use opentelemetry_sdk::trace::SdkTracer;
 use std::borrow::Cow;
 
 use super::{
-    binding::Binding,
-    caller::{Caller, Disposition, is_persistent},
-    connection_limit::Requests,
-    error::Refusal,
-    exchange::{Exchange, ExchangeError, Gathered, gather, upstream_is_persistent},
-    framing::ValidRequest,
-    guard::Passage,
-    hop_headers::{self, ClientHead, CookieLine, UpstreamHead},
-    inspected_body::InspectedBody,
-    traces::UpstreamSpan,
+    binding::Binding, error::Refusal, framing::ValidRequest, guard::Passage, traces::UpstreamSpan,
 };
 use crate::{
     authz::{client_info::ClientInfo, session::SessionId},
@@ -25,9 +16,18 @@ use crate::{
         cookie::{Cookies, SessionCookie},
         path::upstream_path,
     },
+    h1::{
+        caller::{Caller, Disposition, is_persistent},
+        connection_limit::Requests,
+        hop_headers::{self, ClientHead, CookieLine, UpstreamHead},
+        inspected_body::InspectedBody,
+        message::{Body, Length, Malformed, ResponseHead, Version},
+    },
     sessions::{SessionStatus, Sessions, SessionsError},
-    upstream::{BodyHold, Connection, ConnectionPool, UpstreamError},
-    wire::{Body, Length, Malformed, ResponseHead, Version},
+    upstream::{
+        BodyHold, Connection, ConnectionPool, UpstreamError,
+        exchange::{Exchange, ExchangeError, Gathered, gather, upstream_is_persistent},
+    },
 };
 
 /// Most bytes of an answer that is kept while the request is sent again.

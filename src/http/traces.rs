@@ -19,7 +19,7 @@ use super::{
 use crate::{
     authz::client_info::ClientInfo,
     config::{UpstreamConfig, UpstreamTarget},
-    wire::{Fields, RequestHead},
+    h1::message::{Fields, RequestHead},
 };
 
 /// Which trace a request belongs to.

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::metrics::Open;
-use crate::buffered::Buffered;
+use crate::h1::buffered::Buffered;
 
 /// A connection that takes requests.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! Connections to Flask, and what protects its few threads.
 
 mod connection;
+pub(crate) mod exchange;
 mod field_limit;
 mod metrics;
 mod pool;
@@ -32,11 +33,13 @@ pub(crate) use self::{
 };
 use self::{field_limit::FieldLimit, metrics::UpstreamMetrics};
 use crate::{
-    buffered::keepalive,
     config::{UpstreamConfig, UpstreamTarget},
     connect_fault::ConnectFault,
+    h1::{
+        buffered::keepalive,
+        message::{self, HeadError, Malformed, ResponseHead},
+    },
     tls,
-    wire::{self, HeadError, Malformed, ResponseHead},
 };
 
 /// Target of a request that costs upstream next to nothing; App Service asks for it too.
@@ -216,13 +219,13 @@ impl Upstream {
         buffered.stream.write_all(request.as_bytes()).await.map_err(UpstreamError::BrokeOff)?;
         buffered.stream.flush().await.map_err(UpstreamError::BrokeOff)?;
         loop {
-            if let Some(end) = wire::find_end(&buffered.held, 0)? {
+            if let Some(end) = message::find_end(&buffered.held, 0)? {
                 let head = Bytes::copy_from_slice(&buffered.held[..end]);
                 return ResponseHead::parse(head).map_err(UpstreamError::from);
             }
             let read = buffered.stream.read_buf(&mut buffered.held).await;
             let broke_off = match read {
-                Ok(1..) if buffered.held.len() < wire::MAX_HEAD => continue,
+                Ok(1..) if buffered.held.len() < message::MAX_HEAD => continue,
                 Ok(_) => io::ErrorKind::UnexpectedEof.into(),
                 Err(error) => error,
             };

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{self as wire, Body, Length, RequestHead, ResponseHead};
+use super::{self as message, Body, Length, RequestHead, ResponseHead};
 
 /// HTTP/1.1 from either side.
 pub(crate) fn wire(data: &[u8]) {
@@ -17,11 +17,11 @@ pub(crate) fn wire(data: &[u8]) {
 }
 
 /// The end of a head, its bytes coming `step` at a time.
-fn find_end_by_steps(bytes: &[u8], step: usize) -> Result<Option<usize>, wire::Malformed> {
+fn find_end_by_steps(bytes: &[u8], step: usize) -> Result<Option<usize>, message::Malformed> {
     let mut seen = 0;
     while seen < bytes.len() {
         let here = (seen + step).min(bytes.len());
-        if let Some(end) = wire::find_end(&bytes[..here], seen)? {
+        if let Some(end) = message::find_end(&bytes[..here], seen)? {
             return Ok(Some(end));
         }
         seen = here;
@@ -30,7 +30,7 @@ fn find_end_by_steps(bytes: &[u8], step: usize) -> Result<Option<usize>, wire::M
 }
 
 fn request(bytes: &[u8], step: usize) {
-    let whole = wire::find_end(bytes, 0);
+    let whole = message::find_end(bytes, 0);
     assert_eq!(whole, find_end_by_steps(bytes, step), "cut every {step}");
     let Ok(Some(end)) = whole else { return };
     let Ok(head) = RequestHead::parse(Bytes::copy_from_slice(&bytes[..end])) else { return };
@@ -61,7 +61,7 @@ fn request(bytes: &[u8], step: usize) {
 }
 
 fn response(bytes: &[u8]) {
-    let Ok(Some(end)) = wire::find_end(bytes, 0) else { return };
+    let Ok(Some(end)) = message::find_end(bytes, 0) else { return };
     let Ok(head) = ResponseHead::parse(Bytes::copy_from_slice(&bytes[..end])) else { return };
     assert!((100..=999).contains(&head.status));
     assert!(head.status_and_reason().starts_with(head.status.to_string().as_bytes()));
@@ -97,14 +97,14 @@ fn chunks(bytes: &[u8], step: usize) {
 }
 
 /// How many bytes of a chunked body were taken, its data, and whether it ended.
-fn take(bytes: &[u8], step: usize) -> Result<(usize, Vec<u8>, bool), wire::Malformed> {
+fn take(bytes: &[u8], step: usize) -> Result<(usize, Vec<u8>, bool), message::Malformed> {
     let mut body = Body::new(Length::Chunked, |name| name != b"host");
     let (mut at, mut seen, mut data) = (0, 0, Vec::new());
     while seen < bytes.len() && !body.is_done() {
         seen = (seen + step).min(bytes.len());
         at += body.take_with(&bytes[at..seen], |more| {
             data.extend_from_slice(more);
-            Ok::<_, wire::Malformed>(())
+            Ok::<_, message::Malformed>(())
         })?;
     }
     Ok((at, data, body.is_done()))

@@ -7,7 +7,7 @@ pub(crate) mod body;
 mod chunks;
 mod fields;
 #[cfg(fuzzing)]
-#[path = "../../tests/fuzz/of_wire.rs"]
+#[path = "../../../tests/fuzz/of_wire.rs"]
 pub(crate) mod fuzzing;
 mod head;
 

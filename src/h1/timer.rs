@@ -11,15 +11,15 @@ use tokio::time::{Instant, Sleep, sleep};
 /// Tells when a moment has passed. Moments that lie later than the one it was set to cost nothing:
 /// it goes off, and is set again.
 #[derive(Debug)]
-pub(super) struct Timer(Pin<Box<Sleep>>);
+pub(crate) struct Timer(Pin<Box<Sleep>>);
 
 impl Timer {
-    pub(super) fn new(first: Duration) -> Self {
+    pub(crate) fn new(first: Duration) -> Self {
         Self(Box::pin(sleep(first)))
     }
 
     /// Whether `deadline` has passed; else the task is woken when it has.
-    pub(super) fn is_past(&mut self, context: &mut Context<'_>, deadline: Instant) -> bool {
+    pub(crate) fn is_past(&mut self, context: &mut Context<'_>, deadline: Instant) -> bool {
         if deadline < self.0.deadline() {
             self.0.as_mut().reset(deadline);
         }

@@ -23,13 +23,11 @@ use tokio::{
 };
 
 use super::{
+    buffered::{self, Buffers},
     caller::{Caller, Disposition, HeadFault, NextHead, Timeouts},
     connection_limit::ConnectionLimit,
-};
-use crate::{
-    buffered::{self, Buffers},
     memory::Memory,
-    wire::RequestHead,
+    message::RequestHead,
 };
 
 /// Connections that wait to be taken; the kernel may allow fewer (`net.core.somaxconn`).

@@ -9,15 +9,15 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::inspected_body::{BodyFault, InspectedBody};
-use crate::{
+use super::{
     buffered::{Buffered, Buffers, FREE},
+    inspected_body::{BodyFault, InspectedBody},
     memory::Share,
 };
 
 /// Why a flow ended before its end.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FlowError {
+pub(crate) enum FlowError {
     /// The reader's side broke.
     #[error("reading failed")]
     Source(#[source] io::Error),
@@ -33,7 +33,7 @@ pub(super) enum FlowError {
 
 /// What a flow waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Waits {
+pub(crate) enum Waits {
     /// Bytes to come in.
     Source,
     /// Bytes to be taken.
@@ -42,7 +42,7 @@ pub(super) enum Waits {
 
 /// One way.
 #[derive(Debug)]
-pub(super) struct Flow {
+pub(crate) struct Flow {
     /// Goes first: a head, or what was decoded.
     ahead: Bytes,
     body: InspectedBody,
@@ -58,18 +58,18 @@ pub(super) struct Flow {
     /// Whether the writer has let go of what it was given. TLS may hold bytes back; a socket does not.
     is_flushed: bool,
     /// Bytes read so far.
-    pub(super) read: u64,
+    pub(crate) read: u64,
     /// Valid while it is pending.
-    pub(super) waits: Waits,
+    pub(crate) waits: Waits,
     /// Bytes taken so far.
-    pub(super) written: u64,
+    pub(crate) written: u64,
     /// Charged for `ahead` where chunks are undone: those bytes are in no buffer of the source.
     share: Share,
 }
 
 impl Flow {
     /// `ahead` and then a body of which `cleared` bytes are known to be held.
-    pub(super) fn new(
+    pub(crate) fn new(
         ahead: Bytes,
         body: impl Into<InspectedBody>,
         cleared: usize,
@@ -92,27 +92,27 @@ impl Flow {
     }
 
     /// The same with chunks undone: for peers that know none.
-    pub(super) fn decoding(self) -> Self {
+    pub(crate) fn decoding(self) -> Self {
         Self { decodes: true, ..self }
     }
 
     /// Whether all of it has gone.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.is_flushed && self.ahead.is_empty() && self.cleared == 0 && self.is_read()
     }
 
     /// Whether every byte of it has been read; it may not have gone yet.
-    pub(super) fn is_read(&self) -> bool {
+    pub(crate) fn is_read(&self) -> bool {
         self.has_ended || self.body.is_done()
     }
 
     /// The body that is still to come, and how much of it is held.
-    pub(super) fn into_rest(self) -> (InspectedBody, usize) {
+    pub(crate) fn into_rest(self) -> (InspectedBody, usize) {
         (self.body, self.cleared)
     }
 
     /// Passes on what there is, until all of it has gone.
-    pub(super) fn poll<R, W>(
+    pub(crate) fn poll<R, W>(
         &mut self,
         context: &mut Context<'_>,
         from: &mut Buffered<R>,
@@ -232,7 +232,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, BufWriter, duplex};
 
     use super::*;
-    use crate::wire::{Body, Length};
+    use crate::h1::message::{Body, Length};
 
     #[tokio::test]
     async fn what_the_writer_keeps_back_has_not_gone() {

@@ -20,13 +20,14 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{flow::Flow, timer::Timer};
-use crate::{
+use super::{
     buffered::{Buffered, Buffers, FREE},
-    clock,
+    flow::Flow,
     memory::{Exhausted, Share},
-    wire::{self, Body as WireBody, HeadError, Malformed, RequestHead, Version},
+    message::{self, Body as WireBody, HeadError, Malformed, RequestHead, Version},
+    timer::Timer,
 };
+use crate::clock;
 
 /// How long callers may take.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +43,7 @@ pub(crate) struct Timeouts {
 /// Disposition so long a connection counts as idle, and lets go of what serves requests.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Most bytes of the requests that a caller sends ahead.
-const MAX_AHEAD: usize = wire::MAX_HEAD;
+const MAX_AHEAD: usize = message::MAX_HEAD;
 /// Bytes that need no share of the budget: of a whole head and its copy, or of an answer of our own.
 const FREE_WHOLE: usize = 16 * 1024;
 /// How long a caller may go on sending what nobody wants, so that it can read the answer.
@@ -74,7 +75,7 @@ pub(crate) enum HeadFault {
 }
 
 /// What a caller was heard to say.
-pub(super) enum NextHead {
+pub(crate) enum NextHead {
     Head(Result<RequestHead, HeadFault>),
     /// Nothing for a while.
     Quiet,
@@ -97,22 +98,22 @@ pub(crate) enum Disposition {
 
 /// A caller's connection.
 pub(crate) struct Caller {
-    pub(super) buffered: Buffered<TcpStream>,
-    pub(super) peer: IpAddr,
-    pub(super) buffers: Rc<RefCell<Buffers>>,
-    pub(super) timer: Timer,
-    pub(super) timeouts: Timeouts,
+    pub(crate) buffered: Buffered<TcpStream>,
+    pub(crate) peer: IpAddr,
+    pub(crate) buffers: Rc<RefCell<Buffers>>,
+    pub(crate) timer: Timer,
+    pub(crate) timeouts: Timeouts,
     /// The caller sends no more; it may still listen.
-    pub(super) has_ended: bool,
+    pub(crate) has_ended: bool,
     /// Whether there is room for health probes alone.
-    pub(super) is_over_capacity: bool,
+    pub(crate) is_over_capacity: bool,
     /// Since when it waits for a request, or for the rest of a head or a body, if it does.
-    pub(super) waits_since: Rc<Cell<Option<Instant>>>,
+    pub(crate) waits_since: Rc<Cell<Option<Instant>>>,
     stop: watch::Receiver<bool>,
 }
 
 impl Caller {
-    pub(super) fn new(
+    pub(crate) fn new(
         stream: TcpStream,
         peer: IpAddr,
         buffers: Rc<RefCell<Buffers>>,
@@ -136,7 +137,7 @@ impl Caller {
     }
 
     /// Whether the gateway goes: this request is the connection's last.
-    pub(super) fn is_last(&self) -> bool {
+    pub(crate) fn is_last(&self) -> bool {
         self.has_ended && self.buffered.held.is_empty()
             || self.is_over_capacity
             || *self.stop.borrow()
@@ -144,7 +145,7 @@ impl Caller {
 
     /// Takes a share of the budget for a request's head and its copy, or for the gateway's own answer. Up
     /// to [`FREE_WHOLE`] bytes need none.
-    pub(super) fn share(&self, bytes: usize) -> Result<Share, Exhausted> {
+    pub(crate) fn share(&self, bytes: usize) -> Result<Share, Exhausted> {
         let mut share = Share::default();
         if bytes > FREE_WHOLE {
             share.grow_to(bytes, self.buffers.borrow().memory())?;
@@ -153,7 +154,7 @@ impl Caller {
     }
 
     /// Waits until the caller sends something; false: it does not.
-    pub(super) async fn speaks(&mut self) -> bool {
+    pub(crate) async fn speaks(&mut self) -> bool {
         let Self { buffered, buffers, timer, timeouts, has_ended, waits_since, stop, .. } = self;
         if !buffered.held.is_empty() {
             return true;
@@ -162,7 +163,7 @@ impl Caller {
         let since = waits_since.get().unwrap_or_else(Instant::now);
         waits_since.set(Some(since));
         poll_fn(|context| {
-            match buffered.poll_fill(context, &mut buffers.borrow_mut(), wire::MAX_HEAD) {
+            match buffered.poll_fill(context, &mut buffers.borrow_mut(), message::MAX_HEAD) {
                 Poll::Ready(Ok(0) | Err(_)) => *has_ended = true,
                 Poll::Ready(Ok(_)) => return Poll::Ready(true),
                 Poll::Pending => {}
@@ -176,7 +177,7 @@ impl Caller {
     }
 
     /// The next request's head.
-    pub(super) async fn next_head(&mut self) -> NextHead {
+    pub(crate) async fn next_head(&mut self) -> NextHead {
         match self.head_bytes().await {
             Some(Ok(bytes)) => NextHead::Head(RequestHead::parse(bytes).map_err(HeadFault::from)),
             Some(Err(fault)) => NextHead::Head(Err(fault)),
@@ -192,11 +193,11 @@ impl Caller {
         poll_fn(|context| {
             loop {
                 // RFC 9112 §2.2.
-                while wire::is_blank_line(&buffered.held) == Some(true) {
+                while message::is_blank_line(&buffered.held) == Some(true) {
                     buffered.consume(2, &mut buffers.borrow_mut());
                 }
-                match wire::find_end(&buffered.held, scanned) {
-                    Ok(Some(end)) if end <= wire::MAX_HEAD => {
+                match message::find_end(&buffered.held, scanned) {
+                    Ok(Some(end)) if end <= message::MAX_HEAD => {
                         waits_since.set(None);
                         let bytes = Bytes::copy_from_slice(&buffered.held[..end]);
                         let buffers = &mut buffers.borrow_mut();
@@ -205,8 +206,8 @@ impl Caller {
                             buffered.charge(buffers).map_err(|Exhausted| HeadFault::OverCapacity);
                         return Poll::Ready(Some(charged.map(|()| bytes)));
                     }
-                    Ok(_) if buffered.held.len() >= wire::MAX_HEAD => {
-                        let has_target = buffered.held[..wire::MAX_HEAD].contains(&b'\r');
+                    Ok(_) if buffered.held.len() >= message::MAX_HEAD => {
+                        let has_target = buffered.held[..message::MAX_HEAD].contains(&b'\r');
                         let fault =
                             if has_target { HeadFault::TooLong } else { HeadFault::TargetTooLong };
                         return Poll::Ready(Some(Err(fault)));
@@ -223,7 +224,7 @@ impl Caller {
                 }
                 let has_begun = !buffered.held.is_empty();
                 let buffers = &mut buffers.borrow_mut();
-                match buffered.poll_fill(context, buffers, wire::MAX_HEAD) {
+                match buffered.poll_fill(context, buffers, message::MAX_HEAD) {
                     Poll::Ready(Ok(0) | Err(_)) => *has_ended = true,
                     Poll::Ready(Ok(_)) if has_begun => {}
                     Poll::Ready(Ok(_)) => since = None,
@@ -248,7 +249,7 @@ impl Caller {
 
     /// Looks whether the caller is still there, while somebody else is waited for. What it sends
     /// ahead is kept, as far as there is memory for it.
-    pub(super) fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+    pub(crate) fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         let Self { buffered, buffers, has_ended, .. } = self;
         let buffers = &mut buffers.borrow_mut();
         let max = if buffers.memory().is_exhausted() { FREE } else { MAX_AHEAD };
@@ -265,7 +266,7 @@ impl Caller {
     }
 
     /// Writes bytes of our own.
-    pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match timeout(self.timeouts.send, self.buffered.stream.write_all(bytes)).await {
             Ok(written) => written,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
@@ -274,7 +275,7 @@ impl Caller {
 
     /// Writes an answer of our own, and what becomes of the connection. `unread`: what has not been
     /// read of the request's body.
-    pub(super) async fn answer(
+    pub(crate) async fn answer(
         &mut self,
         response: Response<Body>,
         request: Option<&RequestHead>,
@@ -316,7 +317,7 @@ impl Caller {
     }
 
     /// Ends the connection.
-    pub(super) async fn end(mut self, disposition: Disposition) {
+    pub(crate) async fn end(mut self, disposition: Disposition) {
         match disposition {
             Disposition::Next | Disposition::Close => {}
             Disposition::Abort => {
@@ -350,7 +351,7 @@ impl Caller {
 }
 
 /// What has not been read of a request's body.
-pub(super) enum Unread {
+pub(crate) enum Unread {
     Nothing,
     /// So little that it is worth reading, for the connection's sake.
     Little(WireBody),
@@ -359,7 +360,7 @@ pub(super) enum Unread {
 
 impl Unread {
     /// `body`: of which nothing has been read.
-    pub(super) fn of(body: WireBody, awaits_continue: bool) -> Self {
+    pub(crate) fn of(body: WireBody, awaits_continue: bool) -> Self {
         match body {
             body if body.is_done() => Self::Nothing,
             // It may come or not: nobody can tell where the next request begins.
@@ -372,7 +373,7 @@ impl Unread {
 }
 
 /// Whether a request leaves its connection open (RFC 9112 §9.3).
-pub(super) fn is_persistent(head: &RequestHead) -> bool {
+pub(crate) fn is_persistent(head: &RequestHead) -> bool {
     let has_option =
         |option: &[u8]| head.fields.list("connection").any(|o| o.eq_ignore_ascii_case(option));
     match head.version {

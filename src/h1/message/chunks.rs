@@ -97,7 +97,7 @@ impl Chunks {
             return Ok(Some(2));
         }
         let within = &bytes[..bytes.len().min(MAX_TRAILERS)];
-        let Some(end) = super::find_end(within, 0)? else {
+        let Some(end) = crate::h1::message::find_end(within, 0)? else {
             return if within.len() == MAX_TRAILERS {
                 Err(Malformed("its trailers have no end"))
             } else {

@@ -13,7 +13,7 @@ const MAX_CREDIT: Duration = Duration::from_secs(30);
 
 /// The pace of one body.
 #[derive(Debug)]
-pub(super) struct MinBodyRate {
+pub(crate) struct MinBodyRate {
     /// How long the caller may be waited for.
     credit: Duration,
     waits_since: Option<Instant>,
@@ -22,29 +22,29 @@ pub(super) struct MinBodyRate {
 }
 
 impl MinBodyRate {
-    pub(super) fn new(silence: Duration) -> Self {
+    pub(crate) fn new(silence: Duration) -> Self {
         Self { credit: GRACE, waits_since: None, silence }
     }
 
     /// Until when the caller must send something, being waited for.
-    pub(super) fn deadline(&mut self) -> Instant {
+    pub(crate) fn deadline(&mut self) -> Instant {
         self.waits_since() + self.credit.min(self.silence)
     }
 
     /// Since when the caller is waited for.
-    pub(super) fn waits_since(&mut self) -> Instant {
+    pub(crate) fn waits_since(&mut self) -> Instant {
         *self.waits_since.get_or_insert_with(Instant::now)
     }
 
     /// So many bytes came.
-    pub(super) fn earn(&mut self, bytes: u64) {
+    pub(crate) fn earn(&mut self, bytes: u64) {
         self.stop();
         let earned = Duration::from_millis(bytes.saturating_mul(1000) / MIN_PER_SECOND);
         self.credit = self.credit.saturating_add(earned).min(MAX_CREDIT);
     }
 
     /// It is somebody else who is waited for.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(since) = self.waits_since.take() {
             self.credit = self.credit.saturating_sub(since.elapsed());
         }

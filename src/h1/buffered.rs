@@ -11,7 +11,7 @@ use bytes::{Buf, BufMut, BytesMut};
 use socket2::TcpKeepalive;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::memory::{Exhausted, Memory, Share};
+use super::memory::{Exhausted, Memory, Share};
 
 /// ConnectionLimit for one read, the largest of a body behind a head. A connection has such a buffer only while
 /// there is something in it: lying idle, it has none.

@@ -13,17 +13,15 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
+use super::{Connection, ConnectionPool, UpstreamError};
+use crate::h1::{
+    buffered::{Buffered, Buffers},
     caller::{Caller, Disposition},
     flow::{Flow, FlowError, Waits},
     inspected_body::InspectedBody,
-    min_rate::MinBodyRate,
-};
-use crate::{
-    buffered::{Buffered, Buffers},
     memory::Exhausted,
-    upstream::{Connection, ConnectionPool, UpstreamError},
-    wire::{self, Body, Length, ResponseHead, Version},
+    message::{self, Body, Length, ResponseHead, Version},
+    min_rate::MinBodyRate,
 };
 
 /// Most bytes read at a time of an answer, 64 KiB and a head: a slow reader holds so much.
@@ -38,7 +36,7 @@ const MAX_COPIED: usize = 8 * 1024;
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ExchangeError {
+pub(crate) enum ExchangeError {
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
     /// The caller's body is malformed, or ended in the middle.
@@ -52,7 +50,7 @@ pub(super) enum ExchangeError {
 }
 
 /// A request on its way up, and what is known of its answer.
-pub(super) struct Exchange<'a> {
+pub(crate) struct Exchange<'a> {
     caller: &'a mut Caller,
     connection: Connection,
     up: Flow,
@@ -66,16 +64,16 @@ pub(super) struct Exchange<'a> {
 
 /// The request's body as far as it has been read.
 #[derive(Debug)]
-pub(super) struct Gathered {
-    pub(super) body: InspectedBody,
+pub(crate) struct Gathered {
+    pub(crate) body: InspectedBody,
     /// So many bytes of what is held are the body's.
-    pub(super) cleared: usize,
-    pub(super) rate: MinBodyRate,
+    pub(crate) cleared: usize,
+    pub(crate) rate: MinBodyRate,
 }
 
 impl Gathered {
     /// Of a request without a body.
-    pub(super) fn nothing(silence: Duration) -> Self {
+    pub(crate) fn nothing(silence: Duration) -> Self {
         let body = Body::new(Length::None, |_| true).into();
         Self { body, cleared: 0, rate: MinBodyRate::new(silence) }
     }
@@ -83,7 +81,7 @@ impl Gathered {
 
 /// Reads a request's body until it ends or `most` bytes are there. `grow` is told how many there
 /// are.
-pub(super) async fn gather(
+pub(crate) async fn gather(
     caller: &mut Caller,
     mut body: InspectedBody,
     max: usize,
@@ -136,16 +134,16 @@ fn over_capacity(_: Exhausted) -> ExchangeError {
 }
 
 /// Why an attempt failed, and whether another may be made.
-pub(super) struct Failed {
-    pub(super) error: ExchangeError,
+pub(crate) struct Failed {
+    pub(crate) error: ExchangeError,
     /// On a connection that had served before, nothing came back.
-    pub(super) was_stale: bool,
+    pub(crate) was_stale: bool,
     /// The request's body as it was, if nothing of it went out.
-    pub(super) gathered: Gathered,
+    pub(crate) gathered: Gathered,
 }
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         caller: &'a mut Caller,
         connection: Connection,
         head: Bytes,
@@ -209,7 +207,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Waits for the next head from upstream, 1xx included.
-    pub(super) async fn next_head(&mut self) -> Result<ResponseHead, ExchangeError> {
+    pub(crate) async fn next_head(&mut self) -> Result<ResponseHead, ExchangeError> {
         let mut scanned = 0;
         poll_fn(|context| {
             let up = self.poll_up(context);
@@ -218,8 +216,8 @@ impl<'a> Exchange<'a> {
             }
             loop {
                 let held = &self.connection.buffered.held;
-                match wire::find_end(held, scanned) {
-                    Ok(Some(end)) if end <= wire::MAX_HEAD => {
+                match message::find_end(held, scanned) {
+                    Ok(Some(end)) if end <= message::MAX_HEAD => {
                         let bytes = Bytes::copy_from_slice(&held[..end]);
                         let buffers = &mut self.caller.buffers.borrow_mut();
                         self.connection.buffered.consume(end, buffers);
@@ -228,8 +226,8 @@ impl<'a> Exchange<'a> {
                         let answer = ResponseHead::parse(bytes).map_err(UpstreamError::from);
                         return Poll::Ready(answer.map_err(ExchangeError::from));
                     }
-                    Ok(_) if held.len() >= wire::MAX_HEAD => {
-                        let error = wire::Malformed("its head is too long");
+                    Ok(_) if held.len() >= message::MAX_HEAD => {
+                        let error = message::Malformed("its head is too long");
                         return Poll::Ready(Err(UpstreamError::from(error).into()));
                     }
                     Ok(_) => scanned = held.len(),
@@ -263,7 +261,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Takes the exchange apart after it failed before any head.
-    pub(super) fn failed(self, error: ExchangeError) -> Failed {
+    pub(crate) fn failed(self, error: ExchangeError) -> Failed {
         let broke_off = matches!(error, ExchangeError::Upstream(UpstreamError::BrokeOff(_)));
         let was_stale =
             broke_off && self.connection.is_reused && self.connection.buffered.held.is_empty();
@@ -272,23 +270,23 @@ impl<'a> Exchange<'a> {
     }
 
     /// Says something to the caller at once: a 1xx.
-    pub(super) async fn send_interim(&mut self, head: &[u8]) -> Result<(), ExchangeError> {
+    pub(crate) async fn send_interim(&mut self, head: &[u8]) -> Result<(), ExchangeError> {
         self.caller.write(head).await.map_err(ExchangeError::CallerDisconnected)
     }
 
     /// Whether all of the request has gone, so that the connection may be used again.
-    pub(super) fn is_sent(&self) -> bool {
+    pub(crate) fn is_sent(&self) -> bool {
         self.up.is_done() && self.up_broke.is_none()
     }
 
     /// Whether the caller's connection must end with this answer, as far as is known.
-    pub(super) fn is_callers_last(&self) -> bool {
+    pub(crate) fn is_callers_last(&self) -> bool {
         self.caller.is_last() || !self.up.is_read()
     }
 
     /// Reads an answer's body of at most `most` bytes that is all but there, leaving it in place.
     /// `None`: it is longer, or does not come.
-    pub(super) async fn small_body(&mut self, length: Length, max: usize) -> Option<Vec<u8>> {
+    pub(crate) async fn small_body(&mut self, length: Length, max: usize) -> Option<Vec<u8>> {
         if length == Length::UntilClose {
             return None;
         }
@@ -324,7 +322,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// The connection alone, its answer read and its request sent, and what is left of that.
-    pub(super) fn into_parts(self) -> (Connection, Gathered) {
+    pub(crate) fn into_parts(self) -> (Connection, Gathered) {
         let (body, cleared) = self.up.into_rest();
         (self.connection, Gathered { body, cleared, rate: self.rate })
     }
@@ -332,7 +330,7 @@ impl<'a> Exchange<'a> {
     /// Passes an answer on to its end, its head (`out`) first. With it the exchange ends: what upstream
     /// has not taken of the request by then it does not get. What becomes of the caller's connection is
     /// told; upstream's is kept if it may be used again. An error: nothing went out yet.
-    pub(super) async fn finish(
+    pub(crate) async fn finish(
         mut self,
         mut out: Vec<u8>,
         length: Length,
@@ -440,7 +438,7 @@ impl<'a> Exchange<'a> {
 
     /// Passes bytes both ways until both sides have ended, or neither has sent any for the idle
     /// time-out; after 101.
-    pub(super) async fn tunnel(self, out: Vec<u8>) -> Disposition {
+    pub(crate) async fn tunnel(self, out: Vec<u8>) -> Disposition {
         let Self { caller, mut connection, .. } = self;
         let Caller { buffered, buffers, timer, timeouts, .. } = caller;
         let mut down = TunnelDirection::new(out.into());
@@ -527,7 +525,7 @@ fn shut<W: AsyncWrite + Unpin>(
 }
 
 /// Whether upstream leaves its connection open after an answer.
-pub(super) fn upstream_is_persistent(head: &ResponseHead) -> bool {
+pub(crate) fn upstream_is_persistent(head: &ResponseHead) -> bool {
     let has_option =
         |option: &[u8]| head.fields.list("connection").any(|o| o.eq_ignore_ascii_case(option));
     match head.version {

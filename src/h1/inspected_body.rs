@@ -1,13 +1,11 @@
 //! A body, and who reads along: nothing of it goes on that was not read without a fault.
 
-use crate::{
-    flask::forms::{FormReader, SubjectFault},
-    wire::{Body, Malformed},
-};
+use super::message::{Body, Malformed};
+use crate::flask::forms::{FormReader, SubjectFault};
 
 /// Why a body does not go on.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BodyFault {
+pub(crate) enum BodyFault {
     #[error(transparent)]
     Malformed(#[from] Malformed),
     /// Who reads along does not let it go on.
@@ -17,7 +15,7 @@ pub(super) enum BodyFault {
 
 /// A body on its way, perhaps with a reader.
 #[derive(Debug)]
-pub(super) struct InspectedBody {
+pub(crate) struct InspectedBody {
     body: Body,
     reader: Option<Box<FormReader>>,
 }
@@ -30,27 +28,27 @@ impl From<Body> for InspectedBody {
 
 impl InspectedBody {
     /// Read by `reader`, if there is one.
-    pub(super) fn by(reader: Option<Box<FormReader>>, body: Body) -> Self {
+    pub(crate) fn by(reader: Option<Box<FormReader>>, body: Body) -> Self {
         Self { body, reader }
     }
 
     /// Whether all of it has been taken.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.body.is_done()
     }
 
     /// Whether it is whole if the connection ends here.
-    pub(super) fn may_end_here(&self) -> bool {
+    pub(crate) fn may_end_here(&self) -> bool {
         self.body.may_end_here()
     }
 
     /// How many bytes at the front of `bytes` are the body's and may go: see [`Body::take`].
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, BodyFault> {
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, BodyFault> {
         self.take_with(bytes, |_| {})
     }
 
     /// As [`Self::take`], and `see` is shown the data alone, without frames.
-    pub(super) fn take_with(
+    pub(crate) fn take_with(
         &mut self,
         bytes: &[u8],
         mut see: impl FnMut(&[u8]),

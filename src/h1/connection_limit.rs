@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 
-use crate::memory::Memory;
+use super::memory::Memory;
 
 /// Descriptors for everything that is no caller: listeners, the store, Entra, operators, files.
 const OTHERS: u64 = 32;
@@ -53,7 +53,7 @@ impl Capacity {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConnectionLimit {
     /// Connections that are served.
-    pub(super) max: usize,
+    pub(crate) max: usize,
     /// Further ones, on which health probes alone are answered.
     reserve: usize,
     /// Requests that are at upstream at a time.
@@ -83,7 +83,7 @@ impl ConnectionLimit {
         }
     }
 
-    pub(super) fn with_reserve(self) -> usize {
+    pub(crate) fn with_reserve(self) -> usize {
         self.max + self.reserve
     }
 
@@ -95,18 +95,18 @@ impl ConnectionLimit {
 
 /// Requests of one thread that are at upstream.
 #[derive(Debug)]
-pub(super) struct Requests {
+pub(crate) struct Requests {
     max: usize,
     now: Cell<usize>,
 }
 
 impl Requests {
-    pub(super) fn of(bounds: ConnectionLimit) -> Self {
+    pub(crate) fn of(bounds: ConnectionLimit) -> Self {
         Self { max: bounds.requests, now: Cell::new(0) }
     }
 
     /// Counts one more until the guard is dropped; `None`: there is no room.
-    pub(super) fn begin(&self) -> Option<AtUpstream<'_>> {
+    pub(crate) fn begin(&self) -> Option<AtUpstream<'_>> {
         let now = self.now.get();
         (now < self.max).then(|| {
             self.now.set(now + 1);
@@ -117,7 +117,7 @@ impl Requests {
 
 /// A request that is at upstream.
 #[derive(Debug)]
-pub(super) struct AtUpstream<'a>(&'a Cell<usize>);
+pub(crate) struct AtUpstream<'a>(&'a Cell<usize>);
 
 impl Drop for AtUpstream<'_> {
     fn drop(&mut self) {

@@ -7,10 +7,8 @@
 use opentelemetry::trace::SpanContext;
 use std::{borrow::Cow, io::Write as _};
 
-use crate::{
-    authz::client_info::ClientInfo,
-    wire::{Fields, Length, RequestHead, ResponseHead, Version},
-};
+use super::message::{Fields, Length, RequestHead, ResponseHead, Version};
+use crate::authz::client_info::ClientInfo;
 
 /// What a field is to a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,10 +81,10 @@ impl FieldRole {
 
 /// A `Connection` header that names a field which security rests on: somebody wants it removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NamesProtectedField;
+pub(crate) struct NamesProtectedField;
 
 /// Checks every `Connection` line of a request.
-pub(super) fn check_connection_options(fields: &Fields) -> Result<(), NamesProtectedField> {
+pub(crate) fn check_connection_options(fields: &Fields) -> Result<(), NamesProtectedField> {
     let is_protected = |name: &[u8]| {
         matches!(
             FieldRole::of(name),
@@ -102,7 +100,7 @@ pub(super) fn check_connection_options(fields: &Fields) -> Result<(), NamesProte
 
 /// Whether a field may stand among a request's trailers: those that say where a message ends, whose
 /// it is and which way it came may not (RFC 9110 §6.5.1).
-pub(super) fn may_trail(name: &[u8]) -> bool {
+pub(crate) fn may_trail(name: &[u8]) -> bool {
     FieldRole::of(name) == FieldRole::EndToEnd
 }
 
@@ -110,7 +108,7 @@ pub(super) fn may_trail(name: &[u8]) -> bool {
 const MAX_FORWARDS: &[u8] = b"max-forwards";
 
 /// Whether an `OPTIONS` request may not be forwarded: the gateway answers it.
-pub(super) fn is_final_recipient(head: &RequestHead) -> bool {
+pub(crate) fn is_final_recipient(head: &RequestHead) -> bool {
     let is_zero = |value: &[u8]| !value.is_empty() && value.iter().all(|b| *b == b'0');
     head.method() == "OPTIONS" && head.fields.all("max-forwards").any(is_zero)
 }
@@ -128,7 +126,7 @@ fn one_less(value: &[u8]) -> Cow<'_, [u8]> {
 
 /// The protocol that an HTTP/1.1 request without a body asks to change to (RFC 9110 §7.8); HTTP/2 is
 /// not spoken.
-pub(super) fn upgrade(head: &RequestHead, length: Length) -> Option<&[u8]> {
+pub(crate) fn upgrade(head: &RequestHead, length: Length) -> Option<&[u8]> {
     let is_asked =
         head.fields.list("connection").any(|option| option.eq_ignore_ascii_case(b"upgrade"));
     let mut protocols = head.fields.all("upgrade");
@@ -142,7 +140,7 @@ pub(super) fn upgrade(head: &RequestHead, length: Length) -> Option<&[u8]> {
 
 /// What stands in place of a request's cookies.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum CookieLine<'a> {
+pub(crate) enum CookieLine<'a> {
     /// The one that came, if one came.
     Unchanged,
     /// This one.
@@ -152,21 +150,21 @@ pub(super) enum CookieLine<'a> {
 
 /// What the head that goes to upstream differs in.
 #[derive(Debug)]
-pub(super) struct UpstreamHead<'a> {
-    pub(super) target: &'a [u8],
-    pub(super) client_info: &'a ClientInfo,
-    pub(super) cookie: CookieLine<'a>,
+pub(crate) struct UpstreamHead<'a> {
+    pub(crate) target: &'a [u8],
+    pub(crate) client_info: &'a ClientInfo,
+    pub(crate) cookie: CookieLine<'a>,
     /// In place of the caller's `Host`.
-    pub(super) host: Option<&'a str>,
+    pub(crate) host: Option<&'a str>,
     /// Where the caller named none (HTTP/1.0).
-    pub(super) default_host: &'a [u8],
-    pub(super) upgrade: Option<&'a [u8]>,
+    pub(crate) default_host: &'a [u8],
+    pub(crate) upgrade: Option<&'a [u8]>,
     /// In place of what the caller says of a trace.
-    pub(super) trace: Option<&'a SpanContext>,
+    pub(crate) trace: Option<&'a SpanContext>,
 }
 
 /// A request's head for upstream.
-pub(super) fn request(head: &RequestHead, upward: &UpstreamHead<'_>) -> Vec<u8> {
+pub(crate) fn request(head: &RequestHead, upward: &UpstreamHead<'_>) -> Vec<u8> {
     let UpstreamHead { target, client_info, cookie, host, default_host, upgrade, trace } = upward;
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(head.method().as_bytes());
@@ -251,20 +249,20 @@ fn trace_context(out: &mut Vec<u8>, trace: &SpanContext) {
 }
 
 /// How a response's head differs.
-pub(super) struct ClientHead<'a> {
+pub(crate) struct ClientHead<'a> {
     /// Whether a `Set-Cookie` is kept back.
-    pub(super) withholds: &'a dyn Fn(&[u8]) -> bool,
+    pub(crate) withholds: &'a dyn Fn(&[u8]) -> bool,
     /// How the body comes to the caller.
-    pub(super) length: Length,
+    pub(crate) length: Length,
     /// The caller's version: HTTP/1.0 knows no transfer codings (RFC 9112 §6.1).
-    pub(super) caller: Version,
+    pub(crate) caller: Version,
     /// What the connection is told to do, where that does not go without saying.
-    pub(super) connection: Option<&'static str>,
-    pub(super) upgrade: Option<&'a [u8]>,
+    pub(crate) connection: Option<&'static str>,
+    pub(crate) upgrade: Option<&'a [u8]>,
 }
 
 /// A response's head for the caller.
-pub(super) fn response(head: &ResponseHead, downward: &ClientHead<'_>) -> Vec<u8> {
+pub(crate) fn response(head: &ResponseHead, downward: &ClientHead<'_>) -> Vec<u8> {
     let ClientHead { withholds, length, caller, connection, upgrade } = downward;
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(b"HTTP/1.1 ");
