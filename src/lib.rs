@@ -6,6 +6,7 @@
 
 mod about;
 mod activity;
+mod admin;
 mod authz;
 mod canary;
 mod check;

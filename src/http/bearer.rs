@@ -6,12 +6,12 @@ use super::error::Refusal;
 use crate::authz::token::BearerToken;
 
 /// The token of a request. Another scheme counts as no credentials.
-pub(super) fn of(headers: &HeaderMap) -> Result<BearerToken, Refusal> {
+pub(crate) fn of(headers: &HeaderMap) -> Result<BearerToken, Refusal> {
     of_lines(headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes))
 }
 
 /// The same from the values of a request's `Authorization` lines.
-pub(super) fn of_lines<'a>(
+pub(crate) fn of_lines<'a>(
     mut lines: impl Iterator<Item = &'a [u8]>,
 ) -> Result<BearerToken, Refusal> {
     let text = lines.next().ok_or(Refusal::NoCredentials)?;

@@ -11,16 +11,16 @@ use crate::{
 };
 
 /// Judges a session by the token that comes with it.
-pub(super) struct Binding<'a> {
-    pub(super) entra: &'a Entra,
-    pub(super) sessions: &'a Sessions,
-    pub(super) mode: SessionBinding,
+pub(crate) struct Binding<'a> {
+    pub(crate) entra: &'a Entra,
+    pub(crate) sessions: &'a Sessions,
+    pub(crate) mode: SessionBinding,
 }
 
 impl Binding<'_> {
     /// Refuses a session beside a valid token of somebody else; where binding is required, also one
     /// without a valid token.
-    pub(super) async fn check(&self, session: &SessionId, fields: &Fields) -> Result<(), Refusal> {
+    pub(crate) async fn check(&self, session: &SessionId, fields: &Fields) -> Result<(), Refusal> {
         let is_required = self.mode == SessionBinding::Required;
         if !is_required && !fields.has("authorization") {
             return Ok(());

@@ -4,7 +4,7 @@ use super::guard;
 
 /// A kind of request, told as the pattern that its path fits (`http.route`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Endpoint {
+pub(crate) enum Endpoint {
     Login,
     Logout,
     Metadata,
@@ -23,7 +23,7 @@ pub(super) enum Endpoint {
 
 impl Endpoint {
     /// By the path as the caller spelled it; `is_own`: whether the gateway answers it itself.
-    pub(super) fn of(path: &str, is_own: bool) -> Self {
+    pub(crate) fn of(path: &str, is_own: bool) -> Self {
         match path {
             "/external/login" if is_own => Self::Login,
             "/external/logout" if is_own => Self::Logout,
@@ -38,11 +38,11 @@ impl Endpoint {
     }
 
     /// True for requests that the gateway answers itself.
-    pub(super) fn is_own(self) -> bool {
+    pub(crate) fn is_own(self) -> bool {
         matches!(self, Self::Login | Self::Logout | Self::Metadata | Self::Health | Self::Gateway)
     }
 
-    pub(super) fn route(self) -> &'static str {
+    pub(crate) fn route(self) -> &'static str {
         match self {
             Self::Login => "/external/login",
             Self::Logout => "/external/logout",
@@ -59,7 +59,7 @@ impl Endpoint {
 }
 
 /// A method that HTTP knows, or `_OTHER` (semantic conventions for HTTP).
-pub(super) fn method(method: &str) -> &'static str {
+pub(crate) fn method(method: &str) -> &'static str {
     const METHODS: [&str; 9] =
         ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
     METHODS.into_iter().find(|known| *known == method).unwrap_or("_OTHER")

@@ -37,7 +37,7 @@ const RETRY_AFTER: &str = "5";
 
 /// Why a request was not served.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// Two readers could take the request for two different ones.
     #[error("The request is malformed: {0}")]
     Framing(&'static str),
@@ -122,7 +122,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    pub(super) fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Framing(_)
             | Self::Origin(_)
@@ -174,7 +174,7 @@ impl Refusal {
     }
 
     /// In one of a few words, for metrics and traces.
-    pub(super) fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Framing(_) => "framing",
             Self::Origin(_) => "origin",
@@ -299,7 +299,7 @@ impl Refusal {
     }
 
     /// Whether somebody tried to come in and failed, and not for want of credentials.
-    pub(super) fn is_failed_attempt(&self) -> bool {
+    pub(crate) fn is_failed_attempt(&self) -> bool {
         let status = self.status();
         !matches!(self, Self::NoCredentials)
             && matches!(
@@ -410,7 +410,7 @@ impl Challenge {
 
 /// What went wrong (RFC 9457). `error` and `message` repeat `detail` for older clients.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// Always `about:blank`: the status says it all.
     #[serde(rename = "type")]
     #[schema(example = "about:blank", max_length = 11, pattern = "^about:blank$")]
@@ -437,29 +437,29 @@ pub(super) struct Problem {
 
 /// A refusal's parts, for an answer in another form than a problem document.
 #[derive(Debug, Clone)]
-pub(super) struct ProblemSummary {
+pub(crate) struct ProblemSummary {
     /// [`Refusal::reason`].
-    pub(super) reason: &'static str,
-    pub(super) detail: String,
-    pub(super) request_id: String,
+    pub(crate) reason: &'static str,
+    pub(crate) detail: String,
+    pub(crate) request_id: String,
     /// Public origin of the deployment, never one that the caller made up; `None`: not known.
-    pub(super) origin: Option<String>,
+    pub(crate) origin: Option<String>,
 }
 
 /// What an answer to failure needs to know of its request.
-pub(super) struct Asked<'a> {
-    pub(super) path: &'a str,
-    pub(super) request_id: &'a str,
-    pub(super) client: IpAddr,
+pub(crate) struct Asked<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) request_id: &'a str,
+    pub(crate) client: IpAddr,
     /// `None` when the request could not be placed.
-    pub(super) client_info: Option<&'a ClientInfo>,
-    pub(super) resource: &'a Resource,
+    pub(crate) client_info: Option<&'a ClientInfo>,
+    pub(crate) resource: &'a Resource,
     /// Why it is refused, once it is.
-    pub(super) refused: &'a Cell<Option<&'static str>>,
+    pub(crate) refused: &'a Cell<Option<&'static str>>,
 }
 
 /// Fills a response in whose extensions a [`Refusal`] travels; any other passes as it is.
-pub(super) fn render<'a>(response: Response, asked: impl FnOnce() -> Asked<'a>) -> Response {
+pub(crate) fn render<'a>(response: Response, asked: impl FnOnce() -> Asked<'a>) -> Response {
     let refusal = response.extensions().get::<std::sync::Arc<Refusal>>().cloned();
     match refusal {
         Some(refusal) => answer(&refusal, &asked()),
@@ -473,7 +473,7 @@ pub(super) fn render<'a>(response: Response, asked: impl FnOnce() -> Asked<'a>) 
 }
 
 /// The answer to a refusal.
-pub(super) fn answer(refusal: &Refusal, asked: &Asked<'_>) -> Response {
+pub(crate) fn answer(refusal: &Refusal, asked: &Asked<'_>) -> Response {
     refusal.log(asked.request_id, asked.client);
     asked.refused.set(Some(refusal.reason()));
     let status = refusal.status();

@@ -77,7 +77,7 @@ const REFUSALS: [(&str, &str, &str); 7] = [
 ];
 
 /// Completes a document whose routes are all there.
-pub(super) fn complete(document: &mut Document) {
+pub(crate) fn complete(document: &mut Document) {
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
             describe(path, operation);
@@ -102,7 +102,7 @@ pub(super) fn complete(document: &mut Document) {
 }
 
 /// The operations of a path.
-pub(super) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+pub(crate) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     let PathItem { get, head, post, put, patch, delete, options, .. } = item;
     [get, head, post, put, patch, delete, options].into_iter().flatten()
 }
@@ -212,7 +212,7 @@ fn drop_unused_headers(document: &mut Document) {
 }
 
 /// What is said of `GET` holds for every method; an operation's id ends with its method.
-pub(super) fn whatever_the_method(item: &mut PathItem) {
+pub(crate) fn whatever_the_method(item: &mut PathItem) {
     let Some(model) = item.get.clone() else { return };
     let PathItem { head, post, put, patch, delete, options, .. } = item;
     for (place, method) in [

@@ -12,21 +12,21 @@ use crate::h1::{
 
 /// A request's head that reads one way only.
 #[derive(Debug)]
-pub(super) struct ValidRequest<'a> {
-    pub(super) head: &'a RequestHead,
+pub(crate) struct ValidRequest<'a> {
+    pub(crate) head: &'a RequestHead,
     /// The target in origin-form, or `*`.
-    pub(super) target: Cow<'a, [u8]>,
+    pub(crate) target: Cow<'a, [u8]>,
     /// The `Host` header; where there is none (HTTP/1.0), the authority of an absolute-form target (RFC
     /// 9112 §3.2.2).
-    pub(super) host: Option<&'a [u8]>,
+    pub(crate) host: Option<&'a [u8]>,
     /// Its path; what is not UTF-8 is replaced.
-    pub(super) path: Cow<'a, str>,
+    pub(crate) path: Cow<'a, str>,
     /// Of its body.
-    pub(super) length: Length,
+    pub(crate) length: Length,
 }
 
 /// Judges a request's head.
-pub(super) fn validate(head: &RequestHead) -> Result<ValidRequest<'_>, Refusal> {
+pub(crate) fn validate(head: &RequestHead) -> Result<ValidRequest<'_>, Refusal> {
     let malformed = |what| Err(Refusal::Framing(what));
     if matches!(head.method(), "CONNECT" | "TRACE") {
         return malformed("this method is not served here");

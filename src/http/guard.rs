@@ -15,12 +15,12 @@ use crate::{
 
 /// Upstream's health probes, open to all: platforms call them without a token. `healthcheckz` is SimpleChat's probe
 /// without sign-in, in later versions.
-pub(super) const HEALTHCHECKS: [&str; 2] = ["/external/healthcheck", "/external/healthcheckz"];
+pub(crate) const HEALTHCHECKS: [&str; 2] = ["/external/healthcheck", "/external/healthcheckz"];
 
 /// Proof that a request may be proxied: it is not guarded, or it was admitted. With it goes what must
 /// read the request's body along the way.
 #[derive(Debug)]
-pub(super) struct Passage {
+pub(crate) struct Passage {
     reader: Option<Box<FormReader>>,
 }
 
@@ -28,7 +28,7 @@ impl Passage {
     const OPEN: Self = Self { reader: None };
 
     /// What must read the body.
-    pub(super) fn into_reader(self) -> Option<Box<FormReader>> {
+    pub(crate) fn into_reader(self) -> Option<Box<FormReader>> {
         self.reader
     }
 
@@ -47,12 +47,12 @@ impl Passage {
 }
 
 /// Whether a path is guarded, by some reading.
-pub(super) fn covers(path: &str) -> bool {
+pub(crate) fn covers(path: &str) -> bool {
     Target::read(path) != Target::Open
 }
 
 /// Judges a request by its method, its path and its token.
-pub(super) async fn authorize(
+pub(crate) async fn authorize(
     request: &ValidRequest<'_>,
     entra: &Entra,
     policy: &Policy,

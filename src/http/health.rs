@@ -16,7 +16,7 @@ use crate::{
 
 /// Whether this replica should get requests.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Health {
+pub(crate) struct Health {
     /// `ok`, `starting` or `draining`.
     #[schema(example = "ok", max_length = 8, pattern = "^(ok|starting|draining)$")]
     status: &'static str,
@@ -34,7 +34,7 @@ pub(super) struct Health {
     security(()),
     responses((status = 200, description = "The process runs", body = Health))
 )]
-pub(super) async fn live() -> Json<Health> {
+pub(crate) async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
@@ -54,7 +54,7 @@ pub(super) async fn live() -> Json<Health> {
         (status = 503, description = "Upstream has not answered yet, or the gateway is draining", body = Health),
     )
 )]
-pub(super) async fn ready(
+pub(crate) async fn ready(
     State(upstream): State<Upstream>,
     State(draining): State<Draining>,
 ) -> (StatusCode, Json<Health>) {
@@ -75,34 +75,34 @@ fn standing(upstream: &Upstream, draining: &Draining) -> (StatusCode, &'static s
 /// What is not as it should be, with reasons: for operators and administrators.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = HealthDetail)]
-pub(super) struct Detail {
+pub(crate) struct Detail {
     /// `ok`, `degraded`, `starting` or `draining`.
     #[schema(example = "ok", max_length = 8, pattern = "^(ok|degraded|starting|draining)$")]
-    pub(super) status: &'static str,
+    pub(crate) status: &'static str,
     #[schema(example = "1.0.0", max_length = 64, pattern = "^[0-9A-Za-z.+-]+$")]
-    pub(super) version: &'static str,
+    pub(crate) version: &'static str,
     /// Of the source.
     #[schema(max_length = 64, pattern = "^[0-9a-z-]+$")]
-    pub(super) commit: &'static str,
+    pub(crate) commit: &'static str,
     /// Whether cryptography is done by the FIPS module.
     #[schema(example = false)]
-    pub(super) fips: bool,
+    pub(crate) fips: bool,
     #[schema(max_items = 64)]
-    pub(super) degraded: Vec<Degraded>,
+    pub(crate) degraded: Vec<Degraded>,
 }
 
 /// A part that is not as it should be.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Degraded {
+pub(crate) struct Degraded {
     #[schema(example = "sessions", max_length = 32, pattern = "^[a-z]+$")]
-    pub(super) part: &'static str,
+    pub(crate) part: &'static str,
     /// Why, in words.
     #[schema(example = "the database did not answer in time", max_length = 4096)]
-    pub(super) reason: String,
+    pub(crate) reason: String,
 }
 
 /// Looks at every part.
-pub(super) async fn look(
+pub(crate) async fn look(
     upstream: &Upstream,
     draining: &Draining,
     sessions: &Sessions,
@@ -130,7 +130,7 @@ pub(super) async fn look(
 }
 
 /// Readiness with reasons; on the operators' listener alone.
-pub(super) async fn detail(
+pub(crate) async fn detail(
     State(upstream): State<Upstream>,
     State(draining): State<Draining>,
     State(sessions): State<Sessions>,

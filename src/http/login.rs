@@ -48,7 +48,7 @@ enum Warning {
 
 /// A session that was created. The cookie that names it is in `Set-Cookie`.
 #[derive(Serialize, ToSchema)]
-pub(super) struct SessionCreated<'a> {
+pub(crate) struct SessionCreated<'a> {
     /// Always true.
     #[schema(example = true)]
     #[serde(rename = "session_created")]
@@ -118,7 +118,7 @@ struct User {
     )
 )]
 #[expect(clippy::too_many_arguments, reason = "a handler's signature lists what it needs")]
-pub(super) async fn post(
+pub(crate) async fn post(
     State(entra): State<Entra>,
     State(sessions): State<Sessions>,
     State(activity): State<Activity>,
@@ -278,7 +278,7 @@ fn ended_by_login(
         (status = 404, description = "External access is off", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn options(
+pub(crate) async fn options(
     State(resource): State<Arc<Resource>>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
@@ -305,7 +305,7 @@ fn check_origin(headers: &HeaderMap, resource: &Resource) -> Result<(), Refusal>
 }
 
 /// What a page of a listed origin needs to read the answer of this route, be it good or bad.
-pub(super) fn shared(
+pub(crate) fn shared(
     mut answer: Response,
     path: &str,
     request: &RequestHead,

@@ -33,7 +33,7 @@ use crate::{
         (status = 503, description = "The session store or the signing keys are not available", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn post(
+pub(crate) async fn post(
     State(entra): State<Entra>,
     State(sessions): State<Sessions>,
     State(activity): State<Activity>,

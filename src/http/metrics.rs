@@ -21,7 +21,7 @@ const BOUNDS: [f64; 16] = [
 type Series = HashMap<(Endpoint, &'static str, u16), BoundHistogram<f64>>;
 
 /// One thread's instruments.
-pub(super) struct ServerMetrics {
+pub(crate) struct ServerMetrics {
     durations: Histogram<f64>,
     series: RefCell<Series>,
     active: BoundUpDownCounter<i64>,
@@ -36,7 +36,7 @@ impl fmt::Debug for ServerMetrics {
 }
 
 impl ServerMetrics {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let meter = meter();
         Self {
             durations: meter
@@ -63,13 +63,13 @@ impl ServerMetrics {
     }
 
     /// Counts a request as being answered, until this is dropped.
-    pub(super) fn begin(&self) -> Active<'_> {
+    pub(crate) fn begin(&self) -> Active<'_> {
         self.active.add(1);
         Active(&self.active)
     }
 
     /// Counts a request that has been answered; `reason`: why it was refused, if it was.
-    pub(super) fn answered(
+    pub(crate) fn answered(
         &self,
         kind: Endpoint,
         method: &'static str,
@@ -97,7 +97,7 @@ impl ServerMetrics {
 }
 
 /// A request that is being answered.
-pub(super) struct Active<'a>(&'a BoundUpDownCounter<i64>);
+pub(crate) struct Active<'a>(&'a BoundUpDownCounter<i64>);
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {

@@ -1,29 +1,29 @@
 //! Answers: every route and what happens around it, on one screen.
 
-mod admin;
-mod bearer;
-mod binding;
-mod docs;
-mod endpoint;
-mod error;
-mod every_operation;
-mod framing;
+pub(crate) mod bearer;
+pub(crate) mod binding;
+pub(crate) mod docs;
+pub(crate) mod endpoint;
+pub(crate) mod error;
+pub(crate) mod every_operation;
+pub(crate) mod framing;
 #[cfg(fuzzing)]
 #[path = "../../tests/fuzz/of_http.rs"]
 pub(crate) mod fuzzing;
-mod guard;
-mod health;
-mod login;
-mod logout;
-mod metrics;
-mod openapi;
-mod own_body;
-mod own_paths;
-mod proxy;
-mod resource_metadata;
-mod sole_client;
-mod traces;
+pub(crate) mod guard;
+pub(crate) mod health;
+pub(crate) mod login;
+pub(crate) mod logout;
+pub(crate) mod metrics;
+pub(crate) mod openapi;
+pub(crate) mod own_body;
+pub(crate) mod own_paths;
+pub(crate) mod proxy;
+pub(crate) mod resource_metadata;
+pub(crate) mod sole_client;
+pub(crate) mod traces;
 
+use crate::admin;
 use crate::h1::hop_headers;
 use axum::{
     Extension, Router,
@@ -428,9 +428,9 @@ fn forwarding<'a>(valid: &ValidRequest<'a>, edge: &EdgePolicy) -> Forwarding<'a>
 
 /// Which way a request came, and its name in the log.
 #[derive(Debug, Clone)]
-struct Arrival {
-    client_info: Arc<ClientInfo>,
-    request_id: Arc<str>,
+pub(crate) struct Arrival {
+    pub(crate) client_info: Arc<ClientInfo>,
+    pub(crate) request_id: Arc<str>,
 }
 
 /// What is known of a request, for its answer and the log.

@@ -35,7 +35,7 @@ use utoipa::{
     components(schemas(super::error::Problem)),
     modifiers(&SecuritySchemes),
 )]
-pub(super) struct Base;
+pub(crate) struct Base;
 
 struct SecuritySchemes;
 
@@ -116,7 +116,7 @@ fn external() {}
 fn healthcheck() {}
 
 /// The document of these routes, with what no annotation says.
-pub(super) fn finished(mut document: Document) -> Document {
+pub(crate) fn finished(mut document: Document) -> Document {
     let paths = &mut document.paths.paths;
     if let Some(external) = paths.get_mut("/external/{path}") {
         every_operation::whatever_the_method(external);
@@ -140,13 +140,13 @@ pub(super) fn finished(mut document: Document) -> Document {
 }
 
 /// A document as text.
-pub(super) fn text(document: &Document) -> String {
+pub(crate) fn text(document: &Document) -> String {
     document.to_pretty_json().unwrap_or_default() + "\n"
 }
 
 /// The document's text, as the `openapi` command prints it.
 #[derive(Debug, Clone)]
-pub(super) struct Text(pub(super) std::sync::Arc<str>);
+pub(crate) struct Text(pub(crate) std::sync::Arc<str>);
 
 /// This document.
 #[utoipa::path(
@@ -160,6 +160,6 @@ pub(super) struct Text(pub(super) std::sync::Arc<str>);
     security(()),
     responses((status = 200, description = "The document", content_type = "application/json", body = Object))
 )]
-pub(super) async fn document(Extension(Text(text)): Extension<Text>) -> Response {
+pub(crate) async fn document(Extension(Text(text)): Extension<Text>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text.to_string()).into_response()
 }

@@ -17,7 +17,7 @@ const MAX: usize = 64 * 1024;
 const MAX_FRAMED: usize = 2 * MAX;
 
 /// Reads it; or why not, and what of it is left unread.
-pub(super) async fn read(
+pub(crate) async fn read(
     caller: &mut Caller,
     request: &ValidRequest<'_>,
 ) -> Result<Vec<u8>, (Refusal, Unread)> {

@@ -6,7 +6,7 @@ use crate::{config::RootMetadata, gateway::Resource};
 /// True for paths that the gateway answers itself; upstream answers all others. `path`: without the query, as the
 /// caller spelled it. Other spellings of these paths go to upstream, as do other resources' documents:
 /// SimpleChat 0.250 and later publishes its own below `/.well-known/`.
-pub(super) fn is_own(path: &str, resource: &Resource) -> bool {
+pub(crate) fn is_own(path: &str, resource: &Resource) -> bool {
     if let Some(described) = resource_metadata::described(path) {
         let is_upstreams =
             described.is_empty() && resource.config.root_metadata == RootMetadata::Upstream;
@@ -18,7 +18,7 @@ pub(super) fn is_own(path: &str, resource: &Resource) -> bool {
 /// True for paths where clients look for an authorization server's metadata (RFC 8414 §3, OpenID Connect
 /// Discovery 1.0 §4) or for dynamic registration (RFC 7591 §3): at the origin, or below a resource of the gateway
 /// that they take for an issuer.
-pub(super) fn is_discovery(path: &str) -> bool {
+pub(crate) fn is_discovery(path: &str) -> bool {
     path == "/register"
         || ["/external/login", "/external", ""].into_iter().any(|issuer| {
             path.strip_prefix(issuer).is_some_and(|rest| {

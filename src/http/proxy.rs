@@ -36,24 +36,24 @@ const MAX_SET_ASIDE: usize = 64 * 1024;
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// What the proxy needs.
-pub(super) struct Proxy<'a> {
-    pub(super) pool: &'a ConnectionPool,
-    pub(super) sessions: &'a Sessions,
-    pub(super) cookie: &'a CookieConfig,
-    pub(super) binding: Binding<'a>,
+pub(crate) struct Proxy<'a> {
+    pub(crate) pool: &'a ConnectionPool,
+    pub(crate) sessions: &'a Sessions,
+    pub(crate) cookie: &'a CookieConfig,
+    pub(crate) binding: Binding<'a>,
     /// Where traces are exported.
-    pub(super) tracer: Option<&'a SdkTracer>,
+    pub(crate) tracer: Option<&'a SdkTracer>,
     /// Those of this thread that are at upstream.
-    pub(super) requests: &'a Requests,
+    pub(crate) requests: &'a Requests,
     /// Turns an answer of upstream's that leads to a sign-in into 404.
-    pub(super) hides_sign_in: bool,
+    pub(crate) hides_sign_in: bool,
 }
 
 /// How a request was answered.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ProxyOutcome {
-    pub(super) status: u16,
-    pub(super) disposition: Disposition,
+pub(crate) struct ProxyOutcome {
+    pub(crate) status: u16,
+    pub(crate) disposition: Disposition,
 }
 
 /// A request as it goes up.
@@ -78,7 +78,7 @@ struct BufferedResponse {
 
 impl Proxy<'_> {
     /// Passes a request on, and its answer back as it comes.
-    pub(super) async fn pass(
+    pub(crate) async fn pass(
         &self,
         passage: Passage,
         request: &ValidRequest<'_>,
@@ -408,7 +408,7 @@ fn signs_in(target: &[u8]) -> bool {
 }
 
 /// Whether the caller waits for 100 before it sends its body (RFC 9110 §10.1.1).
-pub(super) fn awaits_continue(request: &ValidRequest<'_>) -> bool {
+pub(crate) fn awaits_continue(request: &ValidRequest<'_>) -> bool {
     request.head.version == Version::Http11
         && request
             .head

@@ -26,23 +26,23 @@ use crate::{
 };
 
 /// Where the metadata of the origin as a whole stands; that of a resource stands below.
-pub(super) const PATH: &str = "/.well-known/oauth-protected-resource";
+pub(crate) const PATH: &str = "/.well-known/oauth-protected-resource";
 
 /// The gateway's resources beside the origin itself, by the path that follows the well-known one.
-pub(super) const RESOURCES: [&str; 2] = ["external", "external/login"];
+pub(crate) const RESOURCES: [&str; 2] = ["external", "external/login"];
 
 /// Request headers that a page may send: those of a login and of MCP clients (Streamable HTTP, revisions
 /// 2025-03-26 to 2026-07-28).
-pub(super) const CORS_REQUEST_HEADERS: &str = "authorization, accept, content-type, last-event-id, mcp-protocol-version, mcp-method, mcp-name";
+pub(crate) const CORS_REQUEST_HEADERS: &str = "authorization, accept, content-type, last-event-id, mcp-protocol-version, mcp-method, mcp-name";
 
 /// Path of a resource's metadata (RFC 9728 §3.1).
-pub(super) fn path_of(resource: &str) -> String {
+pub(crate) fn path_of(resource: &str) -> String {
     format!("{PATH}/{resource}")
 }
 
 /// The resource of the gateway whose metadata a path names; empty: the origin as a whole. `None`: the path names
 /// none.
-pub(super) fn described(path: &str) -> Option<&str> {
+pub(crate) fn described(path: &str) -> Option<&str> {
     match path.strip_prefix(PATH)? {
         "" => Some(""),
         rest => rest.strip_prefix('/').filter(|resource| RESOURCES.contains(resource)),
@@ -57,7 +57,7 @@ pub(super) fn described(path: &str) -> Option<&str> {
     max_length = 2048,
     example = "https://login.microsoftonline.com/11111111-2222-3333-4444-555555555555/v2.0"
 )]
-pub(super) struct Issuer(String);
+pub(crate) struct Issuer(String);
 
 /// A scope, fully qualified (RFC 6749 §3.3).
 #[derive(Debug, Serialize, ToSchema)]
@@ -67,19 +67,19 @@ pub(super) struct Issuer(String);
     pattern = r"^[!#-\[\]-~]+$",
     example = "api://aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee/.default"
 )]
-pub(super) struct Scope(String);
+pub(crate) struct Scope(String);
 
 /// How a token may come (RFC 6750 §2).
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum BearerMethod {
+pub(crate) enum BearerMethod {
     /// In the `Authorization` header.
     Header,
 }
 
 /// Protected resource metadata (RFC 9728 §2).
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ProtectedResourceMetadata {
+pub(crate) struct ProtectedResourceMetadata {
     /// The resource's identifier: the public origin, and the path asked for.
     #[schema(example = "https://chat.example/external/login", format = "uri", max_length = 2048)]
     resource: String,
@@ -102,7 +102,7 @@ pub(super) struct ProtectedResourceMetadata {
 
 impl ProtectedResourceMetadata {
     /// Of the resource at a path of an origin, as it is served.
-    pub(super) fn of(path: &str, resource: &Resource, origin: &str) -> Self {
+    pub(crate) fn of(path: &str, resource: &Resource, origin: &str) -> Self {
         let slash = if path.is_empty() { "" } else { "/" };
         Self {
             resource: format!("{origin}{slash}{path}"),
@@ -115,12 +115,12 @@ impl ProtectedResourceMetadata {
     }
 
     /// The tenant's issuer.
-    pub(super) fn authority(&self) -> &str {
+    pub(crate) fn authority(&self) -> &str {
         self.authorization_servers.first().map_or("", |issuer| &issuer.0)
     }
 
     /// What to ask for, with spaces between.
-    pub(super) fn scopes(&self) -> String {
+    pub(crate) fn scopes(&self) -> String {
         self.scopes_supported.iter().map(|scope| &*scope.0).collect::<Vec<_>>().join(" ")
     }
 }
@@ -146,7 +146,7 @@ impl ProtectedResourceMetadata {
         (status = 500, description = "The answer could not be written", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn get(
+pub(crate) async fn get(
     State(resource): State<Arc<Resource>>,
     State(edge): State<Arc<EdgePolicy>>,
     Extension(Arrival { client_info, .. }): Extension<Arrival>,
@@ -174,7 +174,7 @@ pub(super) async fn get(
         (status = "default", description = "While external access is off: SimpleChat's answer, unchanged; 404 where it has no such document"),
     )
 )]
-pub(super) async fn options() -> Response {
+pub(crate) async fn options() -> Response {
     let allowed = [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
@@ -186,7 +186,7 @@ pub(super) async fn options() -> Response {
 }
 
 /// What lets a page of any origin read what went wrong as well.
-pub(super) fn shared(mut answer: Response, path: &str, resource: &Resource) -> Response {
+pub(crate) fn shared(mut answer: Response, path: &str, resource: &Resource) -> Response {
     if resource.is_on() && path.starts_with(PATH) {
         let anybody = HeaderValue::from_static("*");
         answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, anybody);

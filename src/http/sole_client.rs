@@ -17,7 +17,7 @@ const MANY: u32 = 100;
 
 /// What one thread has seen; the warning is for all threads together.
 #[derive(Debug)]
-pub(super) struct SoleClient {
+pub(crate) struct SoleClient {
     observed: Cell<Observed>,
     has_warned: Arc<AtomicBool>,
 }
@@ -31,12 +31,12 @@ enum Observed {
 }
 
 impl SoleClient {
-    pub(super) fn new(has_warned: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(has_warned: Arc<AtomicBool>) -> Self {
         Self { observed: Cell::new(Observed::Nobody), has_warned }
     }
 
     /// A request came from a client.
-    pub(super) fn observe(&self, client: IpAddr) {
+    pub(crate) fn observe(&self, client: IpAddr) {
         let observed = match self.observed.get() {
             Observed::Several => return,
             Observed::Nobody if !is_private(client) => Observed::One(client, 1),

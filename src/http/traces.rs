@@ -12,11 +12,9 @@ use opentelemetry_sdk::{
 };
 use std::{borrow::Cow, future::poll_fn, pin::pin};
 
-use super::{
-    admin,
-    endpoint::{Endpoint, method},
-};
+use super::endpoint::{Endpoint, method};
 use crate::{
+    admin,
     authz::client_info::ClientInfo,
     config::{UpstreamConfig, UpstreamTarget},
     h1::message::{Fields, RequestHead},
@@ -24,7 +22,7 @@ use crate::{
 
 /// Which trace a request belongs to.
 #[derive(Debug, Default)]
-pub(super) struct RequestSpan {
+pub(crate) struct RequestSpan {
     /// With the request's span, where traces are exported.
     context: Option<Context>,
     /// Where not, what a trusted peer said.
@@ -33,7 +31,7 @@ pub(super) struct RequestSpan {
 
 impl RequestSpan {
     /// Begins a request's span: in the trace of a trusted peer, else in one of its own.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         tracer: Option<&SdkTracer>,
         head: &RequestHead,
         path: &str,
@@ -77,13 +75,13 @@ impl RequestSpan {
     }
 
     /// The trace's id, for the log.
-    pub(super) fn id(&self) -> Option<TraceId> {
+    pub(crate) fn id(&self) -> Option<TraceId> {
         let own = self.context.as_ref().map(|context| context.span().span_context().trace_id());
         own.or(self.from_peer)
     }
 
     /// Does something in which log records belong to the request's span.
-    pub(super) async fn run<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn run<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|context| {
             let _entered = self.context.clone().map(Context::attach);
@@ -93,7 +91,7 @@ impl RequestSpan {
     }
 
     /// Ends the request's span.
-    pub(super) fn end(&self, status: u16, reason: Option<&'static str>) {
+    pub(crate) fn end(&self, status: u16, reason: Option<&'static str>) {
         let Some(context) = &self.context else { return };
         let span = context.span();
         span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
@@ -116,11 +114,11 @@ fn named(method: &str, kind: Endpoint) -> Cow<'static, str> {
 
 /// The span of an exchange with upstream. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct UpstreamSpan(Option<Span>);
+pub(crate) struct UpstreamSpan(Option<Span>);
 
 impl UpstreamSpan {
     /// Within the request's span.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         tracer: Option<&SdkTracer>,
         head: &RequestHead,
         config: &UpstreamConfig,
@@ -144,18 +142,18 @@ impl UpstreamSpan {
     }
 
     /// What upstream is told of the trace; `None`: what came is passed on as far as it is trusted.
-    pub(super) fn context(&self) -> Option<&SpanContext> {
+    pub(crate) fn context(&self) -> Option<&SpanContext> {
         self.0.as_ref().map(Span::span_context).filter(|context| context.is_valid())
     }
 
     /// It is asked again.
-    pub(super) fn resent(&mut self) {
+    pub(crate) fn resent(&mut self) {
         if let Some(span) = &mut self.0 {
             span.add_event("sent again", Vec::new());
         }
     }
 
-    pub(super) fn answered(&mut self, status: u16) {
+    pub(crate) fn answered(&mut self, status: u16) {
         let Some(span) = &mut self.0 else { return };
         span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
         if status >= 400 {
@@ -164,7 +162,7 @@ impl UpstreamSpan {
         }
     }
 
-    pub(super) fn failed(&mut self, kind: &'static str) {
+    pub(crate) fn failed(&mut self, kind: &'static str) {
         if let Some(span) = &mut self.0 {
             span.set_attribute(KeyValue::new("error.type", kind));
             span.set_status(Status::error(kind));

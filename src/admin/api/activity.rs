@@ -5,9 +5,9 @@ use http::Uri;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Admin;
 use crate::{
     activity::{Activity, ActivityError, EventKind, Filter, Record},
+    admin::Admin,
     clock,
     gateway::Administered,
     http::error::{Problem, Refusal},
@@ -20,7 +20,7 @@ const MANY: u32 = 1000;
 
 /// Records, newest first.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ActivityPage {
+pub(crate) struct ActivityPage {
     #[schema(max_items = 1000)]
     records: Vec<Record>,
     /// For `before`, to read on; null: there are no older ones.
@@ -35,20 +35,20 @@ pub(super) struct ActivityPage {
 
 /// What is asked for, as it stands in an address.
 #[derive(Debug, Default, Clone)]
-pub(super) struct ActivityQuery {
-    pub(super) kind: String,
-    pub(super) person: String,
-    pub(super) client: String,
-    pub(super) session: String,
-    pub(super) since: String,
-    pub(super) until: String,
-    pub(super) before: String,
+pub(crate) struct ActivityQuery {
+    pub(crate) kind: String,
+    pub(crate) person: String,
+    pub(crate) client: String,
+    pub(crate) session: String,
+    pub(crate) since: String,
+    pub(crate) until: String,
+    pub(crate) before: String,
     limit: String,
 }
 
 impl ActivityQuery {
     /// Of a query. What is there twice counts as it stands first.
-    pub(super) fn of(uri: &Uri) -> Self {
+    pub(crate) fn of(uri: &Uri) -> Self {
         let mut asked = Self::default();
         let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
         for (name, value) in pairs {
@@ -71,7 +71,7 @@ impl ActivityQuery {
     }
 
     /// The same as a query, with another place to begin.
-    pub(super) fn query(&self, before: &str) -> String {
+    pub(crate) fn query(&self, before: &str) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         for (name, value) in [
             ("kind", &*self.kind),
@@ -90,7 +90,7 @@ impl ActivityQuery {
     }
 
     /// What it means.
-    pub(super) fn filter(&self) -> Result<Filter, Refusal> {
+    pub(crate) fn filter(&self) -> Result<Filter, Refusal> {
         let text = |value: &str| (!value.is_empty()).then(|| value.to_owned());
         let kind = match &*self.kind {
             "" => None,
@@ -141,7 +141,7 @@ fn place_of(text: &str) -> Result<(i64, String), Refusal> {
 }
 
 /// Finds records; and where older ones begin, if there are any.
-pub(super) async fn find(
+pub(crate) async fn find(
     activity: &Activity,
     mut filter: Filter,
 ) -> Result<(Vec<Record>, Option<String>), Refusal> {
@@ -155,7 +155,7 @@ pub(super) async fn find(
 }
 
 /// A record's place in the log.
-pub(super) fn place(record: &Record) -> String {
+pub(crate) fn place(record: &Record) -> String {
     format!("{}_{}", record.at, record.id)
 }
 
@@ -194,7 +194,7 @@ fn away(error: ActivityError) -> Refusal {
         (status = 503, description = "The session store or the database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn get(
+pub(crate) async fn get(
     State(administered): State<Administered>,
     _: Admin,
     uri: Uri,

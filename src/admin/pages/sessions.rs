@@ -4,13 +4,14 @@ use askama::Template;
 use axum::{extract::State, response::Response};
 use http::{StatusCode, Uri};
 
-use super::{Frame, View, flash::Flash, page, timestamp::Timestamp};
+use super::{Frame, View, flash::Flash, form::Form, page, timestamp::Timestamp};
 use crate::{
-    gateway::Administered,
-    http::{
-        admin::{Admin, access::end_sessions, form::Form, sessions},
-        error::Refusal,
+    admin::{
+        Admin,
+        api::{access::end_sessions, sessions},
     },
+    gateway::Administered,
+    http::error::Refusal,
     sessions::{MintedSession, Which},
 };
 

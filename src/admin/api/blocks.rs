@@ -9,12 +9,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{
-    Admin,
-    call::{Call, Decider},
-};
+use super::call::{Call, Decider};
 use crate::{
     activity::{Block, BlockInForce, Blocked, Restriction},
+    admin::Admin,
     clock,
     gateway::Administered,
     http::error::{Problem, Refusal},
@@ -23,7 +21,7 @@ use crate::{
 
 /// Who is kept out.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct BlockList {
+pub(crate) struct BlockList {
     #[schema(max_items = 10_000)]
     blocks: Vec<BlockInForce>,
 }
@@ -31,7 +29,7 @@ pub(super) struct BlockList {
 /// Whom to keep out: a subject or a client.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct BlockDecision {
+pub(crate) struct BlockDecision {
     /// A user or a service principal: Entra's object id.
     #[serde(default)]
     #[schema(format = "uuid", max_length = 36, example = "00000000-0000-0000-0000-0000000000aa")]
@@ -47,7 +45,7 @@ pub(super) struct BlockDecision {
 }
 
 /// Whom a form or a decision means.
-pub(super) fn whom(kind: &str, who: &str) -> Result<Blocked, Refusal> {
+pub(crate) fn whom(kind: &str, who: &str) -> Result<Blocked, Refusal> {
     let who = Uuid::try_parse(who).map_err(|_| Refusal::Input("Whom to block is not a GUID"))?;
     match kind {
         "subject" => Ok(Blocked::Subject(who.to_string())),
@@ -57,7 +55,7 @@ pub(super) fn whom(kind: &str, who: &str) -> Result<Blocked, Refusal> {
 }
 
 /// Who is kept out.
-pub(super) async fn all(administered: &Administered) -> Result<Vec<BlockInForce>, Refusal> {
+pub(crate) async fn all(administered: &Administered) -> Result<Vec<BlockInForce>, Refusal> {
     if !administered.activity.has_database() {
         return Err(Refusal::NoDatabase);
     }
@@ -69,7 +67,7 @@ pub(super) async fn all(administered: &Administered) -> Result<Vec<BlockInForce>
 }
 
 /// Blocks a caller, also where that cannot be recorded yet.
-pub(super) async fn block(
+pub(crate) async fn block(
     administered: &Administered,
     admin: &Admin,
     blocked: Blocked,
@@ -89,7 +87,7 @@ pub(super) async fn block(
 }
 
 /// Lets somebody in again. False: nobody kept them out.
-pub(super) async fn unblock(
+pub(crate) async fn unblock(
     administered: &Administered,
     admin: &Admin,
     blocked: Blocked,
@@ -117,7 +115,7 @@ pub(super) async fn unblock(
         (status = 503, description = "The session store or the database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn get(
+pub(crate) async fn get(
     State(administered): State<Administered>,
     _: Admin,
 ) -> Result<Json<BlockList>, Refusal> {
@@ -145,7 +143,7 @@ pub(super) async fn get(
         (status = 503, description = "The session store is away: nothing has changed", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn post(
+pub(crate) async fn post(
     State(administered): State<Administered>,
     call: Call<BlockDecision>,
 ) -> Result<Json<BlockList>, Refusal> {
@@ -183,7 +181,7 @@ pub(super) async fn post(
         (status = 503, description = "The session store or the database is away: nothing has changed, or it is not known whether it has", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn delete(
+pub(crate) async fn delete(
     State(administered): State<Administered>,
     Decider(admin): Decider,
     named: Result<Path<(String, String)>, PathRejection>,

@@ -8,29 +8,32 @@ use axum::{
 use http::{HeaderMap, header};
 use url::form_urlencoded;
 
-use super::{Admin, Administered};
-use crate::{authz::admin::AdminDenial, http::error::Refusal};
+use crate::{
+    admin::{Admin, Administered},
+    authz::admin::AdminDenial,
+    http::error::Refusal,
+};
 
 /// What its token is called.
-pub(super) const TOKEN: &str = "csrf";
+pub(crate) const TOKEN: &str = "csrf";
 /// Bodies are shorter: see `own_body`.
 const MAX: usize = 128 * 1024;
 
 /// A form, and who sends it.
-pub(super) struct Form {
-    pub(super) admin: Admin,
+pub(crate) struct Form {
+    pub(crate) admin: Admin,
     fields: Vec<(String, String)>,
 }
 
 impl Form {
     /// A field's value without spaces around it; empty: it is not there.
-    pub(super) fn field(&self, name: &str) -> &str {
+    pub(crate) fn field(&self, name: &str) -> &str {
         let found = self.fields.iter().find(|(given, _)| given == name);
         found.map_or("", |(_, value)| value.trim())
     }
 
     /// Whether a box is ticked.
-    pub(super) fn is_ticked(&self, name: &str) -> bool {
+    pub(crate) fn is_ticked(&self, name: &str) -> bool {
         self.field(name) == "yes"
     }
 }
@@ -63,7 +66,7 @@ where
 }
 
 /// Whether a request's body says that it is of a type.
-pub(super) fn is_of_type(headers: &HeaderMap, registration_inputs: &str) -> bool {
+pub(crate) fn is_of_type(headers: &HeaderMap, registration_inputs: &str) -> bool {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let given = given.and_then(|given| given.split(';').next()).unwrap_or_default();
     given.trim().eq_ignore_ascii_case(registration_inputs)

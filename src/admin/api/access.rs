@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::{Admin, call::Call};
+use super::call::Call;
 use crate::{
     activity::{Actor, Instance, Restriction},
+    admin::Admin,
     clock,
     config::ExternalAccessMode,
     exposure,
@@ -29,7 +30,7 @@ const COUNTS_HERE: Duration = Duration::from_secs(1);
 /// What decides about external access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     /// The setting: it is off.
     Off,
     /// The setting: it is on.
@@ -40,55 +41,55 @@ pub(super) enum Mode {
 
 /// How external access stands.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct AccessStatus {
+pub(crate) struct AccessStatus {
     /// `GATEWAY_EXTERNAL_ACCESS`: `off` and `on` decide by themselves, under `managed` administrators do.
-    pub(super) mode: Mode,
+    pub(crate) mode: Mode,
     /// Whether machines are to be let in.
-    pub(super) enabled: bool,
+    pub(crate) enabled: bool,
     /// Whether this instance lets them in.
-    pub(super) enabled_here: bool,
+    pub(crate) enabled_here: bool,
     /// Since when it stands so; null: nobody ever decided, or a setting did.
     #[schema(required = true, format = DateTime, max_length = 30)]
-    pub(super) since: Option<String>,
+    pub(crate) since: Option<String>,
     /// Who decided it; under `on` who accepted it, by the setting.
-    pub(super) by: Actor,
+    pub(crate) by: Actor,
     /// What becomes public, in words: what is accepted.
     #[schema(max_length = 16_384)]
-    pub(super) exposure: String,
+    pub(crate) exposure: String,
     /// The document that becomes public.
-    pub(super) metadata: ProtectedResourceMetadata,
+    pub(crate) metadata: ProtectedResourceMetadata,
     /// Whether there is a database, which deciding needs.
-    pub(super) has_database: bool,
+    pub(crate) has_database: bool,
     /// The gateways over this database that run.
     #[schema(max_items = 1024)]
-    pub(super) instances: Vec<RunningInstance>,
+    pub(crate) instances: Vec<RunningInstance>,
 }
 
 /// A gateway that runs.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct RunningInstance {
+pub(crate) struct RunningInstance {
     /// Made at its start.
     #[schema(format = "uuid", max_length = 36)]
-    pub(super) id: String,
+    pub(crate) id: String,
     /// Its host's name.
     #[schema(example = "gateway-7d9f", max_length = 255, pattern = "^[ -~]*$")]
-    pub(super) host: String,
+    pub(crate) host: String,
     #[schema(example = "1.0.0", max_length = 64, pattern = "^[0-9A-Za-z.+-]+$")]
-    pub(super) version: String,
+    pub(crate) version: String,
     /// Whether it lets machines in.
-    pub(super) enabled: bool,
+    pub(crate) enabled: bool,
     #[schema(format = DateTime, max_length = 30)]
-    pub(super) started_at: String,
+    pub(crate) started_at: String,
     #[schema(format = DateTime, max_length = 30)]
-    pub(super) seen_at: String,
+    pub(crate) seen_at: String,
     /// Whether it is the one that answers.
-    pub(super) is_this: bool,
+    pub(crate) is_this: bool,
 }
 
 /// A decision about external access.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AccessDecision {
+pub(crate) struct AccessDecision {
     /// Whether machines are let in.
     enabled: bool,
     /// Must be true to enable: that tenant and app ids become public is accepted, by whoever decides.
@@ -106,7 +107,7 @@ impl AccessStatus {
     ///
     /// # Errors
     /// When the database is there and cannot be read: how it stands is not known then.
-    pub(super) async fn read(administered: &Administered, origin: &str) -> Result<Self, Refusal> {
+    pub(crate) async fn read(administered: &Administered, origin: &str) -> Result<Self, Refusal> {
         let Administered { activity, external_access, resource, .. } = administered;
         let (mode, by_setting) = match &*external_access.mode() {
             ExternalAccessMode::Off => (Mode::Off, Actor::default()),
@@ -168,7 +169,7 @@ fn require_managed(administered: &Administered) -> Result<(), Refusal> {
 }
 
 /// Lets machines in. False: they were already.
-pub(super) async fn enable(
+pub(crate) async fn enable(
     administered: &Administered,
     admin: &Admin,
     is_accepted: bool,
@@ -185,7 +186,7 @@ pub(super) async fn enable(
 }
 
 /// Disables external access, also where that cannot be recorded yet.
-pub(super) async fn disable(
+pub(crate) async fn disable(
     administered: &Administered,
     admin: &Admin,
 ) -> Result<Recording, Refusal> {
@@ -203,7 +204,7 @@ async fn counts_here(Administered { external_access, .. }: &Administered, is_on:
 }
 
 /// Ends minted sessions and records each, if need be later; returns their number.
-pub(super) async fn end_sessions(
+pub(crate) async fn end_sessions(
     Administered { external_access, .. }: &Administered,
     admin: &Admin,
     which: &Which,
@@ -212,7 +213,7 @@ pub(super) async fn end_sessions(
 }
 
 /// Ends all of them, and in a while those whose logins were under way.
-pub(super) async fn end_all(administered: &Administered, admin: &Admin) -> Result<usize, Refusal> {
+pub(crate) async fn end_all(administered: &Administered, admin: &Admin) -> Result<usize, Refusal> {
     let count = end_sessions(administered, admin, &Which::All).await?;
     let (restrictions, author) =
         (administered.external_access.restrictions().clone(), admin.author.clone());
@@ -236,7 +237,7 @@ pub(super) async fn end_all(administered: &Administered, admin: &Admin) -> Resul
         (status = 503, description = "The session store or the database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn get(
+pub(crate) async fn get(
     State(administered): State<Administered>,
     admin: Admin,
 ) -> Result<Json<AccessStatus>, Refusal> {
@@ -264,7 +265,7 @@ pub(super) async fn get(
         (status = 503, description = "The session store is away, or enabling could not be written down: nothing has changed, or it is not known whether it has", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn post(
+pub(crate) async fn post(
     State(administered): State<Administered>,
     call: Call<AccessDecision>,
 ) -> Result<Json<AccessStatus>, Refusal> {

@@ -2,14 +2,9 @@
 
 use axum::{extract::State, response::Response};
 
-use super::{View, flash::Flash};
+use super::{View, flash::Flash, form::Form};
 use crate::{
-    gateway::Administered,
-    http::{
-        admin::{blocks, form::Form},
-        error::Refusal,
-    },
-    restrictions::Recording,
+    admin::api::blocks, gateway::Administered, http::error::Refusal, restrictions::Recording,
 };
 
 /// Keeps somebody out. A time of one's own goes before one from the list.

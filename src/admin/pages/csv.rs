@@ -20,12 +20,12 @@ const COLUMNS: [&str; 14] = [
 ];
 
 /// The first line.
-pub(super) fn heading() -> String {
+pub(crate) fn heading() -> String {
     row(COLUMNS.into_iter())
 }
 
 /// A record's line.
-pub(super) fn line(record: &Record) -> String {
+pub(crate) fn line(record: &Record) -> String {
     let at = clock::rfc3339(record.at);
     let text = |value: &'_ Option<String>| value.clone().unwrap_or_default();
     let cells = [

@@ -6,9 +6,9 @@ use serde_json::Value;
 use tokio::{join, time::timeout};
 use utoipa::ToSchema;
 
-use super::Admin;
 use crate::{
     activity::{EventKind, Filter},
+    admin::Admin,
     authz::client_info::PublicOrigin,
     clock,
     gateway::Administered,
@@ -25,7 +25,7 @@ const UPSTREAM_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 /// How a check stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Light {
+pub(crate) enum Light {
     /// As it should be.
     Ok,
     /// Not (yet).
@@ -36,70 +36,70 @@ pub(super) enum Light {
 
 /// Something that the gateway looked at just now.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct Check {
+pub(crate) struct Check {
     #[schema(example = "keys", max_length = 32, pattern = "^[a-z_]+$")]
-    pub(super) id: &'static str,
+    pub(crate) id: &'static str,
     /// What is looked at.
     #[schema(example = "Signing keys of the tenant are known", max_length = 128)]
-    pub(super) label: &'static str,
-    pub(super) state: Light,
+    pub(crate) label: &'static str,
+    pub(crate) state: Light,
     /// What was found, in words.
     #[schema(max_length = 4096)]
-    pub(super) detail: String,
+    pub(crate) detail: String,
 }
 
 /// Values of this deployment that clients and Entra need.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Values {
+pub(crate) struct Values {
     /// The public origin.
     #[schema(format = "uri", max_length = 2048)]
-    pub(super) origin: String,
+    pub(crate) origin: String,
     /// Where clients read what to ask Entra for (RFC 9728).
     #[schema(format = "uri", max_length = 2048)]
-    pub(super) metadata_url: String,
+    pub(crate) metadata_url: String,
     /// Where a token is exchanged for a session.
     #[schema(format = "uri", max_length = 2048)]
-    pub(super) login_url: String,
+    pub(crate) login_url: String,
     #[schema(format = "uuid", max_length = 36)]
-    pub(super) tenant: String,
+    pub(crate) tenant: String,
     /// SimpleChat's app registration.
     #[schema(format = "uuid", max_length = 36)]
-    pub(super) client: String,
+    pub(crate) client: String,
     /// The authorization server.
     #[schema(format = "uri", max_length = 2048)]
-    pub(super) authority: String,
+    pub(crate) authority: String,
     /// Scopes to ask for.
     #[schema(max_length = 8192, pattern = "^[ -~]+$")]
-    pub(super) scope: String,
+    pub(crate) scope: String,
     /// Delegated scopes that admit to login, beside the role `ExternalApi`; space between them.
     #[schema(max_length = 8192, pattern = "^[ -~]*$")]
-    pub(super) login_scopes: String,
+    pub(crate) login_scopes: String,
 }
 
 /// What would be better otherwise, in words.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(transparent)]
 #[schema(max_length = 4096)]
-pub(super) struct Advice(pub(super) String);
+pub(crate) struct Advice(pub(crate) String);
 
 /// The guide's values and checks.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct SetUpGuide {
-    pub(super) values: Values,
+pub(crate) struct SetUpGuide {
+    pub(crate) values: Values,
     #[schema(max_items = 32)]
-    pub(super) checks: Vec<Check>,
+    pub(crate) checks: Vec<Check>,
     /// The part of SimpleChat's app registration's manifest that the gateway needs, beside what is there.
     #[schema(value_type = Object)]
-    pub(super) manifest: Value,
+    pub(crate) manifest: Value,
     /// The same by commands (az and jq), in the order that Entra needs.
     #[schema(max_length = 65_536)]
-    pub(super) commands: String,
+    pub(crate) commands: String,
     /// The part of App Service's authsettingsV2 that the gateway needs where App Service signs users in.
     #[schema(value_type = Object)]
-    pub(super) easy_auth: Value,
+    pub(crate) easy_auth: Value,
     /// What would be better otherwise.
     #[schema(max_items = 64)]
-    pub(super) advice: Vec<Advice>,
+    pub(crate) advice: Vec<Advice>,
 }
 
 impl Values {
@@ -118,7 +118,7 @@ impl Values {
     }
 
     /// An OAuth 2.0 endpoint of Entra, by its name, beside the issuer `…/TENANT/v2.0`.
-    pub(super) fn endpoint(&self, name: &str) -> String {
+    pub(crate) fn endpoint(&self, name: &str) -> String {
         let tenant = self.authority.strip_suffix("/v2.0").unwrap_or(&self.authority);
         format!("{tenant}/oauth2/v2.0/{name}")
     }
@@ -126,7 +126,7 @@ impl Values {
 
 impl SetUpGuide {
     /// With everything looked at anew.
-    pub(super) async fn read(administered: &Administered, admin: &Admin) -> Self {
+    pub(crate) async fn read(administered: &Administered, admin: &Admin) -> Self {
         let Administered { upstream, registration_inputs, .. } = administered;
         let version =
             async { timeout(UPSTREAM_TIMEOUT, takes_version_1_alone(upstream)).await.ok()? };
@@ -298,7 +298,7 @@ async fn first_login(Administered { activity, .. }: &Administered) -> Check {
         (status = 503, description = "The session store is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn get(
+pub(crate) async fn get(
     State(administered): State<Administered>,
     admin: Admin,
 ) -> Result<Json<SetUpGuide>, Refusal> {

@@ -7,20 +7,19 @@ use axum::{
 };
 use http::{StatusCode, Uri};
 
-use super::{Frame, View, flash::Flash, page, timestamp::Timestamp};
+use super::{Frame, View, flash::Flash, form::Form, page, timestamp::Timestamp};
 use crate::{
     activity::BlockInForce,
-    gateway::Administered,
-    http::{
-        admin::{
-            Admin,
+    admin::{
+        Admin,
+        api::{
             access::{self, AccessStatus, Mode},
-            admission::to_page,
             blocks,
-            form::Form,
         },
-        error::Refusal,
+        authorization::to_page,
     },
+    gateway::Administered,
+    http::error::Refusal,
     restrictions::Recording,
     telemetry,
 };

@@ -6,12 +6,10 @@ use http::StatusCode;
 
 use super::{Frame, View, page};
 use crate::{
+    admin::{Admin, api::health},
     gateway::Administered,
     health_registry::CANARY,
-    http::{
-        admin::{Admin, health},
-        health::Detail,
-    },
+    http::health::Detail,
 };
 
 /// A part, what it is to people, and what is wrong with it.

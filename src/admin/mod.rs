@@ -1,17 +1,15 @@
 //! What administrators of SimpleChat look at and decide about: a page, and the same as JSON.
 
-mod access;
-mod activity;
-mod admission;
-mod blocks;
-mod call;
-mod csv;
-mod form;
-mod guide;
-mod health;
+pub(crate) mod api;
+pub(crate) mod authorization;
 mod pages;
-mod sessions;
 
+use crate::admin::api::access;
+use crate::admin::api::activity;
+use crate::admin::api::blocks;
+use crate::admin::api::guide;
+use crate::admin::api::health;
+use crate::admin::api::sessions;
 use axum::{
     body::Body,
     extract::{FromRef, FromRequestParts},
@@ -20,7 +18,7 @@ use axum::{
 use http::{HeaderName, HeaderValue, Request, header};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::admission::Admin;
+use self::authorization::Admin;
 use crate::gateway::Administered;
 
 /// Where the page stands.
@@ -52,7 +50,7 @@ const PERMISSIONS: &str =
     "camera=(), geolocation=(), microphone=(), payment=(), usb=(), clipboard-write=(self)";
 
 /// The page's routes and its twins'.
-pub(super) fn routes<S>() -> OpenApiRouter<S>
+pub(crate) fn routes<S>() -> OpenApiRouter<S>
 where
     S: Clone + Send + Sync + 'static,
     Administered: FromRef<S>,
@@ -85,7 +83,7 @@ const WITH_BODY: [&str; 7] = [
 ];
 
 /// Whether a request's body is read: of what the gateway answers itself, only decisions may have one.
-pub(super) fn reads_body(method: &str, path: &str) -> bool {
+pub(crate) fn reads_body(method: &str, path: &str) -> bool {
     match method {
         "POST" => WITH_BODY.contains(&path),
         "DELETE" => {
@@ -100,7 +98,7 @@ pub(super) fn reads_body(method: &str, path: &str) -> bool {
 ///
 /// # Errors
 /// The refusal.
-pub(super) async fn admit<S>(state: &S, request: Request<Body>) -> Result<(), Response>
+pub(crate) async fn admit<S>(state: &S, request: Request<Body>) -> Result<(), Response>
 where
     S: Send + Sync,
     Administered: FromRef<S>,
@@ -111,7 +109,7 @@ where
 
 /// A path as it may be told: whoever ends a session by its whole id must not find that in a log, nor must who
 /// mistypes the path before it.
-pub(super) fn redact_path(path: &str) -> &str {
+pub(crate) fn redact_path(path: &str) -> &str {
     if path.strip_prefix(ONE_SESSION).is_some_and(|rest| !rest.is_empty()) {
         "/gateway/api/sessions/{id}"
     } else if path.starts_with("/gateway/") && holds_id(path) {
@@ -133,7 +131,7 @@ fn holds_id(text: &str) -> bool {
 
 /// What every answer at these paths bears; refusals of the page are pages. Any other answer below
 /// `/gateway` runs and loads nothing: the path may be one of these in another spelling (`%61dmin`).
-pub(super) fn dressed(mut answer: Response, path: &str) -> Response {
+pub(crate) fn dressed(mut answer: Response, path: &str) -> Response {
     let is_page = is_below(path, PAGE);
     if !is_page && !is_below(path, API) {
         if is_below(path, GATEWAY) {

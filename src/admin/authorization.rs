@@ -24,11 +24,11 @@ use crate::{
 };
 
 /// An administrator who asks for something, from a page of ours or by a program.
-pub(super) struct Admin {
-    pub(super) account: Account,
-    pub(super) author: Author,
+pub(crate) struct Admin {
+    pub(crate) account: Account,
+    pub(crate) author: Author,
     /// Which way the request came.
-    pub(super) client_info: ClientInfo,
+    pub(crate) client_info: ClientInfo,
     key: hmac::Key,
 }
 
@@ -37,30 +37,30 @@ const LABEL: &[u8] = b"simplechat-gateway: a form of the administrator's page";
 
 impl Admin {
     /// Binds a form to the session.
-    pub(super) fn token(&self) -> String {
+    pub(crate) fn token(&self) -> String {
         URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, LABEL))
     }
 
     /// Whether a token is this session's; compared in constant time.
-    pub(super) fn has_token(&self, token: &str) -> bool {
+    pub(crate) fn has_token(&self, token: &str) -> bool {
         let tag = URL_SAFE_NO_PAD.decode(token);
         tag.is_ok_and(|tag| hmac::verify(&self.key, LABEL, &tag).is_ok())
     }
 
     /// Refuses, and writes that down.
-    pub(super) async fn deny(&self, administered: &Administered, denial: AdminDenial) -> Refusal {
+    pub(crate) async fn deny(&self, administered: &Administered, denial: AdminDenial) -> Refusal {
         deny(administered, denial, &self.author, None).await
     }
 
     /// How the administrator is called.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let Account { oid, name, email, .. } = &self.account;
         let named = name.clone().or_else(|| email.clone());
         named.or_else(|| oid.map(|oid| oid.to_string())).unwrap_or_else(|| "unnamed".to_owned())
     }
 
     /// The origin under which the administrator knows this deployment.
-    pub(super) fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         match &self.client_info.origin {
             PublicOrigin::Known(origin) | PublicOrigin::Unlisted(origin) => origin.to_string(),
             PublicOrigin::Unnamed => "https://HOST".to_owned(),
@@ -196,6 +196,6 @@ fn is_same_origin(
 }
 
 /// To a page of ours, to be got.
-pub(super) fn to_page(location: &str) -> Response {
+pub(crate) fn to_page(location: &str) -> Response {
     Redirect::to(location).into_response()
 }

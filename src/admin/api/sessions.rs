@@ -9,8 +9,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Admin, access::end_sessions, call::Decider};
+use super::{access::end_sessions, call::Decider};
 use crate::{
+    admin::Admin,
     authz::session::SessionId,
     gateway::Administered,
     http::error::{Problem, Refusal},
@@ -18,11 +19,11 @@ use crate::{
 };
 
 /// Most that are listed.
-pub(super) const MANY: usize = 1000;
+pub(crate) const MANY: usize = 1000;
 
 /// Live minted sessions, newest first.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct SessionList {
+pub(crate) struct SessionList {
     #[schema(max_items = 1000)]
     sessions: Vec<MintedSession>,
     /// Whether there are more than are listed.
@@ -31,13 +32,13 @@ pub(super) struct SessionList {
 
 /// How many sessions were ended.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct SessionsEnded {
+pub(crate) struct SessionsEnded {
     #[schema(value_type = i64, example = 1, minimum = 0, maximum = 4_294_967_295_i64)]
     ended: usize,
 }
 
 /// Lists them; and how many there are of all subjects and clients, where there are more than are listed.
-pub(super) async fn list(
+pub(crate) async fn list(
     administered: &Administered,
     which: &Which,
 ) -> Result<(Vec<MintedSession>, Option<u64>), Refusal> {
@@ -49,7 +50,7 @@ pub(super) async fn list(
 }
 
 /// Which sessions a query or a form means: at most one of a subject and a client.
-pub(super) fn which(subject: &str, client: &str) -> Result<Option<Which>, Refusal> {
+pub(crate) fn which(subject: &str, client: &str) -> Result<Option<Which>, Refusal> {
     match (subject, client) {
         ("", "") => Ok(None),
         (subject, "") => {
@@ -63,7 +64,7 @@ pub(super) fn which(subject: &str, client: &str) -> Result<Option<Which>, Refusa
 }
 
 /// By its handle or its whole id.
-pub(super) fn one(id: &str) -> Result<Which, Refusal> {
+pub(crate) fn one(id: &str) -> Result<Which, Refusal> {
     let is_handle = id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if is_handle || SessionId::parse(id).is_some() {
         Ok(Which::Handle(id.to_owned()))
@@ -117,7 +118,7 @@ impl SessionsQuery {
         (status = 503, description = "The session store is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn get(
+pub(crate) async fn get(
     State(administered): State<Administered>,
     _: Admin,
     uri: Uri,
@@ -151,7 +152,7 @@ pub(super) async fn get(
         (status = 503, description = "The session store is away: some may have ended", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn delete(
+pub(crate) async fn delete(
     State(administered): State<Administered>,
     Decider(admin): Decider,
     uri: Uri,
@@ -185,7 +186,7 @@ pub(super) async fn delete(
         (status = 503, description = "The session store or the database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn delete_one(
+pub(crate) async fn delete_one(
     State(administered): State<Administered>,
     Decider(admin): Decider,
     id: Result<Path<String>, PathRejection>,

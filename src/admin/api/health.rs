@@ -2,8 +2,8 @@
 
 use axum::{Json, extract::State};
 
-use super::Admin;
 use crate::{
+    admin::Admin,
     gateway::Administered,
     http::{
         error::{Problem, Refusal},
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Looks at every part.
-pub(super) async fn look(administered: &Administered) -> Detail {
+pub(crate) async fn look(administered: &Administered) -> Detail {
     let Administered { upstream, draining, sessions, entra, health, .. } = administered;
     health::look(upstream, draining, sessions, entra, health).await.1
 }
@@ -33,7 +33,7 @@ pub(super) async fn look(administered: &Administered) -> Detail {
         (status = 503, description = "The session store is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn get(
+pub(crate) async fn get(
     State(administered): State<Administered>,
     _: Admin,
 ) -> Result<Json<Detail>, Refusal> {

@@ -32,7 +32,7 @@ struct Refused {
 }
 
 /// Turns the answer to a refused request at `path` into a page; other answers are returned unchanged.
-pub(in crate::http::admin) fn page(answer: Response, path: &str) -> Response {
+pub(in crate::admin) fn page(answer: Response, path: &str) -> Response {
     let Some(summary) = answer.extensions().get::<ProblemSummary>().cloned() else {
         return answer;
     };

@@ -5,7 +5,7 @@ use axum::response::Response;
 use http::Uri;
 
 use super::View;
-use crate::http::admin::admission::to_page;
+use crate::admin::authorization::to_page;
 
 /// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,9 @@
 mod access;
 mod activity;
 mod blocks;
+pub(crate) mod csv;
 mod flash;
+pub(crate) mod form;
 mod guide;
 mod health;
 pub(super) mod refused;
@@ -20,16 +22,16 @@ use http::{HeaderValue, StatusCode, header};
 use utoipa_axum::router::OpenApiRouter;
 
 use self::flash::Notice;
-use super::{Admin, admission::to_page};
+use super::{Admin, authorization::to_page};
 use crate::{gateway::Administered, http::error::Refusal};
 
 /// How pages of ours look, and what this one has beside that.
 const STYLE: &str = concat!(
-    include_str!("../../../../templates/page.css"),
-    include_str!("../../../../templates/admin/page.css")
+    include_str!("../../../templates/page.css"),
+    include_str!("../../../templates/admin/page.css")
 );
 /// What makes it handier: nothing needs it.
-const SCRIPT: &str = include_str!("../../../../templates/admin/page.js");
+const SCRIPT: &str = include_str!("../../../templates/admin/page.js");
 
 /// Of the page and its forms. They are no part of the `OpenAPI` document: their twins are.
 pub(super) fn routes<S>() -> OpenApiRouter<S>

@@ -6,11 +6,11 @@ use http::StatusCode;
 
 use super::{Frame, View, page};
 use crate::{
-    gateway::Administered,
-    http::admin::{
+    admin::{
         Admin,
-        guide::{Check, Light, SetUpGuide},
+        api::guide::{Check, Light, SetUpGuide},
     },
+    gateway::Administered,
 };
 
 #[derive(Template)]

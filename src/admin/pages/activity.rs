@@ -10,19 +10,16 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 
-use super::{Frame, View, page, timestamp::Timestamp};
+use super::{Frame, View, csv, page, timestamp::Timestamp};
 use crate::{
     activity::{Activity, EventKind, Filter, Outcome, Record},
+    admin::{
+        Admin,
+        api::activity::{ActivityQuery, find, place},
+    },
     clock,
     gateway::{Administered, Export},
-    http::{
-        admin::{
-            Admin,
-            activity::{ActivityQuery, find, place},
-            csv,
-        },
-        error::Refusal,
-    },
+    http::error::Refusal,
 };
 
 /// Records of one page.

@@ -8,15 +8,18 @@ use axum::{
 use http::{HeaderMap, request::Parts};
 use serde::de::DeserializeOwned;
 
-use super::{Admin, Administered, form::is_of_type};
-use crate::{authz::admin::AdminDenial, http::error::Refusal};
+use crate::{
+    admin::{Admin, Administered, pages::form::is_of_type},
+    authz::admin::AdminDenial,
+    http::error::Refusal,
+};
 
 const TOKEN: &str = "x-csrf-token";
 /// Bodies are shorter: see `own_body`.
 const MAX: usize = 128 * 1024;
 
 /// An administrator who decides without a body.
-pub(super) struct Decider(pub(super) Admin);
+pub(crate) struct Decider(pub(crate) Admin);
 
 impl<S> FromRequestParts<S> for Decider
 where
@@ -36,9 +39,9 @@ where
 }
 
 /// What is asked for, and by whom.
-pub(super) struct Call<T> {
-    pub(super) admin: Admin,
-    pub(super) asked: T,
+pub(crate) struct Call<T> {
+    pub(crate) admin: Admin,
+    pub(crate) asked: T,
 }
 
 impl<S, T> FromRequest<S> for Call<T>
