@@ -25,6 +25,7 @@ mod gateway;
 mod h1;
 mod health_registry;
 mod http;
+mod openapi;
 mod output;
 mod public_url_probe;
 mod registration;

@@ -4,12 +4,6 @@ pub(crate) mod api;
 pub(crate) mod authorization;
 mod pages;
 
-use crate::admin::api::access;
-use crate::admin::api::activity;
-use crate::admin::api::blocks;
-use crate::admin::api::guide;
-use crate::admin::api::health;
-use crate::admin::api::sessions;
 use axum::{
     body::Body,
     extract::{FromRef, FromRequestParts},
@@ -18,7 +12,10 @@ use axum::{
 use http::{HeaderName, HeaderValue, Request, header};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::authorization::Admin;
+use self::{
+    api::{access, activity, blocks, guide, health, sessions},
+    authorization::Admin,
+};
 use crate::gateway::Administered;
 
 /// Where the page stands.

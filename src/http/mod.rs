@@ -2,10 +2,8 @@
 
 pub(crate) mod bearer;
 pub(crate) mod binding;
-pub(crate) mod docs;
 pub(crate) mod endpoint;
 pub(crate) mod error;
-pub(crate) mod every_operation;
 pub(crate) mod framing;
 #[cfg(fuzzing)]
 #[path = "../../tests/fuzz/of_http.rs"]
@@ -15,7 +13,6 @@ pub(crate) mod health;
 pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod metrics;
-pub(crate) mod openapi;
 pub(crate) mod own_body;
 pub(crate) mod own_paths;
 pub(crate) mod proxy;
@@ -25,6 +22,8 @@ pub(crate) mod traces;
 
 use crate::admin;
 use crate::h1::hop_headers;
+use crate::openapi;
+use crate::openapi::page;
 use axum::{
     Extension, Router,
     body::{Body, HttpBody as _},
@@ -108,7 +107,7 @@ fn own_routes() -> (Router<Gateway>, Document) {
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .route("/gateway/openapi.json", routing::get(openapi::document))
-        .routes(routes!(docs::get))
+        .routes(routes!(page::get))
         .merge(admin::routes())
         .fallback(async || Refusal::NotFound)
         .split_for_parts();
@@ -145,7 +144,7 @@ impl App {
     /// Puts the routes in front of the parts.
     pub(crate) fn new(gateway: Gateway, tracer: Option<SdkTracer>) -> Self {
         let (own, document) = own_routes();
-        let page = docs::Page::of(&document);
+        let page = page::Page::of(&document);
         let document = openapi::Text(openapi::text(&document).into());
         let own = own.with_state(gateway.clone()).layer(Extension(document)).layer(Extension(page));
         Self { own, gateway, has_warned: Arc::default(), tracer }

@@ -1,6 +1,9 @@
 //! The `OpenAPI` document: built from the handlers, naming neither tenant, client nor commit.
 
-use super::{every_operation, guard, resource_metadata};
+pub(crate) mod page;
+pub(crate) mod reading;
+pub(crate) mod shared_responses;
+
 use axum::{
     Extension,
     response::{IntoResponse, Response},
@@ -13,6 +16,8 @@ use utoipa::{
         security::{ApiKey, ApiKeyValue, OpenIdConnect, SecurityScheme},
     },
 };
+
+use crate::http::{guard, resource_metadata};
 
 /// What the handlers do not say themselves.
 #[derive(OpenApi)]
@@ -32,7 +37,7 @@ use utoipa::{
         (name = "Administration", description = "What the administrator's page at `/gateway/admin` shows and decides, for programs. A browser's request must come from a page of this very origin; `X-CSRF-Token`, if it is sent, must be the one in that session's forms"),
     ),
     paths(external, healthcheck, document),
-    components(schemas(super::error::Problem)),
+    components(schemas(crate::http::error::Problem)),
     modifiers(&SecuritySchemes),
 )]
 pub(crate) struct Base;
@@ -79,12 +84,12 @@ impl Modify for SecuritySchemes {
     params(("path" = String, Path, description = "One or more path segments, spelled plainly; here the first", example = "public_documents", max_length = 128, pattern = "^[A-Za-z0-9_-]+$")),
     security(("bearer" = [])),
     responses(
-        (status = 400, description = "A malformed request, an unusual spelling of the path, two Authorization headers, or one that is malformed", body = super::error::Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No token, one that does not count, or a minted session of somebody else beside it", body = super::error::Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The role is missing, or the client app is not allowed", body = super::error::Problem, content_type = "application/problem+json"),
-        (status = 502, description = "SimpleChat cannot be reached, or broke off", body = super::error::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The signing keys are not available, or there is no room for one more request", body = super::error::Problem, content_type = "application/problem+json"),
-        (status = 504, description = "SimpleChat did not answer in time", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = 400, description = "A malformed request, an unusual spelling of the path, two Authorization headers, or one that is malformed", body = crate::http::error::Problem, content_type = "application/problem+json"),
+        (status = 401, description = "No token, one that does not count, or a minted session of somebody else beside it", body = crate::http::error::Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The role is missing, or the client app is not allowed", body = crate::http::error::Problem, content_type = "application/problem+json"),
+        (status = 502, description = "SimpleChat cannot be reached, or broke off", body = crate::http::error::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The signing keys are not available, or there is no room for one more request", body = crate::http::error::Problem, content_type = "application/problem+json"),
+        (status = 504, description = "SimpleChat did not answer in time", body = crate::http::error::Problem, content_type = "application/problem+json"),
         (status = "2XX", description = "SimpleChat's answer, unchanged"),
         (status = "default", description = "Any other answer of SimpleChat, unchanged"),
     )
@@ -103,11 +108,11 @@ fn external() {}
     extensions(("x-public-because" = json!("App Service asks it without a token, and SimpleChat answers it to anybody."))),
     security(()),
     responses(
-        (status = 400, description = "A malformed request; or, in SimpleChat's own words, its probe is switched off", body = super::error::Problem, content_type = "application/problem+json"),
-        (status = 401, description = "A minted session beside a valid token of somebody else", body = super::error::Problem, content_type = "application/problem+json"),
-        (status = 502, description = "SimpleChat cannot be reached, or broke off", body = super::error::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no room for one more request; or a session came along, and the store that knows about it is away", body = super::error::Problem, content_type = "application/problem+json"),
-        (status = 504, description = "SimpleChat did not answer in time", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = 400, description = "A malformed request; or, in SimpleChat's own words, its probe is switched off", body = crate::http::error::Problem, content_type = "application/problem+json"),
+        (status = 401, description = "A minted session beside a valid token of somebody else", body = crate::http::error::Problem, content_type = "application/problem+json"),
+        (status = 502, description = "SimpleChat cannot be reached, or broke off", body = crate::http::error::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no room for one more request; or a session came along, and the store that knows about it is away", body = crate::http::error::Problem, content_type = "application/problem+json"),
+        (status = 504, description = "SimpleChat did not answer in time", body = crate::http::error::Problem, content_type = "application/problem+json"),
         (status = 200, description = "SimpleChat's answer, which holds its time"),
         (status = "default", description = "Any other answer of SimpleChat, unchanged"),
     )
@@ -119,11 +124,11 @@ fn healthcheck() {}
 pub(crate) fn finished(mut document: Document) -> Document {
     let paths = &mut document.paths.paths;
     if let Some(external) = paths.get_mut("/external/{path}") {
-        every_operation::whatever_the_method(external);
+        shared_responses::whatever_the_method(external);
     }
     let mut repeat = |model: &str, path: String, suffix: &str| {
         let Some(mut item) = paths.get(model).cloned() else { return };
-        for operation in every_operation::operations(&mut item) {
+        for operation in shared_responses::operations(&mut item) {
             operation.operation_id =
                 operation.operation_id.take().map(|id| format!("{id}{suffix}"));
         }
@@ -135,7 +140,7 @@ pub(crate) fn finished(mut document: Document) -> Document {
     }
     let [probe, probe_without_sign_in] = guard::HEALTHCHECKS;
     repeat(probe, probe_without_sign_in.to_owned(), "z");
-    every_operation::complete(&mut document);
+    shared_responses::complete(&mut document);
     document
 }
 

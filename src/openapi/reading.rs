@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 /// The page.
 #[derive(Template)]
 #[template(path = "docs.html")]
-pub(super) struct Docs {
+pub(crate) struct Docs {
     style: &'static str,
     title: String,
     version: String,
@@ -110,7 +110,7 @@ const METHODS: [&str; 7] = ["get", "head", "post", "put", "patch", "delete", "op
 
 impl Docs {
     /// Reads a document.
-    pub(super) fn read(document: &Value, style: &'static str) -> Self {
+    pub(crate) fn read(document: &Value, style: &'static str) -> Self {
         let info = &document["info"];
         let components = &document["components"];
         let responses = pairs(&components["responses"]);

@@ -4,7 +4,6 @@
 //! Annotations name a header; what it looks like stands here. A `?` after its name: it is not always
 //! there.
 
-use super::guard;
 use utoipa::openapi::{
     Components, Content, Header, Object, OpenApi as Document, PathItem, Ref, RefOr, Response,
     Schema, Type,
@@ -14,6 +13,8 @@ use utoipa::openapi::{
     response::ResponseBuilder,
     schema::{AdditionalProperties, ObjectBuilder},
 };
+
+use crate::http::guard;
 
 const PROBLEM: &str = "application/problem+json";
 const SOMETIMES: &str = ".sometimes";

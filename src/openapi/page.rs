@@ -1,8 +1,7 @@
 //! `GET /gateway/docs`: the `OpenAPI` document as a page. One answer holds all of it; nothing is loaded
 //! and no script runs, so that it can be read where nothing is trusted yet.
 
-mod reading;
-
+use crate::openapi::reading;
 use std::sync::Arc;
 
 use askama::Template;
@@ -15,14 +14,14 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderName, HeaderValue, header};
 use utoipa::{ToSchema, openapi::OpenApi as Document};
 
-use super::error::{Problem, Refusal};
+use crate::http::error::{Problem, Refusal};
 
 /// How pages of ours look.
-const STYLE: &str = include_str!("../../../templates/page.css");
+const STYLE: &str = include_str!("../../templates/page.css");
 
 /// The page, written once at the start.
 #[derive(Debug, Clone)]
-pub(super) struct Page {
+pub(crate) struct Page {
     /// `None`: it could not be written.
     html: Option<Arc<str>>,
     policy: HeaderValue,
@@ -30,7 +29,7 @@ pub(super) struct Page {
 
 impl Page {
     /// The page of a document.
-    pub(super) fn of(document: &Document) -> Self {
+    pub(crate) fn of(document: &Document) -> Self {
         let document = serde_json::to_value(document).unwrap_or_default();
         let html = reading::Docs::read(&document, STYLE).render();
         let html = html.inspect_err(|error| tracing::error!(%error, "no /gateway/docs")).ok();
@@ -66,7 +65,7 @@ struct Html(String);
         (status = 500, description = "The page could not be written", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn get(Extension(page): Extension<Page>) -> Result<Response, Refusal> {
+pub(crate) async fn get(Extension(page): Extension<Page>) -> Result<Response, Refusal> {
     let html = page.html.ok_or(Refusal::Internal)?;
     let fixed: [(HeaderName, HeaderValue); 5] = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
