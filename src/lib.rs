@@ -9,15 +9,12 @@ mod activity;
 mod admin;
 mod authz;
 mod canary;
-mod check;
+mod cli;
 mod clock;
-mod commands;
 mod config;
 mod connect_fault;
-mod doctor;
 mod entra;
 mod escape;
-mod exit;
 mod exposure;
 mod external_access;
 mod flask;
@@ -26,11 +23,8 @@ mod h1;
 mod health_registry;
 mod http;
 mod openapi;
-mod output;
-mod public_url_probe;
 mod registration;
 mod reload;
-mod report;
 mod restrictions;
 mod revocation;
 mod serve;
@@ -43,15 +37,16 @@ mod upstream;
 
 pub use crate::{
     about::VERSION,
-    check::{check, healthcheck},
-    commands::{
+    cli::{
         AccessCommand, ActivityCommand, SessionsCommand, WhichSessions, Whom, access, activity,
-        migrate, sessions,
+        check::{check, healthcheck},
+        doctor::doctor,
+        exit::Failure,
+        migrate,
+        output::{print, print_error, print_error_in_time},
+        sessions,
     },
     config::{Config, Problems},
-    doctor::doctor,
-    exit::Failure,
-    output::{print, print_error, print_error_in_time},
     serve::serve,
 };
 

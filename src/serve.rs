@@ -16,8 +16,8 @@ use crate::{
     about,
     activity::Activity,
     canary,
+    cli::{exit::Failure, output::announce},
     config::{Config, ExternalAccessMode, Problems},
-    exit::Failure,
     external_access::ExternalAccess,
     gateway::Gateway,
     h1::{
@@ -25,7 +25,6 @@ use crate::{
         memory::Memory,
     },
     http::{App, Capacity, ConnectionLimit, Ops, Timeouts, WorkerService},
-    output::announce,
     reload::reload,
     revocation,
     shutdown::{self, StopSignals},

@@ -45,9 +45,9 @@ pub(crate) use self::{
     view::BlockInForce,
 };
 use crate::{
+    cli::exit::Failure,
     clock,
     config::{ActivityConfig, ActivityRequired},
-    exit::Failure,
     telemetry,
 };
 

@@ -1,7 +1,6 @@
 //! `GET /gateway/docs`: the `OpenAPI` document as a page. One answer holds all of it; nothing is loaded
 //! and no script runs, so that it can be read where nothing is trusted yet.
 
-use crate::openapi::reading;
 use std::sync::Arc;
 
 use askama::Template;
@@ -14,6 +13,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderName, HeaderValue, header};
 use utoipa::{ToSchema, openapi::OpenApi as Document};
 
+use super::reading;
 use crate::http::error::{Problem, Refusal};
 
 /// How pages of ours look.

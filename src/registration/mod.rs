@@ -7,6 +7,7 @@ mod graph;
 mod identifier_uri;
 mod inputs;
 mod own_check;
+pub(crate) mod public_url_probe;
 
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -19,7 +19,7 @@ use opentelemetry_sdk::{
 use prometheus::{Registry, TextEncoder};
 
 use self::{drops::Drops, lines::Lines};
-use crate::{config::Config, exit::Failure, shutdown};
+use crate::{cli::exit::Failure, config::Config, shutdown};
 
 /// The instrumentation scope.
 const SCOPE: &str = "simplechat-gateway";

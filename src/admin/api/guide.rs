@@ -14,8 +14,11 @@ use crate::{
     gateway::Administered,
     health_registry::CANARY,
     http::error::{Problem, Refusal},
-    public_url_probe::{METADATA, ProbeOutcome, leads_to_a_gateway, metadata_at},
-    registration::{Registration, RegistrationInputs, takes_version_1_alone},
+    registration::{
+        Registration, RegistrationInputs,
+        public_url_probe::{METADATA, ProbeOutcome, leads_to_a_gateway, metadata_at},
+        takes_version_1_alone,
+    },
     telemetry,
 };
 

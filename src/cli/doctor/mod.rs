@@ -10,12 +10,14 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{
+use super::{
     check::try_everything,
-    config::Config,
     exit::Failure,
-    registration::{Registration, RegistrationInputs, takes_version_1_alone},
     report::{Report, block_on},
+};
+use crate::{
+    config::Config,
+    registration::{Registration, RegistrationInputs, takes_version_1_alone},
     upstream::Upstream,
 };
 

@@ -5,8 +5,8 @@ use std::{net::IpAddr, time::Duration};
 use tokio::time::timeout;
 
 use crate::{
+    cli::report::Report,
     config::{Config, UpstreamConfig, UpstreamTarget},
-    report::Report,
     telemetry,
     upstream::Upstream,
 };

@@ -7,14 +7,16 @@ use std::{
 
 use tokio::time::timeout;
 
+use super::{
+    exit::Failure,
+    report::{Report, block_on},
+};
 use crate::{
     activity::{Activity, ActivityError},
     config::{Cloud, Config, EntraConfig, StoreConfig},
     connect_fault::ConnectFault,
     entra::{DocumentError, Entra},
-    exit::Failure,
-    public_url_probe::leads_to_a_gateway,
-    report::{Report, block_on},
+    registration::public_url_probe::leads_to_a_gateway,
     sessions::Sessions,
     telemetry,
     upstream::{LONGEST_FIELD, Upstream, UpstreamError},

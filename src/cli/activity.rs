@@ -5,13 +5,11 @@ use std::{borrow::Cow, fmt::Write as _, time::Duration};
 use clap::Args;
 use uuid::Uuid;
 
-use super::{no_database, print};
+use super::{exit::Failure, no_database, print, report::block_on};
 use crate::{
     activity::{Activity, ActivityError, EventKind, Filter, Record},
     clock,
     config::{Config, duration},
-    exit::Failure,
-    report::block_on,
 };
 
 /// Records read at a time.

@@ -6,14 +6,12 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{author, no_database, print};
+use super::{author, exit::Failure, no_database, print, report::block_on};
 use crate::{
     activity::{AccessState, Activity, ActivityError, Block, BlockInForce, Blocked, Restriction},
     clock,
     config::{Config, ExternalAccessMode},
-    exit::Failure,
     exposure,
-    report::block_on,
     restrictions::{Recording, Restrictions},
     sessions::{Sessions, SessionsError},
     telemetry,

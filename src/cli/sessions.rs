@@ -3,13 +3,11 @@
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
-use super::{author, print};
+use super::{author, exit::Failure, print, report::block_on};
 use crate::{
     activity::Activity,
     clock,
     config::Config,
-    exit::Failure,
-    report::block_on,
     restrictions::Restrictions,
     revocation,
     sessions::{Listed, MintedSession, Sessions, SessionsError, Which},

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::{
+    cli::report::Report,
     config::{Config, RootMetadata},
     h1::message::ResponseHead,
-    public_url_probe::METADATA,
-    report::Report,
+    registration::public_url_probe::METADATA,
     telemetry,
     upstream::Upstream,
 };

@@ -4,8 +4,8 @@ use tokio::sync::watch;
 
 use crate::{
     canary::{Canary, Step, advice},
+    cli::report::Report,
     config::Config,
-    report::Report,
     sessions::Sessions,
     telemetry,
     upstream::Upstream,

@@ -1,10 +1,12 @@
 //! App Service's own sign-in ("Easy Auth"): whether it stands in front, and what it must let pass.
 
 use crate::{
+    cli::report::Report,
     config::{Config, ExternalAccessMode},
-    public_url_probe::{METADATA, ProbeOutcome, metadata_at},
-    registration::{Registration, RegistrationInputs},
-    report::Report,
+    registration::{
+        Registration, RegistrationInputs,
+        public_url_probe::{METADATA, ProbeOutcome, metadata_at},
+    },
 };
 
 /// Looks at what App Service says of itself and at each public URL; prints what its sign-in must hold

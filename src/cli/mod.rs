@@ -3,7 +3,12 @@
 
 mod access;
 mod activity;
+pub(crate) mod check;
+pub(crate) mod doctor;
+pub(crate) mod exit;
 mod migrate;
+pub(crate) mod output;
+pub(crate) mod report;
 mod sessions;
 
 pub use self::{
@@ -12,11 +17,8 @@ pub use self::{
     migrate::migrate,
     sessions::{SessionsCommand, WhichSessions, sessions},
 };
-use crate::{
-    activity::{Actor, Author},
-    exit::Failure,
-    output::print_line as print,
-};
+use self::{exit::Failure, output::print_line as print};
+use crate::activity::{Actor, Author};
 
 /// Who decides where no session says it.
 fn author(name: Option<String>) -> Author {

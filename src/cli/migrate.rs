@@ -1,11 +1,9 @@
 //! `migrate`: the database is brought up to date, whatever `GATEWAY_MIGRATE` says.
 
-use super::{no_database, print};
+use super::{exit::Failure, no_database, print, report::block_on};
 use crate::{
     activity::{Activity, ActivityError},
     config::Config,
-    exit::Failure,
-    report::block_on,
 };
 
 /// Brings the database up to date.

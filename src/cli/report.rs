@@ -1,6 +1,6 @@
 //! What commands print: a line for each thing tried, as soon as it was.
 
-use crate::{
+use super::{
     exit::Failure,
     output::{print, print_line},
 };
