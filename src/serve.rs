@@ -18,7 +18,7 @@ use crate::{
     canary,
     cli::{exit::Failure, output::announce},
     config::{Config, ExternalAccessMode, Problems},
-    external_access::ExternalAccess,
+    control::{external_access::ExternalAccess, revocation, startup_audit},
     gateway::Gateway,
     h1::{
         listener::{self, ServeOptions},
@@ -26,9 +26,7 @@ use crate::{
     },
     http::{App, Capacity, ConnectionLimit, Ops, Timeouts, WorkerService},
     reload::reload,
-    revocation,
     shutdown::{self, StopSignals},
-    startup_audit,
     telemetry::{self, Telemetry},
     upstream::{ConnectionPool, Upstream},
 };

@@ -14,8 +14,8 @@ use tokio::{sync::watch, time::sleep};
 use super::{Canary, Doubt, Step, advice};
 use crate::{
     config::{Config, CookieConfig, SessionsConfig},
+    control::health_registry::CANARY,
     gateway::Gateway,
-    health_registry::CANARY,
     telemetry::{self, meter},
 };
 

@@ -11,8 +11,10 @@ use crate::{
     activity::{AccessState, Activity, ActivityError, Block, BlockInForce, Blocked, Restriction},
     clock,
     config::{Config, ExternalAccessMode},
-    exposure,
-    restrictions::{Recording, Restrictions},
+    control::{
+        exposure,
+        restrictions::{Recording, Restrictions},
+    },
     sessions::{Sessions, SessionsError},
     telemetry,
 };

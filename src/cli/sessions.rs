@@ -8,8 +8,7 @@ use crate::{
     activity::Activity,
     clock,
     config::Config,
-    restrictions::Restrictions,
-    revocation,
+    control::{restrictions::Restrictions, revocation},
     sessions::{Listed, MintedSession, Sessions, SessionsError, Which},
     telemetry,
 };

@@ -4,8 +4,8 @@ use super::{bearer, error::Refusal, framing::ValidRequest};
 use crate::{
     authz::policy::{Admission, Policy},
     clock,
+    control::external_access::ExternalAccess,
     entra::Entra,
-    external_access::ExternalAccess,
     flask::{
         forms::{FormReader, SubjectFault},
         path::Target,

@@ -10,8 +10,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    about, entra::Entra, gateway::Draining, health_registry::HealthRegistry, sessions::Sessions,
-    telemetry, upstream::Upstream,
+    about, control::health_registry::HealthRegistry, entra::Entra, gateway::Draining,
+    sessions::Sessions, telemetry, upstream::Upstream,
 };
 
 /// Whether this replica should get requests.

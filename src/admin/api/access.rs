@@ -13,14 +13,12 @@ use crate::{
     admin::Admin,
     clock,
     config::ExternalAccessMode,
-    exposure,
+    control::{exposure, restrictions::Recording, revocation},
     gateway::Administered,
     http::{
         error::{Problem, Refusal},
         resource_metadata::ProtectedResourceMetadata,
     },
-    restrictions::Recording,
-    revocation,
     sessions::Which,
 };
 

@@ -14,9 +14,9 @@ use crate::{
     activity::{Block, BlockInForce, Blocked, Restriction},
     admin::Admin,
     clock,
+    control::restrictions::Recording,
     gateway::Administered,
     http::error::{Problem, Refusal},
-    restrictions::Recording,
 };
 
 /// Who is kept out.

@@ -11,8 +11,8 @@ use crate::{
     admin::Admin,
     authz::client_info::PublicOrigin,
     clock,
+    control::health_registry::CANARY,
     gateway::Administered,
-    health_registry::CANARY,
     http::error::{Problem, Refusal},
     registration::{
         Registration, RegistrationInputs,

@@ -18,9 +18,9 @@ use crate::{
         },
         authorization::to_page,
     },
+    control::restrictions::Recording,
     gateway::Administered,
     http::error::Refusal,
-    restrictions::Recording,
     telemetry,
 };
 

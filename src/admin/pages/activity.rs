@@ -201,8 +201,8 @@ mod tests {
     use super::*;
     use crate::{
         authz::{policy::Denial, token::TokenError},
+        control::external_access::BlockError,
         entra::EntraError,
-        external_access::BlockError,
     };
 
     #[test]

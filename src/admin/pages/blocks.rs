@@ -4,7 +4,8 @@ use axum::{extract::State, response::Response};
 
 use super::{View, flash::Flash, form::Form};
 use crate::{
-    admin::api::blocks, gateway::Administered, http::error::Refusal, restrictions::Recording,
+    admin::api::blocks, control::restrictions::Recording, gateway::Administered,
+    http::error::Refusal,
 };
 
 /// Keeps somebody out. A time of one's own goes before one from the list.

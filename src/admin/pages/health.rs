@@ -7,8 +7,8 @@ use http::StatusCode;
 use super::{Frame, View, page};
 use crate::{
     admin::{Admin, api::health},
+    control::health_registry::CANARY,
     gateway::Administered,
-    health_registry::CANARY,
     http::health::Detail,
 };
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::restrictions::Restrictions;
 use crate::{
     activity::{Activity, Author, Block, Blocked, EventKind, Record},
-    restrictions::Restrictions,
     sessions::{Listed, Sessions, SessionsError, Which},
     telemetry,
 };

@@ -19,13 +19,15 @@ use tokio::{
 };
 use uuid::Uuid;
 
+use super::{
+    health_registry::HealthRegistry,
+    restrictions::{DecisionError, Recording, Restrictions},
+    revocation,
+};
 use crate::{
     activity::{Activity, ActivityError, Actor, Author, Block, Blocked, Instance, Restriction},
     clock,
     config::{ActivityRequired, Config, DatabaseConfig, DatabaseTarget, ExternalAccessMode},
-    health_registry::HealthRegistry,
-    restrictions::{DecisionError, Recording, Restrictions},
-    revocation,
     sessions::Sessions,
     telemetry,
 };

@@ -1,9 +1,9 @@
 //! Which settings a gateway saw, for the activity log: at its start, and whenever it read them again.
 
+use super::exposure;
 use crate::{
     activity::{Activity, Actor, Author, EventKind, Record},
     config::{Config, ExternalAccessMode},
-    exposure,
 };
 
 /// Writes it down; under `on` also who accepted what becomes public.
