@@ -4,10 +4,10 @@
 //! `/external/*`, and proxies the rest. `docs/architecture.md` shows the rooms; imports point one way:
 //! `lib → http → gateway → entra · sessions · upstream → config → access`.
 
-mod about;
 mod activity;
 mod admin;
 mod authz;
+mod build_info;
 mod canary;
 mod cli;
 mod clock;
@@ -15,23 +15,21 @@ mod config;
 mod connect_fault;
 mod control;
 mod entra;
-mod escape;
 mod flask;
 mod gateway;
 mod h1;
 mod http;
 mod openapi;
 mod registration;
-mod reload;
-mod serve;
+mod server;
 mod sessions;
-mod shutdown;
 mod telemetry;
+mod timeouts;
 mod tls;
 mod upstream;
 
 pub use crate::{
-    about::VERSION,
+    build_info::VERSION,
     cli::{
         AccessCommand, ActivityCommand, SessionsCommand, WhichSessions, Whom, access, activity,
         check::{check, healthcheck},
@@ -42,7 +40,7 @@ pub use crate::{
         sessions,
     },
     config::{Config, Problems},
-    serve::serve,
+    server::serve,
 };
 
 /// The OpenAPI document.

@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use crate::{escape::escape, shutdown};
+use crate::{telemetry::escape::escape, timeouts};
 
 /// Characters that lay out a text of several lines.
 const LAYOUT: &[char] = &['\n', '\t'];
@@ -27,10 +27,10 @@ pub fn print_error(message: &str) {
     let _ = io::stderr().write_all(error_text(message).as_bytes());
 }
 
-/// Prints a message to stderr; gives up when it is not read for [`shutdown::MESSAGE`].
+/// Prints a message to stderr; gives up when it is not read for [`timeouts::MESSAGE`].
 pub fn print_error_in_time(message: &str) {
     match write_aside(io::stderr(), error_text(message)) {
-        Ok(written) => drop(written.recv_timeout(shutdown::MESSAGE)),
+        Ok(written) => drop(written.recv_timeout(timeouts::MESSAGE)),
         // Without another thread it may wait.
         Err(_) => print_error(message),
     }

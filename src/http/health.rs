@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    about, control::health_registry::HealthRegistry, entra::Entra, gateway::Draining,
+    build_info, control::health_registry::HealthRegistry, entra::Entra, gateway::Draining,
     sessions::Sessions, telemetry, upstream::Upstream,
 };
 
@@ -126,7 +126,7 @@ pub(crate) async fn look(
     let (code, status) = standing(upstream, draining);
     let status = if status == "ok" && !degraded.is_empty() { "degraded" } else { status };
     let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("COMMIT"));
-    (code, Detail { status, version, commit, fips: about::is_fips(), degraded })
+    (code, Detail { status, version, commit, fips: build_info::is_fips(), degraded })
 }
 
 /// Readiness with reasons; on the operators' listener alone.

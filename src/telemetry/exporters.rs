@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::drops::{Drops, Instrumented};
 use crate::{
-    about,
+    build_info,
     config::{OtlpConfig, Queue, Sampler, TelemetryConfig},
     tls,
 };
@@ -177,7 +177,7 @@ fn resource(config: &TelemetryConfig) -> Resource {
         .with_attributes(given)
         .with_attributes([
             KeyValue::new("service.name", config.service_name.clone()),
-            KeyValue::new("service.version", about::VERSION),
+            KeyValue::new("service.version", build_info::VERSION),
         ])
         .build()
 }

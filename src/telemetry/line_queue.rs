@@ -16,8 +16,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, poll};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::drops::Counts;
-use crate::escape::escape;
+use super::{drops::Counts, escape::escape};
 
 /// Bytes that may wait, which bounds the queue's memory (and one [`SEGMENT`] more).
 const CAPACITY: usize = 4 * 1024 * 1024;

@@ -19,8 +19,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::{drops::Drops, line_queue::LineQueue};
-use crate::{escape::escape, shutdown};
+use super::{drops::Drops, escape::escape, line_queue::LineQueue};
+use crate::timeouts;
 
 /// Sets a filter anew.
 type Refilter = Box<dyn Fn(EnvFilter)>;
@@ -29,7 +29,7 @@ type Refilter = Box<dyn Fn(EnvFilter)>;
 const PANIC: &str = "panic";
 
 /// The lines that have begun. Those that wait for stderr are written when this is dropped, as far as they
-/// can be in [`shutdown::LINES`].
+/// can be in [`timeouts::LINES`].
 pub(super) struct Lines {
     refilters: Vec<Refilter>,
     queue: LineQueue,
@@ -37,7 +37,7 @@ pub(super) struct Lines {
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        self.queue.flush(shutdown::LINES);
+        self.queue.flush(timeouts::LINES);
     }
 }
 

@@ -4,6 +4,7 @@
 //! or cannot be delivered, is lost, and counted (`losses`).
 
 mod drops;
+pub(crate) mod escape;
 mod exporters;
 mod line_queue;
 mod lines;
@@ -19,7 +20,7 @@ use opentelemetry_sdk::{
 use prometheus::{Registry, TextEncoder};
 
 use self::{drops::Drops, lines::Lines};
-use crate::{cli::exit::Failure, config::Config, shutdown};
+use crate::{cli::exit::Failure, config::Config, timeouts};
 
 /// The instrumentation scope.
 const SCOPE: &str = "simplechat-gateway";
@@ -68,7 +69,7 @@ impl Telemetry {
         self.scrape.clone()
     }
 
-    /// Exports what waits, as far as it goes in [`shutdown::EXPORT`], then writes the log lines that wait. What
+    /// Exports what waits, as far as it goes in [`timeouts::EXPORT`], then writes the log lines that wait. What
     /// could not be delivered by then is counted.
     pub(crate) fn end(self) {
         let Self { traces, logs, metrics, drops, lines, .. } = self;
@@ -81,13 +82,13 @@ impl Telemetry {
                 drop(done);
             });
         };
-        let each = shutdown::EXPORT_EACH;
+        let each = timeouts::EXPORT_EACH;
         finish(Box::new(move || drop(traces.map(|it| it.shutdown_with_timeout(each)))));
         finish(Box::new(move || drop(logs.map(|it| it.shutdown_with_timeout(each)))));
         finish(Box::new(move || drop(metrics.map(|it| it.shutdown_with_timeout(each)))));
         drop(done);
         // Nothing is sent: it ends when the last of them has.
-        let _ = all_done.recv_timeout(shutdown::EXPORT);
+        let _ = all_done.recv_timeout(timeouts::EXPORT);
         drops.report_remaining();
         drop(lines);
     }

@@ -1,5 +1,7 @@
 //! `serve`: bind, serve, drain.
 
+pub(crate) mod reload;
+
 use std::{net::SocketAddr, rc::Rc, thread, time::Duration};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -12,10 +14,10 @@ use tokio::{
     time::timeout,
 };
 
+use self::reload::reload;
 use crate::{
-    about,
     activity::Activity,
-    canary,
+    build_info, canary,
     cli::{exit::Failure, output::announce},
     config::{Config, ExternalAccessMode, Problems},
     control::{external_access::ExternalAccess, revocation, startup_audit},
@@ -25,9 +27,8 @@ use crate::{
         memory::Memory,
     },
     http::{App, Capacity, ConnectionLimit, Ops, Timeouts, WorkerService},
-    reload::reload,
-    shutdown::{self, StopSignals},
     telemetry::{self, Telemetry},
+    timeouts::{self, StopSignals},
     upstream::{ConnectionPool, Upstream},
 };
 
@@ -51,12 +52,12 @@ pub fn serve(
     // First of all: before that SIGTERM has no effect on the first process of a container.
     let signals = runtime.block_on(async { StopSignals::install() }).map_err(internal)?;
     let telemetry = Telemetry::start(&config)?;
-    let ended = if about::is_as_promised() {
+    let ended = if build_info::is_as_promised() {
         runtime.block_on(run(config, read, &telemetry, signals))
     } else {
         Err(Failure::Internal("the FIPS module is not in use".to_owned()))
     };
-    runtime.shutdown_timeout(shutdown::BLOCKING);
+    runtime.shutdown_timeout(timeouts::BLOCKING);
     telemetry.end();
     ended
 }
@@ -89,8 +90,8 @@ async fn run(
         () = signals.next() => {
             tracing::info!("stopping before the first request");
             let Gateway { activity, external_access, .. } = gateway;
-            let deregistered = timeout(shutdown::RECORDS, external_access.deregister());
-            let _ = tokio::join!(deregistered, activity.end(shutdown::RECORDS));
+            let deregistered = timeout(timeouts::RECORDS, external_access.deregister());
+            let _ = tokio::join!(deregistered, activity.end(timeouts::RECORDS));
             return Ok(());
         }
     }
@@ -197,7 +198,7 @@ impl Serving {
                 let runtime = runtime()?;
                 let served = runtime.block_on(worker.serve(socket));
                 drop(serving);
-                runtime.shutdown_timeout(shutdown::BLOCKING);
+                runtime.shutdown_timeout(timeouts::BLOCKING);
                 served
             });
             threads.push(thread.map_err(internal)?);
@@ -206,7 +207,7 @@ impl Serving {
         if let Some(address) = address {
             // Relied on by tests and scripts.
             let _ = announce(&format!("listening on http://{address}"));
-            let (version, fips) = (env!("CARGO_PKG_VERSION"), about::is_fips());
+            let (version, fips) = (env!("CARGO_PKG_VERSION"), build_info::is_fips());
             let (workers, memory_limit) = (config.workers, config.memory_limit);
             tracing::info!(address = %address, version, fips, workers, memory_limit, connections, "listening");
         }
@@ -232,9 +233,9 @@ impl Serving {
             }
         };
         let (joined, _, ()) = tokio::join!(
-            timeout(shutdown::RECORDS, joined),
-            timeout(shutdown::RECORDS, ended),
-            activity.end(shutdown::RECORDS)
+            timeout(timeouts::RECORDS, joined),
+            timeout(timeouts::RECORDS, ended),
+            activity.end(timeouts::RECORDS)
         );
         let Ok(Ok(joined)) = joined else {
             return Err(Failure::Internal("a thread does not end".to_owned()));
