@@ -5,19 +5,11 @@
 //! and reads on in the store's twice a second. Records that Flask brought back are swept.
 
 pub(crate) mod account;
-mod azure;
 mod backend;
 mod expired;
-mod files;
 mod instances;
 mod limits;
 mod listing;
-mod metrics;
-mod redis;
-mod redis_credentials;
-mod redis_fault;
-mod redis_script;
-mod reserve;
 mod several;
 mod store;
 #[cfg(test)]
@@ -51,15 +43,18 @@ pub(crate) use self::{
     listing::{Listed, Which},
     view::MintedSession,
 };
-pub(crate) use self::{backend::Waiting, limits::Network, redis_fault::RedisFault};
 use self::{
-    backend::{Cursor, Quota, SessionBackend, SessionMeta},
+    backend::{
+        Cursor, Quota, SessionBackend, SessionMeta, files::Files, metrics::InstrumentedBackend,
+        redis::Redis,
+    },
     expired::ExpiryEvents,
-    files::Files,
     limits::LoginLimits,
-    metrics::InstrumentedBackend,
-    redis::Redis,
     store::{FlaskStore, NOTE},
+};
+pub(crate) use self::{
+    backend::{Waiting, redis_fault::RedisFault},
+    limits::Network,
 };
 use crate::{
     authz::{

@@ -182,7 +182,7 @@ mod tests {
     use tower_sessions::{Expiry, Session};
 
     use super::*;
-    use crate::{flask::session_codec, sessions::files::Files};
+    use crate::{flask::session_codec, sessions::backend::files::Files};
 
     #[tokio::test]
     async fn tower_sessions_finds_saves_and_deletes_by_its_own_id() {

@@ -9,11 +9,7 @@ use std::time::{Duration, Instant};
 use tower_sessions::session::Id;
 use uuid::Uuid;
 
-use super::{
-    SessionsError,
-    backend::{Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting},
-    limits::Network,
-};
+use super::{Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting};
 use crate::{
     authz::session::SessionId,
     config::Limit,
@@ -21,6 +17,7 @@ use crate::{
         session_codec::{FlaskSession, SessionMembers},
         session_record::FlaskRecord,
     },
+    sessions::{SessionsError, limits::Network},
     telemetry::meter,
 };
 
@@ -29,7 +26,7 @@ const BOUNDS: [f64; 9] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 1
 
 /// Passes everything on to another, and measures.
 #[derive(Debug)]
-pub(super) struct InstrumentedBackend<S> {
+pub(crate) struct InstrumentedBackend<S> {
     inner: S,
     /// `redis` or `filesystem`.
     kind: &'static str,
@@ -38,7 +35,7 @@ pub(super) struct InstrumentedBackend<S> {
 }
 
 impl<S: SessionBackend> InstrumentedBackend<S> {
-    pub(super) fn new(inner: S, kind: &'static str) -> Self {
+    pub(crate) fn new(inner: S, kind: &'static str) -> Self {
         Self {
             inner,
             kind,

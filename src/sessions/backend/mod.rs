@@ -1,5 +1,14 @@
 //! What a store must be able to keep: Flask's records, and our notes about them.
 
+pub(crate) mod azure;
+pub(crate) mod files;
+pub(crate) mod metrics;
+pub(crate) mod redis;
+pub(crate) mod redis_credentials;
+pub(crate) mod redis_fault;
+pub(crate) mod redis_script;
+pub(crate) mod reserve;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

@@ -17,22 +17,22 @@ const FREE: u64 = 4;
 
 /// The reserve.
 #[derive(Debug)]
-pub(super) struct Reserve {
+pub(crate) struct Reserve {
     folder: PathBuf,
 }
 
 impl Reserve {
     /// In this folder, which must exist.
-    pub(super) fn new(folder: PathBuf) -> Self {
+    pub(crate) fn new(folder: PathBuf) -> Self {
         Self { folder }
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// Writes the missing pieces. Does nothing where the disk is nearly full.
-    pub(super) fn fill(&self) -> io::Result<()> {
+    pub(crate) fn fill(&self) -> io::Result<()> {
         let missing: Vec<_> =
             (0..PIECES).map(|at| self.piece(at)).filter(|it| !is_whole(it)).collect();
         if missing.is_empty() {
@@ -52,7 +52,7 @@ impl Reserve {
     }
 
     /// Writes a file of so many bytes. While that fails for lack of space, pieces are removed and it is tried again.
-    pub(super) fn write(
+    pub(crate) fn write(
         &self,
         length: usize,
         mut write: impl FnMut() -> io::Result<()>,

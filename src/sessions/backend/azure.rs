@@ -25,7 +25,7 @@ use crate::config::{AzureIdentity, VaultSecret};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The app's identity.
-pub(super) struct Azure {
+pub(crate) struct Azure {
     identity: AzureIdentity,
     /// For what lies on this host or this network, and for what lies beyond.
     here: ClientOptions,
@@ -36,7 +36,7 @@ pub(super) struct Azure {
 impl Azure {
     /// # Errors
     /// When there can be no TLS.
-    pub(super) fn new(identity: AzureIdentity) -> reqwest::Result<Self> {
+    pub(crate) fn new(identity: AzureIdentity) -> reqwest::Result<Self> {
         let client =
             || reqwest::Client::builder().timeout(REQUEST_TIMEOUT).redirect(Policy::none());
         let options = |client: reqwest::Client| ClientOptions {
@@ -83,12 +83,12 @@ impl Azure {
     }
 
     /// A token for a scope.
-    pub(super) async fn token(&self, scope: &str) -> azure_core::Result<AccessToken> {
+    pub(crate) async fn token(&self, scope: &str) -> azure_core::Result<AccessToken> {
         self.credential()?.get_token(&[scope], None).await
     }
 
     /// A secret's value.
-    pub(super) async fn secret(&self, secret: &VaultSecret) -> azure_core::Result<SecretString> {
+    pub(crate) async fn secret(&self, secret: &VaultSecret) -> azure_core::Result<SecretString> {
         let options =
             SecretClientOptions { client_options: self.beyond.clone(), ..Default::default() };
         let client = SecretClient::new(&secret.vault, self.credential()?, Some(options))?;

@@ -33,9 +33,7 @@ use tower_sessions::session::Id;
 use uuid::Uuid;
 
 use super::{
-    SessionsError,
-    backend::{Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting},
-    reserve::Reserve,
+    Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting, reserve::Reserve,
 };
 use crate::{
     authz::session::SessionId,
@@ -44,6 +42,7 @@ use crate::{
         session_codec::{self, FlaskSession, SessionMembers},
         session_record::FlaskRecord,
     },
+    sessions::SessionsError,
     telemetry,
 };
 
@@ -56,7 +55,7 @@ const FLASK_LIFETIME: i64 = 31 * 86_400;
 
 /// Both folders.
 #[derive(Debug, Clone)]
-pub(super) struct Files(Arc<Folders>);
+pub(crate) struct Files(Arc<Folders>);
 
 #[derive(Debug)]
 struct Folders {
@@ -97,7 +96,7 @@ fn hex(bytes: &[u8]) -> String {
 
 impl Files {
     /// Opens upstream's folder, which must exist, and our own, which is made when missing.
-    pub(super) fn open(
+    pub(crate) fn open(
         flask: &Path,
         state: &Path,
         key_prefix: String,

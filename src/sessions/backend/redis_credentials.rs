@@ -36,7 +36,7 @@ const LOOK_AGAIN: Duration = Duration::from_mins(5);
 const AHEAD: u64 = 290;
 
 /// Where they come from.
-pub(super) enum Source {
+pub(crate) enum Source {
     /// Tokens of the app's identity.
     Identity {
         /// What for.
@@ -74,7 +74,7 @@ struct CredentialState {
 }
 
 /// Credentials that renew themselves for as long as anybody holds them.
-pub(super) struct Credentials {
+pub(crate) struct Credentials {
     state: watch::Receiver<CredentialState>,
     /// Redis does not believe them.
     doubt: Arc<Notify>,
@@ -91,7 +91,7 @@ impl Credentials {
     ///
     /// # Errors
     /// When there can be no TLS.
-    pub(super) fn run(identity: AzureIdentity, source: Source) -> reqwest::Result<Self> {
+    pub(crate) fn run(identity: AzureIdentity, source: Source) -> reqwest::Result<Self> {
         let azure = Azure::new(identity)?;
         let (sender, state) = watch::channel(CredentialState::default());
         let doubt = Arc::new(Notify::new());
@@ -100,13 +100,13 @@ impl Credentials {
     }
 
     /// Why they could not be renewed, where that is so.
-    pub(super) fn trouble(&self) -> Option<Arc<str>> {
+    pub(crate) fn trouble(&self) -> Option<Arc<str>> {
         self.state.borrow().trouble.clone()
     }
 
     /// Shows a client's connection what is new, and notes what Redis does not believe; for as long as there
     /// is a client.
-    pub(super) async fn follow(self: Arc<Self>, client: Client) {
+    pub(crate) async fn follow(self: Arc<Self>, client: Client) {
         let (mut state, mut errors) = (self.state.clone(), client.error_rx());
         loop {
             tokio::select! {

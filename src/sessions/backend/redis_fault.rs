@@ -11,16 +11,16 @@ use crate::{config::RedisAuth, connect_fault::ConnectFault};
 
 /// Where Redis is and how the gateway signs in there, as far as advice depends on it.
 #[derive(Debug, Clone)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// `HOST:PORT`, several separated by commas.
-    pub(super) address: String,
-    pub(super) has_tls: bool,
-    pub(super) auth: Auth,
+    pub(crate) address: String,
+    pub(crate) has_tls: bool,
+    pub(crate) auth: Auth,
 }
 
 /// Where the credentials come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Auth {
+pub(crate) enum Auth {
     Key,
     ManagedIdentity,
     KeyVault,
@@ -45,7 +45,7 @@ pub(crate) struct RedisFault {
 
 impl RedisFault {
     /// What an error of the client library means. `server`: where it came from, if that is known.
-    pub(super) fn new(error: &Error, server: Option<&Server>, endpoint: &Endpoint) -> Self {
+    pub(crate) fn new(error: &Error, server: Option<&Server>, endpoint: &Endpoint) -> Self {
         let address = server.map_or_else(|| endpoint.address.clone(), Server::to_string);
         let (cause, advice) = Cause::of(error).described(endpoint);
         let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
@@ -139,8 +139,8 @@ impl fmt::Display for Cause<'_> {
     }
 }
 
-/// How an error of [`super::redis_credentials`] begins.
-pub(super) const NO_CREDENTIALS: &str = "no credentials: ";
+/// How an error of [`crate::sessions::backend::redis_credentials`] begins.
+pub(crate) const NO_CREDENTIALS: &str = "no credentials: ";
 
 fn connect_advice(fault: ConnectFault, endpoint: &Endpoint) -> &'static str {
     match fault {

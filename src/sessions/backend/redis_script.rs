@@ -11,14 +11,14 @@ use fred::{
 };
 
 /// A script in Lua. Its keys must lie in one slot of a cluster.
-pub(super) struct Script {
+pub(crate) struct Script {
     text: &'static str,
     /// SHA-1, in hexadecimal digits: Redis' name for it.
     name: String,
 }
 
 impl Script {
-    pub(super) fn new(text: &'static str) -> Self {
+    pub(crate) fn new(text: &'static str) -> Self {
         let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
         let mut name = String::new();
         for byte in digest.as_ref() {
@@ -29,7 +29,7 @@ impl Script {
     }
 
     /// Runs it. Not by fred's own `evalsha`, which lets nothing else be sent until it is answered.
-    pub(super) async fn run<R: FromValue>(
+    pub(crate) async fn run<R: FromValue>(
         &self,
         client: &Client,
         keys: &[String],

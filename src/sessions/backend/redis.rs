@@ -49,9 +49,7 @@ use tower_sessions::session::Id;
 use uuid::Uuid;
 
 use super::{
-    LONG_AGO, SessionsError,
-    backend::{Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting},
-    limits::Network,
+    Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting,
     redis_credentials::{Credentials, Source},
     redis_fault::{Auth, Endpoint, RedisFault},
     redis_script::Script,
@@ -63,6 +61,7 @@ use crate::{
         session_codec::{self, FlaskSession, SessionMembers},
         session_record::FlaskRecord,
     },
+    sessions::{LONG_AGO, SessionsError, limits::Network},
     tls,
 };
 
@@ -91,7 +90,7 @@ const ENDED: &str = "gateway:ended";
 const BEGINNING: &str = "0-0";
 
 /// A connection that mends itself, and is made anew when it does not.
-pub(super) struct Redis {
+pub(crate) struct Redis {
     live: ArcSwap<RedisConnection>,
     settings: ConnectionSettings,
     key_prefix: String,
@@ -159,7 +158,7 @@ impl fmt::Debug for Redis {
 
 impl Redis {
     /// Begins to connect; waits for nothing.
-    pub(super) fn connect(
+    pub(crate) fn connect(
         url: &SecretString,
         auth: &RedisAuth,
         ca_file: Option<&Path>,
@@ -229,7 +228,7 @@ impl Redis {
             endpoint,
             key_prefix,
             format,
-            add_meta: Script::new(include_str!("add_note.lua")),
+            add_meta: Script::new(include_str!("add_meta.lua")),
             count_failure: Script::new(include_str!("count_failure.lua")),
             trimmed: Mutex::new(BEGINNING.to_owned()),
             why_away: ArcSwapOption::empty(),
