@@ -1,5 +1,5 @@
-//! The activity log stays small: denials beyond a rate are counted, the oldest records go beyond
-//! `GATEWAY_ACTIVITY_MAX_SIZE`, files are made one at a time.
+//! Bounds of the activity log: denials above a rate are counted instead of recorded, the oldest
+//! records are deleted beyond `GATEWAY_ACTIVITY_MAX_SIZE`, and exports run one at a time.
 
 use std::{sync::Mutex, time::Instant};
 
@@ -21,14 +21,15 @@ use crate::world::{
     try_login,
 };
 
-/// Addresses that fail to log in, each once: a million by hand (`DENIALS=1000000`), in some minutes.
+/// Number of addresses that fail to log in, once each. `DENIALS=1000000`, set by hand, takes some
+/// minutes.
 fn denials() -> u32 {
     let given = std::env::vars_os().find(|(name, _)| name == "DENIALS");
     given.map_or(20_000, |(_, count)| count.to_string_lossy().parse().expect("a number"))
 }
 
-/// Sends denied logins of addresses `first`, `first + step`, … up to `count`, one after the other.
-async fn be_denied(address: String, first: u32, step: u32, count: u32) {
+/// Sends denied logins from addresses `first`, `first + step`, … up to `count`, sequentially.
+async fn send_denied_logins(address: String, first: u32, step: u32, count: u32) {
     let mut stream = BufReader::new(TcpStream::connect(&address).await.unwrap());
     let mut at = first;
     while at < count {
@@ -53,7 +54,7 @@ async fn be_denied(address: String, first: u32, step: u32, count: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn denials_from_many_addresses_are_counted_while_logins_and_decisions_go_on() {
+async fn denials_above_the_rate_are_counted_while_logins_and_decisions_work() {
     let ground = Recorded::start(DatabaseKind::Sqlite).await;
     let quiet = [("GATEWAY_TRUSTED_PROXIES", "127.0.0.1/32"), ("RUST_LOG", "warn"), MANAGED];
     let mut settings = ground.settings(&quiet);
@@ -65,12 +66,13 @@ async fn denials_from_many_addresses_are_counted_while_logins_and_decisions_go_o
     gateway.wait_until_it_has_keys().await;
     ground.command(ENABLE).await;
     let token = ground.entra.token().build();
-    until("it is on", async || try_login(&gateway, &token).await.status() == 200).await;
+    until("external access is on", async || try_login(&gateway, &token).await.status() == 200)
+        .await;
 
     let (begun, count) = (Instant::now(), denials());
     let mut callers = JoinSet::new();
     for first in 0..16 {
-        callers.spawn(be_denied(gateway.address().to_owned(), first, 16, count));
+        callers.spawn(send_denied_logins(gateway.address().to_owned(), first, 16, count));
     }
     while let Some(ended) = callers.join_next().await {
         ended.unwrap();
@@ -78,13 +80,13 @@ async fn denials_from_many_addresses_are_counted_while_logins_and_decisions_go_o
     let took = begun.elapsed();
     assert_eq!(try_login(&gateway, &token).await.status(), 200);
     let database = &ground.database;
-    // Every denial is accounted for: by itself, or in a count.
+    // Every denial is accounted for, by its own record or in a count.
     let accounted = || {
         let counted = "SELECT coalesce(sum(CAST(substr(text, 1, instr(text, ' ') - 1) AS INTEGER)), 0) FROM activity WHERE kind = 'login_denied' AND text LIKE '% more denied of this kind since %'";
         let counted: usize = database.ask(counted).parse().unwrap();
         counted + database.count("activity WHERE kind = 'login_denied' AND text IS NULL")
     };
-    until("all are accounted for", async || accounted() == count as usize).await;
+    until("all denials are accounted for", async || accounted() == count as usize).await;
     let records = database.count("activity WHERE kind = 'login_denied'");
     let size: u64 = database
         .ask("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
@@ -95,10 +97,11 @@ async fn denials_from_many_addresses_are_counted_while_logins_and_decisions_go_o
     assert!(records <= most, "{records}");
     assert!(size < 2 << 20, "{size}");
     ground.command("access disable --by Ada").await;
-    until("it is off", async || try_login(&gateway, &token).await.status() == 404).await;
+    until("external access is off", async || try_login(&gateway, &token).await.status() == 404)
+        .await;
 }
 
-/// Records of a kind, the oldest a thousand seconds ago.
+/// Inserts records of a kind, the oldest a thousand seconds old.
 fn insert(database: &Database, kind: &str, count: u32) {
     let begun = database.now() - 1_000_000;
     let text = "x".repeat(200);
@@ -110,7 +113,7 @@ fn insert(database: &Database, kind: &str, count: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn beyond_its_size_the_log_loses_the_oldest_denials_first_and_decisions_last() {
+async fn above_its_maximum_size_the_log_drops_the_oldest_denials_first_and_keeps_decisions() {
     for kind in BOTH {
         let ground = Recorded::start(kind).await;
         let output = ground.try_command("migrate", &[]).await;
@@ -123,24 +126,25 @@ async fn beyond_its_size_the_log_loses_the_oldest_denials_first_and_decisions_la
         let of = |kind: &str| {
             database.count(&format!("activity WHERE kind = '{kind}' AND text LIKE 'x%'"))
         };
-        let is_there = |id: &str| database.count(&format!("activity WHERE id = '{id}'")) == 1;
-        let told = || gateway.process.log().matches("oldest activity records were removed").count();
-        until("the oldest go", async || told() == 1).await;
+        let exists = |id: &str| database.count(&format!("activity WHERE id = '{id}'")) == 1;
+        let removals =
+            || gateway.process.log().matches("oldest activity records were removed").count();
+        until("the oldest records are removed", async || removals() == 1).await;
         let denied = of("login_denied");
         assert!((100..2000).contains(&denied), "{kind:?}: {denied}");
-        assert!(!is_there("login_denied-0") && is_there("login_denied-2999"), "{kind:?}");
+        assert!(!exists("login_denied-0") && exists("login_denied-2999"), "{kind:?}");
         assert_eq!((of("login"), of("external_access_disabled")), (100, 5), "{kind:?}");
 
         insert(database, "logout", 3000);
-        until("sessions' records go as well", async || told() >= 2 && of("logout") < 2000).await;
+        until("session records as well", async || removals() >= 2 && of("logout") < 2000).await;
         assert_eq!(of("login_denied"), 0, "{kind:?}");
-        assert!(is_there("logout-2999"), "{kind:?}");
+        assert!(exists("logout-2999"), "{kind:?}");
         assert_eq!(of("external_access_disabled"), 5, "{kind:?}");
         if kind == DatabaseKind::Sqlite {
             let used = database.ask("SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size");
             assert!(used.parse::<u64>().unwrap() <= 512 << 10, "{used}");
         }
-        // Nothing but the bound may do so.
+        // Only the size limit may delete records.
         let refused =
             database.try_ask("DELETE FROM activity WHERE id = 'logout-2999'").unwrap_err();
         assert!(refused.contains("stay for a day"), "{kind:?}: {refused}");
@@ -149,10 +153,10 @@ async fn beyond_its_size_the_log_loses_the_oldest_denials_first_and_decisions_la
     }
 }
 
-const FILE: &str = "/gateway/admin/activity.csv";
+const EXPORT: &str = "/gateway/admin/activity.csv";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_of_the_log_are_made_one_at_a_time_and_not_for_other_sites() {
+async fn activity_exports_run_one_at_a_time_and_are_refused_for_other_sites() {
     let (world, folder) = managed(Kind::Files, &[]).await;
     let gateway = &world.gateway;
     let admin = Person::admin(gateway).await;
@@ -163,18 +167,19 @@ async fn files_of_the_log_are_made_one_at_a_time_and_not_for_other_sites() {
             admin.ask(Method::GET, gateway.url(path)).header("sec-fetch-site", "cross-site");
         request.header("sec-fetch-mode", "navigate").header("sec-fetch-dest", "document").send()
     };
-    assert_eq!(from_elsewhere(FILE).await.unwrap().status(), 403);
+    assert_eq!(from_elsewhere(EXPORT).await.unwrap().status(), 403);
     assert_eq!(from_elsewhere("/gateway/admin/activity.jsonl").await.unwrap().status(), 403);
     assert_eq!(from_elsewhere("/gateway/admin/activity").await.unwrap().status(), 200);
 
-    // One that does not take what it asked for. On a busy machine its administrator may not be known in time.
+    // Export whose client does not read the response. Repeated, because on a busy machine the
+    // administrator check may time out.
     let request = format!(
-        "GET {FILE} HTTP/1.1\r\nHost: {}\r\nCookie: session={}\r\n\r\n",
+        "GET {EXPORT} HTTP/1.1\r\nHost: {}\r\nCookie: session={}\r\n\r\n",
         gateway.address(),
         admin.cookie
     );
     let slow = Mutex::new(None);
-    until("an export has begun", async || {
+    until("an export starts", async || {
         let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut begun = [0; 12];
@@ -183,11 +188,12 @@ async fn files_of_the_log_are_made_one_at_a_time_and_not_for_other_sites() {
         &begun == b"HTTP/1.1 200"
     })
     .await;
-    let refused = admin.get(gateway, FILE).await;
+    let refused = admin.get(gateway, EXPORT).await;
     assert_eq!(refused.status(), 503);
     assert!(refused.headers().contains_key("retry-after"));
     drop(slow);
-    until("the next one is made", async || admin.get(gateway, FILE).await.status() == 200).await;
-    let anew = client().get(gateway.url(FILE)).send().await.unwrap();
-    assert_eq!(anew.status(), 401, "for administrators alone");
+    until("the next export succeeds", async || admin.get(gateway, EXPORT).await.status() == 200)
+        .await;
+    let anonymous = client().get(gateway.url(EXPORT)).send().await.unwrap();
+    assert_eq!(anonymous.status(), 401, "only administrators may export");
 }

@@ -1,5 +1,5 @@
-//! The database at the start: brought up to date or refused, with words that say what to do. What holds
-//! for `SQLite` must hold for PostgreSQL.
+//! Database at startup: migrated, or refused with a message that names the remedy; the same for
+//! `SQLite` and PostgreSQL.
 
 use std::{fs, process::Output};
 
@@ -28,7 +28,7 @@ fn code(output: &Output) -> i32 {
     output.status.code().expect("it ended by itself")
 }
 
-/// How many migrations there are.
+/// Number of migrations.
 fn migrations(kind: DatabaseKind) -> usize {
     let folder = match kind {
         DatabaseKind::Sqlite => "migrations/sqlite",
@@ -37,26 +37,26 @@ fn migrations(kind: DatabaseKind) -> usize {
     fs::read_dir(in_repository(folder)).unwrap().count()
 }
 
-/// `check`'s line about the database.
+/// Exit code and database line of `check`.
 async fn line(ground: &Recorded, more: &[(&str, &str)]) -> (i32, String) {
     let output = ground.try_command("check", more).await;
-    let told = told(&output);
-    let line = told.lines().find(|line| line.contains("database")).unwrap_or(&told);
+    let text = told(&output);
+    let line = text.lines().find(|line| line.contains("database")).unwrap_or(&text);
     (code(&output), line.to_owned())
 }
 
 #[tokio::test]
-async fn an_empty_database_is_brought_up_to_date_at_the_start() {
+async fn an_empty_database_is_migrated_at_startup() {
     for kind in BOTH {
         let ground = Recorded::start(kind).await;
         let gateway = Gateway::start(&ground.settings(&[])).await;
         let database = &ground.database;
         assert_eq!(database.count("_sqlx_migrations WHERE success"), migrations(kind), "{kind:?}");
-        assert_eq!(database.count("access WHERE since IS NULL"), 1, "{kind:?}: nobody decided");
-        until("it says that it runs", async || database.count("instances") == 1).await;
+        assert_eq!(database.count("access WHERE since IS NULL"), 1, "{kind:?}: no decision exists");
+        until("the instance sends a heartbeat", async || database.count("instances") == 1).await;
         drop(gateway);
 
-        // The next start finds it so.
+        // The next start migrates nothing.
         let mut gateway = Gateway::start(&ground.settings(&[])).await;
         assert_eq!(database.count("_sqlx_migrations"), migrations(kind), "{kind:?}");
         let ready = gateway.ops_url("/health/ready").unwrap();
@@ -65,13 +65,13 @@ async fn an_empty_database_is_brought_up_to_date_at_the_start() {
         assert!(parts.iter().all(|it| it["part"] != "database"), "{kind:?}: {ready}");
         gateway.process.signal("TERM");
         assert_eq!(gateway.process.ended().await.code(), Some(0), "{kind:?}");
-        // The one that was killed is still there; it is forgotten in time.
-        assert_eq!(database.count("instances"), 1, "{kind:?}: it said that it went");
+        // The killed instance is still listed; it expires later.
+        assert_eq!(database.count("instances"), 1, "{kind:?}: the stopped instance deregisters");
     }
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_to_be_migrated_is_refused_until_migrate_has_run() {
+async fn with_migrate_off_an_empty_database_is_refused_until_migrate_has_run() {
     let ground = Recorded::start(DatabaseKind::Postgres).await;
     let off = [("GATEWAY_MIGRATE", "off")];
     let refused = ground.try_command("serve", &off).await;
@@ -80,7 +80,7 @@ async fn a_server_that_is_not_to_be_migrated_is_refused_until_migrate_has_run() 
     let (code_of_check, line_of_check) = line(&ground, &off).await;
     assert!(code_of_check == 69 && line_of_check.contains("migrate"), "{line_of_check}");
     let tables = "pg_tables WHERE schemaname = 'public'";
-    assert_eq!(ground.database.count(tables), 0, "neither has changed anything");
+    assert_eq!(ground.database.count(tables), 0, "neither command changed the database");
 
     let migrated = ground.try_command("migrate", &off).await;
     assert_eq!(code(&migrated), 0, "{}", told(&migrated));
@@ -94,7 +94,7 @@ async fn a_server_that_is_not_to_be_migrated_is_refused_until_migrate_has_run() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn those_who_migrate_at_once_do_it_once() {
+async fn concurrent_migrations_are_applied_once() {
     for kind in BOTH {
         let ground = Recorded::start(kind).await;
         let settings = ground.settings(&[]);
@@ -112,7 +112,7 @@ async fn those_who_migrate_at_once_do_it_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gateways_that_start_at_once_over_an_empty_database_all_serve() {
+async fn gateways_that_start_together_on_an_empty_database_all_serve() {
     for kind in BOTH {
         let ground = Recorded::start(kind).await;
         let settings = ground.settings(&[]);
@@ -121,22 +121,22 @@ async fn gateways_that_start_at_once_over_an_empty_database_all_serve() {
             Gateway::start(&settings),
             Gateway::start(&settings)
         );
-        let said = async || ground.database.try_ask("SELECT count(*) FROM instances");
-        until("all three say that they run", async || said().await.is_ok_and(|it| it == "3")).await;
+        let beats = async || ground.database.try_ask("SELECT count(*) FROM instances");
+        until("all three send heartbeats", async || beats().await.is_ok_and(|it| it == "3")).await;
         assert_eq!(ground.database.count("_sqlx_migrations"), migrations(kind), "{kind:?}");
         drop((one, two, three));
     }
 }
 
 #[tokio::test]
-async fn records_neither_change_nor_go_before_their_time() {
+async fn records_cannot_be_changed_or_deleted_before_their_retention_ends() {
     for kind in BOTH {
         let ground = Recorded::start(kind).await;
         assert_eq!(code(&ground.try_command("migrate", &[]).await), 0);
         let database = &ground.database;
         database.ask(&insertion(database, "a", 0));
         for statement in [
-            "UPDATE activity SET subject = 'somebody else'",
+            "UPDATE activity SET subject = 'another'",
             "UPDATE activity SET at = 0",
             "DELETE FROM activity",
         ] {
@@ -147,7 +147,7 @@ async fn records_neither_change_nor_go_before_their_time() {
     }
 }
 
-/// A login so many days ago, by SQL alone.
+/// SQL statement that inserts a login that many days ago.
 fn insertion(database: &Database, subject: &str, days: i64) -> String {
     let at = database.now() - days * 86_400_000;
     format!(
@@ -157,7 +157,7 @@ fn insertion(database: &Database, subject: &str, days: i64) -> String {
 }
 
 #[tokio::test]
-async fn records_go_when_their_time_is_over() {
+async fn records_older_than_the_retention_are_deleted() {
     for kind in BOTH {
         let ground = Recorded::start(kind).await;
         assert_eq!(code(&ground.try_command("migrate", &[]).await), 0);
@@ -167,7 +167,7 @@ async fn records_go_when_their_time_is_over() {
         }
         let retention = [("GATEWAY_ACTIVITY_RETENTION", "30d")];
         let gateway = Gateway::start(&ground.settings(&retention)).await;
-        until("old records are gone", async || {
+        until("old records are deleted", async || {
             database.count("activity WHERE subject LIKE 'old%'") == 0
         })
         .await;
@@ -177,7 +177,7 @@ async fn records_go_when_their_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_database_of_a_later_version_is_refused_and_left_alone() {
+async fn a_database_of_a_later_version_is_refused_and_not_changed() {
     for kind in BOTH {
         let ground = Recorded::start(kind).await;
         assert_eq!(code(&ground.try_command("migrate", &[]).await), 0);
@@ -189,10 +189,10 @@ async fn a_database_of_a_later_version_is_refused_and_left_alone() {
         for command in ["serve", "migrate", "check"] {
             let refused = ground.try_command(command, &[]).await;
             assert_eq!(code(&refused), 69, "{kind:?} {command}: {}", told(&refused));
-            let told = told(&refused);
-            assert!(told.contains("later version"), "{kind:?} {command}: {told}");
+            let text = told(&refused);
+            assert!(text.contains("later version"), "{kind:?} {command}: {text}");
         }
-        // PostgreSQL's dump names a key made for it.
+        // A PostgreSQL dump names a key made for that dump.
         let without_key = |dump: &str| {
             let lines = dump.lines().filter(|line| !line.contains("restrict "));
             lines.map(str::to_owned).collect::<Vec<_>>()
@@ -202,7 +202,7 @@ async fn a_database_of_a_later_version_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_used_is_a_bad_setting() {
+async fn an_unusable_database_file_is_reported_as_a_bad_setting() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("no-database"), "something else, and long enough ".repeat(99))
         .unwrap();
@@ -213,23 +213,23 @@ async fn a_file_that_cannot_be_used_is_a_bad_setting() {
         let more = [("DATABASE_URL", &*format!("sqlite:{path}"))];
         for command in ["serve", "migrate"] {
             let refused = ground.try_command(command, &more).await;
-            let told = told(&refused);
-            assert_eq!(code(&refused), 78, "{command} {name}: {told}");
-            assert!(told.contains("DATABASE_URL") && told.contains(&path), "{told}");
+            let text = told(&refused);
+            assert_eq!(code(&refused), 78, "{command} {name}: {text}");
+            assert!(text.contains("DATABASE_URL") && text.contains(&path), "{text}");
         }
         let (code, line) = line(&ground, &more).await;
         assert!(code != 0 && !line.starts_with("ok"), "{name}: {line}");
     }
     let names = fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(names, 2, "nothing was made beside them");
+    assert_eq!(names, 2, "no file was created beside them");
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_without_the_password() {
+async fn a_wrong_database_password_is_reported_without_the_password() {
     let ground = Recorded::start(DatabaseKind::Postgres).await;
     let Database::Postgres(postgres) = &ground.database else { unreachable!() };
     let wrong = postgres.url_for("gateway:quite-another-word", "gateway");
-    // `run` looks for passwords of URLs in whatever is written.
+    // `run` checks all output for passwords of URLs.
     let more = [("DATABASE_URL", &*wrong)];
     let (code_of_check, line) = line(&ground, &more).await;
     assert_eq!(code_of_check, 69, "{line}");
@@ -245,7 +245,7 @@ async fn a_wrong_password_is_told_without_the_password() {
 }
 
 #[tokio::test]
-async fn managed_needs_a_database() {
+async fn managed_external_access_requires_a_database() {
     let (store, entra) = (Store::start(Kind::Redis).await, Entra::start().await);
     let managed = [("GATEWAY_EXTERNAL_ACCESS".to_owned(), "managed".to_owned())];
     let refused = run(&settings(&entra, None, &store, &managed), &["serve"]).await;
@@ -254,18 +254,18 @@ async fn managed_needs_a_database() {
 }
 
 #[tokio::test]
-async fn what_a_database_url_must_look_like_is_told_without_the_url() {
+async fn an_invalid_database_url_is_reported_without_the_url() {
     let ground = Recorded::start(DatabaseKind::Sqlite).await;
     for wrong in ["mysql://u:hunter2@h/d", "sqlite:relative-hunter2.db", "hunter2"] {
         let refused = ground.try_command("serve", &[("DATABASE_URL", wrong)]).await;
-        let told = told(&refused);
-        assert_eq!(code(&refused), 78, "{told}");
-        assert!(told.contains("DATABASE_URL") && !told.contains("hunter2"), "{told}");
+        let text = told(&refused);
+        assert_eq!(code(&refused), 78, "{text}");
+        assert!(text.contains("DATABASE_URL") && !text.contains("hunter2"), "{text}");
     }
 }
 
 #[tokio::test]
-async fn postgres_is_believed_by_its_authority_and_its_name() {
+async fn postgres_certificates_are_verified_by_authority_and_host_name() {
     let (right, other) = (certificates(), certificates());
     let postgres = Postgres::start_with_tls(right.path()).await;
     let ground = Recorded::over(Database::Postgres(postgres)).await;
@@ -296,12 +296,12 @@ async fn postgres_is_believed_by_its_authority_and_its_name() {
 }
 
 #[tokio::test]
-async fn records_of_a_busy_day_go_by_the_second() {
+async fn expired_records_of_a_busy_period_are_deleted_and_later_ones_remain() {
     for kind in BOTH {
         let ground = Recorded::start(kind).await;
         assert_eq!(code(&ground.try_command("migrate", &[]).await), 0);
         let database = &ground.database;
-        // A hundred a second, from before the end of their day until after it.
+        // A hundred records per second, from before the retention limit until after it.
         let begun = database.now() - 86_400_000 - 80_000;
         database.ask(&format!(
             "INSERT INTO activity (id, at, kind, outcome) \
@@ -310,8 +310,8 @@ async fn records_of_a_busy_day_go_by_the_second() {
         ));
         let gateway =
             Gateway::start(&ground.settings(&[("GATEWAY_ACTIVITY_RETENTION", "1d")])).await;
-        let tells = async || gateway.process.log().contains("old activity records");
-        until("it tells of old records", tells).await;
+        let is_logged = async || gateway.process.log().contains("old activity records");
+        until("the deletion of old records is logged", is_logged).await;
         assert_eq!(database.count("activity WHERE id = 'busy-0'"), 0, "{kind:?}");
         assert_eq!(database.count("activity WHERE id = 'busy-12000'"), 1, "{kind:?}");
         let log = gateway.process.log();
@@ -319,8 +319,8 @@ async fn records_of_a_busy_day_go_by_the_second() {
     }
 }
 
-/// Statements of the page's nth block of SQL.
-fn sql_of_the_page(nth: usize) -> Vec<String> {
+/// Statements of the nth SQL block of docs/database.md.
+fn documented_sql(nth: usize) -> Vec<String> {
     let page = fs::read_to_string(in_repository("docs/database.md")).unwrap();
     let block = page.split("```sql\n").nth(nth + 1).unwrap().split("```").next().unwrap();
     let lines = block.lines().filter(|line| !line.starts_with("--"));
@@ -330,17 +330,17 @@ fn sql_of_the_page(nth: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_rights_that_the_page_gives_are_enough_and_no_more() {
+async fn the_documented_database_privileges_are_sufficient_and_minimal() {
     let ground = Recorded::start(DatabaseKind::Postgres).await;
     let Database::Postgres(postgres) = &ground.database else { unreachable!() };
-    for statement in sql_of_the_page(0) {
+    for statement in documented_sql(0) {
         postgres.ask_in("postgres", &statement);
     }
     let log = "gateway_log";
     let by_owner = postgres.url_for("gateway_migrates:one%20word", log);
     let migrated = ground.try_command("migrate", &[("DATABASE_URL", &by_owner)]).await;
     assert_eq!(code(&migrated), 0, "{}", told(&migrated));
-    for statement in sql_of_the_page(1) {
+    for statement in documented_sql(1) {
         postgres.ask_in(log, &statement);
     }
     let serves = postgres.url_for("gateway_serves:another%20word", log);
@@ -358,10 +358,10 @@ async fn the_rights_that_the_page_gives_are_enough_and_no_more() {
         ),
     );
     let mut gateway = ground.gateway(&more).await;
-    let somebody = "cccccccc-0000-1111-2222-dddddddddddd";
+    let other_subject = "cccccccc-0000-1111-2222-dddddddddddd";
     for line in [
         ENABLE.to_owned(),
-        format!("access block --subject {somebody} --for 1s"),
+        format!("access block --subject {other_subject} --for 1s"),
         format!("access block --subject {USER_OID} --for 1h"),
         format!("access unblock --subject {USER_OID}"),
         "access status".to_owned(),
@@ -372,18 +372,18 @@ async fn the_rights_that_the_page_gives_are_enough_and_no_more() {
         assert_eq!(code(&output), 0, "{line}: {}", told(&output));
     }
     let token = ground.entra.token().build();
-    until("one logs in", async || try_login(&gateway, &token).await.status() == 200).await;
+    until("a login succeeds", async || try_login(&gateway, &token).await.status() == 200).await;
     let count = |of: &str| postgres.ask_in(log, &format!("SELECT count(*) FROM {of}"));
-    until("old records go", async || count("activity WHERE id = 'old'") == "0").await;
+    until("old records are deleted", async || count("activity WHERE id = 'old'") == "0").await;
     assert_eq!(count("activity WHERE kind = 'login'"), "1");
     gateway.process.signal("TERM");
     assert_eq!(gateway.process.ended().await.code(), Some(0));
-    assert_eq!(count("instances"), "0", "it said that it went");
+    assert_eq!(count("instances"), "0", "the stopped instance deregisters");
     let written = gateway.process.log();
     assert!(!written.contains("permission denied"), "{written}");
 
     for statement in [
-        "UPDATE activity SET subject = 'somebody else'",
+        "UPDATE activity SET subject = 'another'",
         "TRUNCATE activity",
         "DROP TRIGGER activity_stays ON activity",
         "INSERT INTO access (one, database, enabled) VALUES (2, '', true)",
@@ -398,37 +398,37 @@ async fn the_rights_that_the_page_gives_are_enough_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_may_not_migrate_is_in_nobodys_way_who_may() {
+async fn a_gateway_without_migration_privileges_does_not_block_the_owners_migration() {
     let ground = Recorded::start(DatabaseKind::Postgres).await;
     let Database::Postgres(postgres) = &ground.database else { unreachable!() };
-    for statement in sql_of_the_page(0) {
+    for statement in documented_sql(0) {
         postgres.ask_in("postgres", &statement);
     }
     let serves = postgres.url_for("gateway_serves:another%20word", "gateway_log");
     let gateway = Gateway::start(&ground.settings(&[("DATABASE_URL", &serves)])).await;
-    until("it may not", async || gateway.process.log().contains("permission denied")).await;
+    until("it is denied", async || gateway.process.log().contains("permission denied")).await;
     let owner = postgres.url_for("gateway_migrates:one%20word", "gateway_log");
     let output = ground.try_command("migrate", &[("DATABASE_URL", &owner)]).await;
     assert_eq!(code(&output), 0, "{}", told(&output));
-    for statement in sql_of_the_page(1) {
+    for statement in documented_sql(1) {
         postgres.ask_in("gateway_log", &statement);
     }
-    until("it goes on without a restart", async || {
+    until("the gateway recovers without a restart", async || {
         postgres.ask_in("gateway_log", "SELECT count(*) FROM instances") == "1"
     })
     .await;
 }
 
 #[tokio::test]
-async fn the_questions_that_the_page_asks_have_answers() {
+async fn the_documented_queries_run() {
     for kind in BOTH {
         let ground = Recorded::start(kind).await;
         assert_eq!(code(&ground.try_command("migrate", &[]).await), 0);
-        let questions = sql_of_the_page(2);
-        assert_eq!(questions.len(), 3);
-        // The first is PostgreSQL's.
-        for question in questions.iter().skip(usize::from(kind == DatabaseKind::Sqlite)) {
-            ground.database.ask(question);
+        let queries = documented_sql(2);
+        assert_eq!(queries.len(), 3);
+        // The first query is for PostgreSQL only.
+        for query in queries.iter().skip(usize::from(kind == DatabaseKind::Sqlite)) {
+            ground.database.ask(query);
         }
     }
 }

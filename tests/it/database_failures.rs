@@ -1,6 +1,6 @@
-//! A database that can be read and not written (`influxdata/influxdb_iox#5570`,
-//! goldsky-io/streamling#65, smartcontractkit/chainlink#12834): what lets less in takes effect all the same, and
-//! everything works again once it can be written, without a restart.
+//! Database that can be read but not written (`influxdata/influxdb_iox#5570`,
+//! goldsky-io/streamling#65, smartcontractkit/chainlink#12834): restricting decisions still take
+//! effect, and everything works again without a restart once it can be written.
 
 use std::time::{Duration, Instant};
 
@@ -23,9 +23,10 @@ use crate::{
     },
 };
 
-/// How soon decisions are recorded again. The aim is two seconds; a machine with other things to do gets more.
+/// Maximum time until decisions are recorded again. The target is two seconds; a busy machine gets
+/// more.
 const SOON: Duration = Duration::from_secs(4);
-const SOMEBODY: &str = "cccccccc-0000-1111-2222-dddddddddddd";
+const SUBJECT: &str = "cccccccc-0000-1111-2222-dddddddddddd";
 
 struct Ground {
     world: World,
@@ -35,7 +36,8 @@ struct Ground {
 }
 
 impl Ground {
-    /// External access is on, by an administrator. `None`: the fault cannot be made here.
+    /// Starts with external access enabled by an administrator. `None`: the fault cannot be
+    /// produced here.
     async fn start(fault: Fault, more: &[(&str, &str)]) -> Option<Self> {
         let database = Faulty::start(fault).await?;
         Some(Self::over(database, World::start(Kind::Redis).await, more).await)
@@ -48,10 +50,10 @@ impl Ground {
         settings.retain(|(name, _)| name != "GATEWAY_EXPOSURE_ACCEPTED_BY");
         world.gateway = Gateway::start_ignoring(&settings, "XFSZ").await;
         world.gateway.wait_until_it_has_keys().await;
-        until("it is ready", async || world.gateway.is_ready().await).await;
+        until("the gateway is ready", async || world.gateway.is_ready().await).await;
         let admin = Person::admin(&world.gateway).await;
         admin.enable(&world.gateway).await;
-        until("it is on", async || metadata(&world.gateway).await == 200).await;
+        until("external access is on", async || metadata(&world.gateway).await == 200).await;
         Self { world, database, admin, settings }
     }
 
@@ -87,7 +89,7 @@ impl Ground {
         self.database.ask(&format!("SELECT count(*) FROM {of}")).parse().unwrap()
     }
 
-    /// Waits until decisions that let more in are recorded again.
+    /// Waits until enabling decisions are recorded again.
     async fn until_enabled(&self) -> Duration {
         let begun = Instant::now();
         until("decisions are recorded again", async || self.decide(true).await.0 == 200).await;
@@ -98,25 +100,25 @@ impl Ground {
     }
 }
 
-/// By the administrator's API, with the gateway's own connections to the database.
-async fn story(fault: Fault) {
+/// Sequence by the administration API, with the gateway's own connections to the database.
+async fn administer_during(fault: Fault) {
     let Some(ground) = Ground::start(fault, &[]).await else { return };
     let gateway = &ground.world.gateway;
-    let token = ground.world.entra.token().oid(SOMEBODY).build();
+    let token = ground.world.entra.token().oid(SUBJECT).build();
     let session = ground.world.login(&token).await;
     assert_eq!(status(gateway.url(API), &session).await, 200);
 
     ground.database.set(gateway);
-    // Their records wait.
+    // Their records are queued.
     for _ in 0..5 {
         ground.world.login(&token).await;
     }
     let begun = Instant::now();
-    let (code, stands) = ground.decide(false).await;
-    assert_eq!((code, &stands["enabled"]), (200, &json!(false)), "{fault:?}: {stands}");
+    let (code, state) = ground.decide(false).await;
+    assert_eq!((code, &state["enabled"]), (200, &json!(false)), "{fault:?}: {state}");
     assert_eq!(metadata(gateway).await, 404, "{fault:?}");
     println!("{fault:?}: off after {:.0?}", begun.elapsed());
-    // More than there are connections.
+    // More than the pool has connections.
     for _ in 0..6 {
         assert_eq!(ground.decide(true).await.0, 503, "{fault:?}: enabling needs its record");
         assert_eq!(ground.decide(false).await.0, 200, "{fault:?}");
@@ -125,34 +127,38 @@ async fn story(fault: Fault) {
     assert_eq!(ended.status(), 200, "{fault:?}");
     assert_eq!(json(ended).await["ended"], 6, "{fault:?}");
     assert_eq!(status(gateway.url(API), &session).await, 401, "{fault:?}");
-    let block = json!({"subject": SOMEBODY, "for": "1h"});
+    let block = json!({"subject": SUBJECT, "for": "1h"});
     let blocked = ground.admin.post(gateway, "/gateway/api/blocks", &block).await;
     assert_eq!(blocked.status(), 200, "{fault:?}");
-    assert_eq!(json(blocked).await["blocks"][0]["who"], SOMEBODY, "{fault:?}");
-    let admitted = ground.world.entra.token().oid(SOMEBODY).roles(&["ExternalApi"]).build();
+    assert_eq!(json(blocked).await["blocks"][0]["who"], SUBJECT, "{fault:?}");
+    let admitted = ground.world.entra.token().oid(SUBJECT).roles(&["ExternalApi"]).build();
     let guarded = client().get(gateway.url("/external/x")).bearer_auth(&admitted).send();
     assert_eq!(guarded.await.unwrap().status(), 403, "{fault:?}");
     let page = ground.admin.get(gateway, "/gateway/admin").await;
     assert_eq!(page.status(), 200, "{fault:?}");
-    until("operators are told", async || ground.is_degraded().await).await;
+    until("readiness reports the fault", async || ground.is_degraded().await).await;
     let log = gateway.process.log();
-    let is_loud = |line: &str| line.contains("ERROR") && line.contains("without its record");
-    assert!(log.lines().any(is_loud), "{fault:?}: {log}");
+    let is_error = |line: &str| line.contains("ERROR") && line.contains("without its record");
+    assert!(log.lines().any(is_error), "{fault:?}: {log}");
     assert!(!log.contains("non-zero transaction depth"), "{fault:?}");
 
     ground.database.clear(gateway);
     ground.until_enabled().await;
-    until("it is on", async || metadata(gateway).await == 200).await;
-    until("all is well", async || !ground.is_degraded().await).await;
-    until("what waited is recorded", async || ground.count("blocks") == 1).await;
+    until("external access is on", async || metadata(gateway).await == 200).await;
+    until("readiness reports no fault", async || !ground.is_degraded().await).await;
+    until("the queued block is recorded", async || ground.count("blocks") == 1).await;
     let recorded = |kind: &str| ground.count(&format!("activity WHERE kind = '{kind}'"));
-    until("and the sessions' end", async || recorded("session_ended_by_admin") == 6).await;
-    until("and the logins", async || recorded("login") == 6).await;
-    assert_eq!(recorded("external_access_disabled"), 7, "{fault:?}: each that was in force");
+    until("the session ends are recorded", async || recorded("session_ended_by_admin") == 6).await;
+    until("the logins are recorded", async || recorded("login") == 6).await;
+    assert_eq!(
+        recorded("external_access_disabled"),
+        7,
+        "{fault:?}: each decision that took effect"
+    );
     assert_eq!(recorded("external_access_enabled"), 2, "{fault:?}");
     assert_eq!(recorded("subject_blocked"), 1, "{fault:?}");
     let redis = ground.world.store.redis();
-    until("nothing waits any more", async || {
+    until("the queues are empty", async || {
         let waiting = ["decisions", "records"].map(|of| format!("gateway:{{notes}}:waiting:{of}"));
         waiting.iter().all(|key| redis.ask(&["ZCARD", key]).trim().ends_with('0'))
     })
@@ -163,39 +169,39 @@ async fn story(fault: Fault) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_stops_no_decision_that_lets_less_in_and_needs_no_restart() {
-    story(Fault::Full).await;
+async fn a_full_disk_does_not_prevent_restricting_decisions_or_require_a_restart() {
+    administer_during(Fault::Full).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_only_file_stops_no_decision_that_lets_less_in_and_needs_no_restart() {
-    story(Fault::ReadOnly).await;
+async fn a_read_only_file_does_not_prevent_restricting_decisions_or_require_a_restart() {
+    administer_during(Fault::ReadOnly).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn failing_writes_stop_no_decision_that_lets_less_in_and_need_no_restart() {
-    story(Fault::Io).await;
+async fn failing_writes_do_not_prevent_restricting_decisions_or_require_a_restart() {
+    administer_during(Fault::Io).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_takes_no_writes_stops_no_decision_that_lets_less_in_and_needs_no_restart() {
-    story(Fault::Replica).await;
+async fn a_read_only_server_does_not_prevent_restricting_decisions_or_require_a_restart() {
+    administer_during(Fault::Replica).await;
 }
 
-/// By commands, each a process of its own, and with two gateways.
+/// The same by commands, each in its own process, with two gateways.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commands_let_less_in_on_every_instance_while_the_database_cannot_be_written() {
+async fn restricting_commands_apply_to_every_instance_while_the_database_cannot_be_written() {
     for fault in [Fault::Full, Fault::Replica] {
         let Some(ground) = Ground::start(fault, &[]).await else { continue };
         let one = &ground.world.gateway;
         let other = Gateway::start(&ground.settings).await;
         other.wait_until_it_has_keys().await;
-        until("it is on", async || metadata(&other).await == 200).await;
-        let token = ground.world.entra.token().oid(SOMEBODY).build();
+        until("external access is on", async || metadata(&other).await == 200).await;
+        let token = ground.world.entra.token().oid(SUBJECT).build();
         let session = ground.world.login(&token).await;
 
         ground.database.set(one);
-        let printed = ground.command(&format!("access block --subject {SOMEBODY} --for 1h")).await;
+        let printed = ground.command(&format!("access block --subject {SUBJECT} --for 1h")).await;
         assert!(printed.starts_with("blocked until ") && printed.contains("warning "), "{printed}");
         let begun = Instant::now();
         for gateway in [one, &other] {
@@ -208,12 +214,12 @@ async fn commands_let_less_in_on_every_instance_while_the_database_cannot_be_wri
         let printed = ground.command("access disable --by Ada").await;
         assert!(printed.starts_with("external access is off\n"), "{printed}");
         assert!(printed.contains("warning the database could not be written: "), "{printed}");
-        let stands = ground.command("access status").await;
-        assert!(stands.starts_with("external access   off since "), "{stands}");
-        assert!(stands.contains(&format!("blocked           subject {SOMEBODY} ")), "{stands}");
+        let state = ground.command("access status").await;
+        assert!(state.starts_with("external access   off since "), "{state}");
+        assert!(state.contains(&format!("blocked           subject {SUBJECT} ")), "{state}");
         let begun = Instant::now();
         for gateway in [one, &other] {
-            until("it is off", async || metadata(gateway).await == 404).await;
+            until("external access is off", async || metadata(gateway).await == 404).await;
         }
         println!("{fault:?}: off everywhere after {:.0?}", begun.elapsed());
         assert!(begun.elapsed() < SOON, "{fault:?}: {:?}", begun.elapsed());
@@ -221,7 +227,7 @@ async fn commands_let_less_in_on_every_instance_while_the_database_cannot_be_wri
         let words: Vec<_> = enable.split(' ').collect();
         assert_eq!(run(&ground.settings, &words).await.status.code(), Some(69), "{fault:?}");
 
-        // One that starts meanwhile knows it as well.
+        // An instance that starts meanwhile applies it as well.
         let third = Gateway::start(&ground.settings).await;
         assert_eq!(metadata(&third).await, 404, "{fault:?}");
         ground.database.clear(one);
@@ -233,20 +239,20 @@ async fn commands_let_less_in_on_every_instance_while_the_database_cannot_be_wri
         assert_eq!(ground.count("blocks"), 1, "{fault:?}");
         ground.command(enable).await;
         for gateway in [one, &other, &third] {
-            until("it is on", async || metadata(gateway).await == 200).await;
+            until("external access is on", async || metadata(gateway).await == 200).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn access_is_off_where_the_database_cannot_be_written_for_ten_seconds_or_at_the_start() {
+async fn external_access_is_off_when_the_database_is_not_writable_for_ten_seconds_or_at_startup() {
     let Some(ground) = Ground::start(Fault::Replica, &[]).await else { return };
     let gateway = &ground.world.gateway;
     ground.database.set(gateway);
     let begun = Instant::now();
-    until("it is off", async || metadata(gateway).await == 404).await;
+    until("external access is off", async || metadata(gateway).await == 404).await;
     let took = begun.elapsed();
-    assert!(took > Duration::from_secs(8), "{took:?}: a failover passes unnoticed");
+    assert!(took > Duration::from_secs(8), "{took:?}: a failover has no effect");
     let reasons = ground.degraded().await;
     let reason = reasons.iter().find(|it| it["part"] == "database").unwrap()["reason"].to_string();
     // backstage/backstage#8721.
@@ -254,45 +260,45 @@ async fn access_is_off_where_the_database_cannot_be_written_for_ten_seconds_or_a
     assert!(reason.contains("25006") && !reason.contains("at line"), "{reason}");
     let late = Gateway::start(&ground.settings).await;
     late.wait_until_it_has_keys().await;
-    until("it is ready", async || late.is_ready().await).await;
-    assert_eq!(metadata(&late).await, 404, "it never was on");
-    assert!(!late.process.log().contains("\"is_on\":true"), "not for a moment");
+    until("the gateway is ready", async || late.is_ready().await).await;
+    assert_eq!(metadata(&late).await, 404, "it was never on");
+    assert!(!late.process.log().contains("\"is_on\":true"), "not even briefly");
     ground.database.clear(gateway);
     for gateway in [gateway, &late] {
-        until("it is on again", async || metadata(gateway).await == 200).await;
+        until("external access is on again", async || metadata(gateway).await == 200).await;
     }
 }
 
-/// Of two instances one cannot write the database, and holds what the other has recorded.
+/// One of two instances cannot write the database; the other records its decisions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn disabling_takes_effect_where_another_instance_has_enabled_access_since() {
+async fn an_instance_that_cannot_write_disables_access_that_another_instance_enabled() {
     let Some(ground) = Ground::start(Fault::Io, &[]).await else { return };
     let one = &ground.world.gateway;
     let other = Gateway::start_ignoring(&ground.settings, "XFSZ").await;
     other.wait_until_it_has_keys().await;
-    until("both are on", async || metadata(&other).await == 200).await;
+    until("external access is on at both", async || metadata(&other).await == 200).await;
     ground.database.set(&other);
     assert_eq!(ground.decide_by(&other, false).await.0, 200);
     let recorded = || ground.count("activity WHERE kind = 'external_access_disabled'");
-    until("the first one records it", async || recorded() == 1).await;
-    until("it is off", async || metadata(one).await == 404).await;
+    until("the first instance records it", async || recorded() == 1).await;
+    until("external access is off", async || metadata(one).await == 404).await;
     assert_eq!(ground.decide(true).await.0, 200);
-    until("it is on again", async || metadata(one).await == 200).await;
+    until("external access is on again", async || metadata(one).await == 200).await;
 
-    let (code, stands) = ground.decide_by(&other, false).await;
-    assert_eq!((code, &stands["enabled"]), (200, &json!(false)), "{stands}");
-    until("it is off again", async || metadata(one).await == 404).await;
-    until("and recorded", async || recorded() == 2).await;
+    let (code, state) = ground.decide_by(&other, false).await;
+    assert_eq!((code, &state["enabled"]), (200, &json!(false)), "{state}");
+    until("external access is off again", async || metadata(one).await == 404).await;
+    until("the second decision is recorded", async || recorded() == 2).await;
 }
 
-/// Session files, `GATEWAY_STATE_DIR` and SQLite on one disk.
+/// Session files, `GATEWAY_STATE_DIR` and SQLite share one disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_full_disk_under_everything_stops_neither_disabling_nor_ending_sessions() {
+async fn a_full_disk_shared_by_all_stores_prevents_neither_disabling_nor_revoking_sessions() {
     let Some(database) = Faulty::start(Fault::Full).await else { return };
     let store = Store::files(tempfile::tempdir_in(database.folder()).unwrap());
     let ground = Ground::over(database, World::over(store, &[]).await, &[]).await;
     let gateway = &ground.world.gateway;
-    let token = ground.world.entra.token().oid(SOMEBODY).build();
+    let token = ground.world.entra.token().oid(SUBJECT).build();
     let mut sessions = Vec::new();
     for _ in 0..3 {
         sessions.push(ground.world.login(&token).await);
@@ -301,18 +307,19 @@ async fn one_full_disk_under_everything_stops_neither_disabling_nor_ending_sessi
     let printed = ground.command("sessions end --all --by Ada").await;
     assert!(printed.contains("3 ended") && printed.contains("warning "), "{printed}");
     for session in &sessions {
-        until("it has ended", async || status(gateway.url(API), session).await == 401).await;
+        until("the session has ended", async || status(gateway.url(API), session).await == 401)
+            .await;
     }
-    let block = format!("access block --subject {SOMEBODY} --for 1h");
+    let block = format!("access block --subject {SUBJECT} --for 1h");
     assert!(ground.command(&block).await.contains("warning "));
     until("it is blocked", async || try_login(gateway, &token).await.status() == 403).await;
     let printed = ground.command("access disable --by Ada").await;
     assert!(printed.contains("warning the database could not be written: "), "{printed}");
-    until("it is off", async || metadata(gateway).await == 404).await;
+    until("external access is off", async || metadata(gateway).await == 404).await;
 
     ground.database.clear(gateway);
     let recorded = |kind: &str| ground.count(&format!("activity WHERE kind = '{kind}'"));
-    until("all is recorded", async || {
+    until("all decisions are recorded", async || {
         recorded("session_ended_by_admin") == 3
             && recorded("subject_blocked") == 1
             && recorded("external_access_disabled") == 1
@@ -320,7 +327,7 @@ async fn one_full_disk_under_everything_stops_neither_disabling_nor_ending_sessi
     .await;
     ground.until_enabled().await;
     let state = ground.world.store.folder().with_file_name("flask_session.gateway");
-    until("there is a reserve again", async || {
+    until("the reserve is refilled", async || {
         std::fs::read_dir(state.join("reserve")).unwrap().count() == 64
     })
     .await;

@@ -1,5 +1,5 @@
-//! Several gateways: one PostgreSQL and one Redis make them one, whichever of them is killed; over `SQLite`,
-//! or over databases that they do not share, they say that they are not.
+//! Several gateways: with one PostgreSQL and one Redis they act as one, whichever of them is
+//! killed; with `SQLite`, or with separate databases, they report that they do not.
 
 use std::time::{Duration, Instant};
 
@@ -21,17 +21,17 @@ use crate::{
     },
 };
 
-/// How soon a decision must count everywhere. The aim is two seconds; a machine with other things to do
-/// gets more.
+/// Maximum time until a decision applies everywhere. The target is two seconds; a busy machine gets
+/// more.
 const SOON: Duration = Duration::from_secs(4);
 
 const METADATA: &str = "/.well-known/oauth-protected-resource";
 
-/// How long it takes until something is so on each of them.
-async fn soon(what: &str, gateways: &[&Gateway], is_so: impl AsyncFn(&Gateway) -> bool) {
+/// Waits until a condition holds on each of them, and limits the time.
+async fn soon(what: &str, gateways: &[&Gateway], holds: impl AsyncFn(&Gateway) -> bool) {
     let begun = Instant::now();
     for gateway in gateways {
-        until(what, async || is_so(gateway).await).await;
+        until(what, async || holds(gateway).await).await;
     }
     println!("{what}: everywhere after {:.0?}", begun.elapsed());
     assert!(begun.elapsed() < SOON, "{what}: {:?}", begun.elapsed());
@@ -50,14 +50,14 @@ async fn guarded(gateway: &Gateway, token: &str) -> u16 {
     request.send().await.unwrap().status().as_u16()
 }
 
-/// Administrators decide, and nobody logs in too often.
+/// Administrators decide, and there are no login limits.
 const OF_ALL: [(&str, &str); 5] = {
     let [a, b, c, d] = WITHOUT_LIMITS;
     [a, b, c, d, MANAGED]
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_administrator_decides_counts_on_all_of_them_at_once() {
+async fn decisions_of_an_administrator_apply_to_all_instances_within_seconds() {
     let ground = Recorded::start(DatabaseKind::Postgres).await;
     let (one, other) = tokio::join!(ground.gateway(&OF_ALL), ground.gateway(&OF_ALL));
     let both = [&one, &other];
@@ -70,25 +70,25 @@ async fn what_an_administrator_decides_counts_on_all_of_them_at_once() {
     assert!(printed.starts_with("external access is on\n"), "{printed}");
     assert_eq!((login(&one, &token).await, login(&other, &token).await), (200, 200));
     assert!(ground.command(ENABLE).await.starts_with("external access was on already"));
-    until("both say that they are on", async || {
-        let stands = ground.documents("access status --json").await.remove(0);
-        let instances = stands["instances"].as_array().unwrap();
+    until("both report that access is on", async || {
+        let state = ground.documents("access status --json").await.remove(0);
+        let instances = state["instances"].as_array().unwrap();
         instances.len() == 2 && instances.iter().all(|it| it["enabled"] == true)
     })
     .await;
-    let stands = ground.command("access status").await;
-    assert!(stands.contains("on") && stands.contains("by Ada"), "{stands}");
+    let state = ground.command("access status").await;
+    assert!(state.contains("on") && state.contains("by Ada"), "{state}");
 
     assert!(ground.command("access disable --by Ada").await.starts_with("external access is off"));
-    soon("metadata is gone", &both, async |it| metadata(it).await == 404).await;
+    soon("metadata is 404", &both, async |it| metadata(it).await == 404).await;
     assert_eq!((login(&one, &token).await, login(&other, &token).await), (404, 404));
     let kinds = "'exposure_accepted', 'external_access_enabled', 'external_access_disabled'";
     let decided = format!("activity WHERE kind IN ({kinds}) AND actor_name = 'Ada'");
-    assert_eq!(ground.database.count(&decided), 3, "what changed nothing is no decision");
+    assert_eq!(ground.database.count(&decided), 3, "a command without effect is not recorded");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_is_killed_in_the_midst_of_logins_loses_none_and_writes_none_twice() {
+async fn an_instance_killed_during_logins_loses_no_record_and_writes_none_twice() {
     let ground = Recorded::start(DatabaseKind::Postgres).await;
     ground.command(ENABLE).await;
     let mut gateways = vec![ground.gateway(&OF_ALL).await, ground.gateway(&OF_ALL).await];
@@ -102,7 +102,7 @@ async fn one_that_is_killed_in_the_midst_of_logins_loses_none_and_writes_none_tw
         killed.process.signal("KILL");
         killed.process.ended().await;
         let before = logins.count();
-        until("the other goes on", async || logins.count() > before + 100).await;
+        until("the other continues", async || logins.count() > before + 100).await;
         let answers = logins.end().await;
         assert!(answers.others.keys().all(|status| *status == 0), "{:?}", answers.others);
         sessions.extend(answers.sessions);
@@ -111,15 +111,15 @@ async fn one_that_is_killed_in_the_midst_of_logins_loses_none_and_writes_none_tw
     let (lost, twice) = missing(&ground.database, &sessions);
     assert!(lost.is_empty() && twice == 0, "of {}: {lost:?}, {twice} twice", sessions.len());
     println!("{} logins, three gateways killed: each in the log, once", sessions.len());
-    // Those that were killed are forgotten.
+    // Killed instances expire.
     until("two are left", async || {
-        let stands = ground.documents("access status --json").await.remove(0);
-        stands["instances"].as_array().unwrap().len() == 2
+        let state = ground.documents("access status --json").await.remove(0);
+        state["instances"].as_array().unwrap().len() == 2
     })
     .await;
 }
 
-/// Two gateways before a real upstream, over one PostgreSQL and one Redis.
+/// Two gateways in front of a real upstream, with one PostgreSQL and one Redis.
 struct Two {
     world: World,
     other: Gateway,
@@ -160,12 +160,12 @@ impl Two {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_blocked_comes_in_nowhere_until_the_time_is_over() {
+async fn a_block_applies_to_all_instances_until_it_expires() {
     let two = Two::start().await;
     let (world, both) = (&two.world, two.both());
-    let somebody = "cccccccc-0000-1111-2222-dddddddddddd";
+    let other_subject = "cccccccc-0000-1111-2222-dddddddddddd";
     let tokens = || world.entra.token().roles(&["User", "ExternalApi"]);
-    let by_client = tokens().oid(somebody).claim("azp", OTHER_CLIENT).build();
+    let by_client = tokens().oid(other_subject).claim("azp", OTHER_CLIENT).build();
     for (whom, token) in [
         (format!("--subject {USER_OID}"), tokens().build()),
         (format!("--client {OTHER_CLIENT}"), by_client),
@@ -189,23 +189,27 @@ async fn who_is_blocked_comes_in_nowhere_until_the_time_is_over() {
         soon("the session has ended", &both, is_over).await;
         let answer = try_login(both[0], &token).await;
         assert_eq!(answer.status(), 403, "{whom}");
-        assert!(!answer.headers().contains_key("www-authenticate"), "a token would not cure it");
+        assert!(!answer.headers().contains_key("www-authenticate"), "another token would not help");
         for gateway in both {
-            assert_eq!(status(gateway.url(API), &of_bystander).await, 200, "{whom}: others stay");
-            assert_eq!(login(gateway, &bystander).await, 200, "{whom}: others come in");
+            assert_eq!(
+                status(gateway.url(API), &of_bystander).await,
+                200,
+                "{whom}: others stay valid"
+            );
+            assert_eq!(login(gateway, &bystander).await, 200, "{whom}: others can log in");
         }
-        let stands = two.command("access status").await;
-        assert!(stands.contains(whom.split(' ').next_back().unwrap()), "{stands}");
+        let state = two.command("access status").await;
+        assert!(state.contains(whom.split(' ').next_back().unwrap()), "{state}");
 
         for gateway in both {
-            until("it ends by itself", async || login(gateway, &token).await == 200).await;
+            until("the block expires", async || login(gateway, &token).await == 200).await;
         }
         assert!(begun.elapsed() >= Duration::from_secs(7), "{:?}", begun.elapsed());
         for gateway in both {
             assert_eq!(
                 status(gateway.url(API), &session).await,
                 401,
-                "{whom}: what ended stays so"
+                "{whom}: the session stays ended"
             );
             assert_ne!(guarded(gateway, &token).await, 403, "{whom}");
         }
@@ -214,7 +218,7 @@ async fn who_is_blocked_comes_in_nowhere_until_the_time_is_over() {
              AND actor_name = 'Ada' AND reason = 'blocked'",
             handle(&session)
         );
-        assert_eq!(two.database.count(&ended), 1, "{whom}: both end it, and write it down once");
+        assert_eq!(two.database.count(&ended), 1, "{whom}: both end it, and it is recorded once");
     }
     for kind in ["subject_blocked", "client_blocked"] {
         assert_eq!(two.database.count(&format!("activity WHERE kind = '{kind}'")), 1);
@@ -223,20 +227,20 @@ async fn who_is_blocked_comes_in_nowhere_until_the_time_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_logs_in_all_the_time_is_left_with_no_session_by_a_block() {
+async fn a_block_during_continuous_logins_leaves_no_session() {
     let two = Two::start().await;
     let both = two.both();
     let urls: Vec<_> = both.iter().map(|it| it.url("/external/login")).collect();
     let logins = Logins::start(&urls, &two.world.entra, 4, Duration::from_millis(10));
-    until("they come in", async || logins.count() > 50).await;
+    until("logins succeed", async || logins.count() > 50).await;
     for number in 0..4 {
         let subject = crate::world::logins::subject(number);
         two.command(&format!("access block --subject {subject} --for 1h")).await;
     }
     let refused = async || logins.answers().others.get(&403).copied().unwrap_or_default();
-    until("they do not any more", async || refused().await > 20).await;
+    until("logins are refused", async || refused().await > 20).await;
     let answers = logins.end().await;
-    until("none of their sessions is left", async || {
+    until("none of the sessions is active", async || {
         two.command("sessions list --json").await.is_empty()
     })
     .await;
@@ -246,12 +250,12 @@ async fn whoever_logs_in_all_the_time_is_left_with_no_session_by_a_block() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commands_show_and_end_what_all_of_them_have() {
+async fn commands_list_and_end_the_sessions_of_all_instances() {
     let two = Two::start().await;
     let (world, both) = (&two.world, two.both());
     let here = crate::world::login(both[0], &world.entra.token().build()).await;
-    let somebody = "cccccccc-0000-1111-2222-dddddddddddd";
-    let there = crate::world::login(both[1], &world.entra.token().oid(somebody).build()).await;
+    let other_subject = "cccccccc-0000-1111-2222-dddddddddddd";
+    let there = crate::world::login(both[1], &world.entra.token().oid(other_subject).build()).await;
     let lines = async |line: &str| -> Vec<Value> {
         let printed = two.command(line).await;
         printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -262,16 +266,16 @@ async fn commands_show_and_end_what_all_of_them_have() {
     // Newest first.
     let listed = lines("sessions list --json").await;
     assert_eq!(handles(&listed, "id"), [handle(&there), handle(&here)]);
-    let of_somebody = lines(&format!("sessions list --json --subject {somebody}")).await;
-    assert_eq!(handles(&of_somebody, "id"), [handle(&there)]);
+    let of_other = lines(&format!("sessions list --json --subject {other_subject}")).await;
+    assert_eq!(handles(&of_other, "id"), [handle(&there)]);
     let plain = two.command("sessions list").await;
-    assert!(plain.contains(&handle(&here)) && plain.contains(somebody), "{plain}");
+    assert!(plain.contains(&handle(&here)) && plain.contains(other_subject), "{plain}");
 
     let logged = lines("activity --json --since 1h --kind login").await;
     assert_eq!(handles(&logged, "session"), [handle(&there), handle(&here)]);
-    assert_eq!(handles(&logged, "subject"), [somebody, USER_OID]);
-    let of_somebody = lines(&format!("activity --json --person {somebody}")).await;
-    assert_eq!(handles(&of_somebody, "session"), [handle(&there)]);
+    assert_eq!(handles(&logged, "subject"), [other_subject, USER_OID]);
+    let of_other = lines(&format!("activity --json --person {other_subject}")).await;
+    assert_eq!(handles(&of_other, "session"), [handle(&there)]);
     let plain = two.command("activity --since 1h").await;
     assert!(plain.lines().count() >= 4 && plain.contains("external access enabled"), "{plain}");
     let unknown = run(&two.settings, &["activity", "--kind", "nonsense"]).await;
@@ -280,23 +284,23 @@ async fn commands_show_and_end_what_all_of_them_have() {
     let ended = two.command(&format!("sessions end {} --by Ada", handle(&here))).await;
     assert_eq!(ended, "1 ended\n");
     let is_over = async |it: &Gateway| status(it.url(API), &here).await == 401;
-    soon("it has ended", &both, is_over).await;
+    soon("the session has ended", &both, is_over).await;
     for gateway in both {
-        assert_eq!(status(gateway.url(API), &there).await, 200, "others live on");
+        assert_eq!(status(gateway.url(API), &there).await, 200, "others stay valid");
     }
     let again = two.command(&format!("sessions end {}", handle(&here))).await;
     assert!(again.starts_with("0 ended\n") && again.contains("1 of the named"), "{again}");
-    assert_eq!(two.command(&format!("sessions end --subject {somebody}")).await, "1 ended\n");
+    assert_eq!(two.command(&format!("sessions end --subject {other_subject}")).await, "1 ended\n");
     let is_over = async |it: &Gateway| status(it.url(API), &there).await == 401;
-    soon("the other has ended", &both, is_over).await;
+    soon("the other session has ended", &both, is_over).await;
     assert_eq!(two.command("sessions end --all").await, "0 ended\n");
     let ended = lines("activity --json --kind session_ended_by_admin").await;
     assert_eq!(handles(&ended, "session"), [handle(&there), handle(&here)]);
     assert_eq!(ended[1]["actor"]["name"], "Ada");
 }
 
-/// Why instances do not get on, as operators read it.
-async fn complaint(gateway: &Gateway) -> Option<String> {
+/// `instances` entry of the readiness detail.
+async fn problem(gateway: &Gateway) -> Option<String> {
     let url = gateway.ops_url("/health/ready").unwrap();
     let detail = json(client().get(url).send().await.unwrap()).await;
     let parts = detail["degraded"].as_array().unwrap().clone();
@@ -304,48 +308,48 @@ async fn complaint(gateway: &Gateway) -> Option<String> {
     Some(part.to_string())
 }
 
-async fn complains(gateway: &Gateway, of: &str) {
-    until(of, async || complaint(gateway).await.is_some_and(|it| it.contains(of))).await;
+async fn reports_problem(gateway: &Gateway, of: &str) {
+    until(of, async || problem(gateway).await.is_some_and(|it| it.contains(of))).await;
     assert!(gateway.process.log().contains(of), "{}", gateway.process.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_over_one_file_say_so() {
+async fn instances_that_share_an_sqlite_file_report_it() {
     let ground = Recorded::start(DatabaseKind::Sqlite).await;
     let one = ground.gateway(&OF_ALL).await;
-    until("it says that it runs", async || ground.database.count("instances") == 1).await;
-    assert_eq!(complaint(&one).await, None, "alone all is well");
+    until("it sends a heartbeat", async || ground.database.count("instances") == 1).await;
+    assert_eq!(problem(&one).await, None, "alone it has no problem");
     let mut other = ground.gateway(&OF_ALL).await;
     for gateway in [&one, &other] {
-        complains(gateway, "one SQLite file").await;
+        reports_problem(gateway, "one SQLite file").await;
     }
     other.process.signal("TERM");
     other.process.ended().await;
-    until("alone again all is well", async || complaint(&one).await.is_none()).await;
+    until("the problem is resolved", async || problem(&one).await.is_none()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_over_databases_of_their_own_say_so() {
+async fn instances_with_separate_databases_report_it() {
     let ground = Recorded::start(DatabaseKind::Sqlite).await;
     let elsewhere = Database::start(DatabaseKind::Sqlite).await;
     let url = elsewhere.url();
     let settings = [&OF_ALL[..], &[("DATABASE_URL", url.as_str())]].concat();
     let (one, other) = tokio::join!(ground.gateway(&OF_ALL), ground.gateway(&settings));
     for gateway in [&one, &other] {
-        complains(gateway, "another database").await;
+        reports_problem(gateway, "another database").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_over_one_postgres_have_nothing_to_say() {
+async fn instances_that_share_a_postgres_report_no_problem() {
     let ground = Recorded::start(DatabaseKind::Postgres).await;
     let (one, other) = tokio::join!(ground.gateway(&OF_ALL), ground.gateway(&OF_ALL));
-    until("both say that they run", async || ground.database.count("instances") == 2).await;
-    // By then each has looked around again.
-    let seen = ground.database.ask("SELECT max(seen_at) FROM instances");
-    until("they have looked around", async || {
-        ground.database.count(&format!("instances WHERE seen_at > {seen}")) == 2
+    until("both send heartbeats", async || ground.database.count("instances") == 2).await;
+    // By the next heartbeat each has read the list of instances again.
+    let latest = ground.database.ask("SELECT max(seen_at) FROM instances");
+    until("both have sent another heartbeat", async || {
+        ground.database.count(&format!("instances WHERE seen_at > {latest}")) == 2
     })
     .await;
-    assert_eq!((complaint(&one).await, complaint(&other).await), (None, None));
+    assert_eq!((problem(&one).await, problem(&other).await), (None, None));
 }
