@@ -1,4 +1,4 @@
-//! Administration by programs: `/gateway/api/*`, and who may not.
+//! Administration API `/gateway/api/*` and its access control.
 
 use std::time::{Duration, Instant};
 
@@ -18,14 +18,14 @@ use crate::world::{
 };
 
 async fn problem(answer: Response, status: u16) -> Value {
-    let told = answer.headers().get("content-type").cloned();
+    let content_type = answer.headers().get("content-type").cloned();
     assert_eq!(answer.status(), status, "{}", answer.text().await.unwrap());
-    assert_eq!(told.unwrap(), "application/problem+json");
+    assert_eq!(content_type.unwrap(), "application/problem+json");
     json(answer).await
 }
 
-/// The whole story, in one store.
-async fn story(kind: Kind, more: &[(&str, &str)]) {
+/// Complete administration sequence, over one session store.
+async fn administer(kind: Kind, more: &[(&str, &str)]) {
     let (world, _folder) = managed(kind, more).await;
     let gateway = &world.gateway;
     let admin = Person::admin(gateway).await;
@@ -38,7 +38,7 @@ async fn story(kind: Kind, more: &[(&str, &str)]) {
 
     let hasty = json!({"enabled": true});
     problem(admin.post(gateway, "/gateway/api/access", &hasty).await, 422).await;
-    assert_eq!(metadata(gateway).await, 404, "nothing has changed");
+    assert_eq!(metadata(gateway).await, 404, "access stays disabled");
     let begun = Instant::now();
     admin.enable(gateway).await;
     until("metadata answers", async || metadata(gateway).await == 200).await;
@@ -51,7 +51,7 @@ async fn story(kind: Kind, more: &[(&str, &str)]) {
         .send()
         .await
         .unwrap();
-    assert_eq!(after["metadata"], json(served).await, "the very document");
+    assert_eq!(after["metadata"], json(served).await, "the served document");
 
     let (one, two) = (
         world.login(&world.entra.token().build()).await,
@@ -69,10 +69,10 @@ async fn story(kind: Kind, more: &[(&str, &str)]) {
         handles.sort();
         handles
     };
-    let told = handles(&listed["sessions"], "id");
-    assert_eq!(handles(&activity["records"], "session"), told);
+    let handles_of_both = handles(&listed["sessions"], "id");
+    assert_eq!(handles(&activity["records"], "session"), handles_of_both);
 
-    // One by its handle, the other by its whole id, which must not stand in the log.
+    // One session by its handle, the other by its whole id, which must not appear in the log.
     let id_of = |cookie: &str| {
         let parts: Vec<_> = cookie.split('.').collect();
         format!("{}.{}", parts[0], parts[1])
@@ -96,10 +96,10 @@ async fn story(kind: Kind, more: &[(&str, &str)]) {
     }
     let activity =
         admin.get_json(gateway, "/gateway/api/activity?kind=session_ended_by_admin").await;
-    assert_eq!(handles(&activity["records"], "session"), told);
+    assert_eq!(handles(&activity["records"], "session"), handles_of_both);
     assert_eq!(activity["records"][0]["actor"]["email"], "grace@contoso.example");
 
-    // Somebody is blocked, and let in again.
+    // A subject is blocked, then unblocked.
     let three = world.login(&world.entra.token().build()).await;
     let block = json!({"subject": subject, "for": "1h"});
     let blocked = admin.post(gateway, "/gateway/api/blocks", &block).await;
@@ -119,22 +119,22 @@ async fn story(kind: Kind, more: &[(&str, &str)]) {
     assert_eq!(admin.post(gateway, "/gateway/api/access", &off).await.status(), 200);
     assert_eq!(metadata(gateway).await, 404);
     assert_eq!(status(gateway.url(API), &four).await, 401);
-    assert_eq!(status(gateway.url(API), &admin.cookie).await, 200, "browser sessions live on");
+    assert_eq!(status(gateway.url(API), &admin.cookie).await, 200, "browser sessions stay valid");
 }
 
 #[tokio::test]
-async fn an_administrator_opts_in_watches_and_opts_out_over_files() {
-    story(Kind::Files, &[]).await;
+async fn the_admin_api_works_end_to_end_with_file_sessions() {
+    administer(Kind::Files, &[]).await;
 }
 
 #[tokio::test]
-async fn an_administrator_opts_in_watches_and_opts_out_over_redis_with_signed_cookies() {
+async fn the_admin_api_works_end_to_end_with_redis_sessions_and_signed_cookies() {
     let signed = [("SESSION_USE_SIGNER", "true"), ("SECRET_KEY", "a-long-word-for-signing")];
-    story(Kind::Redis, &signed).await;
+    administer(Kind::Redis, &signed).await;
 }
 
 #[tokio::test]
-async fn whoever_is_no_administrator_is_refused_and_written_down() {
+async fn non_administrators_are_refused_and_the_denial_is_recorded() {
     let (world, _folder) = managed(Kind::Redis, &[("GATEWAY_SESSION_ROLES", "*")]).await;
     let gateway = &world.gateway;
     let admin = Person::admin(gateway).await;
@@ -145,7 +145,7 @@ async fn whoever_is_no_administrator_is_refused_and_written_down() {
     let user = Person::with_roles(gateway, "User").await;
     let claims = json!({"oid": "99999999-0000-0000-0000-000000000002", "roles": "Admin"});
     let text = Person::with_claims(gateway, claims).await;
-    let nobody = Person { cookie: "A".repeat(43) };
+    let anonymous = Person { cookie: "A".repeat(43) };
     let decision = json!({"enabled": false});
 
     let mut expected = 0;
@@ -170,7 +170,7 @@ async fn whoever_is_no_administrator_is_refused_and_written_down() {
     assert_eq!(denials[0]["actor"]["oid"], "99999999-0000-0000-0000-000000000002");
     assert!(denials[5]["session"].is_string() && denials[5]["subject"].is_string());
 
-    // By name, from the token that the session was created from.
+    // The name is that of the token from which the session was created.
     assert_eq!(denials[5]["actor"]["name"], "Ada Example");
     let log = admin.get(gateway, "/gateway/admin/activity?kind=admin_denied").await;
     let log = log.text().await.unwrap();
@@ -178,10 +178,11 @@ async fn whoever_is_no_administrator_is_refused_and_written_down() {
         assert!(log.contains(words), "{words}: {log}");
     }
 
-    // Strangers are nobody to write down: they are asked to sign in.
-    let unsigned = problem(nobody.post(gateway, "/gateway/api/access", &decision).await, 401).await;
+    // Anonymous requests are not recorded: they are asked to sign in.
+    let unsigned =
+        problem(anonymous.post(gateway, "/gateway/api/access", &decision).await, 401).await;
     assert_eq!(unsigned["detail"], "Sign in to SimpleChat first");
-    let page = nobody.get(gateway, "/gateway/admin/sessions").await;
+    let page = anonymous.get(gateway, "/gateway/admin/sessions").await;
     assert_eq!(page.status(), 401);
     assert!(page.text().await.unwrap().contains("href=\"/login\""));
     let bearer = client().get(gateway.url("/gateway/api/access"));
@@ -192,7 +193,7 @@ async fn whoever_is_no_administrator_is_refused_and_written_down() {
     assert_eq!(still["enabled"], true);
 }
 
-/// The token in a page's forms.
+/// CSRF token in a page's forms.
 async fn token(person: &Person, world: &World) -> String {
     let page = person.get(&world.gateway, "/gateway/admin/sessions").await.text().await.unwrap();
     let (_, rest) = page.split_once("name=\"csrf\" value=\"").expect("a form");
@@ -200,7 +201,7 @@ async fn token(person: &Person, world: &World) -> String {
 }
 
 #[tokio::test]
-async fn a_forged_form_is_refused_and_written_down() {
+async fn cross_site_requests_and_wrong_csrf_tokens_are_refused_and_recorded() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
     let gateway = &world.gateway;
     let admin = Person::admin(gateway).await;
@@ -245,7 +246,7 @@ async fn a_forged_form_is_refused_and_written_down() {
         assert_eq!(denials[0]["actor"]["name"], "Grace Hopper");
     }
     assert_eq!(admin.get_json(gateway, "/gateway/api/access").await["enabled"], false);
-    // A page of elsewhere reads nothing, and may link to the page.
+    // A cross-site page may link to the page, but reads nothing.
     let asked = |site: &'static str, mode: &'static str, path: &str| {
         admin
             .ask(Method::GET, gateway.url(path))
@@ -265,7 +266,7 @@ async fn a_forged_form_is_refused_and_written_down() {
         let answer = asked(site, mode, path).await.unwrap();
         assert_eq!(answer.status(), status, "{site} {mode} {path}");
     }
-    // JSON: only what no form can send; and no wrong token.
+    // JSON requests need a content type that no form can send; a wrong CSRF token is refused.
     let post = || admin.ask(Method::POST, gateway.url("/gateway/api/access"));
     let body = json!({"enabled": true, "exposure_accepted": true}).to_string();
     let plain = post().header("content-type", "text/plain").body(body.clone());
@@ -274,7 +275,7 @@ async fn a_forged_form_is_refused_and_written_down() {
     problem(wrong.body(body.clone()).send().await.unwrap(), 403).await;
     let right = post().header("content-type", "application/json").header("x-csrf-token", &own);
     assert_eq!(right.body(body).send().await.unwrap().status(), 200);
-    // And the form, as the page sends it; the box counts here as well.
+    // The form, as the page sends it, needs the consent box as well.
     admin.post(gateway, "/gateway/api/access", &json!({"enabled": false})).await;
     let unticked = admin
         .ask(Method::POST, gateway.url("/gateway/admin/access/enable"))
@@ -289,7 +290,7 @@ async fn a_forged_form_is_refused_and_written_down() {
 }
 
 #[tokio::test]
-async fn every_answer_says_that_it_is_nobody_elses() {
+async fn every_admin_response_forbids_caching_framing_and_cross_origin_use() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
     let admin = Person::admin(&world.gateway).await;
     for path in [
@@ -344,9 +345,9 @@ async fn every_answer_says_that_it_is_nobody_elses() {
     }
 }
 
-/// Also a spelling that is no route.
+/// Includes spellings that match no route.
 #[tokio::test]
-async fn every_answer_below_gateway_loads_and_runs_nothing() {
+async fn every_response_below_gateway_has_a_deny_all_content_security_policy() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
     let admin = Person::admin(&world.gateway).await;
     for path in [
@@ -383,9 +384,9 @@ async fn every_answer_below_gateway_loads_and_runs_nothing() {
     }
 }
 
-/// The document describes an object without other members.
+/// The OpenAPI document describes an object without other members.
 #[tokio::test]
-async fn a_decision_is_one_json_object_with_the_members_described() {
+async fn a_decision_must_be_one_json_object_with_documented_members_only() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
     let (gateway, admin) = (&world.gateway, Person::admin(&world.gateway).await);
     admin.enable(gateway).await;
@@ -442,7 +443,7 @@ async fn a_decision_is_one_json_object_with_the_members_described() {
 }
 
 #[tokio::test]
-async fn a_body_is_small_and_the_connection_stays_in_step() {
+async fn oversized_bodies_are_refused_and_the_connection_stays_in_sync() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
     let gateway = &world.gateway;
     let admin = Person::admin(gateway).await;
@@ -473,7 +474,7 @@ async fn a_body_is_small_and_the_connection_stays_in_step() {
         head(&format!("Expect: 100-continue\r\nContent-Length: {}", decision.len()))
     );
     assert_eq!(statuses(&gateway.raw(awaiting).await).last().unwrap(), "200");
-    // What is too long is not read on: the connection ends with the answer.
+    // The rest of an oversized body is not read: the connection closes after the response.
     let long = "x".repeat(64 * 1024 + 1);
     let sized = format!("{}{long}{next}", head(&format!("Content-Length: {}", long.len())));
     assert_eq!(statuses(&gateway.raw(sized).await), ["413"]);
@@ -487,7 +488,7 @@ async fn a_body_is_small_and_the_connection_stays_in_step() {
     assert_eq!(statuses(&gateway.raw(cut).await), ["400"]);
     let slow = head("Content-Length: 17");
     assert_eq!(statuses(&gateway.raw(slow).await), ["408"]);
-    // Other routes of ours read none, as before.
+    // Other routes of the gateway skip request bodies.
     let logout = format!(
         "POST /external/logout HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello{next}"
     );
@@ -495,7 +496,7 @@ async fn a_body_is_small_and_the_connection_stays_in_step() {
 }
 
 #[tokio::test]
-async fn while_the_store_is_away_nobody_is_let_in_or_called_a_stranger() {
+async fn administrators_get_503_while_the_session_store_is_unavailable() {
     let (mut world, _folder) = managed(Kind::Redis, &[]).await;
     let admin = Person::admin(&world.gateway).await;
     let Store::Redis(redis, _) = &mut world.store else { unreachable!() };
@@ -510,9 +511,10 @@ async fn while_the_store_is_away_nobody_is_let_in_or_called_a_stranger() {
     assert!(page.contains("The store that holds SimpleChat’s sessions does not answer"), "{page}");
 }
 
-/// Decisions that wait there cannot be recorded first, and would revoke one that is recorded before them.
+/// Queued decisions cannot be recorded first, and would later revoke a decision recorded before
+/// them.
 #[tokio::test]
-async fn nothing_is_enabled_or_unblocked_while_decisions_that_wait_cannot_be_read() {
+async fn enabling_and_unblocking_are_refused_while_queued_decisions_cannot_be_read() {
     let (world, folder) = managed(Kind::Redis, &[]).await;
     let gateway = &world.gateway;
     let admin = Person::admin(gateway).await;
@@ -520,7 +522,7 @@ async fn nothing_is_enabled_or_unblocked_while_decisions_that_wait_cannot_be_rea
     let block = json!({"subject": subject, "for": "1h"});
     let blocked = admin.post(gateway, "/gateway/api/blocks", &block).await;
     assert_eq!(blocked.status(), 200);
-    // Of another type than what is read there.
+    // Value of another type than the gateway reads there.
     let waiting = "gateway:{notes}:waiting:decisions";
     world.store.redis().ask(&["SET", waiting, "x"]);
     let enable = json!({"enabled": true, "exposure_accepted": true});
@@ -537,9 +539,12 @@ async fn nothing_is_enabled_or_unblocked_while_decisions_that_wait_cannot_be_rea
     ] {
         let arguments: Vec<_> = line.split(' ').collect();
         let output = run(&settings, &arguments).await;
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(69), "{line}: {told}");
-        assert!(told.contains("nothing has changed") && told.contains("recorded first"), "{told}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(69), "{line}: {stderr}");
+        assert!(
+            stderr.contains("nothing has changed") && stderr.contains("recorded first"),
+            "{stderr}"
+        );
     }
     let disable = json!({"enabled": false});
     assert_eq!(admin.post(gateway, "/gateway/api/access", &disable).await.status(), 200);
@@ -551,7 +556,7 @@ async fn nothing_is_enabled_or_unblocked_while_decisions_that_wait_cannot_be_rea
 }
 
 #[tokio::test]
-async fn without_the_database_only_what_lets_less_in_is_decided() {
+async fn without_the_database_only_restricting_decisions_are_accepted() {
     let mut postgres = Postgres::start().await;
     let url = postgres.url();
     let more = [("GATEWAY_EXTERNAL_ACCESS", "managed"), ("DATABASE_URL", url.as_str())];
@@ -572,7 +577,7 @@ async fn without_the_database_only_what_lets_less_in_is_decided() {
     assert_eq!(page.status(), 503);
     let page = page.text().await.unwrap();
     assert!(page.contains("Not known at the moment") && !page.contains("Enable external access"));
-    // What needs none of it works, and the refusal says so.
+    // Views without the database work, and the refusal names them.
     let log = admin.get(gateway, "/gateway/admin/activity").await;
     assert_eq!(log.status(), 503);
     let log = log.text().await.unwrap();
@@ -581,7 +586,7 @@ async fn without_the_database_only_what_lets_less_in_is_decided() {
     assert_eq!(admin.get(gateway, "/gateway/api/sessions").await.status(), 200);
     assert_eq!(admin.get(gateway, "/gateway/admin/health").await.status(), 200);
     postgres.start_again().await;
-    until("the database is back", async || {
+    until("the database is available again", async || {
         admin.get(gateway, "/gateway/api/access").await.status() == 200
     })
     .await;
@@ -593,15 +598,15 @@ async fn without_the_database_only_what_lets_less_in_is_decided() {
 }
 
 #[tokio::test]
-async fn where_a_setting_decides_nobody_else_does() {
+async fn decisions_are_refused_where_a_setting_controls_external_access() {
     let decision = json!({"enabled": false});
-    // On, by a name; without a database.
+    // On by setting, accepted by a name; without a database.
     let world = World::start(Kind::Files).await;
     let gateway = &world.gateway;
     let admin = Person::admin(gateway).await;
-    let stands = admin.get_json(gateway, "/gateway/api/access").await;
-    assert_eq!((&stands["mode"], &stands["enabled"]), (&json!("on"), &json!(true)));
-    assert_eq!(stands["by"]["name"], "a test");
+    let current = admin.get_json(gateway, "/gateway/api/access").await;
+    assert_eq!((&current["mode"], &current["enabled"]), (&json!("on"), &json!(true)));
+    assert_eq!(current["by"]["name"], "a test");
     for path in ["/gateway/api/activity", "/gateway/api/blocks"] {
         problem(admin.get(gateway, path).await, 409).await;
     }
@@ -610,12 +615,12 @@ async fn where_a_setting_decides_nobody_else_does() {
     assert!(
         page.contains("GATEWAY_EXTERNAL_ACCESS=on") && page.contains("<strong>a test</strong>")
     );
-    assert!(page.contains("DATABASE_URL"), "how to set up what is missing");
+    assert!(page.contains("DATABASE_URL"), "the page names the missing setting");
     for view in ["sessions", "health", "guide", "activity"] {
         let path = format!("/gateway/admin/{view}");
         assert_eq!(admin.get(gateway, &path).await.status(), 200, "{view}");
     }
-    // Off, with a database: blocks and the log work.
+    // Off by setting, with a database: blocks and the activity log work.
     let (world, _folder) = managed(Kind::Files, &[("GATEWAY_EXTERNAL_ACCESS", "off")]).await;
     let admin = Person::admin(&world.gateway).await;
     problem(admin.post(&world.gateway, "/gateway/api/access", &decision).await, 409).await;
@@ -624,7 +629,8 @@ async fn where_a_setting_decides_nobody_else_does() {
     assert!(page.contains("GATEWAY_EXTERNAL_ACCESS=off"));
 }
 
-// What stands in the log is read without opening a row, and as words; codes are for programs.
+// The activity view shows callers and reasons without opening a row, in words; codes are for
+// programs.
 #[tokio::test]
 async fn the_activity_view_names_verified_callers_and_shows_reasons_in_words() {
     let (world, _folder) = managed(Kind::Files, &[("GATEWAY_SESSIONS_PER_SUBJECT", "2")]).await;
@@ -645,8 +651,9 @@ async fn the_activity_view_names_verified_callers_and_shows_reasons_in_words() {
         let denied = problem(try_login(gateway, &token).await, 403).await;
         assert!(denied["detail"].is_string());
     }
-    // Nothing that an unverified token claims is recorded: these are signed for somebody else, and by nobody.
-    let unverified = "Nobody Verified";
+    // Claims of unverified tokens are not recorded: one token is for another tenant, one is signed
+    // with an unknown key.
+    let unverified = "Unverified Caller";
     let tenant = json!("99999999-9999-9999-9999-999999999999");
     for token in [
         named(unverified).claim("tid", tenant).build(),
@@ -654,7 +661,7 @@ async fn the_activity_view_names_verified_callers_and_shows_reasons_in_words() {
     ] {
         problem(try_login(gateway, &token).await, 401).await;
     }
-    until("all of it is recorded", async || {
+    until("all denials are recorded", async || {
         let path = "/gateway/api/activity?kind=login_denied";
         let denied = admin.get_json(gateway, path).await;
         denied["records"].as_array().unwrap().len() == 4
@@ -696,7 +703,7 @@ async fn the_activity_view_names_verified_callers_and_shows_reasons_in_words() {
         assert!(summaries.iter().any(|it| it.contains(words)), "{words}: {summaries:?}");
     }
     let logged_out = summaries.iter().filter(|it| it.contains("logged out")).count();
-    assert_eq!(logged_out, 1, "the one that its caller ended: {summaries:?}");
+    assert_eq!(logged_out, 1, "only the session that its caller ended: {summaries:?}");
     assert!(page.contains(">Mary Jackson<") && page.contains("mary@contoso.example"), "{page}");
     assert!(!page.contains("<script>alert") && page.contains("&#60;script&#62;"), "{page}");
     let found = admin.get(gateway, "/gateway/admin/activity?person=mary%20jack").await;
@@ -724,10 +731,10 @@ async fn the_activity_view_names_verified_callers_and_shows_reasons_in_words() {
 }
 
 #[tokio::test]
-async fn the_log_is_read_by_the_page_and_taken_away_as_a_file() {
+async fn the_activity_log_is_paged_by_the_api_and_exported_as_csv_and_jsonl() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
     let gateway = &world.gateway;
-    // Spreadsheets would run such a name.
+    // Spreadsheets would evaluate such a name as a formula.
     let name = "=HYPERLINK(\"https://evil.example\")";
     let claims =
         json!({"oid": "99999999-0000-0000-0000-000000000004", "name": name, "roles": ["Admin"]});
@@ -759,16 +766,16 @@ async fn the_log_is_read_by_the_page_and_taken_away_as_a_file() {
     assert_eq!(lines.lines().count(), 4);
     assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
     let page = admin.get(gateway, "/gateway/admin/activity").await.text().await.unwrap();
-    assert!(page.contains("=HYPERLINK(&#34;https://evil.example&#34;)"), "nothing of it is markup");
+    assert!(page.contains("=HYPERLINK(&#34;https://evil.example&#34;)"), "the name is escaped");
     let since = "/gateway/admin/activity?since=2026-01-02T03:04:05%2B01:00&person=%22%3E";
     let page = admin.get(gateway, since).await.text().await.unwrap();
-    assert!(page.contains("value=\"2026-01-02T02:04:05\""), "as the field has it, in UTC");
+    assert!(page.contains("value=\"2026-01-02T02:04:05\""), "in UTC, as the input field requires");
     assert!(page.contains("value=\"&#34;&#62;\"") && page.contains("No record fits"));
 }
 
-/// Every setting that `server_minimal.py` of SimpleChat's pull request 722 requires (e913f2f1), each with a value
-/// but the client's own id.
-fn mcp_servers_settings_are_in(page: &str, entra: &str) {
+/// Asserts that the page has every setting that `server_minimal.py` of SimpleChat's pull request
+/// 722 requires (e913f2f1), each with a value except the client's own id.
+fn assert_mcp_server_settings(page: &str, entra: &str) {
     let (_, block) = page.split_once("id=\"environment\">").unwrap();
     let (block, _) = block.split_once("</code>").unwrap();
     for name in [
@@ -802,7 +809,7 @@ fn mcp_servers_settings_are_in(page: &str, entra: &str) {
 }
 
 #[tokio::test]
-async fn the_guide_holds_this_deployments_values_and_its_checks_turn_green() {
+async fn the_guide_shows_the_values_of_this_deployment_and_its_checks_pass() {
     let address = format!("127.0.0.1:{}", free_port());
     let origin = format!("http://{address}");
     let more = [
@@ -834,7 +841,7 @@ async fn the_guide_holds_this_deployments_values_and_its_checks_turn_green() {
     assert_eq!(guide["manifest"]["identifierUris"][0], format!("api://{client}"));
     assert!(guide["commands"].as_str().unwrap().contains(client));
     let page = admin.get(gateway, "/gateway/admin/guide").await.text().await.unwrap();
-    mcp_servers_settings_are_in(&page, &world.entra.url());
+    assert_mcp_server_settings(&page, &world.entra.url());
     let excluded = &guide["easy_auth"]["properties"]["globalValidation"]["excludedPaths"];
     assert_eq!(excluded[1], "/external/*");
     let before = states().await;
@@ -852,13 +859,12 @@ async fn the_guide_holds_this_deployments_values_and_its_checks_turn_green() {
     }
     admin.enable(gateway).await;
     world.login(&world.entra.token().build()).await;
-    until("all checks are green", async || states().await.iter().all(|it| it.ends_with(" ok")))
-        .await;
-    // By a host that is not listed: the values are those of the one that is.
+    until("all checks pass", async || states().await.iter().all(|it| it.ends_with(" ok"))).await;
+    // Requested with an unlisted host: the values are those of the listed one.
     let answer =
         admin.ask(Method::GET, gateway.url("/gateway/api/guide")).header("host", "elsewhere");
     let guide = json(answer.send().await.unwrap()).await;
     assert_eq!(guide["values"]["origin"], origin);
-    let light = guide["checks"].as_array().unwrap().iter().find(|it| it["id"] == "public_url");
-    assert_eq!(light.unwrap()["state"], "not_yet");
+    let check = guide["checks"].as_array().unwrap().iter().find(|it| it["id"] == "public_url");
+    assert_eq!(check.unwrap()["state"], "not_yet");
 }

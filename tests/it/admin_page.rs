@@ -1,5 +1,5 @@
-//! `/gateway/admin` in a real browser: the whole story, with and without scripts; readable by everybody, and
-//! nothing but itself.
+//! `/gateway/admin` in a real browser: the complete administration sequence, with and without
+//! scripts, accessibility of each view, and no request to other hosts.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::world::{
     status, try_login,
 };
 
-/// Where whoever is named signs in to SimpleChat.
+/// SimpleChat's sign-in URL for the named user with these roles.
 fn sign_in(roles: &str) -> String {
     format!(
         "/getAToken?name=Grace+Hopper&preferred_username=grace%40contoso.example&oid=99999999-0000-0000-0000-000000000001&roles={roles}"
@@ -25,7 +25,7 @@ fn sign_in(roles: &str) -> String {
 
 async fn browser(gateway: &Gateway, roles: &str) -> Option<Browser> {
     if !Browser::is_to_be_had() {
-        println!("skipped: there is no Chromium here");
+        println!("skipped: Chromium is not available");
         return None;
     }
     let browser = Browser::start().await;
@@ -34,7 +34,7 @@ async fn browser(gateway: &Gateway, roles: &str) -> Option<Browser> {
     Some(browser)
 }
 
-/// Nothing but the gateway was asked, and nothing was complained of.
+/// Asserts that only the gateway received requests and that the console is empty.
 async fn assert_quiet(browser: &Browser, gateway: &Gateway, here: &str) {
     let foreign: Vec<_> = browser
         .requests()
@@ -47,7 +47,7 @@ async fn assert_quiet(browser: &Browser, gateway: &Gateway, here: &str) {
 }
 
 #[tokio::test]
-async fn an_administrator_opts_in_watches_and_opts_out_on_two_instances() {
+async fn an_administrator_enables_monitors_and_disables_access_on_two_instances() {
     let postgres = Postgres::start().await;
     let url = postgres.url();
     let more = [("GATEWAY_EXTERNAL_ACCESS", "managed"), ("DATABASE_URL", url.as_str())];
@@ -61,9 +61,12 @@ async fn an_administrator_opts_in_watches_and_opts_out_on_two_instances() {
     browser.click("[data-opens=enable-dialog]").await;
     let consent = browser.text("dialog[open]").await;
     assert!(consent.contains(crate::entra::TENANT) && consent.contains(crate::entra::CLIENT));
-    assert!(consent.contains("Grace Hopper"), "whose decision it is: {consent}");
+    assert!(consent.contains("Grace Hopper"), "the dialog names the administrator: {consent}");
     browser.click("dialog[open] [type=submit]").await;
-    assert!(browser.element("dialog[open]").await.is_displayed().await.unwrap(), "not unticked");
+    assert!(
+        browser.element("dialog[open]").await.is_displayed().await.unwrap(),
+        "the consent box is required"
+    );
     browser.click("dialog[open] [name=accept]").await;
     browser.click("dialog[open] [type=submit]").await;
     let begun = Instant::now();
@@ -73,7 +76,7 @@ async fn an_administrator_opts_in_watches_and_opts_out_on_two_instances() {
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     browser.says(".notice", "External access is on.").await;
     assert!(browser.text(".state").await.contains("Grace Hopper"));
-    // The page finds out by itself.
+    // The page refreshes itself.
     until("the page shows both instances", async || {
         browser.text("[data-live=instances]").await.contains("counts on all 2 instances")
     })
@@ -88,8 +91,8 @@ async fn an_administrator_opts_in_watches_and_opts_out_on_two_instances() {
     browser.says("#live", "1 live").await;
     browser.click("tbody button").await;
     browser.says(".notice", "Done. 1 minted session has ended.").await;
-    assert_eq!(status(here.url(API), &session).await, 401, "a stranger");
-    until("a stranger on the other as well", async || {
+    assert_eq!(status(here.url(API), &session).await, 401, "the session is revoked");
+    until("the session is revoked on the other instance", async || {
         status(there.url(API), &session).await == 401
     })
     .await;
@@ -100,19 +103,20 @@ async fn an_administrator_opts_in_watches_and_opts_out_on_two_instances() {
     browser.click("form[aria-labelledby=disable] [type=submit]").await;
     browser.says(".notice", "External access is off. 1 minted session has ended.").await;
     for gateway in [here, &there] {
-        until("metadata is gone", async || metadata(gateway).await == 404).await;
-        until("so is the session", async || status(gateway.url(API), &session).await == 401).await;
+        until("metadata answers 404", async || metadata(gateway).await == 404).await;
+        until("the session is revoked", async || status(gateway.url(API), &session).await == 401)
+            .await;
     }
     browser.open(&here.url("/gateway/admin/activity")).await;
     let log = browser.text("table").await;
     for words in ["external access enabled", "exposure accepted", "external access disabled"] {
         assert!(log.contains(words), "{words}: {log}");
     }
-    assert_quiet(&browser, here, "all along").await;
+    assert_quiet(&browser, here, "whole sequence").await;
 }
 
 #[tokio::test]
-async fn a_user_who_is_no_administrator_sees_no_page() {
+async fn a_user_who_is_not_an_administrator_gets_no_admin_page() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
     let Some(browser) = browser(&world.gateway, "User").await else { return };
     for view in ["", "/guide", "/sessions", "/activity", "/health", "/access/enable"] {
@@ -122,12 +126,12 @@ async fn a_user_who_is_no_administrator_sees_no_page() {
         for words in ["app role Admin", "Users and groups"] {
             assert!(page.contains(words), "{view}: {page}");
         }
-        // No link leads to the page that has just refused.
+        // No link leads back to the refused page.
         assert_eq!(links(&browser).await, json!(["/"]), "{view}");
     }
     for (name, view) in VIEWS {
         browser.show(view).await;
-        look_at(&browser, &format!("admin-refused-{name}"), view).await;
+        check_rendering(&browser, &format!("admin-refused-{name}"), view).await;
     }
     browser.click("a[href='/']").await;
     until("SimpleChat's home page is shown", async || {
@@ -136,18 +140,18 @@ async fn a_user_who_is_no_administrator_sees_no_page() {
     .await;
 }
 
-/// Where links of the page lead.
+/// Targets of all links on the page.
 async fn links(browser: &Browser) -> serde_json::Value {
     browser.evaluate("[...document.querySelectorAll('a')].map(it => it.getAttribute('href'))").await
 }
 
-// SimpleChat's sign-in ends on SimpleChat's home page.
+// SimpleChat's sign-in always ends on SimpleChat's home page.
 #[tokio::test]
-async fn a_stranger_signs_in_and_comes_back_to_the_page() {
+async fn the_page_leads_an_anonymous_user_to_sign_in_and_back() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
     let gateway = &world.gateway;
     if !Browser::is_to_be_had() {
-        println!("skipped: there is no Chromium here");
+        println!("skipped: Chromium is not available");
         return;
     }
     let browser = Browser::start().await;
@@ -155,7 +159,7 @@ async fn a_stranger_signs_in_and_comes_back_to_the_page() {
     browser.open(&url).await;
     for (name, view) in VIEWS {
         browser.show(view).await;
-        look_at(&browser, &format!("admin-stranger-{name}"), view).await;
+        check_rendering(&browser, &format!("admin-stranger-{name}"), view).await;
     }
     assert_eq!(browser.text("h1").await, "Sign in, then come back to this page");
     let page = browser.text("main").await;
@@ -166,9 +170,9 @@ async fn a_stranger_signs_in_and_comes_back_to_the_page() {
     assert_eq!(browser.text("h1").await, "Sessions");
 }
 
-// A form of a session that has ended is not lost without a word.
+// A form submitted after its session ended is not lost silently.
 #[tokio::test]
-async fn a_form_of_a_session_that_has_ended_leads_to_the_sign_in_and_back() {
+async fn a_form_submitted_after_its_session_ended_leads_to_sign_in_and_back() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
     let gateway = &world.gateway;
     let Some(browser) = browser(gateway, "User,Admin").await else { return };
@@ -179,15 +183,15 @@ async fn a_form_of_a_session_that_has_ended_leads_to_the_sign_in_and_back() {
     browser.says("h1", "Sign in, then come back to this page").await;
     let page = browser.text("main").await;
     assert!(page.contains("If you sent a form, nothing has changed"), "{page}");
-    // Not the form's own address, which answers no GET.
+    // Not the form's own URL, which does not answer GET.
     assert_eq!(links(&browser).await, json!(["/login", "/gateway/admin/sessions"]));
     assert!(page.contains(&gateway.url("/gateway/admin/sessions")), "{page}");
     assert!(!page.contains("/sessions/end"), "{page}");
 }
 
-// A page that renews itself says so when its session has ended.
+// A page that refreshes itself reports the end of its session.
 #[tokio::test]
-async fn an_open_page_says_that_its_session_has_ended() {
+async fn an_open_page_reports_that_its_session_has_ended() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
     let Some(browser) = browser(&world.gateway, "User,Admin").await else { return };
     browser.open(&world.gateway.url("/gateway/admin/health")).await;
@@ -199,7 +203,7 @@ async fn an_open_page_says_that_its_session_has_ended() {
 }
 
 #[tokio::test]
-async fn all_of_it_works_without_scripts() {
+async fn every_administrative_action_works_without_scripts() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
     let gateway = &world.gateway;
     let Some(browser) = browser(gateway, "User,Admin").await else { return };
@@ -245,13 +249,13 @@ async fn all_of_it_works_without_scripts() {
 }
 
 #[tokio::test]
-async fn keys_are_enough_and_the_dialog_keeps_the_focus() {
+async fn the_page_works_by_keyboard_and_the_dialog_holds_the_focus() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
     let Some(browser) = browser(&world.gateway, "Admin").await else { return };
     browser.open(&world.gateway.url("/gateway/admin")).await;
     browser.press(Key::Tab + "").await;
     let focus = "document.activeElement.className";
-    assert_eq!(browser.evaluate(focus).await, "skip", "first of all past what is the same");
+    assert_eq!(browser.evaluate(focus).await, "skip", "the first stop is the skip link");
     browser.evaluate("document.querySelector('[data-opens]').focus()").await;
     browser.press(Key::Enter + "").await;
     browser.element("dialog[open]").await;
@@ -267,26 +271,26 @@ async fn keys_are_enough_and_the_dialog_keeps_the_focus() {
     browser.press(Key::Escape + "").await;
     assert_eq!(browser.evaluate("document.querySelector('dialog').open").await, false);
     let back = "document.activeElement.dataset.opens";
-    assert_eq!(browser.evaluate(back).await, "enable-dialog", "the focus is where it was");
+    assert_eq!(browser.evaluate(back).await, "enable-dialog", "the focus returns to the button");
     browser.press(Key::Enter + "").await;
     browser.click("[data-closes]").await;
     assert_eq!(browser.evaluate("document.querySelector('dialog').open").await, false);
 }
 
 #[tokio::test]
-async fn each_view_can_be_used_by_everybody_and_asks_for_nothing_else() {
+async fn every_view_is_accessible_and_loads_nothing_from_other_hosts() {
     let (world, _folder) = managed(Kind::Redis, &[("GATEWAY_CANARY_INTERVAL", "1s")]).await;
     let gateway = &world.gateway;
     let Some(browser) = browser(gateway, "User,Admin").await else { return };
     browser.open(&gateway.url("/gateway/admin/sessions")).await;
-    look(&browser, gateway, "admin-sessions-none-light", VIEWS[0].1).await;
+    check_view(&browser, gateway, "admin-sessions-none-light", VIEWS[0].1).await;
     browser.open(&gateway.url("/gateway/admin")).await;
     for (name, view) in VIEWS {
         browser.show(view).await;
         browser.click("[data-opens=enable-dialog]").await;
-        look(&browser, gateway, &format!("admin-enable-{name}"), view).await;
+        check_view(&browser, gateway, &format!("admin-enable-{name}"), view).await;
         browser.click("[data-closes]").await;
-        look(&browser, gateway, &format!("admin-off-{name}"), view).await;
+        check_view(&browser, gateway, &format!("admin-off-{name}"), view).await;
     }
     browser.click("[data-opens=enable-dialog]").await;
     browser.click("dialog[open] [name=accept]").await;
@@ -308,7 +312,7 @@ async fn each_view_can_be_used_by_everybody_and_asks_for_nothing_else() {
     browser.click("form[aria-labelledby=block] [type=submit]").await;
     browser.says(".notice", "Blocked; its minted sessions end within two seconds.").await;
     browser.open(&gateway.url("/gateway/admin/guide")).await;
-    until("the guide's check turns green by itself", async || {
+    until("the guide's check passes without a reload", async || {
         browser.evaluate("document.querySelectorAll('[data-check=honoured].ok').length").await == 1
     })
     .await;
@@ -322,14 +326,14 @@ async fn each_view_can_be_used_by_everybody_and_asks_for_nothing_else() {
             ("health", "/gateway/admin/health"),
         ] {
             browser.open(&gateway.url(path)).await;
-            look(&browser, gateway, &format!("admin-{what}-{name}"), view).await;
+            check_view(&browser, gateway, &format!("admin-{what}-{name}"), view).await;
             if matches!(what, "guide" | "activity") {
                 unfold(&browser).await;
-                look(&browser, gateway, &format!("admin-{what}-unfolded-{name}"), view).await;
+                check_view(&browser, gateway, &format!("admin-{what}-unfolded-{name}"), view).await;
             }
         }
     }
-    // A refused caller's name is shown, whatever it is.
+    // A refused caller's name is shown, whatever it contains.
     let hostile = refused.claim("name", json!(HOSTILE)).claim("preferred_username", json!(HOSTILE));
     assert_eq!(try_login(gateway, &hostile.build()).await.status(), 403);
     until("the refusal is recorded", async || {
@@ -339,11 +343,11 @@ async fn each_view_can_be_used_by_everybody_and_asks_for_nothing_else() {
     .await;
     for (name, view) in VIEWS {
         browser.show(view).await;
-        look(&browser, gateway, &format!("admin-activity-hostile-{name}"), view).await;
+        check_view(&browser, gateway, &format!("admin-activity-hostile-{name}"), view).await;
     }
 }
 
-/// A name that breaks out of a page that does not escape it, and of a table that does not wrap it.
+/// Name that breaks out of a page that does not escape it, and of a table that does not wrap it.
 const HOSTILE: &str = "</td><script>alert(1)</script><img src=x onerror=alert(1)>AVeryLongNameWithoutAnySpaceInItThatIsWiderThanATelephone";
 
 const VIEWS: [(&str, View); 4] = [
@@ -353,23 +357,23 @@ const VIEWS: [(&str, View); 4] = [
     ("small-dark", View { width: 360, theme: "dark" }),
 ];
 
-/// As a person would, and axe.
-async fn look(browser: &Browser, gateway: &Gateway, name: &str, view: View) {
-    look_at(browser, name, view).await;
+/// Checks rendering, accessibility, requests and console of a view.
+async fn check_view(browser: &Browser, gateway: &Gateway, name: &str, view: View) {
+    check_rendering(browser, name, view).await;
     assert_quiet(browser, gateway, name).await;
 }
 
-/// The same for a refusal: the browser's console notes its status.
-async fn look_at(browser: &Browser, name: &str, view: View) {
+/// Checks rendering and accessibility only: the console reports the status of a refusal.
+async fn check_rendering(browser: &Browser, name: &str, view: View) {
     browser.assert_shown_in(view, name).await;
     let path = browser.screenshot(name).await;
-    assert!(path.metadata().unwrap().len() > 10_000, "{name}: an empty picture");
+    assert!(path.metadata().unwrap().len() > 10_000, "{name}: the screenshot is empty");
     assert_eq!(browser.axe().await, [""; 0], "{name}");
     browser.assert_ids_stand_once(name).await;
     browser.assert_nothing_is_cut_off(name).await;
 }
 
-/// Opens everything that can be folded up.
+/// Opens every collapsible part.
 async fn unfold(browser: &Browser) {
     browser
         .evaluate("document.querySelectorAll('details').forEach(it => { it.open = true; })")

@@ -1,4 +1,4 @@
-//! The proof made while the gateway runs: whether upstream still honours minted sessions.
+//! Canary while the gateway runs: checks that upstream still honours minted sessions.
 
 use serde_json::Value;
 
@@ -16,8 +16,8 @@ async fn scraped(gateway: &Gateway) -> String {
     client().get(url).send().await.expect("an answer").text().await.expect("text")
 }
 
-/// What the operators' detail says of the canary.
-async fn doubt(gateway: &Gateway) -> Option<String> {
+/// Reason of the canary's `degraded` entry in the readiness detail.
+async fn canary_failure(gateway: &Gateway) -> Option<String> {
     let detail = detail(gateway).await;
     let degraded = detail["degraded"].as_array().expect("a list");
     let canary = degraded.iter().find(|condition| condition["part"] == "canary")?;
@@ -25,31 +25,31 @@ async fn doubt(gateway: &Gateway) -> Option<String> {
 }
 
 #[tokio::test]
-async fn upstream_is_tried_at_the_start_and_again_and_nothing_stays() {
+async fn the_canary_runs_at_startup_and_periodically_and_leaves_no_session() {
     for kind in [Kind::Files, Kind::Redis] {
         let mut world = World::start(kind).await;
         world.restart_gateway_with(&[("GATEWAY_CANARY_INTERVAL", "1s")]).await;
         let log = || world.gateway.process.log();
         until("upstream honours", async || log().contains("upstream honours minted sessions"))
             .await;
-        let tried = || world.flask.log().matches("POST /api/session/heartbeat").count();
-        let before = tried();
-        until("it is tried again", async || tried() > before + 10).await;
-        assert_eq!(log().matches("upstream honours minted sessions").count(), 1, "said once");
-        assert_eq!(doubt(&world.gateway).await, None);
+        let runs = || world.flask.log().matches("POST /api/session/heartbeat").count();
+        let before = runs();
+        until("the canary runs again", async || runs() > before + 10).await;
+        assert_eq!(log().matches("upstream honours minted sessions").count(), 1, "logged once");
+        assert_eq!(canary_failure(&world.gateway).await, None);
         assert!(scraped(&world.gateway).await.contains("simplechat_gateway_sessions_honoured 1\n"));
         world.gateway.process.signal("TERM");
         assert!(world.gateway.process.ended().await.success());
         if let Store::Redis(redis, _) = &world.store {
-            assert_eq!(redis.ask(&["KEYS", "session:*.*"]), "", "no canary's session stays");
+            assert_eq!(redis.ask(&["KEYS", "session:*.*"]), "", "no canary session remains");
         }
     }
 }
 
 #[tokio::test]
-async fn workers_that_met_redis_down_are_found_out_while_the_gateway_runs() {
+async fn the_canary_detects_workers_that_fell_back_to_files() {
     let mut world = World::start(Kind::Redis).await;
-    // SimpleChat restarts while Redis is away, and keeps to files for good.
+    // SimpleChat restarts while Redis is unavailable and falls back to files permanently.
     let Store::Redis(redis, _) = &mut world.store else { unreachable!() };
     redis.end();
     let of_upstream = world.store.settings();
@@ -59,18 +59,18 @@ async fn workers_that_met_redis_down_are_found_out_while_the_gateway_runs() {
     let more = [("GATEWAY_CANARY_INTERVAL".to_owned(), "1s".to_owned())];
     let settings = settings(&world.entra, Some(&flask), &world.store, &more);
     world.gateway = Gateway::start(&settings).await;
-    until("a doubt", async || doubt(&world.gateway).await.is_some()).await;
+    until("the canary fails", async || canary_failure(&world.gateway).await.is_some()).await;
     assert!(scraped(&world.gateway).await.contains("simplechat_gateway_sessions_honoured 0\n"));
-    let reason = doubt(&world.gateway).await.unwrap();
+    let reason = canary_failure(&world.gateway).await.unwrap();
     assert!(reason.contains("keeps to files for good: restart it"), "{reason}");
     assert_eq!(detail(&world.gateway).await["status"], "degraded");
-    assert!(world.gateway.is_ready().await, "no replica is taken out for it");
+    assert!(world.gateway.is_ready().await, "the replica stays ready");
     let log = world.gateway.process.log();
     assert!(log.contains("upstream may not honour minted sessions"), "{log}");
 }
 
 #[tokio::test]
-async fn a_doubt_goes_when_upstream_is_well_again() {
+async fn a_canary_failure_clears_when_upstream_recovers() {
     let mut world = World::start(Kind::Redis).await;
     world.restart_gateway_with(&[("GATEWAY_CANARY_INTERVAL", "1s")]).await;
     let log = || world.gateway.process.log();
@@ -78,19 +78,19 @@ async fn a_doubt_goes_when_upstream_is_well_again() {
     until("upstream honours", async || honours() == 1).await;
     let Store::Redis(redis, _) = &mut world.store else { unreachable!() };
     redis.end();
-    until("a doubt", async || doubt(&world.gateway).await.is_some()).await;
+    until("the canary fails", async || canary_failure(&world.gateway).await.is_some()).await;
     redis.begin().await;
     until("upstream honours again", async || honours() == 2).await;
-    assert_eq!(doubt(&world.gateway).await, None);
+    assert_eq!(canary_failure(&world.gateway).await, None);
 }
 
 #[tokio::test]
-async fn without_external_access_nothing_is_minted() {
+async fn the_canary_mints_no_session_while_external_access_is_off() {
     let mut world = World::start(Kind::Redis).await;
     let more = [("GATEWAY_CANARY_INTERVAL", "1s"), ("GATEWAY_EXTERNAL_ACCESS", "off")];
     world.restart_gateway_with(&more).await;
     until("upstream answers", async || world.gateway.is_ready().await).await;
     let another = world.another_gateway().await;
-    until("it is warm too", async || another.is_ready().await).await;
+    until("the other gateway is ready", async || another.is_ready().await).await;
     assert!(!world.upstream_log().await.contains("heartbeat"));
 }

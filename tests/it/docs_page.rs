@@ -1,4 +1,4 @@
-//! `/gateway/docs` in a real browser: readable by everybody, and nothing but itself.
+//! `/gateway/docs` in a real browser: content, accessibility, and no other request.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn the_page_says_what_the_document_says_and_runs_no_script() {
+async fn the_docs_page_contains_the_openapi_document_and_runs_no_script() {
     let (gateway, _entra, _store) = alone(Kind::Files, &[]).await;
     let answer = client().get(gateway.url("/gateway/docs")).send().await.unwrap();
     assert_eq!(answer.status(), 200);
@@ -29,8 +29,8 @@ async fn the_page_says_what_the_document_says_and_runs_no_script() {
     for (path, operations) in document["paths"].as_object().unwrap() {
         assert!(page.contains(&format!("<code>{path}</code>")), "{path}");
         for (method, operation) in operations.as_object().unwrap() {
-            let said = [&operation["summary"], &operation["x-public-because"]];
-            for text in said.into_iter().filter_map(Value::as_str) {
+            let texts = [&operation["summary"], &operation["x-public-because"]];
+            for text in texts.into_iter().filter_map(Value::as_str) {
                 assert!(page.contains(&text.replace('\'', "&#39;")), "{method} {path}: {text}");
             }
         }
@@ -41,9 +41,9 @@ async fn the_page_says_what_the_document_says_and_runs_no_script() {
 }
 
 #[tokio::test]
-async fn the_page_can_be_used_by_everybody_and_asks_for_nothing_else() {
+async fn the_docs_page_is_accessible_and_makes_no_other_request() {
     if !Browser::is_to_be_had() {
-        println!("skipped: there is no Chromium here");
+        println!("skipped: Chromium is not available");
         return;
     }
     let (gateway, _entra, _store) = alone(Kind::Files, &[]).await;
@@ -61,12 +61,12 @@ async fn the_page_can_be_used_by_everybody_and_asks_for_nothing_else() {
         assert_eq!(heading, "SimpleChat Gateway", "{name}");
         browser.assert_shown_in(view, name).await;
         let path = browser.screenshot(name).await;
-        assert!(path.metadata().unwrap().len() > 20_000, "{name}: an empty picture");
+        assert!(path.metadata().unwrap().len() > 20_000, "{name}: the screenshot is empty");
         assert_eq!(browser.requests().await, [url.as_str()], "{name}");
         assert_eq!(browser.console().await, [""; 0], "{name}");
         assert_eq!(browser.axe().await, [""; 0], "{name}");
     }
-    // Every link within the page leads somewhere.
+    // Every link within the page has a target.
     let dead = "[...document.querySelectorAll('a[href^=\"#\"]')].map(a => a.hash.slice(1)) \
         .filter(id => !document.getElementById(id))";
     assert_eq!(browser.evaluate(dead).await, json!([]));
