@@ -1,6 +1,7 @@
-//! A stand-in for what Azure gives an app: tokens of its identity, as App Service and Container Apps hand
-//! them out on loopback and as Entra does for Kubernetes' own, and secrets in Key Vault. Entra and Key Vault
-//! go by their real names, over TLS, through a proxy.
+//! Stand-in for the services that Azure gives an app: identity tokens, as App Service and Container
+//! Apps issue them on loopback and as Entra issues them for workload identity of Kubernetes, and
+//! secrets in Key Vault. Entra and Key Vault are addressed by their real names, over TLS, through a
+//! proxy.
 
 use std::{
     collections::HashMap,
@@ -28,7 +29,8 @@ use url::form_urlencoded;
 use crate::tls_edge::acceptor;
 use crate::world::redis::ask_at;
 
-/// Whose a token is, by its number: of two in a row, so that Redis tells them apart.
+/// Object id of a token's identity, by the token's number: two consecutive tokens have different
+/// ids, so that Redis distinguishes them.
 pub(crate) fn oid(number: usize) -> String {
     format!("0d0d0d0d-0000-1111-2222-33334444555{}", number % 2)
 }
@@ -37,23 +39,23 @@ const IDENTITY_HEADER: &str = "853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a";
 const ENTRA: &str = "login.microsoftonline.com";
 pub(crate) const VAULT: &str = "kv.vault.azure.net";
 
-/// What it does, and what it was asked.
+/// State of the stand-in: its behaviour and the requests it received.
 pub(crate) struct Doings {
     pub(crate) is_away: bool,
-    /// Of a token.
+    /// Lifetime of issued tokens.
     pub(crate) life: Duration,
-    /// Where Redis is, which takes the last two tokens.
+    /// Port of the Redis server that accepts the last two tokens.
     redis: u16,
     pub(crate) tokens: Vec<String>,
-    /// The secret in Key Vault.
+    /// Value of the secret in Key Vault.
     pub(crate) key: String,
-    /// Queries and forms.
+    /// Queries and forms received.
     pub(crate) asked: Vec<HashMap<String, String>>,
 }
 
 type Shared = Arc<Mutex<Doings>>;
 
-/// The stand-in.
+/// Running stand-in.
 pub(crate) struct Azure {
     doings: Shared,
     port: u16,
@@ -62,7 +64,7 @@ pub(crate) struct Azure {
 }
 
 impl Azure {
-    /// For a Redis at this port.
+    /// Starts a stand-in for the Redis server at this port.
     pub(crate) async fn start(redis: u16) -> Self {
         let doings = Arc::new(Mutex::new(Doings {
             is_away: false,
@@ -75,7 +77,7 @@ impl Azure {
         let app = Router::new()
             .route("/msi/token", routing::get(platform_token))
             .route("/{tenant}/oauth2/v2.0/token", routing::post(entra_token))
-            // As Key Vault's own client spells it.
+            // Path as Key Vault's own client spells it.
             .route("/secrets/{name}/", routing::get(secret))
             .route("/secrets/{name}/{version}", routing::get(secret_version))
             .with_state(Arc::clone(&doings));
@@ -96,7 +98,7 @@ impl Azure {
         self.folder.path().join(name).display().to_string()
     }
 
-    /// What App Service and Container Apps set.
+    /// Variables that App Service and Container Apps set.
     pub(crate) fn of_the_platform(&self) -> Vec<(&'static str, String)> {
         vec![
             ("IDENTITY_ENDPOINT", format!("http://127.0.0.1:{}/msi/token", self.port)),
@@ -104,7 +106,7 @@ impl Azure {
         ]
     }
 
-    /// What the webhook of workload identity sets.
+    /// Variables that the webhook of workload identity sets.
     pub(crate) fn of_kubernetes(&self) -> Vec<(&'static str, String)> {
         vec![
             ("AZURE_AUTHORITY_HOST", format!("https://{ENTRA}/")),
@@ -113,7 +115,7 @@ impl Azure {
         ]
     }
 
-    /// The way out to Entra and Key Vault.
+    /// Variables that route requests to Entra and Key Vault through the proxy.
     pub(crate) fn way_out(&self) -> Vec<(&'static str, String)> {
         vec![
             ("HTTPS_PROXY", format!("http://127.0.0.1:{}", self.proxy)),
@@ -122,7 +124,7 @@ impl Azure {
     }
 }
 
-/// Leads whoever asks for Entra or Key Vault to the stand-in.
+/// Proxy that connects requests for Entra and Key Vault to the stand-in.
 async fn proxy(there: u16, folder: &TempDir) -> u16 {
     let certificate = generate_simple_self_signed([ENTRA, VAULT].map(str::to_owned)).unwrap();
     std::fs::write(folder.path().join("ca.pem"), certificate.cert.pem()).unwrap();
@@ -153,7 +155,7 @@ async fn proxy(there: u16, folder: &TempDir) -> u16 {
     port
 }
 
-/// A token that Redis takes from now on, as well as the last one.
+/// Issues a token. Redis accepts it from now on, besides the previous one.
 fn issue(doings: &mut Doings) -> (String, u64) {
     let ends_at = time::UtcDateTime::now().unix_timestamp().unsigned_abs() + doings.life.as_secs();
     let number = doings.tokens.len();
@@ -163,7 +165,7 @@ fn issue(doings: &mut Doings) -> (String, u64) {
         (json!({"alg": "RS256"}), json!({"oid": oid, "exp": ends_at, "n": number}));
     let token = format!("{}.{}.c2lnbmVk", part(&head), part(&claims));
     doings.tokens.push(token.clone());
-    // Whoever came with the last but one is cut off.
+    // Clients with the last token but one are disconnected.
     ask_at(doings.redis, &["ACL", "DELUSER", &oid]);
     let password = format!(">{token}");
     let set = ["ACL", "SETUSER", &oid, "on", &password, "~*", "+@all"];

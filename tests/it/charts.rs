@@ -1,5 +1,5 @@
-//! The Helm chart: what real Helms make of it, and what Kubernetes' own schemas, checkov and the gateway
-//! itself say to that.
+//! Helm chart, rendered by real Helm 3 and 4 and checked with Kubernetes' own schemas, checkov and
+//! the gateway itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,13 +21,13 @@ const EXAMPLES: [&str; 4] = ["front", "front-managed", "sidecar", "sidecar-files
 const HELMS: [&str; 2] = ["helm3", "helm4"];
 const KUBERNETES: [&str; 5] = ["1.29", "1.31", "1.33", "1.35", "1.37"];
 
-/// Helm comes for Linux on amd64 alone.
-fn is_to_be_had() -> bool {
-    let is_here = cfg!(all(target_os = "linux", target_arch = "x86_64"));
-    if !is_here {
+/// Helm is installed for Linux on amd64 only.
+fn helm_is_available() -> bool {
+    let is_supported = cfg!(all(target_os = "linux", target_arch = "x86_64"));
+    if !is_supported {
         println!("skipped: there is no Helm for this platform");
     }
-    is_here
+    is_supported
 }
 
 fn helm(which: &str, arguments: &[&str]) -> Output {
@@ -41,7 +41,7 @@ fn example(name: &str) -> String {
     format!("{CHART}/examples/{name}.yaml")
 }
 
-/// `helm template`, with more arguments.
+/// Runs `helm template` with additional arguments.
 fn try_template(which: &str, name: &str, more: &[&str]) -> Output {
     let file = example(name);
     let fixed = ["template", "rel", CHART, "--namespace", "ns1", "--values", &file];
@@ -54,7 +54,7 @@ fn template(which: &str, name: &str, more: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A YAML file's documents.
+/// Documents of a YAML file.
 fn documents(path: &Path) -> Vec<Value> {
     let script = "import json, sys, yaml\n\
         json.dump([it for it in yaml.safe_load_all(open(sys.argv[1])) if it], sys.stdout)";
@@ -70,7 +70,7 @@ fn yaml(text: &str) -> Vec<Value> {
     documents(file.path())
 }
 
-/// What an example becomes, by kind and name.
+/// Manifests of an example, by kind and name.
 struct Manifests(BTreeMap<(String, String), Value>);
 
 impl Manifests {
@@ -112,7 +112,7 @@ impl Manifests {
     }
 }
 
-/// A container's environment; what comes from a Secret is made up.
+/// Environment of a container; values from a Secret are made up.
 fn environment(container: &Value) -> BTreeMap<String, String> {
     let entries = container["env"].as_array().unwrap();
     let pairs = entries.iter().map(|entry| {
@@ -120,7 +120,7 @@ fn environment(container: &Value) -> BTreeMap<String, String> {
         (entry["name"].as_str().unwrap().to_owned(), value)
     });
     let environment: BTreeMap<_, _> = pairs.collect();
-    assert_eq!(environment.len(), entries.len(), "no name stands twice");
+    assert_eq!(environment.len(), entries.len(), "no name occurs twice");
     environment
 }
 
@@ -128,9 +128,9 @@ fn port_of(address: &str) -> u64 {
     address.rsplit_once(':').unwrap().1.parse().unwrap()
 }
 
-/// The examples as files, for tools that read folders.
+/// Renders the examples as files, for tools that read folders.
 fn rendered() -> TempDir {
-    // checkov passes over folders whose names begin with a dot.
+    // checkov skips folders whose names begin with a dot.
     let folder = tempfile::Builder::new().prefix("charts").tempdir().unwrap();
     for name in EXAMPLES {
         std::fs::write(
@@ -147,8 +147,8 @@ fn files_in(folder: &TempDir) -> Vec<PathBuf> {
 }
 
 #[test]
-fn both_helms_lint_it_and_make_the_same_of_it() {
-    if !is_to_be_had() {
+fn helm_3_and_helm_4_lint_the_chart_and_render_the_same_manifests() {
+    if !helm_is_available() {
         return;
     }
     for name in EXAMPLES {
@@ -160,7 +160,7 @@ fn both_helms_lint_it_and_make_the_same_of_it() {
         assert!(old.len() >= 4, "{name}");
         assert_eq!(old, new, "{name}");
     }
-    // Sidecars that end last came with 1.29.
+    // Sidecars that end last need Kubernetes 1.29.
     for which in HELMS {
         let output = try_template(which, "sidecar", &["--kube-version", "1.28.0"]);
         assert!(!output.status.success(), "{which}");
@@ -173,8 +173,8 @@ fn kubernetes_validate(version: &str, files: &[PathBuf]) -> Output {
 }
 
 #[test]
-fn kubernetes_takes_what_comes_out() {
-    if !is_to_be_had() {
+fn the_rendered_manifests_match_the_kubernetes_schemas() {
+    if !helm_is_available() {
         return;
     }
     let folder = rendered();
@@ -182,16 +182,16 @@ fn kubernetes_takes_what_comes_out() {
     let count: usize = files.iter().map(|file| documents(file).len()).sum();
     for version in KUBERNETES {
         let output = kubernetes_validate(version, &files);
-        let told = told(&output);
-        assert!(output.status.success(), "{version}: {told}");
-        // Kinds it does not know are warned of.
+        let text = told(&output);
+        assert!(output.status.success(), "{version}: {text}");
+        // Kinds without a schema print a warning.
         let against = format!("against version {version}");
-        let lines: Vec<_> = told.lines().collect();
+        let lines: Vec<_> = text.lines().collect();
         let passed =
             lines.iter().filter(|line| line.starts_with("INFO") && line.ends_with(&against));
-        assert_eq!((passed.count(), lines.len()), (count, count), "{version}: {told}");
+        assert_eq!((passed.count(), lines.len()), (count, count), "{version}: {text}");
     }
-    // It would find out.
+    // Negative control.
     let good = std::fs::read_to_string(&files[1]).unwrap();
     let bad = [
         good.replace("replicas: 2", "replicas: two"),
@@ -207,15 +207,15 @@ fn kubernetes_takes_what_comes_out() {
     assert!(told(&kubernetes_validate("1.37", &files)).contains("Couldn't find schema"));
 }
 
-/// What checkov finds and stays, each with its reason.
+/// Accepted checkov findings, each with its reason.
 const EXCEPTIONS: [(&str, &str, &str); 4] = [
-    ("CKV_K8S_22", "sidecar", "where SimpleChat writes in its image is not known here"),
+    ("CKV_K8S_22", "sidecar", "the paths that SimpleChat writes in its image are not known here"),
     ("CKV_K8S_22", "sidecar-files", "the same"),
-    ("CKV_K8S_35", "sidecar", "SimpleChat reads its secrets from the environment alone"),
+    ("CKV_K8S_35", "sidecar", "SimpleChat reads its secrets from the environment only"),
     ("CKV_K8S_35", "sidecar-files", "the same"),
 ];
 
-/// Failed checks with their files; how many resources it saw.
+/// Failed checks with their files, and the number of checked resources.
 fn checkov(folder: &TempDir) -> (BTreeSet<(String, String)>, u64) {
     let report = tools::checkov("kubernetes", folder.path());
     let failed = report["results"]["failed_checks"].as_array().unwrap().iter().map(|check| {
@@ -228,7 +228,7 @@ fn checkov(folder: &TempDir) -> (BTreeSet<(String, String)>, u64) {
 
 #[test]
 fn checkov_finds_nothing_but_the_exceptions() {
-    if !is_to_be_had() {
+    if !helm_is_available() {
         return;
     }
     let folder = rendered();
@@ -240,19 +240,19 @@ fn checkov_finds_nothing_but_the_exceptions() {
     let manifests = files_in(&folder).iter().flat_map(|file| documents(file)).collect::<Vec<_>>();
     let deployments = manifests.iter().filter(|it| it["kind"] == "Deployment").count();
     assert_eq!(count, (manifests.len() + deployments) as u64);
-    // It would find out.
+    // Negative control.
     let front = folder.path().join("front.yaml");
     let good = std::fs::read_to_string(&front).unwrap();
     std::fs::write(&front, good.replace("Escalation: false", "Escalation: true")).unwrap();
     assert!(checkov(&folder).0.len() > excepted.len());
 }
 
-/// The secret setting whose file a variable names.
+/// Secret setting whose file a variable names.
 fn secret_in_file(name: &str) -> Option<&str> {
     name.strip_suffix("_FILE").filter(|name| *name != "REDIS_CA")
 }
 
-/// Runs the gateway with a container's environment; files of secrets are made up.
+/// Runs the gateway with a container's environment; secret files are made up.
 async fn run_in(container: &Value, arguments: &[&str], more: &[(&str, &str)]) -> Output {
     let secrets = tempfile::tempdir().unwrap();
     let mut environment = environment(container);
@@ -271,14 +271,15 @@ async fn run_in(container: &Value, arguments: &[&str], more: &[(&str, &str)]) ->
 }
 
 #[tokio::test]
-async fn the_gateway_takes_the_environment_that_it_is_given() {
-    if !is_to_be_had() {
+async fn the_gateway_accepts_the_environment_that_the_chart_sets() {
+    if !helm_is_available() {
         return;
     }
     for name in EXAMPLES {
         let manifests = Manifests::render(name, &[]);
         let container = manifests.gateway();
-        // It reads all settings, then asks at GATEWAY_LISTEN: nobody is there.
+        // `healthcheck` reads all settings, then connects to GATEWAY_LISTEN, where no server
+        // listens.
         let output = run_in(container, &["healthcheck"], &[]).await;
         assert!(matches!(output.status.code(), Some(0 | 69)), "{name}: {}", told(&output));
         let shown = told(&run_in(container, &["settings"], &[]).await);
@@ -292,15 +293,15 @@ async fn the_gateway_takes_the_environment_that_it_is_given() {
             };
             assert!(shown.contains(&line), "{name}: {line} in {shown}");
         }
-        // It would find out.
+        // Negative control.
         let output = run_in(container, &["healthcheck"], &[("GATEWAY_LISTEM", "1")]).await;
         assert_eq!(output.status.code(), Some(78), "{name}");
     }
 }
 
 #[test]
-fn it_is_asked_where_it_listens_and_given_time_to_drain() {
-    if !is_to_be_had() {
+fn probes_use_the_listening_port_and_the_grace_period_covers_the_drain() {
+    if !helm_is_available() {
         return;
     }
     let document = std::fs::read_to_string(in_repository("openapi/gateway.json")).unwrap();
@@ -347,8 +348,8 @@ fn it_is_asked_where_it_listens_and_given_time_to_drain() {
 }
 
 #[test]
-fn operators_listener_leaves_loopback_for_the_scraper_alone() {
-    if !is_to_be_had() {
+fn the_ops_listener_is_reachable_by_the_scraper_only() {
+    if !helm_is_available() {
         return;
     }
     let annotations = |it: &Manifests| {
@@ -379,22 +380,22 @@ fn operators_listener_leaves_loopback_for_the_scraper_alone() {
 }
 
 #[test]
-fn simplechat_is_reached_through_the_gateway_alone() {
-    if !is_to_be_had() {
+fn simplechat_is_reachable_through_the_gateway_only() {
+    if !helm_is_available() {
         return;
     }
     for name in ["sidecar", "sidecar-files"] {
         let manifests = Manifests::render(name, &["--set", "simplechat.port=5050"]);
         let theirs = environment(manifests.simplechat());
         assert_eq!(theirs["GUNICORN_BIND"], "127.0.0.1:5050");
-        // The second is the longest token that the gateway takes, as `check` says.
+        // The second value is the longest token that the gateway accepts, as `check` prints it.
         assert_eq!(
             theirs["GUNICORN_CMD_ARGS"],
             "--forwarder-headers=X-NONE --limit-request-field_size=16408"
         );
         let ours = environment(manifests.gateway());
         assert_eq!(ours["GATEWAY_UPSTREAM_URL"], "http://127.0.0.1:5050");
-        // It is there first and ends last; nothing of it is published.
+        // SimpleChat starts first and ends last; its port is not published.
         assert_eq!(manifests.simplechat()["restartPolicy"], "Always");
         assert!(manifests.simplechat().get("ports").is_none());
         for name in ["TENANT_ID", "CLIENT_ID"] {
@@ -417,8 +418,8 @@ fn simplechat_is_reached_through_the_gateway_alone() {
 }
 
 #[test]
-fn files_are_shared_by_one_pod() {
-    if !is_to_be_had() {
+fn file_sessions_are_shared_within_one_pod_only() {
+    if !helm_is_available() {
         return;
     }
     let manifests = Manifests::render("sidecar-files", &[]);
@@ -427,7 +428,7 @@ fn files_are_shared_by_one_pod() {
         (&deployment["replicas"], &deployment["strategy"]["type"]),
         (&json!(1), &json!("Recreate"))
     );
-    assert!(manifests.all("PodDisruptionBudget").is_empty(), "it would keep nodes from draining");
+    assert!(manifests.all("PodDisruptionBudget").is_empty(), "it would block node drains");
     let mount_of = |container: &Value, path: &str| {
         let mounts = container["volumeMounts"].as_array().unwrap();
         mounts.iter().find(|mount| mount["mountPath"] == path).cloned()
@@ -439,16 +440,20 @@ fn files_are_shared_by_one_pod() {
     assert_eq!(mount_of(manifests.simplechat(), folder).unwrap(), mount);
     let notes = &ours["GATEWAY_STATE_DIR"];
     assert!(mount_of(manifests.gateway(), notes).is_some());
-    assert!(mount_of(manifests.simplechat(), notes).is_none(), "the notes are the gateway's alone");
+    assert!(mount_of(manifests.simplechat(), notes).is_none(), "only the gateway mounts its state");
     let volumes = manifests.pod()["volumes"].as_array().unwrap();
     let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).unwrap();
     assert_eq!(volume["persistentVolumeClaim"]["claimName"], "simplechat-sessions");
-    assert_eq!(manifests.pod()["securityContext"]["runAsUser"], 65532, "the same user");
+    assert_eq!(
+        manifests.pod()["securityContext"]["runAsUser"],
+        65532,
+        "both containers run as the same user"
+    );
 }
 
 #[test]
-fn the_database_is_a_volume_of_the_gateways_or_a_server_that_it_reaches() {
-    if !is_to_be_had() {
+fn the_database_is_a_volume_of_the_gateway_or_a_reachable_server() {
+    if !helm_is_available() {
         return;
     }
     let file = Manifests::render("sidecar-files", &[]);
@@ -459,12 +464,15 @@ fn the_database_is_a_volume_of_the_gateways_or_a_server_that_it_reaches() {
         mounts.iter().find(|mount| mount["mountPath"] == folder).cloned()
     };
     let mount = mount_of(file.gateway()).unwrap();
-    assert!(mount_of(file.simplechat()).is_none(), "the log is the gateway's alone");
+    assert!(mount_of(file.simplechat()).is_none(), "only the gateway mounts the activity log");
     let volumes = file.pod()["volumes"].as_array().unwrap();
     let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).unwrap();
-    assert!(volume["persistentVolumeClaim"]["claimName"].is_string(), "it outlives the pod");
+    assert!(
+        volume["persistentVolumeClaim"]["claimName"].is_string(),
+        "the volume outlives the pod"
+    );
     assert_eq!(file.the("Deployment")["spec"]["strategy"]["type"], "Recreate");
-    // Also where sessions do not hold it to one pod.
+    // SQLite needs `Recreate` also where sessions do not limit the Deployment to one pod.
     let one = ["replicas=1", "database.kind=sqlite", "database.sqlite.existingClaim=a"];
     let alone = Manifests::render("sidecar", &["--set", &one.join(",")]);
     assert_eq!(alone.the("Deployment")["spec"]["strategy"]["type"], "Recreate");
@@ -483,8 +491,8 @@ fn the_database_is_a_volume_of_the_gateways_or_a_server_that_it_reaches() {
     assert!(!format!("{:?}", without.0).contains("5432"));
 }
 
-/// Rules of the gateway's own network policy that admit every address, which an empty or missing list of peers
-/// does (`NetworkPolicySpec`: `to`, `from`).
+/// Rules of the gateway's own network policy that admit any address. An empty or missing list of
+/// peers does so (`NetworkPolicySpec`: `to`, `from`).
 fn rules_for_any_address(manifests: &Manifests) -> Vec<&Value> {
     let name = ("NetworkPolicy".to_owned(), "rel-simplechat-gateway".to_owned());
     let spec = &manifests.0[&name]["spec"];
@@ -496,10 +504,10 @@ fn rules_for_any_address(manifests: &Manifests) -> Vec<&Value> {
 }
 
 // Redis and PostgreSQL were reachable at any address while networkPolicy.redis and .postgres were
-// empty, against docs/hardening.md. Empty lists are refused: `bad_values_are_refused`.
+// empty, contrary to docs/hardening.md. Empty lists are refused: `bad_values_are_refused`.
 #[test]
 fn every_rule_of_the_network_policy_names_its_peers() {
-    if !is_to_be_had() {
+    if !helm_is_available() {
         return;
     }
     let guarded_elsewhere = [
@@ -521,15 +529,15 @@ fn every_rule_of_the_network_policy_names_its_peers() {
     let elsewhere = Manifests::render("front", &["--set", &guarded_elsewhere]);
     assert_eq!(elsewhere.all("NetworkPolicy").len(), 1);
     assert!(elsewhere.the("NetworkPolicy").to_string().contains("10.1.3.0/28"));
-    // It would find out.
+    // Negative control.
     let open = ["--set", "networkPolicy.extraEgress[0].ports[0].port=1"];
     assert_eq!(rules_for_any_address(&Manifests::render("front", &open)).len(), 1);
 }
 
 // `scratch` had no limit, so that an upload could fill the node's disk.
 #[test]
-fn every_folder_that_ends_with_the_pod_has_a_limit() {
-    if !is_to_be_had() {
+fn every_empty_dir_volume_has_a_size_limit() {
+    if !helm_is_available() {
         return;
     }
     let mut count = 0;
@@ -550,8 +558,8 @@ fn every_folder_that_ends_with_the_pod_has_a_limit() {
 }
 
 #[test]
-fn azure_workload_identity_is_told_to_both_sides() {
-    if !is_to_be_had() {
+fn azure_workload_identity_is_set_on_the_service_account_and_the_pod() {
+    if !helm_is_available() {
         return;
     }
     let front = Manifests::render("front", &[]);
@@ -574,8 +582,8 @@ fn names(object: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn secrets_are_named_and_never_held() {
-    if !is_to_be_had() {
+fn secrets_are_referenced_and_never_embedded() {
+    if !helm_is_available() {
         return;
     }
     let schema = schema();
@@ -601,7 +609,7 @@ fn secrets_are_named_and_never_held() {
 
 #[test]
 fn bad_values_are_refused() {
-    if !is_to_be_had() {
+    if !helm_is_available() {
         return;
     }
     let by_schema = [
@@ -628,7 +636,7 @@ fn bad_values_are_refused() {
         "simplechat.scratchSize=much",
         "image.digest=sha256:1",
     ];
-    // Example, what is set, what must be told.
+    // Example, values, expected message.
     let by_us = [
         ("front", "mode=", "mode: is required"),
         ("front", "image.repository=", "image.repository: is required"),
@@ -678,24 +686,24 @@ fn bad_values_are_refused() {
     for which in HELMS {
         for bad in by_schema {
             let output = try_template(which, "front", &["--set", bad]);
-            let told = told(&output);
+            let text = told(&output);
             assert!(!output.status.success(), "{which} {bad}");
-            assert!(told.contains("schema"), "{which} {bad}: {told}");
+            assert!(text.contains("schema"), "{which} {bad}: {text}");
         }
         for (name, bad, expected) in by_us {
             let output = try_template(which, name, &["--set", bad]);
-            let told = told(&output);
-            assert!(!output.status.success() && told.contains(expected), "{which} {bad}: {told}");
-            assert!(!told.contains("hunter2"), "{which} {bad}: {told}");
+            let text = told(&output);
+            assert!(!output.status.success() && text.contains(expected), "{which} {bad}: {text}");
+            assert!(!text.contains("hunter2"), "{which} {bad}: {text}");
         }
-        // All of it at once.
+        // All problems at once.
         let output = helm(which, &["template", "rel", CHART]);
         assert!(!output.status.success() && told(&output).contains("8 problems with the values"));
     }
     println!("{} values refused, by two Helms", by_schema.len() + by_us.len());
 }
 
-/// Every schema below a schema, with its path.
+/// Visits every schema below a schema, with its path.
 fn walk<'a>(path: &str, schema: &'a Value, visit: &mut impl FnMut(&str, &'a Value)) {
     visit(path, schema);
     for (name, below) in schema["properties"].as_object().into_iter().flatten() {
@@ -707,29 +715,29 @@ fn walk<'a>(path: &str, schema: &'a Value, visit: &mut impl FnMut(&str, &'a Valu
 }
 
 #[test]
-fn the_schema_explains_every_value() {
+fn the_schema_describes_every_value() {
     let schema = schema();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     assert!(jsonschema::draft202012::meta::is_valid(&schema));
     let mut count = 0;
-    let mut explained = |path: &str, it: &Value| {
+    let mut check = |path: &str, it: &Value| {
         count += 1;
-        let is_told = it["description"].as_str().is_some_and(|text| text.len() > 2);
-        assert!(is_told || it.get("$ref").is_some(), "{path} has no description");
+        let is_described = it["description"].as_str().is_some_and(|text| text.len() > 2);
+        assert!(is_described || it.get("$ref").is_some(), "{path} has no description");
         assert!(
             it["properties"].is_null() || it["additionalProperties"] == false,
             "{path} is open"
         );
     };
-    walk("", &schema, &mut explained);
+    walk("", &schema, &mut check);
     for (name, definition) in schema["$defs"].as_object().unwrap() {
-        walk(name, definition, &mut explained);
+        walk(name, definition, &mut check);
     }
     assert!(count > 150, "{count}");
-    if !is_to_be_had() {
+    if !helm_is_available() {
         return;
     }
-    // What the schema knows, values.yaml shows with its default; unknown ones Helm refuses.
+    // values.yaml shows every value of the schema with its default; Helm refuses unknown ones.
     let values = documents(&in_repository(CHART).join("values.yaml"));
     walk("", &schema, &mut |path, _| {
         let is_open = path.contains("[]")
@@ -740,7 +748,7 @@ fn the_schema_explains_every_value() {
 }
 
 #[tokio::test]
-async fn the_schema_has_the_settings_that_the_program_has() {
+async fn the_schema_has_exactly_the_settings_of_the_program() {
     let copy = tempfile::tempdir().unwrap();
     let below = copy.path().join("simplechat-gateway");
     std::fs::create_dir(&below).unwrap();
@@ -754,7 +762,7 @@ async fn the_schema_has_the_settings_that_the_program_has() {
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
     assert!(read(&below.join("values.schema.json")) == read(&committed), "run `make docs`");
 
-    // Each setting can be given, one way or another.
+    // Each setting can be given as a setting, as a secret or by the chart.
     let schema = schema();
     let properties = &schema["properties"];
     let mut known = names(&properties["settings"]["properties"]);
@@ -768,10 +776,10 @@ async fn the_schema_has_the_settings_that_the_program_has() {
     assert!(all.len() > 50);
     for name in all {
         let is_set_by_the_chart = templates.contains(&format!("name: {name},"));
-        // No file is mounted.
-        let is_nobodys = name == "GATEWAY_CONFIG";
-        // REDIS_URL and DATABASE_URL may be either.
-        assert!(known.contains(name) || is_set_by_the_chart || is_nobodys, "{name}");
+        // The chart mounts no configuration file.
+        let is_unsupported = name == "GATEWAY_CONFIG";
+        // REDIS_URL and DATABASE_URL may be a setting or a secret.
+        assert!(known.contains(name) || is_set_by_the_chart || is_unsupported, "{name}");
         assert!(
             !(is_set_by_the_chart && names(&properties["settings"]["properties"]).contains(name)),
             "{name}"
@@ -780,7 +788,7 @@ async fn the_schema_has_the_settings_that_the_program_has() {
 }
 
 #[test]
-fn the_chart_is_of_the_programs_version() {
+fn the_chart_has_the_version_of_the_program() {
     let chart = std::fs::read_to_string(in_repository(CHART).join("Chart.yaml")).unwrap();
     let version = env!("CARGO_PKG_VERSION");
     for line in [format!("\nversion: {version}\n"), format!("\nappVersion: {version}\n")] {
@@ -789,7 +797,7 @@ fn the_chart_is_of_the_programs_version() {
 }
 
 #[test]
-fn values_that_the_page_names_are_there() {
+fn values_named_in_the_documentation_exist_in_the_schema() {
     let schema = schema();
     let mut known = BTreeSet::new();
     walk("", &schema, &mut |path, _| {

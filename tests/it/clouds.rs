@@ -1,5 +1,5 @@
-//! Each cloud's tokens count under its own settings and no other's. The gateway goes to the real names,
-//! through a proxy that plays the internet.
+//! Tokens of each cloud are accepted under that cloud's settings only. The gateway requests the
+//! real host names, through a proxy in place of the internet.
 
 use rcgen::generate_simple_self_signed;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::{
     world::{Kind, Store, gateway::Gateway, settings, try_login},
 };
 
-/// A cloud's sign-in host and the issuer of its v1 tokens.
+/// Sign-in host of a cloud and the issuer of its v1 tokens.
 #[derive(Clone, Copy)]
 struct Cloud {
     setting: &'static str,
@@ -29,7 +29,7 @@ const CLOUDS: [Cloud; 3] = [
         host: "login.microsoftonline.com",
         issuer_v1: "https://sts.windows.net",
     },
-    // Its v1 issuer is the public one's: the keys make the difference.
+    // Its v1 issuer is that of the public cloud: only the keys differ.
     Cloud {
         setting: "usgovernment",
         host: "login.microsoftonline.us",
@@ -47,7 +47,8 @@ impl Cloud {
         [format!("{}/{TENANT}/", self.issuer_v1), format!("https://{}/{TENANT}/v2.0", self.host)]
     }
 
-    /// Public tokens are signed with one key, those of other clouds with another.
+    /// Tokens of both versions. Public ones are signed with one key, those of other clouds with
+    /// another.
     fn tokens(self, entra: &Entra) -> [TokenBuilder; 2] {
         let [v1, v2] = self.issuers();
         let token = entra.token().issued_by(&v1, &v2);
@@ -87,7 +88,7 @@ async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// `CONNECT` to a sign-in host leads to its documents.
+/// Answers `CONNECT` to a sign-in host with the documents of its cloud.
 async fn serve(mut stream: TcpStream, tls: TlsAcceptor, public_key: Value) {
     let asked = head(&mut stream).await;
     let host = asked.strip_prefix("CONNECT ").and_then(|rest| rest.split(':').next());
@@ -107,7 +108,7 @@ async fn serve(mut stream: TcpStream, tls: TlsAcceptor, public_key: Value) {
 }
 
 #[tokio::test]
-async fn a_clouds_tokens_count_under_its_own_settings_alone() {
+async fn tokens_of_a_cloud_are_accepted_under_its_own_settings_only() {
     let names: Vec<String> = CLOUDS.iter().map(|cloud| cloud.host.to_owned()).collect();
     let certificate = generate_simple_self_signed(names).unwrap();
     let tls = acceptor(&certificate);
@@ -141,8 +142,8 @@ async fn a_clouds_tokens_count_under_its_own_settings_alone() {
             for token in there.tokens(&entra) {
                 let status = try_login(&gateway, &token.build()).await.status();
                 let is_home = here.setting == there.setting;
-                let told = format!("a token of {} under {}", there.setting, here.setting);
-                assert_eq!(status, if is_home { 200 } else { 401 }, "{told}");
+                let case = format!("a token of {} under {}", there.setting, here.setting);
+                assert_eq!(status, if is_home { 200 } else { 401 }, "{case}");
             }
         }
     }

@@ -1,5 +1,6 @@
-//! `deploy/`, `compose.yaml` and their pages: they can be read, no setting in them is misspelt, no id in them is
-//! anybody's. Nothing here knows Azure's resource types: what is shown is syntax, and our side of it.
+//! Deployment files `deploy/` and `compose.yaml` and their pages: they parse, setting names are
+//! correct, ids are placeholders. Azure's resource types are not checked: only syntax, and the
+//! gateway's part of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,10 +26,10 @@ use crate::{
     },
 };
 
-/// What expressions stand for, where a setting's value is one.
+/// Samples for settings whose value is an expression.
 const SAMPLES: [(&str, &str); 9] = [
-    ("TENANT_ID", ANYBODY),
-    ("CLIENT_ID", ANYBODY),
+    ("TENANT_ID", PLACEHOLDER_ID),
+    ("CLIENT_ID", PLACEHOLDER_ID),
     ("AZURE_ENVIRONMENT", "usgovernment"),
     ("GATEWAY_PUBLIC_URLS", "https://chat.example,https://simplechat.azurewebsites.us"),
     ("GATEWAY_EXTERNAL_ACCESS", "on"),
@@ -37,10 +38,11 @@ const SAMPLES: [(&str, &str); 9] = [
     ("REDIS_PASSWORD", "a key"),
     ("DATABASE_URL", "postgres://u:made-up-word@db.example/gateway?sslmode=verify-full"),
 ];
-const ANYBODY: &str = "00000000-0000-0000-0000-000000000000";
+const PLACEHOLDER_ID: &str = "00000000-0000-0000-0000-000000000000";
 
-/// What checkov says about `deploy/` and why it may. It takes every kind of `sites/config` for the one called
-/// `web`, so that each of these but the last comes up for app settings and sign-in too.
+/// Accepted checkov findings in `deploy/`, each with its reason. checkov takes every kind of
+/// `sites/config` for the one named `web`, so that all of these but the last are also reported for
+/// app settings and sign-in.
 const EXCEPTIONS: [(&str, &str); 8] = [
     (
         "CKV_AZURE_13",
@@ -65,7 +67,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// What `tests/deploy/read.py` makes of a folder like this repository.
+/// Output of `tests/deploy/read.py` for a folder with the layout of this repository.
 fn read(root: &Path) -> Value {
     let output = Command::new(installed("deploy", "python"))
         .arg(in_repository("tests/deploy/read.py"))
@@ -80,24 +82,24 @@ static READ: LazyLock<Value> = LazyLock::new(|| read(&in_repository("")));
 
 type Settings = BTreeMap<String, String>;
 
-/// Values by name; what is an expression by its sample, or by what it means there.
+/// Values by name; expressions are replaced by their sample.
 fn filled_in(environment: &Value, also: &Value) -> Settings {
     let value_of = |name: &str, value: &Value| {
         let sample = SAMPLES.iter().find(|(sampled, _)| *sampled == name);
         let value = value.as_str().or(sample.map(|(_, value)| *value));
-        value.unwrap_or_else(|| panic!("what does {name} stand for?")).to_owned()
+        value.unwrap_or_else(|| panic!("no sample for {name}")).to_owned()
     };
     let parts = [environment, also].into_iter().filter_map(Value::as_object);
     parts.flatten().map(|(name, value)| (name.clone(), value_of(name, value))).collect()
 }
 
 fn bicep(file: &str) -> &'static Value {
-    let held = &READ["bicep"][file];
-    assert!(held.is_object(), "{file}");
-    held
+    let parsed = &READ["bicep"][file];
+    assert!(parsed.is_object(), "{file}");
+    parsed
 }
 
-/// What the gateway's container gets, by where.
+/// Environment of the gateway's container, by deployment.
 fn gateways() -> Vec<(&'static str, Settings)> {
     let app_service = bicep("deploy/app-service/main.bicep");
     let names = app_service["environments"]["environmentVariables"].as_object().expect("names");
@@ -122,7 +124,7 @@ fn gateways() -> Vec<(&'static str, Settings)> {
     ]
 }
 
-/// Puts the sample of each secret into a file, and its path in the place of the deployment's own.
+/// Writes the sample of each secret to a file, whose path replaces that of the deployment.
 fn with_secret_files(settings: Settings) -> (TempDir, Settings) {
     let folder = tempfile::tempdir().unwrap();
     let in_file = |(name, value): (String, String)| {
@@ -140,7 +142,7 @@ fn with_secret_files(settings: Settings) -> (TempDir, Settings) {
     (folder, settings)
 }
 
-/// Every name the program knows, also those that name a file with a secret.
+/// Names of all settings, including those that name a file with a secret.
 async fn known() -> BTreeSet<String> {
     let shown = text(&run(&[], &["settings"]).await.stdout);
     let lines = shown.lines().filter(|line| !line.starts_with(' '));
@@ -152,7 +154,7 @@ async fn known() -> BTreeSet<String> {
 }
 
 #[test]
-fn bicep_can_be_read() {
+fn the_bicep_files_parse() {
     let files = READ["bicep"].as_object().unwrap();
     let declared: usize =
         files.values().map(|file| file["resources"].as_array().unwrap().len()).sum();
@@ -168,36 +170,36 @@ fn bicep_can_be_read() {
     fs::create_dir_all(folder.path().join("deploy/broken")).unwrap();
     let broken = "param siteName string\nresource a 'Microsoft.Web/sites@2024-11-01' = {\n  name: siteName\n";
     fs::write(folder.path().join("deploy/broken/main.bicep"), broken).unwrap();
-    let seen = &read(folder.path())["bicep"]["deploy/broken/main.bicep"]["problems"];
-    assert!(!seen.as_array().unwrap().is_empty(), "a brace is missing: {seen}");
+    let found = &read(folder.path())["bicep"]["deploy/broken/main.bicep"]["problems"];
+    assert!(!found.as_array().unwrap().is_empty(), "a brace is missing: {found}");
 }
 
 #[test]
-fn checkov_finds_nothing_that_has_no_reason() {
+fn checkov_finds_nothing_but_the_exceptions() {
     let report = checkov("bicep", &in_repository("deploy"));
     let (summary, results) = (&report["summary"], &report["results"]);
     let of = |kind: &str, field: &str| -> BTreeSet<String> {
         let checks = results[kind].as_array().expect("checks").iter();
         checks.map(|check| check[field].as_str().unwrap().to_owned()).collect()
     };
-    let seen: Vec<_> = of("failed_checks", "resource")
+    let found: Vec<_> = of("failed_checks", "resource")
         .into_iter()
         .chain(of("passed_checks", "resource"))
         .collect();
     for resource in ["settings", "web", "signIn"] {
         assert!(
-            seen.contains(&format!("Microsoft.Web/sites/config.{resource}")),
-            "{resource}: {seen:?}"
+            found.contains(&format!("Microsoft.Web/sites/config.{resource}")),
+            "{resource}: {found:?}"
         );
     }
-    // For Container Apps it has no checks: that it has read that file shows in the count alone.
-    assert_eq!(summary["resource_count"], 33, "is all of it read? {summary}");
+    // checkov has no checks for Container Apps: only the count shows that it read that file.
+    assert_eq!(summary["resource_count"], 33, "checkov reads all files: {summary}");
     let excused: BTreeSet<_> = EXCEPTIONS.iter().map(|(id, _)| (*id).to_owned()).collect();
     assert_eq!(of("failed_checks", "check_id"), excused);
 }
 
 #[tokio::test]
-async fn no_setting_of_the_gateway_is_misspelt() {
+async fn deployments_set_only_settings_that_the_gateway_accepts() {
     let known = known().await;
     for (place, settings) in gateways() {
         let (_secrets, settings) = with_secret_files(settings);
@@ -207,7 +209,7 @@ async fn no_setting_of_the_gateway_is_misspelt() {
         for cloud in ["public", "usgovernment", "china"] {
             let mut settings = settings.clone();
             settings.insert("AZURE_ENVIRONMENT".to_owned(), cloud.to_owned());
-            // Nothing listens there.
+            // No server listens there.
             settings.insert("GATEWAY_LISTEN".to_owned(), "127.0.0.1:1".to_owned());
             let settings: Vec<_> = settings.into_iter().collect();
             let ended = run(&settings, &["healthcheck"]).await;
@@ -216,7 +218,7 @@ async fn no_setting_of_the_gateway_is_misspelt() {
     }
 }
 
-/// The files that people copy from.
+/// Files that operators copy from.
 fn files() -> Vec<PathBuf> {
     let mut files = vec![in_repository("compose.yaml"), in_repository(".env.example")];
     files.extend([in_repository("docs/scaling.md"), in_repository("docs/incidents.md")]);
@@ -231,18 +233,18 @@ fn files() -> Vec<PathBuf> {
             }
         }
     }
-    // Made on a laptop, and ignored by git.
+    // Generated locally, and ignored by git.
     files.retain(|path| !path.starts_with(in_repository("deploy/compose/tls")));
     files
 }
 
-/// Each run of letters, digits and what `also` holds.
+/// Runs of letters, digits and the characters in `also`.
 fn words<'a>(text: &'a str, also: &'a [char]) -> impl Iterator<Item = &'a str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && !also.contains(&c))
 }
 
 #[tokio::test]
-async fn names_ids_and_commands_in_what_people_copy_are_real_or_nobodys() {
+async fn files_to_copy_from_contain_real_names_and_commands_and_placeholder_ids() {
     let known = known().await;
     let help = text(&run(&[], &["--help"]).await.stdout);
     let (mut names, mut commands, mut wrong) = (0, 0, Vec::new());
@@ -250,7 +252,7 @@ async fn names_ids_and_commands_in_what_people_copy_are_real_or_nobodys() {
         let (file, text) = (path.display(), fs::read_to_string(&path).unwrap());
         for word in words(&text, &['_']).filter(|word| word.starts_with("GATEWAY_")) {
             names += 1;
-            // Endings and lists: `GATEWAY_TIMEOUT_…`.
+            // Abbreviations in lists: `GATEWAY_TIMEOUT_…`.
             if !known.contains(word) && !word.ends_with('_') {
                 wrong.push(format!("{file}: {word}"));
             }
@@ -273,7 +275,7 @@ async fn names_ids_and_commands_in_what_people_copy_are_real_or_nobodys() {
         }
     }
     assert_eq!(wrong, [""; 0]);
-    assert!(names > 60 && commands > 5, "they are read: {names}, {commands}");
+    assert!(names > 60 && commands > 5, "the files are read: {names}, {commands}");
 }
 
 fn is_guid(word: &str) -> bool {
@@ -284,35 +286,35 @@ fn is_guid(word: &str) -> bool {
 #[test]
 fn ids_and_secrets_have_no_defaults() {
     let files = READ["bicep"].as_object().unwrap();
-    for (file, held) in files {
-        for (name, default) in held["defaults"].as_object().unwrap() {
+    for (file, parsed) in files {
+        for (name, default) in parsed["defaults"].as_object().unwrap() {
             let is_personal = ["Id", "Image", "Server", "Uri", "Host", "Secrets"]
                 .iter()
                 .any(|end| name.ends_with(end));
             let default = default.as_str().unwrap_or("''");
             assert!(!is_personal || default == "''", "{file}: {name} = {default}");
         }
-        let environments = held["environments"].as_object().unwrap().values();
-        for settings in environments.chain([&held["settings"]]) {
+        let environments = parsed["environments"].as_object().unwrap().values();
+        for settings in environments.chain([&parsed["settings"]]) {
             let password = settings.get("REDIS_PASSWORD").and_then(Value::as_str);
             assert!(
                 password.is_none_or(|password| password == "REDIS_PASSWORD"),
                 "{file}: {password:?}"
             );
-            assert!(settings.get("SECRET_KEY").is_none(), "{file}: nobody needs it here");
+            assert!(settings.get("SECRET_KEY").is_none(), "{file}: it is not needed here");
         }
     }
 }
 
-/// The first line that begins with `start`, and what follows up to the line that ends it.
+/// Text between the first occurrence of `start` and the next `end`.
 fn block<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     let (_, rest) = text.split_once(start).unwrap_or_else(|| panic!("no {start}"));
     rest.split_once(end).unwrap_or_else(|| panic!("no {end}")).0
 }
 
-// Bicep passed REDIS_PASSWORD and DATABASE_URL by environment, where docs/hardening.md advises files.
+// Bicep passed REDIS_PASSWORD and DATABASE_URL in the environment; docs/hardening.md advises files.
 #[test]
-fn on_container_apps_secrets_of_the_gateway_are_files() {
+fn on_container_apps_the_gateway_reads_its_secrets_from_files() {
     let environments = &bicep("deploy/container-apps/main.bicep")["environments"];
     let text = fs::read_to_string(in_repository("deploy/container-apps/main.bicep")).unwrap();
     let mounts = block(&text, "var secretMounts", "\n]");
@@ -330,16 +332,17 @@ fn on_container_apps_secrets_of_the_gateway_are_files() {
         let item = format!("secretRef: '{vault}'\n    path: '{secret}'");
         assert!(files.contains(&item), "{files}");
     }
-    // SimpleChat reads its own from the environment alone; the gateway's volume is not mounted there.
+    // SimpleChat reads its secrets from the environment only; the gateway's volume is not mounted
+    // there.
     let simplechat = block(&text, "name: 'simplechat'\n", "scale:");
     assert!(simplechat.contains("sessionsMount") && !simplechat.contains("secretMounts"));
-    // App Service has no files for them, and the page says so.
+    // App Service has no secret files, as the page states.
     let page = fs::read_to_string(in_repository("docs/deploy/app-service.md")).unwrap();
     assert!(page.contains("**Secrets come by environment.**"));
 }
 
 #[test]
-fn simplechat_is_reached_through_the_gateway_alone() {
+fn simplechat_is_reachable_through_the_gateway_only() {
     let bound = [
         &bicep("deploy/app-service/main.bicep")["settings"],
         &bicep("deploy/container-apps/main.bicep")["environments"]["simpleChatOwnSettings"],
@@ -347,7 +350,7 @@ fn simplechat_is_reached_through_the_gateway_alone() {
     ];
     for settings in bound {
         assert_eq!(settings["GUNICORN_BIND"], "127.0.0.1:5000", "{settings}");
-        // The second is the longest token that the gateway takes, as `check` says.
+        // The second value is the longest token that the gateway accepts, as `check` prints it.
         assert_eq!(
             settings["GUNICORN_CMD_ARGS"],
             "--forwarder-headers=X-NONE --limit-request-field_size=16408",
@@ -365,7 +368,8 @@ fn simplechat_is_reached_through_the_gateway_alone() {
     for port in services["gateway"]["ports"].as_array().unwrap() {
         assert!(port.as_str().unwrap().starts_with("127.0.0.1:"), "{port}");
     }
-    // App Service sends machines to a sign-in page unless these are let through; doctor asks for the same.
+    // App Service redirects external applications to a sign-in page unless these paths are
+    // excluded; doctor requires the same.
     let doctor = fs::read_to_string(in_repository("src/registration/easy_auth.rs")).unwrap();
     let app_service = fs::read_to_string(in_repository("deploy/app-service/main.bicep")).unwrap();
     for path in ["/.well-known/oauth-protected-resource*", "/external/*"] {
@@ -376,31 +380,31 @@ fn simplechat_is_reached_through_the_gateway_alone() {
 }
 
 #[test]
-fn each_page_has_a_drawing_and_says_what_was_not_run() {
+fn each_deployment_page_has_a_diagram_and_lists_what_was_not_run() {
     for page in PAGES {
         let text = fs::read_to_string(in_repository(page)).unwrap();
-        let drawings: Vec<_> = text
+        let diagrams: Vec<_> = text
             .split("```mermaid\n")
             .skip(1)
             .filter_map(|rest| rest.split("```").next())
             .collect();
-        assert!(!drawings.is_empty(), "{page}");
-        for drawing in drawings {
+        assert!(!diagrams.is_empty(), "{page}");
+        for diagram in diagrams {
             assert!(
-                drawing.starts_with("flowchart ") && drawing.contains("-->"),
-                "{page}: {drawing}"
+                diagram.starts_with("flowchart ") && diagram.contains("-->"),
+                "{page}: {diagram}"
             );
             let balance = |open: char, close: char| {
-                drawing.matches(open).count() == drawing.matches(close).count()
+                diagram.matches(open).count() == diagram.matches(close).count()
             };
             assert!(
-                balance('[', ']') && balance('(', ')') && drawing.matches('"').count() % 2 == 0,
-                "{page}: {drawing}"
+                balance('[', ']') && balance('(', ')') && diagram.matches('"').count() % 2 == 0,
+                "{page}: {diagram}"
             );
             assert_eq!(
-                drawing.matches("subgraph ").count(),
-                drawing.lines().filter(|line| line.trim() == "end").count(),
-                "{page}: {drawing}"
+                diagram.matches("subgraph ").count(),
+                diagram.lines().filter(|line| line.trim() == "end").count(),
+                "{page}: {diagram}"
             );
         }
         for part in ["## Not run here", "simplechat-gateway doctor", "Rolling back", "incidents.md"]
@@ -410,9 +414,10 @@ fn each_page_has_a_drawing_and_says_what_was_not_run() {
     }
 }
 
-/// An `az` that answers as App Service does, or as it does after `azd up`.
-fn az(folder: &Path, is_undone: bool) -> PathBuf {
-    let [runs, health, main, bind, excluded] = if is_undone {
+/// Stand-in for `az`, with the answers of an App Service behind the gateway, or of one after `azd
+/// up`.
+fn az(folder: &Path, is_overwritten: bool) -> PathBuf {
+    let [runs, health, main, bind, excluded] = if is_overwritten {
         [
             "DOCKER|registry.example/simplechat:latest",
             "/external/healthcheck",
@@ -424,7 +429,7 @@ fn az(folder: &Path, is_undone: bool) -> PathBuf {
         let excluded = "/.well-known/oauth-protected-resource* /external/*";
         ["SITECONTAINERS", "/gateway/health/ready", "gateway", "127.0.0.1:5000", excluded]
     };
-    let port = if is_undone { "unset" } else { "8080" };
+    let port = if is_overwritten { "unset" } else { "8080" };
     let script = format!(
         "#!/bin/sh\ncase \"$1 $2 $3\" in\n\
          'webapp show '*) printf '%s\\r\\n' /subscriptions/0/sites/app app.example ;;\n\
@@ -432,7 +437,7 @@ fn az(folder: &Path, is_undone: bool) -> PathBuf {
          'webapp sitecontainers list') echo '{main}' ;;\n\
          'webapp config appsettings') printf '%s\\n' '{bind}' '{port}' ;;\n\
          'rest --method get') echo '{excluded}' ;;\n\
-         *) echo \"what is $*\" >&2; exit 3 ;;\nesac\n"
+         *) echo \"unexpected: $*\" >&2; exit 3 ;;\nesac\n"
     );
     let path = folder.join("az");
     fs::write(&path, script).unwrap();
@@ -449,17 +454,17 @@ async fn check_after_azd(az: &Path, url: String) -> Output {
 }
 
 #[tokio::test]
-async fn the_check_after_azd_tells_whether_the_gateway_stands_in_front() {
+async fn check_after_azd_detects_whether_the_gateway_is_in_front() {
     let world = World::start(Kind::Files).await;
     let folder = tempfile::tempdir().unwrap();
     let ended = check_after_azd(&az(folder.path(), false), world.gateway.url("")).await;
     assert_eq!(ended.status.code(), Some(0), "{}{}", text(&ended.stdout), text(&ended.stderr));
 
     let ended = check_after_azd(&az(folder.path(), true), world.flask.url()).await;
-    let told = text(&ended.stdout);
-    assert_eq!((ended.status.code(), told.matches("WRONG").count()), (Some(1), 7), "{told}");
+    let printed = text(&ended.stdout);
+    assert_eq!((ended.status.code(), printed.matches("WRONG").count()), (Some(1), 7), "{printed}");
 
-    // SimpleChat in the gateway's place is seen from outside alone, too.
+    // SimpleChat in place of the gateway is detected from outside only.
     let ended = check_after_azd(&az(folder.path(), false), world.flask.url()).await;
     assert_eq!((ended.status.code(), text(&ended.stdout).matches("WRONG").count()), (Some(1), 1));
 
@@ -469,7 +474,7 @@ async fn the_check_after_azd_tells_whether_the_gateway_stands_in_front() {
 }
 
 #[tokio::test]
-async fn the_redis_of_compose_speaks_tls_with_the_gateway() {
+async fn the_gateway_reaches_the_compose_redis_by_tls() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("certificates.sh");
     fs::copy(in_repository("deploy/compose/certificates.sh"), &script).unwrap();
@@ -498,7 +503,7 @@ async fn the_redis_of_compose_speaks_tls_with_the_gateway() {
     assert_eq!((&*of_compose["REDIS_URL"], &*of_compose["SESSION_TYPE"]), ("redis", "redis"));
     settings.extend(
         [
-            // Compose's own name has no port: rediss://redis:6380/0.
+            // In compose a host name without a port: rediss://redis:6380/0.
             ("REDIS_URL", format!("rediss://127.0.0.1:{port}/0")),
             ("REDIS_PASSWORD", of_compose["REDIS_PASSWORD"].clone()),
             (
@@ -508,18 +513,18 @@ async fn the_redis_of_compose_speaks_tls_with_the_gateway() {
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
-    until("the store is fine", async || {
-        let told = text(&run(&settings, &["check"]).await.stdout);
-        told.contains("ok      session store")
+    until("the session store passes", async || {
+        let printed = text(&run(&settings, &["check"]).await.stdout);
+        printed.contains("ok      session store")
     })
     .await;
     settings.retain(|(name, _)| name != "REDIS_CA_FILE");
-    let told = text(&run(&settings, &["check"]).await.stdout);
-    assert!(told.contains("FAILED  session store"), "its certificate is nobody's: {told}");
+    let printed = text(&run(&settings, &["check"]).await.stdout);
+    assert!(printed.contains("FAILED  session store"), "its certificate is not trusted: {printed}");
 }
 
 #[tokio::test]
-async fn sessions_ended_by_the_script_stay_ended() {
+async fn sessions_revoked_by_the_script_stay_revoked() {
     let world = World::start(Kind::Redis).await;
     let token = world.entra.token().build();
     let [first, second] = [world.login(&token).await, world.login(&token).await];
@@ -531,22 +536,21 @@ async fn sessions_ended_by_the_script_stay_ended() {
         assert!(ended.status.success(), "{}", text(&ended.stderr));
         text(&ended.stdout)
     };
-    assert_eq!(end(&[ANYBODY]).await, "ended 0 sessions\n");
+    assert_eq!(end(&[PLACEHOLDER_ID]).await, "ended 0 sessions\n");
     assert_eq!(status(world.gateway.url(API), &first).await, 200);
-    let (record, kept) = (format!("session:{first}"), "kept");
-    assert_eq!(world.store.redis().ask(&["COPY", &record, kept]), "1");
+    let (record, copy) = (format!("session:{first}"), "copy");
+    assert_eq!(world.store.redis().ask(&["COPY", &record, copy]), "1");
     assert_eq!(end(&[USER_OID]).await, "ended 2 sessions\n");
     for session in [&first, &second] {
-        until("the gateway knows", async || status(world.gateway.url(API), session).await != 200)
-            .await;
-        // Nor without a gateway.
+        until("it is refused", async || status(world.gateway.url(API), session).await != 200).await;
+        // Without a gateway, SimpleChat refuses it as well.
         assert_ne!(status(format!("{}{API}", world.flask.url()), session).await, 200);
     }
-    // What a request under way writes back helps nobody.
-    world.store.redis().ask(&["COPY", kept, &record, "REPLACE"]);
-    until("the gateway knows", async || status(world.gateway.url(API), &first).await != 200).await;
+    // A record written back by a request in progress does not revive the session.
+    world.store.redis().ask(&["COPY", copy, &record, "REPLACE"]);
+    until("it is refused", async || status(world.gateway.url(API), &first).await != 200).await;
 
     let third = world.login(&token).await;
     assert_ne!(end(&[]).await, "ended 0 sessions\n");
-    until("the gateway knows", async || status(world.gateway.url(API), &third).await != 200).await;
+    until("it is refused", async || status(world.gateway.url(API), &third).await != 200).await;
 }

@@ -1,5 +1,5 @@
-//! What the production image would run, where it would run: a root directory made from the Dockerfile, entered
-//! by chroot. `make image-check` asks for these tests, as root.
+//! Production image, run as in production: a root directory made from the Dockerfile, entered by
+//! chroot. `make image-check` runs these tests, as root.
 
 use std::{
     collections::BTreeSet,
@@ -20,13 +20,13 @@ use crate::world::{
     settings, status,
 };
 
-/// A file of the gateway's process under `/proc`.
+/// File of the gateway's process under `/proc`.
 fn of_process(gateway: &Gateway, name: &str) -> PathBuf {
-    assert!(is_image(), "`make image-check` asks for this");
+    assert!(is_image(), "`make image-check` runs this");
     Path::new("/proc").join(gateway.process.id().to_string()).join(name)
 }
 
-/// What it sees mounted: place and options.
+/// Mounts of the process: mount point and options.
 fn mounts(gateway: &Gateway) -> Vec<(String, String)> {
     let text = fs::read_to_string(of_process(gateway, "mounts")).unwrap();
     let field = |line: &str, at| line.split(' ').nth(at).unwrap().to_owned();
@@ -39,7 +39,7 @@ fn writable(gateway: &Gateway) -> Vec<String> {
     found.map(|(place, _)| place).collect()
 }
 
-async fn the_handshake_is_played_inside(kind: Kind, may_write: &[&str]) {
+async fn login_works_in_the_image(kind: Kind, may_write: &[&str]) {
     let world = World::start(kind).await;
     assert_eq!(writable(&world.gateway), may_write);
     let session = world.login(&world.entra.token().build()).await;
@@ -51,19 +51,19 @@ async fn the_handshake_is_played_inside(kind: Kind, may_write: &[&str]) {
 
 #[tokio::test]
 #[ignore = "make image-check"]
-async fn the_handshake_is_played_inside_with_redis_and_nothing_is_writable() {
-    the_handshake_is_played_inside(Kind::Redis, &[]).await;
+async fn with_redis_login_works_in_the_image_and_nothing_is_writable() {
+    login_works_in_the_image(Kind::Redis, &[]).await;
 }
 
 #[tokio::test]
 #[ignore = "make image-check"]
-async fn the_handshake_is_played_inside_with_files_and_their_volume_alone_is_writable() {
-    the_handshake_is_played_inside(Kind::Files, &["/app"]).await;
+async fn with_files_login_works_in_the_image_and_only_their_volume_is_writable() {
+    login_works_in_the_image(Kind::Files, &["/app"]).await;
 }
 
 #[tokio::test]
 #[ignore = "make image-check"]
-async fn its_notes_are_its_users_own_files_on_the_volume() {
+async fn the_state_folder_is_private_to_the_image_user() {
     let world = World::start(Kind::Files).await;
     world.login(&world.entra.token().build()).await;
     let notes = world.store.folder().with_extension("gateway");
@@ -73,7 +73,7 @@ async fn its_notes_are_its_users_own_files_on_the_volume() {
 
 #[tokio::test]
 #[ignore = "make image-check"]
-async fn it_is_nobody_special() {
+async fn the_gateway_runs_without_privileges_in_the_image() {
     let (gateway, ..) = alone(Kind::Redis, &[]).await;
     let status = fs::read_to_string(of_process(&gateway, "status")).unwrap();
     let line = |name: &str| {
@@ -93,7 +93,7 @@ async fn it_is_nobody_special() {
 
 #[tokio::test]
 #[ignore = "make image-check"]
-async fn it_has_its_settings_in_the_environment_and_nothing_else() {
+async fn the_environment_in_the_image_contains_only_the_settings() {
     let (entra, store) = (crate::entra::Entra::start().await, Store::start(Kind::Redis).await);
     let mut given = settings(&entra, None, &store, &[]);
     given.retain(|(name, _)| name != "SESSION_FILE_DIR");
@@ -110,7 +110,7 @@ async fn writing_to_the_root_fails() {
     let (gateway, ..) = alone(Kind::Redis, &[]).await;
     for place in ["x", "tmp/x", "etc/x", "app/flask_session/x", "usr/local/bin/simplechat-gateway"]
     {
-        // As root, where permissions would not stop it.
+        // Written as root, whom permissions would not stop.
         let written = fs::write(of_process(&gateway, "root").join(place), "x");
         assert_eq!(written.unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem, "{place}");
     }
@@ -118,7 +118,7 @@ async fn writing_to_the_root_fails() {
 
 #[tokio::test]
 #[ignore = "make image-check"]
-async fn it_sees_the_root_and_no_shell_in_it() {
+async fn the_image_contains_no_shell_or_other_program() {
     let (gateway, ..) = alone(Kind::Redis, &[]).await;
     let root = of_process(&gateway, "root");
     let entries = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name());
@@ -133,7 +133,7 @@ async fn it_sees_the_root_and_no_shell_in_it() {
 
 #[tokio::test]
 #[ignore = "make image-check"]
-async fn healthcheck_is_69_until_upstream_has_answered_and_0_then() {
+async fn healthcheck_exits_with_69_until_upstream_has_answered_and_then_with_0() {
     let healthcheck = async |gateway: &Gateway, mut settings: Vec<(String, String)>| {
         settings.push(("GATEWAY_LISTEN".to_owned(), gateway.address().to_owned()));
         run(&settings, &["healthcheck"]).await.status.code()
@@ -143,17 +143,18 @@ async fn healthcheck_is_69_until_upstream_has_answered_and_0_then() {
     assert_eq!(healthcheck(&gateway, given).await, Some(69));
 
     let world = World::start(Kind::Files).await;
-    until("upstream answered", async || world.gateway.is_ready().await).await;
+    until("upstream has answered", async || world.gateway.is_ready().await).await;
     let given = settings(&world.entra, Some(&world.flask), &world.store, &[]);
     assert_eq!(healthcheck(&world.gateway, given).await, Some(0));
 }
 
 #[tokio::test]
 #[ignore = "make image-check"]
-async fn sigterm_reaches_it_and_a_request_in_flight_is_finished() {
+async fn sigterm_reaches_the_gateway_and_a_request_in_progress_completes() {
     let mut world = World::start(Kind::Redis).await;
     let slow = tokio::spawn(client().get(world.gateway.url("/test/hang?seconds=1.5")).send());
-    until("it hangs", async || world.flask.log().contains("a hanging request began")).await;
+    until("the request hangs", async || world.flask.log().contains("a hanging request began"))
+        .await;
     world.gateway.process.signal("TERM");
     assert_eq!(slow.await.unwrap().unwrap().status(), 200);
     assert_eq!(world.gateway.process.ended().await.code(), Some(0));
@@ -161,19 +162,19 @@ async fn sigterm_reaches_it_and_a_request_in_flight_is_finished() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "make image-check"]
-async fn a_database_on_its_volume_needs_nothing_else_that_is_writable() {
+async fn a_database_needs_no_writable_path_but_its_volume() {
     let mut ground = Recorded::start(DatabaseKind::Sqlite).await;
     let gateway = ground.gateway(&WITHOUT_LIMITS).await;
     assert_eq!(writable(&gateway), ["/app/database"]);
-    // Many are written in one statement, and many are removed in one: SQLite would put what it needs to undo
-    // that elsewhere.
-    let away = ground.database.take_away().await;
+    // Many records are written in one statement, and many are removed in one: SQLite would put the
+    // data to undo that elsewhere.
+    let outage = ground.database.take_away().await;
     let url = gateway.url("/external/login");
     let logins = Logins::start(&[url], &ground.entra, 64, Duration::ZERO);
-    until("many wait", async || logins.count() > 2000).await;
-    ground.database.give_back(away).await;
+    until("many records are queued", async || logins.count() > 2000).await;
+    ground.database.give_back(outage).await;
     let answers = logins.end().await;
-    until("all are in the log", async || missing(&ground.database, &answers.sessions).0.is_empty())
+    until("all are recorded", async || missing(&ground.database, &answers.sessions).0.is_empty())
         .await;
     drop(gateway);
     let long_ago = ground.database.now() - 400 * 86_400_000;
@@ -183,7 +184,7 @@ async fn a_database_on_its_volume_needs_nothing_else_that_is_writable() {
          SELECT 'old-' || n, {long_ago}, 'login', 'success', 'old', 'text' FROM n"
     ));
     let gateway = ground.gateway(&[]).await;
-    let tells = async || gateway.process.log().contains("old activity records");
-    until("it tells of old records", tells).await;
+    let is_logged = async || gateway.process.log().contains("old activity records");
+    until("the deletion of old records is logged", is_logged).await;
     assert_eq!(ground.database.count("activity WHERE subject = 'old'"), 0);
 }
