@@ -1,11 +1,11 @@
-//! The command line, its words and its exit codes.
+//! Command line: output and exit codes.
 
 use crate::{
     entra::Entra,
     world::{Kind, Store, World, flask::in_repository, gateway::run, process::until, settings},
 };
 
-fn least() -> Vec<(String, String)> {
+fn minimal_settings() -> Vec<(String, String)> {
     ["TENANT_ID", "CLIENT_ID"]
         .map(|name| (name.to_owned(), "11111111-2222-3333-4444-555555555555".to_owned()))
         .into()
@@ -16,28 +16,28 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn a_bad_command_line_is_64_and_bad_settings_are_78() {
-    assert_eq!(run(&least(), &["sing"]).await.status.code(), Some(64));
-    assert_eq!(run(&least(), &["--help"]).await.status.code(), Some(0));
+async fn a_bad_command_line_exits_with_64_and_bad_settings_with_78() {
+    assert_eq!(run(&minimal_settings(), &["sing"]).await.status.code(), Some(64));
+    assert_eq!(run(&minimal_settings(), &["--help"]).await.status.code(), Some(0));
     assert!(text(&run(&[], &["--version"]).await.stdout).starts_with("simplechat-gateway 0."));
     for command in ["serve", "check", "healthcheck"] {
-        let mut settings = least();
+        let mut settings = minimal_settings();
         settings.push(("GATEWAY_LISTEM".to_owned(), "1".to_owned()));
         settings.push(("GATEWAY_EXTERNAL_ACCESS".to_owned(), "on".to_owned()));
         let ended = run(&settings, &[command]).await;
         assert_eq!(ended.status.code(), Some(78), "{command}");
-        let told = text(&ended.stderr);
-        assert!(told.contains("2 problems"), "{told}");
+        let printed = text(&ended.stderr);
+        assert!(printed.contains("2 problems"), "{printed}");
         assert!(
-            told.contains("GATEWAY_LISTEM") && told.contains("GATEWAY_EXPOSURE_ACCEPTED_BY"),
-            "{told}"
+            printed.contains("GATEWAY_LISTEM") && printed.contains("GATEWAY_EXPOSURE_ACCEPTED_BY"),
+            "{printed}"
         );
     }
 }
 
 #[tokio::test]
 async fn settings_shows_every_setting_once_and_no_secret() {
-    let mut settings = least();
+    let mut settings = minimal_settings();
     settings.push(("REDIS_URL".to_owned(), "redis://:hunter2@127.0.0.1:1/0".to_owned()));
     let ended = run(&settings, &["settings"]).await;
     assert_eq!(ended.status.code(), Some(0));
@@ -62,21 +62,24 @@ async fn settings_shows_every_setting_once_and_no_secret() {
     settings.push(("GATEWAY_LOGIN_LIMIT".to_owned(), "many".to_owned()));
     settings.push(("GATEWAY_LISTN".to_owned(), "1".to_owned()));
     let ended = run(&settings, &["settings"]).await;
-    assert_eq!(ended.status.code(), Some(78), "shown, and what is wrong with them");
+    assert_eq!(ended.status.code(), Some(78), "settings and their problems are printed");
     assert!(text(&ended.stdout).contains("GATEWAY_LOGIN_LIMIT=many"));
-    let told = text(&ended.stderr);
-    assert!(told.contains("GATEWAY_LISTN") && told.contains("GATEWAY_LOGIN_LIMIT"), "{told}");
+    let printed = text(&ended.stderr);
+    assert!(
+        printed.contains("GATEWAY_LISTN") && printed.contains("GATEWAY_LOGIN_LIMIT"),
+        "{printed}"
+    );
 }
 
 #[tokio::test]
-async fn the_readme_has_the_table_that_the_program_prints() {
+async fn the_readme_contains_the_settings_table_of_the_program() {
     let table = text(&run(&[], &["settings", "--markdown"]).await.stdout);
     let readme = std::fs::read_to_string(in_repository("README.md")).unwrap();
     assert!(readme.contains(&table), "run `make docs`");
 }
 
 #[tokio::test]
-async fn a_file_holds_the_same_names_and_the_environment_wins() {
+async fn the_environment_overrides_the_configuration_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.toml");
     let id = "22222222-2222-3333-4444-555555555555";
@@ -90,11 +93,14 @@ async fn a_file_holds_the_same_names_and_the_environment_wins() {
         assert!(shown.contains(line), "{line} in {shown}");
     }
     std::fs::write(&path, "TENANT = 1").unwrap();
-    assert_eq!(run(&least(), &["check", "--config", &file]).await.status.code(), Some(78));
+    assert_eq!(
+        run(&minimal_settings(), &["check", "--config", &file]).await.status.code(),
+        Some(78)
+    );
 }
 
 #[tokio::test]
-async fn check_tries_everything_and_names_what_is_not_there() {
+async fn check_tests_every_dependency_and_names_those_that_fail() {
     let world = World::start(Kind::Redis).await;
     let good = settings(&world.entra, Some(&world.flask), &world.store, &[]);
     let ended = run(&good, &["check"]).await;
@@ -115,19 +121,19 @@ async fn check_tries_everything_and_names_what_is_not_there() {
     assert!(text(&ended.stdout).contains("ok      signing keys"), "{}", text(&ended.stdout));
     dead.push(("SESSION_TYPE".to_owned(), "redis".to_owned()));
     let url = world.store.redis().url().replace("redis://", "redis://nobody:hunter2@");
-    for (url, why) in [
+    for (url, cause) in [
         ("redis://127.0.0.1:1/0", "127.0.0.1:1: connection refused"),
         ("redis://nowhere.invalid:6379/0", "nowhere.invalid:6379: host name not found"),
         (&url, "WRONGPASS"),
     ] {
         dead.push(("REDIS_URL".to_owned(), url.to_owned()));
-        let told = text(&run(&dead, &["check"]).await.stdout);
-        let line = told.lines().find(|line| line.contains("FAILED  session store")).expect(&told);
-        assert!(line.contains("no connection to Redis: ") && line.contains(why), "{line}");
+        let printed = text(&run(&dead, &["check"]).await.stdout);
+        let line =
+            printed.lines().find(|line| line.contains("FAILED  session store")).expect(&printed);
+        assert!(line.contains("no connection to Redis: ") && line.contains(cause), "{line}");
     }
 }
 
-/// Addresses and causes, and the setting that is wrong.
 #[tokio::test]
 async fn check_names_the_address_the_cause_and_the_setting_of_each_failure() {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
@@ -136,7 +142,7 @@ async fn check_names_the_address_the_cause_and_the_setting_of_each_failure() {
     let certified = crate::world::certificates::certificates();
     let redis = crate::world::redis::Redis::start_with_tls(certified.path(), &[]).await;
     let missing = format!("{}/nothing-here?tenant", entra.url());
-    let away = "http://127.0.0.1:1/v2.0/.well-known/openid-configuration";
+    let closed = "http://127.0.0.1:1/v2.0/.well-known/openid-configuration";
     let by_tls = format!("https://localhost:{}/v2.0/metadata", redis.port());
     let custom = "CUSTOM_OIDC_METADATA_URL_VALUE";
     for (name, value, part, expected) in [
@@ -177,7 +183,7 @@ async fn check_names_the_address_the_cause_and_the_setting_of_each_failure() {
             &["127.0.0.1:", ": the server does not speak TLS", "http:// in GATEWAY_UPSTREAM_URL"],
         ),
         (custom, &missing, "signing keys", &[&missing, ": answered 404", custom]),
-        (custom, away, "signing keys", &[away, ": connection refused", custom, "HTTPS_PROXY"]),
+        (custom, closed, "signing keys", &[closed, ": connection refused", custom, "HTTPS_PROXY"]),
         (custom, &by_tls, "signing keys", &[&by_tls, ": certificate not trusted", "SSL_CERT_FILE"]),
     ] {
         let more = [(name.to_owned(), value.to_owned())];
@@ -193,18 +199,18 @@ async fn check_names_the_address_the_cause_and_the_setting_of_each_failure() {
 }
 
 #[tokio::test]
-async fn healthcheck_asks_the_running_gateway() {
+async fn healthcheck_reports_the_state_of_the_running_gateway() {
     let world = World::start(Kind::Files).await;
     let mut settings = settings(&world.entra, Some(&world.flask), &world.store, &[]);
     settings.push(("GATEWAY_LISTEN".to_owned(), world.gateway.address().to_owned()));
-    until("upstream answered", async || world.gateway.is_ready().await).await;
+    until("upstream has answered", async || world.gateway.is_ready().await).await;
     assert_eq!(run(&settings, &["healthcheck"]).await.status.code(), Some(0));
     settings.push(("GATEWAY_LISTEN".to_owned(), "127.0.0.1:1".to_owned()));
     assert_eq!(run(&settings, &["healthcheck"]).await.status.code(), Some(69));
 }
 
 #[tokio::test]
-async fn operators_see_reasons_on_their_own_listener() {
+async fn the_ops_listener_reports_the_reasons_of_a_degraded_state() {
     let mut world = World::start(Kind::Redis).await;
     let url = world.gateway.ops_url("/health/ready").expect("an operators' listener");
     let ask =
@@ -212,8 +218,8 @@ async fn operators_see_reasons_on_their_own_listener() {
     assert_eq!(ask().await["status"], "ok");
     let Store::Redis(redis, _) = &mut world.store else { unreachable!() };
     redis.end();
-    let told = ask().await;
-    assert_eq!(told["status"], "degraded", "{told}");
-    assert_eq!(told["degraded"][0]["part"], "sessions", "{told}");
-    assert!(world.gateway.is_ready().await, "a shared outage takes no replica out");
+    let detail = ask().await;
+    assert_eq!(detail["status"], "degraded", "{detail}");
+    assert_eq!(detail["degraded"][0]["part"], "sessions", "{detail}");
+    assert!(world.gateway.is_ready().await, "a shared outage does not make a replica unready");
 }

@@ -1,4 +1,4 @@
-//! `doctor`: the live proof on real upstreams, what else it finds, and what it says of the app
+//! `doctor`: the live canary on real upstreams, its other findings, and its part about the app
 //! registration.
 
 use std::{
@@ -37,7 +37,7 @@ fn owned(pairs: Pairs<'_>) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Everything but a gateway.
+/// Entra and a session store, without a gateway.
 struct Ground {
     entra: Entra,
     store: Store,
@@ -48,7 +48,7 @@ impl Ground {
         Self { entra: Entra::start().await, store: Store::start(kind).await }
     }
 
-    fn of_upstream(&self, more: Pairs<'_>) -> Vec<(String, String)> {
+    fn upstream_settings(&self, more: Pairs<'_>) -> Vec<(String, String)> {
         let mut settings = self.store.settings();
         settings.extend(owned(&[("TENANT_ID", TENANT), ("CLIENT_ID", CLIENT)]));
         settings.extend(owned(more));
@@ -62,11 +62,11 @@ impl Ground {
         settings
     }
 
-    async fn doctor(&self, upstream: &str, more: Pairs<'_>) -> Told {
-        Told::by(run(&self.settings(upstream, more), &["doctor"]).await)
+    async fn doctor(&self, upstream: &str, more: Pairs<'_>) -> Report {
+        Report::by(run(&self.settings(upstream, more), &["doctor"]).await)
     }
 
-    /// All that lies in the store and beside it, but counts.
+    /// Contents of the store and of the files beside it, except counters.
     fn contents(&self) -> BTreeSet<String> {
         match &self.store {
             Store::Files(folder) => [
@@ -79,7 +79,7 @@ impl Ground {
             .filter_map(|name| std::fs::read_dir(folder.path().join(name)).ok())
             .flatten()
             .map(|entry| entry.unwrap().path().display().to_string())
-            // cachelib's count.
+            // cachelib's counter.
             .filter(|path| {
                 !path.ends_with("79bc207ee04a581ab2348ca1f3494e64cd0ec36128735b8c6bc85ddd8fe1938c")
             })
@@ -90,7 +90,7 @@ impl Ground {
                 let ended = redis.ask(&["XLEN", "gateway:ended"]);
                 let noted = redis.ask(&["-n", "5", "XLEN", "gateway:ended"]);
                 let keys = databases.iter().flat_map(|keys| keys.lines());
-                // A stream stays when its entries are gone.
+                // A stream remains after its entries are removed.
                 let keys = keys.filter(|key| !key.is_empty() && *key != "gateway:ended");
                 keys.map(str::to_owned).chain([format!("{ended} and {noted} ended")]).collect()
             }
@@ -98,26 +98,26 @@ impl Ground {
     }
 }
 
-/// What doctor said.
-struct Told {
+/// Output and exit code of `doctor`.
+struct Report {
     code: Option<i32>,
     text: String,
 }
 
-impl Told {
+impl Report {
     fn by(output: Output) -> Self {
         let text = [output.stdout, output.stderr].concat();
         Self { code: output.status.code(), text: String::from_utf8_lossy(&text).into_owned() }
     }
 
     #[track_caller]
-    fn says(&self, what: &str) -> &Self {
+    fn shows(&self, what: &str) -> &Self {
         assert!(self.text.contains(what), "{what:?} is not in:\n{}", self.text);
         self
     }
 
     #[track_caller]
-    fn is_silent_on(&self, what: &str) -> &Self {
+    fn omits(&self, what: &str) -> &Self {
         assert!(!self.text.contains(what), "{what:?} is in:\n{}", self.text);
         self
     }
@@ -128,7 +128,7 @@ impl Told {
         self
     }
 
-    /// The JSON below a title.
+    /// JSON object below a title.
     #[track_caller]
     fn json(&self, title: &str) -> Value {
         let below = self.text.split_once(&format!("\n{title}")).expect(title).1;
@@ -141,13 +141,13 @@ impl Told {
         self.json("App registration")
     }
 
-    /// Lines that a shell would run.
+    /// Commands for a shell.
     fn commands(&self) -> Vec<&str> {
         self.text.lines().filter(|line| line.starts_with("az ")).collect()
     }
 }
 
-/// An upstream that is not SimpleChat; how many sessions it was shown.
+/// Starts an upstream that is not SimpleChat; returns its URL.
 async fn other_upstream(app: Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -159,21 +159,22 @@ const HEARTBEAT: &str = "/api/session/heartbeat";
 const HONOURED: &str = "canary: upstream honours the session";
 
 #[tokio::test]
-async fn the_proof_holds_on_both_stores_and_leaves_nothing() {
+async fn the_canary_passes_on_both_stores_and_leaves_no_data() {
     for kind in [Kind::Files, Kind::Redis] {
         let ground = Ground::start(kind).await;
-        let flask = Flask::start(&ground.of_upstream(&[])).await;
+        let flask = Flask::start(&ground.upstream_settings(&[])).await;
         let before = ground.contents();
-        let told = ground.doctor(&flask.url(), &[]).await;
-        told.ends_with(0)
-            .says("ok      upstream\n")
-            .says("ok      canary: upstream refuses a stranger\n")
-            .says("ok      canary: minted\n")
-            .says("ok      canary: upstream honours the session\n")
-            .says("ok      canary: upstream honours its end\n")
-            .says("ok      canary: removed\n")
-            .is_silent_on("FAILED")
-            .says("ok      upstream answers at none of the gateway's paths\n");
+        let report = ground.doctor(&flask.url(), &[]).await;
+        report
+            .ends_with(0)
+            .shows("ok      upstream\n")
+            .shows("ok      canary: upstream refuses a stranger\n")
+            .shows("ok      canary: minted\n")
+            .shows("ok      canary: upstream honours the session\n")
+            .shows("ok      canary: upstream honours its end\n")
+            .shows("ok      canary: removed\n")
+            .omits("FAILED")
+            .shows("ok      upstream answers at none of the gateway's paths\n");
         if kind == Kind::Redis {
             assert!(before.contains("0 and 0 ended"), "{before:?}");
         }
@@ -185,43 +186,45 @@ async fn the_proof_holds_on_both_stores_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn fresh_workers_that_take_anybody_for_a_stranger_do_not_disturb_the_proof() {
+async fn fresh_workers_that_refuse_their_first_requests_do_not_fail_the_canary() {
     let ground = Ground::start(Kind::Redis).await;
-    let flask = Flask::start_unprimed(&ground.of_upstream(&[("UPSTREAM_WORKERS", "4")])).await;
-    ground.doctor(&flask.url(), &[]).await.ends_with(0).says("ok      canary: removed");
+    let flask =
+        Flask::start_unprimed(&ground.upstream_settings(&[("UPSTREAM_WORKERS", "4")])).await;
+    ground.doctor(&flask.url(), &[]).await.ends_with(0).shows("ok      canary: removed");
 
-    // Who meets which worker is chance there; here six fresh ones are met for sure.
+    // Which worker answers is random there; here six fresh ones answer for certain.
     let shown = Arc::new(AtomicUsize::new(0));
     let heartbeat = async move |headers: HeaderMap| {
         let is_shown = headers.contains_key("cookie");
         match if is_shown { shown.fetch_add(1, Ordering::Relaxed) } else { 0 } {
-            // Two of the second round, then two rounds in a row; what comes after is the end.
+            // Two in the second round, then two whole rounds; later requests follow the end of the
+            // session.
             6..16 => StatusCode::OK,
             _ => StatusCode::UNAUTHORIZED,
         }
     };
     let url = other_upstream(Router::new().route(HEARTBEAT, routing::post(heartbeat))).await;
-    ground.doctor(&url, &[]).await.ends_with(0).says("ok      canary: upstream honours its end\n");
+    ground.doctor(&url, &[]).await.ends_with(0).shows("ok      canary: upstream honours its end\n");
 }
 
 #[tokio::test]
-async fn signed_cookies_are_proved_too() {
+async fn the_canary_also_verifies_signed_cookies() {
     let signer = [("SESSION_USE_SIGNER", "true"), ("SECRET_KEY", "a key of both")];
     let ground = Ground::start(Kind::Redis).await;
-    let flask = Flask::start(&ground.of_upstream(&signer)).await;
-    ground.doctor(&flask.url(), &signer).await.ends_with(0).is_silent_on("a key of both");
+    let flask = Flask::start(&ground.upstream_settings(&signer)).await;
+    ground.doctor(&flask.url(), &signer).await.ends_with(0).omits("a key of both");
     ground
         .doctor(&flask.url(), &[])
         .await
         .ends_with(69)
-        .says("FAILED  canary: upstream honours the session")
-        .says("SESSION_USE_SIGNER (here off)");
+        .shows("FAILED  canary: upstream honours the session")
+        .shows("SESSION_USE_SIGNER (here off)");
 }
 
 #[tokio::test]
-async fn where_upstream_looks_elsewhere_the_proof_fails_says_where_and_leaves_nothing() {
+async fn mismatched_session_settings_fail_the_canary_are_named_and_leave_no_data() {
     let ground = Ground::start(Kind::Redis).await;
-    let flask = Flask::start(&ground.of_upstream(&[])).await;
+    let flask = Flask::start(&ground.upstream_settings(&[])).await;
     let other_database = ground.store.redis().url().replace("/0", "/5");
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("flask_session")).unwrap();
@@ -231,38 +234,39 @@ async fn where_upstream_looks_elsewhere_the_proof_fails_says_where_and_leaves_no
         (vec![("REDIS_URL", other_database.as_str())], "database (here 5, SimpleChat's own is 0)"),
         (vec![("SESSION_COOKIE_NAME", "sitzung")], r#"SESSION_COOKIE_NAME (here "sitzung")"#),
     ] {
-        let told = ground.doctor(&flask.url(), &more).await;
-        told.ends_with(69)
-            .says(&format!(
+        let report = ground.doctor(&flask.url(), &more).await;
+        report
+            .ends_with(69)
+            .shows(&format!(
                 "FAILED  {HONOURED}: upstream refused the session 48 times of 48, with 401 ("
             ))
-            .says(advice)
-            .says("ok      canary: removed\n")
-            .is_silent_on("canary: upstream honours its end")
-            .says("could not serve: canary");
+            .shows(advice)
+            .shows("ok      canary: removed\n")
+            .omits("canary: upstream honours its end")
+            .shows("could not serve: canary");
         assert_eq!(ground.contents(), before, "{more:?}");
     }
 }
 
 #[tokio::test]
-async fn workers_that_met_redis_down_are_found_out() {
+async fn doctor_detects_workers_that_fell_back_to_files() {
     let mut ground = Ground::start(Kind::Redis).await;
     let Store::Redis(redis, _) = &mut ground.store else { unreachable!() };
     redis.end();
-    let of_upstream = ground.of_upstream(&[]);
-    let flask = Flask::start(&of_upstream).await;
+    let upstream_settings = ground.upstream_settings(&[]);
+    let flask = Flask::start(&upstream_settings).await;
     let Store::Redis(redis, _) = &mut ground.store else { unreachable!() };
     redis.begin().await;
     ground
         .doctor(&flask.url(), &[])
         .await
         .ends_with(69)
-        .says("FAILED  canary: upstream honours the session")
-        .says("keeps to files for good: restart it");
+        .shows("FAILED  canary: upstream honours the session")
+        .shows("keeps to files for good: restart it");
 }
 
 #[tokio::test]
-async fn an_upstream_whose_workers_disagree_fails_the_proof() {
+async fn an_upstream_whose_workers_disagree_fails_the_canary() {
     let ground = Ground::start(Kind::Redis).await;
     let asked = Arc::new(AtomicUsize::new(0));
     let heartbeat = async move |headers: HeaderMap| {
@@ -276,14 +280,14 @@ async fn an_upstream_whose_workers_disagree_fails_the_proof() {
         .doctor(&url, &[])
         .await
         .ends_with(69)
-        .says("24 times of 48: its workers disagree")
-        .says("restart SimpleChat")
-        .says("ok      canary: removed");
+        .shows("24 times of 48: its workers disagree")
+        .shows("restart SimpleChat")
+        .shows("ok      canary: removed");
     assert_eq!(ground.contents(), before);
 }
 
 #[tokio::test]
-async fn an_upstream_that_lets_anybody_in_proves_nothing() {
+async fn an_upstream_without_authentication_or_heartbeat_fails_the_canary() {
     let ground = Ground::start(Kind::Redis).await;
     let before = ground.contents();
     let open = Router::new().route(HEARTBEAT, routing::post(async || StatusCode::OK));
@@ -291,18 +295,18 @@ async fn an_upstream_that_lets_anybody_in_proves_nothing() {
         .doctor(&other_upstream(open).await, &[])
         .await
         .ends_with(69)
-        .says("FAILED  canary: upstream refuses a stranger: upstream lets a stranger in")
-        .is_silent_on("canary: minted");
+        .shows("FAILED  canary: upstream refuses a stranger: upstream lets a stranger in")
+        .omits("canary: minted");
     ground
         .doctor(&other_upstream(Router::new()).await, &[])
         .await
         .ends_with(69)
-        .says("with 404, SimpleChat with 401");
+        .shows("with 404, SimpleChat with 401");
     assert_eq!(ground.contents(), before);
 }
 
 #[tokio::test]
-async fn an_upstream_that_ignores_the_end_fails_the_proof() {
+async fn an_upstream_that_ignores_revocation_fails_the_canary() {
     let ground = Ground::start(Kind::Redis).await;
     let before = ground.contents();
     let heartbeat = async |headers: HeaderMap| {
@@ -313,22 +317,22 @@ async fn an_upstream_that_ignores_the_end_fails_the_proof() {
         .doctor(&url, &[])
         .await
         .ends_with(69)
-        .says("ok      canary: upstream honours the session\n")
-        .says(
+        .shows("ok      canary: upstream honours the session\n")
+        .shows(
             "FAILED  canary: upstream honours its end: upstream lets the session in after its end",
         );
     assert_eq!(ground.contents(), before);
 }
 
 #[tokio::test]
-async fn an_interrupted_proof_leaves_nothing() {
+async fn an_interrupted_canary_leaves_no_data() {
     let ground = Ground::start(Kind::Redis).await;
     let before = ground.contents();
     let shown = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&shown);
+    let counter = Arc::clone(&shown);
     let heartbeat = async move |headers: HeaderMap| {
         if headers.contains_key("cookie") {
-            seen.fetch_add(1, Ordering::Relaxed);
+            counter.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
         StatusCode::UNAUTHORIZED
@@ -337,16 +341,16 @@ async fn an_interrupted_proof_leaves_nothing() {
     let mut doctor =
         Process::start(Command::new(binary()).arg("doctor"), &ground.settings(&url, &[]), "KILL");
     until("the session is shown to upstream", async || shown.load(Ordering::Relaxed) > 0).await;
-    assert_ne!(ground.contents(), before, "it is in the store");
+    assert_ne!(ground.contents(), before, "the session is in the store");
     doctor.signal("INT");
     assert_eq!(doctor.ended().await.code(), Some(69));
     assert!(doctor.log().contains("interrupted"), "{}", doctor.log());
     assert_eq!(ground.contents(), before);
-    assert!(shown.load(Ordering::Relaxed) <= 8, "it went on asking");
+    assert!(shown.load(Ordering::Relaxed) <= 8, "doctor continued after the interrupt");
 }
 
 #[tokio::test]
-async fn an_upstream_that_answers_at_the_gateways_paths_is_told_of() {
+async fn an_upstream_that_answers_at_the_gateways_paths_is_reported() {
     let ground = Ground::start(Kind::Files).await;
     let app = Router::new()
         .route(HEARTBEAT, routing::post(async || StatusCode::UNAUTHORIZED))
@@ -359,15 +363,15 @@ async fn an_upstream_that_answers_at_the_gateways_paths_is_told_of() {
     ground
         .doctor(&other_upstream(app).await, &[])
         .await
-        .says("advice  upstream answers 401 to POST /external/login itself")
-        .says("untried GET /gateway/health/live on upstream: it answers 503")
-        .is_silent_on("/external/logout")
-        .is_silent_on("answers at none");
+        .shows("advice  upstream answers 401 to POST /external/login itself")
+        .shows("untried GET /gateway/health/live on upstream: it answers 503")
+        .omits("/external/logout")
+        .omits("answers at none");
 }
 
-/// The lines of the part about documents, below a document's path.
-fn of_document<'a>(told: &'a Told, path: &str) -> &'a str {
-    let (_, rest) = told.text.split_once(&format!("GET {path}\n")).expect(path);
+/// Lines of the documents part below a document's path.
+fn of_document<'a>(report: &'a Report, path: &str) -> &'a str {
+    let (_, rest) = report.text.split_once(&format!("GET {path}\n")).expect(path);
     let end = rest.match_indices('\n').nth(1).map_or(rest.len(), |(at, _)| at);
     &rest[..end]
 }
@@ -376,7 +380,7 @@ fn of_document<'a>(told: &'a Told, path: &str) -> &'a str {
 async fn the_documents_of_a_later_simplechat_are_named_with_the_clients_that_find_them() {
     let ground = Ground::start(Kind::Files).await;
     let later = [("UPSTREAM_LATER", "on"), ("UPSTREAM_MCP_RESOURCE", "url")];
-    let flask = Flask::start(&ground.of_upstream(&later)).await;
+    let flask = Flask::start(&ground.upstream_settings(&later)).await;
     let root = "/.well-known/oauth-protected-resource";
     let others = [
         "/.well-known/oauth-protected-resource/api/mcp",
@@ -388,51 +392,54 @@ async fn the_documents_of_a_later_simplechat_are_named_with_the_clients_that_fin
     for (setting, on) in
         [("gateway", "the gateway's document"), ("upstream", "SimpleChat's document")]
     {
-        let told = ground.doctor(&flask.url(), &[("GATEWAY_ROOT_METADATA", setting)]).await;
-        told.ends_with(0)
-            .says(login)
-            .says(endpoint)
-            .says("ok      upstream answers at none of the gateway's paths\n")
-            .says(&format!("GATEWAY_ROOT_METADATA={setting}, GATEWAY_EXTERNAL_ACCESS=on"));
+        let report = ground.doctor(&flask.url(), &[("GATEWAY_ROOT_METADATA", setting)]).await;
+        report
+            .ends_with(0)
+            .shows(login)
+            .shows(endpoint)
+            .shows("ok      upstream answers at none of the gateway's paths\n")
+            .shows(&format!("GATEWAY_ROOT_METADATA={setting}, GATEWAY_EXTERNAL_ACCESS=on"));
         let off = "with external access off: SimpleChat's document";
         for (path, on) in
             others.map(|path| (path, "SimpleChat's document")).into_iter().chain([(root, on)])
         {
-            let lines = of_document(&told, path);
+            let lines = of_document(&report, path);
             assert!(lines.contains(off), "{path}: {lines}");
             assert!(lines.ends_with(&format!("with external access on: {on}")), "{path}: {lines}");
         }
         let advice = "advice  GATEWAY_ROOT_METADATA=gateway: SimpleChat has a document";
         if setting == "gateway" {
-            told.says(advice).says("set GATEWAY_ROOT_METADATA=upstream");
+            report.shows(advice).shows("set GATEWAY_ROOT_METADATA=upstream");
         } else {
-            told.is_silent_on(advice)
-                .says("ok      /.well-known/oauth-protected-resource is SimpleChat's document");
+            report
+                .omits(advice)
+                .shows("ok      /.well-known/oauth-protected-resource is SimpleChat's document");
         }
     }
     let host = [("GATEWAY_UPSTREAM_HOST", "internal.example")];
     ground
         .doctor(&flask.url(), &host)
         .await
-        .says("advice  GATEWAY_UPSTREAM_HOST: SimpleChat's documents name");
+        .shows("advice  GATEWAY_UPSTREAM_HOST: SimpleChat's documents name");
 }
 
 #[tokio::test]
 async fn a_simplechat_without_documents_of_its_own_is_reported_as_such() {
     let ground = Ground::start(Kind::Files).await;
-    let flask = Flask::start(&ground.of_upstream(&[])).await;
-    let told = ground.doctor(&flask.url(), &[("GATEWAY_ROOT_METADATA", "upstream")]).await;
-    told.ends_with(0)
-        .says("ok      client of /api/mcp: none to serve; SimpleChat answers 404 there")
-        .says("advice  GATEWAY_ROOT_METADATA=upstream: SimpleChat has no document")
-        .is_silent_on("GATEWAY_UPSTREAM_HOST");
-    let lines = of_document(&told, "/.well-known/oauth-protected-resource/api/mcp");
+    let flask = Flask::start(&ground.upstream_settings(&[])).await;
+    let report = ground.doctor(&flask.url(), &[("GATEWAY_ROOT_METADATA", "upstream")]).await;
+    report
+        .ends_with(0)
+        .shows("ok      client of /api/mcp: none to serve; SimpleChat answers 404 there")
+        .shows("advice  GATEWAY_ROOT_METADATA=upstream: SimpleChat has no document")
+        .omits("GATEWAY_UPSTREAM_HOST");
+    let lines = of_document(&report, "/.well-known/oauth-protected-resource/api/mcp");
     assert_eq!(lines.matches("404 of SimpleChat").count(), 2, "{lines}");
 }
 
-/// Upstreams whose MCP endpoint cannot be signed in to, and the reason that doctor prints.
+/// Upstreams whose MCP endpoint does not allow sign-in, and the reason that doctor prints.
 #[tokio::test]
-async fn an_endpoint_whose_documents_are_missing_is_advised_on() {
+async fn an_mcp_endpoint_without_metadata_documents_gets_advice() {
     let ground = Ground::start(Kind::Files).await;
     let named = |path: &'static str| {
         let challenge = format!("Bearer resource_metadata=\"https://chat.example{path}\"");
@@ -462,9 +469,9 @@ async fn an_endpoint_whose_documents_are_missing_is_advised_on() {
             "but /.well-known/oauth-authorization-server holds none: 302 of SimpleChat".to_owned(),
         ),
     ] {
-        let told = ground.doctor(&other_upstream(app).await, &[]).await;
-        told.says("advice  client of /api/mcp: ").says(&advice);
-        let server = of_document(&told, "/.well-known/oauth-authorization-server");
+        let report = ground.doctor(&other_upstream(app).await, &[]).await;
+        report.shows("advice  client of /api/mcp: ").shows(&advice);
+        let server = of_document(&report, "/.well-known/oauth-authorization-server");
         assert!(
             server.ends_with("with external access on: 404, in place of SimpleChat's 302"),
             "{server}"
@@ -473,14 +480,14 @@ async fn an_endpoint_whose_documents_are_missing_is_advised_on() {
 }
 
 #[tokio::test]
-async fn a_public_url_with_a_port_is_one_sentence() {
-    let told = registration(&[("GATEWAY_PUBLIC_URLS", "https://localhost:8443")]).await;
-    told.says("advice  Entra takes no identifier URI with a port (https://localhost:8443). ");
-    assert_eq!(told.manifest()["identifierUris"], json!([format!("api://{CLIENT}")]));
+async fn a_public_url_with_a_port_is_not_an_identifier_uri() {
+    let report = registration(&[("GATEWAY_PUBLIC_URLS", "https://localhost:8443")]).await;
+    report.shows("advice  Entra takes no identifier URI with a port (https://localhost:8443). ");
+    assert_eq!(report.manifest()["identifierUris"], json!([format!("api://{CLIENT}")]));
 }
 
 #[tokio::test]
-async fn an_upstream_that_others_reach_past_the_gateway_is_told_of() {
+async fn an_upstream_reachable_past_the_gateway_is_reported() {
     let is_global = |address: &IpAddr| match address {
         IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
         IpAddr::V6(_) => false,
@@ -488,28 +495,29 @@ async fn an_upstream_that_others_reach_past_the_gateway_is_told_of() {
     let mut addresses = if_addrs::get_if_addrs().unwrap().into_iter().map(|of| of.ip());
     let address = addresses.find(is_global);
     let ground = Ground::start(Kind::Files).await;
-    let flask = Flask::start(&ground.of_upstream(&[("GUNICORN_BIND", "0.0.0.0:0")])).await;
+    let flask = Flask::start(&ground.upstream_settings(&[("GUNICORN_BIND", "0.0.0.0:0")])).await;
     let port: u16 = flask.url().rsplit(':').next().unwrap().parse().unwrap();
-    let told = ground.doctor(&format!("http://127.0.0.1:{port}"), &[]).await;
-    told.ends_with(0);
+    let report = ground.doctor(&format!("http://127.0.0.1:{port}"), &[]).await;
+    report.ends_with(0);
     let Some(address) = address else {
-        // A machine without any network: then nobody reaches it.
-        told.says("ok      upstream's port answers on no other address");
+        // Without any network there is no other address.
+        report.shows("ok      upstream's port answers on no other address");
         return;
     };
-    told.says(&format!("answers at {} as well", SocketAddr::new(address, port)))
-        .says(&format!("Set GUNICORN_BIND=127.0.0.1:{port}"));
+    report
+        .shows(&format!("answers at {} as well", SocketAddr::new(address, port)))
+        .shows(&format!("Set GUNICORN_BIND=127.0.0.1:{port}"));
 
-    let told = ground.doctor(&format!("http://{address}:{port}"), &[]).await;
-    told.ends_with(0).says(&format!("GATEWAY_UPSTREAM_URL: {address} is no loopback address"));
+    let report = ground.doctor(&format!("http://{address}:{port}"), &[]).await;
+    report.ends_with(0).shows(&format!("GATEWAY_UPSTREAM_URL: {address} is no loopback address"));
 
-    let alone = Flask::start(&ground.of_upstream(&[])).await;
-    let told = ground.doctor(&alone.url(), &[]).await;
-    told.ends_with(0).says("ok      upstream's port answers on no other address of this host\n");
+    let alone = Flask::start(&ground.upstream_settings(&[])).await;
+    let report = ground.doctor(&alone.url(), &[]).await;
+    report.ends_with(0).shows("ok      upstream's port answers on no other address of this host\n");
 }
 
 #[tokio::test]
-async fn app_services_own_sign_in_is_told_of_by_what_it_answers_and_by_its_variables() {
+async fn app_service_sign_in_is_detected_by_its_answers_and_by_its_variables() {
     let ground = Ground::start(Kind::Files).await;
     let sign_in = Router::new().fallback(async || {
         let to = "/.auth/login/aad?post_login_redirect_uri=%2F&nonce=hunter2";
@@ -517,13 +525,14 @@ async fn app_services_own_sign_in_is_told_of_by_what_it_answers_and_by_its_varia
     });
     let public = other_upstream(sign_in).await;
     let dead = "http://127.0.0.1:1";
-    let told = ground.doctor(dead, &[("GATEWAY_PUBLIC_URLS", &public)]).await;
-    told.says(&format!("{public} does not lead to a running gateway from here (302 Found)"))
-        .says("is answered by a sign-in in front of the gateway (302 to /.auth/login/aad)")
-        .says("every call to /api must carry the bearer token")
-        .says("untried App Service's settings themselves")
-        .is_silent_on("hunter2");
-    let part = &told.json("App Service's sign-in")["properties"];
+    let report = ground.doctor(dead, &[("GATEWAY_PUBLIC_URLS", &public)]).await;
+    report
+        .shows(&format!("{public} does not lead to a running gateway from here (302 Found)"))
+        .shows("is answered by a sign-in in front of the gateway (302 to /.auth/login/aad)")
+        .shows("every call to /api must carry the bearer token")
+        .shows("untried App Service's settings themselves")
+        .omits("hunter2");
+    let part = &report.json("App Service's sign-in")["properties"];
     assert_eq!(
         part["globalValidation"]["excludedPaths"],
         json!(["/.well-known/oauth-protected-resource*", "/external/*"])
@@ -537,24 +546,24 @@ async fn app_services_own_sign_in_is_told_of_by_what_it_answers_and_by_its_varia
         ("WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES", "https://chat/user_impersonation"),
         ("HTTPS_PROXY", "http://127.0.0.1:1"),
     ];
-    let told = ground.doctor(dead, &by_variables).await;
+    let report = ground.doctor(dead, &by_variables).await;
     let issuer = format!("https://login.microsoftonline.com/{TENANT}/v2.0");
-    told.says("advice  App Service signs users in before the gateway (WEBSITE_AUTH_ENABLED)")
-        .says("WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES: unset it")
-        .says(&format!("App Service takes tokens of https://sts.windows.net/elsewhere/; version 2 access tokens have the issuer {issuer}"));
-    let part = told.json("App Service's sign-in");
+    report.shows("advice  App Service signs users in before the gateway (WEBSITE_AUTH_ENABLED)")
+        .shows("WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES: unset it")
+        .shows(&format!("App Service takes tokens of https://sts.windows.net/elsewhere/; version 2 access tokens have the issuer {issuer}"));
+    let part = report.json("App Service's sign-in");
     let entra = &part["properties"]["identityProviders"]["azureActiveDirectory"];
     assert_eq!(entra["registration"]["openIdIssuer"], issuer);
 
     let off = [("WEBSITE_HOSTNAME", "chat.azurewebsites.net"), ("WEBSITE_AUTH_ENABLED", "False")];
-    ground.doctor(dead, &off).await.says("ok      App Service's own sign-in is off");
+    ground.doctor(dead, &off).await.shows("ok      App Service's own sign-in is off");
 }
 
 const ROLE: &str = "b0288440-5195-4264-9a33-cf9a4635d634";
 const VS_CODE: &str = "aebc6443-996d-45c2-90f0-388ff96faa56";
 
-/// Settings alone: nothing of it is asked anything.
-async fn registration(more: Pairs<'_>) -> Told {
+/// Runs `doctor` with settings alone: no dependency is reachable.
+async fn registration(more: Pairs<'_>) -> Report {
     let mut settings = owned(&[
         ("TENANT_ID", TENANT),
         ("CLIENT_ID", CLIENT),
@@ -564,22 +573,22 @@ async fn registration(more: Pairs<'_>) -> Told {
         ("HTTP_PROXY", "http://127.0.0.1:1"),
     ]);
     settings.extend(owned(more));
-    let told = Told::by(run(&settings, &["doctor"]).await);
-    told.ends_with(69);
-    told
+    let report = Report::by(run(&settings, &["doctor"]).await);
+    report.ends_with(69);
+    report
 }
 
 #[tokio::test]
-async fn the_manifest_holds_the_role_and_a_scope_that_entra_takes_beside_it() {
-    let told = registration(&[("GATEWAY_LOGIN_SCOPES", "ExternalApi,Chat.Sign-In")]).await;
-    let manifest = told.manifest();
+async fn the_manifest_has_the_role_and_a_scope_that_entra_accepts_beside_it() {
+    let report = registration(&[("GATEWAY_LOGIN_SCOPES", "ExternalApi,Chat.Sign-In")]).await;
+    let manifest = report.manifest();
     let role = &manifest["appRoles"][0];
     assert_eq!(role["id"], ROLE);
     assert_eq!(role["value"], "ExternalApi");
     assert_eq!(role["allowedMemberTypes"], json!(["User", "Application"]));
     let scopes = manifest["api"]["oauth2PermissionScopes"].as_array().unwrap();
     assert_eq!(scopes.len(), 2);
-    // Entra refuses a scope with a role's name, unless it is the same in all of this.
+    // Entra refuses a scope with a role's name unless all of these members are equal.
     for (of_scope, of_role) in [
         ("id", "id"),
         ("value", "value"),
@@ -593,29 +602,29 @@ async fn the_manifest_holds_the_role_and_a_scope_that_entra_takes_beside_it() {
     let id = scopes[1]["id"].as_str().unwrap().to_owned();
     assert!(id.len() == 36 && id != ROLE, "{id}");
     let again = registration(&[("GATEWAY_LOGIN_SCOPES", "Chat.Sign-In")]).await.manifest();
-    assert_eq!(again["api"]["oauth2PermissionScopes"][0]["id"], id, "the same each time");
+    assert_eq!(again["api"]["oauth2PermissionScopes"][0]["id"], id, "the id is stable");
 
-    let told = registration(&[("GATEWAY_LOGIN_SCOPES", "User,it's")]).await;
-    assert_eq!(told.manifest()["api"]["oauth2PermissionScopes"], json!([]));
-    told.says("User is left out below").says(r#""it's" is left out below"#);
+    let report = registration(&[("GATEWAY_LOGIN_SCOPES", "User,it's")]).await;
+    assert_eq!(report.manifest()["api"]["oauth2PermissionScopes"], json!([]));
+    report.shows("User is left out below").shows(r#""it's" is left out below"#);
 }
 
 #[tokio::test]
 async fn allowed_clients_are_pre_authorized_and_vs_code_is_suggested() {
-    let told = registration(&[]).await;
-    assert_eq!(told.manifest()["api"]["preAuthorizedApplications"], json!([]));
-    told.says(VS_CODE);
+    let report = registration(&[]).await;
+    assert_eq!(report.manifest()["api"]["preAuthorizedApplications"], json!([]));
+    report.shows(VS_CODE);
     let allowed = format!("{VS_CODE},{CLIENT},{VS_CODE}");
-    let told = registration(&[("GATEWAY_ALLOWED_CLIENTS", &allowed)]).await;
+    let report = registration(&[("GATEWAY_ALLOWED_CLIENTS", &allowed)]).await;
     assert_eq!(
-        told.manifest()["api"]["preAuthorizedApplications"],
+        report.manifest()["api"]["preAuthorizedApplications"],
         json!([{"appId": VS_CODE, "delegatedPermissionIds": [ROLE]}])
     );
-    told.is_silent_on("Visual Studio Code");
+    report.omits("Visual Studio Code");
 }
 
 #[tokio::test]
-async fn identifier_uris_are_those_of_every_public_url_that_entra_could_take() {
+async fn identifier_uris_cover_every_public_url_that_entra_accepts() {
     let api = format!("api://{CLIENT}");
     for (urls, expected, version) in [
         ("https://no-such.azurewebsites.net", vec![], 2),
@@ -639,15 +648,15 @@ async fn identifier_uris_are_those_of_every_public_url_that_entra_could_take() {
             2,
         ),
     ] {
-        let told = registration(&[("GATEWAY_PUBLIC_URLS", urls)]).await;
-        let manifest = told.manifest();
+        let report = registration(&[("GATEWAY_PUBLIC_URLS", urls)]).await;
+        let manifest = report.manifest();
         let mut uris = vec![api.as_str()];
         uris.extend(&expected);
         assert_eq!(manifest["identifierUris"], json!(uris), "{urls}");
         assert_eq!(manifest["api"]["requestedAccessTokenVersion"], version, "{urls}");
         if !expected.is_empty() {
-            told.says("are verified in tenant");
-            let commands = told.commands();
+            report.shows("are verified in tenant");
+            let commands = report.commands();
             let at = |part: &str| {
                 commands.iter().position(|command| command.contains(part)).expect(part)
             };
@@ -657,12 +666,12 @@ async fn identifier_uris_are_those_of_every_public_url_that_entra_could_take() {
     }
     registration(&[("GATEWAY_PUBLIC_URLS", "https://no-such.azurewebsites.net")])
         .await
-        .says("Entra takes no identifier URI in azurewebsites.net, a platform's domain, which no tenant can verify (https://no-such.azurewebsites.net)")
-        .says("send no `resource`");
+        .shows("Entra takes no identifier URI in azurewebsites.net, a platform's domain, which no tenant can verify (https://no-such.azurewebsites.net)")
+        .shows("send no `resource`");
 }
 
 #[tokio::test]
-async fn no_command_holds_what_entra_refuses() {
+async fn no_command_contains_an_identifier_uri_that_entra_refuses() {
     let refused = [
         "https://no-such.azurewebsites.net",
         "https://no-such.azurewebsites.us",
@@ -681,17 +690,17 @@ async fn no_command_holds_what_entra_refuses() {
     ];
     for cloud in ["public", "usgovernment", "china"] {
         let urls = format!("https://chat.contoso.example,{}", refused.join(","));
-        let told =
+        let report =
             registration(&[("GATEWAY_PUBLIC_URLS", &urls), ("AZURE_ENVIRONMENT", cloud)]).await;
-        let commands = told.commands();
+        let commands = report.commands();
         assert!(commands.len() > 5, "{commands:?}");
-        let manifest = told.manifest().to_string();
+        let manifest = report.manifest().to_string();
         for url in refused {
             let uri = format!("{url}/external");
             let in_commands = commands.iter().any(|command| command.contains(&uri));
             assert!(!in_commands && !manifest.contains(&uri), "{url}");
         }
-        let listed = told.manifest()["identifierUris"].clone();
+        let listed = report.manifest()["identifierUris"].clone();
         let listed: Vec<_> = listed.as_array().unwrap().iter().filter_map(Value::as_str).collect();
         assert_eq!(listed.len(), 3, "{listed:?}");
         assert!(listed.iter().all(|uri| !uri.ends_with('/')), "{listed:?}");
@@ -700,49 +709,49 @@ async fn no_command_holds_what_entra_refuses() {
 }
 
 #[tokio::test]
-async fn each_cloud_has_its_own_graph() {
+async fn commands_use_the_graph_endpoint_of_the_cloud() {
     for (cloud, graph, name) in [
         ("public", "https://graph.microsoft.com/", "AzureCloud"),
         ("usgovernment", "https://graph.microsoft.us/", "AzureUSGovernment"),
         ("china", "https://microsoftgraph.chinacloudapi.cn/", "AzureChinaCloud"),
     ] {
-        let told = registration(&[("AZURE_ENVIRONMENT", cloud)]).await;
-        told.says(&format!("az cloud set --name {name}\n"));
+        let report = registration(&[("AZURE_ENVIRONMENT", cloud)]).await;
+        report.shows(&format!("az cloud set --name {name}\n"));
         let asked: Vec<_> =
-            told.commands().into_iter().filter(|line| line.contains("az rest")).collect();
+            report.commands().into_iter().filter(|line| line.contains("az rest")).collect();
         assert!(asked.len() >= 2 && asked.iter().all(|line| line.contains(graph)), "{asked:?}");
     }
 }
 
 #[tokio::test]
-async fn scopes_and_audiences_that_do_not_fit_are_told_of() {
+async fn inconsistent_scopes_and_audiences_are_reported() {
     let scopes = "mcp.read,openid,https://no-such.azurewebsites.net/user_impersonation,api://$CLIENT_ID/Other,api://$CLIENT_ID/ExternalApi";
-    let told = registration(&[
+    let report = registration(&[
         ("GATEWAY_SCOPES", scopes),
         ("GATEWAY_AUDIENCES", "$CLIENT_ID"),
         ("GATEWAY_PUBLIC_URLS", "https://chat.contoso.example"),
     ])
     .await;
-    told.says("GATEWAY_SCOPES: mcp.read has no prefix")
-        .says("GATEWAY_SCOPES: https://no-such.azurewebsites.net/user_impersonation begins with no identifier URI")
-        .says(&format!("GATEWAY_SCOPES: api://{CLIENT}/Other names a scope that is not in GATEWAY_LOGIN_SCOPES"))
-        .is_silent_on("GATEWAY_SCOPES: openid")
-        .is_silent_on(&format!("GATEWAY_SCOPES: api://{CLIENT}/ExternalApi"))
-        .says(&format!("it lacks api://{CLIENT}, https://chat.contoso.example/external/login, https://chat.contoso.example/external"));
-    registration(&[]).await.says("ok      GATEWAY_SCOPES").is_silent_on("GATEWAY_AUDIENCES");
+    report.shows("GATEWAY_SCOPES: mcp.read has no prefix")
+        .shows("GATEWAY_SCOPES: https://no-such.azurewebsites.net/user_impersonation begins with no identifier URI")
+        .shows(&format!("GATEWAY_SCOPES: api://{CLIENT}/Other names a scope that is not in GATEWAY_LOGIN_SCOPES"))
+        .omits("GATEWAY_SCOPES: openid")
+        .omits(&format!("GATEWAY_SCOPES: api://{CLIENT}/ExternalApi"))
+        .shows(&format!("it lacks api://{CLIENT}, https://chat.contoso.example/external/login, https://chat.contoso.example/external"));
+    registration(&[]).await.shows("ok      GATEWAY_SCOPES").omits("GATEWAY_AUDIENCES");
 }
 
 #[tokio::test]
-async fn upstreams_own_check_of_version_1_tokens_counts() {
+async fn upstream_version_1_tokens_are_requested_unless_an_https_identifier_uri_needs_version_2() {
     let ground = Ground::start(Kind::Files).await;
-    let flask = Flask::start(&ground.of_upstream(&[])).await;
-    let told = ground.doctor(&flask.url(), &[]).await;
-    assert_eq!(told.manifest()["api"]["requestedAccessTokenVersion"], 1);
+    let flask = Flask::start(&ground.upstream_settings(&[])).await;
+    let report = ground.doctor(&flask.url(), &[]).await;
+    assert_eq!(report.manifest()["api"]["requestedAccessTokenVersion"], 1);
     let proxied = [
         ("GATEWAY_PUBLIC_URLS", "https://chat.contoso.example"),
         ("HTTPS_PROXY", "http://127.0.0.1:1"),
     ];
-    let told = ground.doctor(&flask.url(), &proxied).await;
-    told.ends_with(0).says("takes version 1 alone (audience api://");
-    assert_eq!(told.manifest()["api"]["requestedAccessTokenVersion"], 2);
+    let report = ground.doctor(&flask.url(), &proxied).await;
+    report.ends_with(0).shows("takes version 1 alone (audience api://");
+    assert_eq!(report.manifest()["api"]["requestedAccessTokenVersion"], 2);
 }

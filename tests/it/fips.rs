@@ -1,4 +1,4 @@
-//! Whether a build has the FIPS module is what it says. `make fips` asks that build.
+//! FIPS module, as a build reports it. `make fips` tests that build.
 
 use crate::{
     entra::Entra,
@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_build_says_whether_it_has_the_fips_module() {
+async fn a_build_reports_whether_it_has_the_fips_module() {
     let is_fips = fips_binary().is_some();
     let version = String::from_utf8(run(&[], &["--version"]).await.stdout).unwrap();
     assert_eq!(version.trim_end().ends_with(", FIPS)"), is_fips, "{version}");
