@@ -1,4 +1,5 @@
-//! Crowds that are slow, silent or many: others are served meanwhile, and upstream's threads stay free.
+//! Many slow, silent or abandoned connections: other callers are served meanwhile, and upstream's
+//! threads stay free.
 
 use std::{
     process::Command,
@@ -19,7 +20,7 @@ use crate::world::{
     settings,
 };
 
-/// The slowest of some requests to upstream, one after the other for so long.
+/// Longest response time of sequential requests to upstream during `time`.
 async fn slowest(world: &World, time: Duration) -> Duration {
     let http = client();
     let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
@@ -34,7 +35,7 @@ async fn slowest(world: &World, time: Duration) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn heads_and_bodies_that_drip_in_by_hundreds_are_in_nobodys_way() {
+async fn hundreds_of_slow_heads_and_bodies_do_not_delay_other_callers() {
     let world = World::with(Kind::Files, &[("GATEWAY_TIMEOUT_HEAD", "2s")]).await;
     let mut crowd = JoinSet::new();
     for number in 0..300 {
@@ -51,7 +52,7 @@ async fn heads_and_bodies_that_drip_in_by_hundreds_are_in_nobodys_way() {
             stream.write_all(begins.as_bytes()).await.unwrap();
             let begun = Instant::now();
             let mut answer = Vec::new();
-            // As long as nothing is said to it.
+            // Until a response arrives.
             while begun.elapsed() < Duration::from_secs(4) {
                 let read = stream.read_buf(&mut answer);
                 if tokio::time::timeout(Duration::from_millis(300), read).await.is_ok() {
@@ -63,27 +64,28 @@ async fn heads_and_bodies_that_drip_in_by_hundreds_are_in_nobodys_way() {
         });
     }
     let slowest = slowest(&world, Duration::from_secs(3)).await;
-    let mut told = [0; 3];
+    let mut answered = [0; 3];
     while let Some(one) = crowd.join_next().await {
         let (kind, answer, took) = one.unwrap();
         if kind == 0 {
             assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?}");
             assert!(took < Duration::from_secs(10), "{took:?}");
         }
-        told[kind] += 1;
+        answered[kind] += 1;
     }
-    assert_eq!(told, [100; 3]);
-    assert!(!world.flask.log().contains("/slow-"), "upstream was asked");
+    assert_eq!(answered, [100; 3]);
+    assert!(!world.flask.log().contains("/slow-"), "a slow request reached upstream");
     println!("300 slow callers; others were served within {slowest:.0?}");
     assert!(slowest < Duration::from_secs(4), "{slowest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_uploads_leave_upstream_threads_for_others() {
-    // gunicorn deals connections to workers whose threads are all taken, too: fewer than one worker has.
+    // gunicorn also assigns connections to workers whose threads are all busy: upload slots are
+    // fewer than the threads of one worker.
     let world = World::start(Kind::Files).await;
     let mut crowd = JoinSet::new();
-    // More than upstream has threads: bodies that are held, and longer ones that take turns.
+    // More than upstream has threads: buffered bodies, and longer ones that share the upload slots.
     for number in 0..64 {
         let address = world.gateway.address().to_owned();
         crowd.spawn(async move {
@@ -101,13 +103,13 @@ async fn slow_uploads_leave_upstream_threads_for_others() {
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let slowest = slowest(&world, Duration::from_secs(3)).await;
-    assert!(crowd.try_join_next().is_none(), "they go on");
+    assert!(crowd.try_join_next().is_none(), "the uploads continue");
     println!("64 slow uploads; others were served within {slowest:.0?}");
     assert!(slowest < Duration::from_secs(4), "{slowest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_connections_with_few_descriptors_passes() {
+async fn the_gateway_survives_a_connection_storm_with_few_descriptors() {
     let (entra, store) = (crate::entra::Entra::start().await, Store::start(Kind::Redis).await);
     let settings = settings(&entra, None, &store, &[]);
     let mut command = Command::new("sh");
@@ -120,23 +122,24 @@ async fn a_storm_of_connections_with_few_descriptors_passes() {
     for _ in 0..4 {
         let address = address.clone();
         wave.spawn(async move {
-            let (mut standing, mut came) = (Vec::new(), 0);
+            let (mut open, mut opened) = (Vec::new(), 0);
             while begun.elapsed() < Duration::from_secs(2) {
                 let Ok(mut stream) = TcpStream::connect(&address).await else { continue };
-                came += 1;
-                match came % 3 {
-                    // Some stay, silent or in the middle of a head; the others go at once.
-                    0 if standing.len() < 150 => standing.push(stream),
-                    1 if standing.len() < 150 => {
+                opened += 1;
+                match opened % 3 {
+                    // Some connections stay open, silent or in the middle of a head; the others
+                    // close at once.
+                    0 if open.len() < 150 => open.push(stream),
+                    1 if open.len() < 150 => {
                         let _ = stream.write_all(b"GET /x HT").await;
-                        standing.push(stream);
+                        open.push(stream);
                     }
                     _ => {
                         let _ = stream.set_zero_linger();
                     }
                 }
             }
-            (standing, came)
+            (open, opened)
         });
     }
     let live = async || {
@@ -149,26 +152,26 @@ async fn a_storm_of_connections_with_few_descriptors_passes() {
         };
         tokio::time::timeout(Duration::from_secs(2), asking).await.ok().flatten() == Some(true)
     };
-    until("health is answered in the storm", live).await;
-    let (mut standing, mut came) = (Vec::new(), 0);
+    until("health is answered during the storm", live).await;
+    let (mut open, mut opened) = (Vec::new(), 0);
     while let Some(one) = wave.join_next().await {
         let (its, count) = one.unwrap();
-        standing.push(its);
-        came += count;
+        open.push(its);
+        opened += count;
     }
     let calm = Instant::now();
     until("health is answered after it", live).await;
-    println!("{came} connections in 2 s; answered {:.0?} after them", calm.elapsed());
+    println!("{opened} connections in 2 s; answered {:.0?} after them", calm.elapsed());
     assert!(calm.elapsed() < Duration::from_secs(3), "{:?}", calm.elapsed());
-    assert!(came > 100, "{came}");
+    assert!(opened > 100, "{opened}");
     assert!(process.is_running());
     assert!(!process.log().contains("panicked"), "{}", process.log());
 }
 
 #[tokio::test]
-async fn upstream_learns_at_once_that_a_caller_has_gone() {
+async fn upstream_connections_close_at_once_when_a_caller_disconnects() {
     let world = Scripted::start(&[("GATEWAY_REQUEST_HOLD", "1KiB")]).await;
-    // In the middle of a download.
+    // During a download.
     let mut caller = world.caller().await;
     caller.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let mut upstream = world.upstream().await;
@@ -178,9 +181,9 @@ async fn upstream_learns_at_once_that_a_caller_has_gone() {
     let (begun, block) = (Instant::now(), vec![b'd'; 65_536]);
     caller.reset().await;
     while upstream.try_send(&block).await.is_ok() {
-        assert!(begun.elapsed() < Duration::from_secs(3), "it goes on taking");
+        assert!(begun.elapsed() < Duration::from_secs(3), "the download continues");
     }
-    // In the middle of an upload.
+    // During an upload.
     let mut caller = world.caller().await;
     let head = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n";
     caller.send(format!("{head}{}", "u".repeat(2_000))).await;
@@ -226,7 +229,7 @@ async fn ten_thousand_events_reach_a_slow_reader_whole_and_in_order() {
         assert_eq!(caller.bytes(5).await, "0\r\n\r\n");
     };
     let (mut upstream, ()) = tokio::join!(sends, reads);
-    // Both connections serve on.
+    // Both connections remain usable.
     caller.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
     upstream.head().await;
     upstream.send(OK).await;

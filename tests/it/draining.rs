@@ -1,4 +1,4 @@
-//! SIGTERM under every kind of load at once: what was begun ends well, or is seen to be cut off.
+//! SIGTERM under every kind of load at once: requests in progress complete, or are visibly cut off.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,11 @@ use tokio::{
 
 use crate::world::{Kind, alone, process::until};
 
-/// Of each slow download.
+/// Size of each slow download in bytes.
 const DOWNLOAD: usize = 20 * 1024;
 
-/// Events without end, downloads of two seconds, echoing tunnels, and short answers.
+/// Upstream with endless event streams, downloads of two seconds, echoing tunnels and short
+/// responses.
 async fn upstream() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -61,7 +62,7 @@ async fn serve(mut stream: TcpStream) -> Option<()> {
     }
 }
 
-/// A head; `None`: the connection ended before or in it.
+/// Reads a head. `None`: the connection ended before or in it.
 async fn head(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
@@ -77,12 +78,14 @@ async fn ask(address: &str, target: &str, more: &str) -> TcpStream {
     stream
 }
 
-/// Asks again and again on one connection until it is told that it ends; how often it was answered.
-async fn keep_asking(address: String) -> usize {
+/// Repeats requests on one connection until a response announces its end; returns the number of
+/// responses.
+async fn repeat_requests(address: String) -> usize {
     let mut stream = TcpStream::connect(address).await.unwrap();
     for answered in 0.. {
         let request = "GET /short HTTP/1.1\r\nHost: a\r\n\r\n";
-        // Between two requests the connection may end unannounced (RFC 9112 §9.5), but not in an answer.
+        // The connection may end unannounced between two requests (RFC 9112 §9.5), but not within a
+        // response.
         let mut first = [0];
         let begins = stream.write_all(request.as_bytes()).await.is_ok()
             && stream.read_exact(&mut first).await.is_ok();
@@ -101,22 +104,22 @@ async fn keep_asking(address: String) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_begun_ends_well_or_is_seen_to_be_cut_off() {
+async fn at_sigterm_requests_in_progress_complete_or_are_visibly_cut_off() {
     let url = upstream().await;
-    let (delay, most) = (Duration::from_secs(1), Duration::from_secs(4));
+    let (delay, drain_timeout) = (Duration::from_secs(1), Duration::from_secs(4));
     let more = [
         ("GATEWAY_UPSTREAM_URL", url.as_str()),
         ("GATEWAY_DRAIN_DELAY", "1s"),
         ("GATEWAY_DRAIN_TIMEOUT", "4s"),
     ];
     let (mut gateway, _entra, _store) = alone(Kind::Redis, &more).await;
-    until("upstream answered", async || gateway.is_ready().await).await;
+    until("upstream has answered", async || gateway.is_ready().await).await;
     let address = gateway.address().to_owned();
 
     let (mut events, mut downloads, mut tunnels) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
     let mut load = JoinSet::new();
     for _ in 0..4 {
-        load.spawn(keep_asking(address.clone()));
+        load.spawn(repeat_requests(address.clone()));
     }
     for _ in 0..30 {
         let mut stream = ask(&address, "/events", "").await;
@@ -152,37 +155,42 @@ async fn what_was_begun_ends_well_or_is_seen_to_be_cut_off() {
         });
     }
 
-    let told = Instant::now();
+    let signalled = Instant::now();
     gateway.process.signal("TERM");
-    until("it is not ready", async || !gateway.is_ready().await).await;
-    let not_ready = told.elapsed();
+    until("the gateway is not ready", async || !gateway.is_ready().await).await;
+    let not_ready = signalled.elapsed();
     assert!(not_ready < delay, "{not_ready:?}");
-    // The platform has not noticed yet: who comes meanwhile is served.
+    // The platform has not noticed yet: new requests are still served.
     let mut late = ask(&address, "/short", "Connection: close\r\n").await;
     assert!(head(&mut late).await.unwrap().starts_with("HTTP/1.1 200 "));
 
     let mut whole = 0;
     while let Some(download) = downloads.join_next().await {
-        assert_eq!(download.unwrap().unwrap(), DOWNLOAD, "a download that had time was cut");
+        assert_eq!(
+            download.unwrap().unwrap(),
+            DOWNLOAD,
+            "a download within the drain timeout was cut"
+        );
         whole += 1;
     }
-    until("nobody new is let in", async || TcpStream::connect(&address).await.is_err()).await;
+    until("new connections are refused", async || TcpStream::connect(&address).await.is_err())
+        .await;
     let mut served = 0;
     while let Some(asked) = load.join_next().await {
         served += asked.unwrap();
     }
     let status = gateway.process.ended().await;
-    let took = told.elapsed();
+    let took = signalled.elapsed();
     assert_eq!(status.code(), Some(0));
-    assert!(took < delay + most + Duration::from_secs(2), "{took:?}");
-    assert!(took >= delay + most, "streams had their time: {took:?}");
+    assert!(took < delay + drain_timeout + Duration::from_secs(2), "{took:?}");
+    assert!(took >= delay + drain_timeout, "streams get the whole drain timeout: {took:?}");
     while let Some(stream) = events.join_next().await {
         let all = stream.unwrap();
-        assert!(all.len() > 20 && !all.ends_with(b"0\r\n\r\n"), "it seems whole");
+        assert!(all.len() > 20 && !all.ends_with(b"0\r\n\r\n"), "a cut stream looks complete");
     }
     while let Some(tunnel) = tunnels.join_next().await {
         let (echoed, ended) = tunnel.unwrap();
-        assert!(echoed > 10 && ended >= told + delay, "{echoed}");
+        assert!(echoed > 10 && ended >= signalled + delay, "{echoed}");
     }
     println!(
         "not ready within {not_ready:.0?}; {whole} downloads whole, {served} short ones; {took:.1?} in all"

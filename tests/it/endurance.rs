@@ -1,6 +1,7 @@
-//! Everything at once for long, while neighbours come and go in turn; then a verdict.
+//! All kinds of load at once for a long time, while dependencies fail in turn; then a verdict.
 //!
-//! `make test` runs one round of seconds; `make soak MINUTES=20` as many as fit, with the release build.
+//! `make test` runs one round of seconds; `make soak MINUTES=20` runs as many as fit, with the
+//! release build.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,39 +30,39 @@ use crate::{
     },
 };
 
-/// How soon all must be well once everybody is back.
+/// Maximum time until everything works again once all dependencies are available.
 const RECOVERY: Duration = Duration::from_secs(1);
-/// What still counts as begun during a fault: upstream's own workers are new then, and answer their first
-/// requests as strangers.
+/// Time after a fault in which errors are still attributed to it: upstream's own workers are new
+/// then, and refuse their first requests.
 const AFTERMATH: Duration = Duration::from_secs(3);
 
-/// What becomes of the neighbours.
+/// Faults of dependencies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
-    RedisAway,
+    RedisDown,
     RedisSilent,
-    EntraAway,
+    EntraDown,
     EntraSilent,
     UpstreamKilled,
     WorkersReplaced,
-    AllAway,
+    AllDown,
     AllSilent,
 }
 
 const ROUND: [Fault; 8] = [
-    Fault::RedisAway,
+    Fault::RedisDown,
     Fault::UpstreamKilled,
     Fault::EntraSilent,
     Fault::RedisSilent,
     Fault::WorkersReplaced,
-    Fault::AllAway,
-    Fault::EntraAway,
+    Fault::AllDown,
+    Fault::EntraDown,
     Fault::AllSilent,
 ];
 
-/// What callers do.
+/// Calls of the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Deed {
+enum Call {
     Login,
     Api,
     Guarded,
@@ -73,40 +74,40 @@ enum Deed {
     Health,
 }
 
-/// How it went: `Ok`, a status, or what broke.
+/// Result of a call: `Ok`, a status, or the failure.
 type Outcome = Result<(), String>;
 
 impl Fault {
-    /// Whether an outcome other than the good one is what the contract says of this fault.
-    fn explains(self, deed: Deed, outcome: &str) -> bool {
+    /// Returns true if the contract allows this failure during the fault.
+    fn explains(self, call: Call, outcome: &str) -> bool {
         let of_store = outcome == "503";
         let of_upstream = matches!(outcome, "502" | "503" | "504" | "broken");
-        // The first answers of new workers (see `operating.md`).
+        // First answers of new workers (see `operating.md`).
         let of_strangers = outcome == "401";
-        let has_session = matches!(deed, Deed::Api | Deed::Events);
-        let needs_upstream = !matches!(deed, Deed::Login | Deed::BadToken | Deed::Health);
+        let has_session = matches!(call, Call::Api | Call::Events);
+        let needs_upstream = !matches!(call, Call::Login | Call::BadToken | Call::Health);
         match self {
-            Self::EntraAway | Self::EntraSilent => false,
-            Self::RedisAway | Self::RedisSilent => of_store && (deed == Deed::Login || has_session),
+            Self::EntraDown | Self::EntraSilent => false,
+            Self::RedisDown | Self::RedisSilent => of_store && (call == Call::Login || has_session),
             Self::UpstreamKilled | Self::WorkersReplaced => {
                 needs_upstream && of_upstream || has_session && of_strangers
             }
-            Self::AllAway | Self::AllSilent => {
-                needs_upstream && of_upstream || deed == Deed::Login && of_store
+            Self::AllDown | Self::AllSilent => {
+                needs_upstream && of_upstream || call == Call::Login && of_store
             }
         }
     }
 }
 
-/// One thing done.
+/// Completed call.
 struct Done {
-    deed: Deed,
+    call: Call,
     outcome: Outcome,
     begun: Instant,
     ended: Instant,
 }
 
-/// A stretch of time with or without a fault.
+/// Period with or without a fault.
 struct Phase {
     fault: Option<Fault>,
     begun: Instant,
@@ -114,7 +115,7 @@ struct Phase {
     recovered: Option<Duration>,
 }
 
-/// What all callers share.
+/// State shared by all callers.
 struct Crowd {
     world: Relayed,
     http: Client,
@@ -150,55 +151,55 @@ impl Crowd {
         if status == good { Ok(answer) } else { Err(status.to_string()) }
     }
 
-    async fn attempt(&self, deed: Deed) -> Outcome {
+    async fn attempt(&self, call: Call) -> Outcome {
         let http = &self.http;
         let token = || self.world.entra.token();
-        match deed {
-            Deed::Login => {
+        match call {
+            Call::Login => {
                 let request = http.post(self.url("/external/login")).bearer_auth(token().build());
                 let answer = self.answer(request, 200).await?;
                 *lock(&self.session) = session_in(&answer);
                 Ok(())
             }
-            Deed::Api => {
+            Call::Api => {
                 let request = http.get(self.url(API)).header("accept", "application/json");
                 let answer = self.answer(request.session(&self.session()), 200).await?;
                 answer.bytes().await.map(|_| ()).map_err(broken)
             }
-            Deed::Guarded | Deed::BadToken => {
-                let is_good = deed == Deed::Guarded;
+            Call::Guarded | Call::BadToken => {
+                let is_good = call == Call::Guarded;
                 let token = if is_good { token() } else { token().signed_by_stranger() };
                 let request = http.get(self.url("/external/test/users")).bearer_auth(token.build());
                 self.answer(request, if is_good { 200 } else { 401 }).await.map(|_| ())
             }
-            Deed::Upload => {
+            Call::Upload => {
                 let body = vec![b'u'; 700_000];
                 let request = http.post(self.url("/test/echo")).body(body);
                 let echo: Value = self.answer(request, 200).await?.json().await.map_err(broken)?;
                 let is_whole = echo["body_length"] == 700_000;
                 if is_whole { Ok(()) } else { Err("not whole".to_owned()) }
             }
-            Deed::Download => {
+            Call::Download => {
                 let request = http.get(self.url("/test/bytes?n=3000000"));
                 let body = self.answer(request, 200).await?.bytes().await.map_err(broken)?;
                 if body.len() == 3_000_000 { Ok(()) } else { Err("not whole".to_owned()) }
             }
-            Deed::Events => {
+            Call::Events => {
                 let request = http.post(self.url("/api/chat/stream?events=10&interval=0.1"));
                 let answer = self.answer(request.session(&self.session()), 200).await?;
                 let text = answer.text().await.map_err(broken)?;
                 let is_whole = text.matches("data:").count() == 10;
                 if is_whole { Ok(()) } else { Err("not whole".to_owned()) }
             }
-            Deed::Socket => self.echo().await,
-            Deed::Health => {
+            Call::Socket => self.echo().await,
+            Call::Health => {
                 let request = http.get(self.url("/gateway/health/live"));
                 self.answer(request, 200).await.map(|_| ())
             }
         }
     }
 
-    /// A tunnel for a second.
+    /// Echoes through a tunnel for a second.
     async fn echo(&self) -> Outcome {
         let break_off = |_| "broken".to_owned();
         let mut stream =
@@ -225,26 +226,26 @@ impl Crowd {
         Ok(())
     }
 
-    /// Does the same again and again.
-    async fn keep_doing(self: Arc<Self>, deed: Deed, pause: Duration) {
+    /// Repeats a call until the load ends.
+    async fn repeat(self: Arc<Self>, call: Call, pause: Duration) {
         while !self.ends.load(Ordering::Relaxed) {
             let begun = Instant::now();
-            let outcome = timeout(Duration::from_mins(1), self.attempt(deed)).await;
+            let outcome = timeout(Duration::from_mins(1), self.attempt(call)).await;
             let outcome = outcome.unwrap_or_else(|_| Err("hung".to_owned()));
             let ended = Instant::now();
-            lock(&self.done).push(Done { deed, outcome, begun, ended });
+            lock(&self.done).push(Done { call, outcome, begun, ended });
             sleep(pause).await;
         }
     }
 
-    /// Until everything is well again.
+    /// Waits until everything works again; returns the time it took.
     async fn recovery(&self) -> Duration {
         let begun = Instant::now();
-        until("all is well", async || {
+        until("login, proxying and guard work", async || {
             let (login, proxied, guarded) = tokio::join!(
-                self.attempt(Deed::Login),
-                self.attempt(Deed::Download),
-                self.attempt(Deed::Guarded)
+                self.attempt(Call::Login),
+                self.attempt(Call::Download),
+                self.attempt(Call::Guarded)
             );
             login.is_ok() && proxied.is_ok() && guarded.is_ok()
         })
@@ -252,16 +253,16 @@ impl Crowd {
         begun.elapsed()
     }
 
-    async fn take_away(&self, fault: Fault, time: Duration) {
+    async fn inject(&self, fault: Fault, time: Duration) {
         let world = &self.world;
         match fault {
-            Fault::RedisAway => world.to_redis.set(Way::Cut).await,
+            Fault::RedisDown => world.to_redis.set(Way::Cut).await,
             Fault::RedisSilent => world.to_redis.set(Way::BlackHole).await,
-            Fault::EntraAway => world.to_entra.set(Way::Cut).await,
+            Fault::EntraDown => world.to_entra.set(Way::Cut).await,
             Fault::EntraSilent => world.to_entra.set(Way::BlackHole).await,
             Fault::UpstreamKilled => world.restart_upstream().await,
             Fault::WorkersReplaced => world.replace_workers().await,
-            Fault::AllAway => world.set_all(Way::Cut).await,
+            Fault::AllDown => world.set_all(Way::Cut).await,
             Fault::AllSilent => world.set_all(Way::BlackHole).await,
         }
         if !matches!(fault, Fault::UpstreamKilled | Fault::WorkersReplaced) {
@@ -271,10 +272,10 @@ impl Crowd {
     }
 }
 
-/// What the gateway held at a time.
+/// Resources of the gateway at one time.
 struct Sample {
     at: Instant,
-    /// In MiB.
+    /// Resident memory in MiB.
     resident: f64,
     descriptors: usize,
 }
@@ -293,7 +294,7 @@ fn mean(of: &[f64]) -> f64 {
     of.iter().sum::<f64>() / of.len().max(1) as f64
 }
 
-/// By least squares, of `(hours, MiB)`.
+/// Slope by least squares, of `(hours, MiB)`.
 fn slope(samples: &[(f64, f64)]) -> f64 {
     let (xs, ys): (Vec<f64>, Vec<f64>) = samples.iter().copied().unzip();
     let (x, y) = (mean(&xs), mean(&ys));
@@ -302,14 +303,15 @@ fn slope(samples: &[(f64, f64)]) -> f64 {
     if below > 0.0 { above / below } else { 0.0 }
 }
 
-/// The value below which 99 of 100 lie.
+/// 99th percentile.
 fn p99(mut of: Vec<Duration>) -> Duration {
     of.sort_unstable();
     of.get(of.len() * 99 / 100).copied().unwrap_or_default()
 }
 
-/// Faults in turn for so long, each followed by calm; memory and descriptors in the calm.
-async fn play(
+/// Injects faults in turn for `length`, each followed by calm; samples memory and descriptors in
+/// the calm.
+async fn inject_faults(
     crowd: &Crowd,
     length: Duration,
     calm: Duration,
@@ -319,7 +321,7 @@ async fn play(
     let mut faults = ROUND.iter().copied().cycle();
     for number in 0.. {
         let starts = Instant::now();
-        // The first is longer: a warm-up.
+        // The first calm is longer: a warm-up.
         let time = if number == 0 { calm * 2 } else { calm };
         while starts.elapsed() < time {
             sleep(Duration::from_millis(500)).await;
@@ -333,7 +335,7 @@ async fn play(
         }
         let starts = Instant::now();
         let next = faults.next().unwrap();
-        crowd.take_away(next, fault).await;
+        crowd.inject(next, fault).await;
         let recovered = Some(crowd.recovery().await);
         let ended = Instant::now();
         phases.push(Phase { fault: Some(next), begun: starts, ended, recovered });
@@ -341,7 +343,7 @@ async fn play(
     unreachable!()
 }
 
-/// What became of the requests of one phase.
+/// Requests and errors of one phase.
 #[derive(Default)]
 struct Tally {
     requests: usize,
@@ -357,46 +359,46 @@ fn tallied(phases: &[Phase], done: &[Done]) -> Vec<Tally> {
         tally.requests += 1;
         let Err(outcome) = &it.outcome else { continue };
         let is_explained = phases.iter().any(|phase| {
-            phase.fault.is_some_and(|fault| fault.explains(it.deed, outcome))
+            phase.fault.is_some_and(|fault| fault.explains(it.call, outcome))
                 && it.ended >= phase.begun
                 && it.begun <= phase.ended + AFTERMATH
         });
-        let name = format!("{:?} {outcome}", it.deed);
+        let name = format!("{:?} {outcome}", it.call);
         let errors = if is_explained { &mut tally.expected } else { &mut tally.unexpected };
         *errors.entry(name).or_default() += 1;
     }
     tallies
 }
 
-fn told(errors: &BTreeMap<String, usize>) -> String {
+fn summary(errors: &BTreeMap<String, usize>) -> String {
     let all: Vec<_> = errors.iter().map(|(name, count)| format!("{count} {name}")).collect();
     if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }
 
-/// All callers, begun.
-async fn begun_load(crowd: &Arc<Crowd>) -> JoinSet<()> {
-    // There is a session from the first moment.
-    crowd.attempt(Deed::Login).await.unwrap();
+/// Starts all callers.
+async fn start_load(crowd: &Arc<Crowd>) -> JoinSet<()> {
+    // A session exists from the start.
+    crowd.attempt(Call::Login).await.unwrap();
     let mut load = JoinSet::new();
-    for (deed, count, pause) in [
-        (Deed::Login, 2, 100),
-        (Deed::Api, 2, 50),
-        (Deed::Guarded, 2, 50),
-        (Deed::BadToken, 1, 50),
-        (Deed::Upload, 1, 200),
-        (Deed::Download, 1, 200),
-        (Deed::Events, 1, 200),
-        (Deed::Socket, 1, 200),
-        (Deed::Health, 1, 50),
+    for (call, count, pause) in [
+        (Call::Login, 2, 100),
+        (Call::Api, 2, 50),
+        (Call::Guarded, 2, 50),
+        (Call::BadToken, 1, 50),
+        (Call::Upload, 1, 200),
+        (Call::Download, 1, 200),
+        (Call::Events, 1, 200),
+        (Call::Socket, 1, 200),
+        (Call::Health, 1, 50),
     ] {
         for _ in 0..count {
-            load.spawn(Arc::clone(crowd).keep_doing(deed, Duration::from_millis(pause)));
+            load.spawn(Arc::clone(crowd).repeat(call, Duration::from_millis(pause)));
         }
     }
     load
 }
 
-/// What is printed, and whether all was as it should be.
+/// Printed report and the verdicts that failed.
 #[derive(Default)]
 struct Report {
     text: String,
@@ -415,7 +417,7 @@ impl Report {
         }
     }
 
-    /// Phase by phase, then errors and recovery as a whole.
+    /// One line per phase, then errors and recovery in total.
     fn phases(&mut self, phases: &[Phase], done: &[Done], is_full: bool) {
         let mut all_unexpected = 0;
         let (mut slowest, mut felt) = (Duration::ZERO, BTreeSet::new());
@@ -430,25 +432,27 @@ impl Report {
                 "{:>5}s  {name:<16} {:>8}  {recovered:>9}  {}; {}",
                 (phase.begun - phases[0].begun).as_secs(),
                 tally.requests,
-                told(&tally.expected),
-                told(&tally.unexpected)
+                summary(&tally.expected),
+                summary(&tally.unexpected)
             ));
         }
         let of = done.len();
         let unexpected = format!("{all_unexpected} unexpected errors of {of} requests");
         self.verdict(all_unexpected == 0, unexpected);
-        // Else this shows nothing. A moment without Redis is waited out.
-        let short = [Fault::UpstreamKilled, Fault::AllAway];
-        let longer = [Fault::RedisAway, Fault::RedisSilent, Fault::AllSilent];
+        // Otherwise the run shows nothing. A short Redis outage is not felt: requests wait for it.
+        let short = [Fault::UpstreamKilled, Fault::AllDown];
+        let longer = [Fault::RedisDown, Fault::RedisSilent, Fault::AllSilent];
         let mut must = short.iter().chain(longer.iter().filter(|_| is_full));
         self.verdict(must.all(|fault| felt.contains(fault)), format!("felt by callers: {felt:?}"));
         let bound = if is_full { RECOVERY } else { RECOVERY * 3 };
-        let told = format!("slowest recovery {slowest:.0?}, below {bound:?} once all are back");
-        self.verdict(slowest < bound, told);
+        let summary = format!(
+            "slowest recovery {slowest:.0?}, below {bound:?} once all dependencies are available"
+        );
+        self.verdict(slowest < bound, summary);
     }
 
     /// Memory and descriptors under load, after a warm-up of a quarter.
-    fn room(&mut self, samples: &[Sample], is_full: bool, is_long: bool) {
+    fn resources(&mut self, samples: &[Sample], is_full: bool, is_long: bool) {
         let warm = &samples[samples.len() / 4..];
         let begun = samples[0].at;
         let hours = |at: Instant| (at - begun).as_secs_f64() / 3600.0;
@@ -458,21 +462,21 @@ impl Report {
         let of = |half: &[Sample]| mean(&half.iter().map(|it| it.resident).collect::<Vec<_>>());
         let (early, late) = (of(first), of(second));
         let (is_flat, bound) = if !is_full {
-            (true, "for the record alone")
+            (true, "not checked")
         } else if is_long {
             (slope < 1.0, "slope below 1 MiB/h")
         } else {
             (late - early < 2.0, "second half less than 2 MiB above the first")
         };
-        let told = format!("memory {early:.1} MiB, then {late:.1} MiB; slope {slope:+.2} MiB/h");
-        self.verdict(is_flat, format!("{told}; {bound}"));
-        let least = |half: &[Sample]| half.iter().map(|it| it.descriptors).min().unwrap_or(0);
-        let (early, late) = (least(first), least(second));
+        let summary = format!("memory {early:.1} MiB, then {late:.1} MiB; slope {slope:+.2} MiB/h");
+        self.verdict(is_flat, format!("{summary}; {bound}"));
+        let fewest = |half: &[Sample]| half.iter().map(|it| it.descriptors).min().unwrap_or(0);
+        let (early, late) = (fewest(first), fewest(second));
         self.verdict(late <= early + 8, format!("descriptors under load {early}, then {late}"));
     }
 
-    /// Answers that take no time of upstream's own, in the calm.
-    fn pace(&mut self, phases: &[Phase], done: &[Done], is_full: bool) {
+    /// Latency of responses that need no work of upstream, in the calm.
+    fn latency(&mut self, phases: &[Phase], done: &[Done], is_full: bool) {
         const SLACK: Duration = Duration::from_millis(10);
         let is_calm = |it: &Done| {
             let phase = phases.iter().rfind(|phase| phase.begun <= it.begun);
@@ -482,19 +486,19 @@ impl Report {
             })
         };
         let is_quick =
-            |deed| matches!(deed, Deed::Login | Deed::Guarded | Deed::Health | Deed::BadToken);
-        let quick = done.iter().filter(|it| is_quick(it.deed) && is_calm(it));
+            |call| matches!(call, Call::Login | Call::Guarded | Call::Health | Call::BadToken);
+        let quick = done.iter().filter(|it| is_quick(it.call) && is_calm(it));
         let quick: Vec<_> = quick.map(|it| it.ended - it.begun).collect();
         let (first, second) = quick.split_at(quick.len() / 2);
         let (early, late) = (p99(first.to_vec()), p99(second.to_vec()));
         let bound = early * 3 / 2 + SLACK;
-        let told = format!("p99 in the calm {early:.1?}, then {late:.1?}; below {bound:.1?}");
-        self.verdict(late < bound || !is_full, told);
+        let summary = format!("p99 in the calm {early:.1?}, then {late:.1?}; below {bound:.1?}");
+        self.verdict(late < bound || !is_full, summary);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_at_once_while_neighbours_come_and_go() {
+async fn all_kinds_of_load_recover_from_failing_dependencies_without_leaks() {
     let full = full_length();
     let seconds = Duration::from_secs;
     let (length, calm, fault) = match full {
@@ -521,11 +525,11 @@ async fn everything_at_once_while_neighbours_come_and_go() {
         done: Mutex::default(),
         ends: AtomicBool::new(false),
     });
-    let load = begun_load(&crowd).await;
-    let (phases, samples) = play(&crowd, length, calm, fault).await;
+    let load = start_load(&crowd).await;
+    let (phases, samples) = inject_faults(&crowd, length, calm, fault).await;
     crowd.ends.store(true, Ordering::Relaxed);
     load.join_all().await;
-    // Callers' own connections end with their client.
+    // Callers' connections close with their client.
     let Crowd { mut world, http, done, .. } = Arc::into_inner(crowd).unwrap();
     drop(http);
     let done = std::mem::take(&mut *lock(&done));
@@ -533,9 +537,9 @@ async fn everything_at_once_while_neighbours_come_and_go() {
     let mut report = Report::default();
     report.phases(&phases, &done, full.is_some());
     let is_long = full.is_some_and(|length| length >= Duration::from_hours(1));
-    report.room(&samples, full.is_some(), is_long);
-    report.pace(&phases, &done, full.is_some());
-    // Those kept to upstream are let go after five seconds.
+    report.resources(&samples, full.is_some(), is_long);
+    report.latency(&phases, &done, full.is_some());
+    // Idle connections to upstream close after five seconds.
     let (begun, mut now) = (Instant::now(), usize::MAX);
     while begun.elapsed() < seconds(20) && now > idle + 4 {
         sleep(Duration::from_millis(200)).await;

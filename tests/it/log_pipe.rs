@@ -1,4 +1,4 @@
-//! Readers of stderr and stdout that stop: log lines are lost, and nothing else.
+//! Readers of stderr and stdout that stop reading: log lines are lost, and nothing else.
 //!
 //! containerd/containerd#9342 and #12462, moby/moby#22502 and #31540, aptible/supercronic#36.
 
@@ -26,10 +26,10 @@ use crate::{
     },
 };
 
-/// Each request's line in the log is as long: 1,200 of them are more than may wait.
+/// Path length that makes each request's log line so long that 1,200 of them exceed the queue.
 const LONG: usize = 6000;
 
-/// A gateway whose standard streams are pipes of the test.
+/// Gateway whose standard streams are pipes of the test.
 struct Piped {
     child: Child,
     address: String,
@@ -73,7 +73,7 @@ impl Piped {
         until("it serves", async || self.status("/gateway/health/live").await == Some(200)).await;
     }
 
-    /// Requests whose lines in the log are long and numbered.
+    /// Sends requests whose log lines are long and numbered.
     async fn ask(&self, numbers: std::ops::Range<usize>) {
         let client = client();
         for number in numbers {
@@ -84,7 +84,7 @@ impl Piped {
         }
     }
 
-    /// Log lines that were lost, as the metrics have it.
+    /// Number of lost log lines in the metrics.
     async fn lost(&self) -> u64 {
         let url = format!("http://{}/metrics", self.operators);
         let text = client().get(url).send().await.unwrap().text().await.unwrap();
@@ -118,7 +118,7 @@ fn free_address() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-/// A pipe that takes nothing until it is read.
+/// Pipe that accepts nothing until it is read.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     set_nonblocking(&writer, true);
@@ -133,7 +133,7 @@ fn set_nonblocking(pipe: &PipeWriter, is_nonblocking: bool) {
     fcntl_setfl(pipe, flags).unwrap();
 }
 
-/// The JSON lines of a log that is read from now on.
+/// JSON lines of a log, which a thread reads.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<Value>>>);
 
@@ -155,7 +155,7 @@ impl Log {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Places and values of the reports of lost lines.
+    /// Positions and values of the reports of lost lines.
     fn reports(&self) -> Vec<(usize, u64)> {
         let lines = self.lines().into_iter().enumerate();
         let reports = lines.filter(|(_, line)| {
@@ -164,7 +164,7 @@ impl Log {
         reports.map(|(at, line)| (at, line["lost"].as_u64().unwrap())).collect()
     }
 
-    /// Places and numbers of the requests of [`Piped::ask`].
+    /// Positions and numbers of the requests of [`Piped::ask`].
     fn requests(&self) -> Vec<(usize, usize)> {
         let lines = self.lines().into_iter().enumerate();
         let requests = lines.filter(|(_, line)| line["message"] == "request");
@@ -174,7 +174,7 @@ impl Log {
 }
 
 #[tokio::test]
-async fn a_full_log_pipe_does_not_stop_requests_logins_or_the_end() {
+async fn a_full_log_pipe_does_not_stop_requests_logins_or_shutdown() {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
     let (_reader, log) = full_pipe();
     let mut gateway = Piped::start(&entra, &store, &[], Stdio::null(), log.into());
@@ -190,8 +190,7 @@ async fn a_full_log_pipe_does_not_stop_requests_logins_or_the_end() {
 }
 
 #[tokio::test]
-async fn a_reader_that_resumes_finds_one_line_with_the_number_of_lost_lines_where_they_are_missing()
-{
+async fn a_reader_that_resumes_gets_one_line_with_the_number_of_lost_lines_at_the_gap() {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
     let (reader, log) = full_pipe();
     let mut gateway = Piped::start(&entra, &store, &[], Stdio::null(), log.into());
@@ -212,7 +211,7 @@ async fn a_reader_that_resumes_finds_one_line_with_the_number_of_lost_lines_wher
     let missing: Vec<_> = (0..1210).filter(|number| !numbers.contains(number)).collect();
     let (Some(first), Some(last)) = (missing.first(), missing.last()) else { panic!("none lost") };
     assert_eq!(missing.len(), last - first + 1, "one gap: {missing:?}");
-    assert!(*last < 1200, "what is logged after the report is complete: {missing:?}");
+    assert!(*last < 1200, "no line after the report is lost: {missing:?}");
     for (place, number) in requests {
         assert_eq!(place > at, number > *last, "the report is at the gap");
     }
@@ -238,7 +237,7 @@ async fn a_full_stdout_pipe_does_not_stop_the_gateway() {
 }
 
 #[tokio::test]
-async fn a_start_that_fails_ends_although_its_message_is_not_read() {
+async fn a_failed_start_exits_although_its_message_is_not_read() {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -254,7 +253,8 @@ async fn a_start_that_fails_ends_although_its_message_is_not_read() {
     }
 }
 
-/// Another owner of the pipe may have set it so, as Node.js does: a write that would block is no failure.
+/// Another owner of the pipe may have made it non-blocking, as Node.js does: a write that would
+/// block is not a failure.
 #[tokio::test]
 async fn a_non_blocking_log_pipe_loses_no_line() {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
@@ -270,7 +270,7 @@ async fn a_non_blocking_log_pipe_loses_no_line() {
     assert_eq!(numbers, (0..200).collect());
 }
 
-/// The reader does not come back, as after the crash of a log collector.
+/// The reader does not return, as after the crash of a log collector.
 #[tokio::test]
 async fn a_closed_log_pipe_stops_nothing_and_lost_lines_are_counted() {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);

@@ -1,5 +1,5 @@
-//! What the activity log costs: logins at a fixed rate with no database, over `SQLite` and over PostgreSQL,
-//! side by side. `make logins` asks for it, with the release build, and prints figures.
+//! Cost of the activity log: logins at a fixed rate without a database, with `SQLite` and with
+//! PostgreSQL, side by side. `make logins` runs it with the release build, and prints figures.
 
 use std::{
     sync::{Arc, Mutex},
@@ -25,24 +25,25 @@ use crate::{
     },
 };
 
-/// Logins offered a second.
+/// Logins offered per second.
 const RATE: u32 = 2000;
-/// Connections they come by, each with a subject of its own.
+/// Connections of the logins, each with its own subject.
 const CONNECTIONS: u32 = 64;
 const SPAN: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 3;
 
-/// How logins went.
+/// Results of one run.
 #[derive(Clone, Copy, Debug)]
 struct Figures {
-    /// Answered with 200 a second, from the first that was due until the last answer.
+    /// Logins answered with 200 per second, from the first due time until the last answer.
     achieved: f64,
     p50: Duration,
     p99: Duration,
     refused: usize,
 }
 
-/// Each login is due at its time, whatever became of the one before; it takes from then until its answer.
+/// Sends each login at its due time, independent of the previous one; latency counts from the due
+/// time until the answer.
 async fn offer(gateway: &Gateway, entra: &Entra, span: Duration) -> Figures {
     let found = Arc::new(Mutex::new((Vec::new(), 0)));
     let begun = Instant::now() + Duration::from_millis(200);
@@ -89,7 +90,7 @@ async fn offer(gateway: &Gateway, entra: &Entra, span: Duration) -> Figures {
     Figures { achieved, p50: at(50), p99: at(99), refused }
 }
 
-/// Reads an answer to its end; its status.
+/// Reads an answer to its end; returns its status.
 async fn answer(stream: &mut BufReader<TcpStream>) -> u16 {
     let (mut status, mut length) = (0, 0);
     loop {
@@ -118,8 +119,8 @@ fn median(mut of: Vec<f64>) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "make logins"]
-async fn what_the_log_costs_at_two_thousand_logins_a_second() {
-    // Both databases put what they confirm on the disk.
+async fn two_thousand_logins_per_second_succeed_with_and_without_a_database() {
+    // Both databases sync what they confirm to the disk.
     let postgres = Database::Postgres(Postgres::start_with(&["fsync=on"]).await);
     let grounds = [
         ("off", Recorded::start(DatabaseKind::Sqlite).await, &[("DATABASE_URL", "")][..]),
@@ -164,7 +165,7 @@ async fn what_the_log_costs_at_two_thousand_logins_a_second() {
         assert!(figures.iter().all(|it| it.refused == 0), "{name}: {figures:?}");
         if *name != "off" {
             let answered: f64 = figures.iter().map(|it| it.achieved).sum();
-            until("all of them are in the log", async || {
+            until("the logins are recorded", async || {
                 #[expect(clippy::cast_precision_loss, reason = "some thousands")]
                 let written = ground.database.count("activity WHERE kind = 'login'") as f64;
                 written > answered * SPAN.as_secs_f64() * 0.9

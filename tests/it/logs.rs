@@ -1,4 +1,4 @@
-//! What a log must tell, and what nobody can make it tell.
+//! Required content of the log, and content that callers cannot put into it.
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// The log's lines, each of which is one JSON object.
+/// Lines of the log, each of which is one JSON object.
 fn lines(gateway: &Gateway) -> Vec<Value> {
     let log = gateway.process.log();
     let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -23,7 +23,7 @@ fn lines(gateway: &Gateway) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn who_signed_in_and_who_was_refused_is_in_the_log() {
+async fn the_log_has_logins_and_refusals_with_their_requests() {
     let (gateway, entra, _store) = world::alone(Kind::Redis, &[]).await;
     gateway.wait_until_it_has_keys().await;
     assert_eq!(try_login(&gateway, &entra.token().build()).await.status(), 200);
@@ -60,7 +60,7 @@ async fn who_signed_in_and_who_was_refused_is_in_the_log() {
 }
 
 #[tokio::test]
-async fn a_caller_cannot_write_lines_of_its_own() {
+async fn a_caller_cannot_inject_log_lines() {
     let (gateway, _entra, _store) = world::alone(Kind::Files, &[]).await;
     let forged = "\"}%0a%0d{\"message\":\"request\",\"x\":\"\\";
     // Raw controls: C1, directional marks, embeddings, isolates.
@@ -90,15 +90,15 @@ async fn a_caller_cannot_write_lines_of_its_own() {
     assert!(is_same("/gateway/gateway/\u{9b}31m\u{9f}"), "it parses to the same text: {log}");
 }
 
-/// Characters that a terminal would obey.
+/// Characters that a terminal would interpret as control characters.
 fn controls(text: &str) -> String {
     let is_bidirectional = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().filter(|c| c.is_control() && *c != '\n' || is_bidirectional(*c)).collect()
 }
 
-/// Display names, and what administrators write.
+/// Covers display names and text from administrators.
 #[tokio::test]
-async fn names_cannot_control_a_terminal_by_the_log_or_by_commands() {
+async fn names_cannot_control_a_terminal_through_the_log_or_commands() {
     const NAME: &str = "Ada\u{9b}31m\u{202e}\u{7f}\u{2066}";
     let ground = Recorded::start(DatabaseKind::Sqlite).await;
     let gateway = ground.gateway(&[]).await;
