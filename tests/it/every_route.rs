@@ -1,5 +1,6 @@
-//! Every documented operation × every kind of caller, with access on and off and neighbours away: what
-//! is answered is what the document says. An operation or an answer that nobody ever got is a failure.
+//! Every documented operation × every kind of caller, with access on and off and dependencies
+//! unavailable: each response matches the OpenAPI document. A documented operation or response that
+//! never occurs is a failure.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -20,26 +21,26 @@ use crate::{
     },
 };
 
-/// Documented answers that are not provoked here, and why. The list may only shrink.
-const NEVER_SEEN: [(&str, &str); 6] = [
+/// Documented responses that are not provoked here, with the reason. The list may only shrink.
+const NOT_PROVOKED: [(&str, &str); 6] = [
     // Serialization would have to fail.
     ("get /.well-known/oauth-protected-resource", "500"),
     ("get /.well-known/oauth-protected-resource/external", "500"),
     ("get /.well-known/oauth-protected-resource/external/login", "500"),
     ("post /external/login", "500"),
     ("get /gateway/docs", "500"),
-    // Takes more connections than there are descriptors: `slow_callers.rs`.
+    // Needs more connections than there are descriptors: `slow_callers.rs`.
     ("*", "NoRoom"),
 ];
 
-/// A kind of caller, by the headers it sends.
+/// Kind of caller, by the headers it sends.
 #[derive(Clone)]
 struct Caller {
     name: &'static str,
     headers: Vec<(&'static str, String)>,
 }
 
-/// Those who signed in to SimpleChat itself.
+/// Callers who signed in to SimpleChat itself.
 async fn people(gateway: &Gateway) -> Vec<Caller> {
     let mut people = Vec::new();
     for (name, roles) in [("a browser's user", "User"), ("an administrator", "User,Admin")] {
@@ -54,7 +55,7 @@ fn callers(entra: &Entra, session: Option<&str>) -> Vec<Caller> {
     let bearer = |token: String| ("authorization", format!("Bearer {token}"));
     let good = entra.token().build();
     let mut callers = vec![
-        Caller { name: "a stranger", headers: vec![] },
+        Caller { name: "an anonymous caller", headers: vec![] },
         Caller { name: "malformed", headers: vec![bearer("a b".to_owned())] },
         Caller { name: "two lines", headers: vec![bearer(good.clone()), bearer(good.clone())] },
         Caller { name: "expired", headers: vec![bearer(entra.token().expires_in(-3600).build())] },
@@ -76,13 +77,13 @@ fn callers(entra: &Entra, session: Option<&str>) -> Vec<Caller> {
         let cookie = ("cookie", format!("session={session}"));
         let foreign = entra.token().oid("cccccccc-0000-1111-2222-dddddddddddd").build();
         let headers = vec![cookie.clone(), bearer(foreign)];
-        callers.push(Caller { name: "somebody else's session", headers });
+        callers.push(Caller { name: "another subject's session", headers });
         callers.push(Caller { name: "a session", headers: vec![cookie] });
     }
     callers
 }
 
-/// An answer, however it came.
+/// Response, received by the client or parsed from raw bytes.
 struct Answer {
     status: u16,
     headers: Vec<(String, String)>,
@@ -115,12 +116,12 @@ impl Answer {
     }
 }
 
-/// The document, and what of it was met.
+/// OpenAPI document, and the documented responses that have occurred.
 struct Book {
     document: Value,
     validators: HashMap<String, Validator>,
     client: Client,
-    seen: BTreeSet<(String, String)>,
+    observed: BTreeSet<(String, String)>,
 }
 
 impl Book {
@@ -130,11 +131,11 @@ impl Book {
             document: serde_json::from_str(&text).unwrap(),
             validators: HashMap::new(),
             client: client(),
-            seen: BTreeSet::new(),
+            observed: BTreeSet::new(),
         }
     }
 
-    /// `method path` of every operation.
+    /// `(method, path)` of every operation.
     fn operations(&self) -> Vec<(String, String)> {
         let paths = self.document["paths"].as_object().unwrap().iter();
         let both = |(path, item): (&String, &Value)| {
@@ -148,8 +149,8 @@ impl Book {
         value["$ref"].as_str().map_or(value, |it| self.document.pointer(&it[1..]).unwrap())
     }
 
-    /// What is wrong with a value.
-    fn judge(&mut self, schema: &Value, value: &Value) -> Vec<String> {
+    /// Schema errors of a value.
+    fn validate(&mut self, schema: &Value, value: &Value) -> Vec<String> {
         let components = &self.document["components"];
         let validator = self.validators.entry(schema.to_string()).or_insert_with(|| {
             let schema = json!({"allOf": [schema], "components": components});
@@ -159,7 +160,7 @@ impl Book {
         errors.map(|error| format!("{}: {error}", error.instance_path())).collect()
     }
 
-    /// Checks an answer to an operation against the document.
+    /// Checks a response to an operation against the document.
     fn check(&mut self, method: &str, path: &str, caller: &str, answer: &Answer) {
         let here = format!("{method} {path} for {caller}: {}", answer.status);
         let body = String::from_utf8_lossy(&answer.body).into_owned();
@@ -184,7 +185,7 @@ impl Book {
                     Value::from(body.as_str())
                 };
                 if let Some(schema) = content.get("schema") {
-                    let wrong = self.judge(schema, &instance);
+                    let wrong = self.validate(schema, &instance);
                     assert!(wrong.is_empty(), "{here}: {wrong:#?}\n{body}");
                 }
                 false
@@ -204,25 +205,25 @@ impl Book {
         let operation = if is_shared { "*".to_owned() } else { format!("{method} {path}") };
         let name = responses[key]["$ref"].as_str().and_then(|it| it.rsplit('/').next());
         if !is_upstreams {
-            self.seen.insert((operation, name.unwrap_or(key).to_owned()));
+            self.observed.insert((operation, name.unwrap_or(key).to_owned()));
         }
-        self.seen.insert((format!("{method} {path}"), "at all".to_owned()));
+        self.observed.insert((format!("{method} {path}"), "at all".to_owned()));
     }
 
     fn check_headers(&mut self, documented: &Value, here: &str, answer: &Answer) {
         for (name, header) in documented["headers"].as_object().into_iter().flatten() {
             let header = self.resolved(header).clone();
-            let is_there = answer.all(name).next().is_some();
-            assert!(is_there || header["x-sometimes"] == true, "{here} lacks {name}");
+            let exists = answer.all(name).next().is_some();
+            assert!(exists || header["x-sometimes"] == true, "{here} lacks {name}");
             for value in answer.all(name) {
-                let wrong = self.judge(&header["schema"], &Value::from(value));
+                let wrong = self.validate(&header["schema"], &Value::from(value));
                 assert!(wrong.is_empty(), "{here}: {name}: {wrong:#?}");
             }
         }
     }
 
-    /// What is documented of the gateway's own answers and was never met.
-    fn unmet(&self) -> Vec<(String, String)> {
+    /// Documented responses of the gateway that have not occurred.
+    fn unobserved(&self) -> Vec<(String, String)> {
         let mut expected = BTreeSet::new();
         for (method, path) in self.operations() {
             let operation = format!("{method} {path}");
@@ -239,11 +240,11 @@ impl Book {
                 };
             }
         }
-        expected.difference(&self.seen).cloned().collect()
+        expected.difference(&self.observed).cloned().collect()
     }
 }
 
-/// Whether an answer can be SimpleChat's alone.
+/// True for responses that only SimpleChat gives.
 fn is_upstreams_own(path: &str, status: &str) -> bool {
     status == "default" || is_proxied(path) && matches!(status, "200" | "2XX")
 }
@@ -264,8 +265,8 @@ fn concrete(path: &str) -> String {
         .replace("{who}", "00000000-0000-0000-0000-0000000000aa")
 }
 
-/// Every operation × every caller.
-async fn everybody_asks(book: &mut Book, gateway: &Gateway, callers: &[Caller]) {
+/// Requests every operation as every caller.
+async fn request_all(book: &mut Book, gateway: &Gateway, callers: &[Caller]) {
     let mut asked = Vec::new();
     for (method, path) in book.operations() {
         for caller in callers {
@@ -282,8 +283,8 @@ async fn everybody_asks(book: &mut Book, gateway: &Gateway, callers: &[Caller]) 
     }
 }
 
-/// What is asked in an unusual way.
-async fn somebody_asks(
+/// Sends one unusual request.
+async fn request_one(
     book: &mut Book,
     gateway: &Gateway,
     [method, path]: [&str; 2],
@@ -296,11 +297,11 @@ async fn somebody_asks(
     }
     let answer = Answer::of(request.send().await.unwrap()).await;
     assert_eq!(answer.status, status, "{method} {path} with {with:?}");
-    book.check(method, path, "somebody", &answer);
+    book.check(method, path, "an unusual request", &answer);
 }
 
-/// Refused before a route is looked at, for every operation.
-async fn nobody_can_read_it(book: &mut Book, gateway: &Gateway) {
+/// Sends requests that are refused before routing, for every operation.
+async fn send_malformed(book: &mut Book, gateway: &Gateway) {
     let long = "a".repeat(70_000);
     for (method, path) in book.operations() {
         let (verb, target) = (method.to_uppercase(), concrete(&path));
@@ -312,7 +313,7 @@ async fn nobody_can_read_it(book: &mut Book, gateway: &Gateway) {
         ] {
             let answer = Answer::parse(&gateway.raw(request).await);
             assert_eq!(answer.status, status, "{method} {path}");
-            book.check(&method, &path, "a mumbler", &answer);
+            book.check(&method, &path, "a malformed request", &answer);
         }
     }
 }
@@ -322,23 +323,23 @@ async fn metadata_and_preflights(book: &mut Book, gateway: &Gateway) {
     for path in [base.to_owned(), format!("{base}/external"), format!("{base}/external/login")] {
         let answer = ask(&book.client, gateway, "get", &path).send().await.unwrap();
         let tag = answer.headers()["etag"].to_str().unwrap().to_owned();
-        somebody_asks(book, gateway, ["get", &path], &[("if-none-match", &tag)], 304).await;
+        request_one(book, gateway, ["get", &path], &[("if-none-match", &tag)], 304).await;
     }
     let login = ["options", "/external/login"];
-    somebody_asks(book, gateway, login, &[("origin", "https://elsewhere.example")], 403).await;
-    somebody_asks(book, gateway, login, &[("origin", "https://page.example")], 204).await;
+    request_one(book, gateway, login, &[("origin", "https://elsewhere.example")], 403).await;
+    request_one(book, gateway, login, &[("origin", "https://page.example")], 204).await;
     let documented = book.operations();
     for (method, path) in &documented {
         if !is_proxied(path) {
             let answer =
                 Answer::of(ask(&book.client, gateway, "patch", path).send().await.unwrap()).await;
             assert_eq!(answer.status, 405, "{path}");
-            book.check(method, path, "one with another method", &answer);
+            book.check(method, path, "another method", &answer);
         }
     }
 }
 
-/// What an administrator decides, and what cannot be meant.
+/// Decisions of an administrator, valid and invalid.
 async fn administrators_decide(book: &mut Book) {
     let (world, _folder) = managed(Kind::Files, &[]).await;
     let gateway = &world.gateway;
@@ -394,7 +395,7 @@ async fn administrators_decide(book: &mut Book) {
     book.check("get", "/gateway/api/activity", "an administrator", &records);
 }
 
-/// Under a setting that decides, and without a database.
+/// Decisions while a setting controls external access and there is no database.
 async fn administrators_may_not_decide(book: &mut Book, gateway: &Gateway) {
     let admin = Person::admin(gateway).await;
     let block = json!({"client": "00000000-0000-0000-0000-0000000000aa", "for": "1h"});
@@ -407,37 +408,37 @@ async fn administrators_may_not_decide(book: &mut Book, gateway: &Gateway) {
     }
 }
 
-/// Signing keys that nobody knows, a public origin that is another one, heads that do not end.
+/// No signing keys, another public origin, and a head that does not end.
 async fn without_keys(book: &mut Book) {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
     entra.set(Mode::Down);
     let more = [("GATEWAY_PUBLIC_URLS", "https://chat.example"), ("GATEWAY_TIMEOUT_HEAD", "1s")];
     let more: Vec<_> = more.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
     let gateway = Gateway::start(&settings(&entra, None, &store, &more)).await;
-    everybody_asks(book, &gateway, &callers(&entra, None)).await;
+    request_all(book, &gateway, &callers(&entra, None)).await;
     let half = gateway.raw("GET /external/public_documents HTTP/1.1\r\nHost: a\r\n").await;
-    book.check("get", "/external/{path}", "a slow one", &Answer::parse(&half));
+    book.check("get", "/external/{path}", "a slow caller", &Answer::parse(&half));
 }
 
-/// Somebody who logs in too often.
+/// Logins above the limit.
 async fn beyond_a_limit(book: &mut Book) {
     let (gateway, entra, _store) = alone(Kind::Redis, &[("GATEWAY_LOGIN_LIMIT", "1/1m")]).await;
     gateway.wait_until_it_has_keys().await;
     let token = format!("Bearer {}", entra.token().build());
     for status in [200, 429] {
         let login = ["post", "/external/login"];
-        somebody_asks(book, &gateway, login, &[("authorization", &token)], status).await;
+        request_one(book, &gateway, login, &[("authorization", &token)], status).await;
     }
 }
 
-/// Not through Azure Front Door, where it must be.
+/// Requests that bypass Azure Front Door where it is required.
 async fn past_the_front_door(book: &mut Book) {
     let id = "99999999-8888-7777-6666-555555555555";
     let (gateway, entra, _store) = alone(Kind::Files, &[("GATEWAY_FRONT_DOOR_ID", id)]).await;
-    everybody_asks(book, &gateway, &callers(&entra, None)).await;
+    request_all(book, &gateway, &callers(&entra, None)).await;
 }
 
-/// An upstream that takes connections and never says a word.
+/// Upstream that accepts connections and never responds.
 async fn with_a_silent_upstream(book: &mut Book) {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
@@ -458,12 +459,12 @@ async fn with_a_silent_upstream(book: &mut Book) {
     for (method, path, answer) in asked {
         let answer = Answer::of(answer.await.unwrap().unwrap()).await;
         assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT.as_u16());
-        book.check(&method, &path, "a patient one", &answer);
+        book.check(&method, &path, "a waiting caller", &answer);
     }
 }
 
 #[tokio::test]
-async fn what_is_answered_is_what_the_document_says() {
+async fn every_response_matches_the_openapi_document() {
     let mut book = Book::open();
     let more = [("GATEWAY_ALLOWED_ORIGINS", "https://page.example")];
     let mut world = World::with(Kind::Redis, &more).await;
@@ -472,24 +473,24 @@ async fn what_is_answered_is_what_the_document_says() {
     let people = people(&world.gateway).await;
     callers_on.extend(people.iter().cloned());
     administrators_may_not_decide(&mut book, &world.gateway).await;
-    everybody_asks(&mut book, &world.gateway, &callers_on).await;
-    nobody_can_read_it(&mut book, &world.gateway).await;
+    request_all(&mut book, &world.gateway, &callers_on).await;
+    send_malformed(&mut book, &world.gateway).await;
     metadata_and_preflights(&mut book, &world.gateway).await;
 
-    // The store is away.
+    // The session store is unavailable.
     let session = world.login(&world.entra.token().build()).await;
     let Store::Redis(redis, _) = &mut world.store else { unreachable!() };
     redis.end();
-    let mut callers_away = callers(&world.entra, Some(&session));
-    callers_away.extend(people);
-    everybody_asks(&mut book, &world.gateway, &callers_away).await;
+    let mut callers_without_store = callers(&world.entra, Some(&session));
+    callers_without_store.extend(people);
+    request_all(&mut book, &world.gateway, &callers_without_store).await;
     administrators_decide(&mut book).await;
 
-    // External access is off, and upstream away.
+    // External access is off, and upstream is unavailable.
     let (gateway, entra, _store) = alone(Kind::Files, &[("GATEWAY_EXTERNAL_ACCESS", "off")]).await;
     gateway.wait_until_it_has_keys().await;
-    until("it has found upstream away", async || !gateway.is_ready().await).await;
-    everybody_asks(&mut book, &gateway, &callers(&entra, None)).await;
+    until("upstream is unavailable", async || !gateway.is_ready().await).await;
+    request_all(&mut book, &gateway, &callers(&entra, None)).await;
 
     without_keys(&mut book).await;
     beyond_a_limit(&mut book).await;
@@ -497,10 +498,10 @@ async fn what_is_answered_is_what_the_document_says() {
     with_a_silent_upstream(&mut book).await;
 
     let excused: BTreeSet<_> =
-        NEVER_SEEN.iter().map(|(of, what)| ((*of).to_owned(), (*what).to_owned())).collect();
-    let unmet: BTreeSet<_> = book.unmet().into_iter().collect();
-    let forgotten: Vec<_> = unmet.difference(&excused).collect();
-    assert!(forgotten.is_empty(), "documented, never met: {forgotten:#?}");
-    let needless: Vec<_> = excused.difference(&unmet).collect();
-    assert!(needless.is_empty(), "met after all, or no longer documented: {needless:#?}");
+        NOT_PROVOKED.iter().map(|(of, what)| ((*of).to_owned(), (*what).to_owned())).collect();
+    let unobserved: BTreeSet<_> = book.unobserved().into_iter().collect();
+    let missing: Vec<_> = unobserved.difference(&excused).collect();
+    assert!(missing.is_empty(), "documented, never returned: {missing:#?}");
+    let superfluous: Vec<_> = excused.difference(&unobserved).collect();
+    assert!(superfluous.is_empty(), "returned, or no longer documented: {superfluous:#?}");
 }

@@ -1,4 +1,4 @@
-//! Each failure of the contract, and the answer it gets.
+//! Failures of the contract and their responses.
 
 use reqwest::{Method, Response};
 use serde_json::json;
@@ -21,7 +21,7 @@ fn challenge(answer: &Response) -> Option<String> {
     answer.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned())
 }
 
-/// Checks what every refusal has in common and returns its challenge.
+/// Checks the common parts of a refusal and returns its challenge.
 async fn refused(answer: Response, status: u16) -> Option<String> {
     let challenge = challenge(&answer);
     assert_eq!(answer.status(), status, "{challenge:?}");
@@ -42,7 +42,7 @@ async fn refused(answer: Response, status: u16) -> Option<String> {
 }
 
 #[tokio::test]
-async fn without_credentials_a_caller_learns_where_to_get_them() {
+async fn requests_without_credentials_get_a_challenge_with_the_metadata_url() {
     let (gateway, _entra, _store) = alone(&[]).await;
     for (path, resource) in [
         ("/external/login", "external/login"),
@@ -82,10 +82,10 @@ async fn malformed_credentials_are_a_bad_request() {
     }
 }
 
-/// RFC 9110 §11.4: `1*SP` (spring-projects/spring-security#19500, `bnchrch/auth0_jwks#1`). For every reader
-/// of the field: login, logout, guard.
+/// RFC 9110 §11.4: `1*SP` (spring-projects/spring-security#19500, `bnchrch/auth0_jwks#1`). Covers
+/// every reader of the field: login, logout, guard.
 #[tokio::test]
-async fn spaces_after_bearer_are_one_or_more() {
+async fn one_or_more_spaces_after_bearer_are_accepted() {
     let world = World::start(Kind::Redis).await;
     let token = world.entra.token().build();
     for spaces in [" ", "  ", "     "] {
@@ -97,7 +97,7 @@ async fn spaces_after_bearer_are_one_or_more() {
         let login = ask(Method::POST, "/external/login").await;
         assert_eq!(login.status(), 200, "{spaces:?}");
         let session = session_in(&login);
-        // The guard lets it in; upstream reads the field in its own way.
+        // The guard accepts it; upstream reads the field in its own way.
         let guarded = ask(Method::GET, "/external/test/users").await;
         assert_eq!(guarded.status(), 200, "{spaces:?}");
         assert_eq!(ask(Method::POST, "/external/logout").await.status(), 204, "{spaces:?}");
@@ -110,7 +110,7 @@ async fn spaces_after_bearer_are_one_or_more() {
 
 /// jetty#7269, apache/trafficserver#13049.
 #[tokio::test]
-async fn a_malformed_host_or_forwarding_header_is_named() {
+async fn a_refusal_names_the_malformed_host_or_forwarding_header() {
     let (gateway, ..) = alone(&[("GATEWAY_TRUSTED_PROXIES", "127.0.0.0/8")]).await;
     let (of_forwarded, ..) = alone(&[
         ("GATEWAY_TRUSTED_PROXIES", "127.0.0.0/8"),
@@ -149,7 +149,7 @@ async fn a_malformed_host_or_forwarding_header_is_named() {
 }
 
 #[tokio::test]
-async fn no_malformed_foreign_or_old_token_gets_in_anywhere() {
+async fn malformed_foreign_and_expired_tokens_are_refused_by_login_and_guard() {
     let (gateway, entra, store) = alone(&[("GATEWAY_LOGIN_FAILURE_LIMIT", "off")]).await;
     let kinds = entra.every_malformed_kind();
     assert!(kinds.len() > 25, "{}", kinds.len());
@@ -157,17 +157,17 @@ async fn no_malformed_foreign_or_old_token_gets_in_anywhere() {
         for path in ["/external/login", "/external/public_documents"] {
             let answer = client().post(gateway.url(path)).bearer_auth(&token).send().await.unwrap();
             let code = answer.status().as_u16();
-            let told =
+            let challenge =
                 refused(answer, if code == 400 { 400 } else { 401 }).await.unwrap_or_default();
             if code == 401 {
                 assert!(
-                    told.starts_with("Bearer error=\"invalid_token\", resource_metadata="),
-                    "{kind}: {told}"
+                    challenge.starts_with("Bearer error=\"invalid_token\", resource_metadata="),
+                    "{kind}: {challenge}"
                 );
-                assert!(told.contains("error_description="), "{kind}: {told}");
+                assert!(challenge.contains("error_description="), "{kind}: {challenge}");
             }
-            let beginning = token.get(..40).unwrap_or("nothing of length");
-            assert!(!told.contains(beginning), "{kind} is echoed");
+            let beginning = token.get(..40).unwrap_or("a token that is too short");
+            assert!(!challenge.contains(beginning), "{kind} is echoed");
         }
     }
     assert_eq!(store.redis().ask(&["KEYS", "session:*"]), "");
@@ -175,7 +175,7 @@ async fn no_malformed_foreign_or_old_token_gets_in_anywhere() {
 }
 
 #[tokio::test]
-async fn a_good_token_may_not_be_enough() {
+async fn valid_tokens_without_the_role_scope_or_client_are_refused() {
     let (gateway, entra, _store) = alone(&[("GATEWAY_ALLOWED_CLIENTS", OTHER_CLIENT)]).await;
     let login = async |token: String| refused(try_login(&gateway, &token).await, 403).await;
     let scope = format!(
@@ -200,7 +200,7 @@ async fn a_good_token_may_not_be_enough() {
         entra.token().roles(&["User", "Admin"]).scopes("ExternalApi").build(),
         entra.token().roles(&["externalapi", "ExternalApi "]).build(),
         entra.token().claim("roles", json!("ExternalApi")).build(),
-        // Apps to which no role is assigned, or whose roles are no list.
+        // Apps without an assigned role, or whose roles are not a list.
         entra.token().app_only().without("idtyp").without("roles").build(),
         entra.token().v1().without("scp").claim("roles", json!({"ExternalApi": true})).build(),
         entra.token().claim("azp", other).build(),
@@ -210,7 +210,7 @@ async fn a_good_token_may_not_be_enough() {
 }
 
 #[tokio::test]
-async fn a_scope_admits_to_login_where_it_is_listed() {
+async fn a_listed_login_scope_is_enough_to_log_in() {
     let (gateway, entra, _store) = alone(&[("GATEWAY_LOGIN_SCOPES", "ExternalApi,Other")]).await;
     for scopes in ["ExternalApi", "openid Other"] {
         let token = entra.token().roles(&["User"]).scopes(scopes).build();
@@ -219,7 +219,7 @@ async fn a_scope_admits_to_login_where_it_is_listed() {
 }
 
 #[tokio::test]
-async fn other_methods_are_told_which_are_allowed() {
+async fn other_methods_get_405_with_the_allowed_methods() {
     let (gateway, entra, _store) = alone(&[]).await;
     for (method, path, allow) in [
         (Method::GET, "/external/login", "POST"),
@@ -237,7 +237,7 @@ async fn other_methods_are_told_which_are_allowed() {
 }
 
 #[tokio::test]
-async fn off_means_that_nothing_is_there_and_no_id_is_told() {
+async fn with_external_access_off_login_is_404_and_no_id_is_disclosed() {
     let (gateway, entra, _store) = alone(&[("GATEWAY_EXTERNAL_ACCESS", "off")]).await;
     for (method, path) in [
         (Method::POST, "/external/login"),
@@ -248,18 +248,18 @@ async fn off_means_that_nothing_is_there_and_no_id_is_told() {
             client().request(method, gateway.url(path)).bearer_auth(entra.token().build());
         assert_eq!(refused(request.send().await.unwrap(), 404).await, None, "{path}");
     }
-    // The guard stands, and says `Bearer` alone.
+    // The guard still applies; its challenge is `Bearer` only.
     let request = client().get(gateway.url("/external/public_documents"));
     assert_eq!(refused(request.send().await.unwrap(), 401).await.as_deref(), Some("Bearer"));
     let request = client().get(gateway.url("/external/public_documents")).bearer_auth("a.b.c");
-    let told = refused(request.send().await.unwrap(), 401).await;
-    assert_eq!(told.as_deref(), Some("Bearer error=\"invalid_token\""));
+    let challenge = refused(request.send().await.unwrap(), 401).await;
+    assert_eq!(challenge.as_deref(), Some("Bearer error=\"invalid_token\""));
     let logout = client().post(gateway.url("/external/logout")).bearer_auth(entra.token().build());
-    assert_eq!(logout.send().await.unwrap().status(), 204, "logout stands");
+    assert_eq!(logout.send().await.unwrap().status(), 204, "logout still works");
 }
 
 #[tokio::test]
-async fn without_keys_login_and_guard_are_unavailable_and_the_rest_is_not() {
+async fn without_signing_keys_only_login_and_guard_are_unavailable() {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
     entra.set(Mode::Down);
     let gateway = Gateway::start(&settings(&entra, None, &store, &[])).await;
@@ -270,17 +270,17 @@ async fn without_keys_login_and_guard_are_unavailable_and_the_rest_is_not() {
     let bare = client().post(gateway.url("/external/login"));
     assert!(
         refused(bare.send().await.unwrap(), 401).await.is_some(),
-        "no credentials are judged first"
+        "missing credentials are refused first"
     );
     let metadata = client().get(gateway.url("/.well-known/oauth-protected-resource"));
     assert_eq!(metadata.send().await.unwrap().status(), 200);
     entra.set(Mode::Up);
-    until("it recovers by itself", async || try_login(&gateway, &token).await.status() == 200)
+    until("login recovers by itself", async || try_login(&gateway, &token).await.status() == 200)
         .await;
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_is_503_without_a_cookie_and_proxying_goes_on() {
+async fn without_the_session_store_login_and_logout_get_503_and_proxying_continues() {
     let mut world = World::start(Kind::Redis).await;
     let token = world.entra.token().build();
     let session = world.login(&token).await;
@@ -291,7 +291,7 @@ async fn a_store_that_is_away_is_503_without_a_cookie_and_proxying_goes_on() {
     assert_eq!(refused(try_login(&world.gateway, &token).await, 503).await, None);
     assert!(begun.elapsed().as_millis() < 2500, "{:?}", begun.elapsed());
     redis.thaw();
-    until("it recovers", async || try_login(&world.gateway, &token).await.status() == 200).await;
+    until("login recovers", async || try_login(&world.gateway, &token).await.status() == 200).await;
 
     redis.end();
     assert_eq!(refused(try_login(&world.gateway, &token).await, 503).await, None);
@@ -301,7 +301,7 @@ async fn a_store_that_is_away_is_503_without_a_cookie_and_proxying_goes_on() {
     let proxied = client().get(world.gateway.url("/test/echo")).send().await.unwrap();
     assert_eq!(proxied.status(), 200);
     redis.begin().await;
-    until("it recovers", async || try_login(&world.gateway, &token).await.status() == 200).await;
+    until("login recovers", async || try_login(&world.gateway, &token).await.status() == 200).await;
     let fresh = session_in(&try_login(&world.gateway, &token).await);
     until("Flask honours it", async || {
         status(world.gateway.url(crate::world::API), &fresh).await == 200
@@ -310,7 +310,7 @@ async fn a_store_that_is_away_is_503_without_a_cookie_and_proxying_goes_on() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_away_is_502_and_one_that_hangs_504() {
+async fn an_unavailable_upstream_gets_502_and_a_hanging_one_504() {
     let (gateway, _entra, _store) = alone(&[]).await;
     assert_eq!(refused(client().get(gateway.url("/api/x")).send().await.unwrap(), 502).await, None);
     assert!(!gateway.is_ready().await);
@@ -323,8 +323,8 @@ async fn an_upstream_that_is_away_is_502_and_one_that_hangs_504() {
     assert!(world.gateway.is_ready().await);
 }
 
-/// A v1 token of this tenant for another application; `with_nonce` as Microsoft Graph's, whose signature nobody else
-/// can verify.
+/// V1 token of this tenant for another application. `with_nonce`: as issued for Microsoft Graph,
+/// whose signature only Graph can verify.
 fn token_for(entra: &Entra, audience: &str, with_nonce: bool) -> String {
     let token = entra.token().v1().claim("aud", audience);
     if !with_nonce {
@@ -334,10 +334,10 @@ fn token_for(entra: &Entra, audience: &str, with_nonce: bool) -> String {
     token.header("nonce", "x").signed_by_stranger().kid(key["kid"].as_str().unwrap()).build()
 }
 
-/// AzureAD/azure-activedirectory-identitymodel-extensions-for-dotnet#609: the commonest mistake is a scope of
-/// Microsoft Graph's.
+/// AzureAD/azure-activedirectory-identitymodel-extensions-for-dotnet#609: the most common mistake
+/// is a scope of Microsoft Graph.
 #[tokio::test]
-async fn a_token_for_another_application_is_answered_with_the_scope_to_ask_for() {
+async fn a_token_for_another_application_gets_a_challenge_with_the_scope_to_request() {
     let (on, entra, _store) = alone(&[("GATEWAY_LOGIN_FAILURE_LIMIT", "off")]).await;
     let (off, entra_of_off, _store) = alone(&[("GATEWAY_EXTERNAL_ACCESS", "off")]).await;
     let graph = "The access token is meant for Microsoft Graph";
@@ -363,8 +363,9 @@ async fn a_token_for_another_application_is_answered_with_the_scope_to_ask_for()
             let token = token_for(&entra, audience, with_nonce);
             for path in ["/external/login", "/external/public_documents"] {
                 let answer = client().post(on.url(path)).bearer_auth(&token).send().await.unwrap();
-                let told = refused(answer, 401).await.unwrap();
-                let description = told.split("error_description=").nth(1).unwrap_or(&told);
+                let challenge = refused(answer, 401).await.unwrap();
+                let description =
+                    challenge.split("error_description=").nth(1).unwrap_or(&challenge);
                 let expected = format!("\"{text}; ask for the scope api://{CLIENT}/.default\"");
                 assert_eq!(description, expected, "{audience}");
             }

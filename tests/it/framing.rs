@@ -1,15 +1,16 @@
-//! What two parsers could read differently is refused, and nothing of it reaches upstream.
+//! Messages that two parsers could read differently are refused, and no part of them reaches
+//! upstream.
 
 use crate::world::scripted::{OK, Peer, Scripted};
 
-/// Sends a request after which another one is smuggled, and returns all that the caller gets.
+/// Sends a request followed by a smuggled one, and returns everything that the caller receives.
 async fn answers(world: &Scripted, request: &[u8]) -> String {
     let mut caller = world.caller().await;
     caller.send(request).await;
     caller.rest().await
 }
 
-async fn is_refused(world: &Scripted, what: &str, request: &[u8]) {
+async fn assert_refused(world: &Scripted, what: &str, request: &[u8]) {
     let smuggled = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     let answer = answers(world, &[request, smuggled].concat()).await;
     assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{what}: {answer}");
@@ -52,15 +53,15 @@ async fn ambiguous_lengths_are_refused() {
     ] {
         let request =
             format!("POST /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
-        is_refused(&world, fields, request.as_bytes()).await;
+        assert_refused(&world, fields, request.as_bytes()).await;
     }
     let old = b"POST /x HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    is_refused(&world, "chunks in HTTP/1.0", old).await;
+    assert_refused(&world, "chunks in HTTP/1.0", old).await;
     world.stays_unasked().await;
 }
 
 #[tokio::test]
-async fn heads_that_readers_split_differently_are_refused() {
+async fn heads_that_parsers_split_differently_are_refused() {
     let world = Scripted::start(&[]).await;
     for (what, request) in [
         ("bare LF after the request line", &b"GET /x HTTP/1.1\nHost: a\r\n\r\n"[..]),
@@ -109,7 +110,7 @@ async fn heads_that_readers_split_differently_are_refused() {
         ("CONNECT", b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n"),
         ("TRACE", b"TRACE /x HTTP/1.1\r\nHost: a\r\n\r\n"),
     ] {
-        is_refused(&world, what, request).await;
+        assert_refused(&world, what, request).await;
     }
     for name in
         ["Authorization", "cookie", "Host", "X-Forwarded-For", "Content-Length", "Forwarded"]
@@ -117,7 +118,7 @@ async fn heads_that_readers_split_differently_are_refused() {
         let request = format!(
             "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nConnection: {name}\r\n\r\n"
         );
-        is_refused(&world, name, request.as_bytes()).await;
+        assert_refused(&world, name, request.as_bytes()).await;
     }
     world.stays_unasked().await;
 }
@@ -149,18 +150,18 @@ async fn malformed_chunks_are_refused() {
         "3\r\nabc\r\n0\r\n\n",
     ] {
         let head = "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-        is_refused(&world, body, format!("{head}{body}").as_bytes()).await;
+        assert_refused(&world, body, format!("{head}{body}").as_bytes()).await;
     }
     let endless = format!(
         "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;{}\r\nabc\r\n0\r\n\r\n",
         "a".repeat(2000)
     );
-    is_refused(&world, "an endless extension", endless.as_bytes()).await;
+    assert_refused(&world, "an endless extension", endless.as_bytes()).await;
     world.stays_unasked().await;
 }
 
 #[tokio::test]
-async fn a_body_that_turns_out_malformed_on_its_way_never_seems_whole_to_upstream() {
+async fn a_body_found_malformed_while_forwarding_never_appears_complete_to_upstream() {
     let world = Scripted::start(&[("GATEWAY_REQUEST_HOLD", "1KiB")]).await;
     let mut caller = world.caller().await;
     let head = "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -168,13 +169,17 @@ async fn a_body_that_turns_out_malformed_on_its_way_never_seems_whole_to_upstrea
     let mut upstream = world.upstream().await;
     upstream.head().await;
     caller.send("zz\r\n0\r\n\r\n").await;
-    let seen = upstream.rest().await;
-    assert!(seen.ends_with("aaa\r\n") && !seen.contains("zz"), "{}", &seen[seen.len() - 20..]);
+    let received = upstream.rest().await;
+    assert!(
+        received.ends_with("aaa\r\n") && !received.contains("zz"),
+        "{}",
+        &received[received.len() - 20..]
+    );
     assert!(caller.rest().await.starts_with("HTTP/1.1 400 "));
 }
 
 #[tokio::test]
-async fn a_request_cut_off_in_the_middle_is_not_passed_on() {
+async fn a_truncated_request_is_not_forwarded() {
     let world = Scripted::start(&[]).await;
     for request in [
         "GET /x HTTP/1.1\r\nHost: a\r\n",
@@ -191,7 +196,7 @@ async fn a_request_cut_off_in_the_middle_is_not_passed_on() {
 }
 
 #[tokio::test]
-async fn empty_lines_before_a_request_are_passed_over() {
+async fn empty_lines_before_a_request_are_skipped() {
     let world = Scripted::start(&[]).await;
     let mut caller = world.caller().await;
     caller.send("\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
@@ -202,7 +207,7 @@ async fn empty_lines_before_a_request_are_passed_over() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_cut_short_reaches_the_caller_as_cut_short() {
+async fn a_truncated_response_reaches_the_caller_as_truncated() {
     let world = Scripted::start(&[]).await;
     let get = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
     let closing = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -231,7 +236,7 @@ async fn an_answer_that_is_cut_short_reaches_the_caller_as_cut_short() {
 }
 
 #[tokio::test]
-async fn what_upstream_does_not_take_of_a_body_is_never_the_next_request() {
+async fn body_bytes_that_upstream_does_not_read_never_become_the_next_request() {
     let folder = tempfile::tempdir().unwrap();
     let world = Scripted::start_unix(&folder.path().join("flask.sock")).await;
     let body = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n".repeat(7_000);
@@ -246,7 +251,7 @@ async fn what_upstream_does_not_take_of_a_body_is_never_the_next_request() {
     drop(upstream);
     assert!(caller.head().await.starts_with("HTTP/1.1 200 "));
     assert_eq!(caller.bytes(2).await, "ok");
-    // Whether or not the connection is used on.
+    // Whether or not the connection remains usable.
     if caller.try_send("GET /after HTTP/1.1\r\nHost: a\r\n\r\n").await.is_ok() {
         let _ = caller.try_finish().await;
     }
@@ -257,7 +262,7 @@ async fn what_upstream_does_not_take_of_a_body_is_never_the_next_request() {
 }
 
 #[tokio::test]
-async fn an_answer_until_the_end_of_a_connection_that_breaks_is_seen_to_break() {
+async fn a_close_delimited_response_that_breaks_ends_in_a_connection_error() {
     let world = Scripted::start(&[]).await;
     let mut caller = tokio::net::TcpStream::connect(world.gateway.address()).await.unwrap();
     let request = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -272,7 +277,7 @@ async fn an_answer_until_the_end_of_a_connection_that_breaks_is_seen_to_break() 
 }
 
 #[tokio::test]
-async fn a_malformed_answer_is_a_bad_gateway_and_its_connection_is_not_used_again() {
+async fn a_malformed_response_gets_502_and_its_connection_is_not_reused() {
     let world = Scripted::start(&[]).await;
     let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "a".repeat(70_000));
     for answer in [
@@ -291,7 +296,7 @@ async fn a_malformed_answer_is_a_bad_gateway_and_its_connection_is_not_used_agai
         caller.send("GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
         let mut upstream = world.upstream().await;
         upstream.head().await;
-        // It may be cut off in the middle.
+        // The gateway may close the connection before all of it is sent.
         let _ = upstream.try_send(answer).await;
         let got = caller.rest().await;
         let shown = &answer[..answer.len().min(80)];
@@ -301,7 +306,7 @@ async fn a_malformed_answer_is_a_bad_gateway_and_its_connection_is_not_used_agai
 }
 
 #[tokio::test]
-async fn bytes_that_upstream_says_unasked_are_no_part_of_any_answer() {
+async fn unsolicited_bytes_of_upstream_are_not_part_of_any_response() {
     let world = Scripted::start(&[]).await;
     let mut caller = world.caller().await;
     caller.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -316,7 +321,7 @@ async fn bytes_that_upstream_says_unasked_are_no_part_of_any_answer() {
     second.send(OK).await;
     caller.head().await;
     assert_eq!(caller.bytes(2).await, "ok");
-    // And what comes while the connection is kept.
+    // Also bytes that arrive while the connection is idle in the pool.
     second.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison").await;
     tokio::time::sleep(crate::world::scripted::QUIET).await;
     caller.send("POST /3 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;

@@ -1,4 +1,5 @@
-//! Azure Front Door in front: who does not come through it does not come in, and it tells who came.
+//! Azure Front Door in front of the gateway: requests that bypass it are refused, and its headers
+//! name the client.
 
 use reqwest::{Method, RequestBuilder};
 
@@ -16,7 +17,7 @@ async fn status(request: RequestBuilder) -> u16 {
 }
 
 #[tokio::test]
-async fn only_what_comes_through_the_front_door_comes_in() {
+async fn requests_that_bypass_the_front_door_are_refused() {
     let settings = [("GATEWAY_FRONT_DOOR_ID", ID), ("UPSTREAM_LATER", "on")];
     let world = World::with(Kind::Files, &settings).await;
     let other = ID.replace('1', "9");
@@ -38,7 +39,7 @@ async fn only_what_comes_through_the_front_door_comes_in() {
         let through = ask(&world, Method::GET, path, &[("x-azure-fdid", ID)]);
         assert_ne!(status(through).await, 403, "{path}");
     }
-    // The platform's probes take no detour.
+    // The platform's probes do not pass through Front Door.
     for path in [
         "/gateway/health/live",
         "/gateway/health/ready",
@@ -51,7 +52,7 @@ async fn only_what_comes_through_the_front_door_comes_in() {
 }
 
 #[tokio::test]
-async fn the_front_door_tells_who_the_client_is() {
+async fn the_client_address_is_taken_from_the_front_doors_header() {
     let settings = [("GATEWAY_FRONT_DOOR_ID", ID), ("GATEWAY_LOGIN_FAILURE_LIMIT", "2/1m")];
     let world = World::with(Kind::Files, &settings).await;
     let through = [("x-azure-fdid", ID), ("x-forwarded-for", "192.0.2.1, 203.0.113.9:4711")];
@@ -59,11 +60,11 @@ async fn the_front_door_tells_who_the_client_is() {
         let headers = [&through[..], &[("x-azure-clientip", client), ("x-azure-socketip", client)]];
         headers.concat()
     };
-    let seen =
+    let echo =
         json(ask(&world, Method::GET, "/test/echo", &from("198.51.100.7")).send().await.unwrap());
-    let seen = seen.await;
+    let echo = echo.await;
     let of = |name: &str| {
-        let headers = seen["headers"].as_array().unwrap().iter();
+        let headers = echo["headers"].as_array().unwrap().iter();
         headers
             .filter(|header| header[0] == name)
             .map(|header| header[1].clone())
@@ -72,7 +73,8 @@ async fn the_front_door_tells_who_the_client_is() {
     assert_eq!(of("x-forwarded-for"), ["198.51.100.7, 203.0.113.9, 127.0.0.1"]);
     assert!(of("x-azure-clientip").is_empty() && of("x-azure-socketip").is_empty());
 
-    // One bad caller does not shut out the rest, although all come by the same way.
+    // One failing caller does not lock out the others, although all come through the same Front
+    // Door.
     let good = world.entra.token().build();
     let login = async |client: &'static str, token: &str| {
         let request = ask(&world, Method::POST, "/external/login", &from(client));
@@ -86,7 +88,7 @@ async fn the_front_door_tells_who_the_client_is() {
 }
 
 #[tokio::test]
-async fn operators_are_warned_of_an_edge_that_hides_its_callers() {
+async fn operators_are_warned_when_every_request_has_one_public_address() {
     const WARNING: &str = "every request so far comes from one public address";
     let world = World::with(Kind::Files, &[("GATEWAY_WORKERS", "1")]).await;
     let http = client();
@@ -97,7 +99,7 @@ async fn operators_are_warned_of_an_edge_that_hides_its_callers() {
     for _ in 0..120 {
         ask("203.0.113.9").await;
     }
-    until("it warns", async || world.gateway.process.log().contains(WARNING)).await;
+    until("the warning is logged", async || world.gateway.process.log().contains(WARNING)).await;
     assert_eq!(world.gateway.process.log().matches(WARNING).count(), 1);
 
     let busy = world.another_gateway().await;

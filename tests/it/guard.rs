@@ -1,4 +1,4 @@
-//! `/external/*` is for the role `ExternalApi`, in every spelling upstream would understand.
+//! `/external/*` requires the role `ExternalApi`, in every spelling that upstream understands.
 
 use reqwest::Method;
 
@@ -8,14 +8,14 @@ use crate::{
 };
 
 #[tokio::test]
-async fn the_role_opens_the_guard_for_users_and_apps() {
+async fn the_guard_admits_users_and_apps_with_the_role() {
     let world = World::start(Kind::Files).await;
     let url = world.gateway.url("/external/public_documents/1");
     for token in [world.entra.token().build(), world.entra.token().app_only().build()] {
         let answer = client().delete(&url).bearer_auth(token).send().await.unwrap();
-        assert_eq!(answer.status(), 200, "upstream itself asks for no token here");
+        assert_eq!(answer.status(), 200, "upstream itself requires no token here");
     }
-    // Upstream's own check accepts v1 tokens alone: that is its answer, not ours.
+    // Upstream's own check accepts v1 tokens only; that refusal is not the gateway's.
     let list = world.gateway.url(&format!("/external/public_documents?user_id={USER_OID}"));
     let v1 = world.entra.token().v1().build();
     assert_eq!(client().get(&list).bearer_auth(v1).send().await.unwrap().status(), 200);
@@ -37,9 +37,9 @@ async fn every_method_is_guarded() {
     assert!(!log.contains("/external/"), "{log}");
 }
 
-/// SimpleChat's probes, with and without sign-in.
+/// Probe routes of SimpleChat, with and without sign-in.
 #[tokio::test]
-async fn the_health_probes_alone_are_open() {
+async fn only_the_health_probes_need_no_token() {
     let world = World::with(Kind::Files, &[("UPSTREAM_LATER", "on")]).await;
     let ask = async |method: Method, path: &str| {
         client().request(method, world.gateway.url(path)).send().await.unwrap().status().as_u16()
@@ -66,7 +66,7 @@ async fn the_health_probes_alone_are_open() {
 }
 
 #[tokio::test]
-async fn odd_spellings_never_reach_upstream() {
+async fn ambiguous_path_spellings_never_reach_upstream() {
     let world = World::start(Kind::Files).await;
     let token = world.entra.token().build();
     for target in [
@@ -88,7 +88,7 @@ async fn odd_spellings_never_reach_upstream() {
             assert!(answer.starts_with("HTTP/1.1 400 "), "{target}: {answer}");
         }
     }
-    // A routing header of gunicorn's, trusted from loopback.
+    // Routing header of gunicorn, which trusts it from loopback.
     for name in ["SCRIPT_NAME", "script_name"] {
         let request = format!(
             "DELETE /a/external/public_documents/1 HTTP/1.1\r\nHost: gw.example\r\n{name}: /a\r\nConnection: close\r\n\r\n"

@@ -1,5 +1,5 @@
-//! What gunicorn and Werkzeug were seen to route under `/external/`, in every spelling tried, never
-//! reaches them without a verdict.
+//! Requests that gunicorn and Werkzeug were observed to route under `/external/`, in every spelling
+//! tried, never reach upstream without a decision of the guard.
 
 use std::collections::HashSet;
 
@@ -8,18 +8,18 @@ use serde::Deserialize;
 
 use crate::world::{Kind, World, flask::in_repository};
 
-/// One request, and what the real upstream made of it when it came directly.
+/// Request, and how the real upstream routed it when it was sent directly.
 #[derive(Deserialize)]
 struct Spelling {
     target_b64: String,
     method: String,
-    /// None: as in HTTP/0.9.
+    /// `None`: as in HTTP/0.9.
     version: Option<String>,
     headers: Vec<(String, String)>,
     family: String,
     /// Upstream routed it under `/external/`.
     must_guard: bool,
-    /// It did so because of a header that the gateway drops.
+    /// Upstream did so because of a header that the gateway drops.
     needs_header_strip: bool,
 }
 
@@ -40,7 +40,7 @@ impl Spelling {
         bytes
     }
 
-    /// Whether anybody may ask it.
+    /// True if the request needs no token.
     fn is_open(&self) -> bool {
         let is_probe =
             matches!(&*self.method, "GET" | "HEAD") && self.target() == b"/external/healthcheck";
@@ -49,7 +49,7 @@ impl Spelling {
 }
 
 #[tokio::test]
-async fn no_spelling_reaches_external_routes_without_a_verdict() {
+async fn no_path_spelling_reaches_external_routes_without_a_decision_of_the_guard() {
     let file = std::fs::read(in_repository("tests/data/spellings.json")).unwrap();
     let spellings: Vec<Spelling> = serde_json::from_slice(&file).unwrap();
     let world = World::start(Kind::Files).await;
@@ -57,7 +57,7 @@ async fn no_spelling_reaches_external_routes_without_a_verdict() {
     let (mut refused, mut passed) = (0, 0);
     for spelling in &spellings {
         let answer = world.gateway.raw(spelling.request()).await;
-        // As gunicorn logs it: Latin-1.
+        // Encoding of gunicorn's log: Latin-1.
         let shown: String = spelling.target().into_iter().map(char::from).collect();
         let status = answer.get(9..12).unwrap_or("none");
         if spelling.is_open() {

@@ -1,4 +1,5 @@
-//! Tokens longer than upstream takes (benoitc/gunicorn#1704, pgadmin-org/pgadmin4#5866): login and `check` say so.
+//! Tokens longer than upstream accepts (benoitc/gunicorn#1704, pgadmin-org/pgadmin4#5866): login
+//! and `check` report them.
 
 use crate::{
     entra::Entra,
@@ -9,16 +10,16 @@ use crate::{
     },
 };
 
-/// Length of the `Authorization` line without its token, CRLF included: what gunicorn counts.
+/// Length of the `Authorization` line without its token, CRLF included, as gunicorn counts it.
 const AROUND: usize = "Authorization: Bearer \r\n".len();
 
-/// A good token whose `Authorization` line has this length.
+/// Valid token whose `Authorization` line has this length.
 fn token_with_line_of(entra: &Entra, length: usize) -> String {
     let token = |header: usize, claim: usize| {
         entra.token().header("x", "x".repeat(header)).claim("groups", "x".repeat(claim)).build()
     };
     let missing = length - AROUND - token(0, 0).len();
-    // In base64 not every length is possible for one part alone.
+    // In base64 one part alone cannot have every length.
     for header in 0..8 {
         for claim in (missing * 3 / 4).saturating_sub(16)..=missing * 3 / 4 {
             let token = token(header, claim);
@@ -30,7 +31,7 @@ fn token_with_line_of(entra: &Entra, length: usize) -> String {
     panic!("no token of {length} bytes");
 }
 
-/// Logs in; the session, and whether the login warns of the token's length.
+/// Logs in; returns the session, and whether the login warns of the token's length.
 async fn login(gateway: &Gateway, token: &str) -> (String, bool) {
     let answer = try_login(gateway, token).await;
     assert_eq!(answer.status(), 200);
@@ -40,21 +41,21 @@ async fn login(gateway: &Gateway, token: &str) -> (String, bool) {
     (session, !warnings.is_empty())
 }
 
-/// The status of a call that bears session and token both.
+/// Status of a call with both session and token.
 async fn call(gateway: &Gateway, session: &str, token: &str) -> u16 {
     let call = client().get(gateway.url(API)).session(session).bearer_auth(token);
     call.send().await.unwrap().status().as_u16()
 }
 
 #[tokio::test]
-async fn a_login_warns_of_its_token_exactly_where_gunicorn_refuses_calls_that_bear_it() {
+async fn a_login_warns_exactly_when_gunicorn_refuses_calls_with_its_token() {
     for (limit, lengths) in [
         (
             None,
             &[(6_400, false), (8_190, false), (8_191, true), (11_600, true), (8_190, false)][..],
         ),
         (Some("5000"), &[(5_001, true), (5_000, false), (8_190, true)]),
-        // What the deployment files set: the longest token of 16 KiB.
+        // Set by the deployment files: the longest token of 16 KiB.
         (Some("16408"), &[(16_408, false)]),
         (Some("0"), &[(16_408, false)]),
     ] {
@@ -75,7 +76,7 @@ async fn a_login_warns_of_its_token_exactly_where_gunicorn_refuses_calls_that_be
 }
 
 #[tokio::test]
-async fn while_upstream_is_away_the_default_of_gunicorn_counts() {
+async fn while_upstream_is_unavailable_the_default_limit_of_gunicorn_applies() {
     let (gateway, entra, _store) = alone(Kind::Redis, &[]).await;
     gateway.wait_until_it_has_keys().await;
     for (length, is_refused) in [(8_190, false), (8_191, true), (16_408, true)] {
@@ -94,12 +95,12 @@ async fn logins_with_long_tokens_measure_upstream_once() {
     for token in &tokens {
         login(&world.gateway, token).await;
     }
-    // 431 is not in gunicorn's access log; the probe beside it and the one of 8,000 bytes are.
+    // 431 is not in gunicorn's access log; the accompanying probe and the one of 8,000 bytes are.
     assert_eq!(probes().await - before, 2);
 }
 
 #[tokio::test]
-async fn check_and_doctor_measure_what_upstream_takes_and_say_what_to_set() {
+async fn check_and_doctor_measure_the_header_limit_of_upstream_and_name_the_setting() {
     const ADVICE: &str = "Add --limit-request-field_size=16408 to GUNICORN_CMD_ARGS for SimpleChat";
     for (limit, longest) in [("", Some(8190)), ("5000", Some(5000)), ("16408", None), ("0", None)] {
         let arguments = format!("--limit-request-field_size={limit}");
