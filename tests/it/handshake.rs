@@ -1,4 +1,4 @@
-//! A token becomes a session that an unmodified Flask honours.
+//! Login: a token becomes a session that an unmodified Flask honours.
 
 use reqwest::header::SET_COOKIE;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ async fn flask_honours_a_minted_session(kind: Kind) {
 
     assert_eq!(status(world.gateway.url(API), &session).await, 200);
     assert_eq!(status(world.gateway.url("/admin/settings"), &session).await, 403);
-    // What Flask read is what we said we stored, in the token's order.
+    // Flask reads the claims that the login answered, in the token's order.
     let read = client().get(world.gateway.url("/api/user/settings")).session(&session);
     let read = json(read.send().await.unwrap()).await;
     assert_eq!(read["id"], USER_OID);
@@ -54,7 +54,7 @@ async fn flask_honours_a_session_minted_into_files() {
     flask_honours_a_minted_session(Kind::Files).await;
 }
 
-async fn roles_decide_as_upstream_has_them(kind: Kind) {
+async fn allowed_roles_reach_the_session(kind: Kind) {
     let world = World::start(kind).await;
     let token = world.entra.token().roles(&["ExternalApi"]).build();
     let answer = try_login(&world.gateway, &token).await;
@@ -62,7 +62,7 @@ async fn roles_decide_as_upstream_has_them(kind: Kind) {
     assert_eq!(json(answer).await["warnings"], json!(["no_user_role"]));
     assert_eq!(status(world.gateway.url(API), &session).await, 403);
 
-    // The ceiling takes Admin off; unknown roles and foreign types go as well.
+    // The ceiling removes Admin, and unknown roles and values of other types as well.
     let token = world.entra.token().roles(&["Admin", "ExternalApi", "User", "Owner"]).build();
     let answer = try_login(&world.gateway, &token).await;
     let session = session_in(&answer);
@@ -72,17 +72,17 @@ async fn roles_decide_as_upstream_has_them(kind: Kind) {
 }
 
 #[tokio::test]
-async fn roles_decide_as_upstream_has_them_in_redis() {
-    roles_decide_as_upstream_has_them(Kind::Redis).await;
+async fn a_session_in_redis_has_only_the_allowed_roles_of_its_token() {
+    allowed_roles_reach_the_session(Kind::Redis).await;
 }
 
 #[tokio::test]
-async fn roles_decide_as_upstream_has_them_in_files() {
-    roles_decide_as_upstream_has_them(Kind::Files).await;
+async fn a_session_in_files_has_only_the_allowed_roles_of_its_token() {
+    allowed_roles_reach_the_session(Kind::Files).await;
 }
 
 #[tokio::test]
-async fn a_string_of_roles_becomes_a_list_that_grants_nothing() {
+async fn a_roles_claim_that_is_a_string_grants_no_role() {
     let world = World::with(Kind::Files, &[("GATEWAY_LOGIN_SCOPES", "access_as_user")]).await;
     let token = world.entra.token().claim("roles", json!("SuperUser")).build();
     let answer = try_login(&world.gateway, &token).await;
@@ -92,11 +92,11 @@ async fn a_string_of_roles_becomes_a_list_that_grants_nothing() {
 }
 
 #[tokio::test]
-async fn v1_tokens_and_tokens_of_apps_log_in_where_they_may() {
+async fn v1_tokens_and_allowed_app_only_tokens_can_log_in() {
     let world = World::with(Kind::Redis, &[("GATEWAY_LOGIN_APP_ONLY", "true")]).await;
     let answer = try_login(&world.gateway, &world.entra.token().v1().build()).await;
     assert_eq!(answer.status(), 200);
-    assert!(json(answer).await["user"]["email"].is_string(), "upn stands in for the e-mail");
+    assert!(json(answer).await["user"]["email"].is_string(), "upn replaces the e-mail");
     let answer = try_login(&world.gateway, &world.entra.token().app_only().build()).await;
     assert_eq!(answer.status(), 200);
     let body = json(answer).await;
@@ -108,7 +108,7 @@ async fn v1_tokens_and_tokens_of_apps_log_in_where_they_may() {
 }
 
 #[tokio::test]
-async fn every_login_makes_a_fresh_session_and_ends_the_one_sent_along() {
+async fn every_login_creates_a_new_session_and_ends_the_one_sent_with_it() {
     let world = World::start(Kind::Redis).await;
     let token = world.entra.token().build();
     let first = world.login(&token).await;
@@ -120,10 +120,11 @@ async fn every_login_makes_a_fresh_session_and_ends_the_one_sent_along() {
     assert_eq!(status(world.gateway.url(API), &first).await, 401);
     assert_eq!(status(world.gateway.url(API), &second).await, 200);
 
-    // Somebody else's is left alone, and so is what an attacker made up.
-    let stranger = world.entra.token().oid("00000000-0000-0000-0000-0000000000bb").build();
+    // Another subject's session does not end, and a session id chosen by an attacker is not
+    // adopted.
+    let other = world.entra.token().oid("00000000-0000-0000-0000-0000000000bb").build();
     let beside =
-        client().post(world.gateway.url("/external/login")).bearer_auth(&stranger).session(&second);
+        client().post(world.gateway.url("/external/login")).bearer_auth(&other).session(&second);
     assert_eq!(beside.send().await.unwrap().status(), 200);
     assert_eq!(status(world.gateway.url(API), &second).await, 200);
     let chosen = "AAAAAAAAAAAAAAAAAAAAAA.4102444800";
@@ -145,7 +146,7 @@ async fn flasks_own_sessions_are_untouched(kind: Kind) {
     let page = client().get(world.gateway.url("/chats")).session(&session).send().await.unwrap();
     assert_eq!(page.status(), 200);
     assert!(page.headers().contains_key(SET_COOKIE), "Flask renews its own");
-    // Neither logout nor login of the gateway's ends it.
+    // Neither logout nor login of the gateway ends it.
     for path in ["/external/logout", "/external/login"] {
         let token = world.entra.token().build();
         client()
@@ -160,17 +161,17 @@ async fn flasks_own_sessions_are_untouched(kind: Kind) {
 }
 
 #[tokio::test]
-async fn a_browsers_session_in_redis_is_untouched() {
+async fn login_and_logout_do_not_change_a_browser_session_in_redis() {
     flasks_own_sessions_are_untouched(Kind::Redis).await;
 }
 
 #[tokio::test]
-async fn a_browsers_session_in_files_is_untouched() {
+async fn login_and_logout_do_not_change_a_browser_session_in_files() {
     flasks_own_sessions_are_untouched(Kind::Files).await;
 }
 
 #[tokio::test]
-async fn the_cookie_is_secure_for_callers_who_came_over_https() {
+async fn the_cookie_is_secure_for_https_callers() {
     let world = World::start(Kind::Files).await;
     let token = world.entra.token().build();
     let login = client().post(world.gateway.url("/external/login")).bearer_auth(&token);
@@ -179,7 +180,7 @@ async fn the_cookie_is_secure_for_callers_who_came_over_https() {
 }
 
 #[tokio::test]
-async fn pages_of_listed_origins_alone_may_log_in() {
+async fn only_pages_of_listed_origins_can_log_in() {
     let listed = "https://portal.example";
     let world = World::with(Kind::Files, &[("GATEWAY_ALLOWED_ORIGINS", listed)]).await;
     let token = world.entra.token().build();
@@ -207,7 +208,7 @@ async fn pages_of_listed_origins_alone_may_log_in() {
 }
 
 #[tokio::test]
-async fn the_body_of_a_login_does_not_matter() {
+async fn the_body_of_a_login_is_ignored() {
     let world = World::start(Kind::Files).await;
     let token = world.entra.token().build();
     for body in ["", "{}", "garbage", &"x".repeat(200_000)] {
@@ -218,7 +219,7 @@ async fn the_body_of_a_login_does_not_matter() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_not_waited_for() {
+async fn a_login_does_not_wait_for_its_body() {
     let world = World::start(Kind::Files).await;
     let token = world.entra.token().build();
     let head = format!(
@@ -231,7 +232,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_is_none_of_ours_does_not_stand_before_the_token_at_logout() {
+async fn logout_uses_the_token_when_the_cookie_is_not_a_minted_session() {
     let world = World::start(Kind::Redis).await;
     let token = world.entra.token().build();
     let session = world.login(&token).await;
@@ -244,9 +245,9 @@ async fn a_cookie_that_is_none_of_ours_does_not_stand_before_the_token_at_logout
     assert_eq!(status(world.gateway.url(API), &session).await, 401);
 }
 
-/// az-hop#1776: guests' tokens may hold `unique_name` alone.
+/// az-hop#1776: guests' tokens may contain `unique_name` only.
 #[tokio::test]
-async fn the_email_is_the_first_of_four_claims_that_is_a_text() {
+async fn the_email_is_the_first_non_empty_string_of_four_claims() {
     let (gateway, entra, _store) = alone(Kind::Redis, &[]).await;
     gateway.wait_until_it_has_keys().await;
     let names = ["preferred_username", "email", "upn", "unique_name"];

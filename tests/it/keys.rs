@@ -1,4 +1,4 @@
-//! Signing keys: fetched, rotated, withdrawn, away.
+//! Signing keys: fetched, rotated, withdrawn, unavailable.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn login(gateway: &Gateway, token: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn a_new_key_is_fetched_once_for_all_who_need_it() {
+async fn a_new_key_is_fetched_once_for_concurrent_logins() {
     let (gateway, entra, _store) = ready().await;
     let old = entra.token().build();
     let before = entra.fetches();
@@ -42,7 +42,7 @@ async fn a_new_key_is_fetched_once_for_all_who_need_it() {
 }
 
 #[tokio::test]
-async fn a_withdrawn_key_stops_counting_and_unknown_ones_ask_seldom() {
+async fn a_withdrawn_key_is_refused_and_unknown_keys_do_not_cause_repeated_fetches() {
     let (gateway, entra, _store) = ready().await;
     let old = entra.token().build();
     entra.rotate();
@@ -57,26 +57,26 @@ async fn a_withdrawn_key_stops_counting_and_unknown_ones_ask_seldom() {
 }
 
 #[tokio::test]
-async fn known_keys_survive_an_outage() {
+async fn known_keys_remain_valid_during_an_entra_outage() {
     for mode in [Mode::Down, Mode::Garbage, Mode::EmptyKeys, Mode::Oversized, Mode::Redirects] {
         let (gateway, entra, _store) = ready().await;
         entra.set(mode);
         let before = entra.requests();
-        // This one asks; nobody can say that there is no such key.
+        // This login causes a fetch; without an answer the key may still exist.
         let unknown = entra.token().kid("unknown").build();
         assert_eq!(login(&gateway, &unknown).await, 503, "{mode:?}");
-        assert!(entra.requests() > before, "{mode:?}: it was asked");
+        assert!(entra.requests() > before, "{mode:?}: a fetch was tried");
         assert_eq!(login(&gateway, &entra.token().build()).await, 200, "{mode:?}");
     }
 }
 
 #[tokio::test]
-async fn documents_that_cannot_be_believed_are_not() {
+async fn invalid_key_documents_are_not_used() {
     for mode in [Mode::Garbage, Mode::EmptyKeys, Mode::Oversized, Mode::Redirects] {
         let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
         entra.set(mode);
         let gateway = gateway_with(&entra, &store).await;
-        until("it has read them", async || {
+        until("the refresh has failed", async || {
             gateway.process.log().contains("signing keys could not be refreshed")
         })
         .await;
@@ -85,17 +85,17 @@ async fn documents_that_cannot_be_believed_are_not() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_documents_that_do_not_come() {
+async fn a_login_does_not_wait_for_slow_key_documents() {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
     entra.set(Mode::Slow(Duration::from_mins(1)));
     let gateway = gateway_with(&entra, &store).await;
-    until("it asks for them", async || entra.requests() > 0).await;
+    until("the documents are requested", async || entra.requests() > 0).await;
     assert_eq!(login(&gateway, &entra.token().build()).await, 503);
 }
 
-/// The same signature each time; what the key's document says of the key decides.
+/// The signature is the same each time; the published members of the key decide.
 #[tokio::test]
-async fn keys_for_something_else_and_keys_of_others_sign_nothing() {
+async fn keys_for_another_use_or_of_another_issuer_verify_no_token() {
     for (member, value, expected) in [
         ("use", json!("sig"), 200),
         ("issuer", json!("https://login.microsoftonline.com/{tenantid}/v2.0"), 401),
@@ -152,17 +152,17 @@ async fn the_gateway_starts_while_entra_is_down_and_recovers() {
 }
 
 #[tokio::test]
-async fn what_could_not_be_refreshed_stays_as_it_was() {
+async fn a_failed_v1_refresh_does_not_discard_the_v1_issuer() {
     let (gateway, entra, _store) = ready().await;
     entra.set_v1(V1::Failing);
     entra.rotate();
     assert_eq!(login(&gateway, &entra.token().build()).await, 200, "v2 has the new key");
     entra.set_v1(V1::Present);
-    assert_eq!(login(&gateway, &entra.token().v1().build()).await, 200, "v1's issuer is kept");
+    assert_eq!(login(&gateway, &entra.token().v1().build()).await, 200, "v1's issuer remains");
 }
 
 #[tokio::test]
-async fn a_caller_who_hangs_up_does_not_end_the_refresh_for_others() {
+async fn a_caller_that_disconnects_does_not_cancel_the_key_refresh() {
     let (gateway, entra, _store) = ready().await;
     entra.rotate();
     entra.set(Mode::Slow(Duration::from_millis(300)));
@@ -178,10 +178,10 @@ async fn a_caller_who_hangs_up_does_not_end_the_refresh_for_others() {
     assert_eq!(login(&gateway, &token).await, 200);
 }
 
-/// python-social-auth/social-core#695, AzureAD/microsoft-identity-web#2917: the keys of an app with claims
-/// mapping are published at `?appid=CLIENT_ID` alone.
+/// python-social-auth/social-core#695, AzureAD/microsoft-identity-web#2917: the keys of an app with
+/// claims mapping are published at `?appid=CLIENT_ID` only.
 #[tokio::test]
-async fn a_key_published_for_the_app_alone_verifies_tokens_of_both_versions() {
+async fn a_key_published_only_for_the_app_verifies_tokens_of_both_versions() {
     let (gateway, entra, _store) = ready().await;
     let old = entra.token().build();
     entra.rotate_for_app();
@@ -194,8 +194,8 @@ async fn a_key_published_for_the_app_alone_verifies_tokens_of_both_versions() {
     let answers = logins.join_all().await;
     assert!(answers.iter().all(|answer| answer.as_ref().unwrap().status() == 200), "{answers:?}");
     // The tenant's v2 and v1 keys, then the app's.
-    assert_eq!(entra.fetches() - before, 4, "asked once for all callers together");
-    assert_eq!(login(&gateway, &old).await, 200, "the tenant's key counts as before");
+    assert_eq!(entra.fetches() - before, 4, "fetched once for all callers together");
+    assert_eq!(login(&gateway, &old).await, 200, "the tenant's key remains valid");
 
     let before = entra.requests();
     for n in 0..20 {
@@ -204,9 +204,10 @@ async fn a_key_published_for_the_app_alone_verifies_tokens_of_both_versions() {
     assert_eq!(entra.requests(), before, "all within the cool-down");
 }
 
-/// Found within the cool-down of the tenant's documents as well, which another unknown key began.
+/// The key is found within the cool-down of the tenant's documents as well, which another unknown
+/// key started.
 #[tokio::test]
-async fn a_key_of_the_app_is_not_hidden_by_the_cool_down_of_another_key() {
+async fn a_key_of_the_app_is_found_during_the_cool_down_of_another_key() {
     let (gateway, entra, _store) = ready().await;
     entra.rotate();
     assert_eq!(login(&gateway, &entra.token().build()).await, 200, "found in the tenant's");
@@ -214,10 +215,10 @@ async fn a_key_of_the_app_is_not_hidden_by_the_cool_down_of_another_key() {
     assert_eq!(login(&gateway, &entra.token().build()).await, 200, "found in the app's");
 }
 
-/// Documents of the app that cannot be had leave open whether there is such a key; those that the server
-/// refuses do not exist.
+/// Documents of the app that are unavailable leave open whether the key exists; those that the
+/// server refuses do not exist.
 #[tokio::test]
-async fn an_unknown_key_is_503_while_the_documents_of_the_app_fail_and_401_where_there_are_none() {
+async fn an_unknown_key_gets_503_while_the_app_documents_fail_and_401_if_there_are_none() {
     for (of_app, expected) in [(OfApp::Failing, 503), (OfApp::Refused, 401)] {
         let (gateway, entra, _store) = ready().await;
         entra.rotate_for_app();
@@ -226,9 +227,9 @@ async fn an_unknown_key_is_503_while_the_documents_of_the_app_fail_and_401_where
     }
 }
 
-/// Where the metadata already names the app, it is asked as it is, and not twice.
+/// Metadata that already names the app is requested unchanged, and not twice.
 #[tokio::test]
-async fn metadata_that_names_the_app_is_asked_once() {
+async fn metadata_that_names_the_app_is_fetched_once() {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
     let url = format!("{}?appid={}", entra.metadata_url(), crate::entra::CLIENT);
     entra.rotate_for_app();
@@ -241,11 +242,11 @@ async fn metadata_that_names_the_app_is_asked_once() {
     assert_eq!(entra.fetches() - before, 2);
 }
 
-/// As the tenant's own keys, they stop counting once they are withdrawn.
+/// Like the tenant's own keys, they are refused once they are withdrawn.
 #[tokio::test]
 async fn keys_of_the_app_are_refreshed_in_the_background() {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
-    // A missing v1 document is asked for every few seconds, and the others with it.
+    // A missing v1 document is requested every few seconds, and the others with it.
     entra.set_v1(V1::Failing);
     let gateway = gateway_with(&entra, &store).await;
     until("v2 keys are there", async || login(&gateway, &entra.token().build()).await == 200).await;
@@ -253,8 +254,8 @@ async fn keys_of_the_app_are_refreshed_in_the_background() {
     let token = entra.token().build();
     assert_eq!(login(&gateway, &token).await, 200);
     let before = entra.fetches();
-    until("the background asks again", async || entra.fetches() > before + 3).await;
+    until("the background refreshes", async || entra.fetches() > before + 3).await;
     assert_eq!(login(&gateway, &token).await, 200);
     entra.withdraw_of_app();
-    until("it counts no more", async || login(&gateway, &token).await == 401).await;
+    until("it is refused", async || login(&gateway, &token).await == 401).await;
 }

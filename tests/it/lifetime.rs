@@ -1,4 +1,4 @@
-//! Minted sessions end when they should, for all instances, and stay ended.
+//! End of minted sessions: in time, on all instances, and permanent.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ async fn logout(world: &World, session: &str) -> u16 {
     request.send().await.unwrap().status().as_u16()
 }
 
-/// Whether upstream's store still holds a record for a session.
+/// True while upstream's store has a record of the session.
 fn is_stored(world: &World, session: &str) -> bool {
     match &world.store {
         Store::Redis(redis, _) => redis.ask(&["EXISTS", &format!("session:{session}")]) == "1",
@@ -26,14 +26,14 @@ fn is_stored(world: &World, session: &str) -> bool {
     }
 }
 
-async fn logout_ends_a_session_for_good(kind: Kind) {
+async fn logout_ends_a_session_permanently(kind: Kind) {
     let mut world = World::start(kind).await;
     let session = world.login(&world.entra.token().build()).await;
     let other = world.login(&world.entra.token().build()).await;
     assert_eq!(status(world.gateway.url(API), &session).await, 200);
     assert!(is_stored(&world, &session));
 
-    // A request in flight brings the record back when it ends.
+    // A request in progress writes the record back when it ends.
     let slow = client().get(world.gateway.url("/test/slow?seconds=1.5")).session(&session).send();
     let slow = tokio::spawn(slow);
     until("the slow request runs", async || world.flask.log().contains("a slow request began"))
@@ -41,51 +41,51 @@ async fn logout_ends_a_session_for_good(kind: Kind) {
     assert_eq!(logout(&world, &session).await, 204);
     assert_eq!(status(world.gateway.url(API), &session).await, 401);
     assert_eq!(slow.await.unwrap().unwrap().status(), 200);
-    assert!(is_stored(&world, &session), "Flask wrote it back: else this test shows nothing");
+    assert!(is_stored(&world, &session), "Flask writes it back, as this test requires");
     assert_eq!(status(world.gateway.url(API), &session).await, 401);
-    assert_eq!(logout(&world, &session).await, 204, "there is nothing left to end");
+    assert_eq!(logout(&world, &session).await, 204, "a second logout succeeds");
 
     world.restart_gateway().await;
     assert_eq!(status(world.gateway.url(API), &session).await, 401, "after a restart");
-    assert_eq!(status(world.gateway.url(API), &other).await, 200, "others live on");
+    assert_eq!(status(world.gateway.url(API), &other).await, 200, "others stay valid");
     until("the record is swept", async || !is_stored(&world, &session)).await;
 }
 
 #[tokio::test]
-async fn logout_ends_a_session_in_redis_for_good() {
-    logout_ends_a_session_for_good(Kind::Redis).await;
+async fn logout_ends_a_session_in_redis_permanently() {
+    logout_ends_a_session_permanently(Kind::Redis).await;
 }
 
 #[tokio::test]
-async fn logout_ends_a_session_in_files_for_good() {
-    logout_ends_a_session_for_good(Kind::Files).await;
+async fn logout_ends_a_session_in_files_permanently() {
+    logout_ends_a_session_permanently(Kind::Files).await;
 }
 
-async fn a_session_ends_with_its_id(kind: Kind) {
+async fn a_session_expires_at_the_time_in_its_id(kind: Kind) {
     let world = World::with(kind, &[("GATEWAY_SESSION_MAX_AGE", "3s")]).await;
     let second = world.another_gateway().await;
     let session = world.login(&world.entra.token().build()).await;
     assert_eq!(status(world.gateway.url(API), &session).await, 200);
-    // Flask has extended the record by 31 days by now.
-    until("the session is over", async || status(world.gateway.url(API), &session).await == 401)
+    // Flask has already extended the record by 31 days.
+    until("the session expires", async || status(world.gateway.url(API), &session).await == 401)
         .await;
     assert_eq!(status(second.url(API), &session).await, 401, "for all instances");
     until("the record is swept", async || !is_stored(&world, &session)).await;
 
-    // A later end in the id names a session that does not exist.
+    // An id with a later end names a session that does not exist.
     let (id, end) = session.split_once('.').unwrap();
     let later = format!("{id}.{}", end.parse::<i64>().unwrap() + 3600);
     assert_eq!(status(world.gateway.url(API), &later).await, 401);
 }
 
 #[tokio::test]
-async fn a_session_in_redis_ends_with_its_id() {
-    a_session_ends_with_its_id(Kind::Redis).await;
+async fn a_session_in_redis_expires_at_the_time_in_its_id() {
+    a_session_expires_at_the_time_in_its_id(Kind::Redis).await;
 }
 
 #[tokio::test]
-async fn a_session_in_files_ends_with_its_id() {
-    a_session_ends_with_its_id(Kind::Files).await;
+async fn a_session_in_files_expires_at_the_time_in_its_id() {
+    a_session_expires_at_the_time_in_its_id(Kind::Files).await;
 }
 
 #[tokio::test]
@@ -96,43 +96,47 @@ async fn a_session_never_outlives_its_token() {
     assert!((85..=90).contains(&body["expires_in"].as_i64().unwrap()), "{body}");
 }
 
-async fn two_instances_share_everything(kind: Kind) {
+async fn two_instances_share_sessions_and_logouts(kind: Kind) {
     let world = World::start(kind).await;
     let second = world.another_gateway().await;
     let session = world.login(&world.entra.token().build()).await;
     assert_eq!(status(second.url(API), &session).await, 200);
 
     assert_eq!(logout(&world, &session).await, 204);
-    assert_eq!(status(world.gateway.url(API), &session).await, 401, "at once where it was told");
-    let told = tokio::time::Instant::now();
-    until("the other has learned of it", async || second_refuses(&second, &session).await).await;
-    assert!(told.elapsed() < Duration::from_secs(2), "{:?}", told.elapsed());
+    assert_eq!(
+        status(world.gateway.url(API), &session).await,
+        401,
+        "at once on the instance that ended it"
+    );
+    let ended_at = tokio::time::Instant::now();
+    until("the other applies the logout", async || drops_cookie(&second, &session).await).await;
+    assert!(ended_at.elapsed() < Duration::from_secs(2), "{:?}", ended_at.elapsed());
 
     let token = world.entra.token().build();
     let (here, there) = (world.login(&token).await, crate::world::login(&second, &token).await);
     let ended = client().post(second.url("/external/logout")).bearer_auth(&token).send().await;
-    assert_eq!(ended.unwrap().status(), 204, "with the token alone: all that were minted from it");
+    assert_eq!(ended.unwrap().status(), 204, "the token alone ends all its sessions");
     assert_eq!(status(second.url(API), &there).await, 401);
-    until("the first has learned of it", async || {
+    until("the first applies the logout", async || {
         status(world.gateway.url(API), &here).await == 401
     })
     .await;
 }
 
-/// Whether a gateway drops the cookie: upstream then sees none at all.
-async fn second_refuses(gateway: &crate::world::gateway::Gateway, session: &str) -> bool {
+/// True if the gateway drops the cookie: upstream then receives none.
+async fn drops_cookie(gateway: &crate::world::gateway::Gateway, session: &str) -> bool {
     let echo = client().get(gateway.url("/test/echo")).session(session).send().await.unwrap();
     !echo.text().await.unwrap().to_lowercase().contains("cookie")
 }
 
 #[tokio::test]
-async fn two_instances_share_everything_through_redis() {
-    two_instances_share_everything(Kind::Redis).await;
+async fn two_instances_share_sessions_and_logouts_through_redis() {
+    two_instances_share_sessions_and_logouts(Kind::Redis).await;
 }
 
 #[tokio::test]
-async fn two_instances_share_everything_through_files() {
-    two_instances_share_everything(Kind::Files).await;
+async fn two_instances_share_sessions_and_logouts_through_files() {
+    two_instances_share_sessions_and_logouts(Kind::Files).await;
 }
 
 #[tokio::test]
@@ -148,7 +152,7 @@ async fn logout_reads_the_cookie_in_every_spelling_that_upstream_reads() {
     ] {
         let session = world.login(&world.entra.token().build()).await;
         let cookie = spell(&session);
-        // Directly, Flask reads it; through the gateway it is dropped.
+        // Flask accepts the cookie when asked directly; the gateway drops it.
         let ask = |url: String| {
             client().get(url).header("cookie", cookie.clone()).header("accept", "application/json")
         };
@@ -164,39 +168,43 @@ async fn logout_reads_the_cookie_in_every_spelling_that_upstream_reads() {
 }
 
 #[tokio::test]
-async fn a_renewal_of_a_minted_cookie_is_kept_back_and_a_deletion_is_not() {
+async fn a_minted_cookies_renewal_is_withheld_and_its_deletion_is_forwarded() {
     let world = World::start(Kind::Redis).await;
     let session = world.login(&world.entra.token().build()).await;
     let answer = client().get(world.gateway.url(API)).session(&session).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     assert!(!answer.headers().contains_key("set-cookie"), "{:?}", answer.headers());
-    let gone =
+    let deleted =
         client().get(world.gateway.url("/logout/local")).session(&session).send().await.unwrap();
-    assert_eq!(session_in(&gone), "", "{:?}", gone.headers());
+    assert_eq!(session_in(&deleted), "", "{:?}", deleted.headers());
 }
 
 #[tokio::test]
-async fn a_subjects_oldest_session_gives_way() {
+async fn above_the_limit_the_oldest_sessions_of_a_subject_end() {
     let world = World::with(Kind::Redis, &[("GATEWAY_SESSIONS_PER_SUBJECT", "2")]).await;
     let token = world.entra.token().build();
     let mut sessions = Vec::new();
     for _ in 0..4 {
         sessions.push(world.login(&token).await);
     }
-    let mut seen = Vec::new();
+    let mut statuses = Vec::new();
     for session in &sessions {
-        seen.push(status(world.gateway.url(API), session).await);
+        statuses.push(status(world.gateway.url(API), session).await);
     }
-    assert_eq!(seen, [401, 401, 200, 200], "the oldest go");
+    assert_eq!(statuses, [401, 401, 200, 200], "the oldest end");
     let other = world.entra.token().oid("00000000-0000-0000-0000-0000000000bb").build();
     world.login(&other).await;
-    assert_eq!(status(world.gateway.url(API), &sessions[3]).await, 200, "others do not count");
+    assert_eq!(
+        status(world.gateway.url(API), &sessions[3]).await,
+        200,
+        "other subjects are not counted"
+    );
 }
 
-async fn what_nobody_asks_for_is_swept(kind: Kind) {
+async fn unused_records_are_swept(kind: Kind) {
     let world = World::with(kind, &[("GATEWAY_SESSION_MAX_AGE", "2s")]).await;
     let session = world.login(&world.entra.token().build()).await;
-    // Flask extends the record by 31 days; then the caller is never seen again.
+    // Flask extends the record by 31 days; then the caller sends no further request.
     assert_eq!(status(world.gateway.url(API), &session).await, 200);
     assert!(is_stored(&world, &session));
     until("the record is swept", async || !is_stored(&world, &session)).await;
@@ -204,17 +212,17 @@ async fn what_nobody_asks_for_is_swept(kind: Kind) {
 }
 
 #[tokio::test]
-async fn what_nobody_asks_for_is_swept_from_redis() {
-    what_nobody_asks_for_is_swept(Kind::Redis).await;
+async fn expired_sessions_without_further_requests_are_swept_from_redis() {
+    unused_records_are_swept(Kind::Redis).await;
 }
 
 #[tokio::test]
-async fn what_nobody_asks_for_is_swept_from_files() {
-    what_nobody_asks_for_is_swept(Kind::Files).await;
+async fn expired_sessions_without_further_requests_are_swept_from_files() {
+    unused_records_are_swept(Kind::Files).await;
 }
 
 #[tokio::test]
-async fn cookies_that_nobody_minted_cost_the_store_next_to_nothing() {
+async fn made_up_cookies_cause_few_store_commands() {
     let world = World::start(Kind::Redis).await;
     let made_up = |n: usize, end: u64| format!("session={}A.{end}", &format!("{n:0>21}")[..21]);
     let over: Vec<_> = (0..300).map(|n| made_up(n, 1)).collect();
@@ -245,21 +253,21 @@ async fn cookies_that_nobody_minted_cost_the_store_next_to_nothing() {
 }
 
 #[tokio::test]
-async fn a_login_that_fails_leaves_nothing_behind() {
+async fn a_failed_login_leaves_no_session() {
     let world = World::start(Kind::Redis).await;
     let token = world.entra.token().build();
-    let kept = world.login(&token).await;
+    let first = world.login(&token).await;
     world.store.redis().freeze();
     assert_eq!(try_login(&world.gateway, &token).await.status(), 503);
     world.store.redis().thaw();
     let sessions = async || world.store.redis().ask(&["KEYS", "session:*"]).lines().count();
-    until("only what was kept is there", async || sessions().await == 1).await;
-    until("the store is back", async || status(world.gateway.url(API), &kept).await == 200).await;
+    until("only the first session remains", async || sessions().await == 1).await;
+    until("the store is back", async || status(world.gateway.url(API), &first).await == 200).await;
     assert_eq!(sessions().await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_logins_at_once_as_many_live_as_may() {
+async fn concurrent_logins_leave_at_most_the_allowed_number_of_sessions() {
     let world = World::with(Kind::Redis, &[("GATEWAY_SESSIONS_PER_SUBJECT", "3")]).await;
     let token = world.entra.token().build();
     let url = world.gateway.url("/external/login");
@@ -279,11 +287,11 @@ async fn of_logins_at_once_as_many_live_as_may() {
 }
 
 #[tokio::test]
-async fn a_login_whose_old_session_cannot_be_ended_leaves_no_new_one() {
+async fn a_login_that_cannot_end_the_old_session_creates_no_new_one() {
     let world = World::start(Kind::Redis).await;
     let token = world.entra.token().build();
     let old = world.login(&token).await;
-    // Redis refuses the end of the old one alone.
+    // Redis refuses only the end of the old session.
     let redis = world.store.redis();
     redis.ask(&["DEL", "gateway:ended"]);
     redis.ask(&["SET", "gateway:ended", "not a stream"]);
@@ -292,12 +300,11 @@ async fn a_login_whose_old_session_cannot_be_ended_leaves_no_new_one() {
     assert_eq!(answer.status(), 503);
     assert!(!answer.headers().contains_key("set-cookie"));
     let sessions = async || redis.ask(&["KEYS", "session:*"]);
-    until("the old one alone is there", async || sessions().await == format!("session:{old}"))
-        .await;
+    until("only the old one remains", async || sessions().await == format!("session:{old}")).await;
 }
 
 #[tokio::test]
-async fn a_logout_counts_even_if_nobody_waits_for_the_answer() {
+async fn a_logout_takes_effect_even_if_the_caller_disconnects() {
     let world = World::start(Kind::Redis).await;
     for _ in 0..5 {
         let session = world.login(&world.entra.token().build()).await;
@@ -307,6 +314,6 @@ async fn a_logout_counts_even_if_nobody_waits_for_the_answer() {
         let mut stream = tokio::net::TcpStream::connect(world.gateway.address()).await.unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.unwrap();
         drop(stream);
-        until("it has ended", async || !is_stored(&world, &session)).await;
+        until("the session has ended", async || !is_stored(&world, &session)).await;
     }
 }

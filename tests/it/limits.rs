@@ -1,4 +1,4 @@
-//! How often may be tried: logins by subject, failures by address, on all instances together.
+//! Login limits: logins by subject, failures by address, on all instances together.
 
 use reqwest::Response;
 
@@ -13,7 +13,7 @@ fn retry_after(answer: &Response) -> u64 {
     answer.headers()["retry-after"].to_str().unwrap().parse().unwrap()
 }
 
-async fn a_subject_logs_in_so_often(kind: Kind) {
+async fn logins_of_a_subject_are_limited(kind: Kind) {
     let world = World::with(kind, &[("GATEWAY_LOGIN_LIMIT", "3/3s")]).await;
     let token = world.entra.token().build();
     for _ in 0..3 {
@@ -26,23 +26,23 @@ async fn a_subject_logs_in_so_often(kind: Kind) {
     assert!(!refused.headers().contains_key("set-cookie"));
     assert_eq!(json(refused).await["status"], 429);
     let other = world.entra.token().oid("cccccccc-0000-1111-2222-dddddddddddd").build();
-    assert_eq!(try_login(&world.gateway, &other).await.status(), 200, "others may");
+    assert_eq!(try_login(&world.gateway, &other).await.status(), 200, "other subjects can log in");
     until("the window ends", async || try_login(&world.gateway, &token).await.status() == 200)
         .await;
 }
 
 #[tokio::test]
-async fn a_subject_logs_in_so_often_where_sessions_are_files() {
-    a_subject_logs_in_so_often(Kind::Files).await;
+async fn logins_of_a_subject_are_limited_with_file_sessions() {
+    logins_of_a_subject_are_limited(Kind::Files).await;
 }
 
 #[tokio::test]
-async fn a_subject_logs_in_so_often_where_sessions_are_in_redis() {
-    a_subject_logs_in_so_often(Kind::Redis).await;
+async fn logins_of_a_subject_are_limited_with_redis_sessions() {
+    logins_of_a_subject_are_limited(Kind::Redis).await;
 }
 
 #[tokio::test]
-async fn instances_count_together_where_redis_is_the_store() {
+async fn instances_share_login_limits_through_redis() {
     let limits = [("GATEWAY_LOGIN_LIMIT", "3/1m"), ("GATEWAY_LOGIN_FAILURE_LIMIT", "3/1m")];
     let world = World::with(Kind::Redis, &limits).await;
     let second = world.another_gateway().await;
@@ -54,12 +54,12 @@ async fn instances_count_together_where_redis_is_the_store() {
     assert_eq!(refused.status(), 429);
     assert!(retry_after(&refused) > 50);
 
-    let stranger = world.entra.token().signed_by_stranger().build();
+    let forged = world.entra.token().signed_by_stranger().build();
     for gateway in [&world.gateway, &second, &second] {
-        assert_eq!(from(gateway, "203.0.113.9", &stranger).await.status(), 401);
+        assert_eq!(from(gateway, "203.0.113.9", &forged).await.status(), 401);
     }
-    assert_eq!(from(&world.gateway, "203.0.113.9", &stranger).await.status(), 429);
-    // The second has seen two failures alone; the store knows of more.
+    assert_eq!(from(&world.gateway, "203.0.113.9", &forged).await.status(), 429);
+    // The second instance has counted only two failures itself; the store has counted more.
     let other = world.entra.token().oid("cccccccc-0000-1111-2222-dddddddddddd").build();
     assert_eq!(from(&second, "203.0.113.9", &other).await.status(), 429);
     assert_eq!(from(&second, "203.0.113.10", &other).await.status(), 200);
@@ -68,28 +68,28 @@ async fn instances_count_together_where_redis_is_the_store() {
 }
 
 #[tokio::test]
-async fn an_address_that_failed_too_often_is_shut_out_and_no_other() {
+async fn only_an_address_that_failed_too_often_is_refused() {
     let world = World::with(Kind::Files, &[("GATEWAY_LOGIN_FAILURE_LIMIT", "4/3s")]).await;
     let good = world.entra.token().build();
-    let stranger = world.entra.token().signed_by_stranger().build();
-    let powerless = world.entra.token().roles(&[]).scopes("other").build();
+    let forged = world.entra.token().signed_by_stranger().build();
+    let unauthorized = world.entra.token().roles(&[]).scopes("other").build();
     let here = "2001:db8:1:2::1";
-    // Having no credentials yet is no failure: clients ask like that for the metadata.
+    // A request without credentials is not a failure: clients send it to find the metadata.
     for _ in 0..6 {
         let request = client().post(world.gateway.url("/external/login"));
         let answer = request.header("x-forwarded-for", here).send().await.unwrap();
         assert_eq!(answer.status(), 401);
     }
-    for (token, status) in [(&*stranger, 401), (&powerless, 403), ("a b", 400), (&stranger, 401)] {
+    for (token, status) in [(&*forged, 401), (&unauthorized, 403), ("a b", 400), (&forged, 401)] {
         assert_eq!(from(&world.gateway, here, token).await.status(), status);
     }
     let keys = world.entra.fetches();
-    for token in [&stranger, &good, &world.entra.token().kid("unseen").build()] {
+    for token in [&forged, &good, &world.entra.token().kid("unseen").build()] {
         let refused = from(&world.gateway, here, token).await;
         assert_eq!(refused.status(), 429);
         assert!((1..=3).contains(&retry_after(&refused)));
     }
-    assert_eq!(world.entra.fetches(), keys, "tokens of who is shut out are not looked at");
+    assert_eq!(world.entra.fetches(), keys, "tokens of a refused address are not verified");
     assert_eq!(from(&world.gateway, "2001:db8:1:2:ffff::9", &good).await.status(), 429, "its /64");
     assert_eq!(from(&world.gateway, "2001:db8:1:3::1", &good).await.status(), 200);
     until("the window ends", async || from(&world.gateway, here, &good).await.status() == 200)
@@ -97,13 +97,13 @@ async fn an_address_that_failed_too_often_is_shut_out_and_no_other() {
 }
 
 #[tokio::test]
-async fn failures_are_counted_here_while_the_store_is_away() {
+async fn failures_are_counted_locally_while_the_store_is_unavailable() {
     let world = World::with(Kind::Redis, &[("GATEWAY_LOGIN_FAILURE_LIMIT", "2/1m")]).await;
     world.store.redis().freeze();
-    let stranger = world.entra.token().signed_by_stranger().build();
+    let forged = world.entra.token().signed_by_stranger().build();
     for status in [401, 401, 429] {
         let begun = std::time::Instant::now();
-        let answer = from(&world.gateway, "203.0.113.9", &stranger).await;
+        let answer = from(&world.gateway, "203.0.113.9", &forged).await;
         assert_eq!(answer.status(), status);
         assert!(begun.elapsed().as_millis() < 1000, "{:?}", begun.elapsed());
     }
@@ -111,12 +111,12 @@ async fn failures_are_counted_here_while_the_store_is_away() {
 }
 
 #[tokio::test]
-async fn limits_can_be_off() {
+async fn login_limits_can_be_turned_off() {
     let off = [("GATEWAY_LOGIN_LIMIT", "off"), ("GATEWAY_LOGIN_FAILURE_LIMIT", "off")];
     let world = World::with(Kind::Redis, &off).await;
-    let stranger = world.entra.token().signed_by_stranger().build();
+    let forged = world.entra.token().signed_by_stranger().build();
     for _ in 0..70 {
-        assert_eq!(from(&world.gateway, "203.0.113.9", &stranger).await.status(), 401);
+        assert_eq!(from(&world.gateway, "203.0.113.9", &forged).await.status(), 401);
     }
     assert_eq!(
         from(&world.gateway, "203.0.113.9", &world.entra.token().build()).await.status(),
