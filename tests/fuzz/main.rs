@@ -1,4 +1,4 @@
-//! libFuzzer at one of the gateway's readers of outside bytes, the one that `PART` names.
+//! Runs libFuzzer on one of the gateway's parsers of untrusted bytes: the one that `PART` names.
 #![no_main]
 
 use std::sync::OnceLock;

@@ -19,9 +19,9 @@ use crate::flask::{
 
 const OID: &str = "aaaaaaaa-0000-1111-2222-bbbbbbbbbbbb";
 
-/// The guard's reading of a target: whatever upstream would route under `/external/` is guarded.
+/// Guard's parsing of a target: everything that upstream would route under `/external/` is guarded.
 pub(crate) fn target(data: &[u8]) {
-    // As it comes: the gateway passes on targets without control bytes, spaces, `#`, `<` and `>`.
+    // Raw bytes: the gateway forwards targets without control bytes, spaces, `#`, `<` and `>`.
     let is_passed = |b: &u8| *b > b' ' && *b != 0x7f && !b"#<>?".contains(b);
     let path: Vec<u8> = [b"/", data].concat();
     if !path.iter().all(is_passed) {
@@ -38,7 +38,8 @@ pub(crate) fn target(data: &[u8]) {
     }
 }
 
-/// Forwarding headers and hosts: nobody untrusted is believed, nothing unlisted is echoed.
+/// Forwarding headers and hosts: an untrusted peer's values are ignored, unlisted hosts are not
+/// echoed.
 pub(crate) fn origin(data: &[u8]) {
     let Some((&kind, text)) = data.split_first() else { return };
     let Ok(text) = std::str::from_utf8(text) else { return };
@@ -93,7 +94,7 @@ pub(crate) fn origin(data: &[u8]) {
     }
 }
 
-/// A token's parts, and claims that are judged as if they had been signed.
+/// Parts of a token, and claims that are validated as if they had been signed.
 pub(crate) fn token(data: &[u8]) {
     let Some((&kind, bytes)) = data.split_first() else { return };
     let modulus: Vec<u8> = (0..=255).map(|n: u8| !n | 1).collect();
@@ -137,7 +138,8 @@ pub(crate) fn token(data: &[u8]) {
     }
 }
 
-/// Forms: however one is cut it is judged alike, and a plain second reader finds nobody else in it.
+/// Forms: the result does not depend on how the bytes are cut, and a simple second parser finds no
+/// other user in an accepted form.
 pub(crate) fn form(data: &[u8]) {
     let Some((&kind, body)) = data.split_first() else { return };
     let binding = SubjectBinding::to(OID.parse().unwrap_or_default());
@@ -160,7 +162,7 @@ pub(crate) fn form(data: &[u8]) {
     }
     let text = String::from_utf8_lossy(body);
     let users: Vec<String> = if is_multipart {
-        // Whatever could be a delimiter is one.
+        // Every possible delimiter is treated as one.
         let is_user = |line: &str| {
             line.to_ascii_lowercase().starts_with("content-disposition:")
                 && line.contains(" name=\"user_id\"")

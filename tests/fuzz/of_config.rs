@@ -2,10 +2,10 @@
 
 use super::{Config, settings::SETTINGS};
 
-/// Ends every secret.
+/// Suffix of every secret.
 const MARK: &str = "hunter2";
 
-/// No value ends the process, and no secret is told with what is wrong about it.
+/// No value ends the process, and no problem or warning contains a secret.
 pub(crate) fn settings(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut pairs = vec![
@@ -16,7 +16,7 @@ pub(crate) fn settings(data: &[u8]) {
         let mut bytes = line.bytes();
         let Some(which) = bytes.next() else { continue };
         let setting = &SETTINGS[usize::from(which) % SETTINGS.len()];
-        // Files are not opened here.
+        // This target opens no files.
         if setting.name == "GATEWAY_CONFIG" {
             continue;
         }
@@ -24,7 +24,7 @@ pub(crate) fn settings(data: &[u8]) {
         pairs.push((setting.name.to_owned(), value));
     }
     let _ = Config::read(pairs.clone(), None);
-    // Once more, with what cannot stand there by chance.
+    // Second pass, with a suffix that cannot occur by chance.
     if text.contains(MARK) {
         return;
     }

@@ -2,7 +2,7 @@
 
 use super::documents::{KeySet, usable};
 
-/// Whatever is published, only RSA keys of a sound size count, each id once.
+/// Only RSA keys of a valid size are used, each id once, whatever is published.
 pub(crate) fn keys(data: &[u8]) {
     let Ok(KeySet { keys }) = serde_json::from_slice(data) else { return };
     let count = keys.len();

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use super::bearer;
 use crate::{config::CookieConfig, flask::cookie::SessionCookie};
 
-/// Disposition reading no session that is over is left, by upstream's reading or ours.
+/// The header that is left has no expired session, by upstream's parsing or ours.
 pub(crate) fn cookie(data: &[u8]) {
     let _ = bearer::of_lines(data.split(|b| *b == b'\n'));
     let lines: Vec<&[u8]> = data.split(|b| *b == b'\n').collect();

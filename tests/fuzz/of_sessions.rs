@@ -1,10 +1,11 @@
-//! What lies in the store: anybody who can write there, upstream above all, may have put it there.
+//! Content of the session store, which is untrusted: upstream and everything else with write access
+//! can put it there.
 
 use serde_json::Value;
 
 use super::{pickle, session_codec, session_record::FlaskRecord};
 
-/// How deep a value nests.
+/// Nesting depth of a value.
 fn depth(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
@@ -13,7 +14,7 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// Redis' values, msgpack or JSON.
+/// Values in Redis: msgpack or JSON.
 pub(crate) fn stored(data: &[u8]) {
     if let Ok(record) = FlaskRecord::from_redis(data) {
         let _ = (record.account(), record.client(), record.last_seen());
@@ -23,7 +24,7 @@ pub(crate) fn stored(data: &[u8]) {
     }
 }
 
-/// cachelib's files: a pickle behind an expiry.
+/// Files of cachelib: a pickle behind an expiry.
 pub(crate) fn pickle(data: &[u8]) {
     let _ = FlaskRecord::from_file(data, 0).map(|record| record.map(|record| record.account()));
     if let Some(value) = pickle::read(data, 64) {

@@ -1,11 +1,11 @@
-//! Heads and bodies: nothing panics, a reading does not depend on how the bytes are cut, and what is
-//! taken is what a plain second reader takes.
+//! Heads and bodies: nothing panics, a result does not depend on how the bytes are cut, and
+//! accepted input is what a simple second parser reads.
 
 use bytes::Bytes;
 
 use super::{self as message, Body, Length, RequestHead, ResponseHead};
 
-/// HTTP/1.1 from either side.
+/// HTTP/1.1 from callers and from upstream.
 pub(crate) fn wire(data: &[u8]) {
     let Some((&step, bytes)) = data.split_first() else { return };
     let step = usize::from(step % 61) + 1;
@@ -16,7 +16,7 @@ pub(crate) fn wire(data: &[u8]) {
     }
 }
 
-/// The end of a head, its bytes coming `step` at a time.
+/// End of a head whose bytes arrive `step` at a time.
 fn find_end_by_steps(bytes: &[u8], step: usize) -> Result<Option<usize>, message::Malformed> {
     let mut seen = 0;
     while seen < bytes.len() {
@@ -35,7 +35,7 @@ fn request(bytes: &[u8], step: usize) {
     let Ok(Some(end)) = whole else { return };
     let Ok(head) = RequestHead::parse(Bytes::copy_from_slice(&bytes[..end])) else { return };
 
-    // A plain second reading: lines at CRLF, parts at spaces, names at colons.
+    // Simple second parser: lines at CRLF, parts at spaces, names at colons.
     let text = &bytes[..end - 4];
     let mut lines = split(text, b"\r\n");
     let first = lines.remove(0);
@@ -88,7 +88,7 @@ fn chunks(bytes: &[u8], step: usize) {
     let cut = take(bytes, step);
     match (&whole, &cut) {
         (Ok(whole), Ok(cut)) => assert_eq!(whole, cut, "cut every {step}"),
-        // A fault may be found after fewer bytes were looked at, never after it was passed over.
+        // A fault may be found after fewer bytes were read, never after it was accepted.
         (Err(_), Err(_)) => {}
         _ => panic!("{whole:?} but cut every {step} {cut:?}"),
     }
@@ -96,7 +96,7 @@ fn chunks(bytes: &[u8], step: usize) {
     assert_eq!(plainly_decoded(&bytes[..taken]), Some(data));
 }
 
-/// How many bytes of a chunked body were taken, its data, and whether it ended.
+/// Number of bytes taken from a chunked body, its data, and true if it ended.
 fn take(bytes: &[u8], step: usize) -> Result<(usize, Vec<u8>, bool), message::Malformed> {
     let mut body = Body::new(Length::Chunked, |name| name != b"host");
     let (mut at, mut seen, mut data) = (0, 0, Vec::new());
@@ -110,7 +110,7 @@ fn take(bytes: &[u8], step: usize) -> Result<(usize, Vec<u8>, bool), message::Ma
     Ok((at, data, body.is_done()))
 }
 
-/// A whole chunked body by a second reader, which knows no more than RFC 9112 §7.1.
+/// Complete chunked body by a second parser, which implements RFC 9112 §7.1 only.
 fn plainly_decoded(mut bytes: &[u8]) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     loop {
