@@ -1,4 +1,4 @@
-"""What is measured: each case drives one proxy for a moment and returns figures."""
+"""Cases of the benchmark: each drives one proxy for a short time and returns figures."""
 
 import pathlib
 import re
@@ -36,7 +36,7 @@ def closed_loop(case, address, pid, seconds):
 
 
 def rate(address, seconds):
-    """Median microseconds from the moment a request was due to its answer, at 2,000 a second."""
+    """Median microseconds from the due time of a request to its answer, at 2,000 per second."""
     return float(processes.ask([LOAD, "rate", address, str(seconds)], processes.LOAD_CPU))
 
 
@@ -46,7 +46,7 @@ def events(address, seconds):
 
 
 def idle(proxy, connections):
-    """KiB before, and KiB for each of some idle connections."""
+    """KiB before, and KiB per connection for some idle connections."""
     before = processes.pss_kib(proxy.process.pid)
     callers = processes.start(
         [LOAD, "idle", proxy.address, str(connections)],
@@ -56,7 +56,7 @@ def idle(proxy, connections):
     )
     if callers.stdout.readline() != b"ready\n":
         raise RuntimeError(f"{proxy.name} does not take {connections} connections")
-    # Past the moment at which connections count as idle.
+    # Later than the time after which connections count as idle.
     time.sleep(2.5)
     after = processes.pss_kib(proxy.process.pid)
     callers.stdin.close()

@@ -1,8 +1,8 @@
-"""The login in Flask: the least that does the same work, with libraries SimpleChat has.
+"""Login in Flask: the minimum that does the same work, with libraries that SimpleChat has.
 
-A bearer token is verified with a signing key that is kept, and its claims become a session in Redis
-that Flask-Session writes. As in the gateway, the session is noted under a key of its own, and counted
-among its subject's, in one round trip.
+A bearer token is verified with a cached signing key, and its claims become a session in Redis
+that Flask-Session writes. As in the gateway, metadata of the session is written under its own key, and
+the session is counted among its subject's, in one round trip.
 """
 
 import json
@@ -16,7 +16,7 @@ from flask import Flask, jsonify, request, session
 from flask_session import Session
 
 app = Flask(__name__)
-# Live sessions of one subject.
+# Active sessions of one subject.
 LIMIT = int(os.environ["GATEWAY_SESSIONS_PER_SUBJECT"])
 STORE = redis.Redis.from_url(os.environ["REDIS_URL"])
 app.config.update(SECRET_KEY="bench", SESSION_TYPE="redis", SESSION_REDIS=STORE)

@@ -1,7 +1,7 @@
-//! What every request costs before a byte has moved: heads, targets, tokens, sessions.
+//! Cost of every request before a byte is forwarded: heads, targets, tokens, sessions.
 //!
-//! The rooms measured import nothing of ours, so they are taken as they are. `cargo bench --bench
-//! hot_path`.
+//! The measured modules import nothing of the crate, so they are included unchanged. `cargo bench
+//! --bench hot_path`.
 #![allow(missing_docs, reason = "a program")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "the gateway uses all of it")]
@@ -27,7 +27,7 @@ mod flask {
     pub mod path;
 }
 
-/// What these rooms have of others.
+/// Items of other modules that the included ones use.
 mod guard {
     pub(crate) fn covers(path: &str) -> bool {
         crate::Target::read(path) != crate::Target::Open
@@ -64,7 +64,7 @@ fn main() {
     divan::main();
 }
 
-/// As Chromium sends it.
+/// Head as Chromium sends it.
 const HEAD: &str = "GET /api/get_conversations?limit=50 HTTP/1.1\r\nHost: chat.example\r\nConnection: keep-alive\r\nsec-ch-ua: \"Chromium\";v=\"142\"\r\nsec-ch-ua-mobile: ?0\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36\r\nAccept: application/json\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nReferer: https://chat.example/chats\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-GB,en;q=0.9\r\nCookie: session=AAAAAAAAAAAAAAAAAAAAAA.1795384800; theme=dark\r\n\r\n";
 
 #[divan::bench]
@@ -151,7 +151,7 @@ fn a_session_is_encoded_as_flask_session_has_it(bencher: Bencher) {
     bencher.bench(|| rmp_serde::to_vec_named(black_box(&session)));
 }
 
-/// As `/metrics` has it.
+/// Instruments, with the exporter of `/metrics`.
 fn measured() -> ServerMetrics {
     static STARTED: std::sync::Once = std::sync::Once::new();
     STARTED.call_once(|| {
@@ -161,7 +161,7 @@ fn measured() -> ServerMetrics {
     ServerMetrics::new()
 }
 
-/// A thousand, on one thread and on two that count the same.
+/// A thousand counts, on one thread and on two that share the instruments.
 #[divan::bench(threads = [1, 2])]
 fn a_thousand_requests_are_counted() {
     thread_local!(static MEASURES: ServerMetrics = measured());
@@ -184,7 +184,7 @@ impl SpanExporter for Nowhere {
     }
 }
 
-/// Two spans with as many attributes as a proxied request's have, queued to be exported.
+/// Two spans with as many attributes as those of a proxied request, queued for export.
 #[divan::bench]
 fn a_requests_spans_are_made(bencher: Bencher) {
     let processor = BatchSpanProcessor::builder(Nowhere).build();

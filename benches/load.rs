@@ -1,5 +1,5 @@
-//! Both ends of the benchmark: an upstream that does next to nothing, and callers that measure.
-//! `benches/run.py` plays it; what each part prints is read there.
+//! Both ends of the benchmark: an upstream that does almost nothing, and callers that measure.
+//! `benches/run.py` runs it and reads what each part prints.
 #![allow(missing_docs, reason = "a program")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
 
@@ -51,13 +51,13 @@ fn median(mut values: Vec<u64>) -> u64 {
 struct Served {
     stream: TcpStream,
     head: Vec<u8>,
-    /// Bytes of a body that are to come, to be thrown away.
+    /// Bytes of a body still to be received and discarded.
     drain: usize,
     unsent: Vec<u8>,
 }
 
-/// One thread, one epoll: answers 200 bytes at `/`, 64 KiB at `/64k`, drains what it is sent, and
-/// says the time every 5 ms at `/events`.
+/// One thread, one epoll: answers 200 bytes at `/`, 64 KiB at `/64k`, discards request bodies, and
+/// sends the time every 5 ms at `/events`.
 fn upstream(address: &str) {
     let listener = TcpListener::bind(address).unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -185,8 +185,9 @@ fn say_the_time(mut stream: TcpStream) {
     }
 }
 
-/// 2,000 requests a second over 32 connections for some seconds, each at its moment whether or not
-/// others are late; prints the median of the time from that moment to the answer, in microseconds.
+/// Sends 2,000 requests per second over 32 connections for some seconds, each at its due time
+/// whether or not others are late; prints the median time from the due time to the answer, in
+/// microseconds.
 fn rate(address: &str, seconds: u64) {
     const CONNECTIONS: usize = 32;
     const INTERVAL: u64 = 1_000_000_000 / 2_000;
@@ -225,7 +226,7 @@ fn rate(address: &str, seconds: u64) {
                 &mut connections[usize::try_from(event.data.u64()).unwrap()];
             let bytes = stream.read(&mut buffer).unwrap();
             assert!(bytes > 0 && buffer.starts_with(b"HTTP/1.1 200"), "an answer");
-            // All answers are alike: the first tells how long one is.
+            // All answers are alike: the first gives their length.
             if length_of_answer == 0 {
                 length_of_answer = bytes;
             }
@@ -239,8 +240,7 @@ fn rate(address: &str, seconds: u64) {
     println!("{}", median(latencies) / 1000);
 }
 
-/// Reads `/events` for some seconds; prints the median of an event's time on the way in
-/// microseconds.
+/// Reads `/events` for some seconds; prints the median transit time of an event, in microseconds.
 fn events(address: &str, seconds: u64) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(b"GET /events HTTP/1.1\r\nHost: bench.example\r\n\r\n").unwrap();
@@ -259,7 +259,7 @@ fn events(address: &str, seconds: u64) {
     println!("{}", median(latencies) / 1000);
 }
 
-/// Opens connections, asks once on each and holds them until stdin ends.
+/// Opens connections, sends one request on each and leaves them open until stdin ends.
 fn idle(address: &str, count: usize) {
     let mut held = Vec::new();
     let mut buffer = vec![0; 65_536];
@@ -273,11 +273,11 @@ fn idle(address: &str, count: usize) {
     let _ = std::io::stdin().read(&mut buffer);
 }
 
-/// Subjects that log in.
+/// Number of subjects that log in.
 const SUBJECTS: usize = 2_000;
 
-/// The tests' stand-in for Entra: prints settings for gateway and Flask and a token for each of many
-/// subjects, as JSON.
+/// Runs the tests' stand-in for Entra: prints settings for gateway and Flask and a token for each
+/// of many subjects, as JSON.
 fn stand_in() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -1,4 +1,4 @@
-"""The login: the gateway's against the same in Flask, each on one CPU, both with a real Redis."""
+"""Login of the gateway against the same login in Flask, each on one CPU, both with a real Redis."""
 
 import json
 import os
@@ -16,7 +16,8 @@ HERE = pathlib.Path(__file__).parent
 PYTHON = peers.ROOT / ".venv/bin/python"
 
 
-# Subjects take turns, and stay below their limit: a quicker side that reached it would have more to do.
+# Subjects take turns and stay below their limit: a faster side that reached it would have more
+# work.
 LIMIT = "1000"
 SCRIPT = """
 local tokens = {%s}
@@ -34,7 +35,7 @@ end
 
 
 def measure(folder, rounds, seconds):
-    """CPU microseconds a login and logins a second, of both; `None` without redis-server."""
+    """CPU microseconds per login and logins per second, of both; `None` without redis-server."""
     port = peers.free_port()
     redis = processes.start(
         ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],

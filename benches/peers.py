@@ -1,4 +1,4 @@
-"""The gateway and its peers, all in front of the same upstream, each on CPU 0."""
+"""The gateway and the proxies it is compared with, all in front of the same upstream, each on CPU 0."""
 
 import os
 import pathlib
@@ -24,7 +24,7 @@ def free_port():
 
 
 class Proxy:
-    """A proxy that runs."""
+    """Running proxy."""
 
     def __init__(self, name, version, port, process):
         self.name, self.version, self.port, self.process = name, version, port, process
@@ -56,7 +56,7 @@ def start_gateway(upstream, folder, more=None, cpu=processes.PROXY_CPU):
         "GATEWAY_UPSTREAM_URL": f"http://{upstream}",
         "GATEWAY_WORKERS": "1",
         "SESSION_FILE_DIR": str(sessions),
-        # As its peers, without an access log.
+        # No access log, as its peers.
         "RUST_LOG": "warn",
         **(more or {}),
     }
@@ -64,7 +64,7 @@ def start_gateway(upstream, folder, more=None, cpu=processes.PROXY_CPU):
     return Proxy("gateway", version_of(GATEWAY, "--version"), port, process)
 
 
-# Arguments, given the folder of the written configurations; and those that ask for the version.
+# Arguments, given the folder of the written configurations; and arguments that print the version.
 PEERS = {
     "nginx": (lambda folder: ["-c", f"{folder}/nginx.conf"], ["-v"]),
     "haproxy": (lambda folder: ["-db", "-f", f"{folder}/haproxy.cfg"], ["-v"]),
@@ -78,7 +78,7 @@ PEERS = {
 
 
 def start_peers(upstream, folder):
-    """All peers that are installed."""
+    """Starts all peers that are installed."""
     started = []
     for name, (arguments, version) in PEERS.items():
         wheel = WHEELS / name

@@ -1,4 +1,4 @@
-"""The plot: CPU per request beside nginx', as bars."""
+"""Plot: CPU per request relative to nginx, as bars."""
 
 import statistics
 

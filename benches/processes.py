@@ -1,4 +1,4 @@
-"""Processes, what they cost, and where they run."""
+"""Processes: their CPU placement and what they use."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ def start(command, cpu=None, env=None, stdin=None, stdout=subprocess.DEVNULL, lo
 
 
 def _go_first():
-    """Before other sessions' work, where that is allowed: `nice` alone is confined to a session."""
+    """Raises priority over other sessions' work, where that is allowed: `nice` alone is limited to a session."""
     try:
         with open("/proc/self/autogroup", "w") as autogroup:
             autogroup.write("-15")

@@ -1,4 +1,4 @@
-"""Says what was measured, against the marks that the gateway is held to."""
+"""Report of the figures, against the marks that the gateway must meet."""
 
 import datetime
 import platform
@@ -23,7 +23,7 @@ def quartiles(values):
 
 
 def ratios(loop, case, peer, figure):
-    """The gateway's figure over a peer's, round by round."""
+    """Ratio of the gateway's figure to a peer's, round by round."""
     pairs = zip(loop[case]["gateway"], loop[case].get(peer, []))
     return [ours[figure] / theirs[figure] for ours, theirs in pairs]
 
@@ -33,7 +33,7 @@ def middle(values):
 
 
 def marks(results):
-    """Name, measured, fail beyond, aim, whether higher is better."""
+    """Name, measured value, limit of failure, aim, and True if higher is better."""
     loop = results["closed_loop"]
     cpu = lambda case, peer: middle(ratios(loop, case, peer, "cpu_us"))
     paired = lambda table, peer: middle([a / b for a, b in zip(table["gateway"], table[peer])])
@@ -41,7 +41,7 @@ def marks(results):
         ours["cpu_us"] / (2 * direct["cpu_us"])
         for ours, direct in zip(loop["small"]["gateway"], loop["direct"])
     ]
-    # The bulk cases are bimodal in time for every proxy: neighbours in one round are compared.
+    # The bulk cases are bimodal in time for every proxy: figures of one round are compared.
     better = [
         ours["cpu_us"] / min(nginx["cpu_us"], haproxy["cpu_us"])
         for ours, nginx, haproxy in zip(*(loop["64k"][name] for name in ("gateway", "nginx", "haproxy")))
@@ -72,7 +72,7 @@ def marks(results):
 
 
 def tables(results):
-    """Markdown lines, and whether every mark was met."""
+    """Markdown lines, and True if every mark was met."""
     loop, versions = results["closed_loop"], results["versions"]
     lines = ["| CPU per request, gateway / peer | " + " | ".join(CASES.values()) + " |"]
     lines.append("|---|" + "---|" * len(CASES))

@@ -13,7 +13,7 @@ import peers
 import processes
 import report
 
-# Every peer takes part in `small`; those that are far off in every case only there.
+# Every peer takes part in `small`; those that are far slower in every case only there.
 CLOSE = ("gateway", "nginx", "haproxy")
 
 
@@ -40,7 +40,7 @@ def main():
 
 def measure(folder, rounds, seconds, quick):
     address, upstream = start_upstream(processes.LOAD_CPU)
-    # A proxy does the upstream's work twice, on a CPU of its own: so the floor is measured there.
+    # A proxy does the upstream's work twice, on a CPU of its own: the floor is measured there.
     floor_address, floor = start_upstream(processes.PROXY_CPU)
     running = [upstream, floor]
     try:
@@ -53,7 +53,7 @@ def measure(folder, rounds, seconds, quick):
             "rounds": rounds,
             "seconds": seconds,
         }
-        # Before anything else: what it takes when nothing has happened.
+        # Measured first: memory before any request.
         connections = 1000 if quick else 2000
         results["idle"] = {
             proxy.name: cases.idle(proxy, connections) for proxy in proxies if proxy.name in CLOSE
@@ -79,7 +79,7 @@ def start_upstream(cpu):
 
 
 def interleaved(proxies, rounds, measured):
-    """One figure a proxy and round; each round in another order."""
+    """One figure per proxy and round; each round in another order."""
     figures = {proxy.name: [] for proxy in proxies}
     for number in range(rounds):
         for proxy in order(proxies, number):
