@@ -1,4 +1,4 @@
-"""A WebSocket server that sends back what it is sent; it says on which port."""
+"""WebSocket server that echoes what it receives; it prints its port."""
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept

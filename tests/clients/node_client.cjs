@@ -1,11 +1,11 @@
-// What both TypeScript SDKs are given, and what is told of them.
+// Input and output that both TypeScript SDKs share.
 'use strict';
 
 const REDIRECT = 'http://127.0.0.1:33418/callback';
 
-// A client's memory. With a client id it is registered beforehand, as Entra wants it; without, the SDK
-// has to register it. It goes as far as a browser would be opened, unless `signs_in` is true: then that page
-// answers with a code.
+// Storage of one client. With a client id the client is registered beforehand, as Entra requires;
+// without, the SDK has to register it. It stops where a browser would be opened, unless `signs_in`
+// is true: then that page answers with a code.
 class Provider {
   redirectUrl = REDIRECT;
   clientMetadata = {

@@ -1,9 +1,9 @@
-"""The Python package `mcp`, asked to connect to a resource of the gateway.
+"""Connects the Python package `mcp` to a resource of the gateway.
 
     python python_sdk.py '{"url": "https://gateway.example/external/login", "client_id": "..."}'
 
-With a client id the client is registered beforehand, as Entra wants it; without,
-the SDK has to register it. It goes as far as a browser would be opened, unless
+With a client id the client is registered beforehand, as Entra requires; without,
+the SDK has to register it. It stops where a browser would be opened, unless
 `"signs_in"` is true: then that page answers with a code. Once connected it lists
 the tools. The last line on stdout is one JSON object.
 """
@@ -24,7 +24,7 @@ REDIRECT = "http://127.0.0.1:33418/callback"
 
 
 class Memory:
-    """A client's memory."""
+    """Token and client storage of one client."""
 
     def __init__(self, client_id=None, issuer=None, token=None):
         self.client = client_id and OAuthClientInformationFull(
@@ -49,11 +49,11 @@ class Memory:
 
 
 class BrowserWouldOpen(Exception):
-    """As far as it goes."""
+    """Raised where the SDK would open a browser."""
 
 
 async def connect(url, signs_in=False, **remembered):
-    """Connect; what happened, as a dict."""
+    """Connect; return the result as a dict."""
     outcome = {"authorize": None, "error": None, "requests": [], "tools": None}
 
     async def open_browser(authorize):
@@ -85,13 +85,13 @@ async def connect(url, signs_in=False, **remembered):
 
 
 def told(error):
-    """The innermost errors, in words."""
+    """Innermost errors as text."""
     if isinstance(error, ExceptionGroup):
         return "; ".join(told(inner) for inner in error.exceptions)
     return f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":
-    # The SDK logs what it raises as well.
+    # The SDK also logs what it raises.
     logging.disable(logging.CRITICAL)
     print(json.dumps(asyncio.run(connect(**json.loads(sys.argv[1])))))

@@ -1,4 +1,4 @@
-// @modelcontextprotocol/client, asked to connect to a resource of the gateway:
+// Connects @modelcontextprotocol/client to a resource of the gateway:
 //
 //   node typescript_client.cjs '{"url": "https://gateway.example/external/login", "client_id": "…"}'
 'use strict';

@@ -1,4 +1,4 @@
-// @modelcontextprotocol/sdk, asked to connect to a resource of the gateway:
+// Connects @modelcontextprotocol/sdk to a resource of the gateway:
 //
 //   node typescript_sdk.cjs '{"url": "https://gateway.example/external/login", "client_id": "…"}'
 'use strict';

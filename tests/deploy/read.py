@@ -1,6 +1,6 @@
-"""What stands in deploy/*/*.bicep and compose.yaml, as JSON for tests/it/deploy.rs.
+"""Prints the content of deploy/*/*.bicep and compose.yaml as JSON, for tests/it/deploy.rs.
 
-Bicep is read by tree-sitter: syntax alone. Nothing here knows resource types.
+Bicep is read by tree-sitter: syntax only, without resource types.
 """
 
 import json
@@ -26,20 +26,20 @@ def text(node):
 
 
 def literal(node):
-    """A string without anything to fill in, else None."""
+    """String without interpolation, else None."""
     if node.type != "string" or any(child.type == "interpolation" for child in node.children):
         return None
     return re.sub(r"\\(.)", r"\1", text(node)[1:-1])
 
 
 def members(node):
-    """An object's members: name to node."""
+    """Members of an object: name to node."""
     pairs = [child for child in node.children if child.type == "object_property"]
     return {text(pair.children[0]).strip("'"): pair.children[-1] for pair in pairs}
 
 
 def environment(node):
-    """[{ name: 'A', value: 'b' } …] as {A: b}; what is no literal is None."""
+    """[{ name: 'A', value: 'b' } …] as {A: b}; a value that is not a literal is None."""
     found = {}
     for item in nodes(node):
         if item.type == "object":
@@ -82,7 +82,7 @@ def bicep(path):
 
 
 def filled_in(value, given):
-    """${NAME:-default} and ${NAME:?why} as Compose reads them."""
+    """Value with ${NAME:-default} and ${NAME:?why} replaced as Compose does."""
 
     def fill(match):
         name, rest = match[1], match[2] or ""

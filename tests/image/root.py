@@ -1,10 +1,10 @@
-"""Makes the root directory that the production image would be, and says what is in it.
+"""Makes the root directory that the production image would have, and prints its content.
 
     root.py BINARY ROOT
 
-The image's own part is read from the Dockerfile: the COPY lines of its last stage, and what the builder puts
-under /out. The base's part is Azure Linux' distroless base as its package lists have it, cut down to what the
-gateway can touch, with this machine's libraries in the place of its own.
+The image's own part is read from the Dockerfile: the COPY lines of its last stage, and the files that the builder
+puts under /out. The base's part is Azure Linux' distroless base according to its package lists, reduced to the
+files that the gateway can use, with this machine's libraries in place of its own.
 """
 
 import json
@@ -17,14 +17,14 @@ from pathlib import Path
 
 # glibc of Azure Linux 3.0.
 GLIBC = (2, 38)
-# glibc and libgcc, which the base has; the binary may need nothing else.
+# glibc and libgcc, which the base has; the binary may need no other library.
 LIBRARIES = {"libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
 USER = 65532
 BINARY = "/usr/local/bin/simplechat-gateway"
 REPOSITORY = Path(__file__).resolve().parents[2]
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
-# As the packages `filesystem` and `prebuilt-ca-certificates` lay them out.
+# Layout of the packages `filesystem` and `prebuilt-ca-certificates`.
 LINKS = {
     "/bin": "usr/bin",
     "/lib": "usr/lib",
@@ -39,7 +39,7 @@ FILES = {
     "/etc/passwd": "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65533:Unprivileged User:/dev/null:/bin/false\n",
     "/etc/group": "root:x:0:\nnogroup:x:65533:\n",
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
-    # The engine's.
+    # Provided by the engine.
     "/etc/hosts": "127.0.0.1 localhost\n",
 }
 
@@ -53,14 +53,14 @@ def ok(what):
 
 
 def instructions(text):
-    """(word, rest), with lines joined and comments gone."""
+    """(word, rest), with lines joined and comments removed."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
 
 
 def stages(text):
-    """{name: (image, instructions)}; what stands before the first FROM is under ``""``."""
+    """{name: (image, instructions)}; instructions before the first FROM are under ``""``."""
     found, at = {"": ("", [])}, ""
     for word, rest in instructions(text):
         if word == "FROM":
@@ -72,7 +72,7 @@ def stages(text):
 
 
 def built(builder):
-    """What the builder puts under /out: {path: mode of a folder, or None for the binary}."""
+    """Paths that the builder creates under /out: {path: mode of a folder, or None for the binary}."""
     found = {}
     for word, rest in builder:
         for command in rest.split("&&") if word == "RUN" else ():
@@ -89,7 +89,7 @@ def built(builder):
 
 
 def copied(stage, out):
-    """What a stage copies from the builder: {path: (owner, mode or None)}."""
+    """Paths that a stage copies from the builder: {path: (owner, mode or None)}."""
     found = {}
     for word, rest in stage:
         if word != "COPY":
@@ -113,7 +113,7 @@ def copied(stage, out):
 
 
 def judge_versions(arguments, builder):
-    """Whether the builder's tools are those of `make release`."""
+    """Check that the builder's tools are those of `make release`."""
     rust = re.search(r'^rust-version = "(.+)"', (REPOSITORY / "Cargo.toml").read_text(), re.MULTILINE)[1]
     if not arguments["RUST_TAG"].startswith(f"{rust}."):
         fail(f"RUST_TAG is not Cargo.toml's {rust}")
@@ -123,7 +123,7 @@ def judge_versions(arguments, builder):
 
 
 def words(form):
-    """What an instruction in exec form runs; with a shell in between, signals do not arrive."""
+    """Command of an instruction in exec form; with a shell in between, signals do not arrive."""
     try:
         return json.loads(form)
     except ValueError:
@@ -131,7 +131,7 @@ def words(form):
 
 
 def judge(name, stage):
-    """Whether a stage says what an engine must know."""
+    """Check that a stage declares what an engine must know."""
     said = {}
     for word, rest in stage:
         said.setdefault(word, []).append(rest)
@@ -153,7 +153,7 @@ def judge(name, stage):
 
 
 def judge_context(builder, binary):
-    """Whether the builder is sent all that the binary was made of, by what cargo noted beside it."""
+    """Check that the build context has every file that the binary was made of, according to cargo's dep file."""
     sources = set()
     for word, rest in builder:
         if word == "COPY":
@@ -184,11 +184,11 @@ def needed(binary):
 
 
 def newest_glibc(files):
-    """The newest version of glibc that files ask for."""
+    """Newest version of glibc that files require."""
     versions = set()
     for file in files:
         found = subprocess.run(["objdump", "-T", file], capture_output=True, text=True, check=True).stdout
-        # What a library defines itself is not asked for.
+        # Versions that a library defines itself are not required.
         asked = [line for line in found.splitlines() if "*UND*" in line]
         versions |= {tuple(map(int, it.split("."))) for it in re.findall(r"GLIBC_([0-9.]+)", "\n".join(asked))}
     return max(versions)

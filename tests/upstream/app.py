@@ -1,9 +1,9 @@
-"""A stand-in for SimpleChat: the parts of it that a gateway in front can see.
+"""Stand-in for SimpleChat: the parts of it that a gateway in front can observe.
 
-This module holds what SimpleChat does around every request: how the session
-store is set up (twice), and how the idle timeout is kept. The order of the two
-`before_request` functions, and the moment of the second set-up, are the point
-of it: see `finish_session_setup`.
+This module has the code that SimpleChat runs around every request: the set-up of
+the session store (twice) and the idle timeout. The order of the two
+`before_request` functions, and the time of the second set-up, matter: see
+`finish_session_setup`.
 """
 
 import os
@@ -18,8 +18,8 @@ import later
 import routes
 import test_routes
 
-# Flask's and Flask-Session's own settings that an operator may have set. Those
-# that are absent are left to the libraries' defaults.
+# Settings of Flask and Flask-Session that an operator may have set. Absent
+# ones have the libraries' defaults.
 TEXT_SETTINGS = (
     "SESSION_FILE_DIR",
     "SESSION_KEY_PREFIX",
@@ -58,12 +58,12 @@ _setup_done = False
 
 
 def setup_is_done():
-    """Whether this worker already uses its real session store."""
+    """True if this worker already uses its real session store."""
     return _setup_done
 
 
 def _real_session_type():
-    """Redis if it is asked for and answers, else files: SimpleChat falls back too."""
+    """Redis if it is configured and answers, else files: SimpleChat falls back too."""
     if os.environ.get("SESSION_TYPE", "filesystem").lower() != "redis":
         return "filesystem"
     try:
@@ -71,7 +71,7 @@ def _real_session_type():
             os.environ["REDIS_URL"], socket_connect_timeout=5, socket_timeout=5
         )
         client.ping()
-    except Exception as error:  # whatever it is, SimpleChat goes on without Redis
+    except Exception as error:  # SimpleChat continues without Redis after any error
         app.logger.warning("Redis connection failed, falling back to files: %s", error)
         return "filesystem"
     app.config["SESSION_REDIS"] = client
@@ -83,10 +83,10 @@ def finish_session_setup():
     """Second set-up, inside the first request that a worker serves.
 
     By now Flask has opened this request's session with the interface made at
-    import. When the real store is Redis, that one never saw the caller's id:
-    the first request of each worker is anonymous, and so is every other that
-    came in meanwhile. When the real store is the same directory of files, both
-    interfaces read the same session and nobody notices.
+    import. When the real store is Redis, that interface never read the caller's
+    id: the first request of each worker is anonymous, and so is every other that
+    arrived meanwhile. When the real store is the same directory of files, both
+    interfaces read the same session and the set-up has no visible effect.
     """
     global _setup_done
     with _setup_lock:
@@ -97,7 +97,7 @@ def finish_session_setup():
 
 
 def _epoch(value):
-    """The stored time of last activity, or None if it is not a time."""
+    """Stored time of last activity, or None if it is not a time."""
     try:
         return int(float(value))
     except (TypeError, ValueError):
@@ -111,10 +111,10 @@ def _touch(now):
 
 @app.before_request
 def keep_idle_timeout():
-    """Looks at the session on every request, hence `Vary: Cookie` on nearly all.
+    """Reads the session on every request, hence `Vary: Cookie` on nearly all.
 
-    Calls to /api/ do not count as activity while the timeout is on; that is how
-    a busy client that calls nothing else still loses its session.
+    Calls to /api/ are no activity while the timeout is on: a busy client that
+    calls nothing else still loses its session.
     """
     if "user" not in session:
         return None

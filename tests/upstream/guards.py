@@ -1,4 +1,4 @@
-"""Who may call what, with SimpleChat's answers to those who may not."""
+"""Decorators that authorize calls, with SimpleChat's refusals."""
 
 import os
 from functools import wraps
@@ -12,8 +12,8 @@ CLIENT_ID = os.environ.get("CLIENT_ID") or "22222222-2222-2222-2222-222222222222
 V1_ISSUER = os.environ.get("UPSTREAM_V1_ISSUER") or f"https://sts.windows.net/{TENANT_ID}/"
 JWKS_URL = os.environ.get("UPSTREAM_JWKS_URL")
 
-# Kept for the life of the worker and never asked for again, as in SimpleChat:
-# after a change of keys it refuses good tokens until it is restarted.
+# Cached for the life of the worker and never fetched again, as in SimpleChat:
+# after a key rotation it refuses valid tokens until it is restarted.
 _jwks = {}
 
 
@@ -29,7 +29,7 @@ def _forbidden(message):
 
 
 def login_required(view):
-    """Any session with a user in it, whatever the roles."""
+    """Require a session with a user in it, whatever the roles."""
 
     @wraps(view)
     def guarded(*args, **kwargs):
@@ -43,7 +43,7 @@ def login_required(view):
 
 
 def user_required(view):
-    """`User` or `Admin`. `in` on purpose: roles that are a string match by substring."""
+    """Require `User` or `Admin`. `in` on purpose: roles that are a string match by substring."""
 
     @wraps(view)
     def guarded(*args, **kwargs):
@@ -56,7 +56,7 @@ def user_required(view):
 
 
 def admin_required(view):
-    """`Admin` alone."""
+    """Require `Admin`."""
 
     @wraps(view)
     def guarded(*args, **kwargs):
@@ -69,7 +69,7 @@ def admin_required(view):
 
 
 def user_id_required(view):
-    """SimpleChat's handlers know a user by `oid` alone; `sub` is no substitute."""
+    """SimpleChat's handlers identify a user by `oid` only; `sub` does not replace it."""
 
     @wraps(view)
     def guarded(*args, **kwargs):
@@ -92,7 +92,7 @@ def _signing_keys():
 
 
 def verify(token):
-    """(True, claims) or (False, what to tell the caller). v1 tokens only."""
+    """(True, claims) or (False, message for the caller). v1 tokens only."""
     try:
         keys = _signing_keys()
         if not keys:
@@ -116,12 +116,12 @@ def verify(token):
         return False, "Invalid issuer."
     except jwt.InvalidTokenError as error:
         return False, f"Invalid token: {error}"
-    except Exception as error:  # a key that cannot be read, for one
+    except Exception as error:  # for example a key that cannot be parsed
         return False, f"An unexpected error occurred during token validation: {error}"
 
 
 def accesstoken_required(view):
-    """SimpleChat's own check of bearer tokens, with its looseness."""
+    """SimpleChat's own check of bearer tokens, which is as lenient as the original."""
 
     @wraps(view)
     def guarded(*args, **kwargs):

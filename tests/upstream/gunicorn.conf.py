@@ -1,7 +1,7 @@
 """gunicorn as SimpleChat runs it, plus what a test needs to find and read it.
 
 The values below are SimpleChat's own; they matter, because worker recycling
-(`max_requests`) is what makes its "first request is anonymous" habit recur.
+(`max_requests`) makes the anonymous first request of a worker recur.
 """
 
 import os
@@ -35,14 +35,14 @@ errorlog = "-"
 
 
 class logger_class(Logger):
-    """Logs on stderr: stdout holds nothing but the address line below."""
+    """Logs on stderr: stdout has only the address line below."""
 
     def _set_handler(self, log, output, fmt, stream=None):
         super()._set_handler(log, output, fmt, stream=None)
 
 
 def when_ready(server):
-    """Say where the server listens, with the port that `:0` turned into."""
+    """Print the address of the server, with the port that `:0` became."""
     listener = server.LISTENERS[0]
     name = listener.getsockname()
     if listener.FAMILY == socket.AF_UNIX:
@@ -55,7 +55,7 @@ def when_ready(server):
 
 
 def post_worker_init(worker):
-    """Have Flask make spans, where a test wants to see them."""
+    """Have Flask emit spans, if a test needs them."""
     if os.environ.get("UPSTREAM_TRACED"):
         import traced
 

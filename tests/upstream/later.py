@@ -1,8 +1,8 @@
-"""What SimpleChat 0.250 and later has in addition, as far as a gateway in front can see it.
+"""Additions of SimpleChat 0.250 and later, as far as a gateway in front can observe them.
 
 An MCP endpoint of its own, `POST /api/mcp`, with bearer tokens; protected resource
 metadata (RFC 9728) for it under three paths and authorization server metadata
-(RFC 8414), both open to all; a health probe without sign-in. Only with
+(RFC 8414), both without authentication; a health probe without sign-in. Only with
 `UPSTREAM_LATER=on`.
 """
 
@@ -36,7 +36,7 @@ def is_on():
 
 
 def register(app):
-    """Put the later routes on the app."""
+    """Register the later routes with the app."""
     _metadata(app)
     _endpoint(app)
 
@@ -58,14 +58,14 @@ def _public_base_url():
 
 
 def _resource():
-    """`api://CLIENT_ID`, as 0.250.098 has it; with `UPSTREAM_MCP_RESOURCE=url` a URL (RFC 9728)."""
+    """`api://CLIENT_ID`, as in 0.250.098; with `UPSTREAM_MCP_RESOURCE=url` a URL (RFC 9728)."""
     if os.environ.get("UPSTREAM_MCP_RESOURCE") == "url":
         return f"{_public_base_url()}{ENDPOINT}"
     return f"api://{CLIENT_ID}"
 
 
 def _unauthorized():
-    """The answer to a request without a good token, or None."""
+    """Answer to a request without a valid token, or None."""
     header = request.headers.get("Authorization", "")
     if not header:
         error, message = "bearer_token_required", "A bearer token is required."
@@ -80,7 +80,7 @@ def _unauthorized():
 
 
 def _open_to_get(view):
-    """Open to all, but to `GET` alone: `HEAD` needs a token there."""
+    """Allow `GET` without authentication; `HEAD` needs a token there."""
 
     def guarded():
         return view() if request.method == "GET" else _unauthorized() or view()
@@ -135,7 +135,7 @@ def _endpoint(app):
     @app.post(ENDPOINT)
     def mcp():
         # gunicorn may take the next request on a connection for the rest of an unread
-        # body; clients keep their connections here.
+        # body; clients reuse their connections here.
         request.get_data()
         refused = _unauthorized()
         if refused:
@@ -156,7 +156,7 @@ def _endpoint(app):
         elif method == "tools/list":
             result = {"tools": TOOLS}
         else:
-            # Every JSON-RPC error comes with status 200.
+            # Every JSON-RPC error has status 200.
             error = {"code": -32601, "message": "Unsupported inbound MCP method."}
             return {"jsonrpc": "2.0", "id": asked.get("id"), "error": error}
         return {"jsonrpc": "2.0", "id": asked.get("id"), "result": result}

@@ -1,8 +1,8 @@
-"""A WSGI application that says how gunicorn and Werkzeug read a request target.
+"""WSGI application that reports how gunicorn and Werkzeug read a request target.
 
-The answer's body: PATH_INFO as hexadecimal digits, the path that Werkzeug matches
-likewise, and whether that is routed under /external/ ("external"), redirected to
-such a route ("redirect"), or neither ("open").
+The body of the answer: PATH_INFO as hexadecimal digits, the path that Werkzeug matches
+likewise, and its routing: under /external/ ("external"), redirected to such a route
+("redirect"), or neither ("open").
 """
 
 from werkzeug.exceptions import HTTPException

@@ -1,4 +1,4 @@
-"""SimpleChat's routes, by SimpleChat's names, with little behind them."""
+"""SimpleChat's routes, by SimpleChat's names, with minimal handlers."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ AUTHORITY = f"https://login.microsoftonline.com/{TENANT_ID}"
 
 
 def register(app):
-    """Put every route on the app."""
+    """Register every route with the app."""
     _pages(app)
     _sign_in(app)
     _api(app)
@@ -39,7 +39,7 @@ def _page(title):
 
 
 def _digest(stream):
-    """(length, SHA-256 in hex) of what is left in a stream, never held whole."""
+    """(length, SHA-256 in hex) of the rest of a stream, which is not buffered."""
     total, digest = 0, hashlib.sha256()
     while chunk := stream.read(64 * 1024):
         total += len(chunk)
@@ -48,7 +48,7 @@ def _digest(stream):
 
 
 def _files():
-    """What came in as files of a multipart body."""
+    """Files of a multipart body."""
     found = []
     for field, file in request.files.items(multi=True):
         size, digest = _digest(file.stream)
@@ -91,7 +91,7 @@ def _sign_in(app):
             {
                 "client_id": CLIENT_ID,
                 "response_type": "code",
-                # Always https and always the Host header, whatever came in.
+                # Always https and always the Host header, whatever the request had.
                 "redirect_uri": url_for("authorized", _external=True, _scheme="https"),
                 "scope": "User.Read offline_access openid profile",
             }
@@ -100,10 +100,10 @@ def _sign_in(app):
 
     @app.get("/getAToken")
     def authorized():
-        """Sign in whomever the query names.
+        """Sign in the user that the query names.
 
-        Nothing is verified: here Entra and MSAL would be. What is left in the
-        session has the shape and the order that an interactive sign-in leaves.
+        Nothing is verified: Entra and MSAL would do that here. The session gets the
+        shape and the order that an interactive sign-in produces.
         """
         now = int(time.time())
         oid = request.args.get("oid") or "33333333-3333-3333-3333-333333333333"
@@ -124,7 +124,7 @@ def _sign_in(app):
             "ver": "2.0",
         }
         if not roles:
-            del claims["roles"]  # Entra leaves the claim out
+            del claims["roles"]  # Entra omits the claim
         account = {
             "home_account_id": f"{oid}.{TENANT_ID}",
             "environment": "login.microsoftonline.com",
@@ -144,7 +144,7 @@ def _sign_in(app):
 
 def _api(app):
     def users_api(path):
-        """A GET route of the API for users, guarded in SimpleChat's order."""
+        """GET route of the user API, guarded in SimpleChat's order."""
 
         def put(view):
             guarded = login_required(user_required(user_id_required(view)))
@@ -153,7 +153,7 @@ def _api(app):
         return put
 
     def listing(name):
-        """An empty page of a list, with the arguments as they were read."""
+        """Empty page of a list, with the arguments as parsed."""
         return {
             name: [],
             "page": request.args.get("page", 1, int),
@@ -298,5 +298,5 @@ def _external(app):
 
     @app.delete("/external/public_documents/<document_id>")
     def external_delete(document_id):
-        """Checks no token at all, and neither does SimpleChat's."""
+        """Checks no token, as in SimpleChat."""
         return {"message": "Public document deleted successfully", "id": document_id}

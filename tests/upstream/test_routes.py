@@ -1,9 +1,9 @@
 """Routes under /test/ and /external/test/ that SimpleChat does not have.
 
-They let a test see what arrived here, what the session holds, and which worker
-answered, and let it provoke what is hard to provoke otherwise: a request still
-in flight, an answer that does not come, a worker that dies. They are kept apart
-so that nothing in the other modules is there for a test's sake alone.
+They show a test what arrived here, what the session contains and which worker
+answered, and provoke what is hard to provoke otherwise: a request in progress,
+an answer that does not arrive, a worker that dies. They are in a module of their
+own so that the other modules contain nothing that only a test needs.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from flask import Response, request, session
 
 from guards import login_required
 
-CHUNK = bytes(range(256)) * 256  # 64 KiB in which every byte value occurs
+CHUNK = bytes(range(256)) * 256  # 64 KiB with every byte value
 
 
 def register(app, setup_is_done):
-    """Put the helpers on the app; `setup_is_done` tells of the real store."""
+    """Register the helpers with the app; `setup_is_done` is true once the real store is in use."""
 
     def echo(rest=""):
         total, digest = 0, hashlib.sha256()
@@ -41,21 +41,21 @@ def register(app, setup_is_done):
             "pid": os.getpid(),
         }
 
-    # Flask's own `route` wants a list of methods; Werkzeug's rule takes any.
+    # Flask's own `route` needs a list of methods; Werkzeug's rule accepts any.
     app.url_map.add(app.url_rule_class("/test/echo", endpoint="test_echo"))
     app.url_map.add(app.url_rule_class("/test/echo/<path:rest>", endpoint="test_echo"))
     app.view_functions["test_echo"] = echo
 
     @app.post("/test/journal")
     def test_journal():
-        """Writes down that this was done, in one piece, also when the worker dies next."""
+        """Record the call in one write, which survives the death of the worker."""
         with open(os.environ["UPSTREAM_JOURNAL"], "ab", buffering=0) as journal:
             journal.write(request.args["id"].encode() + b"\n")
         return {"done": True}
 
     @app.route("/external/test/users", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     def test_users():
-        """Every user_id that Werkzeug finds, in whatever part of the request."""
+        """Every user_id that Werkzeug finds, in any part of the request."""
         files = [file.read().decode("latin-1") for file in request.files.getlist("user_id")]
         return {
             "query": request.args.getlist("user_id"),
@@ -65,14 +65,14 @@ def register(app, setup_is_done):
     @app.get("/test/slow")
     @login_required
     def test_slow():
-        """Long enough for the session to be ended while this request runs."""
+        """Take long enough for the session to be ended while this request runs."""
         print("a slow request began", file=sys.stderr, flush=True)
         time.sleep(_seconds())
         return {"slept": _seconds(), "pid": os.getpid()}
 
     @app.post("/test/user")
     def test_user():
-        """Sign in whoever the body describes, whatever it says: claims of any form."""
+        """Sign in the user that the body describes, without validation: claims of any form."""
         session["user"] = request.get_json()
         session["last_activity_epoch"] = int(time.time())
         return {"signed_in": True}
@@ -109,10 +109,9 @@ def register(app, setup_is_done):
 
 
 class _PidInFront:
-    """Answers /test/pid before Flask sees it.
+    """Answers /test/pid before Flask reads the request.
 
-    Asking a worker whether it has served its first request must not be its
-    first request.
+    A question about the first request of a worker must not be its first request.
     """
 
     def __init__(self, wsgi_app, setup_is_done):
@@ -131,7 +130,7 @@ class _PidInFront:
 
 
 class _EchoingSocket:
-    """Takes /test/socket over, as a WebSocket library does, and sends back what comes."""
+    """Takes over /test/socket, as a WebSocket library does, and echoes what it receives."""
 
     def __init__(self, wsgi_app):
         self.wsgi_app = wsgi_app
@@ -144,12 +143,12 @@ class _EchoingSocket:
         connection.sendall(head)
         while data := connection.recv(65536):
             connection.sendall(data)
-        # gunicorn's threads take this for: the connection is done with.
+        # gunicorn's threads interpret this as: the connection is finished.
         raise StopIteration
 
 
 def _headers(environ):
-    """Name and value of each header as WSGI has them: order kept, spelling lost."""
+    """Name and value of each header as in WSGI: order preserved, spelling lost."""
     found = []
     for key, value in environ.items():
         if key.startswith("HTTP_"):

@@ -1,4 +1,4 @@
-"""SimpleChat's spans, as Azure Monitor's distribution or an operator would have Flask make them."""
+"""SimpleChat's spans, as Azure Monitor's distribution or an operator would have Flask emit them."""
 
 import os
 
@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 
 def instrument(app):
-    """Where spans go stands in OTEL_*; the gateway's own name is not upstream's."""
+    """Export targets are in OTEL_*; the gateway's own service name is not upstream's."""
     name = {"service.name": os.environ["UPSTREAM_TRACED"]}
     provider = TracerProvider(resource=Resource.create(name))
     provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))
