@@ -1,8 +1,8 @@
-//! `make demo`: the handshake with its real HTTP exchanges on screen.
+//! `make demo`: prints the HTTP exchanges of the handshake.
 //!
-//! Stand-in Entra, real upstream, the gateway's own binary; session files, or Redis with
-//! `--store redis`. Each step says what should happen; the first that goes otherwise ends it with
-//! exit code 1. Then everything stays up, unless `--once`.
+//! Stand-in Entra, real upstream, the gateway's own binary; session files, or Redis with `--store
+//! redis`. Each step prints the expected behaviour; the first deviation ends the demo with exit
+//! code 1. After the last step everything keeps running, unless `--once` is given.
 
 #[path = "../entra/mod.rs"]
 mod entra;
@@ -21,13 +21,13 @@ use crate::{
     world::{API, Kind, World, client, session_in},
 };
 
-/// The handshake, on screen.
+/// The handshake on screen.
 #[derive(Parser)]
 struct Arguments {
-    /// Where upstream keeps its sessions.
+    /// Session store of upstream.
     #[arg(long, value_enum, default_value = "files")]
     store: StoreName,
-    /// End after the last step.
+    /// Ends after the last step.
     #[arg(long)]
     once: bool,
 }
@@ -50,11 +50,11 @@ async fn main() -> ExitCode {
     );
     let world = World::start(kind).await;
     if let Err(problem) = play(&world).await {
-        println!("\nNOT AS IT SHOULD BE: {problem}");
+        println!("\nFAILED: {problem}");
         println!("\nThe gateway's log:\n{}", world.gateway.process.log());
         return ExitCode::FAILURE;
     }
-    println!("\nAll went as it should.");
+    println!("\nAll steps succeeded.");
     if !arguments.once {
         stay(&world).await;
     }
@@ -69,7 +69,7 @@ async fn play(world: &World) -> Result<(), String> {
         request.header("cookie", format!("session={session}"))
     };
 
-    step("1", "A client that knows nothing but the URL asks where to get a token.");
+    step("1", "A client that knows only the URL asks where to get a token.");
     show(get("/.well-known/oauth-protected-resource/external/login"), 200).await?;
 
     step("2", "Logging in without a token: the challenge points to the same document.");
@@ -86,11 +86,11 @@ async fn play(world: &World) -> Result<(), String> {
     let answer = show(ask(Method::POST, "/external/login").bearer_auth(&token), 200).await?;
     let session = session_in(&answer);
 
-    step("5", "SimpleChat, unmodified, takes the session for one of its own.");
+    step("5", "SimpleChat, unmodified, accepts the session as its own.");
     show(with(get(API), &session), 200).await?;
     show(with(get("/api/user/settings"), &session), 200).await?;
 
-    step("6", "Without the session the same call comes from a stranger.");
+    step("6", "Without the session the same call is anonymous and refused.");
     show(get(API), 401).await?;
 
     step("7", "A token with the role ExternalApi alone: the login warns, SimpleChat refuses.");
@@ -106,7 +106,7 @@ async fn play(world: &World) -> Result<(), String> {
     show(get("//external/public_documents").bearer_auth(&token), 400).await?;
     show(get("/external/healthcheck"), 200).await?;
 
-    step("9", "Logging out ends the session for good: the next call is a stranger's again.");
+    step("9", "Logging out ends the session for good: the next call is anonymous again.");
     show(with(ask(Method::POST, "/external/logout"), &session), 204).await?;
     show(with(get(API), &session), 401).await?;
     Ok(())
@@ -116,8 +116,8 @@ fn step(number: &str, what: &str) {
     println!("\n── {number}. {what}");
 }
 
-/// Sends a request, prints it and its answer, and holds the status against what is expected. The
-/// answer comes back without its body, which is on the screen.
+/// Sends a request, prints it and its answer, and checks the status. The returned answer has no
+/// body; the body is printed.
 async fn show(request: RequestBuilder, expected: u16) -> Result<Response, String> {
     let request = request.build().map_err(|error| error.to_string())?;
     let query = request.url().query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -128,8 +128,10 @@ async fn show(request: RequestBuilder, expected: u16) -> Result<Response, String
     let what = format!("{} {}", request.method(), request.url().path());
     let mut answer = client().execute(request).await.map_err(|error| error.to_string())?;
     println!("    < HTTP/1.1 {}", answer.status());
-    let told = ["content-type", "www-authenticate", "set-cookie", "cache-control", "location"];
-    for (name, value) in answer.headers().iter().filter(|(name, _)| told.contains(&name.as_str())) {
+    let printed = ["content-type", "www-authenticate", "set-cookie", "cache-control", "location"];
+    for (name, value) in
+        answer.headers().iter().filter(|(name, _)| printed.contains(&name.as_str()))
+    {
         println!("    < {name}: {}", value.to_str().unwrap_or_default());
     }
     let mut body = Vec::new();
@@ -149,7 +151,7 @@ async fn show(request: RequestBuilder, expected: u16) -> Result<Response, String
     }
 }
 
-/// Long secrets, here throwaway ones, are shown by their beginning.
+/// Truncates long values; the secrets here are throwaway ones.
 fn shortened(text: &str) -> String {
     if text.len() > 90 {
         format!("{} … ({} bytes)", &text[..60], text.len())

@@ -1,4 +1,4 @@
-//! Signing keys: made once per process, published in the shape of Entra's key documents.
+//! Signing keys: generated once per process, published in the shape of Entra's key documents.
 
 use std::sync::OnceLock;
 
@@ -16,10 +16,10 @@ use base64::{
 use rcgen::{CertificateParams, DnType};
 use serde_json::{Value, json};
 
-/// How many keys can be published at a time.
+/// Maximum number of published keys.
 const PUBLISHABLE: usize = 3;
 
-/// Made when first needed, since making one takes a moment; the last is never published.
+/// Generated on first use, because generation is slow; the last key is never published.
 static KEYS: [OnceLock<Key>; PUBLISHABLE + 1] = [const { OnceLock::new() }; PUBLISHABLE + 1];
 
 fn nth(index: usize) -> &'static Key {
@@ -27,7 +27,7 @@ fn nth(index: usize) -> &'static Key {
 }
 
 /// A key that the key documents do not hold.
-pub(super) fn stranger() -> &'static Key {
+pub(super) fn unpublished() -> &'static Key {
     nth(PUBLISHABLE)
 }
 
@@ -46,19 +46,19 @@ impl Key {
             &rcgen::PKCS_RSA_SHA256,
         )
         .expect("rcgen reads what aws-lc-rs wrote");
-        // Entra's certificates say no more than this about themselves either.
+        // Entra's certificates have no other field either.
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "accounts.accesscontrol.windows.net");
-        let certificate = params.self_signed(&certified).expect("the parameters are in order");
+        let certificate = params.self_signed(&certified).expect("valid parameters");
         Self { pair, certificate: certificate.der().to_vec() }
     }
 
-    /// The key id: the certificate's SHA-1 thumbprint (`x5t`, RFC 7517 §4.8), as Entra does it.
+    /// Key id: the certificate's SHA-1 thumbprint (`x5t`, RFC 7517 §4.8), as in Entra.
     pub(super) fn kid(&self) -> String {
         URL_SAFE_NO_PAD.encode(digest::digest(&SHA1_FOR_LEGACY_USE_ONLY, &self.certificate))
     }
 
-    /// The key as Entra publishes it: without `alg`, and with an `issuer` in the v2 document.
+    /// The key as Entra publishes it: without `alg`; with `issuer` in the v2 document.
     pub(super) fn jwk(&self, issuer: Option<&str>) -> Value {
         let [modulus, exponent] = self.modulus_and_exponent();
         let kid = self.kid();
@@ -77,7 +77,7 @@ impl Key {
         jwk
     }
 
-    /// The public key as it stands in a PEM file, which some verifiers have mistaken for a secret.
+    /// The public key in PEM. Some verifiers have taken this text for an HMAC secret.
     pub(super) fn public_pem(&self) -> String {
         let der = AsDer::<PublicKeyX509Der<'_>>::as_der(self.pair.public_key())
             .expect("a key has an encoding");
@@ -97,8 +97,8 @@ impl Key {
         signature
     }
 
-    /// Out of the `RSAPublicKey` (RFC 8017 §A.1.1): `SEQUENCE { INTEGER n, INTEGER e }`, where for
-    /// 2048 bits every length is known.
+    /// Parses `RSAPublicKey` (RFC 8017 §A.1.1): `SEQUENCE { INTEGER n, INTEGER e }`. For 2048 bits
+    /// every length is known.
     fn modulus_and_exponent(&self) -> [&[u8]; 2] {
         let der = self.pair.public_key().as_ref();
         let head = [0x30, 0x82, 0x01, 0x0A, 0x02, 0x82, 0x01, 0x01, 0x00];
@@ -107,12 +107,12 @@ impl Key {
     }
 }
 
-/// Which keys are published and which one signs.
+/// Published keys and the key that signs.
 #[derive(Default)]
 pub(super) struct Keyring {
     current: usize,
     old: Vec<usize>,
-    /// Published in the app's own documents alone.
+    /// Published in the app's own documents only.
     of_app: Vec<usize>,
     is_app_withdrawn: bool,
     raw: Vec<Value>,
@@ -147,7 +147,7 @@ impl Keyring {
         self.raw.push(jwk);
     }
 
-    /// The tenant's keys, and with `is_of_app` the app's as well.
+    /// The tenant's keys; with `is_of_app` the app's keys as well.
     pub(super) fn jwks(&self, issuer: Option<&str>, is_of_app: bool) -> Vec<Value> {
         let has_app_keys = is_of_app && !self.is_app_withdrawn;
         let is_published = |index: &&usize| has_app_keys || !self.of_app.contains(index);

@@ -1,10 +1,10 @@
-//! A stand-in for Microsoft Entra ID: the documents a resource server reads, served over a real
-//! socket, and tokens signed with the keys they name.
+//! Stand-in for Microsoft Entra ID: the documents that a resource server reads, served on a real
+//! socket, and tokens signed with the published keys.
 //!
 //! The documents follow `/{tenant}/v2.0/.well-known/openid-configuration` and
 //! `/{tenant}/.well-known/openid-configuration` of `login.microsoftonline.com` and the key
 //! documents they point to (Microsoft identity platform, "Access tokens", "Validate the issuer").
-//! What tokens look like is told in [`tokens`].
+//! The shape of tokens is described in [`tokens`].
 
 #![allow(dead_code, reason = "the demo and the tests each use a part")]
 
@@ -37,48 +37,48 @@ use tokio::{
 use self::keys::Keyring;
 pub(crate) use self::tokens::TokenBuilder;
 
-// The sample identifiers of Microsoft's documentation: they belong to nobody.
+// Sample identifiers from Microsoft's documentation; no real tenant or app has them.
 
 /// The tenant.
 pub(crate) const TENANT: &str = "aaaabbbb-0000-cccc-1111-dddd2222eeee";
-/// The app registration that tokens are meant for.
+/// App registration that tokens are meant for.
 pub(crate) const CLIENT: &str = "00001111-aaaa-2222-bbbb-3333cccc4444";
-/// The app registration of the client that obtains tokens.
+/// App registration of the client that obtains tokens.
 pub(crate) const OTHER_CLIENT: &str = "11112222-bbbb-3333-cccc-4444dddd5555";
-/// The object id of the user.
+/// Object id of the user.
 pub(crate) const USER_OID: &str = "aaaaaaaa-0000-1111-2222-bbbbbbbbbbbb";
-/// The object id of [`OTHER_CLIENT`]'s service principal: the subject of app-only tokens.
+/// Object id of [`OTHER_CLIENT`]'s service principal: subject of app-only tokens.
 pub(crate) const APP_OID: &str = "bbbbbbbb-1111-2222-3333-cccccccccccc";
 
-/// Under this path the documents stand in every mode: where [`Mode::Redirects`] points to.
+/// Path prefix under which the documents are served in every mode: target of [`Mode::Redirects`].
 const MOVED: &str = "/moved";
-/// The query of the app's own documents: `appid=` [`CLIENT`].
+/// Query of the app's own documents: `appid=` [`CLIENT`].
 const OF_APP: &str = "appid=00001111-aaaa-2222-bbbb-3333cccc4444";
-/// More than a reader of key documents should ever take in.
+/// Larger than any limit a reader of key documents should have, in bytes.
 const OVERSIZE: usize = 2 * 1024 * 1024;
 
-/// How the server behaves.
+/// Behaviour of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// As Entra does.
+    /// Answers like Entra.
     Up,
-    /// 500 to everything.
+    /// 500 to every request.
     Down,
-    /// As Entra does, after a while.
+    /// Answers like Entra, after a delay.
     Slow(Duration),
     /// Key documents are valid JSON of 2 MiB, the real keys first.
     Oversized,
-    /// 302 to an address where the real documents stand.
+    /// 302 to an address that serves the real documents.
     Redirects,
-    /// 200 with a page of HTML to everything.
+    /// 200 with an HTML page to every request.
     Garbage,
-    /// Key documents without a key.
+    /// Key documents without keys.
     EmptyKeys,
     /// Connections are accepted and closed at once.
     Closed,
 }
 
-/// What becomes of the v1 documents; [`Mode`] goes first.
+/// Behaviour for the v1 documents; [`Mode`] takes precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum V1 {
     /// Served.
@@ -89,12 +89,12 @@ pub(crate) enum V1 {
     Failing,
 }
 
-/// Metadata asked with `?appid=`; [`Mode`] goes first.
+/// Behaviour for metadata requested with `?appid=`; [`Mode`] takes precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OfApp {
-    /// As Entra does.
+    /// Answers like Entra.
     Present,
-    /// 400: a server that knows no such parameter.
+    /// 400, as a server that does not know the parameter.
     Refused,
     /// 500.
     Failing,
@@ -106,7 +106,7 @@ pub(crate) struct Entra {
     server: JoinHandle<()>,
 }
 
-/// What the server and its owner both look at.
+/// State shared by the server and its owner.
 struct Shared {
     address: SocketAddr,
     url: String,
@@ -123,7 +123,7 @@ impl Entra {
         Self::start_behind(async |address| format!("http://{address}")).await
     }
 
-    /// The same behind something that readers meet in its place: `front` says at which URL.
+    /// Serves behind a proxy: `front` gets the listen address and returns the public URL.
     pub(crate) async fn start_behind(front: impl AsyncFnOnce(SocketAddr) -> String) -> Self {
         let socket =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port on loopback");
@@ -138,14 +138,14 @@ impl Entra {
             fetches: AtomicUsize::new(0),
         });
         let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
-        let door = Door { socket, shared: Arc::clone(&shared) };
+        let listener = ModeListener { socket, shared: Arc::clone(&shared) };
         let server = tokio::spawn(async move {
-            axum::serve(door, router).await.expect("axum serves until it is aborted");
+            axum::serve(listener, router).await.expect("axum serves until it is aborted");
         });
         Self { shared, server }
     }
 
-    /// Where it listens, whatever is in front of it.
+    /// Listen address, without the proxy in front.
     pub(crate) fn address(&self) -> String {
         self.shared.address.to_string()
     }
@@ -155,92 +155,92 @@ impl Entra {
         self.shared.url.clone()
     }
 
-    /// The address of the v2 metadata.
+    /// URL of the v2 metadata.
     pub(crate) fn metadata_url(&self) -> String {
         format!("{}{}", self.shared.url, path_of::v2_metadata())
     }
 
-    /// The issuer of v2 tokens.
+    /// Issuer of v2 tokens.
     pub(crate) fn issuer_v2(&self) -> String {
         self.shared.issuer_v2()
     }
 
-    /// The issuer of v1 tokens, in the place of `https://sts.windows.net/{tenant}/`.
+    /// Issuer of v1 tokens, in the place of `https://sts.windows.net/{tenant}/`.
     pub(crate) fn issuer_v1(&self) -> String {
         self.shared.issuer_v1()
     }
 
-    /// How many requests for key documents were answered, in whatever way. Somebody who reads v1
-    /// and v2 makes two each time.
+    /// Number of answered requests for key documents, errors included. A client that reads v1 and
+    /// v2 makes two each time.
     pub(crate) fn fetches(&self) -> usize {
         self.shared.fetches.load(Ordering::SeqCst)
     }
 
-    /// How many requests came in.
+    /// Number of received requests.
     pub(crate) fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
-    /// Behaves like this from now on.
+    /// Sets the behaviour.
     pub(crate) fn set(&self, mode: Mode) {
         lock(&self.shared.behaviour).0 = mode;
     }
 
-    /// Treats the v1 documents like this from now on.
+    /// Sets the behaviour for the v1 documents.
     pub(crate) fn set_v1(&self, v1: V1) {
         lock(&self.shared.behaviour).1 = v1;
     }
 
-    /// Treats metadata that is asked with `?appid=` like this from now on.
+    /// Sets the behaviour for metadata requested with `?appid=`.
     pub(crate) fn set_of_app(&self, of_app: OfApp) {
         *lock(&self.shared.of_app) = of_app;
     }
 
-    /// Publishes one more key in the app's own documents alone (`?appid=CLIENT`), and signs with it from now on,
+    /// Publishes one more key in the app's own documents only (`?appid=CLIENT`) and signs with it,
     /// as Entra does for an app with claims mapping.
     pub(crate) fn rotate_for_app(&self) {
         lock(&self.shared.keyring).rotate_for_app();
     }
 
-    /// Publishes no key for the app alone any more.
+    /// Stops publishing the app's own keys.
     pub(crate) fn withdraw_of_app(&self) {
         lock(&self.shared.keyring).withdraw_of_app();
     }
 
-    /// Publishes one more key and signs with it from now on. There are three: withdraw the old ones
+    /// Publishes one more key and signs with it. At most three are published: withdraw the old ones
     /// before the third rotation.
     pub(crate) fn rotate(&self) {
         lock(&self.shared.keyring).rotate();
     }
 
-    /// Publishes nothing but the key that signs.
+    /// Publishes only the key that signs.
     pub(crate) fn withdraw_old(&self) {
         lock(&self.shared.keyring).withdraw_old();
     }
 
-    /// Publishes this as well, in both key documents, as it is.
+    /// Publishes this value unchanged as well, in both key documents.
     pub(crate) fn publish_raw(&self, jwk: Value) {
         lock(&self.shared.keyring).publish_raw(jwk);
     }
 
-    /// The key of [`TokenBuilder::signed_by_stranger`], which nobody publishes: to be altered and
-    /// handed to [`Self::publish_raw`].
-    pub(crate) fn stranger_jwk() -> Value {
-        keys::stranger().jwk(None)
+    /// The unpublished key of [`TokenBuilder::signed_with_unpublished_key`], to be altered and
+    /// passed to [`Self::publish_raw`].
+    pub(crate) fn unpublished_jwk() -> Value {
+        keys::unpublished().jwk(None)
     }
 
-    /// The key that signs, as the v1 document publishes it.
+    /// The key that signs, as in the v1 document.
     pub(crate) fn published_key(&self) -> Value {
         lock(&self.shared.keyring).signing().jwk(None)
     }
 
-    /// A token to be altered: of a user, through [`OTHER_CLIENT`], v2, good for an hour, signed
-    /// with the current key.
+    /// Builder of a user's v2 token through [`OTHER_CLIENT`], valid for an hour, signed with the
+    /// current key.
     pub(crate) fn token(&self) -> TokenBuilder {
         self.shared.token()
     }
 
-    /// Tokens that are no good, each by its name: every one must be answered with 401.
+    /// Invalid tokens by name: each must be answered with 401.
     pub(crate) fn every_malformed_kind(&self) -> Vec<(&'static str, String)> {
         tokens::every_malformed_kind(&self.token())
     }
@@ -258,7 +258,8 @@ impl Shared {
         TokenBuilder::new(self.issuer_v1(), self.issuer_v2(), signing)
     }
 
-    /// The answer of the token endpoint, whatever the grant (RFC 6749 §5.1): a v1 token, as SimpleChat takes it.
+    /// Answer of the token endpoint to any grant (RFC 6749 §5.1): a v1 token, as SimpleChat accepts
+    /// it.
     fn granted(&self) -> Value {
         let token = self.token().v1().build();
         json!({"token_type": "Bearer", "expires_in": 3599, "access_token": token})
@@ -273,7 +274,7 @@ impl Shared {
     }
 }
 
-/// Where the documents stand.
+/// Paths of the documents.
 mod path_of {
     use super::TENANT;
 
@@ -329,7 +330,7 @@ impl Document {
     }
 }
 
-/// Everything goes through here.
+/// Handles every request.
 async fn answer(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
     shared.requests.fetch_add(1, Ordering::SeqCst);
     let (mode, v1) = *lock(&shared.behaviour);
@@ -363,12 +364,12 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
     if let Some(Document::Keys(_)) = document {
         shared.fetches.fetch_add(1, Ordering::SeqCst);
     }
-    // No connection outlives its answer, so that a change of mode holds for the next request.
+    // Each connection closes after its answer, so that a new mode applies to the next request.
     ([(header::CONNECTION, "close")], response).into_response()
 }
 
 impl Shared {
-    /// Whether the app's own documents are asked for.
+    /// True if the request is for the app's own documents.
     fn is_of_app(uri: &Uri) -> bool {
         uri.query().is_some_and(|query| query.split('&').any(|pair| pair == OF_APP))
     }
@@ -386,7 +387,7 @@ impl Shared {
         text
     }
 
-    /// The members of Entra's own, in their order.
+    /// Members of Entra's document, in their order.
     fn v2_metadata(&self) -> Value {
         let Self { url, .. } = self;
         json!({
@@ -421,7 +422,7 @@ impl Shared {
         })
     }
 
-    /// The members of Entra's own, in their order.
+    /// Members of Entra's document, in their order.
     fn v1_metadata(&self) -> Value {
         let Self { url, .. } = self;
         json!({
@@ -458,7 +459,7 @@ impl Shared {
         })
     }
 
-    /// Only the v2 document says of each key whose tokens it may sign.
+    /// Keys have an `issuer` in the v2 document only.
     fn keys(&self, version: Version, mode: Mode, is_of_app: bool) -> Value {
         let issuer = (version == Version::Two).then(|| self.issuer_v2());
         let jwks = || lock(&self.keyring).jwks(issuer.as_deref(), is_of_app);
@@ -473,13 +474,13 @@ impl Shared {
     }
 }
 
-/// The socket, which [`Mode::Closed`] shuts in people's faces.
-struct Door {
+/// Listener that closes connections at once under [`Mode::Closed`].
+struct ModeListener {
     socket: TcpListener,
     shared: Arc<Shared>,
 }
 
-impl Listener for Door {
+impl Listener for ModeListener {
     type Io = TcpStream;
     type Addr = SocketAddr;
 
@@ -497,7 +498,7 @@ impl Listener for Door {
     }
 }
 
-/// A test that panicked meanwhile has left nothing half done.
+/// Ignores poisoning: a panicking test leaves no partial change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

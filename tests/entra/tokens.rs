@@ -1,10 +1,10 @@
-//! Tokens in the shape of Entra's, and in shapes that Entra would never give them.
+//! Tokens in the shape of Entra's, and in shapes that Entra never issues.
 //!
-//! Claims, their names and which version and kind of token carries which: Microsoft identity
-//! platform, "Access token claims reference", "Optional claims reference" (`idtyp`, and `upn`) and
-//! "ID token claims reference". Their order is that of the samples in "Access tokens": `aud`,
-//! `iss`, `iat`, `nbf`, `exp`, then by name. Headers by the first of these: `x5t` in v1 tokens
-//! alone.
+//! Sources: Microsoft identity platform, "Access token claims reference", "Optional claims
+//! reference" (`idtyp`, `upn`) and "ID token claims reference" for claims, their names, and the
+//! versions and kinds of token that carry them. Order of claims as in the samples in "Access
+//! tokens": `aud`, `iss`, `iat`, `nbf`, `exp`, then by name. Headers as in the first source: `x5t`
+//! in v1 tokens only.
 
 use std::{
     collections::BTreeMap,
@@ -24,35 +24,35 @@ use super::{
     keys::{self, Key},
 };
 
-/// How long ago tokens were issued, in seconds.
+/// Age of new tokens in seconds.
 const AGE: i64 = 60;
 
-/// Whom a token speaks for.
+/// Subject of a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// An access token: a user through an app.
+    /// Access token of a user through an app.
     Delegated,
-    /// An access token: an app on its own.
+    /// Access token of an app itself.
     AppOnly,
-    /// An ID token: a user to the app itself.
+    /// ID token of a user for the app itself.
     Id,
 }
 
-/// How the third part comes about.
+/// Algorithm and key of the signature.
 #[derive(Clone, Copy)]
 enum Signing {
     Rs256,
     Ps256,
-    Stranger,
+    Unpublished,
     Hs256WithPublicKey,
     Unsigned,
 }
 
-/// A change to a JSON object; `None` takes the member out.
+/// Change to a JSON object; `None` removes the member.
 type Edit = (String, Option<Value>);
 
-/// A token in the making. The order of calls matters only between [`Self::claim`] and
-/// [`Self::without`], which come after everything else.
+/// Token builder. The order of calls matters only between [`Self::claim`] and [`Self::without`],
+/// which apply after everything else.
 #[derive(Clone)]
 pub(crate) struct TokenBuilder {
     issuer_v1: String,
@@ -93,109 +93,109 @@ impl TokenBuilder {
         self
     }
 
-    /// Issued by these, as v1 and as v2 token.
+    /// Issuers of the v1 and the v2 token.
     pub(crate) fn issued_by(mut self, v1: &str, v2: &str) -> Self {
         (self.issuer_v1, self.issuer_v2) = (v1.to_owned(), v2.to_owned());
         self
     }
 
-    /// For an app on its own (client credentials), with the role `ExternalApi`.
+    /// App-only token (client credentials) with the role `ExternalApi`.
     pub(crate) fn app_only(mut self) -> Self {
         self.kind = Kind::AppOnly;
         self
     }
 
-    /// An ID token for [`CLIENT`]: same issuer, keys, audience and roles, but no access token.
+    /// ID token for [`CLIENT`]: same issuer, keys, audience and roles, but not an access token.
     pub(crate) fn id_token(mut self) -> Self {
         self.kind = Kind::Id;
         self
     }
 
-    /// With these app roles; with none, without the claim.
+    /// App roles; an empty list omits the claim.
     pub(crate) fn roles(mut self, roles: &[&str]) -> Self {
         self.roles = Some(roles.iter().copied().map(str::to_owned).collect());
         self
     }
 
-    /// With these scopes, separated by spaces, whoever the token is for.
+    /// Scopes, separated by spaces; for any subject.
     pub(crate) fn scopes(mut self, scopes: &str) -> Self {
         self.scopes = Some(scopes.to_owned());
         self
     }
 
-    /// For the user or service principal with this object id; `sub` follows.
+    /// Object id of the user or service principal; `sub` follows it.
     pub(crate) fn oid(mut self, oid: &str) -> Self {
         self.oid = Some(oid.to_owned());
         self
     }
 
-    /// Expires so many seconds from now. One that has expired was issued an hour before that.
+    /// Seconds until expiry. An expired token was issued an hour before its expiry.
     pub(crate) fn expires_in(mut self, seconds: i64) -> Self {
         self.expires_in = seconds;
         self
     }
 
-    /// With this claim: in its place where there is one, otherwise at the end.
+    /// Sets a claim in place, or appends it.
     pub(crate) fn claim(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.claim_edits.push((name.to_owned(), Some(value.into())));
         self
     }
 
-    /// Without this claim.
+    /// Removes a claim.
     pub(crate) fn without(mut self, name: &str) -> Self {
         self.claim_edits.push((name.to_owned(), None));
         self
     }
 
-    /// With this header parameter; `null` takes it out.
+    /// Sets a header parameter; `null` removes it.
     pub(crate) fn header(mut self, name: &str, value: impl Into<Value>) -> Self {
         let value = value.into();
         self.header_edits.push((name.to_owned(), (!value.is_null()).then_some(value)));
         self
     }
 
-    /// With this key id, whatever key signs.
+    /// Sets the key id; the signing key stays the same.
     pub(crate) fn kid(self, kid: &str) -> Self {
         self.header("kid", kid)
     }
 
-    /// Signed with a key that is not published, under the current key's id.
-    pub(crate) fn signed_by_stranger(mut self) -> Self {
-        self.signing = Signing::Stranger;
+    /// Signed with an unpublished key, under the current key's id.
+    pub(crate) fn signed_with_unpublished_key(mut self) -> Self {
+        self.signing = Signing::Unpublished;
         self
     }
 
-    /// `alg` is `none`, and the signature empty.
+    /// `alg` is `none`, and the signature is empty.
     pub(crate) fn unsigned(mut self) -> Self {
         self.signing = Signing::Unsigned;
         self
     }
 
-    /// `alg` is `HS256`, the secret being the public key's PEM text.
+    /// `alg` is `HS256`, with the public key's PEM text as secret.
     pub(crate) fn hs256_with_public_key(mut self) -> Self {
         self.signing = Signing::Hs256WithPublicKey;
         self
     }
 
-    /// `alg` is `PS256`, with a signature to match by the current key.
+    /// `alg` is `PS256`, with a matching signature by the current key.
     pub(crate) fn ps256(mut self) -> Self {
         self.signing = Signing::Ps256;
         self
     }
 
-    /// The token. Each has a `uti` of its own.
+    /// Builds the token. Each has its own `uti`.
     pub(crate) fn build(&self) -> String {
         self.build_with(&Value::Object(self.claims()).to_string())
     }
 
-    /// The token with this text for a payload.
+    /// Builds the token with this text as payload.
     pub(crate) fn build_with(&self, payload: &str) -> String {
         let header = Value::Object(self.jose_header()).to_string();
         let message = [header.as_str(), payload].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
         let signature = match self.signing {
             Signing::Rs256 => self.key.sign(&RSA_PKCS1_SHA256, message.as_bytes()),
             Signing::Ps256 => self.key.sign(&RSA_PSS_SHA256, message.as_bytes()),
-            Signing::Stranger => keys::stranger().sign(&RSA_PKCS1_SHA256, message.as_bytes()),
+            Signing::Unpublished => keys::unpublished().sign(&RSA_PKCS1_SHA256, message.as_bytes()),
             Signing::Hs256WithPublicKey => {
                 let secret = hmac::Key::new(hmac::HMAC_SHA256, self.key.public_pem().as_bytes());
                 hmac::sign(&secret, message.as_bytes()).as_ref().to_vec()
@@ -207,7 +207,7 @@ impl TokenBuilder {
 
     fn jose_header(&self) -> Map<String, Value> {
         let alg = match self.signing {
-            Signing::Rs256 | Signing::Stranger => "RS256",
+            Signing::Rs256 | Signing::Unpublished => "RS256",
             Signing::Ps256 => "PS256",
             Signing::Hs256WithPublicKey => "HS256",
             Signing::Unsigned => "none",
@@ -224,7 +224,7 @@ impl TokenBuilder {
         header
     }
 
-    /// The claims as they are signed.
+    /// The claims as signed.
     pub(crate) fn claims(&self) -> Map<String, Value> {
         let exp = now() + self.expires_in;
         let iat = if self.expires_in > 0 { now() - AGE } else { exp - 3600 };
@@ -290,7 +290,7 @@ impl TokenBuilder {
         claims
     }
 
-    /// What tokens tell about a user by default.
+    /// Default claims about a user.
     fn user_claims(&self) -> Vec<(&'static str, Value)> {
         let name = ("name", json!("Ada Example"));
         let username = json!("ada@contoso.example");
@@ -314,16 +314,16 @@ impl TokenBuilder {
 /// Seconds since 1970.
 fn now() -> i64 {
     #[expect(clippy::disallowed_methods, reason = "tokens are made now")]
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970");
-    i64::try_from(since.as_secs()).expect("it is not that late")
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is after 1970");
+    i64::try_from(since.as_secs()).expect("seconds fit into i64")
 }
 
-/// A user's `sub`: opaque, the same each time, another for each user and app.
+/// A user's `sub`: opaque, stable, different for each user and app.
 fn pairwise(oid: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&SHA256, format!("{oid} at {CLIENT}").as_bytes()))
 }
 
-/// A token's `uti`: 16 bytes.
+/// A token's `uti`: 16 random bytes.
 fn unique() -> String {
     let mut bytes = [0; 16];
     rand::fill(&mut bytes).expect("the system has randomness");
@@ -334,13 +334,13 @@ fn edit(object: &mut Map<String, Value>, edits: &[Edit]) {
     for (name, value) in edits {
         match value {
             Some(value) => object.insert(name.clone(), value.clone()),
-            // The others keep their order.
+            // The remaining members stay in order.
             None => object.shift_remove(name),
         };
     }
 }
 
-/// See [`super::Entra::every_malformed_kind`]; `good` is what they are made from.
+/// See [`super::Entra::every_malformed_kind`]; `good` is the base of all tokens.
 pub(super) fn every_malformed_kind(good: &TokenBuilder) -> Vec<(&'static str, String)> {
     let mut kinds = Vec::new();
     kinds.extend(of_another_time_or_place(good));
@@ -415,7 +415,7 @@ fn with_a_claim_of_another_type(good: &TokenBuilder) -> Vec<(&'static str, Strin
 
 fn with_another_header_or_signature(good: &TokenBuilder) -> Vec<(&'static str, String)> {
     let with = |name: &str, value: Value| good.clone().header(name, value).build();
-    let stranger = || good.clone().signed_by_stranger();
+    let unpublished = || good.clone().signed_with_unpublished_key();
     vec![
         ("without a key id", with("kid", Value::Null)),
         ("with an empty key id", with("kid", json!(""))),
@@ -434,9 +434,9 @@ fn with_another_header_or_signature(good: &TokenBuilder) -> Vec<(&'static str, S
         ("alg is RS384, signed with RS256", with("alg", json!("RS384"))),
         ("signed with PS256, alg is RS256", good.clone().ps256().header("alg", "RS256").build()),
         ("RS256, but unsigned", good.clone().unsigned().header("alg", "RS256").build()),
-        ("signed by a stranger", stranger().build()),
-        ("signed by a stranger who sends the key", {
-            stranger().header("jwk", keys::stranger().jwk(None)).build()
+        ("signed with an unpublished key", unpublished().build()),
+        ("signed with an unpublished key sent along", {
+            unpublished().header("jwk", keys::unpublished().jwk(None)).build()
         }),
     ]
 }
@@ -457,10 +457,10 @@ fn of_another_type(good: &TokenBuilder) -> Vec<(&'static str, String)> {
 }
 
 fn of_another_form(good: &TokenBuilder) -> Vec<(&'static str, String)> {
-    // One whose signature reads differently in base64.
+    // A token whose signature differs between base64 and base64url.
     let token = std::iter::repeat_with(|| good.build())
         .find(|token| token.rsplit('.').next().is_some_and(|part| part.contains(['-', '_'])))
-        .expect("all but one in 40,000 are");
+        .expect("39,999 of 40,000 tokens match");
     let parts: Vec<&str> = token.split('.').collect();
     let [header, payload, signature] = parts[..] else { unreachable!("a token has three parts") };
     let promoted = Value::Object(good.clone().roles(&["Admin"]).claims()).to_string();
@@ -473,12 +473,12 @@ fn of_another_form(good: &TokenBuilder) -> Vec<(&'static str, String)> {
         ("with the start of a signature", format!("{header}.{payload}.{}", &signature[..338])),
         ("without a signature", format!("{header}.{payload}.")),
         ("without a third part", format!("{header}.{payload}")),
-        // The only place where padding passes for a `b64token` (RFC 6750 §2.1).
+        // Only here does padding form a valid `b64token` (RFC 6750 §2.1).
         ("with padding", format!("{token}==")),
         ("in base64 instead of base64url", {
             format!("{header}.{payload}.{}", signature.replace('-', "+").replace('_', "/"))
         }),
-        ("a claim stands twice", good.build_with(&twice)),
+        ("a claim occurs twice", good.build_with(&twice)),
         ("the claims are a list", good.build_with(&format!("[{claims}]"))),
         ("the claims are no JSON", good.build_with("claims")),
         ("with something behind the claims", good.build_with(&format!("{claims}{{}}"))),
