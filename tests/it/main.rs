@@ -1,5 +1,5 @@
-//! The gateway as callers and operators meet it: the real binary between a real upstream and a real
-//! store. One module a behaviour.
+//! Integration tests: the real gateway binary between a real upstream and a real store. One module
+//! per behaviour.
 #![allow(missing_docs, reason = "a test's name is a sentence")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -7,7 +7,7 @@ mod azure;
 mod dice;
 #[path = "../entra/mod.rs"]
 mod entra;
-/// The guard's own reading, to be compared with upstream's.
+/// The guard's own target parser, compared with upstream's.
 #[path = "../../src/flask/path.rs"]
 mod flask_path;
 mod world;

@@ -1,4 +1,4 @@
-//! People who signed in to SimpleChat itself, and a gateway that they administer.
+//! Users signed in to SimpleChat itself, and a gateway that they administer.
 
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::{Kind, World, client, gateway::Gateway, json, process::until, session_in};
 
-/// Settings under which administrators decide, over a database in a file.
+/// Settings for `managed` external access, with an `SQLite` database in `folder`.
 pub(crate) fn managed_in(folder: &TempDir) -> Vec<(String, String)> {
     let database = format!("sqlite:{}/gateway.db", folder.path().display());
     [("GATEWAY_EXTERNAL_ACCESS", "managed".to_owned()), ("DATABASE_URL", database)]
@@ -14,7 +14,7 @@ pub(crate) fn managed_in(folder: &TempDir) -> Vec<(String, String)> {
         .into()
 }
 
-/// A world in which administrators decide, with more settings; and where its database is.
+/// World under `managed` external access with more settings, and the folder of its database.
 pub(crate) async fn managed(kind: Kind, more: &[(&str, &str)]) -> (World, TempDir) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let settings = managed_in(&folder);
@@ -23,13 +23,13 @@ pub(crate) async fn managed(kind: Kind, more: &[(&str, &str)]) -> (World, TempDi
     (World::with(kind, &settings).await, folder)
 }
 
-/// Somebody signed in to SimpleChat in a browser: what its cookie holds.
+/// User signed in to SimpleChat in a browser: the session cookie.
 pub(crate) struct Person {
     pub(crate) cookie: String,
 }
 
 impl Person {
-    /// As an interactive sign-in leaves it, with these app roles.
+    /// Signs in interactively, with these app roles (separated by commas).
     pub(crate) async fn with_roles(gateway: &Gateway, roles: &str) -> Self {
         let path = format!(
             "/getAToken?name=Grace+Hopper&preferred_username=grace%40contoso.example&oid=99999999-0000-0000-0000-000000000001&roles={roles}"
@@ -42,14 +42,14 @@ impl Person {
         Self::with_roles(gateway, "User,Admin").await
     }
 
-    /// With claims of any form.
+    /// Signs in with arbitrary claims.
     pub(crate) async fn with_claims(gateway: &Gateway, claims: Value) -> Self {
         let request = client().post(gateway.url("/test/user"));
         let request = request.header("content-type", "application/json").body(claims.to_string());
         Self { cookie: session_in(&request.send().await.expect("an answer")) }
     }
 
-    /// A request of this person's.
+    /// Request with this user's cookie.
     pub(crate) fn ask(&self, method: Method, url: String) -> RequestBuilder {
         client().request(method, url).header("cookie", format!("session={}", self.cookie))
     }
@@ -74,17 +74,18 @@ impl Person {
         self.ask(Method::DELETE, gateway.url(path)).send().await.expect("an answer")
     }
 
-    /// Opts in.
+    /// Enables external access.
     pub(crate) async fn enable(&self, gateway: &Gateway) {
         let decision = json!({"enabled": true, "exposure_accepted": true});
         let answer = self.post(gateway, "/gateway/api/access", &decision).await;
         assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap_or_default());
     }
 
-    /// Reasons of refused attempts to administer that are written down, newest first, once there are so many.
+    /// Reasons of recorded refusals of administrative access, newest first. Waits until there are
+    /// `count`.
     pub(crate) async fn denials(&self, gateway: &Gateway, count: usize) -> Vec<Value> {
         let found = std::cell::RefCell::new(Vec::new());
-        until("denials are written down", async || {
+        until("denials are recorded", async || {
             let path = "/gateway/api/activity?kind=admin_denied";
             let page = self.get_json(gateway, path).await;
             found.replace(page["records"].as_array().expect("a list").clone());
@@ -95,7 +96,7 @@ impl Person {
     }
 }
 
-/// The status of the metadata that clients begin with.
+/// Status of the metadata document that clients read first.
 pub(crate) async fn metadata(gateway: &Gateway) -> u16 {
     let url = gateway.url("/.well-known/oauth-protected-resource/external/login");
     client().get(url).send().await.expect("an answer").status().as_u16()

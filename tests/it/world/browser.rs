@@ -1,5 +1,5 @@
-//! A real browser without a window: Debian's Chromium, driven by its driver. It resolves no name
-//! and keeps nothing.
+//! A real headless browser: Debian's Chromium with its driver. It resolves no name and stores
+//! nothing.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -13,7 +13,7 @@ use thirtyfour::{
 
 use super::{flask::in_repository, process::Process};
 
-/// What a page is shown in.
+/// Viewport and colour scheme of a page.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View {
     pub(crate) width: u32,
@@ -21,7 +21,7 @@ pub(crate) struct View {
     pub(crate) theme: &'static str,
 }
 
-/// The running browser. Chromium ends when its driver does.
+/// The running browser. Chromium ends with its driver.
 pub(crate) struct Browser {
     driver: WebDriver,
     _process: Process,
@@ -29,9 +29,9 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Whether there is one. Ubuntu has Chromium as a snap alone, which not every machine can run; anywhere
-    /// else it must be there.
-    pub(crate) fn is_to_be_had() -> bool {
+    /// True if Chromium is installed. Ubuntu packages it as a snap only, which some machines cannot
+    /// run; on other systems a missing Chromium fails the test.
+    pub(crate) fn is_installed() -> bool {
         let is_there = Command::new("chromedriver").arg("--version").output().is_ok();
         let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
         is_there || !system.lines().any(|line| line == "ID=ubuntu")
@@ -40,13 +40,13 @@ impl Browser {
     pub(crate) async fn start() -> Self {
         let mut command = Command::new("chromedriver");
         let mut process = Process::start(command.arg("--port=0"), &[], "TERM");
-        let port = process.said("ChromeDriver was started successfully on port ").await;
+        let port = process.stdout_after("ChromeDriver was started successfully on port ").await;
         let url = format!("http://127.0.0.1:{}", port.trim_end_matches('.'));
         let profile = tempfile::tempdir().expect("a temporary folder");
         let capabilities = capabilities(&profile);
         let driver = WebDriver::new(url, capabilities).await.expect("a session");
-        // Its `Drop` would wait for an answer on the thread that has to bring it.
-        driver.clone().leak().expect("a session that stands");
+        // `Drop` would block the thread that must deliver the answer.
+        driver.clone().leak().expect("an open session");
         Self { driver, _process: process, _profile: profile }
     }
 
@@ -55,24 +55,24 @@ impl Browser {
         self.driver.goto(url).await.expect("a page");
     }
 
-    /// Shows pages like this from now on.
+    /// Shows pages in this viewport and colour scheme.
     pub(crate) async fn show(&self, view: View) {
         let features = json!([{"name": "prefers-color-scheme", "value": view.theme}]);
         self.devtools("Emulation.setEmulatedMedia", json!({"features": features})).await;
-        // Telephones lay their scroll bars over the page.
+        // Mobile browsers draw scroll bars over the page.
         let is_small = view.width < 600;
         let size =
             json!({"width": view.width, "height": 900, "deviceScaleFactor": 1, "mobile": is_small});
         self.devtools("Emulation.setDeviceMetricsOverride", size).await;
     }
 
-    /// The first element that a CSS selector finds, once there is one.
+    /// The first element that matches a CSS selector; waits for one.
     pub(crate) async fn element(&self, selector: &str) -> WebElement {
         let begun = std::time::Instant::now();
         loop {
             match self.driver.find(By::Css(selector)).await {
                 Ok(element) => return element,
-                Err(error) if begun.elapsed() > super::process::PATIENCE => {
+                Err(error) if begun.elapsed() > super::process::TEST_TIMEOUT => {
                     panic!("{selector}: {error}")
                 }
                 Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
@@ -80,30 +80,30 @@ impl Browser {
         }
     }
 
-    /// Clicks on it.
+    /// Clicks an element.
     pub(crate) async fn click(&self, selector: &str) {
         self.element(selector).await.click().await.unwrap_or_else(|e| panic!("{selector}: {e}"));
     }
 
-    /// Types into it, in the place of what is there.
+    /// Replaces the text of an input.
     pub(crate) async fn write(&self, selector: &str, text: &str) {
         let element = self.element(selector).await;
         element.clear().await.unwrap_or_else(|error| panic!("{selector}: {error}"));
         element.send_keys(text).await.unwrap_or_else(|error| panic!("{selector}: {error}"));
     }
 
-    /// Presses keys, wherever the focus is.
+    /// Presses keys in the focused element.
     pub(crate) async fn press(&self, keys: impl Into<TypingData>) {
         self.driver.action_chain().send_keys(keys).perform().await.expect("keys");
     }
 
-    /// What an element says. It may be replaced while it is looked at.
+    /// Text of an element. Retries if the element is replaced during the read.
     pub(crate) async fn text(&self, selector: &str) -> String {
         let begun = std::time::Instant::now();
         loop {
             match self.element(selector).await.text().await {
                 Ok(text) => return text,
-                Err(error) if begun.elapsed() > super::process::PATIENCE => {
+                Err(error) if begun.elapsed() > super::process::TEST_TIMEOUT => {
                     panic!("{selector}: {error}")
                 }
                 Err(_) => {}
@@ -111,44 +111,44 @@ impl Browser {
         }
     }
 
-    /// Waits until an element says this: a page may be on its way.
-    pub(crate) async fn says(&self, selector: &str, text: &str) {
-        let what = format!("{selector} says {text:?}");
-        super::process::until(&what, async || {
+    /// Waits until an element has this text; a page may still be loading.
+    pub(crate) async fn has_text(&self, selector: &str, text: &str) {
+        let condition = format!("{selector} has text {text:?}");
+        super::process::until(&condition, async || {
             let found = self.driver.find(By::Css(selector)).await;
             match found {
-                // It may go while it is looked at.
-                Ok(element) => element.text().await.is_ok_and(|said| said == text),
+                // The element may be removed during the read.
+                Ok(element) => element.text().await.is_ok_and(|shown| shown == text),
                 Err(_) => false,
             }
         })
         .await;
     }
 
-    /// Has pages run scripts, or none.
+    /// Enables or disables scripts in pages.
     pub(crate) async fn run_scripts(&self, is_wanted: bool) {
         let value = json!({"value": !is_wanted});
         self.devtools("Emulation.setScriptExecutionDisabled", value).await;
     }
 
-    /// Forgets who is signed in.
+    /// Deletes all cookies.
     pub(crate) async fn forget(&self) {
         self.devtools("Network.clearBrowserCookies", json!({})).await;
     }
 
-    /// Asserts that the page is shown in a view: its style counts, in its theme, and nothing lies beyond its
-    /// edge.
+    /// Asserts that the page has its style sheet, the theme of the view, and no horizontal
+    /// overflow.
     pub(crate) async fn assert_shown_in(&self, view: View, name: &str) {
         let styled = self.evaluate("getComputedStyle(document.body).backgroundColor").await;
         let paper = if view.theme == "dark" { "rgb(20, 24, 27)" } else { "rgb(251, 251, 249)" };
-        assert_eq!(styled, paper, "{name}: the style counts, in its theme");
+        assert_eq!(styled, paper, "{name}: style sheet and theme are applied");
         let root = "document.documentElement";
         let beyond = format!("[innerWidth, {root}.scrollWidth - {root}.clientWidth]");
         assert_eq!(self.evaluate(&beyond).await, json!([view.width, 0]), "{name}");
     }
 
-    /// Asserts that no text of the page is cut off where only a scroll bar would show it: bars may be hidden
-    /// until one scrolls.
+    /// Asserts that no text is cut off in a scrollable area; scroll bars may be hidden until the
+    /// user scrolls.
     pub(crate) async fn assert_nothing_is_cut_off(&self, name: &str) {
         let cut_off = "[...document.querySelectorAll('pre, table, tbody th, td, dd, dialog, .scrolls')] \
             .filter(e => e.checkVisibility() && (e.scrollWidth > e.clientWidth \
@@ -157,21 +157,21 @@ impl Browser {
         assert_eq!(self.evaluate(cut_off).await, json!([]), "{name}");
     }
 
-    /// Asserts that no id stands twice in the page.
-    pub(crate) async fn assert_ids_stand_once(&self, name: &str) {
+    /// Asserts that no id occurs twice in the page.
+    pub(crate) async fn assert_ids_are_unique(&self, name: &str) {
         let twice = "[...document.querySelectorAll('[id]')].map(e => e.id) \
             .filter((id, at, all) => all.indexOf(id) !== at)";
         assert_eq!(self.evaluate(twice).await, json!([]), "{name}");
     }
 
-    /// What an expression evaluates to in the page.
+    /// Value of an expression evaluated in the page.
     pub(crate) async fn evaluate(&self, expression: &str) -> Value {
         let script = format!("return {expression}");
         let answer = self.driver.execute(script, Vec::new()).await.expect("a value");
         answer.json().clone()
     }
 
-    /// What axe finds wrong with the page: `rule: why, where`.
+    /// Accessibility violations found by axe: `rule: reason, element`.
     pub(crate) async fn axe(&self) -> Vec<String> {
         let path = "target/node/openapi/node_modules/axe-core/axe.min.js";
         let axe = fs::read_to_string(in_repository(path)).expect("axe; `make browser` sets it up");
@@ -181,20 +181,21 @@ impl Browser {
         let found = self.driver.execute_async(run, Vec::new()).await.expect("a result");
         let found = found.json().clone();
         let passes = found["passes"].as_array().map_or(0, Vec::len);
-        assert!(passes > 10, "axe looked at little: {passes} rules passed: {}", found["failed"]);
+        assert!(passes > 10, "axe checked too little: {passes} rules passed: {}", found["failed"]);
         let violations = found["violations"].as_array().expect("a list");
-        let told = |it: &Value| format!("{}: {}, {}", it["id"], it["help"], it["nodes"][0]["html"]);
-        violations.iter().map(told).collect()
+        let described =
+            |it: &Value| format!("{}: {}, {}", it["id"], it["help"], it["nodes"][0]["html"]);
+        violations.iter().map(described).collect()
     }
 
-    /// What the console said.
+    /// Console messages.
     pub(crate) async fn console(&self) -> Vec<String> {
         let entries = self.driver.get_log("browser").await.expect("a log");
         entries.into_iter().map(|entry| entry.message).collect()
     }
 
-    /// The addresses asked for since the last look, the page's own among them. Not those that
-    /// leave nothing: the browser's own pages, and data in an address.
+    /// Addresses requested since the last call, the page's own included. The browser's own pages
+    /// and `data:` addresses are excluded, because they send nothing.
     pub(crate) async fn requests(&self) -> Vec<String> {
         let entries = self.driver.get_log("performance").await.expect("a log");
         let url = |message: &str| {
@@ -207,7 +208,8 @@ impl Browser {
         urls.filter(|url| !url.starts_with("chrome:") && !url.starts_with("data:")).collect()
     }
 
-    /// Writes the whole page to `target/screenshots/NAME.png`; of one under an open dialog what can be seen.
+    /// Writes the whole page to `target/screenshots/NAME.png`; under an open dialog, the visible
+    /// part.
     pub(crate) async fn screenshot(&self, name: &str) -> PathBuf {
         let is_whole = self.evaluate("!document.querySelector('dialog[open]')").await;
         let how = json!({"format": "png", "captureBeyondViewport": is_whole});
@@ -230,7 +232,7 @@ fn capabilities(profile: &TempDir) -> ChromeCapabilities {
     let profile = format!("--user-data-dir={}", profile.path().display());
     for argument in [
         "--headless=new",
-        // Root has no sandbox of its own to give.
+        // Chromium's sandbox does not work as root.
         "--no-sandbox",
         "--disable-gpu",
         "--disable-quic",
@@ -240,7 +242,7 @@ fn capabilities(profile: &TempDir) -> ChromeCapabilities {
         "--disable-component-update",
         "--disable-sync",
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        // Over a pipe, whose end is the browser's.
+        // With a pipe, Chromium ends when its driver closes the pipe.
         "--remote-debugging-pipe",
         &profile,
     ] {

@@ -1,14 +1,14 @@
-//! Certificates for servers of this host.
+//! Certificates for servers on this host.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
-/// An authority (`ca.pem`), and a certificate of it for `localhost` alone (`server.pem`, `server.key`).
+/// A CA (`ca.pem`) and its certificate for `localhost` only (`server.pem`, `server.key`).
 pub(crate) fn certificates() -> TempDir {
     certificates_until(4096)
 }
 
-/// The same, but the certificate expired long ago.
+/// The same files with an expired certificate.
 pub(crate) fn expired_certificates() -> TempDir {
     certificates_until(2001)
 }

@@ -1,4 +1,4 @@
-//! Whoever takes telemetry: a collector (OTLP over HTTP), or Application Insights' ingestion.
+//! Telemetry receiver: a collector (OTLP over HTTP) and the ingestion API of Application Insights.
 
 use std::{
     io::Read,
@@ -27,16 +27,16 @@ use prost::Message;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-/// One batch as it came.
+/// One received request.
 #[derive(Clone)]
 pub(crate) struct Batch {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
-    /// Unpacked.
+    /// Decompressed.
     pub(crate) body: Vec<u8>,
 }
 
-/// Takes everything, and keeps it.
+/// Accepts and stores everything.
 pub(crate) struct Collector {
     address: String,
     batches: Arc<Mutex<Vec<Batch>>>,
@@ -56,7 +56,7 @@ impl Collector {
         self.address.clone()
     }
 
-    /// What makes a gateway export to it, without delay.
+    /// Settings that make a gateway export to this receiver without delay.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let endpoint = format!("http://{}", self.address);
         [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())]
@@ -76,7 +76,7 @@ impl Collector {
         of_path.map(|batch| M::decode(batch.body.as_slice()).expect("protobuf")).collect()
     }
 
-    /// All spans, each with who sent it.
+    /// All spans with the resource that sent them.
     pub(crate) fn spans(&self) -> Vec<(Resource, Span)> {
         let mut spans = Vec::new();
         for request in self.decoded::<ExportTraceServiceRequest>("/v1/traces") {
@@ -101,7 +101,7 @@ impl Collector {
         scopes.flat_map(|of| of.scope_metrics).flat_map(|scope| scope.metrics).collect()
     }
 
-    /// What Application Insights was sent.
+    /// Items received by the Application Insights endpoint.
     pub(crate) fn envelopes(&self) -> Vec<Value> {
         let batches = self.batches();
         let tracked = batches.iter().filter(|batch| batch.path == "/v2/track");
@@ -111,7 +111,7 @@ impl Collector {
     }
 }
 
-/// For tests to see at once what there is.
+/// Short export intervals, so that tests do not wait.
 pub(crate) const WITHOUT_DELAY: [(&str, &str); 3] = [
     ("OTEL_BSP_SCHEDULE_DELAY", "50"),
     ("OTEL_BLRP_SCHEDULE_DELAY", "50"),
@@ -135,7 +135,7 @@ async fn take(
     batches.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
 }
 
-/// An attribute as text.
+/// Value of an attribute as text.
 pub(crate) fn attribute(attributes: &[KeyValue], name: &str) -> Option<String> {
     let value = attributes.iter().find(|attribute| attribute.key == name)?.value.clone()?;
     Some(match value.value? {
@@ -147,7 +147,7 @@ pub(crate) fn attribute(attributes: &[KeyValue], name: &str) -> Option<String> {
     })
 }
 
-/// An id as it stands in `traceparent`.
+/// An id in hexadecimal, as in `traceparent`.
 pub(crate) fn hex(id: &[u8]) -> String {
     use std::fmt::Write as _;
     id.iter().fold(String::new(), |mut text, byte| {

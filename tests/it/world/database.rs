@@ -1,4 +1,4 @@
-//! Either database, asked around the gateway: a file, or a real PostgreSQL.
+//! A database queried directly, not through the gateway: an `SQLite` file or a real PostgreSQL.
 
 use std::{
     path::PathBuf,
@@ -7,16 +7,16 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{hand_over, postgres::Postgres, process::Process, tools::told};
+use super::{chown_to_gateway_user, postgres::Postgres, process::Process, tools::output_text};
 
-/// Which database.
+/// Kind of database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DatabaseKind {
     Sqlite,
     Postgres,
 }
 
-/// Both of them: what holds for one must hold for the other.
+/// Both kinds, for behaviour that must be the same.
 pub(crate) const BOTH: [DatabaseKind; 2] = [DatabaseKind::Sqlite, DatabaseKind::Postgres];
 
 /// The database itself, empty at first.
@@ -30,14 +30,14 @@ impl Database {
         match kind {
             DatabaseKind::Sqlite => {
                 let folder = tempfile::tempdir().expect("a temporary folder");
-                hand_over(folder.path());
+                chown_to_gateway_user(folder.path());
                 Self::Sqlite(folder)
             }
             DatabaseKind::Postgres => Self::Postgres(Postgres::start().await),
         }
     }
 
-    /// For `DATABASE_URL`.
+    /// Value for `DATABASE_URL`.
     pub(crate) fn url(&self) -> String {
         match self {
             Self::Sqlite(_) => format!("sqlite:{}", self.file().display()),
@@ -53,12 +53,12 @@ impl Database {
         }
     }
 
-    /// Rows as text: a row a line, `|` between columns. What it changes, it commits.
+    /// Result as text: one row per line, columns separated by `|`. Changes are committed.
     pub(crate) fn ask(&self, sql: &str) -> String {
         self.try_ask(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    /// The same, or what the database complains of.
+    /// Result as text, or the error of the database.
     pub(crate) fn try_ask(&self, sql: &str) -> Result<String, String> {
         match self {
             Self::Sqlite(_) => {
@@ -68,13 +68,13 @@ impl Database {
         }
     }
 
-    /// How many there are.
+    /// Number of rows in a table (or of any `FROM` clause).
     pub(crate) fn count(&self, of: &str) -> usize {
         let answer = self.ask(&format!("SELECT count(*) FROM {of}"));
         answer.parse().unwrap_or_else(|_| panic!("{of}: {answer}"))
     }
 
-    /// Unix milliseconds, by its own clock.
+    /// Unix milliseconds by the clock of the database.
     pub(crate) fn now(&self) -> i64 {
         let seconds = self.ask(match self {
             Self::Sqlite(_) => "SELECT strftime('%s', 'now')",
@@ -83,7 +83,7 @@ impl Database {
         seconds.parse::<i64>().expect("a number") * 1000
     }
 
-    /// All that it holds, as text.
+    /// The whole content as text.
     pub(crate) fn dump(&self) -> String {
         match self {
             Self::Sqlite(_) => {
@@ -93,33 +93,34 @@ impl Database {
         }
     }
 
-    /// Takes it away: `SQLite`'s file is held by another program, PostgreSQL is stopped.
-    pub(crate) async fn take_away(&mut self) -> Away {
+    /// Makes the database unavailable: another process locks `SQLite`'s file; PostgreSQL is
+    /// stopped.
+    pub(crate) async fn make_unavailable(&mut self) -> DatabaseOutage {
         match self {
             Self::Sqlite(_) => {
                 let mut process = Process::start(python(HOLD).arg(self.file()), &[], "KILL");
-                process.said("held").await;
-                Away { _holder: Some(process) }
+                process.stdout_after("held").await;
+                DatabaseOutage { _lock_holder: Some(process) }
             }
             Self::Postgres(postgres) => {
                 postgres.stop().await;
-                Away { _holder: None }
+                DatabaseOutage { _lock_holder: None }
             }
         }
     }
 
-    /// Gives it back.
-    pub(crate) async fn give_back(&mut self, away: Away) {
-        drop(away);
+    /// Ends the outage.
+    pub(crate) async fn make_available(&mut self, outage: DatabaseOutage) {
+        drop(outage);
         if let Self::Postgres(postgres) = self {
             postgres.start_again().await;
         }
     }
 }
 
-/// A database that is away; who holds it ends with this.
-pub(crate) struct Away {
-    _holder: Option<Process>,
+/// A database outage. The process that holds the lock ends when this is dropped.
+pub(crate) struct DatabaseOutage {
+    _lock_holder: Option<Process>,
 }
 
 const ASK: &str = "import sqlite3, sys\n\
@@ -144,6 +145,6 @@ fn answered(output: &Output) -> Result<String, String> {
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     } else {
-        Err(told(output))
+        Err(output_text(output))
     }
 }

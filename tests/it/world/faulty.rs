@@ -1,5 +1,5 @@
-//! Databases that can be read and not written: a full disk, a read-only file, writes that fail, a server that
-//! takes no writes.
+//! Databases that can be read but not written: full disk, read-only file, failing writes, read-only
+//! server.
 
 use std::{
     fs::{self, OpenOptions},
@@ -12,20 +12,20 @@ use tempfile::TempDir;
 
 use super::{gateway::Gateway, postgres::Postgres};
 
-/// What can be wrong with it.
+/// Kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// `ENOSPC`, on a small tmpfs.
+    /// `ENOSPC` on a small tmpfs.
     Full,
-    /// Files that are immutable.
+    /// Immutable files (`chattr +i`).
     ReadOnly,
-    /// `EFBIG`, which is an I/O error to `SQLite`: the process may write no file.
+    /// `EFBIG` from a file size limit of the process; `SQLite` reports it as an I/O error.
     Io,
-    /// PostgreSQL answers 25006 (read-only transaction), as a replica does.
+    /// PostgreSQL answers 25006 (`read_only_sql_transaction`), as a replica does.
     Replica,
 }
 
-/// A database with a fault that comes and goes.
+/// A database with a fault that can be switched on and off.
 pub(crate) struct Faulty {
     fault: Fault,
     postgres: Option<Postgres>,
@@ -33,7 +33,8 @@ pub(crate) struct Faulty {
 }
 
 impl Faulty {
-    /// `None`: this fault cannot be made here, which is said on stderr.
+    /// Starts without the fault. `None` if this machine cannot produce it; prints the reason to
+    /// stderr.
     pub(crate) async fn start(fault: Fault) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let postgres = if fault == Fault::Replica { Some(Postgres::start().await) } else { None };
@@ -61,12 +62,12 @@ impl Faulty {
         is_possible.then_some(faulty)
     }
 
-    /// Where SQLite's file is.
+    /// Folder of SQLite's file.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// For `DATABASE_URL`.
+    /// Value for `DATABASE_URL`.
     pub(crate) fn url(&self) -> String {
         match &self.postgres {
             Some(postgres) => postgres.url(),
@@ -74,7 +75,7 @@ impl Faulty {
         }
     }
 
-    /// From now on nothing can be written.
+    /// Makes all writes fail.
     pub(crate) fn set(&self, gateway: &Gateway) {
         match self.fault {
             Fault::Full => {
@@ -85,30 +86,30 @@ impl Faulty {
                     while ballast.write_all(&vec![0; length]).is_ok() {}
                 }
             }
-            Fault::ReadOnly => self.of_each_file("+i"),
+            Fault::ReadOnly => self.set_attribute("+i"),
             Fault::Io => limit(gateway, "1024:"),
             Fault::Replica => {
                 self.read_only("on");
-                // The next sessions are read-only.
+                // Only new PostgreSQL sessions are read-only.
                 let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'gateway'";
                 self.server().ask_in("postgres", end);
             }
         }
     }
 
-    /// Everything can be written again. Sessions of PostgreSQL that began meanwhile stay read-only.
+    /// Makes writes work again. PostgreSQL sessions opened during the fault stay read-only.
     pub(crate) fn clear(&self, gateway: &Gateway) {
         match self.fault {
             Fault::Full => {
                 fs::remove_file(self.folder.path().join("ballast")).expect("a file");
             }
-            Fault::ReadOnly => self.of_each_file("-i"),
+            Fault::ReadOnly => self.set_attribute("-i"),
             Fault::Io => limit(gateway, "unlimited:"),
             Fault::Replica => self.read_only("off"),
         }
     }
 
-    /// Rows of the database as text: a row a line, `|` between columns.
+    /// Result as text: one row per line, columns separated by `|`.
     pub(crate) fn ask(&self, sql: &str) -> String {
         if let Some(postgres) = &self.postgres {
             return postgres.ask(sql);
@@ -119,8 +120,8 @@ impl Faulty {
         let mut python = Command::new("python3");
         python.args(["-c", script]).arg(self.folder.path().join("gateway.db")).arg(sql);
         let output = python.output().expect("python3");
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{sql}: {told}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{sql}: {errors}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
@@ -133,7 +134,7 @@ impl Faulty {
         self.server().ask_in("postgres", &alter);
     }
 
-    fn of_each_file(&self, attribute: &str) {
+    fn set_attribute(&self, attribute: &str) {
         for name in ["gateway.db", "gateway.db-wal"] {
             let path = self.folder.path().join(name);
             assert!(!path.exists() || chattr(attribute, &path), "{attribute} {name}");
@@ -157,7 +158,8 @@ impl Drop for Faulty {
     }
 }
 
-/// Limits how far the gateway may write into a file; the soft limit, so that it can be raised again.
+/// Limits the size of files that the gateway may write. Sets the soft limit only, so that it can be
+/// raised again.
 fn limit(gateway: &Gateway, fsize: &str) {
     let mut prlimit = Command::new("prlimit");
     prlimit.arg("--pid").arg(gateway.process.id().to_string()).arg(format!("--fsize={fsize}"));

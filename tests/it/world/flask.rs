@@ -1,4 +1,4 @@
-//! `tests/upstream` under a real gunicorn, as SimpleChat runs it.
+//! `tests/upstream` under a real gunicorn, started as SimpleChat starts it.
 
 use std::{
     collections::HashSet,
@@ -19,18 +19,18 @@ pub(crate) struct Flask {
     address: String,
 }
 
-/// A file of this repository.
+/// Path of a file in this repository.
 pub(crate) fn in_repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Python with upstream's packages; `make` sets it up.
+/// Python with upstream's packages; `make` creates the venv.
 pub(crate) fn python() -> PathBuf {
     in_repository(".venv/bin/python")
 }
 
-/// The same as the user whom SimpleChat's image has. It may read what it cannot write: Python is often at home with
-/// somebody else.
+/// Python as the user of SimpleChat's image. `dac_read_search` lets it read Python's files, which
+/// often belong to another user.
 fn as_image_user() -> Command {
     let mut command = Command::new("setpriv");
     command
@@ -47,7 +47,7 @@ impl Flask {
         flask
     }
 
-    /// With workers that have served nothing yet.
+    /// Starts workers that have served no request.
     pub(crate) async fn start_unprimed(environment: &[(String, String)]) -> Self {
         let mut environment = environment.to_vec();
         for (name, value) in [("GUNICORN_BIND", "127.0.0.1:0"), ("PYTHONDONTWRITEBYTECODE", "1")] {
@@ -60,18 +60,19 @@ impl Flask {
             .args(["-m", "gunicorn", "-c"])
             .arg(in_repository("tests/upstream/gunicorn.conf.py"));
         let mut process = Process::start(&mut command, &environment, "INT");
-        let address = process.said("upstream listening on ").await;
+        let address = process.stdout_after("upstream listening on ").await;
         Self { process, address }
     }
 
-    /// SimpleChat treats the first request of each worker as anonymous. Here that is over.
+    /// Sends requests until every worker has served one. SimpleChat treats the first request of
+    /// each worker as anonymous.
     pub(super) async fn prime(&self) {
         if self.address.starts_with('/') {
             return;
         }
         let ready = std::cell::RefCell::new(HashSet::new());
-        until("both workers are past their first request", async || {
-            // Without keep-alive, so that either worker may take it.
+        until("both workers have served their first request", async || {
+            // No keep-alive, so that either worker may accept it.
             let ask = |path: &str| {
                 client().get(format!("{}{path}", self.url())).header("connection", "close").send()
             };
@@ -85,29 +86,29 @@ impl Flask {
         .await;
     }
 
-    /// Ends it and its workers at once, in the middle of whatever they do.
+    /// Kills the master and its workers at once, also during a request.
     pub(crate) fn kill(self) {
         let pid = self.process.id().to_string();
-        // Workers first: the master would start others.
+        // The stopped master cannot start new workers while they are killed.
         for arguments in [["-STOP", &pid], ["-KILL", &pid]] {
             let _ = Command::new("kill").args(arguments).status();
             let _ = Command::new("pkill").args(["-KILL", "-P", &pid]).status();
         }
     }
 
-    /// Process ids of workers that have been started.
+    /// Process ids of all workers started so far.
     pub(crate) fn workers(&self) -> Vec<String> {
         let log = self.log();
         let pid = |line: &str| line.split("Booting worker with pid: ").nth(1).map(str::to_owned);
         log.lines().filter_map(pid).collect()
     }
 
-    /// Has every worker replaced, as a deployment does.
+    /// Replaces every worker, as a deployment does.
     pub(crate) fn replace_workers(&self) {
         self.process.signal("HUP");
     }
 
-    /// For `GATEWAY_UPSTREAM_URL`.
+    /// Value for `GATEWAY_UPSTREAM_URL`.
     pub(crate) fn url(&self) -> String {
         if self.address.starts_with('/') {
             format!("unix:{}", self.address)
@@ -116,7 +117,7 @@ impl Flask {
         }
     }
 
-    /// Its access log: request lines with status.
+    /// Access log: request lines with status.
     pub(crate) fn log(&self) -> String {
         self.process.log()
     }

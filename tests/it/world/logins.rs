@@ -1,4 +1,4 @@
-//! Callers that sign in all the time, and remember what they were answered.
+//! Callers that log in continuously and record the answers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,46 +15,46 @@ use tokio::task::JoinSet;
 use super::{client, collector::hex, database::Database, session_in};
 use crate::entra::Entra;
 
-/// What a session is called where its id must not stand.
+/// Handle of a session: names it where its id must not appear.
 pub(crate) fn handle(session: &str) -> String {
     hex(&digest(&SHA256, session.as_bytes()).as_ref()[..8])
 }
 
-/// What came back.
+/// Results so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Answers {
-    /// Handles of sessions that were given out.
+    /// Handles of the sessions created.
     pub(crate) sessions: Vec<String>,
-    /// Other answers, by status; 0: there was none.
+    /// Number of other answers by status; 0 is a failed request.
     pub(crate) others: BTreeMap<u16, usize>,
-    /// Of answers of 200: how long each took.
+    /// Durations of the answers with 200.
     pub(crate) times: Vec<Duration>,
 }
 
-/// Callers at work.
+/// Running callers.
 pub(crate) struct Logins {
     answers: Arc<Mutex<Answers>>,
     is_over: Arc<AtomicBool>,
     callers: JoinSet<()>,
 }
 
-/// Settings under which nobody logs in too often.
+/// Settings without limits on logins.
 pub(crate) const WITHOUT_LIMITS: [(&str, &str); 4] = [
     ("GATEWAY_LOGIN_LIMIT", "off"),
     ("GATEWAY_LOGIN_FAILURE_LIMIT", "off"),
     ("GATEWAY_SESSIONS_PER_SUBJECT", "1000000"),
-    // What is told of each is more work than the login.
+    // At `trace`, logging costs more than the login.
     ("RUST_LOG", "info"),
 ];
 
-/// A subject of its own.
+/// Object id of the subject with this number.
 pub(crate) fn subject(number: usize) -> String {
     format!("aaaaaaaa-0000-1111-2222-{number:012}")
 }
 
 impl Logins {
-    /// So many callers, dealt out over gateways (their `/external/login`), each with a subject of its own
-    /// and a pause between logins.
+    /// Starts `callers` callers, spread over the gateways (`urls` of their `/external/login`). Each
+    /// has its own subject and pauses between logins.
     pub(crate) fn start(urls: &[String], entra: &Entra, callers: usize, pause: Duration) -> Self {
         let (answers, is_over) = (Arc::<Mutex<Answers>>::default(), Arc::<AtomicBool>::default());
         let mut tasks = JoinSet::new();
@@ -80,17 +80,17 @@ impl Logins {
         Self { answers, is_over, callers: tasks }
     }
 
-    /// So far.
+    /// Results so far.
     pub(crate) fn answers(&self) -> Answers {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// So far, of 200.
+    /// Number of answers with 200 so far.
     pub(crate) fn count(&self) -> usize {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).sessions.len()
     }
 
-    /// Whoever has asked gets an answer; then all of them.
+    /// Waits for pending answers, then returns all results.
     pub(crate) async fn end(mut self) -> Answers {
         self.is_over.store(true, Ordering::Relaxed);
         while let Some(ended) = self.callers.join_next().await {
@@ -112,16 +112,16 @@ fn note(answers: &Mutex<Answers>, answered: Option<(u16, Option<String>)>, took:
     }
 }
 
-/// Which of these logins are not in the log, and how many sessions stand in it more than once.
+/// Logins missing from the activity log, and number of sessions with more than one login record.
 pub(crate) fn missing(database: &Database, sessions: &[String]) -> (Vec<String>, usize) {
     let rows = database
         .ask("SELECT session, count(*) FROM activity WHERE kind = 'login' GROUP BY session");
-    let mut twice = 0;
+    let mut duplicates = 0;
     let mut found = BTreeSet::new();
     for (session, count) in rows.lines().filter_map(|row| row.split_once('|')) {
         found.insert(session.to_owned());
-        twice += usize::from(count != "1");
+        duplicates += usize::from(count != "1");
     }
     let missing = sessions.iter().filter(|session| !found.contains(*session)).cloned();
-    (missing.collect(), twice)
+    (missing.collect(), duplicates)
 }

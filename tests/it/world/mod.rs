@@ -1,5 +1,6 @@
-//! The world around the gateway, real where it can be: redis-server, gunicorn with Flask-Session, the
-//! gateway's own binary. Entra is a stand-in over a real socket. Everything ends when it is dropped.
+//! Test environment of the gateway, real where possible: redis-server, gunicorn with Flask-Session,
+//! the gateway's own binary. Entra is a stand-in on a real socket. Every process ends when its
+//! value is dropped.
 
 pub(crate) mod administrators;
 pub(crate) mod browser;
@@ -40,7 +41,7 @@ use self::{
 };
 use crate::entra::{CLIENT, Entra, TENANT};
 
-/// Where upstream keeps its sessions.
+/// Session store of upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Files,
@@ -50,7 +51,7 @@ pub(crate) enum Kind {
 /// The store itself.
 pub(crate) enum Store {
     Files(TempDir),
-    /// And a folder that upstream opens before it turns to Redis.
+    /// The folder is for upstream, which opens `SESSION_FILE_DIR` before it uses Redis.
     Redis(Redis, TempDir),
 }
 
@@ -60,7 +61,7 @@ impl Store {
             Kind::Files => Self::files(tempfile::tempdir().expect("a temporary folder")),
             Kind::Redis => {
                 let folder = tempfile::tempdir().expect("a temporary folder");
-                hand_over(folder.path());
+                chown_to_gateway_user(folder.path());
                 Self::Redis(Redis::start().await, folder)
             }
         }
@@ -70,12 +71,12 @@ impl Store {
     pub(crate) fn files(folder: TempDir) -> Self {
         let flask_session = folder.path().join("flask_session");
         std::fs::create_dir(&flask_session).expect("a folder");
-        hand_over(folder.path());
-        hand_over(&flask_session);
+        chown_to_gateway_user(folder.path());
+        chown_to_gateway_user(&flask_session);
         Self::Files(folder)
     }
 
-    /// The settings that gateway and upstream share.
+    /// Settings shared by gateway and upstream.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let pairs = match self {
             Self::Files(_) => vec![
@@ -107,8 +108,8 @@ impl Store {
     }
 }
 
-/// Gives a folder to whoever shall write there.
-fn hand_over(folder: &Path) {
+/// Gives a folder to the user that the gateway runs as.
+fn chown_to_gateway_user(folder: &Path) {
     if is_image() {
         chown(folder, Some(IMAGE_USER), Some(IMAGE_USER)).expect("root");
     }
@@ -124,17 +125,17 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// With external access on, and every worker of upstream past its first request.
+    /// Starts with external access on; every upstream worker has served its first request.
     pub(crate) async fn start(kind: Kind) -> Self {
         Self::with(kind, &[]).await
     }
 
-    /// The same with more settings, for gateway and upstream both.
+    /// Starts with more settings, passed to gateway and upstream.
     pub(crate) async fn with(kind: Kind, more: &[(&str, &str)]) -> Self {
         Self::over(Store::start(kind).await, more).await
     }
 
-    /// The same over this store.
+    /// Starts with this store.
     pub(crate) async fn over(store: Store, more: &[(&str, &str)]) -> Self {
         let more: Vec<(String, String)> =
             more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -156,7 +157,7 @@ impl World {
         Self { gateway, flask, store, entra, more }
     }
 
-    /// A second gateway beside the first.
+    /// Starts a second gateway with the same settings.
     pub(crate) async fn another_gateway(&self) -> Gateway {
         let settings = settings(&self.entra, Some(&self.flask), &self.store, &self.more);
         let gateway = Gateway::start(&settings).await;
@@ -164,25 +165,25 @@ impl World {
         gateway
     }
 
-    /// The settings of a gateway in this world, and more.
+    /// Settings of a gateway in this world, followed by more.
     pub(crate) fn settings_with(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let more: Vec<_> = self.more.iter().cloned().chain(more).collect();
         settings(&self.entra, Some(&self.flask), &self.store, &more)
     }
 
-    /// The same with other settings.
+    /// Restarts the gateway with more settings.
     pub(crate) async fn restart_gateway_with(&mut self, more: &[(&str, &str)]) {
         self.gateway = Gateway::start(&self.settings_with(more)).await;
         self.gateway.wait_until_it_has_keys().await;
     }
 
-    /// Stops the gateway at once and starts it again.
+    /// Kills the gateway and starts it again.
     pub(crate) async fn restart_gateway(&mut self) {
         self.gateway = self.another_gateway().await;
     }
 
-    /// The same while Entra is away.
+    /// Restarts the gateway while Entra is unavailable; it has no signing keys.
     pub(crate) async fn restart_gateway_without_keys(&mut self) {
         let settings = settings(&self.entra, Some(&self.flask), &self.store, &self.more);
         self.gateway = Gateway::start(&settings).await;
@@ -193,17 +194,17 @@ impl World {
         login(&self.gateway, token).await
     }
 
-    /// Upstream's access log, with everything in it that was answered before.
+    /// Upstream's access log, complete up to the last answered request.
     pub(crate) async fn upstream_log(&self) -> String {
         static LAST: AtomicUsize = AtomicUsize::new(0);
         let last = format!("/api/the-last-one-{}-", LAST.fetch_add(1, Ordering::Relaxed));
         client().get(self.gateway.url(&last)).send().await.expect("an answer");
-        until("upstream's log is whole", async || self.flask.log().contains(&last)).await;
+        until("upstream's log is complete", async || self.flask.log().contains(&last)).await;
         self.flask.log()
     }
 }
 
-/// A gateway without upstream, for what never gets there.
+/// A gateway without upstream, for requests that it never forwards.
 pub(crate) async fn alone(kind: Kind, more: &[(&str, &str)]) -> (Gateway, Entra, Store) {
     let (entra, store) = (Entra::start().await, Store::start(kind).await);
     let more: Vec<_> =
@@ -212,7 +213,7 @@ pub(crate) async fn alone(kind: Kind, more: &[(&str, &str)]) -> (Gateway, Entra,
     (gateway, entra, store)
 }
 
-/// Settings for a gateway in this world.
+/// Settings of a gateway in this world.
 pub(crate) fn settings(
     entra: &Entra,
     flask: Option<&Flask>,
@@ -232,9 +233,9 @@ pub(crate) fn settings(
         ("GATEWAY_EXTERNAL_ACCESS", "on"),
         ("GATEWAY_EXPOSURE_ACCEPTED_BY", "a test"),
         ("GATEWAY_DRAIN_DELAY", "0s"),
-        // It would ask upstream in the midst of tests that count what upstream is asked.
+        // The canary's own requests would change the counts of upstream requests in tests.
         ("GATEWAY_CANARY_INTERVAL", "off"),
-        // All that can be told: what must never be is looked for in it (`secrets`).
+        // Everything is logged: the output is searched for secrets (`secrets`).
         ("RUST_LOG", "trace"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -244,12 +245,12 @@ pub(crate) fn settings(
     settings
 }
 
-/// A client that follows nothing, keeps no cookies and asks no proxy.
+/// A client that follows no redirect, stores no cookies and uses no proxy.
 pub(crate) fn client() -> Client {
     Client::builder().redirect(Policy::none()).no_proxy().build().expect("a client")
 }
 
-/// `POST /external/login` as it is.
+/// `POST /external/login`, without check of the answer.
 pub(crate) async fn try_login(gateway: &Gateway, token: &str) -> Response {
     let request = client().post(gateway.url("/external/login")).bearer_auth(token);
     request.send().await.expect("an answer")
@@ -262,7 +263,7 @@ pub(crate) async fn login(gateway: &Gateway, token: &str) -> String {
     session_in(&answer)
 }
 
-/// The session that an answer sets.
+/// Value of the session cookie that an answer sets.
 pub(crate) fn session_in(answer: &Response) -> String {
     let set = answer.headers()[SET_COOKIE].to_str().expect("text");
     let pair = set.split(';').next().expect("a pair");
@@ -280,13 +281,13 @@ impl WithSession for RequestBuilder {
     }
 }
 
-/// The status of a `GET` with a session, `Accept: application/json`.
+/// Status of a `GET` with a session and `Accept: application/json`.
 pub(crate) async fn status(url: String, session: &str) -> u16 {
     let request = client().get(url).header("accept", "application/json").session(session);
     request.send().await.expect("an answer").status().as_u16()
 }
 
-/// The JSON of an answer.
+/// JSON body of an answer.
 pub(crate) async fn json(answer: Response) -> Value {
     let text = answer.text().await.expect("a body");
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))

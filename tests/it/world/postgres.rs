@@ -1,4 +1,4 @@
-//! A real PostgreSQL on a free port: a cluster of its own, made anew each time.
+//! A real PostgreSQL on a free port, with a new cluster each time.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use super::{
     redis::free_port,
 };
 
-/// A server that is met on 127.0.0.1 alone. Its data lie in a folder that goes with it.
+/// A server that listens on 127.0.0.1 only. The data folder is deleted with it.
 pub(crate) struct Postgres {
     process: Option<Process>,
     port: u16,
@@ -22,10 +22,10 @@ pub(crate) struct Postgres {
     folder: TempDir,
 }
 
-/// Who made the cluster and may do everything.
+/// Superuser of the cluster.
 const ADMIN: (&str, &str) = ("postgres", "the-word-of-the-administrator");
 
-/// As whom the gateway comes. The database of the same name is its own, to migrate and to serve.
+/// The gateway's role. It owns the database of the same name, for `migrate` and `serve`.
 const GATEWAY: (&str, &str) = ("gateway", "the-word-of-the-gateway");
 
 impl Postgres {
@@ -33,7 +33,7 @@ impl Postgres {
         Self::start_with(&[]).await
     }
 
-    /// With more settings, each `name=value` as for `postgres -c`.
+    /// Starts with more settings, each `name=value` as for `postgres -c`.
     pub(crate) async fn start_with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let options = options.iter().map(|option| (*option).to_owned()).collect();
@@ -46,14 +46,14 @@ impl Postgres {
         postgres
     }
 
-    /// The same speaking TLS as well, with `server.pem` and `server.key` of this folder.
+    /// Starts with TLS as well, with `server.pem` and `server.key` of this folder.
     pub(crate) async fn start_with_tls(folder: &Path) -> Self {
         let mut postgres = Self::start().await;
         postgres.stop().await;
         for file in ["server.pem", "server.key"] {
             let own = postgres.folder.path().join(file);
             fs::copy(folder.join(file), &own).expect("a file");
-            hand_over(&own);
+            chown_to_server_user(&own);
             fs::set_permissions(&own, fs::Permissions::from_mode(0o600)).expect("a file");
         }
         let file = |name: &str| postgres.folder.path().join(name).display().to_string();
@@ -67,30 +67,30 @@ impl Postgres {
     }
 
     fn make_cluster(&self) {
-        hand_over(self.folder.path());
+        chown_to_server_user(self.folder.path());
         let password = self.folder.path().join("password");
         fs::write(&password, ADMIN.1).expect("a file");
-        hand_over(&password);
+        chown_to_server_user(&password);
         let mut initdb = self.program("initdb");
         initdb.arg("--pgdata").arg(self.data()).args(["--username", ADMIN.0]).arg("--pwfile");
         initdb.arg(password).args(["--auth", "scram-sha-256", "--no-sync", "--no-locale"]);
         initdb.args(["--encoding", "UTF8"]);
-        done(&mut initdb);
+        run_to_success(&mut initdb);
     }
 
-    /// A database of the gateway's own user, beside the one that is there.
+    /// Creates another database owned by the gateway's role.
     pub(crate) fn make_database(&self, name: &str) {
         self.ask_in("postgres", &format!("CREATE DATABASE {name} OWNER {}", GATEWAY.0));
     }
 
-    /// Starts it where it was, with what it held.
+    /// Starts the server again on the same port with the same data.
     pub(crate) async fn start_again(&mut self) {
         let mut command = self.program("postgres");
         command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
         let fixed = [
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
-            // What the machine outlives is enough here.
+            // Data need not survive a crash of the machine.
             "fsync=off",
             "max_connections=100",
         ];
@@ -101,12 +101,12 @@ impl Postgres {
         until("postgres answers", async || self.try_ask("postgres", "SELECT 1").is_ok()).await;
     }
 
-    /// Ends it in order: whoever is connected is told.
+    /// Stops the server (fast shutdown, SIGINT): connected clients get an error message.
     pub(crate) async fn stop(&mut self) {
         self.end_by("INT").await;
     }
 
-    /// Ends it at once, in the middle of whatever it does.
+    /// Stops the server at once (immediate shutdown, SIGQUIT).
     pub(crate) async fn crash(&mut self) {
         self.end_by("QUIT").await;
     }
@@ -117,9 +117,9 @@ impl Postgres {
         process.ended().await;
     }
 
-    /// Freezes it: connections stand, nothing answers.
+    /// Freezes the server (SIGSTOP): connections stay open, nothing answers.
     pub(crate) fn freeze(&self) {
-        // Itself first: it would start others.
+        // The postmaster first: it would start new backends.
         self.signal_all("-STOP");
     }
 
@@ -138,32 +138,32 @@ impl Postgres {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// For `DATABASE_URL`.
+    /// Value for `DATABASE_URL`.
     pub(crate) fn url(&self) -> String {
         self.url_of(GATEWAY.0)
     }
 
-    /// Another database of the gateway's.
+    /// URL of another database of the gateway's role.
     pub(crate) fn url_of(&self, database: &str) -> String {
         self.url_for(&format!("{}:{}", GATEWAY.0, GATEWAY.1), database)
     }
 
-    /// For a user and his password, as they stand in a URL.
+    /// URL with other credentials, percent-encoded as in a URL.
     pub(crate) fn url_for(&self, credentials: &str, database: &str) -> String {
         format!("postgres://{credentials}@{}/{database}", self.address())
     }
 
-    /// What psql prints of the gateway's database: a row a line, `|` between columns.
+    /// psql's output for the gateway's database: one row per line, columns separated by `|`.
     pub(crate) fn ask(&self, sql: &str) -> String {
         self.ask_in(GATEWAY.0, sql)
     }
 
-    /// The same of another database.
+    /// psql's output for another database.
     pub(crate) fn ask_in(&self, database: &str, sql: &str) -> String {
         self.try_ask(database, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    /// The same, or what psql complains of.
+    /// psql's output, or its error.
     pub(crate) fn try_ask(&self, database: &str, sql: &str) -> Result<String, String> {
         let mut psql = self.client("psql", database);
         psql.args(["--no-psqlrc", "--tuples-only", "--no-align", "--quiet", "--command", sql]);
@@ -172,7 +172,7 @@ impl Postgres {
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
-    /// Lets nobody write to a table of the gateway's until it is let go.
+    /// Locks a table against writes until [`Self::release_lock`].
     pub(crate) fn hold(&self, table: &str) -> Child {
         let sql = format!("LOCK TABLE {table} IN EXCLUSIVE MODE; SELECT pg_sleep(600)");
         let mut psql = self.client("psql", GATEWAY.0);
@@ -180,15 +180,15 @@ impl Postgres {
         psql.stdout(Stdio::null()).spawn().expect("psql")
     }
 
-    /// Ends what [`Self::hold`] began.
-    pub(crate) fn let_go(&self, mut holder: Child) {
+    /// Releases the lock of [`Self::hold`].
+    pub(crate) fn release_lock(&self, mut holder: Child) {
         self.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()");
         holder.wait().expect("psql");
     }
 
-    /// All that the gateway's database holds, as text.
+    /// Content of the gateway's database as text.
     pub(crate) fn dump(&self) -> String {
-        let output = done(&mut self.client("pg_dump", GATEWAY.0));
+        let output = run_to_success(&mut self.client("pg_dump", GATEWAY.0));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -204,7 +204,7 @@ impl Postgres {
         self.folder.path().join("data")
     }
 
-    /// One of PostgreSQL's programs as who may run it: it refuses to run as root.
+    /// A PostgreSQL program run as an unprivileged user: the server refuses to run as root.
     fn program(&self, name: &str) -> Command {
         let mut command = if is_root() {
             let mut command = Command::new("setpriv");
@@ -220,7 +220,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // What is frozen, by a test that failed meanwhile, ends with nobody.
+        // A server frozen by a failed test would not end.
         if let Some(process) = &self.process {
             let id = process.id().to_string();
             let _ = Command::new("kill").args(["-CONT", &id]).status();
@@ -229,14 +229,14 @@ impl Drop for Postgres {
     }
 }
 
-/// The user whom Debian's package makes.
+/// The user created by Debian's package.
 const USER: &str = "postgres";
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Debian keeps the servers' programs off `PATH`, a folder for each version.
+/// Debian installs the server programs outside `PATH`, one folder per version.
 fn binary(name: &str) -> PathBuf {
     let version = |folder: &Path| {
         let text = folder.file_name()?.to_str()?;
@@ -248,17 +248,17 @@ fn binary(name: &str) -> PathBuf {
     newest.map_or_else(|| name.into(), |folder| folder.join("bin").join(name))
 }
 
-/// Gives something to whoever runs PostgreSQL.
-fn hand_over(path: &Path) {
+/// Gives a file or folder to the user that runs PostgreSQL.
+fn chown_to_server_user(path: &Path) {
     if is_root() {
-        let user = done(Command::new("id").args(["-u", USER]));
+        let user = run_to_success(Command::new("id").args(["-u", USER]));
         let user = String::from_utf8_lossy(&user.stdout).trim().parse().expect("a user's id");
         chown(path, Some(user), None).expect("root");
     }
 }
 
-/// Runs a command to its end, which must be a good one.
-fn done(command: &mut Command) -> Output {
+/// Runs a command until it exits and asserts success.
+fn run_to_success(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     output

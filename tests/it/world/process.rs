@@ -1,4 +1,4 @@
-//! A child process whose output is read while it runs, and that ends when it is dropped.
+//! A child process whose output is read while it runs, and which ends when it is dropped.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything may take before a test gives up on it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout of every wait in the tests.
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A child and what it wrote so far.
+/// A child and its output so far.
 pub(crate) struct Process {
     child: Child,
     stdout: Arc<Mutex<Vec<String>>>,
@@ -21,7 +21,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a command with these variables and `PATH` alone.
+    /// Starts a command with these environment variables and `PATH`.
     pub(crate) fn start(
         command: &mut Command,
         environment: &[(String, String)],
@@ -36,8 +36,8 @@ impl Process {
         Self { child, stdout, stderr, signal }
     }
 
-    /// What stands after `prefix` in the first line on stdout that begins with it.
-    pub(crate) async fn said(&mut self, prefix: &str) -> String {
+    /// The text after `prefix` in the first stdout line that begins with it; waits for that line.
+    pub(crate) async fn stdout_after(&mut self, prefix: &str) -> String {
         let begun = Instant::now();
         loop {
             let line = lines(&self.stdout)
@@ -48,21 +48,21 @@ impl Process {
             }
             let ended = self.child.try_wait().expect("a child");
             assert!(
-                ended.is_none() && begun.elapsed() < PATIENCE,
-                "never said {prefix:?} ({ended:?}):\n{}",
+                ended.is_none() && begun.elapsed() < TEST_TIMEOUT,
+                "no line {prefix:?} on stdout ({ended:?}):\n{}",
                 self.log()
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// All of stderr so far.
+    /// stderr so far.
     pub(crate) fn log(&self) -> String {
         lines(&self.stderr).join("\n")
     }
 
-    /// All of stdout and stderr so far.
-    pub(crate) fn said_in_all(&self) -> String {
+    /// stdout and stderr so far.
+    pub(crate) fn all_output(&self) -> String {
         format!("{}\n{}", lines(&self.stdout).join("\n"), self.log())
     }
 
@@ -77,14 +77,14 @@ impl Process {
         assert!(sent.expect("kill").success(), "kill -s {name} {id}");
     }
 
-    /// Waits for its end.
+    /// Waits until the process exits.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 return status;
             }
-            assert!(begun.elapsed() < PATIENCE, "still runs:\n{}", self.log());
+            assert!(begun.elapsed() < TEST_TIMEOUT, "still runs:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -123,11 +123,14 @@ fn lines(of: &Mutex<Vec<String>>) -> Vec<String> {
     of.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Waits until something is so.
-pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+/// Waits until a condition is true; polls it.
+pub(crate) async fn until<F: Future<Output = bool>>(
+    condition: &str,
+    mut is_true: impl FnMut() -> F,
+) {
     let begun = Instant::now();
-    while !is_so().await {
-        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+    while !is_true().await {
+        assert!(begun.elapsed() < TEST_TIMEOUT, "not within {TEST_TIMEOUT:?}: {condition}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

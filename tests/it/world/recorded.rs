@@ -1,5 +1,5 @@
-//! Gateways over one database and one Redis, with an upstream that says yes to everything: enough to sign
-//! in, and to look at what was written down of it.
+//! Gateways that share one database and one Redis, with an upstream that answers every request:
+//! enough to log in and to check the records.
 
 use std::process::Output;
 
@@ -13,11 +13,11 @@ use super::{
     gateway::{Gateway, run},
     process::until,
     settings,
-    tools::told,
+    tools::output_text,
 };
 use crate::entra::Entra;
 
-/// What gateways rest on.
+/// Servers that the gateways use.
 pub(crate) struct Recorded {
     pub(crate) database: Database,
     pub(crate) store: Store,
@@ -33,16 +33,16 @@ impl Recorded {
     pub(crate) async fn over(database: Database) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let upstream = format!("http://{}", listener.local_addr().expect("an address"));
-        // While external access is off its answers there are what clients get.
-        let yes = Router::new()
+        // While external access is off, clients get upstream's answers at these paths.
+        let router = Router::new()
             .route("/.well-known/{*rest}", routing::any(async || StatusCode::NOT_FOUND))
             .fallback(async || "yes");
-        tokio::spawn(async move { axum::serve(listener, yes).await });
+        tokio::spawn(async move { axum::serve(listener, router).await });
         let (store, entra) = (Store::start(Kind::Redis).await, Entra::start().await);
         Self { database, store, entra, upstream }
     }
 
-    /// Settings of a gateway here, and more; the last of a name counts.
+    /// Settings of a gateway here, followed by more; the last value of a name applies.
     pub(crate) fn settings(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let url = self.database.url();
         let here = [("DATABASE_URL", url.as_str()), ("GATEWAY_UPSTREAM_URL", &self.upstream)];
@@ -55,28 +55,28 @@ impl Recorded {
         settings
     }
 
-    /// A gateway that is ready and has keys.
+    /// Starts a gateway; waits until the gateway is ready and has keys.
     pub(crate) async fn gateway(&self, more: &[(&str, &str)]) -> Gateway {
         let gateway = Gateway::start(&self.settings(more)).await;
         gateway.wait_until_it_has_keys().await;
-        until("it is ready", async || gateway.is_ready().await).await;
+        until("the gateway is ready", async || gateway.is_ready().await).await;
         gateway
     }
 
-    /// Runs a command: words, with one space between.
+    /// Runs a command; its words are separated by single spaces.
     pub(crate) async fn try_command(&self, line: &str, more: &[(&str, &str)]) -> Output {
         let arguments: Vec<_> = line.split(' ').collect();
         run(&self.settings(more), &arguments).await
     }
 
-    /// What a command under `managed` prints when it ends well.
+    /// Output of a command under `managed` that succeeds.
     pub(crate) async fn command(&self, line: &str) -> String {
         let output = self.try_command(line, &[MANAGED]).await;
-        assert!(output.status.success(), "{line}: {}: {}", output.status, told(&output));
+        assert!(output.status.success(), "{line}: {}: {}", output.status, output_text(&output));
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// What a command prints, a JSON document a line.
+    /// Output of a command as JSON documents, one per line.
     pub(crate) async fn documents(&self, line: &str) -> Vec<Value> {
         let printed = self.command(line).await;
         let lines = printed.lines();
@@ -84,7 +84,7 @@ impl Recorded {
     }
 }
 
-/// Administrators decide.
+/// Setting that lets administrators control external access.
 pub(crate) const MANAGED: (&str, &str) = ("GATEWAY_EXTERNAL_ACCESS", "managed");
-/// How an administrator lets machines in.
+/// Command with which an administrator enables external access.
 pub(crate) const ENABLE: &str = "access enable --accepted-by Ada --i-understand-ids-become-public";

@@ -1,4 +1,4 @@
-//! An upstream that reads strictly and notes what it was asked.
+//! An upstream with a strict parser that records requests.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +7,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// What was asked, and what could not be read.
+/// Received requests, and errors in unreadable ones.
 #[derive(Default)]
 pub(crate) struct Record {
     pub(crate) targets: Vec<String>,
@@ -25,7 +25,7 @@ impl Recorder {
         Self::answering("200 OK\r\nContent-Length: 2\r\n\r\nok").await
     }
 
-    /// The same with another answer: all of it after the version.
+    /// Starts with another answer: everything after the HTTP version.
     pub(crate) async fn answering(answer: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -39,7 +39,7 @@ impl Recorder {
         Self { url, record }
     }
 
-    /// What has been noted since the last time.
+    /// Returns and clears the record.
     pub(crate) fn take(&self) -> Record {
         std::mem::take(&mut *self.record.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -64,7 +64,8 @@ async fn serve(stream: TcpStream, answer: &'static str, record: Arc<Mutex<Record
     }
 }
 
-/// Reads one request to its end; its target. `None`: the connection ended before or in it.
+/// Reads one complete request and returns its target. `None`: the connection ended before the
+/// request did.
 async fn request(stream: &mut BufReader<TcpStream>) -> Result<Option<String>, String> {
     let Some(line) = line(stream).await? else { return Ok(None) };
     let [_, target, "HTTP/1.1"] = line.split(' ').collect::<Vec<_>>()[..] else {

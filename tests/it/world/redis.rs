@@ -11,17 +11,17 @@ use tempfile::TempDir;
 
 use super::process::{Process, until};
 
-/// A server that keeps nothing on disk.
+/// A server without persistence.
 pub(crate) struct Redis {
     process: Option<Process>,
     port: u16,
     options: Vec<String>,
     folder: TempDir,
-    /// Speaks TLS alone, with what lies in this folder.
+    /// Folder with the TLS files; the server then accepts TLS only.
     tls: Option<PathBuf>,
 }
 
-/// As whom redis-cli comes, whatever becomes of other users.
+/// User for redis-cli, independent of the users that a test changes.
 const ADMIN: &str = "redis-cli";
 
 impl Redis {
@@ -29,12 +29,13 @@ impl Redis {
         Self::start_with(&[]).await
     }
 
-    /// With more options, as on its command line.
+    /// Starts with more command-line options.
     pub(crate) async fn start_with(options: &[&str]) -> Self {
         Self::start_at(None, options).await
     }
 
-    /// `ca.pem`, `server.pem` and `server.key` lie in the folder; the certificate is for `localhost`.
+    /// Starts with TLS. The folder holds `ca.pem`, `server.pem` and `server.key`; the certificate
+    /// is for `localhost`.
     pub(crate) async fn start_with_tls(folder: &Path, options: &[&str]) -> Self {
         Self::start_at(Some(folder.to_owned()), options).await
     }
@@ -48,20 +49,20 @@ impl Redis {
         redis
     }
 
-    /// Starts it, empty, where it was before.
+    /// Starts the server, empty, on the same port.
     pub(crate) async fn begin(&mut self) {
-        self.begin_silently();
+        self.begin_without_waiting();
         until("redis-server answers", async || {
             self.try_ask(&["PING"]).is_some_and(|answer| answer == "PONG")
         })
         .await;
     }
 
-    /// The same without waiting until it answers.
-    pub(crate) fn begin_silently(&mut self) {
+    /// Starts the server without waiting for its first answer.
+    pub(crate) fn begin_without_waiting(&mut self) {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        // What it needs of a disk to be somebody's replica lies elsewhere, and goes.
+        // A replica writes its replication file here; it is deleted after use.
         command.arg("--dir").arg(self.folder.path()).args(["--rdb-del-sync-files", "yes"]);
         command.args(["--user", ADMIN, "on", &format!(">{ADMIN}"), "~*", "&*", "+@all"]);
         let port = self.port.to_string();
@@ -81,12 +82,12 @@ impl Redis {
         self.process = Some(Process::start(&mut command, &[], "KILL"));
     }
 
-    /// Ends it.
+    /// Ends the server.
     pub(crate) fn end(&mut self) {
         self.process = None;
     }
 
-    /// Freezes it: connections stand, nothing answers.
+    /// Freezes the server (SIGSTOP): connections stay open, nothing answers.
     pub(crate) fn freeze(&self) {
         self.process.as_ref().expect("running").signal("STOP");
     }
@@ -107,7 +108,7 @@ impl Redis {
         }
     }
 
-    /// The same for a user and his password, as they stand in a URL.
+    /// URL with credentials, percent-encoded as in a URL.
     pub(crate) fn url_for(&self, credentials: &str) -> String {
         self.url().replacen("://", &format!("://{credentials}@"), 1)
     }
@@ -116,7 +117,7 @@ impl Redis {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// What redis-cli prints.
+    /// redis-cli's output.
     pub(crate) fn ask(&self, command: &[&str]) -> String {
         self.try_ask(command).expect("redis-cli")
     }
@@ -126,7 +127,7 @@ impl Redis {
     }
 }
 
-/// What redis-cli prints of a server on this host.
+/// redis-cli's output for a server on this host.
 pub(crate) fn ask_at(port: u16, command: &[&str]) -> Option<String> {
     ask(port, false, command)
 }
@@ -142,9 +143,9 @@ fn ask(port: u16, tls: bool, command: &[&str]) -> Option<String> {
     output.status.success().then_some(text)
 }
 
-/// A port that nobody has.
+/// A free port.
 pub(crate) fn free_port() -> u16 {
-    // Below those that the kernel hands out to whoever asks for any.
+    // Below the kernel's range of ephemeral ports.
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let own = u16::try_from(std::process::id() % 50).unwrap_or_default() * 200;
     loop {

@@ -1,4 +1,4 @@
-//! A way to a neighbour that can be cut: over real sockets, in front of whatever listens somewhere.
+//! TCP relay in front of a server. A test can interrupt the link.
 
 use std::{
     io,
@@ -15,33 +15,34 @@ use tokio::{
     task::JoinSet,
 };
 
-/// What becomes of bytes and connections.
+/// State of the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// They pass.
+pub(crate) enum RelayState {
+    /// Bytes and connections pass.
     Open,
-    /// Connections are refused; those that stood are reset.
+    /// New connections are refused, open ones reset.
     Cut,
-    /// Connections are taken, and nothing passes either way until it opens again. What was sent
-    /// meanwhile then arrives, as TCP would have it.
+    /// Connections are accepted, but nothing passes in either direction until the link opens again.
+    /// Bytes sent meanwhile are then delivered, as with TCP.
     BlackHole,
-    /// Connections that stand fall silent for good, as when a way between has forgotten them; new ones pass.
+    /// Open connections stay silent for ever, as after a lost NAT entry; new ones pass.
     Forgotten,
-    /// Each read takes so much longer.
+    /// Each read is delayed by this time.
     Slow(Duration),
 }
 
 /// The relay. It ends when it is dropped.
 pub(crate) struct Relay {
-    /// Keeps the port while nobody listens: it is bound, and connections to it are refused.
+    /// Reserves the port while no listener is open: bound but not listening, so connections are
+    /// refused.
     _reserved: TcpSocket,
     address: SocketAddr,
     to: Arc<Mutex<String>>,
-    orders: mpsc::Sender<(Way, oneshot::Sender<()>)>,
+    orders: mpsc::Sender<(RelayState, oneshot::Sender<()>)>,
 }
 
 impl Relay {
-    /// In front of an address.
+    /// Starts in front of an address.
     pub(crate) async fn start(to: impl Into<String>) -> Self {
         let reserved = bound("127.0.0.1:0".parse().expect("an address"));
         let address = reserved.local_addr().expect("an address");
@@ -49,24 +50,24 @@ impl Relay {
         let to = Arc::new(Mutex::new(to.into()));
         tokio::spawn(run(address, Arc::clone(&to), taken));
         let relay = Self { _reserved: reserved, address, to, orders };
-        relay.set(Way::Open).await;
+        relay.set(RelayState::Open).await;
         relay
     }
 
-    /// Where it is met.
+    /// Address of the relay.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Leads new connections to another address.
-    pub(crate) fn lead_to(&self, address: impl Into<String>) {
+    /// Sends new connections to another address.
+    pub(crate) fn retarget(&self, address: impl Into<String>) {
         *self.to.lock().unwrap_or_else(PoisonError::into_inner) = address.into();
     }
 
-    /// From now on it is so; it is by the time this returns.
-    pub(crate) async fn set(&self, way: Way) {
+    /// Sets the state of the link; the state applies when this returns.
+    pub(crate) async fn set(&self, link: RelayState) {
         let (done, is_done) = oneshot::channel();
-        self.orders.send((way, done)).await.expect("the relay runs");
+        self.orders.send((link, done)).await.expect("the relay runs");
         is_done.await.expect("the relay runs");
     }
 }
@@ -82,31 +83,31 @@ fn bound(address: SocketAddr) -> TcpSocket {
 async fn run(
     address: SocketAddr,
     to: Arc<Mutex<String>>,
-    mut orders: mpsc::Receiver<(Way, oneshot::Sender<()>)>,
+    mut orders: mpsc::Receiver<(RelayState, oneshot::Sender<()>)>,
 ) {
-    let (mut way, _) = watch::channel(Way::Cut);
+    let (mut link, _) = watch::channel(RelayState::Cut);
     let mut forgotten = Vec::new();
-    let mut door: Option<TcpListener> = None;
+    let mut listener: Option<TcpListener> = None;
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            Some(near) = accepted(door.as_ref()) => {
+            Some(near) = accepted(listener.as_ref()) => {
                 let to = to.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                connections.spawn(converse(near, to, way.subscribe()));
+                connections.spawn(converse(near, to, link.subscribe()));
             }
             order = orders.recv() => {
                 let Some((next, done)) = order else { return };
-                if next == Way::Forgotten {
-                    way.send_replace(Way::BlackHole);
-                    forgotten.push(std::mem::replace(&mut way, watch::channel(Way::Open).0));
+                if next == RelayState::Forgotten {
+                    link.send_replace(RelayState::BlackHole);
+                    forgotten.push(std::mem::replace(&mut link, watch::channel(RelayState::Open).0));
                 } else {
-                    way.send_replace(next);
+                    link.send_replace(next);
                 }
-                if next == Way::Cut {
-                    door = None;
+                if next == RelayState::Cut {
+                    listener = None;
                     connections.shutdown().await;
-                } else if door.is_none() {
-                    door = Some(bound(address).listen(1024).expect("a listener"));
+                } else if listener.is_none() {
+                    listener = Some(bound(address).listen(1024).expect("a listener"));
                 }
                 let _ = done.send(());
             }
@@ -115,19 +116,19 @@ async fn run(
     }
 }
 
-async fn accepted(door: Option<&TcpListener>) -> Option<TcpStream> {
-    match door {
-        Some(door) => door.accept().await.ok().map(|(stream, _)| stream),
+async fn accepted(listener: Option<&TcpListener>) -> Option<TcpStream> {
+    match listener {
+        Some(listener) => listener.accept().await.ok().map(|(stream, _)| stream),
         None => std::future::pending().await,
     }
 }
 
-/// Passes on until both sides have ended, or one breaks off: then the other side sees it break, too.
-async fn converse(mut near: TcpStream, to: String, mut way: watch::Receiver<Way>) {
-    // Whoever drops this before its end means a break.
+/// Relays until both directions have ended. If one side resets, the other is reset too.
+async fn converse(mut near: TcpStream, to: String, mut link: watch::Receiver<RelayState>) {
+    // With zero linger, an early drop resets the connection.
     near.set_zero_linger().expect("a socket");
     near.set_nodelay(true).expect("a socket");
-    if way.wait_for(|way| *way != Way::BlackHole).await.is_err() {
+    if link.wait_for(|link| *link != RelayState::BlackHole).await.is_err() {
         return;
     }
     let Ok(mut far) = TcpStream::connect(to).await else { return };
@@ -136,8 +137,8 @@ async fn converse(mut near: TcpStream, to: String, mut way: watch::Receiver<Way>
     let ended = {
         let (from_near, to_near) = near.split();
         let (from_far, to_far) = far.split();
-        let there = pass(from_near, to_far, way.clone());
-        tokio::try_join!(there, pass(from_far, to_near, way))
+        let upload = pass(from_near, to_far, link.clone());
+        tokio::try_join!(upload, pass(from_far, to_near, link))
     };
     if ended.is_ok() {
         for stream in [&near, &far] {
@@ -149,16 +150,16 @@ async fn converse(mut near: TcpStream, to: String, mut way: watch::Receiver<Way>
 async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut way: watch::Receiver<Way>,
+    mut link: watch::Receiver<RelayState>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut buffer).await?;
-        let now = *way.borrow();
-        if let Way::Slow(pause) = now {
+        let now = *link.borrow();
+        if let RelayState::Slow(pause) = now {
             tokio::time::sleep(pause).await;
         }
-        let opened = way.wait_for(|way| *way != Way::BlackHole).await.map(|_| ());
+        let opened = link.wait_for(|link| *link != RelayState::BlackHole).await.map(|_| ());
         opened.map_err(io::Error::other)?;
         if read == 0 {
             return to.shutdown().await;

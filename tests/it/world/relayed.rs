@@ -1,4 +1,5 @@
-//! A gateway that meets Redis, Entra and upstream through relays, so that each can be taken away.
+//! A gateway that reaches Redis, Entra and upstream through relays, so that a test can interrupt
+//! each link.
 
 use tokio::sync::Mutex;
 
@@ -8,7 +9,7 @@ use super::{
     gateway::Gateway,
     process::until,
     redis::free_port,
-    relay::{Relay, Way},
+    relay::{Relay, RelayState},
     settings,
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     world::Kind,
 };
 
-/// The gateway, its neighbours and the ways to them. Sessions are in Redis.
+/// The gateway, its dependencies and the relays in front of them. Sessions are in Redis.
 pub(crate) struct Relayed {
     pub(crate) gateway: Gateway,
     pub(crate) to_redis: Relay,
@@ -25,19 +26,19 @@ pub(crate) struct Relayed {
     pub(crate) entra: Entra,
     flask: Mutex<Option<Flask>>,
     _store: Store,
-    /// What the gateway was started with.
+    /// Settings of the gateway.
     pub(crate) settings: Vec<(String, String)>,
     of_upstream: Vec<(String, String)>,
 }
 
 impl Relayed {
-    /// With every neighbour there and every worker of upstream past its first request.
+    /// Starts with all links open; every upstream worker has served its first request.
     pub(crate) async fn start(more: &[(&str, &str)]) -> Self {
-        Self::start_with(Way::Open, more).await
+        Self::start_with(RelayState::Open, more).await
     }
 
-    /// With these ways from the beginning.
-    pub(crate) async fn start_with(way: Way, more: &[(&str, &str)]) -> Self {
+    /// Starts with all links in this state.
+    pub(crate) async fn start_with(link: RelayState, more: &[(&str, &str)]) -> Self {
         let store = Store::start(Kind::Redis).await;
         let port = free_port();
         let mut to_entra = None;
@@ -67,17 +68,17 @@ impl Relayed {
         let mut settings = settings(&entra, None, &store, &[]);
         let redis_url = format!("redis://{}/0", to_redis.address());
         let upstream_url = format!("http://{}", to_upstream.address());
-        let ways =
+        let urls =
             [("REDIS_URL", redis_url.as_str()), ("GATEWAY_UPSTREAM_URL", upstream_url.as_str())];
         let of_gateway = more.iter().filter(|(name, _)| !name.starts_with("UPSTREAM_"));
-        for (name, value) in ways.iter().chain(of_gateway) {
+        for (name, value) in urls.iter().chain(of_gateway) {
             settings.push(((*name).to_owned(), (*value).to_owned()));
         }
         for relay in [&to_redis, &to_entra, &to_upstream] {
-            relay.set(way).await;
+            relay.set(link).await;
         }
         let gateway = Gateway::start(&settings).await;
-        if way == Way::Open {
+        if link == RelayState::Open {
             gateway.wait_until_it_has_keys().await;
             until("upstream answered", async || gateway.is_ready().await).await;
         }
@@ -94,12 +95,12 @@ impl Relayed {
         }
     }
 
-    /// All three ways at once.
-    pub(crate) async fn set_all(&self, way: Way) {
-        tokio::join!(self.to_redis.set(way), self.to_entra.set(way), self.to_upstream.set(way));
+    /// Sets the state of all three links.
+    pub(crate) async fn set_all(&self, link: RelayState) {
+        tokio::join!(self.to_redis.set(link), self.to_entra.set(link), self.to_upstream.set(link));
     }
 
-    /// Ends upstream at once and starts it again, until it answers itself.
+    /// Kills upstream and starts it again; waits until it answers directly.
     pub(crate) async fn restart_upstream(&self) {
         let mut flask = self.flask.lock().await;
         if let Some(flask) = flask.take() {
@@ -108,7 +109,7 @@ impl Relayed {
         *flask = Some(Flask::start(&self.of_upstream).await);
     }
 
-    /// Has upstream's workers replaced, and waits until the new ones have booted.
+    /// Replaces upstream's workers and waits until the new ones have booted.
     pub(crate) async fn replace_workers(&self) {
         let flask = self.flask.lock().await;
         let flask = flask.as_ref().expect("upstream");
@@ -118,7 +119,7 @@ impl Relayed {
         flask.prime().await;
     }
 
-    /// Process ids of upstream's workers, those that have gone among them.
+    /// Process ids of all upstream workers started so far, ended ones included.
     pub(crate) async fn workers(&self) -> Vec<String> {
         self.flask.lock().await.as_ref().expect("upstream").workers()
     }

@@ -1,4 +1,4 @@
-//! An upstream that a test plays by hand, byte for byte, and a caller that it plays as well.
+//! Upstream and caller that a test plays by hand, byte for byte.
 
 use std::{
     collections::VecDeque,
@@ -13,13 +13,13 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Kind, Store, alone, gateway::Gateway, process::PATIENCE, process::until};
+use super::{Kind, Store, alone, gateway::Gateway, process::TEST_TIMEOUT, process::until};
 use crate::entra::Entra;
 
-/// So long nothing must happen for a test to believe that nothing will.
+/// Time without an event after which a test assumes that none follows.
 pub(crate) const QUIET: Duration = Duration::from_millis(150);
 
-/// What waits for the test.
+/// Connections that wait for the test.
 #[derive(Default)]
 struct Queue {
     connections: Mutex<VecDeque<Peer>>,
@@ -34,40 +34,40 @@ pub(crate) struct Scripted {
     _store: Store,
 }
 
-/// One end of a connection that the test plays.
+/// One end of a connection, played by the test.
 pub(crate) struct Peer {
     stream: Box<dyn Duplex>,
-    /// Read and not yet looked at.
+    /// Read from the socket and not yet consumed.
     read: Vec<u8>,
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {
-    /// From now on its end is a break.
-    fn spoil(&self);
+    /// Makes the next close a reset (RST).
+    fn reset_on_close(&self);
 }
 
 impl Duplex for TcpStream {
-    fn spoil(&self) {
+    fn reset_on_close(&self) {
         self.set_zero_linger().expect("a socket");
     }
 }
 
 impl Duplex for UnixStream {
-    fn spoil(&self) {
-        panic!("a Unix socket cannot break off");
+    fn reset_on_close(&self) {
+        panic!("a Unix socket cannot be reset");
     }
 }
 
-/// An answer of two bytes.
+/// An answer with two bytes of content.
 pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 impl Scripted {
-    /// With one thread, so that connections to upstream can be counted.
+    /// One worker thread, so that connections to upstream can be counted.
     pub(crate) async fn start(more: &[(&str, &str)]) -> Self {
         Self::start_with(Kind::Files, more).await
     }
 
-    /// The same with a store in which sessions can be minted although no Flask is there.
+    /// Starts with this kind of store; with Redis, sessions can be minted without Flask.
     pub(crate) async fn start_with(kind: Kind, more: &[(&str, &str)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -76,7 +76,7 @@ impl Scripted {
         Self::in_front_of(&url, queue, kind, more).await
     }
 
-    /// On a Unix socket.
+    /// Starts with upstream on a Unix socket.
     pub(crate) async fn start_unix(path: &std::path::Path) -> Self {
         let listener = UnixListener::bind(path).expect("a socket");
         let queue = Arc::new(Queue::default());
@@ -103,25 +103,25 @@ impl Scripted {
         Peer::connect(self.gateway.address()).await
     }
 
-    /// The next connection that the gateway makes.
+    /// The next connection that the gateway opens.
     pub(crate) async fn upstream(&self) -> Peer {
         loop {
             let arrived = self.queue.arrived.notified();
             if let Some(peer) = self.queue.pop() {
                 return peer;
             }
-            timeout(PATIENCE, arrived).await.expect("the gateway connects to upstream");
+            timeout(TEST_TIMEOUT, arrived).await.expect("the gateway connects to upstream");
         }
     }
 
-    /// Asserts that the gateway makes no connection.
-    pub(crate) async fn stays_unasked(&self) {
+    /// Asserts that the gateway opens no connection.
+    pub(crate) async fn expect_no_connection(&self) {
         tokio::time::sleep(QUIET).await;
         assert!(self.queue.pop().is_none(), "the gateway has connected to upstream");
     }
 
-    /// How often upstream is asked for this caller's request, answered with `answer` each time; and
-    /// what the caller gets.
+    /// Request head that upstream receives for this caller's request, and the caller's answer when
+    /// upstream sends `answer`.
     pub(crate) async fn exchange(&self, request: &[u8], answer: &[u8]) -> (String, String) {
         let mut caller = self.caller().await;
         caller.send(request).await;
@@ -141,11 +141,11 @@ async fn take_tcp(listener: TcpListener, queue: Arc<Queue>) {
 }
 
 impl Queue {
-    /// Answers the gateway's own probe; everything else waits for the test.
+    /// Answers the gateway's own probe; queues every other connection for the test.
     async fn receive(self: Arc<Self>, mut peer: Peer) {
         const PROBE: &[u8] = b"GET /robots933456.txt HTTP/1.1\r\nHost: localhost\r\nConn";
         while peer.read.len() < PROBE.len() && PROBE.starts_with(&peer.read) {
-            // Nothing may come for long, and the test must have the connection meanwhile.
+            // A connection may stay silent for long; the test must get it anyway.
             match timeout(Duration::from_millis(20), peer.fill()).await {
                 Ok(0) | Err(_) => break,
                 Ok(_) => {}
@@ -184,7 +184,7 @@ impl Peer {
         self.stream.flush().await
     }
 
-    /// Sends no more; goes on listening.
+    /// Closes the sending side; reading stays open.
     pub(crate) async fn finish(&mut self) {
         self.try_finish().await.expect("half-closed");
     }
@@ -193,18 +193,18 @@ impl Peer {
         self.stream.shutdown().await
     }
 
-    /// Breaks the connection off (RST).
+    /// Resets the connection (RST).
     pub(crate) async fn reset(self) {
-        // What was sent before has left.
+        // Lets earlier bytes leave first.
         tokio::time::sleep(Duration::from_millis(20)).await;
-        self.stream.spoil();
+        self.stream.reset_on_close();
     }
 
     async fn fill(&mut self) -> usize {
         self.stream.read_buf(&mut self.read).await.unwrap_or(0)
     }
 
-    /// Reads until `is_enough` says how many bytes are.
+    /// Reads until `is_enough` returns the number of bytes to consume.
     async fn take(&mut self, is_enough: impl Fn(&[u8]) -> Option<usize>) -> String {
         loop {
             if let Some(length) = is_enough(&self.read) {
@@ -212,7 +212,7 @@ impl Peer {
                 let taken = std::mem::replace(&mut self.read, rest);
                 return text(&taken);
             }
-            let read = timeout(PATIENCE, self.fill()).await;
+            let read = timeout(TEST_TIMEOUT, self.fill()).await;
             assert!(matches!(read, Ok(1..)), "{read:?} after {:?}", text(&self.read));
         }
     }
@@ -222,10 +222,10 @@ impl Peer {
         self.take(|read| read.windows(4).position(|w| w == b"\r\n\r\n").map(|at| at + 4)).await
     }
 
-    /// A head, or what there is of it if the other side closes.
+    /// A head, or the bytes received if the peer closes before its end.
     pub(crate) async fn rest_or_head(&mut self) -> String {
         while !self.read.windows(4).any(|w| w == b"\r\n\r\n") {
-            match timeout(PATIENCE, self.fill()).await {
+            match timeout(TEST_TIMEOUT, self.fill()).await {
                 Ok(1..) => {}
                 _ => break,
             }
@@ -233,21 +233,21 @@ impl Peer {
         text(&std::mem::take(&mut self.read))
     }
 
-    /// So many bytes.
+    /// The next `length` bytes.
     pub(crate) async fn bytes(&mut self, length: usize) -> String {
         self.take(|read| (read.len() >= length).then_some(length)).await
     }
 
-    /// Everything up to an end, that included.
+    /// Everything up to and including `end`.
     pub(crate) async fn until(&mut self, end: &str) -> String {
         let end = end.as_bytes();
         self.take(|read| read.ends_with(end).then_some(read.len())).await
     }
 
-    /// Everything until the other side closes, or breaks off.
+    /// Everything until the peer closes or resets.
     pub(crate) async fn rest(&mut self) -> String {
         loop {
-            let read = timeout(PATIENCE, self.fill()).await;
+            let read = timeout(TEST_TIMEOUT, self.fill()).await;
             assert!(read.is_ok(), "stays open after {:?}", text(&self.read));
             if read == Ok(0) {
                 return text(&std::mem::take(&mut self.read));
@@ -255,20 +255,20 @@ impl Peer {
         }
     }
 
-    /// Asserts that nothing comes, not even an end.
+    /// Asserts that nothing arrives, not even a close.
     pub(crate) async fn is_quiet(&mut self) {
         let read = timeout(QUIET, self.fill()).await;
         assert!(read.is_err() && self.read.is_empty(), "{read:?} {:?}", text(&self.read));
     }
 
-    /// Asserts that the other side closes without another byte.
+    /// Asserts that the peer closes without another byte.
     pub(crate) async fn is_closed(&mut self) {
         let rest = self.rest().await;
         assert_eq!(rest, "", "closed");
     }
 }
 
-/// Bytes as text, those that are no UTF-8 as Latin-1.
+/// Bytes as text: UTF-8, or Latin-1 where they are not valid UTF-8.
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec())
         .unwrap_or_else(|error| error.as_bytes().iter().map(|b| char::from(*b)).collect())

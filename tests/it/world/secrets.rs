@@ -1,6 +1,6 @@
-//! What must never be written down: tokens, session ids, passwords, keys.
+//! Secrets that must never be written: tokens, session ids, passwords, keys.
 
-/// What one gateway must keep to itself, beside what can be told by its form.
+/// Secrets of one gateway, in addition to those recognized by their form.
 pub(crate) struct Secrets(Vec<String>);
 
 impl Secrets {
@@ -25,7 +25,7 @@ impl Secrets {
                 let content = std::fs::read_to_string(value).unwrap_or_else(|_| value.clone());
                 found.push(content.trim().to_owned());
             }
-            // The password in a URL.
+            // Password in a URL.
             let credentials = value.split_once("://").and_then(|(_, rest)| rest.split_once('@'));
             if let Some((_, password)) = credentials.and_then(|(user, _)| user.split_once(':')) {
                 found.push(password.to_owned());
@@ -35,26 +35,26 @@ impl Secrets {
         Self(found)
     }
 
-    /// The first secret in a line, and of what kind it is.
+    /// Kind of the first secret in a line.
     pub(crate) fn find(&self, line: &str) -> Option<&'static str> {
         let in_word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let of_form = line.split(|c| !in_word(c)).find_map(form_of);
-        let is_known = self.0.iter().any(|secret| line.contains(secret.as_str()));
+        let is_setting = self.0.iter().any(|secret| line.contains(secret.as_str()));
         of_form
-            .or(is_known.then_some("a secret setting"))
+            .or(is_setting.then_some("a secret setting"))
             .or(line.contains("PRIVATE KEY").then_some("a private key"))
     }
 
-    /// Panics with the line, if there is one, in which a secret stands.
+    /// Panics with the first line that holds a secret.
     pub(crate) fn assert_absent_in(&self, written: &str) {
         for line in written.lines() {
             let found = self.find(line);
-            assert!(found.is_none(), "{} was written: {line}", found.unwrap_or_default());
+            assert!(found.is_none(), "{} in the output: {line}", found.unwrap_or_default());
         }
     }
 }
 
-/// The kind of secret that a word is by its form.
+/// Kind of secret that a word's form suggests.
 fn form_of(word: &str) -> Option<&'static str> {
     let in_id = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
     let parts: Vec<&str> = word.split('.').collect();
@@ -68,14 +68,14 @@ fn form_of(word: &str) -> Option<&'static str> {
         {
             Some("a minted session's id")
         }
-        // Flask's ids, and hashes of tokens.
+        // Flask's session ids, and hashes of tokens.
         [id] if id.len() == 43 && id.bytes().all(in_id) => Some("a session's id"),
         _ => None,
     }
 }
 
 #[test]
-fn secrets_are_known_by_their_form_and_by_name() {
+fn secrets_are_recognized_by_form_and_by_value() {
     let settings = [
         ("REDIS_URL", "redis://user:hunter2@127.0.0.1:1/0"),
         ("SECRET_KEY", "correct horse"),
@@ -83,7 +83,7 @@ fn secrets_are_known_by_their_form_and_by_name() {
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let secrets = Secrets::of(&settings);
-    for told in [
+    for secret in [
         "authorization: Bearer eyJ0eXAiOiJKV1QiLCJhbGci.eyJhdWQiOiJhcGk6Ly9h.cjwUNufa3H4",
         r#"{"cookie":"session=URfDrEuKzgWg3bXogAhUAw.1795384800"}"#,
         "GET session:URfDrEuKzgWg3bXogAhUAw.1795384800",
@@ -92,7 +92,7 @@ fn secrets_are_known_by_their_form_and_by_name() {
         "correct horse battery",
         "-----BEGIN PRIVATE KEY-----",
     ] {
-        assert!(secrets.find(told).is_some(), "{told}");
+        assert!(secrets.find(secret).is_some(), "{secret}");
     }
     for harmless in [
         r#"{"request_id":"019ab3f0-7c1e-7b6e-9a8d-0f2a4c6e8b10","url.path":"/api/x","duration_ms":1.2}"#,

@@ -1,10 +1,10 @@
-//! The stop, as docs/operating.md documents it.
+//! Stop times from docs/operating.md.
 
 use std::{fs, time::Duration};
 
 use super::process::{Process, until};
 
-/// Longest time from the end of both drains to the end of the process.
+/// Maximum time from the end of both drains to the end of the process.
 pub(crate) const AFTER_DRAIN: Duration = Duration::from_secs(9);
 
 /// Waits until a process has a handler for SIGTERM.
