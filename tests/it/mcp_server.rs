@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Runs the client and returns what it saw.
+/// Runs the client and returns its report.
 async fn converse(origin: String, token: String, ca: Option<String>) -> Value {
     let script = in_repository("tests/clients/mcp_server_conversation.py");
     let mut command = Command::new(python());
@@ -26,17 +26,17 @@ async fn converse(origin: String, token: String, ca: Option<String>) -> Value {
     serde_json::from_str(text.lines().last().unwrap()).unwrap()
 }
 
-fn went_well(seen: &Value) {
-    assert_eq!(seen["login"], 200, "{seen}");
-    assert_eq!(seen["cookie_sent"], true, "{seen}");
-    let calls = seen["calls"].as_object().unwrap();
-    assert!(calls.len() >= 10, "{seen}");
+fn assert_all_calls_succeeded(report: &Value) {
+    assert_eq!(report["login"], 200, "{report}");
+    assert_eq!(report["cookie_sent"], true, "{report}");
+    let calls = report["calls"].as_object().unwrap();
+    assert!(calls.len() >= 10, "{report}");
     for (path, status) in calls {
         // Without an active group or public workspace SimpleChat answers 400.
         let needs_choice = path.contains("/group_")
             || path.contains("/public_documents")
             || path.contains("/public_prompts");
-        assert_eq!(*status, if needs_choice { 400 } else { 200 }, "{path}: {seen}");
+        assert_eq!(*status, if needs_choice { 400 } else { 200 }, "{path}: {report}");
     }
 }
 
@@ -44,12 +44,14 @@ fn went_well(seen: &Value) {
 async fn the_mcp_servers_conversation_works_over_http() {
     let world = World::start(Kind::Redis).await;
     let origin = format!("http://{}", world.gateway.address());
-    went_well(&converse(origin, world.entra.token().build(), None).await);
+    assert_all_calls_succeeded(&converse(origin, world.entra.token().build(), None).await);
 }
 
 #[tokio::test]
 async fn the_mcp_servers_conversation_works_over_https() {
     let world = World::start(Kind::Redis).await;
     let edge = TlsEdge::start(world.gateway.address().to_owned()).await;
-    went_well(&converse(edge.url(), world.entra.token().build(), Some(edge.ca())).await);
+    assert_all_calls_succeeded(
+        &converse(edge.url(), world.entra.token().build(), Some(edge.ca())).await,
+    );
 }

@@ -1,5 +1,5 @@
-//! Memory that all connections take together is bounded, whatever callers leave unfinished (3,800
-//! connections ended a gateway with 256 MiB).
+//! The memory of all connections is bounded, whatever callers leave unfinished. Without the bound,
+//! 3,800 connections exhausted a gateway with 256 MiB.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ use crate::world::{
     administrators::{Person, managed},
     client,
     gateway::{Gateway, binary},
-    process::{PATIENCE, until},
+    process::{TEST_TIMEOUT, until},
     scripted::{OK, Peer, QUIET, Scripted},
     status, try_login,
 };
@@ -35,17 +35,17 @@ const MIB: usize = 1 << 20;
 const LIMIT: usize = 256 * MIB;
 const CROWD: u64 = 10_000;
 
-/// A control group of its own with a memory limit, where the machine lets tests make one.
-struct Container(PathBuf, &'static str);
+/// A control group with a memory limit, where the machine permits one.
+struct ControlGroup(PathBuf, &'static str);
 
-impl Container {
+impl ControlGroup {
     fn with_limit(bytes: usize) -> Option<Self> {
         let name = format!("simplechat-gateway-test-{}", std::process::id());
         let of_version = |mount: &str, limit: &str, peak| {
             let group = PathBuf::from(mount).join(&name);
             fs::create_dir(&group).ok()?;
             let group = Self(group, peak);
-            // The kernel has put it there, unless this is no control group.
+            // On a cgroup file system the kernel creates this file; elsewhere it is missing.
             let limit = fs::OpenOptions::new().write(true).open(group.0.join(limit));
             limit.ok()?.write_all(bytes.to_string().as_bytes()).ok().map(|()| group)
         };
@@ -55,26 +55,27 @@ impl Container {
         })
     }
 
-    /// Most bytes that its processes and their sockets have taken.
+    /// Peak memory of its processes and their sockets, in bytes.
     fn peak(&self) -> Option<usize> {
         fs::read_to_string(self.0.join(self.1)).ok()?.trim().parse().ok()
     }
 }
 
-impl Drop for Container {
+impl Drop for ControlGroup {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.0);
     }
 }
 
-/// Most bytes of memory that a gateway has had.
+/// Peak memory of a gateway, in bytes.
 fn peak(gateway: &Gateway) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", gateway.process.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }
 
-/// Asks for health again and again until it is stopped. Returns how often, and the longest wait.
+/// Requests health repeatedly until stopped. Returns the number of requests and the longest
+/// latency.
 struct Probe(Arc<AtomicBool>, JoinHandle<(usize, Duration)>);
 
 impl Probe {
@@ -90,7 +91,7 @@ impl Probe {
                     one.send("GET /gateway/health/live HTTP/1.1\r\nHost: a\r\n\r\n").await;
                     one.rest_or_head().await
                 };
-                let answer = timeout(PATIENCE, answer).await.expect("health is answered");
+                let answer = timeout(TEST_TIMEOUT, answer).await.expect("health is answered");
                 assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
                 (asked, longest) = (asked + 1, longest.max(begun.elapsed()));
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -106,7 +107,7 @@ impl Probe {
     }
 }
 
-/// Connections on which bytes were sent as far as the gateway takes them, and what was answered.
+/// Opens connections, sends bytes as far as the gateway accepts them, and returns the answers.
 async fn crowd(gateway: &Gateway, count: u64, bytes: &str) -> Vec<(TcpStream, String)> {
     let bytes: Arc<str> = bytes.into();
     let mut joining = JoinSet::new();
@@ -115,7 +116,7 @@ async fn crowd(gateway: &Gateway, count: u64, bytes: &str) -> Vec<(TcpStream, St
         let (address, bytes) = (gateway.address().to_owned(), Arc::clone(&bytes));
         joining.spawn(async move {
             let mut stream = TcpStream::connect(address).await.ok()?;
-            // So that its port is free again at once.
+            // Zero linger frees the port at once.
             stream.set_zero_linger().ok()?;
             let _ = timeout(Duration::from_secs(5), stream.write_all(bytes.as_bytes())).await;
             Some(stream)
@@ -133,24 +134,25 @@ async fn crowd(gateway: &Gateway, count: u64, bytes: &str) -> Vec<(TcpStream, St
     crowd.into_iter().map(answer).collect()
 }
 
-/// How many connections this process and the gateway may have.
+/// Maximum number of connections for this process and the gateway.
 fn descriptors() -> u64 {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Puts a world's gateway into a container of 256 MiB; else it has the limit from its setting.
-async fn confine(world: &mut World, container: Option<&Container>) {
+/// Moves a world's gateway into a control group of 256 MiB; without one, only its setting limits
+/// it.
+async fn confine(world: &mut World, control_group: Option<&ControlGroup>) {
     let limit = LIMIT.to_string();
     let mut more = vec![("GATEWAY_WORKERS", "1"), ("RUST_LOG", "info")];
-    if container.is_none() {
-        println!("no control group can be made here: the setting alone is tried");
+    if control_group.is_none() {
+        println!("control groups are not available: testing the setting only");
         more.push(("GATEWAY_MEMORY_LIMIT", &limit));
     }
     let mut command = Command::new("sh");
     command.args(["-c", "[ -z \"$1\" ] || echo $$ > \"$1/cgroup.procs\"; exec \"$0\" serve"]);
-    let group = container.map_or_else(PathBuf::new, |container| container.0.clone());
+    let group = control_group.map_or_else(PathBuf::new, |control_group| control_group.0.clone());
     command.arg(binary()).arg(group);
     world.gateway = Gateway::start_by(&mut command, &world.settings_with(&more)).await;
     world.gateway.wait_until_it_has_keys().await;
@@ -161,11 +163,11 @@ async fn confine(world: &mut World, container: Option<&Container>) {
 async fn ten_thousand_callers_with_unfinished_requests_fit_into_256_mebibytes() {
     let count = CROWD.min(descriptors().saturating_sub(1_000));
     // Removed after the gateway has ended.
-    let container = Container::with_limit(LIMIT);
+    let control_group = ControlGroup::with_limit(LIMIT);
     let (mut world, _folder) = managed(Kind::Files, &[]).await;
     let admin = Person::admin(&world.gateway).await;
     admin.enable(&world.gateway).await;
-    confine(&mut world, container.as_ref()).await;
+    confine(&mut world, control_group.as_ref()).await;
     let gateway = &world.gateway;
     let decision = |cookie: &str| {
         format!(
@@ -191,33 +193,33 @@ async fn ten_thousand_callers_with_unfinished_requests_fit_into_256_mebibytes() 
     for (what, bytes) in crowds {
         let (begun, probe) = (Instant::now(), Probe::start(gateway));
         let crowd = crowd(gateway, count, &bytes).await;
-        // Others are served meanwhile.
+        // Other callers are served meanwhile.
         let login = try_login(gateway, &world.entra.token().build()).await;
         assert_eq!(login.status(), 200, "{what}");
         assert_eq!(status(gateway.url("/test/echo"), "").await, 200, "{what}");
         let ended = crowd.iter().filter(|(_, answer)| !answer.is_empty()).count();
         drop(crowd);
         let (asked, longest) = probe.stop().await;
-        let of_container = container.as_ref().and_then(Container::peak).unwrap_or_default();
+        let of_group = control_group.as_ref().and_then(ControlGroup::peak).unwrap_or_default();
         println!(
-            "{count} {what}: {ended} answered; {:.1?}; health 200 {asked} times, the slowest after {longest:.0?}; peak {} MiB, the container's {} MiB",
+            "{count} {what}: {ended} answered; {:.1?}; health 200 {asked} times, the slowest after {longest:.0?}; peak {} MiB, the control group's {} MiB",
             begun.elapsed(),
             peak(gateway) / MIB,
-            of_container / MIB,
+            of_group / MIB,
         );
-        assert!(peak(gateway) < LIMIT && of_container < LIMIT, "{what}");
+        assert!(peak(gateway) < LIMIT && of_group < LIMIT, "{what}");
     }
     assert!(world.gateway.process.is_running());
     let login = world.login(&world.entra.token().build()).await;
     assert_eq!(status(world.gateway.url(API), &login).await, 200);
 }
 
-/// A gateway with as little memory as it takes: 4 MiB are for what is unfinished.
+/// A gateway with the minimum of memory: 4 MiB for unfinished requests.
 async fn scarce() -> Scripted {
     Scripted::start(&[("GATEWAY_MEMORY_LIMIT", "32MiB")]).await
 }
 
-/// The answers to those of some callers whose connection was not left open, each with its head alone.
+/// Answers to the callers whose connection the gateway closed, each with a head only.
 async fn refusals(callers: &mut [Peer]) -> Vec<String> {
     let mut refusals = Vec::new();
     for caller in callers {
@@ -238,7 +240,7 @@ async fn callers(world: &Scripted, count: usize, bytes: &str) -> Vec<Peer> {
     callers
 }
 
-/// Small requests, in pieces too, and probes need no memory of the budget.
+/// Small requests (also in pieces) and probes need no memory of the budget.
 async fn others_are_served(world: &Scripted) {
     let mut probe = world.caller().await;
     probe.send("GET /gateway/health/live HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -257,7 +259,7 @@ async fn others_are_served(world: &Scripted) {
 }
 
 #[tokio::test]
-async fn without_memory_left_unfinished_requests_get_503_and_small_ones_an_answer() {
+async fn without_free_memory_unfinished_requests_get_503_and_small_ones_are_served() {
     let world = scarce().await;
     let head = format!("GET /x HTTP/1.1\r\nHost: a\r\nX-A: {}", "a".repeat(60_000));
     let body = format!(
@@ -276,7 +278,7 @@ async fn without_memory_left_unfinished_requests_get_503_and_small_ones_an_answe
         }
         others_are_served(&world).await;
         drop(crowd);
-        // What they held can be had again.
+        // The memory of the refused requests is free again.
         until("the memory is free again", async || {
             let mut one = callers(&world, 1, &unfinished).await;
             refusals(&mut one).await.is_empty()
@@ -286,9 +288,9 @@ async fn without_memory_left_unfinished_requests_get_503_and_small_ones_an_answe
 }
 
 #[tokio::test]
-async fn whole_requests_that_wait_for_upstream_are_bounded_too() {
+async fn complete_requests_that_wait_for_upstream_are_bounded() {
     let world = scarce().await;
-    // Large heads, each held twice.
+    // Large heads, each buffered twice.
     let large = format!("GET /x HTTP/1.1\r\nHost: a\r\nX-A: {}\r\n\r\n", "a".repeat(60_000));
     let mut crowd = callers(&world, 60, &large).await;
     let refused = refusals(&mut crowd).await;
@@ -298,7 +300,7 @@ async fn whole_requests_that_wait_for_upstream_are_bounded_too() {
         drop(world.upstream().await);
     }
     drop(crowd);
-    // Small ones: an eighth of the memory is for so many.
+    // Small heads: one eighth of the memory admits 128 of them.
     let mut crowd = callers(&world, 160, "GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let refused = refusals(&mut crowd).await;
     assert_eq!(refused.len(), 160 - 128);
@@ -309,7 +311,7 @@ async fn whole_requests_that_wait_for_upstream_are_bounded_too() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_memory_limit_close_those_that_wait_longest() {
+async fn connections_beyond_the_memory_limit_close_the_longest_idle_ones() {
     let world = scarce().await;
     let mut crowd =
         callers(&world, 365, "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\na").await;
@@ -327,7 +329,7 @@ async fn connections_beyond_the_memory_limit_close_those_that_wait_longest() {
 }
 
 #[tokio::test]
-async fn a_decision_is_read_after_its_sender_is_known_to_be_an_administrator() {
+async fn an_administrative_request_body_is_read_only_after_authorization() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
     let admin = Person::admin(&world.gateway).await;
     let visitor = Person::with_roles(&world.gateway, "User").await;
@@ -338,7 +340,7 @@ async fn a_decision_is_read_after_its_sender_is_known_to_be_an_administrator() {
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = [0; 12];
-        timeout(PATIENCE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+        timeout(TEST_TIMEOUT, stream.read_exact(&mut answer)).await.unwrap().unwrap();
         String::from_utf8_lossy(&answer[9..]).into_owned()
     };
     let cookie = |person: &Person| format!("Cookie: session={}\r\n", person.cookie);
@@ -357,14 +359,14 @@ async fn a_decision_is_read_after_its_sender_is_known_to_be_an_administrator() {
         assert_eq!(begins(page, "").await, "401");
         assert_eq!(begins(page, &cookie(&admin)).await, "100");
     }
-    // Where no decision is taken, no body is read.
+    // Routes without a request body read none.
     assert_eq!(begins("/gateway/admin", &cookie(&admin)).await, "405");
     assert_eq!(begins("/gateway/api/none", &cookie(&admin)).await, "404");
     assert_eq!(client().get(world.gateway.url("/test/echo")).send().await.unwrap().status(), 200);
 }
 
 #[tokio::test]
-async fn a_tunnel_ends_when_neither_side_sends_for_the_idle_time_out() {
+async fn a_tunnel_ends_when_neither_side_sends_within_the_idle_timeout() {
     let world = Scripted::start(&[("GATEWAY_TIMEOUT_IDLE", "1s")]).await;
     let open = async || {
         let mut caller = world.caller().await;
@@ -379,7 +381,7 @@ async fn a_tunnel_ends_when_neither_side_sends_for_the_idle_time_out() {
         assert!(caller.head().await.starts_with("HTTP/1.1 101 "));
         (caller, upstream)
     };
-    // One that is used now and then, by either side.
+    // A tunnel with occasional traffic from either side.
     let (mut caller, mut upstream) = open().await;
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(600)).await;

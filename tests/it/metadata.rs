@@ -1,4 +1,4 @@
-//! What clients are told to ask Entra for, with URLs that are right behind proxies.
+//! Protected-resource metadata (RFC 9728), with correct URLs behind proxies.
 
 use reqwest::{Method, Response};
 use serde_json::json;
@@ -30,7 +30,7 @@ async fn resource(gateway: &Gateway, headers: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test]
-async fn the_document_is_as_the_contract_has_it() {
+async fn the_metadata_document_matches_the_contract() {
     let (gateway, entra, _store) = gateway(&[]).await;
     for (path, suffix) in
         [("", ""), ("/external", "/external"), ("/external/login", "/external/login")]
@@ -54,7 +54,7 @@ async fn the_document_is_as_the_contract_has_it() {
 }
 
 #[tokio::test]
-async fn it_is_cached_by_its_tag_and_read_across_origins() {
+async fn metadata_is_cached_by_etag_and_readable_from_every_origin() {
     let (gateway, _entra, _store) = gateway(&[]).await;
     let tag = ask(&gateway, "", &[]).await.headers()["etag"].to_str().unwrap().to_owned();
     let again = ask(&gateway, "", &[("if-none-match", &tag)]).await;
@@ -73,11 +73,11 @@ async fn it_is_cached_by_its_tag_and_read_across_origins() {
         client().request(Method::OPTIONS, gateway.url(&format!("{WELL_KNOWN}/external/login")));
     let preflight = preflight.header("origin", "https://inspector.example").send().await.unwrap();
     assert_eq!(preflight.status(), 204);
-    allows_what_mcp_clients_send(&preflight);
+    assert_allows_mcp_clients_headers(&preflight);
 }
 
 /// GDKsoftware/Delphi-MCP-Server#16, open-metadata/OpenMetadata#30673, windmill-labs/windmill#10535.
-fn allows_what_mcp_clients_send(preflight: &Response) {
+fn assert_allows_mcp_clients_headers(preflight: &Response) {
     let allowed = preflight.headers()["access-control-allow-headers"].to_str().unwrap();
     let allowed: Vec<_> = allowed.split(", ").collect();
     for name in [
@@ -105,13 +105,13 @@ async fn every_preflight_allows_the_headers_of_mcp_clients() {
             .header("access-control-request-headers", "authorization,mcp-protocol-version");
         let preflight = preflight.send().await.unwrap();
         assert_eq!(preflight.status(), 204, "{path}");
-        allows_what_mcp_clients_send(&preflight);
+        assert_allows_mcp_clients_headers(&preflight);
     }
 }
 
 #[tokio::test]
-async fn without_a_list_the_origin_is_what_trusted_proxies_say() {
-    // We are asked from loopback, which is private.
+async fn without_public_urls_trusted_proxies_determine_the_origin() {
+    // The peer is loopback, which is a private address.
     let (gateway, _entra, _store) = gateway(&[]).await;
     let cases: &[(&[(&str, &str)], &str)] = &[
         (&[("host", "chat.example")], "http://chat.example"),
@@ -123,7 +123,7 @@ async fn without_a_list_the_origin_is_what_trusted_proxies_say() {
             "https://chat.example:8443",
         ),
         (&[("host", "[2001:db8::1]:8080")], "http://[2001:db8::1]:8080"),
-        // App Service and Container Apps: Host is the public one, the forwarded host is not believed.
+        // App Service and Container Apps: Host is public, the forwarded host is not trusted.
         (
             &[
                 ("host", "chat.azurewebsites.net"),
@@ -134,7 +134,7 @@ async fn without_a_list_the_origin_is_what_trusted_proxies_say() {
             ],
             "https://chat.azurewebsites.net",
         ),
-        // Two proxies in a row, the inner one appending.
+        // Two proxies in a row; the inner one appends.
         (
             &[
                 ("host", "chat.example"),
@@ -163,7 +163,7 @@ async fn without_a_list_the_origin_is_what_trusted_proxies_say() {
 }
 
 #[tokio::test]
-async fn an_untrusted_peer_is_not_believed() {
+async fn forwarding_headers_of_an_untrusted_peer_are_ignored() {
     let (gateway, _entra, _store) = gateway(&[("GATEWAY_TRUSTED_PROXIES", "192.0.2.0/24")]).await;
     let headers = [
         ("host", "chat.example"),
@@ -176,7 +176,7 @@ async fn an_untrusted_peer_is_not_believed() {
 }
 
 #[tokio::test]
-async fn named_proxies_may_say_the_host() {
+async fn listed_proxies_may_set_the_host() {
     let (gateway, _entra, _store) = gateway(&[("GATEWAY_TRUSTED_PROXIES", "127.0.0.0/8")]).await;
     let front_door = [
         ("host", "origin.internal"),
@@ -190,7 +190,7 @@ async fn named_proxies_may_say_the_host() {
 }
 
 #[tokio::test]
-async fn the_forwarded_header_counts_where_it_is_chosen() {
+async fn the_forwarded_header_is_used_when_configured() {
     let more =
         [("GATEWAY_TRUSTED_PROXIES", "127.0.0.1"), ("GATEWAY_FORWARDED_HEADER", "forwarded")];
     let (gateway, _entra, _store) = gateway(&more).await;
@@ -203,7 +203,7 @@ async fn the_forwarded_header_counts_where_it_is_chosen() {
 }
 
 #[tokio::test]
-async fn with_a_list_nothing_unlisted_is_echoed() {
+async fn with_public_urls_an_unlisted_host_is_refused_and_never_echoed() {
     let urls = "https://chat.example, https://api.chat.example:8443";
     let (gateway, _entra, _store) =
         gateway(&[("GATEWAY_PUBLIC_URLS", urls), ("WEBSITE_HOSTNAME", "chat.azurewebsites.net")])
@@ -223,7 +223,7 @@ async fn with_a_list_nothing_unlisted_is_echoed() {
     }
     let answer = ask(&gateway, "", &[("host", "evil.example")]).await;
     assert_eq!(answer.status(), 421);
-    assert_eq!(answer.headers()["access-control-allow-origin"], "*", "a page may read why");
+    assert_eq!(answer.headers()["access-control-allow-origin"], "*", "a page may read the reason");
     assert_eq!(answer.headers()["cache-control"], "no-store");
     let text = answer.text().await.unwrap();
     assert!(text.contains("GATEWAY_PUBLIC_URLS") && !text.contains("evil"), "{text}");

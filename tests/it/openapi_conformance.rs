@@ -1,9 +1,9 @@
-//! Others' tools read the document: Spectral holds it to `OpenAPI`'s and OWASP's rules, Schemathesis
-//! throws at the gateway what it permits and what it does not.
+//! Third-party tools check the `OpenAPI` document: Spectral applies `OpenAPI`'s and OWASP's rules;
+//! Schemathesis sends valid and invalid requests to the gateway.
 
 use std::process::{Command, Output};
 
-use crate::world::{Kind, World, flask::in_repository, tools::told};
+use crate::world::{Kind, World, flask::in_repository, tools::output_text};
 
 async fn run(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
@@ -18,8 +18,8 @@ async fn spectral_finds_nothing_in_the_document() {
         .args(["lint", "openapi/gateway.json", "--ruleset", "openapi/spectral.yaml"])
         .args(["--fail-severity", "warn"]);
     let output = run(command).await;
-    assert!(output.status.success(), "{}", told(&output));
-    assert!(told(&output).contains("No results with a severity of 'warn' or higher found"));
+    assert!(output.status.success(), "{}", output_text(&output));
+    assert!(output_text(&output).contains("No results with a severity of 'warn' or higher found"));
 }
 
 async fn schemathesis(world: &World, token: Option<&str>) -> String {
@@ -41,17 +41,17 @@ async fn schemathesis(world: &World, token: Option<&str>) -> String {
         command.args(["--header", &format!("Authorization: Bearer {token}")]);
     }
     let output = run(command).await;
-    let told = told(&output);
-    assert!(output.status.success(), "{told}");
+    let output_text = output_text(&output);
+    assert!(output.status.success(), "{output_text}");
     assert!(!world.gateway.process.log().contains("panicked"));
-    told
+    output_text
 }
 
 #[tokio::test]
 async fn schemathesis_finds_nothing_with_and_without_a_token() {
     let world = World::start(Kind::Files).await;
     for token in [None, Some(world.entra.token().build())] {
-        let told = schemathesis(&world, token.as_deref()).await;
-        assert!(told.contains("No issues found"), "{told}");
+        let output_text = schemathesis(&world, token.as_deref()).await;
+        assert!(output_text.contains("No issues found"), "{output_text}");
     }
 }

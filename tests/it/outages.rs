@@ -1,5 +1,5 @@
-//! Redis, Entra and upstream taken away, one by one and together, from a gateway that runs or starts:
-//! what is up keeps working, and all recovers without a restart.
+//! Outages of Redis, Entra and upstream, one at a time and together, while the gateway runs or
+//! starts: the rest keeps working, and everything recovers without a restart.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,15 +23,15 @@ use crate::{
         API, Kind, Store, WithSession, alone, client,
         gateway::{Gateway, run},
         json,
-        process::{PATIENCE, until},
+        process::{TEST_TIMEOUT, until},
         recorder::Recorder,
-        relay::Way,
+        relay::RelayState,
         relayed::Relayed,
         settings, status, try_login,
     },
 };
 
-/// How soon all must be well again. The aim is a second; a machine with other things to do gets more.
+/// Limit for recovery. The goal is one second; a busy machine gets more.
 const RECOVERY: Duration = Duration::from_secs(3);
 
 async fn get(gateway: &Gateway, path: &str) -> u16 {
@@ -43,12 +43,12 @@ async fn guarded(gateway: &Gateway, token: &str) -> u16 {
     request.send().await.unwrap().status().as_u16()
 }
 
-/// How long it takes until something is so again.
-async fn recovery<F: Future<Output = bool>>(what: &str, is_so: impl FnMut() -> F) {
+/// Asserts that a condition becomes true within the recovery limit.
+async fn assert_recovers<F: Future<Output = bool>>(condition: &str, is_true: impl FnMut() -> F) {
     let begun = Instant::now();
-    until(what, is_so).await;
-    println!("{what}: after {:.0?}", begun.elapsed());
-    assert!(begun.elapsed() < RECOVERY, "{what}: {:?}", begun.elapsed());
+    until(condition, is_true).await;
+    println!("{condition}: after {:.0?}", begun.elapsed());
+    assert!(begun.elapsed() < RECOVERY, "{condition}: {:?}", begun.elapsed());
 }
 
 fn is_refused_for_now(answer: &Response) {
@@ -57,8 +57,8 @@ fn is_refused_for_now(answer: &Response) {
     assert!(!answer.headers().contains_key("set-cookie"));
 }
 
-/// What needs no neighbour at all.
-async fn stands_alone(gateway: &Gateway) {
+/// Asserts that routes without dependencies answer.
+async fn assert_independent_routes_answer(gateway: &Gateway) {
     for path in ["/gateway/health/live", "/.well-known/oauth-protected-resource", "/gateway/docs"] {
         let begun = Instant::now();
         assert_eq!(get(gateway, path).await, 200, "{path}");
@@ -66,7 +66,7 @@ async fn stands_alone(gateway: &Gateway) {
     }
 }
 
-/// What operators read of what is away.
+/// Names of the degraded parts, as operators read them.
 async fn degraded(gateway: &Gateway) -> Vec<String> {
     let url = gateway.ops_url("/health/ready").unwrap();
     let detail: serde_json::Value = client().get(url).send().await.unwrap().json().await.unwrap();
@@ -75,26 +75,26 @@ async fn degraded(gateway: &Gateway) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn without_redis_sign_in_waits_and_all_else_goes_on() {
+async fn without_redis_only_login_is_503() {
     let world = Relayed::start(&[]).await;
     let gateway = &world.gateway;
     let token = world.entra.token().build();
-    for way in [Way::Cut, Way::BlackHole] {
-        world.to_redis.set(way).await;
+    for link in [RelayState::Cut, RelayState::BlackHole] {
+        world.to_redis.set(link).await;
         let begun = Instant::now();
         is_refused_for_now(&try_login(gateway, &token).await);
-        assert!(begun.elapsed() < Duration::from_secs(3), "{way:?}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(3), "{link:?}: {:?}", begun.elapsed());
 
         let begun = Instant::now();
-        assert_eq!(get(gateway, "/test/pid").await, 200, "{way:?}");
-        assert_eq!(guarded(gateway, &token).await, 200, "{way:?}");
-        assert!(begun.elapsed() < Duration::from_secs(3), "{way:?}: {:?}", begun.elapsed());
-        stands_alone(gateway).await;
-        assert!(gateway.is_ready().await, "{way:?}");
-        assert_eq!(degraded(gateway).await, ["sessions"], "{way:?}");
+        assert_eq!(get(gateway, "/test/pid").await, 200, "{link:?}");
+        assert_eq!(guarded(gateway, &token).await, 200, "{link:?}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{link:?}: {:?}", begun.elapsed());
+        assert_independent_routes_answer(gateway).await;
+        assert!(gateway.is_ready().await, "{link:?}");
+        assert_eq!(degraded(gateway).await, ["sessions"], "{link:?}");
 
-        world.to_redis.set(Way::Open).await;
-        recovery(&format!("sign-in after Redis was away ({way:?})"), async || {
+        world.to_redis.set(RelayState::Open).await;
+        assert_recovers(&format!("login after the Redis outage ({link:?})"), async || {
             try_login(gateway, &token).await.status() == 200
         })
         .await;
@@ -103,63 +103,63 @@ async fn without_redis_sign_in_waits_and_all_else_goes_on() {
 }
 
 #[tokio::test]
-async fn without_entra_known_keys_go_on() {
+async fn without_entra_tokens_are_verified_with_cached_keys() {
     let world = Relayed::start(&[]).await;
     let gateway = &world.gateway;
-    for way in [Way::Cut, Way::BlackHole] {
-        world.to_entra.set(way).await;
-        // Not remembered: it is verified with the keys that are known.
+    for link in [RelayState::Cut, RelayState::BlackHole] {
+        world.to_entra.set(link).await;
+        // Not in the token cache: verified with the cached keys.
         let token = world.entra.token().build();
-        assert_eq!(try_login(gateway, &token).await.status(), 200, "{way:?}");
-        assert_eq!(guarded(gateway, &token).await, 200, "{way:?}");
-        stands_alone(gateway).await;
-        assert!(gateway.is_ready().await, "{way:?}");
-        assert_eq!(degraded(gateway).await, [""; 0], "{way:?}: keys are known");
+        assert_eq!(try_login(gateway, &token).await.status(), 200, "{link:?}");
+        assert_eq!(guarded(gateway, &token).await, 200, "{link:?}");
+        assert_independent_routes_answer(gateway).await;
+        assert!(gateway.is_ready().await, "{link:?}");
+        assert_eq!(degraded(gateway).await, [""; 0], "{link:?}: keys are cached");
     }
 }
 
 #[tokio::test]
-async fn without_upstream_callers_are_told_at_once_and_sign_in_goes_on() {
+async fn without_upstream_callers_get_errors_at_once_and_login_works() {
     let world = Relayed::start(&[("GATEWAY_TIMEOUT_RESPONSE", "1s")]).await;
     let token = world.entra.token().build();
-    for (way, told) in [(Way::Cut, 502), (Way::BlackHole, 504)] {
+    for (link, status_code) in [(RelayState::Cut, 502), (RelayState::BlackHole, 504)] {
         let gateway = &world.gateway;
-        world.to_upstream.set(way).await;
+        world.to_upstream.set(link).await;
         let begun = Instant::now();
-        assert_eq!(get(gateway, "/test/pid").await, told);
-        assert!(begun.elapsed() < Duration::from_secs(2), "{way:?}: {:?}", begun.elapsed());
-        assert_eq!(guarded(gateway, &token).await, told);
-        assert_eq!(try_login(gateway, &token).await.status(), 200, "{way:?}");
-        stands_alone(gateway).await;
-        assert!(gateway.is_ready().await, "it has answered before");
-        if way == Way::Cut {
+        assert_eq!(get(gateway, "/test/pid").await, status_code);
+        assert!(begun.elapsed() < Duration::from_secs(2), "{link:?}: {:?}", begun.elapsed());
+        assert_eq!(guarded(gateway, &token).await, status_code);
+        assert_eq!(try_login(gateway, &token).await.status(), 200, "{link:?}");
+        assert_independent_routes_answer(gateway).await;
+        assert!(gateway.is_ready().await, "upstream has answered before");
+        if link == RelayState::Cut {
             assert_eq!(degraded(gateway).await, ["upstream"]);
         }
-        world.to_upstream.set(Way::Open).await;
-        recovery("requests after upstream was away", async || {
+        world.to_upstream.set(RelayState::Open).await;
+        assert_recovers("requests after the upstream outage", async || {
             get(gateway, "/test/pid").await == 200
         })
         .await;
     }
     world.restart_upstream().await;
-    recovery("requests after upstream was killed", async || {
+    assert_recovers("requests after upstream was killed", async || {
         get(&world.gateway, "/test/pid").await == 200
     })
     .await;
 }
 
 #[tokio::test]
-async fn when_everybody_comes_back_all_is_well_without_a_restart() {
+async fn the_gateway_recovers_from_a_total_outage_without_a_restart() {
     let world = Relayed::start(&[]).await;
     let gateway = &world.gateway;
     let token = world.entra.token().build();
     let session = crate::world::login(gateway, &token).await;
-    for way in [Way::Cut, Way::BlackHole, Way::Cut] {
-        world.set_all(way).await;
+    for link in [RelayState::Cut, RelayState::BlackHole, RelayState::Cut] {
+        world.set_all(link).await;
         is_refused_for_now(&try_login(gateway, &token).await);
-        stands_alone(gateway).await;
-        world.set_all(Way::Open).await;
-        recovery(&format!("all ({way:?})"), async || {
+        assert_independent_routes_answer(gateway).await;
+        world.set_all(RelayState::Open).await;
+        assert_recovers(&format!("all ({link:?})"), async || {
             let (login, proxied, guarded, honoured) = tokio::join!(
                 try_login(gateway, &token),
                 get(gateway, "/test/pid"),
@@ -173,19 +173,19 @@ async fn when_everybody_comes_back_all_is_well_without_a_restart() {
 }
 
 #[tokio::test]
-async fn the_gateway_starts_whatever_is_away() {
-    let world = Relayed::start_with(Way::Cut, &[]).await;
+async fn the_gateway_starts_while_any_dependency_is_unavailable() {
+    let world = Relayed::start_with(RelayState::Cut, &[]).await;
     let token = world.entra.token().build();
-    let ways = [&world.to_redis, &world.to_entra, &world.to_upstream];
+    let relays = [&world.to_redis, &world.to_entra, &world.to_upstream];
     let parts = ["sessions", "entra", "upstream"];
-    for away in [&[0][..], &[1], &[2], &[0, 1, 2]] {
-        for way in [Way::Cut, Way::BlackHole] {
-            world.set_all(Way::Open).await;
-            for part in away {
-                ways[*part].set(way).await;
+    for unavailable in [&[0][..], &[1], &[2], &[0, 1, 2]] {
+        for link in [RelayState::Cut, RelayState::BlackHole] {
+            world.set_all(RelayState::Open).await;
+            for part in unavailable {
+                relays[*part].set(link).await;
             }
             let mut gateway = None;
-            // A machine that had other things to do gets a second try.
+            // A busy machine gets a second try.
             for is_last in [false, true] {
                 let begun = Instant::now();
                 gateway = Some(Gateway::start(&world.settings).await);
@@ -193,46 +193,46 @@ async fn the_gateway_starts_whatever_is_away() {
                 if took < Duration::from_secs(1) {
                     break;
                 }
-                assert!(!is_last, "{away:?} {way:?}: it listens after {took:?}");
+                assert!(!is_last, "{unavailable:?} {link:?}: it listens after {took:?}");
             }
             let gateway = gateway.unwrap();
             assert_eq!(get(&gateway, "/gateway/health/live").await, 200);
-            let has_upstream = !away.contains(&2);
+            let has_upstream = !unavailable.contains(&2);
             if has_upstream {
                 until("upstream answered", async || gateway.is_ready().await).await;
             } else {
                 assert_eq!(get(&gateway, "/gateway/health/ready").await, 503);
             }
-            if !away.contains(&1) {
+            if !unavailable.contains(&1) {
                 gateway.wait_until_it_has_keys().await;
             }
-            if way == Way::Cut {
-                let expected: Vec<_> = away.iter().map(|part| parts[*part]).collect();
-                until("reasons are told", async || degraded(&gateway).await == expected).await;
+            if link == RelayState::Cut {
+                let expected: Vec<_> = unavailable.iter().map(|part| parts[*part]).collect();
+                until("reasons are reported", async || degraded(&gateway).await == expected).await;
             }
-            let has_login = !away.contains(&0) && !away.contains(&1);
+            let has_login = !unavailable.contains(&0) && !unavailable.contains(&1);
             let login = try_login(&gateway, &token).await.status();
-            assert_eq!(login, if has_login { 200 } else { 503 }, "{away:?} {way:?}");
+            assert_eq!(login, if has_login { 200 } else { 503 }, "{unavailable:?} {link:?}");
 
-            world.set_all(Way::Open).await;
-            until("it finds them by itself", async || {
+            world.set_all(RelayState::Open).await;
+            until("the gateway recovers by itself", async || {
                 gateway.is_ready().await && try_login(&gateway, &token).await.status() == 200
             })
             .await;
         }
     }
 
-    world.set_all(Way::Cut).await;
+    world.set_all(RelayState::Cut).await;
     let mut settings = world.settings.clone();
     settings.push(("GATEWAY_WORKERS".to_owned(), "none".to_owned()));
-    let told = run(&settings, &["serve"]).await;
-    assert_eq!(told.status.code(), Some(78));
-    let told = String::from_utf8_lossy(&told.stderr).into_owned();
-    assert!(told.lines().count() <= 2 && told.contains("GATEWAY_WORKERS"), "{told}");
+    let refused = run(&settings, &["serve"]).await;
+    assert_eq!(refused.status.code(), Some(78));
+    let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.lines().count() <= 2 && refused.contains("GATEWAY_WORKERS"), "{refused}");
 }
 
-/// Answers whatever it is asked with these bytes, and counts.
-async fn impostor(answer: Vec<u8>) -> (String, Arc<AtomicUsize>) {
+/// A server that sends these bytes as answer to everything and counts connections.
+async fn fixed_server(answer: Vec<u8>) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let asked = Arc::new(AtomicUsize::new(0));
@@ -255,9 +255,9 @@ fn ok(body: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn known_keys_survive_every_kind_of_broken_document() {
+async fn cached_keys_survive_every_kind_of_broken_document() {
     let world = Relayed::start(&[]).await;
-    let (elsewhere, was_followed) = impostor(ok("{}")).await;
+    let (elsewhere, was_followed) = fixed_server(ok("{}")).await;
     let moved = |status: &str| {
         let to = format!("Location: http://{elsewhere}/keys\r\nContent-Length: 0");
         format!("HTTP/1.1 {status} Moved\r\n{to}\r\nConnection: close\r\n\r\n").into_bytes()
@@ -277,21 +277,21 @@ async fn known_keys_survive_every_kind_of_broken_document() {
         ("broken off", short.into_bytes()),
         ("no HTTP", b"SSH-2.0-OpenSSH_9.2p1\r\n".to_vec()),
         ("an issuer that is none", metadata("", "http://127.0.0.1:1/")),
-        ("keys where nobody is", metadata(&world.entra.issuer_v2(), "http://127.0.0.1:1/")),
+        ("keys at a closed port", metadata(&world.entra.issuer_v2(), "http://127.0.0.1:1/")),
         ("301", moved("301")),
         ("302", moved("302")),
         ("307", moved("307")),
         ("308", moved("308")),
     ] {
-        world.to_entra.lead_to(world.entra.address());
+        world.to_entra.retarget(world.entra.address());
         let gateway = Gateway::start(&world.settings).await;
         gateway.wait_until_it_has_keys().await;
-        let (address, asked) = impostor(answer).await;
-        world.to_entra.lead_to(address);
-        // This one asks; nobody can say that there is no such key.
+        let (address, asked) = fixed_server(answer).await;
+        world.to_entra.retarget(address);
+        // An unknown key id makes the gateway fetch; without an answer the key may exist.
         let unknown = world.entra.token().kid("unknown").build();
         assert_eq!(try_login(&gateway, &unknown).await.status(), 503, "{kind}");
-        assert!(asked.load(Ordering::SeqCst) > 0, "{kind}: it was asked");
+        assert!(asked.load(Ordering::SeqCst) > 0, "{kind}: it was contacted");
         let known = world.entra.token().build();
         assert_eq!(try_login(&gateway, &known).await.status(), 200, "{kind}");
         until("ready", async || gateway.is_ready().await).await;
@@ -300,7 +300,7 @@ async fn known_keys_survive_every_kind_of_broken_document() {
 }
 
 #[tokio::test]
-async fn an_entra_whose_name_is_not_found_hinders_nobody_else() {
+async fn an_unresolvable_entra_name_delays_no_other_request() {
     let upstream = Recorder::start().await;
     let more = [
         ("CUSTOM_OIDC_METADATA_URL_VALUE", "https://login.invalid/t/v2.0/openid-configuration"),
@@ -310,12 +310,12 @@ async fn an_entra_whose_name_is_not_found_hinders_nobody_else() {
     until("upstream answered", async || gateway.is_ready().await).await;
     is_refused_for_now(&try_login(&gateway, &entra.token().build()).await);
     assert_eq!(get(&gateway, "/x").await, 200);
-    stands_alone(&gateway).await;
+    assert_independent_routes_answer(&gateway).await;
     assert_eq!(degraded(&gateway).await, ["entra"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_herd_of_unknown_keys_asks_entra_once_and_is_in_nobodys_way() {
+async fn many_unknown_key_ids_cause_one_refresh_and_delay_no_valid_token() {
     let upstream = Recorder::start().await;
     let more = [("GATEWAY_UPSTREAM_URL", upstream.url.as_str())];
     let (gateway, entra, _store) = alone(Kind::Files, &more).await;
@@ -325,32 +325,32 @@ async fn a_herd_of_unknown_keys_asks_entra_once_and_is_in_nobodys_way() {
     let good = entra.token().build();
     let url = gateway.url("/external/x");
     let http = client();
-    let mut herd = JoinSet::new();
+    let mut unknown_keys = JoinSet::new();
     for number in 0..500 {
         let token = entra.token().kid(&format!("made-up-{number}")).build();
         let request = http.get(&url).bearer_auth(token);
-        herd.spawn(async move { request.send().await.unwrap().status().as_u16() });
+        unknown_keys.spawn(async move { request.send().await.unwrap().status().as_u16() });
     }
     let mut slowest = Duration::ZERO;
-    while !herd.is_empty() {
+    while !unknown_keys.is_empty() {
         let begun = Instant::now();
         let answer = http.get(&url).bearer_auth(&good).send().await.unwrap();
         assert_eq!(answer.status(), 200);
         slowest = slowest.max(begun.elapsed());
         for _ in 0..50 {
-            if let Some(refused) = herd.join_next().await {
+            if let Some(refused) = unknown_keys.join_next().await {
                 assert_eq!(refused.unwrap(), 401);
             }
         }
     }
-    // One refresh reads the keys of v2 and of v1, one those of the app itself.
+    // One refresh reads the v2 and the v1 keys, another the keys of the app itself.
     assert_eq!(entra.fetches() - before, 4);
     println!("500 unknown keys; a good token was served within {slowest:.0?}");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
 }
 
 #[tokio::test]
-async fn clocks_may_differ_by_a_minute_and_no_more() {
+async fn tokens_are_accepted_with_at_most_a_minute_of_clock_skew() {
     let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
     let upstream = Recorder::start().await;
     let now = 1_800_000_000_i64;
@@ -373,13 +373,13 @@ async fn clocks_may_differ_by_a_minute_and_no_more() {
     ] {
         let token = base().claim(claim, at).build();
         let request = client().get(gateway.url("/external/x")).bearer_auth(token);
-        let told = request.send().await.unwrap().status();
-        assert_eq!(told, expected, "{claim} {:+}", at - now);
+        let status_code = request.send().await.unwrap().status();
+        assert_eq!(status_code, expected, "{claim} {:+}", at - now);
     }
 }
 
 #[tokio::test]
-async fn probes_are_answered_at_any_rate_by_any_name_without_upstream() {
+async fn probes_are_answered_at_any_rate_for_any_host_without_upstream() {
     let upstream = Recorder::start().await;
     let more = [
         ("GATEWAY_UPSTREAM_URL", upstream.url.as_str()),
@@ -407,14 +407,17 @@ async fn probes_are_answered_at_any_rate_by_any_name_without_upstream() {
         }
     }
     println!("{asked} probes within {:.1?}", begun.elapsed());
-    assert!(upstream.take().targets.is_empty(), "upstream was asked");
+    assert!(upstream.take().targets.is_empty(), "upstream was contacted");
     let metadata = "GET /.well-known/oauth-protected-resource HTTP/1.1\r\nHost: 10.244.0.17:8080\r\nConnection: close\r\n\r\n";
-    assert!(gateway.raw(metadata).await.starts_with("HTTP/1.1 421 "), "the rest has one name");
+    assert!(
+        gateway.raw(metadata).await.starts_with("HTTP/1.1 421 "),
+        "other routes accept the public host only"
+    );
     assert_eq!(try_login(&gateway, &entra.token().build()).await.status(), 200, "no failures");
 }
 
 #[tokio::test]
-async fn workers_replaced_under_load_do_nothing_twice() {
+async fn no_request_runs_twice_while_workers_are_replaced_under_load() {
     let journal = tempfile::tempdir().unwrap();
     let journal = journal.path().join("journal");
     let world = Relayed::start(&[("UPSTREAM_JOURNAL", &journal.display().to_string())]).await;
@@ -435,7 +438,7 @@ async fn workers_replaced_under_load_do_nothing_twice() {
                     let target = format!("{url}/test/journal?id={worker}-{number}");
                     ("POST", http.post(target).body("x"))
                 };
-                let answer = request.timeout(PATIENCE).send().await.unwrap();
+                let answer = request.timeout(TEST_TIMEOUT).send().await.unwrap();
                 *statuses.entry((method, answer.status().as_u16())).or_default() += 1;
                 answered.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -443,17 +446,18 @@ async fn workers_replaced_under_load_do_nothing_twice() {
             statuses
         });
     }
-    let mut seen = BTreeSet::new();
+    let mut known_workers = BTreeSet::new();
     for _ in 0..3 {
         let before = answered.load(Ordering::Relaxed);
         until("a new worker answers", async || {
             let answer = client().get(world.gateway.url("/test/pid")).send().await.unwrap();
-            answer.status() == 200 && !seen.contains(&json(answer).await["pid"].to_string())
+            answer.status() == 200
+                && !known_workers.contains(&json(answer).await["pid"].to_string())
         })
         .await;
-        until("all go on", async || answered.load(Ordering::Relaxed) > before + 50).await;
-        // All that have been so far.
-        seen.extend(world.workers().await);
+        until("all workers answer", async || answered.load(Ordering::Relaxed) > before + 50).await;
+        // All workers so far.
+        known_workers.extend(world.workers().await);
         world.replace_workers().await;
     }
     ends.store(true, Ordering::Relaxed);
@@ -470,24 +474,24 @@ async fn workers_replaced_under_load_do_nothing_twice() {
     }
     println!("{statuses:?}, {} POSTs done", done.len());
     assert!(done.values().all(|times| *times == 1), "{done:?}");
-    assert!(done.len() >= statuses[&("POST", 200)], "every POST that was answered was done");
+    assert!(done.len() >= statuses[&("POST", 200)], "every answered POST ran");
     assert!(statuses.keys().all(|(_, status)| matches!(status, 200 | 502 | 503)), "{statuses:?}");
 }
 
 #[tokio::test]
-async fn an_answer_whose_upstream_falls_silent_never_seems_whole() {
+async fn an_answer_never_ends_cleanly_when_upstream_falls_silent() {
     let world = Relayed::start(&[]).await;
     let url = world.gateway.url("/test/bytes?n=50000000");
-    for (way, then) in [(Way::BlackHole, Some(Way::Cut)), (Way::Cut, None)] {
+    for (link, then) in [(RelayState::BlackHole, Some(RelayState::Cut)), (RelayState::Cut, None)] {
         let mut answer = client().get(&url).send().await.unwrap();
         assert_eq!(answer.status(), 200);
         answer.chunk().await.unwrap().unwrap();
-        world.to_upstream.set(way).await;
+        world.to_upstream.set(link).await;
         if let Some(then) = then {
-            // All that was on its way comes, and then nothing: neither bytes nor an end.
+            // Buffered bytes arrive, then neither bytes nor an end.
             let rest = async { while let Ok(Some(_)) = answer.chunk().await {} };
             let silence = tokio::time::timeout(Duration::from_millis(500), rest).await;
-            assert!(silence.is_err(), "it ended");
+            assert!(silence.is_err(), "the answer ended");
             world.to_upstream.set(then).await;
         }
         let end = loop {
@@ -497,7 +501,7 @@ async fn an_answer_whose_upstream_falls_silent_never_seems_whole() {
             }
         };
         assert!(end.is_err(), "a clean end");
-        world.to_upstream.set(Way::Open).await;
+        world.to_upstream.set(RelayState::Open).await;
     }
     let session = crate::world::login(&world.gateway, &world.entra.token().build()).await;
     let again = client().get(world.gateway.url(API)).session(&session).send().await.unwrap();
@@ -505,9 +509,9 @@ async fn an_answer_whose_upstream_falls_silent_never_seems_whole() {
 }
 
 #[tokio::test]
-async fn a_slow_way_to_every_neighbour_costs_time_alone() {
+async fn slow_links_to_every_dependency_only_add_latency() {
     let world = Relayed::start(&[]).await;
-    world.set_all(Way::Slow(Duration::from_millis(100))).await;
+    world.set_all(RelayState::Slow(Duration::from_millis(100))).await;
     let token = world.entra.token().build();
     let session = crate::world::login(&world.gateway, &token).await;
     assert_eq!(status(world.gateway.url(API), &session).await, 200);
