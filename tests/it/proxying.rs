@@ -1,4 +1,4 @@
-//! Everything else passes, both ways, streamed.
+//! Requests and answers are proxied in both directions, as streams.
 
 use std::{
     sync::{
@@ -39,12 +39,12 @@ async fn targets_methods_and_headers_arrive_as_sent() {
     for target in
         ["/test/echo/a%2Fb//c;d=1/../e?q=%20+%C3%A4&x", "/test/echo/%7Euser?a=b?c=d", "/test/echo?"]
     {
-        let seen = echo(&world, &format!("PURGE {target} HTTP/1.1\r\nHost: Chat.Example:99\r\nX-A: 1\r\nX-A: 2\r\nConnection: close\r\n\r\n")).await;
-        assert_eq!(seen["target"], target);
-        assert_eq!(seen["method"], "PURGE");
-        assert_eq!(header(&seen, "host").as_deref(), Some("Chat.Example:99"));
-        assert_eq!(header(&seen, "x-a").as_deref(), Some("1,2"));
-        assert_eq!(header(&seen, "connection"), None, "hop by hop");
+        let received = echo(&world, &format!("PURGE {target} HTTP/1.1\r\nHost: Chat.Example:99\r\nX-A: 1\r\nX-A: 2\r\nConnection: close\r\n\r\n")).await;
+        assert_eq!(received["target"], target);
+        assert_eq!(received["method"], "PURGE");
+        assert_eq!(header(&received, "host").as_deref(), Some("Chat.Example:99"));
+        assert_eq!(header(&received, "x-a").as_deref(), Some("1,2"));
+        assert_eq!(header(&received, "connection"), None, "hop by hop");
     }
     let absolute = echo(&world, "GET http://chat.example/test/echo?x HTTP/1.1\r\nHost: chat.example\r\nConnection: close\r\n\r\n").await;
     assert_eq!(absolute["target"], "/test/echo?x");
@@ -53,8 +53,8 @@ async fn targets_methods_and_headers_arrive_as_sent() {
 #[tokio::test]
 async fn callers_may_speak_http_1_0() {
     let world = World::start(Kind::Files).await;
-    let seen = echo(&world, "GET /test/echo HTTP/1.0\r\n\r\n").await;
-    assert_eq!(seen["protocol"], "HTTP/1.1", "each hop has its own version");
+    let received = echo(&world, "GET /test/echo HTTP/1.0\r\n\r\n").await;
+    assert_eq!(received["protocol"], "HTTP/1.1", "each hop has its own version");
     let answer = world.gateway.raw("GET /test/bytes?n=100000 HTTP/1.0\r\nHost: a\r\n\r\n").await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(!head.to_lowercase().contains("chunked"), "{head}");
@@ -62,9 +62,9 @@ async fn callers_may_speak_http_1_0() {
 }
 
 #[tokio::test]
-async fn forwarding_headers_are_ours_and_tricks_are_dropped() {
+async fn forwarding_headers_are_set_by_the_gateway_and_spoofed_ones_dropped() {
     let world = World::with(Kind::Files, &[("GATEWAY_TRUSTED_PROXIES", "none")]).await;
-    let seen = echo(
+    let received = echo(
         &world,
         "GET /test/echo HTTP/1.1\r\nHost: chat.example\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\n\
          X-Forwarded-Ssl: on\r\nForwarded: for=1.1.1.1\r\nX-Real-IP: 1.1.1.1\r\nX-Original-URL: /external/login\r\n\
@@ -72,12 +72,12 @@ async fn forwarding_headers_are_ours_and_tricks_are_dropped() {
          Connection: close, X-Hop\r\nCookie: a=1\r\nCookie: b=2\r\n\r\n",
     )
     .await;
-    assert_eq!(header(&seen, "x-forwarded-for").as_deref(), Some("127.0.0.1"));
-    assert_eq!(header(&seen, "x-forwarded-proto").as_deref(), Some("http"));
-    assert_eq!(header(&seen, "x-forwarded-host").as_deref(), Some("chat.example"));
-    assert_eq!(header(&seen, "cookie").as_deref(), Some("a=1; b=2"));
-    assert_eq!(seen["scheme"], "http");
-    for gone in [
+    assert_eq!(header(&received, "x-forwarded-for").as_deref(), Some("127.0.0.1"));
+    assert_eq!(header(&received, "x-forwarded-proto").as_deref(), Some("http"));
+    assert_eq!(header(&received, "x-forwarded-host").as_deref(), Some("chat.example"));
+    assert_eq!(header(&received, "cookie").as_deref(), Some("a=1; b=2"));
+    assert_eq!(received["scheme"], "http");
+    for forbidden in [
         "x-forwarded-ssl",
         "forwarded",
         "x-real-ip",
@@ -87,17 +87,17 @@ async fn forwarding_headers_are_ours_and_tricks_are_dropped() {
         "x-hop",
         "script-name",
     ] {
-        assert_eq!(header(&seen, gone), None, "{gone}");
+        assert_eq!(header(&received, forbidden), None, "{forbidden}");
     }
 
     let behind_proxy = World::start(Kind::Files).await;
-    let seen = echo(
+    let received = echo(
         &behind_proxy,
         "GET /test/echo HTTP/1.1\r\nHost: chat.example\r\nX-Forwarded-For: 198.51.100.7\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n",
     )
     .await;
-    assert_eq!(header(&seen, "x-forwarded-for").as_deref(), Some("198.51.100.7, 127.0.0.1"));
-    assert_eq!(seen["scheme"], "https", "gunicorn believes us");
+    assert_eq!(header(&received, "x-forwarded-for").as_deref(), Some("198.51.100.7, 127.0.0.1"));
+    assert_eq!(received["scheme"], "https", "gunicorn trusts the gateway");
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn ambiguous_requests_are_refused_and_the_connection_closed() {
 }
 
 #[tokio::test]
-async fn uploads_are_streamed_and_arrive_whole() {
+async fn uploads_are_streamed_and_arrive_complete() {
     let world = World::start(Kind::Files).await;
     let size: usize = 40 * 1024 * 1024;
     let chunk = vec![0x5a_u8; 64 * 1024];
@@ -218,7 +218,7 @@ async fn answers_without_bodies_keep_their_headers() {
 }
 
 #[tokio::test]
-async fn continue_is_said_after_the_guard_alone() {
+async fn continue_is_sent_only_after_the_guard() {
     let world = World::start(Kind::Files).await;
     let head = "POST /external/public_documents HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
     let answer = world.gateway.raw(head).await;
@@ -238,7 +238,8 @@ async fn continue_is_said_after_the_guard_alone() {
     );
 }
 
-/// An upstream that counts connections and answers by script.
+/// An upstream that counts connections and sends a fixed answer, up to `closes_after` times per
+/// connection.
 async fn scripted(
     answer: &'static str,
     closes_after: usize,
@@ -259,7 +260,8 @@ async fn scripted(
                     if read == 0 {
                         return;
                     }
-                    // One more is read than answered: the connection closes under a request.
+                    // Reads one more request than it answers: the connection closes during a
+                    // request.
                     requests.fetch_add(1, Ordering::SeqCst);
                     if served == closes_after {
                         return;
@@ -273,10 +275,10 @@ async fn scripted(
     (url, connections, requests)
 }
 
-const OK: &str = "HTTP/1.1 200 Fine\r\nX-Case: Kept\r\nContent-Length: 2\r\nKeep-Alive: timeout=5\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\nok";
+const OK: &str = "HTTP/1.1 200 Fine\r\nX-Case: Preserved\r\nContent-Length: 2\r\nKeep-Alive: timeout=5\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\nok";
 
 async fn in_front_of(url: &str) -> (Gateway, Entra, Store) {
-    // Each thread keeps connections of its own.
+    // Each worker thread has its own connection pool.
     let more = [("GATEWAY_UPSTREAM_URL", url), ("GATEWAY_WORKERS", "1")];
     let world = alone(Kind::Files, &more).await;
     until("upstream answered", async || world.0.is_ready().await).await;
@@ -284,7 +286,7 @@ async fn in_front_of(url: &str) -> (Gateway, Entra, Store) {
 }
 
 #[tokio::test]
-async fn connections_to_upstream_are_used_again() {
+async fn connections_to_upstream_are_reused() {
     let (url, connections, _) = scripted(OK, 1000).await;
     let (gateway, ..) = in_front_of(&url).await;
     let before = connections.load(Ordering::SeqCst);
@@ -299,26 +301,26 @@ async fn connections_to_upstream_are_used_again() {
     assert_eq!(connections.load(Ordering::SeqCst) - before, 1);
     let raw = gateway.raw("GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
     assert!(
-        raw.starts_with("HTTP/1.1 200 Fine\r\n") && raw.contains("\r\nX-Case: Kept\r\n"),
+        raw.starts_with("HTTP/1.1 200 Fine\r\n") && raw.contains("\r\nX-Case: Preserved\r\n"),
         "{raw}"
     );
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_closes_under_a_get_is_not_the_callers_trouble() {
+async fn a_get_is_retried_when_its_pooled_connection_closes() {
     let (url, _, requests) = scripted(OK, 1).await;
     let (gateway, ..) = in_front_of(&url).await;
     let before = requests.load(Ordering::SeqCst);
     assert_eq!(client().get(gateway.url("/1")).send().await.unwrap().status(), 200);
-    assert_eq!(client().get(gateway.url("/2")).send().await.unwrap().status(), 200, "sent again");
+    assert_eq!(client().get(gateway.url("/2")).send().await.unwrap().status(), 200, "retried");
     assert_eq!(requests.load(Ordering::SeqCst) - before, 3);
-    // A POST might have been done: it is not sent again, and goes out where nothing was served before.
+    // A POST may have run, so it is never retried: it uses a new connection.
     assert_eq!(client().post(gateway.url("/3")).body("x").send().await.unwrap().status(), 200);
     assert_eq!(requests.load(Ordering::SeqCst) - before, 4);
 }
 
 #[tokio::test]
-async fn an_answer_that_is_cut_short_is_seen_as_cut_short() {
+async fn a_truncated_answer_of_upstream_never_ends_cleanly() {
     let short = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\nonly this";
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -361,7 +363,7 @@ async fn upstream_may_be_another_app_over_tls() {
 
     let mut untrusting = more.to_vec();
     untrusting.retain(|(name, _)| name != "SSL_CERT_FILE");
-    // The same server by a name that its certificate does not have.
+    // The same server under a name that its certificate does not have.
     let mut misnamed = more.to_vec();
     misnamed[0].1 = edge.url().replace("localhost", "127.0.0.1");
     for wrong in [untrusting, misnamed] {
@@ -372,18 +374,19 @@ async fn upstream_may_be_another_app_over_tls() {
 }
 
 #[tokio::test]
-async fn requests_in_flight_finish_when_the_gateway_is_told_to_go() {
+async fn requests_in_flight_finish_after_sigterm() {
     let mut world = World::start(Kind::Files).await;
     let slow = client().get(world.gateway.url("/test/hang?seconds=1.5")).send();
     let slow = tokio::spawn(slow);
-    until("it hangs", async || world.flask.log().contains("a hanging request began")).await;
+    until("the request hangs", async || world.flask.log().contains("a hanging request began"))
+        .await;
     world.gateway.process.signal("TERM");
     assert_eq!(slow.await.unwrap().unwrap().status(), 200);
     assert_eq!(world.gateway.process.ended().await.code(), Some(0));
 }
 
 #[tokio::test]
-async fn a_head_that_drips_in_is_cut_off_and_an_idle_connection_is_not() {
+async fn a_slow_request_head_gets_408_and_an_idle_connection_stays_open() {
     let world = World::with(Kind::Files, &[("GATEWAY_TIMEOUT_HEAD", "1s")]).await;
     let begun = tokio::time::Instant::now();
     let answer = world.gateway.raw("GET /test/echo HTTP/1.1\r\nHost: a\r\nX-Slow: ").await;
@@ -412,7 +415,7 @@ async fn a_get_may_have_a_body_of_unknown_length() {
 }
 
 #[tokio::test]
-async fn a_callers_malformed_body_is_the_callers_fault() {
+async fn a_malformed_request_body_gets_400() {
     let world = World::start(Kind::Files).await;
     let head = "POST /test/echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     let answer = world.gateway.raw(format!("{head}zz\r\nab\r\n0\r\n\r\n")).await;
@@ -430,7 +433,7 @@ async fn an_answer_with_two_framings_leaves_with_one() {
 }
 
 #[tokio::test]
-async fn a_get_is_not_sent_again_once_an_answer_has_begun() {
+async fn a_get_is_not_retried_once_an_answer_has_begun() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let requests = Arc::new(AtomicUsize::new(0));
@@ -459,13 +462,13 @@ async fn a_get_is_not_sent_again_once_an_answer_has_begun() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_takes_no_body_is_given_up_on() {
+async fn an_upstream_that_reads_no_body_is_504_after_the_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
-        let mut kept = Vec::new();
+        let mut accepted = Vec::new();
         loop {
-            kept.push(listener.accept().await.unwrap());
+            accepted.push(listener.accept().await.unwrap());
         }
     });
     let more = [("GATEWAY_UPSTREAM_URL", url.as_str()), ("GATEWAY_TIMEOUT_RESPONSE", "1s")];

@@ -1,4 +1,4 @@
-//! Sentinel and Cluster: masters that fail, slots that move.
+//! Redis Sentinel and Cluster: failing masters, moving slots.
 
 use std::{
     process::Command,
@@ -19,14 +19,15 @@ use crate::{
     },
 };
 
-/// What sentinels and cluster nodes wait before they call somebody dead.
+/// Time after which sentinels and cluster nodes declare a node down, in ms.
 const DOWN_AFTER: &str = "1000";
-/// From a new master's being one to the next login.
+/// Maximum time from the promotion of a new master to the next login.
 const RESUMES: Duration = Duration::from_secs(2);
-/// The same where the old one hangs: connections to it are given up first.
+/// The same where the old master hangs: the gateway's connections to it must time out first.
 const RESUMES_AFTER_HANG: Duration = Duration::from_secs(4);
-/// From a slot's having moved to the next login, where it was asked for on its way.
-const FINDS_ITS_WAY: Duration = Duration::from_secs(12);
+/// Maximum time from the end of a slot migration to the next login, where the slot was accessed
+/// during the migration.
+const RESUMES_AFTER_MIGRATION: Duration = Duration::from_secs(12);
 
 struct Ground {
     entra: Entra,
@@ -34,7 +35,7 @@ struct Ground {
 }
 
 impl Ground {
-    /// `redis`: one of them.
+    /// `redis`: one of the servers.
     async fn start(redis: Redis) -> Self {
         let store = Store::Redis(redis, tempfile::tempdir().unwrap());
         Self { entra: Entra::start().await, store }
@@ -48,7 +49,7 @@ impl Ground {
         gateway
     }
 
-    /// The session, where there is one.
+    /// The session, or `None` if login answers 503.
     async fn try_login(&self, gateway: &Gateway) -> Option<String> {
         let answer = try_login(gateway, &self.entra.token().build()).await;
         let is_open = answer.status() == 200;
@@ -57,15 +58,15 @@ impl Ground {
         is_open.then(|| session_in(&answer))
     }
 
-    async fn login_in_time(&self, gateway: &Gateway, patience: Duration, how: &str) -> String {
+    async fn login_in_time(&self, gateway: &Gateway, limit: Duration, how: &str) -> String {
         let begun = Instant::now();
         loop {
             if let Some(session) = self.try_login(gateway).await {
                 println!("{how}: logins resume after {:?}", begun.elapsed());
-                assert!(begun.elapsed() < patience, "{how}: {:?}", begun.elapsed());
+                assert!(begun.elapsed() < limit, "{how}: {:?}", begun.elapsed());
                 return session;
             }
-            assert!(begun.elapsed() < patience, "{how}: no login");
+            assert!(begun.elapsed() < limit, "{how}: no login");
         }
     }
 }
@@ -79,15 +80,15 @@ fn key(session: &str) -> String {
     format!("session:{session}")
 }
 
-fn is_there(port: u16, session: &str) -> bool {
-    ask_at(port, &["EXISTS", &key(session)]).is_some_and(|told| told == "1")
+fn has_session(port: u16, session: &str) -> bool {
+    ask_at(port, &["EXISTS", &key(session)]).is_some_and(|answer| answer == "1")
 }
 
 fn is_master(port: u16) -> bool {
-    ask_at(port, &["ROLE"]).is_some_and(|told| told.starts_with("master"))
+    ask_at(port, &["ROLE"]).is_some_and(|answer| answer.starts_with("master"))
 }
 
-/// Three sentinels that watch a master, and where they are.
+/// Three sentinels that watch a master, and their ports.
 fn sentinels(master: u16) -> (Vec<Process>, Vec<u16>, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
@@ -105,7 +106,7 @@ fn sentinels(master: u16) -> (Vec<Process>, Vec<u16>, TempDir) {
     (processes, ports, folder)
 }
 
-/// What redis-cli prints of a sentinel, which knows none of our users.
+/// redis-cli's output for a sentinel, which has none of the users of the other servers.
 fn ask_sentinel(port: u16, command: &[&str]) -> String {
     let port = port.to_string();
     let output = Command::new("redis-cli").args(["-p", &port]).args(command).output().unwrap();
@@ -113,17 +114,17 @@ fn ask_sentinel(port: u16, command: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn when_sentinels_name_another_master_logins_go_there() {
+async fn logins_follow_the_master_that_sentinels_name() {
     let first = Redis::start().await;
     let first_port = first.port();
     let replica_of = first_port.to_string();
     let mut second = Redis::start_with(&["--replicaof", &format!("127.0.0.1 {replica_of}")]).await;
     let ground = Ground::start(first).await;
     let (_sentinels, ports, _folder) = sentinels(first_port);
-    until("the sentinels know all there is", async || {
+    until("the sentinels know all nodes", async || {
         ports.iter().all(|port| {
-            let told = ask_sentinel(*port, &["SENTINEL", "MASTER", "main"]).replace('\n', " ");
-            told.contains("num-slaves 1 ") && told.contains("num-other-sentinels 2 ")
+            let answer = ask_sentinel(*port, &["SENTINEL", "MASTER", "main"]).replace('\n', " ");
+            answer.contains("num-slaves 1 ") && answer.contains("num-other-sentinels 2 ")
         })
     })
     .await;
@@ -132,42 +133,44 @@ async fn when_sentinels_name_another_master_logins_go_there() {
         ports[0], ports[1], ports[2]
     );
     let gateway = ground.gateway(&url, &[("GATEWAY_LOGIN_LIMIT", "off")]).await;
-    let kept = ground.try_login(&gateway).await.expect("a session");
+    let open_session = ground.try_login(&gateway).await.expect("a session");
     let ended = ground.try_login(&gateway).await.expect("a session");
     assert_eq!(logout(&gateway, &ended).await, 204);
-    until("all is replicated", async || {
-        is_there(second.port(), &kept) && !is_there(second.port(), &ended)
+    until("the replica is in sync", async || {
+        has_session(second.port(), &open_session) && !has_session(second.port(), &ended)
     })
     .await;
 
-    // A master that dies.
+    // The master dies.
     let begun = Instant::now();
     let Ground { entra, store: Store::Redis(mut first, folder) } = ground else { unreachable!() };
     first.end();
-    until("there is another master", async || is_master(second.port())).await;
+    until("another master is promoted", async || is_master(second.port())).await;
     println!("another master after {:?}", begun.elapsed());
     let ground = Ground { entra, store: Store::Redis(first, folder) };
     let session = ground.login_in_time(&gateway, RESUMES, "a master that died").await;
-    assert!(is_there(second.port(), &session) && is_there(second.port(), &kept));
+    assert!(has_session(second.port(), &session) && has_session(second.port(), &open_session));
 
-    // It comes back as a replica, and holds nothing but what its master does.
+    // The old master restarts as a replica with its master's data only.
     let Ground { entra, store: Store::Redis(mut first, folder) } = ground else { unreachable!() };
     first.begin().await;
-    until("it is a replica", async || {
-        !is_master(first_port) && is_there(first_port, &session) && is_there(first_port, &kept)
+    until("the old master is a replica", async || {
+        !is_master(first_port)
+            && has_session(first_port, &session)
+            && has_session(first_port, &open_session)
     })
     .await;
-    until("the sentinels know it", async || {
+    until("the sentinels know the replica", async || {
         ports.iter().all(|port| {
-            let told = ask_sentinel(*port, &["SENTINEL", "REPLICAS", "main"]).replace('\n', " ");
-            told.contains("flags slave master-link") || told.contains("master-link-status ok")
+            let answer = ask_sentinel(*port, &["SENTINEL", "REPLICAS", "main"]).replace('\n', " ");
+            answer.contains("flags slave master-link") || answer.contains("master-link-status ok")
         })
     })
     .await;
 
-    // One that hangs, and wakes up as if nothing had been.
+    // The master hangs and resumes later.
     second.freeze();
-    until("there is another master", async || is_master(first_port)).await;
+    until("another master is promoted", async || is_master(first_port)).await;
     let ground = Ground { entra, store: Store::Redis(first, folder) };
     ground.login_in_time(&gateway, RESUMES_AFTER_HANG, "a master that hung").await;
     second.thaw();
@@ -179,12 +182,12 @@ async fn when_sentinels_name_another_master_logins_go_there() {
     minted = minted.split_off(minted.len().saturating_sub(10));
     assert!(!minted.is_empty());
     for session in &minted {
-        assert!(is_there(first_port, session), "{session} went to the old master");
+        assert!(has_session(first_port, session), "{session} was written to the old master");
     }
     second.end();
 }
 
-/// Three masters, and a node to spare.
+/// Three masters and a spare node.
 struct Cluster {
     nodes: Vec<Redis>,
     _folder: TempDir,
@@ -211,7 +214,7 @@ impl Cluster {
         let mut create = vec!["--cluster", "create"];
         create.extend(three.iter().map(String::as_str));
         Self::manage(&create);
-        until("the cluster is whole", async || {
+        until("the cluster is complete", async || {
             cluster.nodes[..3]
                 .iter()
                 .all(|node| node.ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok"))
@@ -223,11 +226,11 @@ impl Cluster {
     fn manage(command: &[&str]) {
         let mut cli = Command::new("redis-cli");
         let output = cli.args(command).arg("--cluster-yes").output().unwrap();
-        let told = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{told}");
+        let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{answer}");
     }
 
-    /// For the user whom the documentation describes.
+    /// URL with the user described in the documentation.
     fn url(&self) -> String {
         let rights = [documented(), documented_for_a_cluster()].concat();
         let mut set = vec!["ACL", "SETUSER", "gateway", "reset", "on", ">hunter2"];
@@ -243,7 +246,7 @@ impl Cluster {
         self.nodes[node].ask(&["CLUSTER", "MYID"])
     }
 
-    /// The node that holds a slot now.
+    /// Index of the node that holds a slot now.
     fn holder(&self, slot: u16) -> usize {
         let of = |node: &Redis| {
             node.ask(&["CLUSTER", "NODES"])
@@ -261,7 +264,7 @@ impl Cluster {
         self.nodes[..3].iter().position(of).expect("a holder")
     }
 
-    /// Whether a session is there, wherever.
+    /// True if any node holds the session.
     fn has(&self, session: &str) -> bool {
         let key = key(session);
         let port = self.nodes[0].port().to_string();
@@ -269,21 +272,22 @@ impl Cluster {
         String::from_utf8_lossy(&cli.unwrap().stdout).trim() == "1"
     }
 
-    /// Tells a cluster's command to whoever holds its key.
+    /// Runs a command on the node that holds its key.
     fn ask(&self, command: &[&str]) -> String {
         let port = self.nodes[0].port().to_string();
         let cli = Command::new("redis-cli").args(["-c", "-p", &port]).args(command).output();
         String::from_utf8_lossy(&cli.unwrap().stdout).trim().to_owned()
     }
 
-    /// Moves a slot, key by key.
+    /// Moves a slot key by key.
     fn move_slot(&self, slot: u16, to: usize) {
         let from = self.holder(slot);
         let (slot_text, port) = (slot.to_string(), self.nodes[to].port().to_string());
         let (from_id, to_id) = (self.id(from), self.id(to));
         let set = |node: usize, what: &[&str]| {
-            let told = self.nodes[node].ask(&[&["CLUSTER", "SETSLOT", &slot_text], what].concat());
-            assert_eq!(told, "OK");
+            let answer =
+                self.nodes[node].ask(&[&["CLUSTER", "SETSLOT", &slot_text], what].concat());
+            assert_eq!(answer, "OK");
         };
         set(to, &["IMPORTING", &from_id]);
         set(from, &["MIGRATING", &to_id]);
@@ -293,11 +297,12 @@ impl Cluster {
                 break;
             }
             for key in keys.lines() {
-                let told = self.nodes[from].ask(&["MIGRATE", "127.0.0.1", &port, key, "0", "1000"]);
-                assert!(told == "OK" || told == "NOKEY", "{told}");
+                let answer =
+                    self.nodes[from].ask(&["MIGRATE", "127.0.0.1", &port, key, "0", "1000"]);
+                assert!(answer == "OK" || answer == "NOKEY", "{answer}");
             }
         }
-        // The new holder first, then all others, as redis-cli does it.
+        // The new holder first, then all others, in redis-cli's order.
         for node in [to, (to + 1) % 3, (to + 2) % 3] {
             set(node, &["NODE", &to_id]);
         }
@@ -309,19 +314,19 @@ fn address(node: &Redis) -> String {
 }
 
 #[tokio::test]
-async fn a_cluster_holds_sessions_when_a_slot_has_moved_and_when_a_master_dies() {
+async fn sessions_in_a_cluster_survive_a_moved_slot_and_a_dead_master() {
     let mut cluster = Cluster::start().await;
     let ground = Ground::start(Redis::start().await).await;
     let more = [("GATEWAY_LOGIN_LIMIT", "off"), ("GATEWAY_SESSIONS_PER_SUBJECT", "64")];
     let gateway = ground.gateway(&cluster.url(), &more).await;
 
-    // Opened on each node, since slots follow ids; and ended.
+    // Sessions are created on each node, because their slots follow their ids; one is ended.
     let mut sessions = Vec::new();
     for _ in 0..12 {
         sessions.push(ground.try_login(&gateway).await.expect("a session"));
     }
     for node in &cluster.nodes[..3] {
-        assert!(!node.ask(&["KEYS", "session:*"]).is_empty(), "all nodes take part");
+        assert!(!node.ask(&["KEYS", "session:*"]).is_empty(), "every node holds sessions");
     }
     let ended = sessions.pop().unwrap();
     assert_eq!(logout(&gateway, &ended).await, 204);
@@ -329,21 +334,21 @@ async fn a_cluster_holds_sessions_when_a_slot_has_moved_and_when_a_master_dies()
     let entries = cluster.ask(&["XRANGE", "gateway:ended", "-", "+"]);
     assert!(entries.contains(&ended));
 
-    // What Flask brought back is swept, on whichever node.
+    // The sweep removes records that Flask restored, on any node.
     cluster.ask(&["SET", &key(&ended), "brought back"]);
     let over = format!("{}.1700000000", "A".repeat(22));
     cluster.ask(&["SET", &key(&over), "over"]);
     cluster.ask(&["ZADD", "gateway:{notes}:expiries", "1700000000", &over]);
     let bearer = ground.entra.token().build();
-    until("it is swept", async || !cluster.has(&ended) && !cluster.has(&over)).await;
+    until("the sweep removes both", async || !cluster.has(&ended) && !cluster.has(&over)).await;
 
-    // The notes' slot moves, between two logins.
+    // The notes' slot moves between two logins.
     let notes: u16 = cluster.ask(&["CLUSTER", "KEYSLOT", "{notes}"]).parse().unwrap();
     let to = (cluster.holder(notes) + 1) % 3;
     cluster.move_slot(notes, to);
     assert_eq!(cluster.holder(notes), to);
     ground.login_in_time(&gateway, RESUMES, "a slot that moved").await;
-    // A session's slot is on its way.
+    // A session's slot is in migration.
     let moving = sessions.pop().unwrap();
     let slot: u16 = cluster.ask(&["CLUSTER", "KEYSLOT", &key(&moving)]).parse().unwrap();
     let from = cluster.holder(slot);
@@ -354,31 +359,31 @@ async fn a_cluster_holds_sessions_when_a_slot_has_moved_and_when_a_master_dies()
     cluster.nodes[to].ask(&["CLUSTER", "SETSLOT", &slot_text, "IMPORTING", &from_id]);
     cluster.nodes[from].ask(&["CLUSTER", "SETSLOT", &slot_text, "MIGRATING", &to_id]);
     cluster.nodes[from].ask(&["MIGRATE", "127.0.0.1", &to_port, &key(&moving), "0", "1000"]);
-    // fred goes astray after ASK, and the gateway makes a new client (docs/scaling.md).
-    let told = logout(&gateway, &moving).await;
-    assert!(matches!(told, 503 | 204), "{told}");
+    // fred fails after ASK, and the gateway creates a new client (docs/scaling.md).
+    let status = logout(&gateway, &moving).await;
+    assert!(matches!(status, 503 | 204), "{status}");
     cluster.move_slot(slot, to);
     let begun = Instant::now();
-    until("it finds its way", async || ground.try_login(&gateway).await.is_some()).await;
+    until("logins resume", async || ground.try_login(&gateway).await.is_some()).await;
     println!("a slot on its way: logins resume after {:?}", begun.elapsed());
-    assert!(begun.elapsed() < FINDS_ITS_WAY, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < RESUMES_AFTER_MIGRATION, "{:?}", begun.elapsed());
     assert_eq!(logout(&gateway, &moving).await, 204);
-    // The master of the notes dies, and its replica takes over.
+    // The master of the notes' slot dies, and its replica is promoted.
     let holder = cluster.holder(notes);
     let (spare, master) = (address(&cluster.nodes[3]), cluster.id(holder));
-    let known = address(&cluster.nodes[holder]);
+    let existing = address(&cluster.nodes[holder]);
     Cluster::manage(&[
         "--cluster",
         "add-node",
         &spare,
-        &known,
+        &existing,
         "--cluster-slave",
         "--cluster-master-id",
         &master,
     ]);
-    until("the replica has all", async || {
-        let told = cluster.nodes[3].ask(&["INFO", "replication"]);
-        told.contains("master_link_status:up")
+    until("the replica is in sync", async || {
+        let answer = cluster.nodes[3].ask(&["INFO", "replication"]);
+        answer.contains("master_link_status:up")
     })
     .await;
     let before = ground.try_login(&gateway).await.expect("a session");
@@ -386,7 +391,7 @@ async fn a_cluster_holds_sessions_when_a_slot_has_moved_and_when_a_master_dies()
     cluster.nodes[holder].end();
     until("the replica is master", async || is_master(cluster.nodes[3].port())).await;
     println!("the replica is master after {:?}", begun.elapsed());
-    until("the cluster is whole", async || {
+    until("the cluster is complete", async || {
         (0..4)
             .filter(|node| *node != holder)
             .all(|node| cluster.nodes[node].ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok"))

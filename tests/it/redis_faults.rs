@@ -1,5 +1,5 @@
-//! Every way in which one Redis fails: login says 503 in time, the rest goes on, and once Redis is well again
-//! so is login.
+//! Failures of a single Redis: login answers 503 in time, other requests work, and login recovers
+//! with Redis.
 
 use std::time::{Duration, Instant};
 
@@ -7,32 +7,32 @@ use crate::world::{
     Kind, Store, World, client, process::until, redis::Redis, redis::ask_at, status, try_login,
 };
 
-/// The gateway waits 1.8 s; machines that run tests are busy.
+/// The gateway's timeout is 1.8 s; test machines are busy.
 const IN_TIME: Duration = Duration::from_millis(2500);
 const RECOVERY: Duration = Duration::from_secs(3);
 
-/// Login is refused as it should be.
-async fn is_refused(world: &World, token: &str, how: &str) {
+/// Asserts that login is 503 in time and proxying works.
+async fn is_refused(world: &World, token: &str, failure: &str) {
     let begun = Instant::now();
     let answer = try_login(&world.gateway, token).await;
     let took = begun.elapsed();
-    assert_eq!(answer.status(), 503, "{how}");
-    assert!(answer.headers().contains_key("retry-after"), "{how}");
-    assert!(!answer.headers().contains_key("set-cookie"), "{how}");
-    assert!(took < IN_TIME, "{how}: {took:?}");
+    assert_eq!(answer.status(), 503, "{failure}");
+    assert!(answer.headers().contains_key("retry-after"), "{failure}");
+    assert!(!answer.headers().contains_key("set-cookie"), "{failure}");
+    assert!(took < IN_TIME, "{failure}: {took:?}");
     let begun = Instant::now();
     let proxied = client().get(world.gateway.url("/test/pid")).send().await.unwrap();
-    assert_eq!(proxied.status(), 200, "{how}");
-    assert!(begun.elapsed() < RECOVERY, "{how}: proxying took {:?}", begun.elapsed());
+    assert_eq!(proxied.status(), 200, "{failure}");
+    assert!(begun.elapsed() < RECOVERY, "{failure}: proxying took {:?}", begun.elapsed());
 }
 
-async fn recovers(world: &World, token: &str, how: &str) {
+async fn recovers(world: &World, token: &str, failure: &str) {
     let begun = Instant::now();
     until("login works again", async || try_login(&world.gateway, token).await.status() == 200)
         .await;
     let took = begun.elapsed();
-    println!("{how}: recovered after {took:?}");
-    assert!(took < RECOVERY, "{how}: {took:?}");
+    println!("{failure}: recovered after {took:?}");
+    assert!(took < RECOVERY, "{failure}: {took:?}");
 }
 
 fn redis(world: &mut World) -> &mut Redis {
@@ -41,12 +41,12 @@ fn redis(world: &mut World) -> &mut Redis {
 }
 
 #[tokio::test]
-async fn however_redis_fails_login_is_503_in_time_and_recovers() {
+async fn login_is_503_in_time_for_every_redis_failure_and_recovers() {
     let mut world = World::with(Kind::Redis, &[("GATEWAY_LOGIN_LIMIT", "off")]).await;
     let token = world.entra.token().build();
     let first = world.login(&token).await;
 
-    for (how, breaks, mends) in [
+    for (failure, breaks, repairs) in [
         (
             "a replica that takes no writes",
             &["REPLICAOF 127.0.0.1 1"][..],
@@ -59,28 +59,28 @@ async fn however_redis_fails_login_is_503_in_time_and_recovers() {
             &["ACL SETUSER default nopass"],
         ),
     ] {
-        let tell = |lines: &[&str]| {
+        let run_all = |lines: &[&str]| {
             for line in lines {
                 world.store.redis().ask(&line.split(' ').collect::<Vec<_>>());
             }
         };
-        tell(breaks);
-        is_refused(&world, &token, how).await;
-        tell(mends);
-        recovers(&world, &token, how).await;
+        run_all(breaks);
+        is_refused(&world, &token, failure).await;
+        run_all(repairs);
+        recovers(&world, &token, failure).await;
     }
 
     redis(&mut world).freeze();
     is_refused(&world, &token, "a black hole").await;
     redis(&mut world).thaw();
     recovers(&world, &token, "a black hole").await;
-    // Flask asks Redis for each session: only now that it answers.
+    // Flask reads each session from Redis, so this works only after the recovery.
     assert_eq!(status(world.gateway.url(crate::world::API), &first).await, 200);
 
     redis(&mut world).end();
-    is_refused(&world, &token, "nobody listens").await;
+    is_refused(&world, &token, "connection refused").await;
     redis(&mut world).begin().await;
-    recovers(&world, &token, "nobody listens").await;
+    recovers(&world, &token, "connection refused").await;
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn while_redis_loads_its_data_login_is_503_and_recovers() {
     ask_at(port, &["CONFIG", "SET", "key-load-delay", "1000"]).unwrap();
     let loads = tokio::task::spawn_blocking(move || ask_at(port, &["DEBUG", "RELOAD"]));
     until("it loads", async || {
-        ask_at(port, &["GET", "filler:1"]).is_some_and(|told| told.contains("LOADING"))
+        ask_at(port, &["GET", "filler:1"]).is_some_and(|answer| answer.contains("LOADING"))
     })
     .await;
     is_refused(&world, &token, "it loads").await;

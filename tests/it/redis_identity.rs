@@ -1,4 +1,4 @@
-//! Redis by the app's identity in Azure, and by a key in Key Vault.
+//! Redis credentials from the app's Azure identity, and from a key in Key Vault.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::{
 
 const CLIENT_ID: &str = "c1c1c1c1-0000-1111-2222-333344445555";
 
-/// All but a gateway.
+/// All servers except the gateway.
 struct Ground {
     azure: Azure,
     entra: Entra,
@@ -27,7 +27,7 @@ impl Ground {
     async fn start() -> Self {
         let store = Store::start(Kind::Redis).await;
         let azure = Azure::start(store.redis().port()).await;
-        // Nobody gets in without a password.
+        // Redis requires a password.
         store.redis().ask(&["ACL", "SETUSER", "default", "resetpass"]);
         Self { azure, entra: Entra::start().await, store }
     }
@@ -68,12 +68,12 @@ impl Ground {
     }
 
     async fn line(&self, more: &[(&str, String)]) -> String {
-        let told = run(&self.settings(more), &["check"]).await.stdout;
-        let told = String::from_utf8_lossy(&told).into_owned();
-        told.lines().find(|line| line.contains("session store")).unwrap_or(&told).to_owned()
+        let output = run(&self.settings(more), &["check"]).await.stdout;
+        let output = String::from_utf8_lossy(&output).into_owned();
+        output.lines().find(|line| line.contains("session store")).unwrap_or(&output).to_owned()
     }
 
-    /// The gateway's connections: their numbers.
+    /// Ids of the gateway's Redis connections.
     fn connections(&self) -> Vec<String> {
         let list = self.store.redis().ask(&["CLIENT", "LIST"]);
         let ours = list.lines().filter(|line| line.contains("user=0d0d"));
@@ -81,92 +81,92 @@ impl Ground {
     }
 }
 
-/// What operators are told is not as it should be.
+/// Problems reported to operators.
 async fn degraded(gateway: &Gateway) -> String {
     let url = gateway.ops_url("/health/ready").expect("an operators' listener");
     json(client().get(url).send().await.unwrap()).await["degraded"].to_string()
 }
 
 #[tokio::test]
-async fn tokens_of_the_apps_identity_are_renewed_on_a_connection_that_stands() {
+async fn tokens_of_the_apps_identity_are_renewed_on_an_open_connection() {
     let ground = Ground::start().await;
     ground.azure.doings().life = Duration::from_secs(4);
     let gateway = ground.gateway(&ground.by_identity()).await;
-    until("it is let in", async || ground.login(&gateway).await == 200).await;
+    until("login works", async || ground.login(&gateway).await == 200).await;
     let at_first = ground.connections();
     assert_eq!(at_first.len(), 1);
-    // Each is renewed after half of its life; Redis takes the last two alone, and cuts off who came with an
-    // older one.
+    // Each token is renewed after half of its lifetime. Redis accepts only the last two and
+    // disconnects clients that authenticated with an older one.
     let mut logins = 0;
     while ground.azure.doings().tokens.len() < 6 {
         assert_eq!(ground.login(&gateway).await, 200, "after {logins} logins");
         logins += 1;
     }
     assert!(logins > 20, "{logins}");
-    until("it has shown the last token", async || {
+    until("the gateway used the last token", async || {
         let list = ground.store.redis().ask(&["CLIENT", "LIST"]);
         let newest = oid(ground.azure.doings().tokens.len() - 1);
         list.lines().any(|line| line.contains(&format!("user={newest} ")))
     })
     .await;
-    assert_eq!(ground.connections(), at_first, "the connection stands");
+    assert_eq!(ground.connections(), at_first, "the connections stayed open");
     {
         let doings = ground.azure.doings();
         assert_eq!(doings.asked[0]["resource"], "https://redis.azure.com");
         assert_eq!(doings.asked[0]["client_id"], CLIENT_ID);
     }
-    // One that is cut off comes back with the token of the day.
+    // A disconnected client reconnects with the current token.
     let id = at_first[0].strip_prefix("id=").unwrap();
     ground.store.redis().ask(&["CLIENT", "KILL", "ID", id]);
-    until("it is back", async || ground.login(&gateway).await == 200).await;
+    until("login works again", async || ground.login(&gateway).await == 200).await;
     assert_ne!(ground.connections(), at_first);
     let log = gateway.process.log();
     assert!(!ground.azure.doings().tokens.iter().any(|token| log.contains(token.as_str())));
 }
 
 #[tokio::test]
-async fn an_identity_service_that_is_away_is_asked_again_and_ends_nothing() {
+async fn an_unavailable_identity_service_is_retried_and_breaks_no_open_connection() {
     let ground = Ground::start().await;
     {
         let mut doings = ground.azure.doings();
         doings.is_away = true;
         doings.life = Duration::from_secs(12);
     }
-    let told = ground.line(&ground.by_identity()).await;
-    assert!(told.starts_with("FAILED") && told.contains("no credentials: "), "{told}");
-    // Where, and which setting to look at.
+    let line = ground.line(&ground.by_identity()).await;
+    assert!(line.starts_with("FAILED") && line.contains("no credentials: "), "{line}");
+    // The message names the address and the setting to check.
     let address = ground.store.redis().address();
-    assert!(told.contains(&format!("{address}: no credentials: ")), "{told}");
-    assert!(told.contains("; see REDIS_AUTH and AZURE_CLIENT_ID"), "{told}");
-    assert!(!told.contains(" { "), "{told}");
+    assert!(line.contains(&format!("{address}: no credentials: ")), "{line}");
+    assert!(line.contains("; see REDIS_AUTH and AZURE_CLIENT_ID"), "{line}");
+    assert!(!line.contains(" { "), "{line}");
     let gateway = ground.gateway(&ground.by_identity()).await;
     assert_eq!(ground.login(&gateway).await, 503);
-    until("operators are told", async || degraded(&gateway).await.contains("no credentials")).await;
+    until("a problem is shown", async || degraded(&gateway).await.contains("no credentials")).await;
 
     ground.azure.doings().is_away = false;
-    until("it is let in", async || ground.login(&gateway).await == 200).await;
+    until("login works", async || ground.login(&gateway).await == 200).await;
     assert_eq!(degraded(&gateway).await.matches("sessions").count(), 0);
 
-    // The token that it has is good for the rest of its life.
+    // The current token stays valid for the rest of its lifetime.
     ground.azure.doings().is_away = true;
-    until("operators are told", async || degraded(&gateway).await.contains("could not be renewed"))
+    until("a problem is shown", async || degraded(&gateway).await.contains("could not be renewed"))
         .await;
     assert_eq!(ground.login(&gateway).await, 200);
     assert!(gateway.process.log().contains("credentials for Redis could not be renewed"));
     ground.azure.doings().is_away = false;
-    until("all is well", async || !degraded(&gateway).await.contains("sessions")).await;
+    until("the problem is cleared", async || !degraded(&gateway).await.contains("sessions")).await;
     assert!(gateway.process.log().contains("credentials for Redis are renewed again"));
 }
 
 #[tokio::test]
-async fn kubernetes_own_token_is_changed_for_one_of_entra() {
+async fn a_kubernetes_token_is_exchanged_for_an_entra_token() {
     let ground = Ground::start().await;
     let mut more = ground.azure.of_kubernetes();
     more.extend(ground.azure.way_out());
     more.push(("REDIS_AUTH", "managed_identity".to_owned()));
     more.push(("REDIS_TOKEN_SCOPE", "https://redis.example/.default".to_owned()));
     let gateway = ground.gateway(&more).await;
-    until("it is let in", async || ground.login(&gateway).await == 200).await;
+    until("login works", async || ground.login(&gateway).await == 200).await;
     let asked = ground.azure.doings().asked[0].clone();
     for (name, value) in [
         ("client_assertion", "of Kubernetes' own"),
@@ -179,19 +179,19 @@ async fn kubernetes_own_token_is_changed_for_one_of_entra() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_rotated_in_key_vault_is_taken_up_without_a_restart() {
+async fn a_key_rotated_in_key_vault_is_used_without_a_restart() {
     let ground = Ground::start().await;
     let redis = ground.store.redis();
-    let rotate = |key: &str, is_put_away: bool| {
+    let rotate = |key: &str, is_stored: bool| {
         redis.ask(&["ACL", "SETUSER", "default", "resetpass", &format!(">{key}")]);
-        if is_put_away {
+        if is_stored {
             key.clone_into(&mut ground.azure.doings().key);
         }
         redis.ask(&["CLIENT", "KILL", "USER", "default"]);
     };
     rotate("the first key", true);
     let gateway = ground.gateway(&ground.by_vault("")).await;
-    until("it is let in", async || ground.login(&gateway).await == 200).await;
+    until("login works", async || ground.login(&gateway).await == 200).await;
     assert_eq!(ground.line(&ground.by_vault("/0a1b")).await, "ok      session store");
     assert!(
         ground
@@ -204,14 +204,14 @@ async fn a_key_that_was_rotated_in_key_vault_is_taken_up_without_a_restart() {
 
     rotate("the second key", true);
     let begun = Instant::now();
-    until("it has the second", async || ground.login(&gateway).await == 200).await;
+    until("the gateway has the second key", async || ground.login(&gateway).await == 200).await;
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
 
-    // Redis first, the vault later.
+    // Redis gets the new key first, the vault later.
     rotate("the third key", false);
-    until("it is shut out", async || ground.login(&gateway).await == 503).await;
+    until("Redis refuses the gateway", async || ground.login(&gateway).await == 503).await;
     "the third key".clone_into(&mut ground.azure.doings().key);
-    until("it has the third", async || ground.login(&gateway).await == 200).await;
+    until("the gateway has the third key", async || ground.login(&gateway).await == 200).await;
     let log = gateway.process.log();
     for key in ["the first key", "the second key", "the third key"] {
         assert!(!log.contains(key));
@@ -219,11 +219,11 @@ async fn a_key_that_was_rotated_in_key_vault_is_taken_up_without_a_restart() {
 }
 
 #[tokio::test]
-async fn what_does_not_go_together_is_78_and_said() {
+async fn conflicting_redis_settings_exit_with_78_and_name_the_problem() {
     let (gateway, entra, store) = world::alone(Kind::Redis, &[]).await;
     drop(gateway);
     let vault = "https://kv.vault.azure.net/secrets/redis-key";
-    for (more, told) in [
+    for (more, problem) in [
         (&[("REDIS_AUTH", "certificate")][..], "REDIS_AUTH: \"certificate\" is none of"),
         (&[("REDIS_AUTH", "key_vault")], "REDIS_KEY_VAULT_SECRET_URL: is required"),
         (
@@ -246,7 +246,7 @@ async fn what_does_not_go_together_is_78_and_said() {
             "REDIS_URL: holds a password",
         ),
         (
-            &[("REDIS_AUTH", "managed_identity"), ("REDIS_URL", "rediss://somebody@cache:6380/0")],
+            &[("REDIS_AUTH", "managed_identity"), ("REDIS_URL", "rediss://user@cache:6380/0")],
             "REDIS_URL: names a user",
         ),
         (
@@ -261,7 +261,7 @@ async fn what_does_not_go_together_is_78_and_said() {
         let more: Vec<_> = more.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let ended = run(&settings(&entra, None, &store, &more), &["check"]).await;
         let text = String::from_utf8_lossy(&ended.stderr).into_owned();
-        assert_eq!(ended.status.code(), Some(78), "{told}");
-        assert!(text.contains("1 problem ") && text.contains(told), "{told} in {text}");
+        assert_eq!(ended.status.code(), Some(78), "{problem}");
+        assert!(text.contains("1 problem ") && text.contains(problem), "{problem} in {text}");
     }
 }

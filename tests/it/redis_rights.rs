@@ -1,5 +1,5 @@
-//! The rights that `docs/hardening.md` gives the gateway's own user of Redis: enough for all it does,
-//! and none that it never uses.
+//! ACL rights from `docs/hardening.md` for the gateway's Redis user: sufficient for everything it
+//! does, and all in use.
 
 use std::collections::BTreeSet;
 
@@ -11,12 +11,12 @@ use crate::world::{
     session_in, status, try_login,
 };
 
-/// The rights, word by word, as the page has them.
+/// ACL rules from the page, one per element.
 pub(crate) fn documented() -> Vec<String> {
     rights_at("`~session:*")
 }
 
-/// What comes to that in a cluster.
+/// Additional ACL rules for a cluster.
 pub(crate) fn documented_for_a_cluster() -> Vec<String> {
     rights_at("`+cluster")
 }
@@ -29,7 +29,7 @@ fn rights_at(beginning: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_documented_rights_are_all_that_the_gateway_needs_and_uses() {
+async fn the_gateway_needs_and_uses_exactly_the_documented_rights() {
     let more = [
         ("GATEWAY_SESSIONS_PER_SUBJECT", "1"),
         ("GATEWAY_LOGIN_FAILURE_LIMIT", "2/1m"),
@@ -44,15 +44,15 @@ async fn the_documented_rights_are_all_that_the_gateway_needs_and_uses() {
     world.restart_gateway_with(&[("REDIS_URL", &url)]).await;
     world.store.redis().ask(&["CONFIG", "RESETSTAT"]);
 
-    // Opened, used, replaced, and ended: by the cookie, by the token, by the limit.
+    // Sessions are created, used and replaced, and end by cookie, by token and by the limit.
     let token = world.entra.token().build();
     let first = world.login(&token).await;
     until("Flask honours it", async || status(world.gateway.url(API), &first).await == 200).await;
     let request = client().post(world.gateway.url("/external/login")).bearer_auth(&token);
     let second = session_in(&request.session(&first).send().await.unwrap());
     let third = world.login(&token).await;
-    for over in [&first, &second] {
-        assert_ne!(status(world.gateway.url(API), over).await, 200);
+    for expired in [&first, &second] {
+        assert_ne!(status(world.gateway.url(API), expired).await, 200);
     }
     let logout = async |gateway: &Gateway, how: &dyn Fn(_) -> reqwest::RequestBuilder| {
         let answer = how(client().post(gateway.url("/external/logout"))).send().await.unwrap();
@@ -61,40 +61,40 @@ async fn the_documented_rights_are_all_that_the_gateway_needs_and_uses() {
     logout(&world.gateway, &|request: reqwest::RequestBuilder| request.session(&third)).await;
     world.login(&token).await;
     logout(&world.gateway, &|request: reqwest::RequestBuilder| request.bearer_auth(&token)).await;
-    // Without a note the record is looked for itself.
+    // Without its note, the record itself is looked up.
     let lost = world.login(&token).await;
     let note = format!("gateway:{{notes}}:session:{}", lost.split('.').next().unwrap());
     world.store.redis().ask(&["DEL", &note]);
     logout(&world.gateway, &|request: reqwest::RequestBuilder| request.session(&lost)).await;
-    // Too many logins, too many failures.
+    // Login limit and failure limit.
     assert_eq!(try_login(&world.gateway, &token).await.status(), 429);
     for _ in 0..3 {
         try_login(&world.gateway, "not.a.token").await;
     }
     assert_eq!(try_login(&world.gateway, "not.a.token").await.status(), 429);
-    // The subject's set holds one that is over.
-    let over = format!("{}.1700000000", "A".repeat(22));
+    // The subject's set holds an expired session.
+    let expired = format!("{}.1700000000", "A".repeat(22));
     let subjects = world.store.redis().ask(&["KEYS", "gateway:{notes}:subject:*"]);
     let subject = subjects.lines().next().unwrap_or("gateway:{notes}:subject:none").to_owned();
-    world.store.redis().ask(&["ZADD", &subject, "1", &over]);
-    // And one that is over lies in wait for the sweep, which then reads, removes and trims.
-    world.store.redis().ask(&["ZADD", "gateway:{notes}:expiries", "1700000000", &over]);
-    world.store.redis().ask(&["XADD", "gateway:ended", "*", "id", &over]);
-    until("it is swept", async || {
+    world.store.redis().ask(&["ZADD", &subject, "1", &expired]);
+    // The sweep finds an expired session; it then reads, removes and trims.
+    world.store.redis().ask(&["ZADD", "gateway:{notes}:expiries", "1700000000", &expired]);
+    world.store.redis().ask(&["XADD", "gateway:ended", "*", "id", &expired]);
+    until("the sweep removes it", async || {
         let redis = world.store.redis();
-        let is_there = redis.ask(&["ZSCORE", "gateway:{notes}:expiries", &over]);
-        is_there.is_empty() && !redis.ask(&["XRANGE", "gateway:ended", "-", "+"]).contains(&over)
+        let is_there = redis.ask(&["ZSCORE", "gateway:{notes}:expiries", &expired]);
+        is_there.is_empty() && !redis.ask(&["XRANGE", "gateway:ended", "-", "+"]).contains(&expired)
     })
     .await;
     logout(&world.gateway, &|request: reqwest::RequestBuilder| request.bearer_auth(&token)).await;
-    // doctor's canary takes the same rights.
+    // doctor's canary uses the same rights.
     let ended = run(&world.settings_with(&[("REDIS_URL", &url)]), &["doctor"]).await;
-    let told = String::from_utf8_lossy(&ended.stdout).into_owned();
-    assert!(ended.status.success() && told.contains("ok      canary"), "{told}");
+    let output = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(ended.status.success() && output.contains("ok      canary"), "{output}");
 
     let log = world.store.redis().ask(&["ACL", "LOG"]);
-    assert!(!log.contains("gateway"), "it was denied something: {log}");
-    // Nor is there a right that the story above, which holds all that the gateway does, had no use for.
+    assert!(!log.contains("gateway"), "Redis denied a command: {log}");
+    // Every right is used by the steps above, which cover everything the gateway does.
     let stats = world.store.redis().ask(&["INFO", "commandstats"]);
     let used: BTreeSet<_> = stats
         .lines()

@@ -1,4 +1,4 @@
-//! Redis over TLS, and the ways to hand over its key.
+//! Redis over TLS, and the sources of its key.
 
 use std::path::Path;
 
@@ -29,15 +29,15 @@ fn with((store, entra): &(Store, Entra), more: More<'_>) -> Vec<(String, String)
     settings(entra, None, store, &more)
 }
 
-/// `check`'s line about the store.
+/// `check`'s line about the session store.
 async fn line(settings: &[(String, String)]) -> String {
-    let told = run(settings, &["check"]).await.stdout;
-    let told = String::from_utf8_lossy(&told).into_owned();
-    told.lines().find(|line| line.contains("session store")).unwrap_or(&told).to_owned()
+    let output = run(settings, &["check"]).await.stdout;
+    let output = String::from_utf8_lossy(&output).into_owned();
+    output.lines().find(|line| line.contains("session store")).unwrap_or(&output).to_owned()
 }
 
 #[tokio::test]
-async fn redis_is_believed_by_its_authority_and_its_name() {
+async fn redis_certificates_are_verified_by_authority_and_name() {
     let (right, other) = (certificates(), certificates());
     let ground = start(Redis::start_with_tls(right.path(), &[]).await).await;
     let ca = file(right.path(), "ca.pem");
@@ -48,7 +48,7 @@ async fn redis_is_believed_by_its_authority_and_its_name() {
     assert_eq!(answer.status(), 200);
     assert_eq!(ground.0.redis().ask(&["KEYS", "session:*"]).lines().count(), 1);
 
-    // The system's roots, as OpenSSL's variable names them.
+    // The system's root certificates, from OpenSSL's variable.
     assert_eq!(line(&with(&ground, &[("SSL_CERT_FILE", &ca)])).await, "ok      session store");
 
     let by_address = ground.0.redis().url().replace("localhost", "127.0.0.1");
@@ -59,13 +59,16 @@ async fn redis_is_believed_by_its_authority_and_its_name() {
         (&[], "certificate not trusted"),
     ] {
         let settings = with(&ground, more);
-        let (told, gateway) = tokio::join!(line(&settings), Gateway::start(&settings));
-        assert!(told.starts_with("FAILED") && told.contains(why), "{told}");
+        let (line_of_check, gateway) = tokio::join!(line(&settings), Gateway::start(&settings));
+        assert!(
+            line_of_check.starts_with("FAILED") && line_of_check.contains(why),
+            "{line_of_check}"
+        );
         gateway.wait_until_it_has_keys().await;
         let answer = try_login(&gateway, &ground.1.token().build()).await;
         assert_eq!(answer.status(), 503, "{why}");
         assert!(!answer.headers().contains_key("set-cookie"));
-        until("its log says why", async || {
+        until("the log has the reason", async || {
             let log = gateway.process.log();
             let mut lines = log.lines().filter(|line| line.contains("session store is away"));
             lines.any(|line| line.contains(why) && !line.contains("kind: "))
@@ -74,7 +77,7 @@ async fn redis_is_believed_by_its_authority_and_its_name() {
     }
 }
 
-/// Each failure names the address, the cause and the setting to change, in the words of no library.
+/// Each message names the address, the cause and the setting to change, without text of a library.
 #[tokio::test]
 async fn each_failure_of_redis_names_its_address_its_cause_and_a_setting() {
     let (valid, expired) = (certificates(), expired_certificates());
@@ -124,18 +127,25 @@ async fn each_failure_of_redis_names_its_address_its_cause_and_a_setting() {
         let address = address.rsplit('@').next().unwrap();
         let mut more = more.to_vec();
         more.push(("REDIS_URL", url));
-        let told = line(&with(&plain, &more)).await;
+        let line_of_check = line(&with(&plain, &more)).await;
         let expected =
             format!("FAILED  session store: no connection to Redis: {address}: {cause}; ");
-        assert!(told.starts_with(&expected), "{told}\nis not\n{expected}");
-        assert!(told.contains(setting), "{told} does not name {setting}");
-        assert!(!told.contains(" { ") && !told.contains("Error"), "{told}");
+        assert!(line_of_check.starts_with(&expected), "{line_of_check}\nis not\n{expected}");
+        assert!(line_of_check.contains(setting), "{line_of_check} does not name {setting}");
+        assert!(
+            !line_of_check.contains(" { ") && !line_of_check.contains("Error"),
+            "{line_of_check}"
+        );
     }
     let by_tls = by("rediss", &tls);
-    let told = line(&with(&plain, &[("REDIS_URL", &by_tls), ("REDIS_CA_FILE", &no_pem)])).await;
-    assert!(told.contains(&no_pem) && told.contains("holds no PEM certificate"), "{told}");
+    let line_of_check =
+        line(&with(&plain, &[("REDIS_URL", &by_tls), ("REDIS_CA_FILE", &no_pem)])).await;
+    assert!(
+        line_of_check.contains(&no_pem) && line_of_check.contains("holds no PEM certificate"),
+        "{line_of_check}"
+    );
 
-    // With a byte order mark before it the only certificate would be passed over.
+    // A byte order mark before the only certificate must not hide it.
     let marked = file(expired.path(), "marked.pem");
     let pem = std::fs::read_to_string(&ca).unwrap();
     std::fs::write(&marked, format!("\u{feff}{pem}")).unwrap();
@@ -143,12 +153,12 @@ async fn each_failure_of_redis_names_its_address_its_cause_and_a_setting() {
     assert_eq!(line(&with(&plain, &more)).await, "ok      session store");
 }
 
-/// Every character that means something in a URL, or to a shell.
+/// Every character with a special meaning in a URL or a shell.
 const KEY: &str = "p@ss/w:rd%41+ =?#&\"'\\é";
 const ENCODED: &str = "p%40ss%2Fw%3Ard%2541%2B%20%3D%3F%23%26%22%27%5C%C3%A9";
 
 #[tokio::test]
-async fn the_key_stands_in_the_url_in_a_variable_or_in_a_file() {
+async fn the_redis_key_may_come_from_the_url_a_variable_or_a_file() {
     let user = ["--user", "gateway", "on", &format!(">{KEY}"), "~*", "+@all"];
     let ground = start(Redis::start_with(&[&["--requirepass", KEY][..], &user].concat()).await);
     let ground = ground.await;
@@ -165,9 +175,9 @@ async fn the_key_stands_in_the_url_in_a_variable_or_in_a_file() {
             &[("REDIS_URL", &bare), ("REDIS_PASSWORD", KEY)],
             &[("REDIS_URL", &bare), ("REDIS_PASSWORD_FILE", &key_file)],
         ] {
-            let told = line(&with(&ground, more)).await;
+            let line_of_check = line(&with(&ground, more)).await;
             assert_eq!(
-                told,
+                line_of_check,
                 "ok      session store",
                 "{credentials} by {}",
                 more.last().unwrap().0
@@ -177,13 +187,16 @@ async fn the_key_stands_in_the_url_in_a_variable_or_in_a_file() {
     for (more, why) in
         [(("REDIS_PASSWORD", "another"), "WRONGPASS"), (("REDIS_PASSWORD", ""), "NOAUTH")]
     {
-        let told = line(&with(&ground, &[more])).await;
-        assert!(told.starts_with("FAILED") && told.contains(why), "{told}");
+        let line_of_check = line(&with(&ground, &[more])).await;
+        assert!(
+            line_of_check.starts_with("FAILED") && line_of_check.contains(why),
+            "{line_of_check}"
+        );
     }
 }
 
 #[tokio::test]
-async fn sessions_lie_in_the_database_that_the_url_names() {
+async fn sessions_are_stored_in_the_database_that_the_url_names() {
     let (gateway, entra, store) = world::alone(Kind::Redis, &[]).await;
     drop(gateway);
     let ground = (store, entra);

@@ -1,4 +1,4 @@
-//! SIGHUP: settings that can change do, without a request lost; what is not sound changes nothing.
+//! SIGHUP: reloadable settings change without a failed request; an invalid file changes nothing.
 
 use std::{
     fs,
@@ -16,14 +16,14 @@ use crate::world::{
     API, Kind, World, client,
     gateway::Gateway,
     json,
-    process::{PATIENCE, until},
+    process::{TEST_TIMEOUT, until},
     session_in, status, try_login,
 };
 
 const METADATA: &str = "/.well-known/oauth-protected-resource";
 const OPEN: &str = "GATEWAY_EXTERNAL_ACCESS = \"on\"\nGATEWAY_EXPOSURE_ACCEPTED_BY = \"Ada\"\n";
 
-/// A gateway that has its settings about access from a file.
+/// A gateway that reads its access settings from a file.
 struct Ground {
     world: World,
     folder: TempDir,
@@ -58,21 +58,21 @@ impl Ground {
         &self.world.gateway
     }
 
-    /// So many lines of the log hold a text.
-    fn told(&self, text: &str) -> usize {
+    /// Number of log lines that hold a text.
+    fn log_lines(&self, text: &str) -> usize {
         self.gateway().process.log().lines().filter(|line| line.contains(text)).count()
     }
 
-    /// Writes the file, sends the signal and waits for what is said of it.
-    async fn reload(&self, text: &str, told: &str) {
-        let before = self.told(told);
+    /// Writes the file, sends SIGHUP and waits for this log message.
+    async fn reload(&self, text: &str, message: &str) {
+        let before = self.log_lines(message);
         fs::write(self.file(), text).expect("written");
         self.gateway().process.signal("HUP");
-        until(told, async || self.told(told) > before).await;
+        until(message, async || self.log_lines(message) > before).await;
     }
 
     async fn status(&self, path: &str) -> u16 {
-        let request = client().get(self.gateway().url(path)).timeout(PATIENCE);
+        let request = client().get(self.gateway().url(path)).timeout(TEST_TIMEOUT);
         request.send().await.expect("an answer").status().as_u16()
     }
 
@@ -88,17 +88,17 @@ async fn external_access_opens_and_closes_without_a_restart() {
     assert_eq!(ground.status(METADATA).await, 404);
     ground.reload(OPEN, "settings reloaded").await;
     until("metadata", async || ground.status(METADATA).await == 200).await;
-    assert_eq!(ground.told("\"accepted_by\":\"Ada\""), 1, "who accepted is told once");
+    assert_eq!(ground.log_lines("\"accepted_by\":\"Ada\""), 1, "who accepted is logged once");
     let session = ground.world.login(&ground.world.entra.token().build()).await;
     ground.reload("GATEWAY_EXTERNAL_ACCESS = \"off\"\n", "settings reloaded").await;
     until("closed", async || ground.status(METADATA).await == 404).await;
     let token = ground.world.entra.token().build();
     assert_eq!(try_login(ground.gateway(), &token).await.status(), 404);
-    assert_eq!(status(ground.gateway().url(API), &session).await, 200, "it was not ended");
+    assert_eq!(status(ground.gateway().url(API), &session).await, 200, "the session stays active");
 }
 
 #[tokio::test]
-async fn an_invalid_file_keeps_the_old_settings_and_says_so() {
+async fn an_invalid_file_keeps_the_old_settings_and_logs_the_reason() {
     let ground = Ground::start(OPEN, &[]).await;
     for (text, reason) in [
         ("GATEWAY_EXTERNAL_ACCESS = ", "gateway.toml"),
@@ -114,16 +114,16 @@ async fn an_invalid_file_keeps_the_old_settings_and_says_so() {
         assert_eq!(detail["degraded"][0]["part"], "settings", "{detail}");
         assert!(detail["degraded"][0]["reason"].to_string().contains(reason), "{detail}");
     }
-    fs::remove_file(ground.file()).expect("gone");
-    let before = ground.told("settings not reloaded");
+    fs::remove_file(ground.file()).expect("removed");
+    let before = ground.log_lines("settings not reloaded");
     ground.gateway().process.signal("HUP");
-    until("it is missed", async || ground.told("settings not reloaded") > before).await;
+    until("file missing", async || ground.log_lines("settings not reloaded") > before).await;
     ground.reload(OPEN, "settings reloaded").await;
     assert_eq!(ground.detail().await["status"], "ok");
 }
 
 #[tokio::test]
-async fn what_cannot_change_waits_for_the_next_start_and_the_rest_counts() {
+async fn settings_fixed_at_start_wait_for_a_restart_and_the_rest_apply() {
     let id = "11111111-2222-3333-4444-555555555555";
     let secret = tempfile::NamedTempFile::new().expect("a file");
     fs::write(secret.path(), "22222222-2222-3333-4444-555555555555").expect("written");
@@ -134,36 +134,37 @@ async fn what_cannot_change_waits_for_the_next_start_and_the_rest_counts() {
         request.send().await.expect("an answer").status().as_u16()
     };
     assert_eq!(through(id).await, 403);
-    // Somebody is about to write it.
+    // An editor may truncate the file before it writes.
     fs::write(secret.path(), "").expect("written");
     ground.reload(OPEN, "settings not reloaded").await;
     assert_eq!(through(id).await, 403);
     fs::write(secret.path(), id).expect("written");
     let more = "GATEWAY_WORKERS = 3\nSESSION_COOKIE_NAME = \"other\"\n";
     ground.reload(&format!("{OPEN}{more}"), "settings reloaded").await;
-    until("the new id counts", async || through(id).await == 200).await;
+    until("the new id applies", async || through(id).await == 200).await;
     let token = ground.world.entra.token().build();
     let request = client().post(ground.gateway().url("/external/login")).bearer_auth(token);
     let answer = request.header("x-azure-fdid", id).send().await.expect("an answer");
     assert!(session_in(&answer).contains('.'), "the cookie has its old name");
     for name in ["GATEWAY_WORKERS", "SESSION_COOKIE_NAME"] {
         let log = ground.gateway().process.log();
-        let told = |line: &str| line.contains(name) && line.contains("counts at the next start");
-        assert!(log.lines().any(told), "{name}: {log}");
+        let is_reported =
+            |line: &str| line.contains(name) && line.contains("counts at the next start");
+        assert!(log.lines().any(is_reported), "{name}: {log}");
     }
-    assert_eq!(ground.told("\"changed\":\"GATEWAY_FRONT_DOOR_ID\""), 1);
+    assert_eq!(ground.log_lines("\"changed\":\"GATEWAY_FRONT_DOOR_ID\""), 1);
 }
 
 #[tokio::test]
-async fn a_file_that_does_not_answer_keeps_nobody_waiting() {
+async fn a_settings_file_that_blocks_delays_no_request() {
     let mut ground = Ground::start(OPEN, &[("GATEWAY_WORKERS", "1")]).await;
-    fs::remove_file(ground.file()).expect("gone");
+    fs::remove_file(ground.file()).expect("removed");
     let made = Command::new("mkfifo").arg(ground.file()).status().expect("mkfifo");
     assert!(made.success());
     ground.gateway().process.signal("HUP");
-    until("it is given up", async || {
+    until("the read times out", async || {
         assert_eq!(ground.status("/gateway/health/live").await, 200);
-        ground.told("could not be read in time") > 0
+        ground.log_lines("could not be read in time") > 0
     })
     .await;
     assert_eq!(ground.status(METADATA).await, 200);
@@ -173,7 +174,7 @@ async fn a_file_that_does_not_answer_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
-async fn limits_and_clients_count_from_the_next_login_on() {
+async fn new_limits_and_clients_apply_from_the_next_login() {
     let ground = Ground::start(OPEN, &[]).await;
     let login = async || {
         let token = ground.world.entra.token().build();
@@ -182,33 +183,33 @@ async fn limits_and_clients_count_from_the_next_login_on() {
     assert_eq!((login().await, login().await), (200, 200));
     let limited = format!("{OPEN}GATEWAY_LOGIN_LIMIT = \"1/1h\"\n");
     ground.reload(&limited, "settings reloaded").await;
-    until("no more", async || login().await == 429).await;
-    let nobody =
+    until("the limit applies", async || login().await == 429).await;
+    let unlisted =
         format!("{OPEN}GATEWAY_ALLOWED_CLIENTS = \"33333333-2222-3333-4444-555555555555\"");
-    ground.reload(&nobody, "settings reloaded").await;
-    until("not this client", async || login().await == 403).await;
+    ground.reload(&unlisted, "settings reloaded").await;
+    until("the client is refused", async || login().await == 403).await;
     ground.reload(OPEN, "settings reloaded").await;
-    until("this one again", async || login().await == 200).await;
+    until("the client is accepted again", async || login().await == 200).await;
 }
 
 #[tokio::test]
-async fn what_is_logged_changes_too() {
+async fn the_log_filter_is_reloaded() {
     let ground = Ground::start(OPEN, &[]).await;
     ground.status("/api/before").await;
-    until("requests are told", async || ground.told("/api/before") == 1).await;
+    until("requests are logged", async || ground.log_lines("/api/before") == 1).await;
     fs::write(ground.file(), "RUST_LOG = \"warn\"\n").expect("written");
     ground.gateway().process.signal("HUP");
-    until("it counts", async || ground.status(METADATA).await == 404).await;
+    until("the filter applies", async || ground.status(METADATA).await == 404).await;
     ground.status("/api/meanwhile").await;
     ground.reload("nonsense", "settings not reloaded").await;
     ground.reload(OPEN, "settings reloaded").await;
     ground.status("/api/after").await;
-    until("requests are told again", async || ground.told("/api/after") == 1).await;
-    assert_eq!(ground.told("/api/meanwhile"), 0);
+    until("requests are logged again", async || ground.log_lines("/api/after") == 1).await;
+    assert_eq!(ground.log_lines("/api/meanwhile"), 0);
 }
 
 #[tokio::test]
-async fn a_hundred_reloads_cost_no_request() {
+async fn no_request_fails_during_a_hundred_reloads() {
     let ground = Arc::new(Ground::start(OPEN, &[]).await);
     let session = ground.world.login(&ground.world.entra.token().build()).await;
     let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -235,9 +236,9 @@ async fn a_hundred_reloads_cost_no_request() {
             1 => "nonsense".to_owned(),
             _ => format!("{OPEN}GATEWAY_SESSION_MAX_AGE = \"{round}m\"\n"),
         };
-        let told = if round % 3 == 1 { "settings not reloaded" } else { "settings reloaded" };
-        ground.reload(&text, told).await;
-        until("requests go on", async || answered.load(Ordering::Relaxed) > before).await;
+        let message = if round % 3 == 1 { "settings not reloaded" } else { "settings reloaded" };
+        ground.reload(&text, message).await;
+        until("requests continue", async || answered.load(Ordering::Relaxed) > before).await;
     }
     stop.store(true, Ordering::Relaxed);
     for caller in callers {

@@ -1,5 +1,5 @@
-//! Requirements of RFC 9110 and RFC 9112 on a gateway that no other module covers: what it forwards, as an
-//! intermediary, and its own answers, as an origin server. Each row names its section.
+//! Requirements of RFC 9110 and RFC 9112 that no other module covers: forwarding as an
+//! intermediary, and the gateway's own answers as an origin server. Each row names its section.
 
 use reqwest::Method;
 
@@ -14,17 +14,18 @@ const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 const HEAD: &str = "HEAD /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 const CLOSES: &str = "Connection: close\r\n";
 
-/// Asks `request` of an upstream that answers `answer` and closes; what the caller gets.
+/// The caller's answer to `request`, when upstream sends `answer` and closes.
 async fn answered(world: &Scripted, request: &str, answer: &str) -> String {
     world.exchange(request.as_bytes(), answer.as_bytes()).await.1
 }
 
-/// Fails with all rows whose outcome is not the expected one.
+/// Fails with all rows that have an unexpected outcome.
 fn assert_none(wrong: &[String]) {
     assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Rows: section, request, upstream's answer, expected answer to the caller; both answers without `HTTP/1.1 `.
+/// Rows: section, request, upstream's answer, expected answer to the caller; both answers without
+/// `HTTP/1.1 `.
 async fn are_forwarded(rows: &[(&str, &str, &str, String)]) {
     let world = Scripted::start(&[]).await;
     let mut wrong = Vec::new();
@@ -50,7 +51,7 @@ async fn space_before_a_colon_is_removed_from_answers_of_upstream() {
             ),
         ),
         (
-            "9112 §5.1: and the clean name is what is judged",
+            "9112 §5.1: the cleaned name is checked",
             GET,
             "200 OK\r\nContent-Length: 9\r\nTransfer-Encoding : chunked\r\nConnection\t: X-Hop\r\nX-Hop : 1\r\nSet-Cookie : a=1\r\n\r\n2\r\nok\r\n0\r\n\r\n",
             format!(
@@ -72,7 +73,7 @@ async fn space_before_a_colon_is_removed_from_answers_of_upstream() {
 #[tokio::test]
 async fn answers_of_upstream_are_forwarded_with_one_framing() {
     are_forwarded(&[
-        // RFC 9110 §8.6, RFC 9112 §6.1: neither a length nor a coding where there can be no body.
+        // RFC 9110 §8.6, RFC 9112 §6.1: no length and no coding where no body is allowed.
         (
             "9110 §8.6: 204 with a length",
             GET,
@@ -160,7 +161,7 @@ async fn answers_of_upstream_are_forwarded_with_one_framing() {
 }
 
 #[tokio::test]
-async fn answers_of_upstream_that_read_more_than_one_way_are_discarded() {
+async fn ambiguous_answers_of_upstream_are_discarded() {
     let world = Scripted::start(&[]).await;
     let mut wrong = Vec::new();
     for (section, answer) in [
@@ -210,7 +211,7 @@ async fn answers_of_upstream_that_read_more_than_one_way_are_discarded() {
             wrong.push(format!("{section}: {got:?}"));
         }
     }
-    // 9110 §7.8: only a protocol that the caller asked for.
+    // 9110 §7.8: only a protocol requested by the caller.
     for (asked, changed, is_taken) in [
         ("websocket", "h2c", false),
         ("websocket", "websocket, x/2", false),
@@ -237,7 +238,7 @@ async fn answers_of_upstream_that_read_more_than_one_way_are_discarded() {
 }
 
 #[tokio::test]
-async fn requests_are_forwarded_as_an_intermediary_must() {
+async fn requests_are_forwarded_by_the_rules_for_intermediaries() {
     let world = Scripted::start(&[]).await;
     let mut wrong = Vec::new();
     let of = |host: &str| {
@@ -267,7 +268,7 @@ async fn requests_are_forwarded_as_an_intermediary_must() {
             format!("GET /x HTTP/1.1\r\nX: 1\r\nHost: b.example:81\r\n{}", of("b.example:81")),
         ),
         (
-            "9110 §7.6.2: Max-Forwards counts down",
+            "9110 §7.6.2: Max-Forwards is decremented",
             "OPTIONS /x HTTP/1.1\r\nHost: a\r\nmax-Forwards: 5\r\n",
             format!("OPTIONS /x HTTP/1.1\r\nHost: a\r\nmax-Forwards: 4\r\n{}", of("a")),
         ),
@@ -295,7 +296,7 @@ async fn requests_are_forwarded_as_an_intermediary_must() {
             format!("GET /x HTTP/1.1\r\nHost: a\r\n{}", of("a")),
         ),
         (
-            "3986 §3.2.3: an empty port is none; Host passes as it is (serverpod/relic#95)",
+            "3986 §3.2.3: an empty port is no port; Host passes unchanged (serverpod/relic#95)",
             "GET /x HTTP/1.1\r\nHost: a:\r\n",
             format!("GET /x HTTP/1.1\r\nHost: a:\r\n{}", of("a")),
         ),
@@ -303,14 +304,14 @@ async fn requests_are_forwarded_as_an_intermediary_must() {
         let request = format!("{request}Connection: close\r\n\r\n");
         let mut caller = world.caller().await;
         caller.send(&request).await;
-        // A refusal needs no upstream.
+        // A refusal is sent without upstream.
         let got = tokio::select! {
             mut upstream = world.upstream() => {
-                let seen = upstream.head().await;
+                let received = upstream.head().await;
                 upstream.send(OK).await;
                 drop(upstream);
                 let answer = caller.rest().await;
-                if answer.starts_with("HTTP/1.1 200 ") { seen } else { answer }
+                if answer.starts_with("HTTP/1.1 200 ") { received } else { answer }
             }
             answer = caller.rest() => answer,
         };
@@ -340,23 +341,23 @@ async fn an_expectation_of_http_1_0_is_ignored() {
 
 /// RFC 9110 §7.6.2, after the guard.
 #[tokio::test]
-async fn an_options_request_that_may_go_no_further_is_answered_here() {
+async fn an_options_request_without_forwards_left_is_answered_by_the_gateway() {
     let world = Scripted::start(&[]).await;
     for (target, status) in [("*", 204), ("/x", 204), ("/external/x", 401)] {
         let mut caller = world.caller().await;
         let request = format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n");
-        // The connection goes on.
+        // The connection stays open.
         caller.send(format!("{request}Content-Length: 3\r\n\r\nabc{request}{CLOSES}\r\n")).await;
         let answers = caller.rest().await;
         assert_eq!(answers.matches(&format!("HTTP/1.1 {status} ")).count(), 2, "{answers}");
         assert!(status != 204 || !answers.contains("content-length"), "{answers}");
     }
-    world.stays_unasked().await;
+    world.expect_no_connection().await;
 }
 
 /// RFC 9112 §9.6.
 #[tokio::test]
-async fn nothing_that_follows_a_request_with_close_is_served() {
+async fn no_request_after_one_with_close_is_served() {
     let world = Scripted::start(&[]).await;
     let next = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
     for own in ["/gateway/health/live", "/external/x", "/gateway/api/access"] {
@@ -368,7 +369,7 @@ async fn nothing_that_follows_a_request_with_close_is_served() {
         assert_eq!(got.matches("HTTP/1.1 ").count(), 1, "{got}");
         assert!(got.contains("\r\nconnection: close\r\n"), "{got}");
     }
-    world.stays_unasked().await;
+    world.expect_no_connection().await;
     let mut caller = world.caller().await;
     caller.send(format!("{GET}{next}")).await;
     let mut upstream = world.upstream().await;
@@ -376,10 +377,10 @@ async fn nothing_that_follows_a_request_with_close_is_served() {
     upstream.send(OK).await;
     assert!(caller.rest().await.ends_with("\r\n\r\nok"));
     upstream.is_quiet().await;
-    world.stays_unasked().await;
+    world.expect_no_connection().await;
 }
 
-/// The head of an answer, its lines sorted, without those that differ each time.
+/// Head of an answer with sorted lines, without those that always differ.
 fn comparable(answer: &str) -> Vec<String> {
     let head = answer.split("\r\n\r\n").next().unwrap();
     let mut lines: Vec<_> = head.split("\r\n").map(str::to_lowercase).collect();
@@ -416,7 +417,7 @@ const OWN: [(&str, &str); 9] = [
 ];
 
 #[tokio::test]
-async fn own_answers_are_those_of_an_origin_server() {
+async fn own_answers_follow_the_rules_for_origin_servers() {
     let (gateway, ..) = alone(Kind::Files, &[]).await;
     let ask = async |method: &str, path: &str, more: &str| {
         gateway
@@ -428,25 +429,25 @@ async fn own_answers_are_those_of_an_origin_server() {
         let got = ask(served, path, "").await;
         let date = got.split("\r\ndate: ").nth(1).and_then(|rest| rest.split("\r\n").next());
         assert!(date.is_some_and(is_http_date), "{path}: {got}");
-        // 9110 §9.3.2, §8.6: the answer to HEAD is that to GET without its body.
+        // 9110 §9.3.2, §8.6: the answer to HEAD equals the answer to GET without its body.
         if served == "GET" && path != "/gateway/api/access" {
             let head = ask("HEAD", path, "").await;
             assert_eq!(comparable(&head), comparable(&got), "{path}");
             assert!(head.ends_with("\r\n\r\n"), "{path}: {head}");
             let length = got.split_once("\r\n\r\n").unwrap().1.len();
             assert!(head.contains(&format!("\r\ncontent-length: {length}\r\n")), "{path}: {head}");
-            // 9110 §14.2: a server may ignore Range, and says nothing of a part then.
+            // 9110 §14.2: a server may ignore Range; the answer then does not describe a part.
             let whole = ask("GET", path, "Range: bytes=0-1\r\n").await;
             assert_eq!(comparable(&whole), comparable(&got), "{path}");
         }
-        // 9110 §15.5.6: 405 names the methods; §9.1: also to methods that nobody knows.
-        for method in ["PATCH", "PROPFIND", "NOBODYS-METHOD"] {
+        // 9110 §15.5.6: 405 lists the methods; §9.1: also for unknown methods.
+        for method in ["PATCH", "PROPFIND", "UNKNOWN-METHOD"] {
             let got = ask(method, path, "").await;
             assert!(got.starts_with("HTTP/1.1 405 "), "{method} {path}: {got}");
             let allow = got.split("\r\nallow: ").nth(1).and_then(|rest| rest.split("\r\n").next());
             assert!(allow.is_some_and(|allow| allow.contains(served)), "{method} {path}: {got}");
         }
-        // 9110 §10.1.1: an expectation that is not known may be ignored; no 100 for it.
+        // 9110 §10.1.1: an unknown expectation may be ignored; no 100 for it.
         let got = ask("GET", path, "Expect: miracles\r\n").await;
         assert_eq!(got.matches("HTTP/1.1 ").count(), 1, "{path}: {got}");
     }
@@ -454,7 +455,7 @@ async fn own_answers_are_those_of_an_origin_server() {
 
 /// RFC 9110 §13.1.2, §15.4.5, §8.6.
 #[tokio::test]
-async fn metadata_is_not_modified_for_those_who_have_it() {
+async fn metadata_with_a_matching_etag_is_304() {
     let (gateway, ..) = alone(Kind::Files, &[]).await;
     let path = "/.well-known/oauth-protected-resource";
     let ask = async |method: &str, more: &str| {
@@ -464,7 +465,7 @@ async fn metadata_is_not_modified_for_those_who_have_it() {
     };
     let whole = ask("GET", "").await;
     let tag = whole.split("\r\netag: ").nth(1).unwrap().split("\r\n").next().unwrap();
-    for (known, is_known) in [
+    for (condition, is_match) in [
         (format!("If-None-Match: {tag}"), true),
         (format!("If-None-Match: W/{tag}"), true),
         (format!("If-None-Match: \"x\", W/{tag}"), true),
@@ -472,17 +473,17 @@ async fn metadata_is_not_modified_for_those_who_have_it() {
         ("If-None-Match: *".to_owned(), true),
         ("If-None-Match: \"x\"".to_owned(), false),
         (format!("If-None-Match: {}", tag.trim_matches('"')), false),
-        // 9110 §13.1.3: without a modification date it is ignored.
+        // 9110 §13.1.3: ignored, because the answer has no modification date.
         ("If-Modified-Since: Sun, 06 Nov 2050 08:49:37 GMT".to_owned(), false),
     ] {
         for method in ["GET", "HEAD"] {
-            let got = ask(method, &format!("{known}\r\n")).await;
-            let status = if is_known { "HTTP/1.1 304 " } else { "HTTP/1.1 200 " };
-            assert!(got.starts_with(status), "{method} {known}: {got}");
-            if is_known {
+            let got = ask(method, &format!("{condition}\r\n")).await;
+            let status = if is_match { "HTTP/1.1 304 " } else { "HTTP/1.1 200 " };
+            assert!(got.starts_with(status), "{method} {condition}: {got}");
+            if is_match {
                 assert!(!got.contains("content-length") && got.ends_with("\r\n\r\n"), "{got}");
                 for field in ["etag", "cache-control", "vary", "date"] {
-                    assert!(got.contains(&format!("\r\n{field}: ")), "{known}: {got}");
+                    assert!(got.contains(&format!("\r\n{field}: ")), "{condition}: {got}");
                 }
             }
         }
@@ -525,14 +526,14 @@ async fn no_own_answer_without_content_has_a_length() {
     }
 }
 
-/// Werkzeug takes the same bytes.
+/// Werkzeug accepts the same bytes.
 #[tokio::test]
-async fn upstream_takes_a_host_with_an_empty_port() {
+async fn upstream_accepts_a_host_with_an_empty_port() {
     let world = World::start(Kind::Files).await;
     let url = world.gateway.url("/test/echo");
     let answer = client().request(Method::GET, url).header("host", "chat.example:").send().await;
     let answer = answer.unwrap();
     assert_eq!(answer.status(), 200);
-    let seen = answer.text().await.unwrap();
-    assert!(seen.contains("\"chat.example:\""), "{seen}");
+    let received = answer.text().await.unwrap();
+    assert!(received.contains("\"chat.example:\""), "{received}");
 }
