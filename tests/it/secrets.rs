@@ -1,7 +1,7 @@
-//! Whatever goes wrong, no answer and no log repeats a token, a cookie or a session id.
+//! No failure makes an answer or a log repeat a token, a cookie or a session id.
 //!
-//! Every gateway of every test logs all that can be logged, and its log is searched when it ends: see
-//! `world::secrets`.
+//! The gateway of every test logs at the highest level, and its output is searched when it ends:
+//! see `world::secrets`.
 
 use reqwest::{Method, Response, StatusCode};
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-const SIGNING_KEY: &str = "a signing key nobody may read";
+const SIGNING_KEY: &str = "a signing key that must stay secret";
 
 /// Text of an answer's head and body.
 async fn whole(answer: Response) -> String {
@@ -58,11 +58,11 @@ async fn no_refusal_repeats_what_the_caller_sent() {
                 let cookie = format!("session={session}; other={token}");
                 let answer = request.header("cookie", cookie).send().await.unwrap();
                 let status = answer.status();
-                // Login and upstream themselves give a session to whom it belongs.
+                // Login and upstream return the session to its owner.
                 if !status.is_success() {
                     let text = whole(answer).await;
-                    let is_told = token.len() > 20 && text.contains(token.as_str());
-                    assert!(!is_told, "{at} {path}: {text}");
+                    let is_repeated = token.len() > 20 && text.contains(token.as_str());
+                    assert!(!is_repeated, "{at} {path}: {text}");
                     assert!(!text.contains(&*session), "{at} {path}: {text}");
                     secrets.assert_absent_in(&text);
                 }
@@ -71,7 +71,7 @@ async fn no_refusal_repeats_what_the_caller_sent() {
         }
     };
     tour(&world.gateway, usize::MAX).await;
-    // Everything away.
+    // Every dependency is unavailable.
     world.entra.set(Mode::Down);
     world.restart_gateway_without_keys().await;
     world.store.redis().freeze();
@@ -85,17 +85,18 @@ async fn no_refusal_repeats_what_the_caller_sent() {
         StatusCode::METHOD_NOT_ALLOWED,
         StatusCode::SERVICE_UNAVAILABLE,
     ] {
-        assert!(statuses.contains(&expected), "{expected} was not seen");
+        assert!(statuses.contains(&expected), "no answer had {expected}");
     }
 }
 
-/// The search through the logs finds what is there to be found.
+/// The search through the output finds a secret.
 #[tokio::test]
-async fn a_gateway_that_wrote_a_secret_would_be_found_out() {
+async fn a_secret_in_the_gateways_output_is_detected() {
     let world = World::start(Kind::Redis).await;
     let token = world.entra.token().build();
     let session = session_in(&try_login(&world.gateway, &token).await);
-    until("it says so", async || world.gateway.process.log().contains("session created")).await;
+    until("the login is logged", async || world.gateway.process.log().contains("session created"))
+        .await;
     let log = world.gateway.process.log();
     let nothing = Secrets::of(&[]);
     for secret in [&token, &session] {

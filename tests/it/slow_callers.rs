@@ -1,4 +1,4 @@
-//! Upstream has few threads: callers that are slow, many or silent do not get at them.
+//! Upstream has few threads: slow, numerous or silent callers must not occupy them.
 
 use std::{
     process::Command,
@@ -12,7 +12,7 @@ use crate::world::{
 };
 
 #[tokio::test]
-async fn a_small_body_is_held_until_it_is_whole() {
+async fn a_small_body_is_buffered_until_it_is_complete() {
     let world = Scripted::start(&[]).await;
     for (fields, parts) in [
         ("Content-Length: 6", ["abc", "def"]),
@@ -21,7 +21,7 @@ async fn a_small_body_is_held_until_it_is_whole() {
         let mut caller = world.caller().await;
         caller.send(format!("POST /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n")).await;
         caller.send(parts[0]).await;
-        world.stays_unasked().await;
+        world.expect_no_connection().await;
         caller.send(parts[1]).await;
         let mut upstream = world.upstream().await;
         upstream.head().await;
@@ -32,7 +32,7 @@ async fn a_small_body_is_held_until_it_is_whole() {
     }
 }
 
-/// Begins an upload of a megabyte of which so many bytes have come.
+/// Starts an upload of a megabyte and sends its first `bytes` bytes.
 async fn upload(world: &Scripted, bytes: usize) -> Peer {
     let mut caller = world.caller().await;
     caller.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").await;
@@ -41,10 +41,10 @@ async fn upload(world: &Scripted, bytes: usize) -> Peer {
 }
 
 #[tokio::test]
-async fn a_longer_body_is_passed_on_as_it_comes_once_enough_is_there() {
+async fn a_longer_body_is_streamed_once_the_buffer_is_full() {
     let world = Scripted::start(&[("GATEWAY_REQUEST_HOLD", "64KiB")]).await;
     let mut caller = upload(&world, 65_535).await;
-    world.stays_unasked().await;
+    world.expect_no_connection().await;
     caller.send("a").await;
     let mut upstream = world.upstream().await;
     upstream.head().await;
@@ -58,17 +58,17 @@ async fn a_longer_body_is_passed_on_as_it_comes_once_enough_is_there() {
 }
 
 #[tokio::test]
-async fn all_bodies_held_together_have_a_limit() {
+async fn the_total_of_buffered_bodies_is_limited() {
     let more = [("GATEWAY_REQUEST_HOLD", "64KiB"), ("GATEWAY_REQUEST_HOLD_TOTAL", "128KiB")];
     let world = Scripted::start(&more).await;
     let (first, mut second) = (upload(&world, 60_000).await, upload(&world, 60_000).await);
-    world.stays_unasked().await;
+    world.expect_no_connection().await;
     let mut third = upload(&world, 60_000).await;
     let refused = third.head().await;
     assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("retry-after: "), "{refused}");
-    // What is given back can be had again.
+    // Released memory is available again.
     drop(first);
-    until("the body of a caller that went is let go", async || {
+    until("the memory of a disconnected caller is released", async || {
         let mut fourth = upload(&world, 60_000).await;
         let answer = tokio::time::timeout(QUIET, fourth.head()).await;
         answer.is_err()
@@ -79,7 +79,7 @@ async fn all_bodies_held_together_have_a_limit() {
 }
 
 #[tokio::test]
-async fn few_long_uploads_are_passed_on_at_a_time() {
+async fn the_number_of_streamed_uploads_is_limited() {
     let world = Scripted::start(&[
         ("GATEWAY_REQUEST_HOLD", "1KiB"),
         ("GATEWAY_STREAMING_UPLOADS", "2"),
@@ -95,17 +95,17 @@ async fn few_long_uploads_are_passed_on_at_a_time() {
     }
     let begun = Instant::now();
     let mut third = upload(&world, 2_000).await;
-    world.stays_unasked().await;
+    world.expect_no_connection().await;
     let refused = third.head().await;
     assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("retry-after: "), "{refused}");
     assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
 
-    // Small ones pass meanwhile, and the next goes on when one has ended.
+    // Small bodies pass meanwhile, and the next upload starts when one has ended.
     let mut small = world.caller().await;
     small.send("POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na").await;
     assert!(world.upstream().await.head().await.starts_with("POST /small "));
     let mut fourth = upload(&world, 2_000).await;
-    world.stays_unasked().await;
+    world.expect_no_connection().await;
     uploads.pop();
     let mut upstream = world.upstream().await;
     upstream.head().await;
@@ -114,7 +114,7 @@ async fn few_long_uploads_are_passed_on_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_body_may_come_slowly_but_not_slower_than_240_bytes_a_second() {
+async fn a_body_slower_than_240_bytes_a_second_gets_408() {
     let world = Scripted::start(&[]).await;
     let begun = Instant::now();
     let drip = async |bytes: usize| {
@@ -148,7 +148,7 @@ async fn a_body_may_come_slowly_but_not_slower_than_240_bytes_a_second() {
 }
 
 #[tokio::test]
-async fn a_caller_that_takes_nothing_is_cut_off_and_upstream_let_go() {
+async fn a_caller_that_reads_nothing_is_disconnected_and_upstream_released() {
     let world = Scripted::start(&[("GATEWAY_TIMEOUT_SEND", "1s")]).await;
     let mut caller = world.caller().await;
     caller.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -158,10 +158,10 @@ async fn a_caller_that_takes_nothing_is_cut_off_and_upstream_let_go() {
     let begun = Instant::now();
     let mut sent = 0;
     let chunk = vec![b'a'; 65_536];
-    // Far more than all sockets hold on the way, and far less than was announced.
+    // Far more than all socket buffers hold, and far less than the announced length.
     while upstream.try_send(&chunk).await.is_ok() {
         sent += chunk.len();
-        assert!(sent < 100_000_000, "upstream is held back");
+        assert!(sent < 100_000_000, "upstream gets backpressure");
     }
     assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
@@ -169,7 +169,7 @@ async fn a_caller_that_takes_nothing_is_cut_off_and_upstream_let_go() {
 }
 
 #[tokio::test]
-async fn silence_is_bounded_everywhere_but_between_the_bytes_of_an_answer() {
+async fn silence_times_out_everywhere_except_within_an_answers_body() {
     let world = Scripted::start(&[
         ("GATEWAY_TIMEOUT_HEAD", "500ms"),
         ("GATEWAY_TIMEOUT_IDLE", "2s"),
@@ -209,7 +209,7 @@ async fn silence_is_bounded_everywhere_but_between_the_bytes_of_an_answer() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_is_noticed_while_upstream_thinks() {
+async fn a_callers_disconnect_is_detected_while_upstream_works() {
     let world = Scripted::start(&[]).await;
     let mut caller = world.caller().await;
     caller.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -222,13 +222,13 @@ async fn a_caller_that_goes_away_is_noticed_while_upstream_thinks() {
 }
 
 #[tokio::test]
-async fn an_upstream_whose_queue_is_full_is_a_bad_gateway() {
+async fn an_upstream_with_a_full_accept_queue_is_502() {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
     let address = listener.local_addr().unwrap();
     let mut fillers = Vec::new();
-    // Until the kernel takes no more.
+    // Fills the accept queue until the kernel accepts no more.
     while let Ok(filler) =
         tokio::time::timeout(QUIET, tokio::net::TcpStream::connect(address)).await
     {
@@ -243,18 +243,18 @@ async fn an_upstream_whose_queue_is_full_is_a_bad_gateway() {
 }
 
 #[tokio::test]
-async fn without_descriptors_left_health_answers_still_come() {
+async fn health_is_answered_without_free_file_descriptors() {
     let (entra, store) =
         (crate::entra::Entra::start().await, crate::world::Store::start(Kind::Files).await);
     let settings = crate::world::settings(&entra, None, &store, &[]);
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 64; exec \"$0\" serve"]).arg(crate::world::gateway::binary());
     let mut process = Process::start(&mut command, &settings, "KILL");
-    let address = process.said("listening on http://").await;
+    let address = process.stdout_after("listening on http://").await;
     let mut crowd = Vec::new();
     for n in 0..200 {
         let mut one = Peer::connect(&address).await;
-        // Some are silent, some in the middle of a head, some have been served.
+        // A third is silent, a third sends half a head, a third has been served.
         match n % 3 {
             0 => {}
             1 => drop(one.try_send("GET /x HT").await),
@@ -272,11 +272,11 @@ async fn without_descriptors_left_health_answers_still_come() {
     };
     let begun = Instant::now();
     until("health is answered", live).await;
-    // Heads that do not come to an end make room before their time is up.
+    // Unfinished heads are closed before their timeout, because connections are scarce.
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     assert!(process.is_running());
     drop(crowd);
-    until("others are served again", async || {
+    until("other requests are served again", async || {
         let mut one = Peer::connect(&address).await;
         let _ = one.try_send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
         one.rest_or_head().await.starts_with("HTTP/1.1 502 ")

@@ -1,6 +1,6 @@
 //! Payloads that have smuggled requests past other proxies.
 //!
-//! `CORPORA` names the folder of the corpora (`make test` sets it where they are at hand).
+//! `CORPORA` names the folder of the corpora; `make test` sets it if they are available.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -15,8 +15,7 @@ use crate::world::{
     scripted::{Peer, text},
 };
 
-/// Statuses of the answers in what a caller got, interim ones passed over; `None`: it is not a
-/// sequence of whole answers.
+/// Statuses of a caller's answers without interim ones. `None`: not a sequence of complete answers.
 fn statuses(mut got: &str) -> Option<Vec<u16>> {
     let mut found = Vec::new();
     while !got.is_empty() {
@@ -36,11 +35,11 @@ fn statuses(mut got: &str) -> Option<Vec<u16>> {
     Some(found)
 }
 
-/// What is wrong with how a payload was answered.
-fn judge(payload: &str, got: &str) -> Result<(), String> {
+/// Checks the answers to a payload.
+fn check_answers(payload: &str, got: &str) -> Result<(), String> {
     let statuses =
-        statuses(got).ok_or_else(|| format!("answers that cannot be told apart: {got:?}"))?;
-    // What follows the last request may be refused for being none.
+        statuses(got).ok_or_else(|| format!("answers that cannot be separated: {got:?}"))?;
+    // Bytes after the last request may be refused, because they are not a request.
     let is_refusal = |status: &u16| matches!(status, 400 | 408 | 414 | 431 | 501);
     let served = statuses.iter().filter(|status| !is_refusal(status)).count();
     let requests = payload.matches(" HTTP/").count();
@@ -80,7 +79,7 @@ async fn replay(file: &Path) {
         count += 1;
         replays.spawn(async move {
             let mut caller = Peer::connect(&address).await;
-            // It may be refused before it is all sent.
+            // The gateway may refuse before the payload is sent completely.
             let _ = caller.try_send(&payload).await;
             let _ = caller.try_finish().await;
             (name, text(&payload), caller.rest().await)
@@ -105,13 +104,13 @@ fn note(
     refused: &mut usize,
 ) {
     *refused += usize::from(!got.contains("HTTP/1.1 200"));
-    if let Err(problem) = judge(&payload, &got) {
+    if let Err(problem) = check_answers(&payload, &got) {
         problems.insert(name, format!("{problem}: {payload:?} got {got:?}"));
     }
 }
 
 #[tokio::test]
-async fn nothing_is_smuggled_past_the_guard() {
+async fn no_payload_smuggles_a_request_past_the_guard() {
     let folder = std::env::vars_os().find(|(name, _)| name == "CORPORA").map(|(_, folder)| folder);
     let Some(folder) = folder.filter(|folder| !folder.is_empty()) else {
         println!("skipped: CORPORA names no folder");

@@ -1,6 +1,6 @@
-//! Much, long and many: what memory and threads do then.
+//! Memory and threads under large, long and many transfers.
 //!
-//! `make test` runs these small; `make soak` as they are meant, and prints figures.
+//! `make test` runs reduced versions; `make soak` runs the full ones and prints figures.
 
 use std::{
     collections::HashMap,
@@ -23,31 +23,31 @@ use crate::{
         Kind, Store, alone, client,
         flask::Flask,
         gateway::Gateway,
-        process::{PATIENCE, until},
+        process::{TEST_TIMEOUT, until},
         settings,
     },
 };
 
 const MIB: usize = 1024 * 1024;
 
-/// Whether this is `make soak`.
+/// True in `make soak`.
 pub(crate) fn is_full() -> bool {
     full_length().is_some()
 }
 
-/// How long `make soak` may take over what takes as long as it is given.
+/// Duration of open-ended tests in `make soak`.
 pub(crate) fn full_length() -> Option<Duration> {
     let seconds = std::env::vars_os().find(|(name, _)| name == "SOAK")?.1;
     seconds.to_str()?.parse().ok().map(Duration::from_secs)
 }
 
-/// As meant, or small.
+/// Full value in `make soak`, else the small one.
 fn scaled<T>(full: T, small: T) -> T {
     if is_full() { full } else { small }
 }
 
-/// Memory that the gateway has for itself, in bytes. Its program's pages are shared with other gateways, and
-/// would count for more when those end.
+/// Private memory of the gateway in bytes. Pages of the program are excluded: other gateways share
+/// them, and they would count more when those end.
 fn memory(gateway: &Gateway) -> usize {
     let path = format!("/proc/{}/smaps_rollup", gateway.process.id());
     let text = std::fs::read_to_string(path).unwrap();
@@ -55,7 +55,7 @@ fn memory(gateway: &Gateway) -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }
 
-/// The most memory that the gateway takes while something runs.
+/// Peak memory of the gateway during some work.
 async fn peak<T>(gateway: &Gateway, work: impl Future<Output = T>) -> (T, usize) {
     let mut work = std::pin::pin!(work);
     let mut most = 0;
@@ -67,13 +67,13 @@ async fn peak<T>(gateway: &Gateway, work: impl Future<Output = T>) -> (T, usize)
     }
 }
 
-/// Bytes that are not all alike, the same for all who count with the same number.
+/// Varied bytes, the same for the same number.
 fn pattern(number: usize) -> Vec<u8> {
     (0..65_536_usize).map(|at| (at.wrapping_mul(31) ^ number).to_le_bytes()[0]).collect()
 }
 
-/// An upstream that hashes what it is sent and answers as much as the target's number says, then the
-/// hash of it as a trailer of its own kind: the last 32 bytes.
+/// An upstream that hashes the request body, answers with as many bytes as the target names, and
+/// appends the hash as the last 32 bytes.
 async fn bulk_upstream() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -127,7 +127,7 @@ async fn serve_bulk(mut stream: TcpStream) -> Option<()> {
 }
 
 #[tokio::test]
-async fn bulk_passes_both_ways_whole_and_takes_no_memory() {
+async fn bulk_transfers_arrive_complete_in_both_directions_without_memory_growth() {
     let blocks = scaled(5 * 1024 * 16, 96 * 16);
     let url = bulk_upstream().await;
     let more = [("GATEWAY_UPSTREAM_URL", url.as_str())];
@@ -181,7 +181,7 @@ async fn bulk_passes_both_ways_whole_and_takes_no_memory() {
 }
 
 #[tokio::test]
-async fn slow_readers_hold_little_and_hold_upstream_back() {
+async fn slow_readers_cost_little_memory_and_slow_upstream_down() {
     let readers = scaled(200, 20);
     let sent = Arc::new(AtomicUsize::new(0));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -213,9 +213,9 @@ async fn slow_readers_hold_little_and_hold_upstream_back() {
         caller.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         callers.push(caller);
     }
-    // Until nobody takes any more, then a little from each, for a while.
+    // First until all buffers are full, then a little from each for a while.
     let last = AtomicUsize::new(usize::MAX);
-    until("upstream is held back", async || {
+    until("upstream gets backpressure", async || {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let now = sent.load(Ordering::Relaxed);
         last.swap(now, Ordering::Relaxed) == now && now > 0
@@ -234,19 +234,19 @@ async fn slow_readers_hold_little_and_hold_upstream_back() {
     })
     .await;
     let grew = most.saturating_sub(before);
-    let on_the_way = (sent.load(Ordering::Relaxed) - taken) / readers;
+    let in_transit = (sent.load(Ordering::Relaxed) - taken) / readers;
     println!(
         "{readers} slow readers: {} KiB more memory, {} KiB on the way to each",
         grew / 1024,
-        on_the_way / 1024
+        in_transit / 1024
     );
     assert!(grew < readers * 256 * 1024 + 16 * MIB, "{grew}");
-    // Sockets on both hops hold some megabytes each; the rest of the gigabyte was not asked for.
-    assert!(on_the_way < 16 * MIB, "{on_the_way}");
+    // Sockets on both hops buffer some megabytes each; the rest of the gigabyte is not requested.
+    assert!(in_transit < 16 * MIB, "{in_transit}");
 }
 
 #[tokio::test]
-async fn idle_connections_take_little_and_are_in_nobodys_way() {
+async fn idle_connections_cost_little_memory_and_delay_no_request() {
     let many = scaled(10_000, 1_000);
     let (gateway, _entra, _store) = alone(Kind::Files, &[]).await;
     let ask = b"GET /gateway/health/live HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -255,14 +255,14 @@ async fn idle_connections_take_little_and_are_in_nobodys_way() {
     let mut idle = Vec::new();
     for n in 0..many {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        // Another address of the loopback each few thousand: ports are few.
+        // Another loopback address for every 5,000 connections, because ports are limited.
         socket.bind(format!("127.0.0.{}:0", 2 + n / 5_000).parse().unwrap()).unwrap();
         let mut caller = socket.connect(gateway.address().parse().unwrap()).await.unwrap();
         caller.write_all(ask).await.unwrap();
         assert!(caller.read(&mut buffer).await.unwrap() > 0);
         idle.push(caller);
     }
-    // Until they count as idle.
+    // Until the gateway treats them as idle.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let each = memory(&gateway).saturating_sub(before) / many;
     let begun = Instant::now();
@@ -271,7 +271,7 @@ async fn idle_connections_take_little_and_are_in_nobodys_way() {
         200
     );
     let answered = begun.elapsed();
-    // All of them are still there.
+    // All of them are still open.
     for caller in &mut idle {
         caller.write_all(ask).await.unwrap();
         assert!(caller.read(&mut buffer).await.unwrap() > 0);
@@ -282,7 +282,7 @@ async fn idle_connections_take_little_and_are_in_nobodys_way() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_killed_again_and_again_does_nothing_twice() {
+async fn no_request_runs_twice_while_upstream_is_killed_repeatedly() {
     let (kills, pause) = (scaled(12, 2), scaled(Duration::from_secs(5), Duration::from_secs(3)));
     let (entra, store) = (Entra::start().await, Store::start(Kind::Files).await);
     let journal = store.folder().parent().unwrap().join("journal");
@@ -313,7 +313,7 @@ async fn an_upstream_that_is_killed_again_and_again_does_nothing_twice() {
                         client.post(format!("{url}/test/journal?id={worker}-{number}")).body("x"),
                     )
                 };
-                let status = match request.timeout(PATIENCE).send().await {
+                let status = match request.timeout(TEST_TIMEOUT).send().await {
                     Ok(answer) => answer.status().as_u16(),
                     Err(error) => panic!("{method}: {error:?}"),
                 };
@@ -356,11 +356,11 @@ async fn an_upstream_that_is_killed_again_and_again_does_nothing_twice() {
     for id in journal.lines() {
         *done.entry(id).or_default() += 1;
     }
-    let twice: Vec<_> = done.iter().filter(|(_, times)| **times > 1).collect();
+    let repeated: Vec<_> = done.iter().filter(|(_, times)| **times > 1).collect();
     let count = done.len();
     println!("{kills} kills: {statuses:?}, {count} POSTs done, recovered within {slowest:.1?}");
-    assert!(twice.is_empty(), "done twice: {twice:?}");
-    assert!(done.len() >= statuses[&("POST", 200)], "every POST that was answered was done");
+    assert!(repeated.is_empty(), "ran twice: {repeated:?}");
+    assert!(done.len() >= statuses[&("POST", 200)], "every answered POST ran");
     assert!(
         statuses.keys().all(|(_, status)| matches!(status, 200 | 502 | 503 | 504)),
         "{statuses:?}"

@@ -1,4 +1,4 @@
-//! SIGTERM, at any time, while neighbours are away: the process ends within the documented time.
+//! SIGTERM at any time, with unavailable dependencies: the process ends within the documented time.
 //!
 //! decocms/studio#3975.
 
@@ -26,36 +26,36 @@ use crate::{
     },
 };
 
-/// From the first moment at which SIGTERM is handled: in the start, between the attempts of the database's
-/// work, and when what is away is known to be.
-const MOMENTS: [u64; 5] = [0, 400, 1500, 4500, 12_000];
+/// Delays of SIGTERM in ms, from the moment its handler exists: during the start, between retries
+/// of database work, and after the outage is detected.
+const DELAYS: [u64; 5] = [0, 400, 1500, 4500, 12_000];
 
-/// Takes connections and never answers.
+/// Accepts connections and never answers.
 async fn silent() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     (listener, address)
 }
 
-/// Stops a gateway with these settings at each moment.
+/// Stops a gateway with these settings after each delay.
 async fn stops_in_time(kind: Kind, more: &[(&str, &str)]) {
     let (entra, store) = (Entra::start().await, Store::start(kind).await);
     let more: Vec<_> =
         more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let mut stops = JoinSet::new();
-    for moment in MOMENTS {
+    for delay in DELAYS {
         let settings = settings(&entra, None, &store, &more);
         stops.spawn(async move {
             let mut process = Process::start(&mut Command::new(binary()), &settings, "KILL");
             handles_sigterm(&process).await;
-            sleep(Duration::from_millis(moment)).await;
+            sleep(Duration::from_millis(delay)).await;
             let begun = Instant::now();
             process.signal("TERM");
             let status = process.ended().await;
             let took = begun.elapsed();
-            println!("SIGTERM after {moment} ms: ended after {took:.1?}");
-            assert_eq!(status.code(), Some(0), "{moment} ms: {}", process.log());
-            assert!(took < AFTER_DRAIN, "{moment} ms: {took:?}\n{}", process.log());
+            println!("SIGTERM after {delay} ms: ended after {took:.1?}");
+            assert_eq!(status.code(), Some(0), "{delay} ms: {}", process.log());
+            assert!(took < AFTER_DRAIN, "{delay} ms: {took:?}\n{}", process.log());
         });
     }
     while let Some(stop) = stops.join_next().await {
@@ -70,7 +70,7 @@ async fn a_gateway_whose_database_refuses_connections_stops_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_whose_neighbours_are_all_silent_stops_in_time() {
+async fn a_gateway_whose_dependencies_are_all_silent_stops_in_time() {
     let (_database, database) = silent().await;
     let (_redis, redis) = silent().await;
     let (_collector, collector) = silent().await;
@@ -102,11 +102,11 @@ async fn a_gateway_whose_upstream_never_answered_stops_without_waiting_for_it() 
     let begun = Instant::now();
     gateway.process.signal("TERM");
     assert_eq!(gateway.process.ended().await.code(), Some(0));
-    // Less than the time-out of the canary and of records.
+    // Less than the timeouts of the canary and of activity records.
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
-/// Events without end: the first of them, and nothing after it.
+/// An endless event stream: sends the first event only.
 async fn stream(mut connection: TcpStream) -> std::io::Result<()> {
     let mut head = [0; 4096];
     while connection.read(&mut head).await? > 0 {
@@ -117,7 +117,7 @@ async fn stream(mut connection: TcpStream) -> std::io::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_ends_with_the_drain_although_the_database_is_away() {
+async fn a_stream_ends_with_the_drain_although_the_database_is_unavailable() {
     let (listener, address) = silent().await;
     tokio::spawn(async move {
         while let Ok((connection, _)) = listener.accept().await {

@@ -1,4 +1,4 @@
-//! Every form in which upstream may keep its sessions.
+//! Every format in which upstream may store its sessions.
 
 use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
 
@@ -9,7 +9,7 @@ use crate::world::{
     status, try_login,
 };
 
-async fn works(kind: Kind, more: &[(&str, &str)]) -> World {
+async fn assert_session_works(kind: Kind, more: &[(&str, &str)]) -> World {
     let world = World::with(kind, more).await;
     let answer =
         try_login(&world.gateway, &world.entra.token().claim("name", "Zoë 🎉").build()).await;
@@ -23,7 +23,10 @@ async fn works(kind: Kind, more: &[(&str, &str)]) -> World {
     };
     let answer = ask().await;
     assert_eq!(answer.status(), 200, "{more:?}");
-    assert!(!answer.headers().contains_key("set-cookie"), "the renewal is kept back: {more:?}");
+    assert!(
+        !answer.headers().contains_key("set-cookie"),
+        "the renewed cookie is not sent: {more:?}"
+    );
     let logout =
         client().post(world.gateway.url("/external/logout")).header("cookie", cookie.clone());
     assert_eq!(logout.send().await.unwrap().status(), 204);
@@ -32,8 +35,8 @@ async fn works(kind: Kind, more: &[(&str, &str)]) -> World {
 }
 
 #[tokio::test]
-async fn json_in_redis_under_another_prefix() {
-    let world = works(
+async fn json_records_work_in_redis_under_another_prefix() {
+    let world = assert_session_works(
         Kind::Redis,
         &[("SESSION_SERIALIZATION_FORMAT", "json"), ("SESSION_KEY_PREFIX", "chat/")],
     )
@@ -46,18 +49,18 @@ async fn json_in_redis_under_another_prefix() {
 }
 
 #[tokio::test]
-async fn signed_ids_under_another_cookie_name() {
+async fn signed_ids_work_under_another_cookie_name() {
     let more = [
         ("SESSION_USE_SIGNER", "true"),
         ("SECRET_KEY", "not so secret"),
         ("SESSION_COOKIE_NAME", "chat"),
     ];
-    works(Kind::Redis, &more).await;
-    works(Kind::Files, &more).await;
+    assert_session_works(Kind::Redis, &more).await;
+    assert_session_works(Kind::Files, &more).await;
 }
 
 #[tokio::test]
-async fn our_own_keys_lie_outside_what_a_cookie_can_name() {
+async fn the_gateways_own_keys_have_a_prefix_that_no_cookie_can_name() {
     let world = World::start(Kind::Redis).await;
     let session = world.login(&world.entra.token().build()).await;
     let redis = world.store.redis();
@@ -71,10 +74,10 @@ async fn our_own_keys_lie_outside_what_a_cookie_can_name() {
 }
 
 #[tokio::test]
-async fn files_are_as_cachelib_writes_them() {
+async fn session_files_match_cachelibs_format() {
     let world = World::start(Kind::Files).await;
     let count = |world: &World| {
-        // Without its constructor, which would count anew.
+        // Without the constructor, which would count again.
         let script = "import sys, hashlib; from cachelib import FileSystemCache as C; \
                       c = C.__new__(C); \
                       c._path, c._threshold, c._hash_method = sys.argv[1], 500, hashlib.sha256; \
@@ -100,10 +103,10 @@ async fn files_are_as_cachelib_writes_them() {
 }
 
 #[tokio::test]
-async fn cachelibs_threshold_does_not_evict_ours_first() {
+async fn cachelibs_threshold_does_not_evict_minted_sessions_first() {
     let world = World::start(Kind::Files).await;
     let session = world.login(&world.entra.token().build()).await;
-    // 600 sessions of browsers, at the threshold of 500, with Flask-Session's own class.
+    // 600 browser sessions at the threshold of 500, written with Flask-Session's own class.
     let script = "import sys; from cachelib import FileSystemCache as C; c = C(sys.argv[1], threshold=500, mode=0o600)\n\
                   for n in range(600): c.set(f'session:browser{n}', {'_permanent': True, 'n': n}, timeout=2678000)";
     let filled =
@@ -116,14 +119,15 @@ async fn cachelibs_threshold_does_not_evict_ours_first() {
 async fn older_cachelib_names_files_by_md5() {
     let old = in_repository("target/python/cachelib-0.13.0");
     assert!(Path::new(&old).exists(), "`make setup` installs it");
-    let world = works(Kind::Files, &[("PYTHONPATH", &old.display().to_string())]).await;
+    let world =
+        assert_session_works(Kind::Files, &[("PYTHONPATH", &old.display().to_string())]).await;
     let mut names =
         std::fs::read_dir(world.store.folder()).unwrap().map(|e| e.unwrap().file_name());
     assert!(names.all(|name| name.len() == 32), "MD5 alone");
 }
 
 #[tokio::test]
-async fn files_that_cannot_be_shared_are_told_at_the_start() {
+async fn session_files_that_cannot_be_shared_are_reported_at_start() {
     let world = World::start(Kind::Files).await;
     let missing = world.store.folder().join("missing");
     let ended = crate::world::gateway::run(
@@ -137,11 +141,11 @@ async fn files_that_cannot_be_shared_are_told_at_the_start() {
     )
     .await;
     assert_eq!(ended.status.code(), Some(69));
-    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(told.contains("SESSION_FILE_DIR") && told.contains("volume"), "{told}");
+    let errors = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(errors.contains("SESSION_FILE_DIR") && errors.contains("volume"), "{errors}");
     assert!(!missing.exists(), "the gateway never creates it");
 
-    // Upstream as another user: its count file says so.
+    // Upstream runs as another user, which the owner of its count file shows.
     for entry in std::fs::read_dir(world.store.folder()).unwrap() {
         let path = entry.unwrap().path();
         if std::os::unix::fs::chown(&path, Some(12345), None).is_err() {
@@ -152,8 +156,8 @@ async fn files_that_cannot_be_shared_are_told_at_the_start() {
     let settings = crate::world::settings(&world.entra, Some(&world.flask), &world.store, &[]);
     let ended = crate::world::gateway::run(&settings, &["serve"]).await;
     assert_eq!(ended.status.code(), Some(69));
-    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(told.contains("as user 12345"), "{told}");
+    let errors = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(errors.contains("as user 12345"), "{errors}");
 }
 
 #[tokio::test]
@@ -171,9 +175,9 @@ async fn a_fresh_volume_waits_for_upstream() {
     let gateway = crate::world::gateway::Gateway::start(&settings).await;
     gateway.wait_until_it_has_keys().await;
     let answer = try_login(&gateway, &world.entra.token().build()).await;
-    assert_eq!(answer.status(), 503, "which names upstream will use is not known yet");
+    assert_eq!(answer.status(), 503, "upstream's file names are not known yet");
     std::fs::copy(count_file(&world), fresh.join(count_file(&world).file_name().unwrap())).unwrap();
-    until("it goes on", async || {
+    until("login works", async || {
         try_login(&gateway, &world.entra.token().build()).await.status() == 200
     })
     .await;

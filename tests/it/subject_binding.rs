@@ -1,4 +1,4 @@
-//! A user's token reaches that user's own documents: every `user_id` must be its `oid`.
+//! A user's token gives access to that user's own documents: every `user_id` must equal its `oid`.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::{
     world::{Kind, World, client, json, process::until, scripted::Scripted},
 };
 
-const SOMEBODY: &str = "cccccccc-0000-1111-2222-dddddddddddd";
+const OTHER_USER: &str = "cccccccc-0000-1111-2222-dddddddddddd";
 const USERS: &str = "/external/test/users";
 const FORM: &str = "application/x-www-form-urlencoded";
 const MULTIPART: &str = "multipart/form-data; boundary=B";
@@ -38,11 +38,11 @@ fn multipart(user: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_users_token_names_its_own_user_alone() {
+async fn a_users_token_may_name_only_its_own_user() {
     let world = World::start(Kind::Files).await;
     let token = world.entra.token().build();
     let own = format!("user_id={USER_OID}");
-    let other = format!("user_id={SOMEBODY}");
+    let other = format!("user_id={OTHER_USER}");
     for (query, content_type, body) in [
         (format!("?{own}"), "text/plain", String::new()),
         (String::new(), FORM, own.clone()),
@@ -50,52 +50,54 @@ async fn a_users_token_names_its_own_user_alone() {
     ] {
         let answer = send(&world, &token, &query, content_type, body).await;
         assert_eq!(answer.status(), 200, "{query} {content_type}");
-        let seen = json(answer).await;
-        let found = [&seen["query"], &seen["body"]].map(|users| users.as_array().unwrap().len());
-        assert_eq!(found.iter().sum::<usize>(), 1, "{seen}");
+        let received = json(answer).await;
+        let found =
+            [&received["query"], &received["body"]].map(|users| users.as_array().unwrap().len());
+        assert_eq!(found.iter().sum::<usize>(), 1, "{received}");
     }
-    let asked = |log: &str| log.matches(USERS).count();
-    until("upstream says what reached it", async || asked(&world.flask.log()) == 3).await;
+    let requests = |log: &str| log.matches(USERS).count();
+    until("upstream has logged the requests", async || requests(&world.flask.log()) == 3).await;
     for (query, content_type, body) in [
         (format!("?{other}"), "text/plain", String::new()),
         (format!("?a=1&{own}&{other}"), "text/plain", String::new()),
-        (format!("?%75ser_id={SOMEBODY}"), FORM, own.clone()),
+        (format!("?%75ser_id={OTHER_USER}"), FORM, own.clone()),
         (String::new(), FORM, format!("{own}&{other}")),
-        (String::new(), MULTIPART, multipart(SOMEBODY)),
+        (String::new(), MULTIPART, multipart(OTHER_USER)),
     ] {
         let answer = send(&world, &token, &query, content_type, body).await;
         assert_eq!(answer.status(), 403, "{query} {content_type}");
         assert!(!answer.headers().contains_key("www-authenticate"));
         assert_eq!(json(answer).await["detail"], "Every user_id must be the subject of this token");
     }
-    let odd = multipart(SOMEBODY).replace("name=\"user_id\"", "name=user_id");
+    let odd = multipart(OTHER_USER).replace("name=\"user_id\"", "name=user_id");
     assert_eq!(send(&world, &token, "", MULTIPART, odd).await.status(), 400);
-    assert_eq!(asked(&world.upstream_log().await), 3, "nothing of it reached upstream");
+    assert_eq!(requests(&world.upstream_log().await), 3, "no refused request reached upstream");
 
-    // An app acts for whom it likes.
+    // An app may act for any user.
     let app = world.entra.token().app_only().build();
-    let seen =
-        json(send(&world, &app, &format!("?{other}"), MULTIPART, multipart(SOMEBODY)).await).await;
-    assert_eq!(seen, json!({"query": [SOMEBODY], "body": [SOMEBODY]}));
+    let received =
+        json(send(&world, &app, &format!("?{other}"), MULTIPART, multipart(OTHER_USER)).await)
+            .await;
+    assert_eq!(received, json!({"query": [OTHER_USER], "body": [OTHER_USER]}));
 }
 
 #[tokio::test]
-async fn an_operator_may_leave_subjects_unbound() {
+async fn subject_binding_can_be_turned_off() {
     let world = World::with(Kind::Files, &[("GATEWAY_BIND_SUBJECT", "off")]).await;
     let token = world.entra.token().build();
-    let query = format!("?user_id={SOMEBODY}");
-    let seen = json(send(&world, &token, &query, MULTIPART, multipart(SOMEBODY)).await).await;
-    assert_eq!(seen, json!({"query": [SOMEBODY], "body": [SOMEBODY]}));
+    let query = format!("?user_id={OTHER_USER}");
+    let received = json(send(&world, &token, &query, MULTIPART, multipart(OTHER_USER)).await).await;
+    assert_eq!(received, json!({"query": [OTHER_USER], "body": [OTHER_USER]}));
 }
 
-/// A long upload is under way when its `user_id` comes.
+/// The upload is in progress when its `user_id` arrives.
 #[tokio::test]
-async fn an_upload_for_somebody_else_ends_before_upstream_has_all_of_it() {
+async fn an_upload_for_another_user_is_aborted_before_upstream_has_all_of_it() {
     let world = Scripted::start(&[("GATEWAY_REQUEST_HOLD", "64KiB")]).await;
     let token = world.entra.token().build();
     let filler = "x".repeat(1024 * 1024);
     for (is_chunked, user, status) in
-        [(false, SOMEBODY, "403"), (true, SOMEBODY, "403"), (true, USER_OID, "200")]
+        [(false, OTHER_USER, "403"), (true, OTHER_USER, "403"), (true, USER_OID, "200")]
     {
         let body = multipart(user).replace(&"x".repeat(5000), &filler);
         let framing = if is_chunked {
@@ -120,7 +122,7 @@ async fn an_upload_for_somebody_else_ends_before_upstream_has_all_of_it() {
         }
         let mut caller = world.caller().await;
         let sending = async {
-            // It may be refused before it is all sent.
+            // The gateway may refuse before the body is sent completely.
             let _ = caller.try_send(&sent).await;
             caller.head().await
         };
@@ -128,22 +130,22 @@ async fn an_upload_for_somebody_else_ends_before_upstream_has_all_of_it() {
             let mut upstream = world.upstream().await;
             upstream.head().await;
             if user == USER_OID {
-                let came = upstream.until("0\r\n\r\n").await;
+                let arrived = upstream.until("0\r\n\r\n").await;
                 upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-                came
+                arrived
             } else {
                 upstream.rest().await
             }
         };
-        let (answer, came) = tokio::join!(sending, upstream);
+        let (answer, arrived) = tokio::join!(sending, upstream);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
-        assert!(came.len() > 500_000, "it was under way: {}", came.len());
-        assert_eq!(came.contains("--B--"), user == USER_OID, "{is_chunked} {user}");
-        assert_eq!(came.contains(user), user == USER_OID, "not even the name of somebody else");
+        assert!(arrived.len() > 500_000, "the upload was in progress: {}", arrived.len());
+        assert_eq!(arrived.contains("--B--"), user == USER_OID, "{is_chunked} {user}");
+        assert_eq!(arrived.contains(user), user == USER_OID, "not even the id of the other user");
     }
 }
 
-/// Where an odd spelling could hide a field.
+/// Pieces where an unusual spelling could hide a field.
 const MULTIPART_PIECES: &[&str] = &[
     "--B",
     "--B--",
@@ -173,7 +175,7 @@ const MULTIPART_PIECES: &[&str] = &[
     "\0",
     "\u{b}",
     USER_OID,
-    SOMEBODY,
+    OTHER_USER,
     "user_id",
     "x",
 ];
@@ -192,13 +194,13 @@ const FORM_PIECES: &[&str] = &[
     "\u{e4}",
     "%C3",
     USER_OID,
-    SOMEBODY,
+    OTHER_USER,
     "a",
     "\r\n",
     "user_id=",
 ];
 
-/// A good body with some of its pieces changed.
+/// A valid body with some of its pieces changed.
 fn altered(dice: &mut Dice, good: &str, pieces: &[&str]) -> String {
     let mut body = good.to_owned();
     for _ in 0..=dice.below(4) {
@@ -227,12 +229,12 @@ fn altered(dice: &mut Dice, good: &str, pieces: &[&str]) -> String {
     body
 }
 
-/// Altered forms that are tried.
+/// Number of altered forms.
 const FORMS: usize = 3000;
 
-/// Whatever Werkzeug finds in a body that was let in is the subject.
+/// In an accepted body, Werkzeug finds no other user than the subject.
 #[tokio::test]
-async fn werkzeug_finds_nobody_else_in_a_form_that_was_let_in() {
+async fn werkzeug_finds_no_other_user_in_an_accepted_form() {
     let world = World::start(Kind::Files).await;
     let token = world.entra.token().build();
     let http = client();
@@ -245,7 +247,7 @@ async fn werkzeug_finds_nobody_else_in_a_form_that_was_let_in() {
             let mut body = String::new();
             for part in 0..=dice.below(3) {
                 let name = ["user_id", "a", "file\"; filename=\"f"][dice.below(3)];
-                let user = [USER_OID, SOMEBODY, "x"][(round + part) % 3];
+                let user = [USER_OID, OTHER_USER, "x"][(round + part) % 3];
                 let _ = write!(
                     body,
                     "--B\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{user}\r\n"
@@ -253,7 +255,7 @@ async fn werkzeug_finds_nobody_else_in_a_form_that_was_let_in() {
             }
             (body + "--B--\r\n", MULTIPART_PIECES, MULTIPART)
         } else {
-            (format!("a=1&user_id={USER_OID}&b={SOMEBODY}"), FORM_PIECES, FORM)
+            (format!("a=1&user_id={USER_OID}&b={OTHER_USER}"), FORM_PIECES, FORM)
         };
         let body = altered(&mut dice, &good, pieces);
         let request = http.post(&url).bearer_auth(&token).header("content-type", content_type);
@@ -261,8 +263,8 @@ async fn werkzeug_finds_nobody_else_in_a_form_that_was_let_in() {
         match answer.status().as_u16() {
             200 => {
                 let_in += 1;
-                let seen: Value = json(answer).await;
-                for user in seen["body"].as_array().unwrap() {
+                let received: Value = json(answer).await;
+                for user in received["body"].as_array().unwrap() {
                     named += 1;
                     assert_eq!(user, USER_OID, "{body:?}");
                 }
