@@ -1,4 +1,5 @@
-//! What operators are told of requests: traces, metrics and logs, by OTLP, Application Insights, `/metrics`.
+//! Telemetry about requests: traces, metrics and logs, by OTLP, Application Insights and
+//! `/metrics`.
 
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 use serde_json::Value;
@@ -50,7 +51,7 @@ async fn scraped(gateway: &Gateway) -> String {
     answer.text().await.expect("text")
 }
 
-/// The value of the series of a name that has all of these labels.
+/// Value of the series with this name and all of these labels.
 fn series(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let has =
         |line: &str, (label, value): &(&str, &str)| line.contains(&format!("{label}=\"{value}\""));
@@ -62,15 +63,15 @@ fn series(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
 }
 
 #[tokio::test]
-async fn a_trusted_peers_trace_goes_on_through_the_gateway_to_upstream() {
+async fn a_trusted_peers_trace_continues_through_the_gateway_to_upstream() {
     let collector = Collector::start().await;
     let world = world_with(&collector, &[]).await;
-    let asked = client()
+    let request = client()
         .get(world.gateway.url("/test/echo?secret=1"))
         .header("traceparent", traceparent())
         .header("tracestate", "vendor=x");
-    let echoed = world::json(asked.send().await.unwrap()).await.to_string();
-    until("both spans are there", async || {
+    let echoed = world::json(request.send().await.unwrap()).await.to_string();
+    until("both spans are exported", async || {
         spans(&collector).iter().filter(|span| hex(&span.trace_id) == TRACE).count() == 2
     })
     .await;
@@ -89,8 +90,11 @@ async fn a_trusted_peers_trace_goes_on_through_the_gateway_to_upstream() {
     ] {
         assert_eq!(attribute(&server.attributes, name).as_deref(), Some(value), "{name}");
     }
-    let told = format!("00-{TRACE}-{}-01", hex(&upstream.span_id));
-    assert!(echoed.contains(&told) && echoed.contains("vendor=x"), "{told} in {echoed}");
+    let sent_parent = format!("00-{TRACE}-{}-01", hex(&upstream.span_id));
+    assert!(
+        echoed.contains(&sent_parent) && echoed.contains("vendor=x"),
+        "{sent_parent} in {echoed}"
+    );
     let (resource, _) = &collector.spans()[0];
     assert_eq!(
         attribute(&resource.attributes, "service.name").as_deref(),
@@ -101,7 +105,7 @@ async fn a_trusted_peers_trace_goes_on_through_the_gateway_to_upstream() {
     assert!(String::from_utf8_lossy(&printed.stdout).contains(&version), "{version}");
 
     // Log records belong to the span, and the line on stderr names the trace.
-    until("the record is there", async || {
+    until("the record is exported", async || {
         collector.records().iter().any(|record| {
             record.span_id == server.span_id
                 && attribute(&record.attributes, "url.path").as_deref() == Some("/test/echo")
@@ -113,7 +117,7 @@ async fn a_trusted_peers_trace_goes_on_through_the_gateway_to_upstream() {
 }
 
 #[tokio::test]
-async fn a_strangers_trace_is_not_joined() {
+async fn an_untrusted_peers_trace_is_not_continued() {
     let collector = Collector::start().await;
     let settings = collector.settings();
     let mut more = pairs(&settings);
@@ -123,25 +127,26 @@ async fn a_strangers_trace_is_not_joined() {
         ("GATEWAY_UPSTREAM_URL", recorder.url.as_str()),
     ]);
     let (gateway, _entra, _store) = world::alone(Kind::Files, &more).await;
-    let asked = client().get(gateway.url("/x")).header("traceparent", traceparent());
-    assert_eq!(asked.send().await.unwrap().status(), 200);
-    until("its span is there", async || of_path(&spans(&collector), "/x").is_some()).await;
+    let request = client().get(gateway.url("/x")).header("traceparent", traceparent());
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    until("the span is exported", async || of_path(&spans(&collector), "/x").is_some()).await;
     let span = of_path(&spans(&collector), "/x").unwrap();
     assert!(span.parent_span_id.is_empty());
     assert_ne!(hex(&span.trace_id), TRACE);
 }
 
 #[tokio::test]
-async fn a_trace_passes_through_where_nothing_is_exported() {
+async fn a_trace_passes_through_when_nothing_is_exported() {
     let world = World::with(Kind::Files, &[]).await;
-    let asked = client().get(world.gateway.url("/test/echo")).header("traceparent", traceparent());
-    let echoed = world::json(asked.send().await.unwrap()).await.to_string();
+    let request =
+        client().get(world.gateway.url("/test/echo")).header("traceparent", traceparent());
+    let echoed = world::json(request.send().await.unwrap()).await.to_string();
     assert!(echoed.contains(&traceparent()), "{echoed}");
     until("the log names the trace", async || world.gateway.process.log().contains(TRACE)).await;
 }
 
 #[tokio::test]
-async fn a_file_of_settings_counts_and_what_is_not_sampled_is_not_exported() {
+async fn telemetry_settings_in_a_file_apply_and_unsampled_spans_are_not_exported() {
     let collector = Collector::start().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("gateway.toml");
@@ -154,10 +159,14 @@ async fn a_file_of_settings_counts_and_what_is_not_sampled_is_not_exported() {
     std::fs::write(&file, text).unwrap();
     let file = file.display().to_string();
     let mut world = World::with(Kind::Files, &[("GATEWAY_CONFIG", &file)]).await;
-    let asked = client().get(world.gateway.url("/test/echo")).header("traceparent", traceparent());
-    let echoed = world::json(asked.send().await.unwrap()).await["headers"].to_string();
-    let told = echoed.split(&format!("00-{TRACE}-")).nth(1).expect("the trace");
-    assert!(!told.starts_with(PARENT) && told[16..].starts_with("-00"), "{told}");
+    let request =
+        client().get(world.gateway.url("/test/echo")).header("traceparent", traceparent());
+    let echoed = world::json(request.send().await.unwrap()).await["headers"].to_string();
+    let rest_of_header = echoed.split(&format!("00-{TRACE}-")).nth(1).expect("the trace");
+    assert!(
+        !rest_of_header.starts_with(PARENT) && rest_of_header[16..].starts_with("-00"),
+        "{rest_of_header}"
+    );
     world.gateway.process.signal("TERM");
     assert_eq!(world.gateway.process.ended().await.code(), Some(0));
     let batches = collector.batches();
@@ -167,7 +176,7 @@ async fn a_file_of_settings_counts_and_what_is_not_sampled_is_not_exported() {
 }
 
 #[tokio::test]
-async fn nothing_secret_is_exported_and_nothing_at_all_when_disabled() {
+async fn no_secret_is_exported_and_nothing_is_when_disabled() {
     let collector = Collector::start().await;
     let headers = ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cret%20key");
     let mut world = world_with(&collector, &[headers]).await;
@@ -176,7 +185,7 @@ async fn nothing_secret_is_exported_and_nothing_at_all_when_disabled() {
     world::status(world.gateway.url(API), &session).await;
     let guarded = client().get(world.gateway.url("/external/x?token=hidden")).bearer_auth(&token);
     guarded.session(&session).send().await.unwrap();
-    until("all three signals are there", async || {
+    until("all three signals are exported", async || {
         let has_metric = |name: &str| collector.metrics().iter().any(|metric| metric.name == name);
         of_path(&spans(&collector), "/external/x").is_some()
             && has_metric("http.server.request.duration")
@@ -205,7 +214,7 @@ async fn nothing_secret_is_exported_and_nothing_at_all_when_disabled() {
 }
 
 #[tokio::test]
-async fn what_waits_at_the_end_is_exported_still() {
+async fn pending_telemetry_is_exported_at_shutdown() {
     let collector = Collector::start().await;
     let settings = collector.settings();
     let mut more = pairs(&settings);
@@ -215,14 +224,14 @@ async fn what_waits_at_the_end_is_exported_still() {
     gateway.process.signal("TERM");
     assert_eq!(gateway.process.ended().await.code(), Some(0));
     assert!(of_path(&spans(&collector), "/gateway/health/live").is_some());
-    let has_said_so = |record: &opentelemetry_proto::tonic::logs::v1::LogRecord| {
+    let mentions_drain = |record: &opentelemetry_proto::tonic::logs::v1::LogRecord| {
         format!("{:?}", record.body).contains("draining")
     };
-    assert!(collector.records().iter().any(has_said_so));
+    assert!(collector.records().iter().any(mentions_drain));
 }
 
 #[tokio::test]
-async fn prometheus_reads_what_happened() {
+async fn prometheus_metrics_count_requests_logins_and_sessions() {
     let world = World::with(Kind::Redis, &[]).await;
     let gateway = &world.gateway;
     let session = world.login(&world.entra.token().build()).await;
@@ -233,14 +242,14 @@ async fn prometheus_reads_what_happened() {
     let odd = client().request("BREW".parse().unwrap(), gateway.url("/api/a/b/c"));
     odd.send().await.unwrap();
 
-    // What is counted last is told after its answer.
-    let brewed = [("http_request_method", "_OTHER")];
+    // The metrics are updated after the answer is sent.
+    let unknown_method = [("http_request_method", "_OTHER")];
     let active = ("http_server_active_requests", Some(0.0));
-    until("all is counted", async || {
+    until("all requests are counted", async || {
         let text = scraped(gateway).await;
-        let is_counted =
-            series(&text, "http_server_request_duration_seconds_count", &brewed).is_some();
-        is_counted && series(&text, active.0, &[]) == active.1
+        let is_recorded =
+            series(&text, "http_server_request_duration_seconds_count", &unknown_method).is_some();
+        is_recorded && series(&text, active.0, &[]) == active.1
     })
     .await;
     let text = scraped(gateway).await;
@@ -279,7 +288,7 @@ async fn prometheus_reads_what_happened() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_away_is_a_reason() {
+async fn a_failed_upstream_connection_is_an_error_type_in_metrics() {
     let (gateway, _entra, _store) = world::alone(Kind::Files, &[]).await;
     assert_eq!(client().get(gateway.url("/x")).send().await.unwrap().status(), 502);
     let text = scraped(&gateway).await;
@@ -309,14 +318,14 @@ async fn application_insights_gets_requests_dependencies_traces_and_metrics() {
     ];
     more.extend(WITHOUT_DELAY);
     let (gateway, _entra, _store) = world::alone(Kind::Files, &more).await;
-    let asked = client().get(gateway.url("/x")).header("traceparent", traceparent());
-    assert_eq!(asked.send().await.unwrap().status(), 200);
+    let request = client().get(gateway.url("/x")).header("traceparent", traceparent());
+    assert_eq!(request.send().await.unwrap().status(), 200);
     let of_type = |name: &str, is_it: &dyn Fn(&Value) -> bool| {
         let mut all = ingestion.envelopes().into_iter();
         all.find(|e| e["data"]["baseType"] == name && is_it(e))
     };
     let in_trace = |e: &Value| e["tags"]["ai.operation.id"] == TRACE;
-    until("all kinds are there", async || {
+    until("all kinds are exported", async || {
         of_type("RequestData", &in_trace).is_some()
             && of_type("RemoteDependencyData", &in_trace).is_some()
             && of_type("MessageData", &in_trace).is_some()
@@ -331,7 +340,7 @@ async fn application_insights_gets_requests_dependencies_traces_and_metrics() {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_read_are_told_before_anything_starts() {
+async fn invalid_telemetry_settings_exit_with_78_and_show_no_secret() {
     for (name, value) in [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
         ("APPLICATIONINSIGHTS_CONNECTION_STRING", "InstrumentationKey=hush;Authorization=aad"),
@@ -340,8 +349,8 @@ async fn settings_that_cannot_be_read_are_told_before_anything_starts() {
         let more = [(name.to_owned(), value.to_owned())];
         let ended = run(&world::settings(&entra, None, &store, &more), &["check"]).await;
         assert_eq!(ended.status.code(), Some(78));
-        let told = String::from_utf8_lossy(&ended.stderr).into_owned();
-        assert!(told.contains(name) && !told.contains("hush"), "{told}");
+        let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(stderr.contains(name) && !stderr.contains("hush"), "{stderr}");
     }
 }
 
@@ -356,14 +365,14 @@ async fn one_trace_holds_the_gateways_and_flasks_spans() {
     ];
     let world = world_with(&collector, &more).await;
     let session = world.login(&world.entra.token().build()).await;
-    let asked = client().get(world.gateway.url(API)).session(&session);
-    let answer = asked.header("traceparent", traceparent()).send().await.unwrap();
+    let request = client().get(world.gateway.url(API)).session(&session);
+    let answer = request.header("traceparent", traceparent()).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     let of_trace = || {
         let all = collector.spans().into_iter();
         all.filter(|(_, span)| hex(&span.trace_id) == TRACE).collect::<Vec<_>>()
     };
-    until("three spans are there", async || of_trace().len() == 3).await;
+    until("three spans are exported", async || of_trace().len() == 3).await;
     let mut parent = PARENT.to_owned();
     for depth in 0..3 {
         let all = of_trace();

@@ -1,4 +1,5 @@
-//! A collector that is away or does not answer: no request notices, what is lost is counted.
+//! A collector that is unavailable or does not answer: no request is delayed, dropped telemetry is
+//! counted.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,8 @@ use crate::world::{
     self, Kind, client, collector::WITHOUT_DELAY, gateway::Gateway, process::until,
 };
 
-/// What has been lost, over all exporters and signals.
-async fn lost(gateway: &Gateway, reason: &str) -> f64 {
+/// Number of dropped items over all exporters and signals.
+async fn dropped(gateway: &Gateway, reason: &str) -> f64 {
     let url = gateway.ops_url("/metrics").expect("an address");
     let text = client().get(url).send().await.unwrap().text().await.unwrap();
     let reason = format!("reason=\"{reason}\"");
@@ -19,19 +20,19 @@ async fn lost(gateway: &Gateway, reason: &str) -> f64 {
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
-async fn ends_well_and_soon(gateway: &mut Gateway) {
+async fn assert_clean_stop(gateway: &mut Gateway) {
     let begun = Instant::now();
     gateway.process.signal("TERM");
     assert_eq!(gateway.process.ended().await.code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     let log = gateway.process.log();
     assert!(log.contains("telemetry was lost"), "{log}");
-    assert!(!log.contains("ExportError"), "told once in a while, not each time");
+    assert!(!log.contains("ExportError"), "logged once in a while, not each time");
 }
 
 #[tokio::test]
-async fn a_collector_that_hangs_delays_nobody_and_losses_are_counted() {
-    // It takes connections, and never answers.
+async fn a_hanging_collector_delays_no_request_and_drops_are_counted() {
+    // Accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let mut more = vec![
@@ -47,15 +48,15 @@ async fn a_collector_that_hangs_delays_nobody_and_losses_are_counted() {
     for _ in 0..50 {
         assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
     }
-    // Far less than one export would take.
+    // Far less than the timeout of one export.
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    until("losses are counted", async || lost(&gateway, "queue_full").await >= 40.0).await;
-    ends_well_and_soon(&mut gateway).await;
+    until("drops are counted", async || dropped(&gateway, "queue_full").await >= 40.0).await;
+    assert_clean_stop(&mut gateway).await;
     drop(silent);
 }
 
 #[tokio::test]
-async fn collectors_that_are_away_delay_nobody_and_losses_are_counted() {
+async fn unavailable_collectors_delay_no_request_and_drops_are_counted() {
     let mut more = vec![
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"),
         (
@@ -67,6 +68,6 @@ async fn collectors_that_are_away_delay_nobody_and_losses_are_counted() {
     let (mut gateway, _entra, _store) = world::alone(Kind::Files, &more).await;
     let url = gateway.url("/gateway/health/live");
     assert_eq!(client().get(&url).send().await.unwrap().status(), 200);
-    until("losses are counted", async || lost(&gateway, "undelivered").await >= 3.0).await;
-    ends_well_and_soon(&mut gateway).await;
+    until("drops are counted", async || dropped(&gateway, "undelivered").await >= 3.0).await;
+    assert_clean_stop(&mut gateway).await;
 }

@@ -1,4 +1,4 @@
-//! A platform's edge: terminates TLS and says so.
+//! A platform's edge: terminates TLS and reports it in `X-Forwarded-Proto`.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,47 +11,47 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// `https://localhost:PORT`, with a certificate of its own.
+/// Listens at `https://localhost:PORT` with its own certificate.
 pub(crate) struct TlsEdge {
     folder: TempDir,
     port: u16,
-    there: Arc<OnceLock<String>>,
+    target: Arc<OnceLock<String>>,
 }
 
 impl TlsEdge {
-    /// In front of an address.
+    /// Starts in front of an address.
     pub(crate) async fn start(address: String) -> Self {
-        let edge = Self::start_first().await;
-        edge.stand_before(address);
+        let edge = Self::start_without_target().await;
+        edge.set_target(address);
         edge
     }
 
-    /// In front of nothing yet: its URL is known before the address is.
-    pub(crate) async fn start_first() -> Self {
+    /// Starts without a target; its URL is known before the target is.
+    pub(crate) async fn start_without_target() -> Self {
         let certificate = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), certificate.cert.pem()).unwrap();
-        let there = Arc::new(OnceLock::new());
-        let port = serve(Arc::clone(&there), &certificate).await;
-        Self { folder, port, there }
+        let target = Arc::new(OnceLock::new());
+        let port = serve(Arc::clone(&target), &certificate).await;
+        Self { folder, port, target }
     }
 
-    /// In front of this from now on.
-    pub(crate) fn stand_before(&self, address: String) {
-        self.there.set(address).unwrap();
+    /// Sets the target. May be called once.
+    pub(crate) fn set_target(&self, address: String) {
+        self.target.set(address).unwrap();
     }
 
     pub(crate) fn url(&self) -> String {
         format!("https://localhost:{}", self.port)
     }
 
-    /// A file with the certificate to trust.
+    /// Path of the certificate to trust.
     pub(crate) fn ca(&self) -> String {
         self.folder.path().join("ca.pem").display().to_string()
     }
 }
 
-/// Speaks TLS with a certificate.
+/// TLS acceptor for a certificate.
 pub(crate) fn acceptor(certificate: &CertifiedKey<KeyPair>) -> TlsAcceptor {
     let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -64,15 +64,15 @@ pub(crate) fn acceptor(certificate: &CertifiedKey<KeyPair>) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-/// One request a connection.
-async fn serve(there: Arc<OnceLock<String>>, certificate: &CertifiedKey<KeyPair>) -> u16 {
+/// Serves one request per connection.
+async fn serve(target: Arc<OnceLock<String>>, certificate: &CertifiedKey<KeyPair>) -> u16 {
     let acceptor = acceptor(certificate);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let (acceptor, there) = (acceptor.clone(), Arc::clone(&there));
+            let (acceptor, target) = (acceptor.clone(), Arc::clone(&target));
             tokio::spawn(async move {
                 let mut caller = acceptor.accept(stream).await.unwrap();
                 let mut head = Vec::new();
@@ -80,16 +80,16 @@ async fn serve(there: Arc<OnceLock<String>>, certificate: &CertifiedKey<KeyPair>
                     head.push(caller.read_u8().await.unwrap());
                 }
                 let head = String::from_utf8(head).unwrap();
-                let told = |line: &&str| {
+                let is_forwarded = |line: &&str| {
                     let line = line.to_ascii_lowercase();
                     !line.starts_with("connection:") && !line.starts_with("x-forwarded-proto:")
                 };
-                let kept: Vec<_> = head.trim_end().split("\r\n").filter(told).collect();
+                let lines: Vec<_> = head.trim_end().split("\r\n").filter(is_forwarded).collect();
                 let added = "X-Forwarded-Proto: https\r\nConnection: close\r\n\r\n";
-                let head = format!("{}\r\n{added}", kept.join("\r\n"));
-                let mut there = TcpStream::connect(there.get().unwrap()).await.unwrap();
-                there.write_all(head.as_bytes()).await.unwrap();
-                let _ = copy_bidirectional(&mut caller, &mut there).await;
+                let head = format!("{}\r\n{added}", lines.join("\r\n"));
+                let mut target = TcpStream::connect(target.get().unwrap()).await.unwrap();
+                target.write_all(head.as_bytes()).await.unwrap();
+                let _ = copy_bidirectional(&mut caller, &mut target).await;
             });
         }
     });

@@ -1,5 +1,5 @@
-//! Tokens of every bad kind that is known, judged at the moment they were made for; and what they name
-//! is never asked.
+//! Tokens of every known invalid kind, verified at the time they were made for. URLs that they name
+//! are never requested.
 
 use axum::{Json, Router, http::Uri, routing::get};
 use serde::Deserialize;
@@ -26,7 +26,7 @@ struct Corpus {
 struct Expected {
     tenant: String,
     client_id: String,
-    /// Of v1 and v2 tokens.
+    /// Issuers of v1 and v2 tokens.
     issuers: [String; 2],
 }
 
@@ -46,12 +46,12 @@ impl Case {
         match (&self.authorization, &self.token) {
             (Some(header), _) => header.clone(),
             (None, Some(token)) => format!("Bearer {token}"),
-            (None, None) => panic!("{} says nothing", self.id),
+            (None, None) => panic!("{} has neither token nor header", self.id),
         }
     }
 
-    /// What a refusal may be: 401, and where it is no bearer token at all 400, or 431 for one that is longer
-    /// than any head.
+    /// Allowed statuses of a refusal: 401; for a value that is no bearer token 400; for one longer
+    /// than any head 431.
     fn may_be_refused_with(&self, status: u16) -> bool {
         let token = self.token.as_deref().unwrap_or_default();
         let in_token = |c: char| c.is_ascii_alphanumeric() || "-._~+/".contains(c);
@@ -68,7 +68,7 @@ impl Case {
     }
 }
 
-/// The documents of the corpus' tenant, at `URL/TENANT[/v2.0]/.well-known/openid-configuration`.
+/// Documents of the corpus' tenant, at `URL/TENANT[/v2.0]/.well-known/openid-configuration`.
 async fn publish(corpus: &Corpus) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -85,7 +85,7 @@ async fn publish(corpus: &Corpus) -> String {
 }
 
 #[tokio::test]
-async fn every_token_of_the_corpus_is_judged_as_it_should_be() {
+async fn every_token_of_the_corpus_gets_its_expected_answer() {
     let file = std::fs::read(in_repository("tests/data/tokens.json")).unwrap();
     let corpus: Corpus = serde_json::from_slice(&file).unwrap();
     let identity = publish(&corpus).await;
@@ -120,22 +120,26 @@ async fn every_token_of_the_corpus_is_judged_as_it_should_be() {
         };
         let guarded = ask(&format!("GET /external/{number}")).await;
         let login = ask("POST /external/login").await;
-        let told = format!("{} {}: {guarded}, login {login}", case.category, case.id);
+        let description = format!("{} {}: {guarded}, login {login}", case.category, case.id);
         let reached = upstream.take().targets;
-        // HTTP takes white space off a value's end (RFC 9112 §5.1): what is left is a good token.
-        let loses_its_flaw = case.category == "encoding" && authorization.ends_with([' ', '\t']);
-        if case.expect == "accept" || loses_its_flaw {
-            assert_eq!(guarded, 200, "{told}");
-            assert_eq!(reached, [format!("/external/{number}")], "{told}");
-            // Apps may not log in here, and a session of a token within the leeway would be over at once.
+        // HTTP strips white space at a value's end (RFC 9112 §5.1), which leaves a valid token.
+        let becomes_valid = case.category == "encoding" && authorization.ends_with([' ', '\t']);
+        if case.expect == "accept" || becomes_valid {
+            assert_eq!(guarded, 200, "{description}");
+            assert_eq!(reached, [format!("/external/{number}")], "{description}");
+            // Apps may not log in here, and a session of a token within the leeway would have
+            // expired.
             let is_expired = case.id == "ok-leeway";
-            assert!(if is_expired { login == 401 } else { matches!(login, 200 | 403) }, "{told}");
+            assert!(
+                if is_expired { login == 401 } else { matches!(login, 200 | 403) },
+                "{description}"
+            );
             accepted += 1;
         } else {
-            assert!(case.may_be_refused_with(guarded), "{told}");
-            assert!(case.may_be_refused_with(login) || login == 403, "{told}");
-            assert!(case.status != 403 || guarded == 403, "{told}");
-            assert!(reached.is_empty(), "{told}: {reached:?}");
+            assert!(case.may_be_refused_with(guarded), "{description}");
+            assert!(case.may_be_refused_with(login) || login == 403, "{description}");
+            assert!(case.status != 403 || guarded == 403, "{description}");
+            assert!(reached.is_empty(), "{description}: {reached:?}");
         }
     }
     let refused = corpus.cases.len() - accepted;
@@ -143,31 +147,31 @@ async fn every_token_of_the_corpus_is_judged_as_it_should_be() {
     assert!(accepted >= 15 && refused >= 160, "{accepted} {refused}");
 }
 
-/// Whatever a token names, the gateway reads the documents it was configured with and nothing else.
+/// The gateway reads only the configured documents, whatever URL a token names.
 #[tokio::test]
-async fn no_connection_is_made_because_a_token_says_so() {
+async fn no_connection_is_made_to_a_url_in_a_token() {
     let world = World::start(Kind::Files).await;
     let canary = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let there = format!("http://{}/keys", canary.local_addr().unwrap());
-    let key = Entra::stranger_jwk();
-    let stranger = || world.entra.token().signed_by_stranger().kid("unheard-of");
+    let url = format!("http://{}/keys", canary.local_addr().unwrap());
+    let key = Entra::unpublished_jwk();
+    let unpublished = || world.entra.token().signed_with_unpublished_key().kid("unknown");
     let tokens = [
-        stranger().header("jku", there.as_str()),
-        stranger().header("x5u", there.as_str()),
-        stranger().header("jwk", key.clone()),
-        stranger().header("x5c", key["x5c"].clone()),
-        stranger().kid(&there),
-        stranger().claim("iss", there.as_str()),
-        stranger().header("iss", there.as_str()),
-        world.entra.token().header("jku", there.as_str()).signed_by_stranger(),
-        world.entra.token().claim("iss", there.as_str()),
+        unpublished().header("jku", url.as_str()),
+        unpublished().header("x5u", url.as_str()),
+        unpublished().header("jwk", key.clone()),
+        unpublished().header("x5c", key["x5c"].clone()),
+        unpublished().kid(&url),
+        unpublished().claim("iss", url.as_str()),
+        unpublished().header("iss", url.as_str()),
+        world.entra.token().header("jku", url.as_str()).signed_with_unpublished_key(),
+        world.entra.token().claim("iss", url.as_str()),
     ];
     for token in &tokens {
         assert_eq!(try_login(&world.gateway, &token.build()).await.status(), 401);
     }
-    // A good token that points there as well counts, and is not followed.
-    let pointing = world.entra.token().header("jku", there.as_str()).build();
+    // A valid token that names the URL is accepted; the URL is not requested.
+    let pointing = world.entra.token().header("jku", url.as_str()).build();
     assert_eq!(try_login(&world.gateway, &pointing).await.status(), 200);
-    let came = tokio::time::timeout(crate::world::scripted::QUIET, canary.accept()).await;
-    assert!(came.is_err(), "somebody connected: {came:?}");
+    let connection = tokio::time::timeout(crate::world::scripted::QUIET, canary.accept()).await;
+    assert!(connection.is_err(), "the gateway connected: {connection:?}");
 }

@@ -1,4 +1,4 @@
-//! What passes, passes byte for byte, both ways.
+//! Requests and answers pass byte for byte in both directions.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use crate::{
     },
 };
 
-/// What the gateway adds to every request of these tests.
+/// Header lines that the gateway adds to every request of these tests.
 const ADDED: &str =
     "X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n\r\n";
 
-/// Sends a request and returns what reaches upstream; the caller gets an answer meanwhile.
+/// Sends a request and returns the bytes that reach upstream; the caller gets an answer.
 async fn arrives(world: &Scripted, request: impl AsRef<[u8]>) -> String {
     let (asked, answer) = world.exchange(request.as_ref(), OK.as_bytes()).await;
     assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
@@ -27,12 +27,12 @@ async fn a_requests_header_arrives_in_its_case_order_and_repetition() {
     let world = Scripted::start(&[]).await;
     let sent = "GeT /x HTTP/1.1\r\nhOST: a\r\nX-b: 2\r\nACCEPT:*/*\r\nx-B:  1 \r\nX-B: 2\r\nEmpty:\r\n\
                 Te-st: \"q, \\\" x\"\r\nX-Latin: fr\u{f6}hlich\r\nConnection: close\r\nVia: 1.0 x\r\n\r\n";
-    let seen = arrives(&world, sent).await;
+    let received = arrives(&world, sent).await;
     let expected = format!(
         "GeT /x HTTP/1.1\r\nhOST: a\r\nX-b: 2\r\nACCEPT: */*\r\nx-B: 1\r\nX-B: 2\r\nEmpty: \r\n\
          Te-st: \"q, \\\" x\"\r\nX-Latin: fr\u{f6}hlich\r\nVia: 1.0 x\r\n{ADDED}"
     );
-    assert_eq!(seen, expected);
+    assert_eq!(received, expected);
 }
 
 #[tokio::test]
@@ -51,9 +51,9 @@ async fn targets_arrive_byte_for_byte() {
     ] {
         let request =
             [b"GET ", target, b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"].concat();
-        let seen = arrives(&world, &request).await;
+        let received = arrives(&world, &request).await;
         let line = crate::world::scripted::text(&[b"GET ", target, b" HTTP/1.1"].concat());
-        assert_eq!(seen.split("\r\n").next(), Some(line.as_str()));
+        assert_eq!(received.split("\r\n").next(), Some(line.as_str()));
     }
     let absolute = "GET http://A/x?y HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     assert!(arrives(&world, absolute).await.starts_with("GET /x?y HTTP/1.1\r\nHost: a\r\n"));
@@ -98,7 +98,7 @@ async fn bodies_arrive_in_their_own_frames_with_trailers_both_ways() {
     assert_eq!(caller.head().await, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     assert_eq!(caller.bytes(frames.len()).await, frames);
 
-    // And on the caller's same connection a sized one.
+    // A body with a length on the same connection of the caller.
     let bytes = "\0\r\n\r\n0\r\n\r\n";
     let length = bytes.len();
     caller
@@ -123,7 +123,7 @@ async fn a_get_may_have_a_body() {
 }
 
 #[tokio::test]
-async fn answers_without_bodies_keep_their_length_and_the_connection_goes_on() {
+async fn answers_without_bodies_keep_their_length_and_the_connection_stays_open() {
     let world = Scripted::start(&[]).await;
     let mut caller = world.caller().await;
     let mut upstream: Option<Peer> = None;
@@ -156,7 +156,7 @@ async fn answers_without_bodies_keep_their_length_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn interim_answers_pass_at_once_to_those_who_know_them() {
+async fn interim_answers_pass_at_once_to_callers_of_http_1_1() {
     let world = Scripted::start(&[]).await;
     let mut caller = world.caller().await;
     caller.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -183,7 +183,7 @@ async fn interim_answers_pass_at_once_to_those_who_know_them() {
 }
 
 #[tokio::test]
-async fn continue_is_said_once_and_stays_on_its_hop() {
+async fn continue_is_sent_once_and_stays_on_its_hop() {
     let world = Scripted::start(&[]).await;
     let head = "POST /x HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n";
     let mut caller = world.caller().await;
@@ -191,13 +191,13 @@ async fn continue_is_said_once_and_stays_on_its_hop() {
     assert_eq!(caller.head().await, "HTTP/1.1 100 Continue\r\n\r\n");
     caller.send("abc").await;
     let mut upstream = world.upstream().await;
-    let seen = upstream.head().await;
-    assert!(!seen.contains("xpect"), "{seen}");
+    let received = upstream.head().await;
+    assert!(!received.contains("xpect"), "{received}");
     upstream.bytes(3).await;
     upstream.send(OK).await;
     assert!(caller.head().await.starts_with("HTTP/1.1 200 "));
     caller.bytes(2).await;
-    // A body that came along did not wait.
+    // A body sent together with the head does not wait.
     caller.send(format!("{head}abc")).await;
     let mut upstream = world.upstream().await;
     upstream.head().await;
@@ -212,7 +212,7 @@ async fn continue_is_said_once_and_stays_on_its_hop() {
 }
 
 #[tokio::test]
-async fn an_upgrade_is_a_tunnel_only_after_upstream_said_so() {
+async fn an_upgrade_becomes_a_tunnel_only_after_101_from_upstream() {
     let world = Scripted::start(&[]).await;
     let mut caller = world.caller().await;
     caller
@@ -243,7 +243,7 @@ async fn an_upgrade_is_a_tunnel_only_after_upstream_said_so() {
 }
 
 #[tokio::test]
-async fn an_upgrade_that_upstream_does_not_take_is_a_request_like_others() {
+async fn an_upgrade_declined_by_upstream_is_an_ordinary_request() {
     let world = Scripted::start(&[]).await;
     let mut caller = world.caller().await;
     let ask = "GET /1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -266,8 +266,8 @@ async fn an_upgrade_that_upstream_does_not_take_is_a_request_like_others() {
     for asked in ["Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: x", "Upgrade: websocket"]
     {
         caller.send(format!("GET /3 HTTP/1.1\r\nHost: a\r\n{asked}\r\n\r\n")).await;
-        let seen = upstream.head().await;
-        assert!(!seen.contains("pgrade") && !seen.contains("HTTP2"), "{seen}");
+        let received = upstream.head().await;
+        assert!(!received.contains("pgrade") && !received.contains("HTTP2"), "{received}");
         upstream.send(OK).await;
         caller.head().await;
         caller.bytes(2).await;
@@ -275,14 +275,14 @@ async fn an_upgrade_that_upstream_does_not_take_is_a_request_like_others() {
 }
 
 #[tokio::test]
-async fn a_change_of_protocol_needs_http_1_1_and_a_name() {
+async fn an_upgrade_needs_http_1_1_and_a_protocol_name() {
     let world = Scripted::start(&[]).await;
     let mut caller = world.caller().await;
     let ask = "Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     caller.send(format!("GET /1 HTTP/1.0\r\n{ask}")).await;
     let mut upstream = world.upstream().await;
-    let seen = upstream.head().await;
-    assert!(!seen.contains("pgrade"), "{seen}");
+    let received = upstream.head().await;
+    assert!(!received.contains("pgrade"), "{received}");
     upstream.send(OK).await;
     assert!(caller.rest().await.ends_with("ok"));
 
@@ -295,7 +295,7 @@ async fn a_change_of_protocol_needs_http_1_1_and_a_name() {
 }
 
 #[tokio::test]
-async fn half_a_tunnel_does_not_stay_for_ever() {
+async fn a_half_closed_tunnel_ends_after_the_idle_timeout() {
     let world = Scripted::start(&[("GATEWAY_TIMEOUT_IDLE", "1s")]).await;
     let mut caller = world.caller().await;
     let ask = "GET /1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -308,11 +308,11 @@ async fn half_a_tunnel_does_not_stay_for_ever() {
         )
         .await;
     caller.head().await;
-    // With both sides there, silence may last.
+    // With both sides open, silence does not end the tunnel.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     upstream.finish().await;
     caller.is_closed().await;
-    // The caller goes on listening to nobody.
+    // The caller keeps its side open.
     let begun = Instant::now();
     upstream.is_closed().await;
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
@@ -333,13 +333,13 @@ async fn events_pass_one_by_one() {
         upstream.send(event).await;
         assert_eq!(caller.bytes(event.len()).await, event);
     }
-    // A caller that goes is noticed, and upstream told, although no event comes.
+    // A caller's disconnect is detected and passed to upstream although no event arrives.
     caller.reset().await;
     upstream.is_closed().await;
 }
 
 #[tokio::test]
-async fn a_caller_that_has_said_all_still_gets_its_answer() {
+async fn a_caller_that_closes_its_sending_side_still_gets_its_answer() {
     let world = Scripted::start(&[]).await;
     let mut caller = world.caller().await;
     caller.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc").await;
@@ -353,7 +353,7 @@ async fn a_caller_that_has_said_all_still_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn callers_of_http_1_0_get_what_they_understand() {
+async fn callers_of_http_1_0_get_answers_that_http_1_0_permits() {
     let world = Scripted::start(&[]).await;
     let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x\r\nde\r\n0\r\nT: 1\r\n\r\n";
     let (asked, got) = world.exchange(b"GET /x HTTP/1.0\r\nHost: a\r\n\r\n", chunked).await;
@@ -391,7 +391,7 @@ async fn an_upstream_of_http_1_0_is_understood() {
 }
 
 #[tokio::test]
-async fn requests_sent_ahead_are_answered_in_order() {
+async fn pipelined_requests_are_answered_in_order() {
     let world = Scripted::start(&[]).await;
     let mut caller = world.caller().await;
     caller
@@ -431,8 +431,8 @@ async fn heads_pass_up_to_64_kib_and_256_fields() {
     let request = |more: &str| {
         format!("GET /x HTTP/1.1\r\nHost: a\r\n{more}Connection: close\r\n\r\n").into_bytes()
     };
-    let seen = arrives(&world, request(&format!("{cookie}{fields}"))).await;
-    assert!(seen.contains(&cookie) && seen.contains(&fields));
+    let received = arrives(&world, request(&format!("{cookie}{fields}"))).await;
+    assert!(received.contains(&cookie) && received.contains(&fields));
     let many = numbered(250, "1");
     assert!(arrives(&world, request(&many)).await.contains(&many), "upstream decides beyond 100");
     for (more, status) in
@@ -446,11 +446,11 @@ async fn heads_pass_up_to_64_kib_and_256_fields() {
     let mut caller = world.caller().await;
     caller.send(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(70_000))).await;
     assert!(caller.rest().await.starts_with("HTTP/1.1 414 "));
-    world.stays_unasked().await;
+    world.expect_no_connection().await;
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_early_arrives_whole() {
+async fn an_early_answer_arrives_complete() {
     let world = Scripted::start(&[("GATEWAY_REQUEST_HOLD", "1KiB")]).await;
     let mut caller = world.caller().await;
     caller.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").await;
@@ -484,7 +484,7 @@ async fn a_refusal_reaches_a_caller_that_is_still_sending() {
 }
 
 #[tokio::test]
-async fn a_refused_bodys_bytes_are_no_request() {
+async fn bytes_of_a_refused_body_are_never_read_as_a_request() {
     let (gateway, ..) = alone(Kind::Files, &[]).await;
     let mut caller = Peer::connect(gateway.address()).await;
     let smuggled = "GET /gateway/health/live HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -501,7 +501,7 @@ async fn a_refused_bodys_bytes_are_no_request() {
 }
 
 #[tokio::test]
-async fn two_gateways_do_not_share_an_address_unseen() {
+async fn a_second_gateway_on_the_same_address_exits_with_69() {
     let (gateway, entra, store) = alone(Kind::Files, &[]).await;
     let more = [("GATEWAY_LISTEN".to_owned(), gateway.address().to_owned())];
     let settings = settings(&entra as &Entra, None, &store, &more);
