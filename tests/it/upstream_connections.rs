@@ -1,4 +1,4 @@
-//! Connections to upstream: kept, noticed when they die, and never the caller's trouble.
+//! Connections to upstream: pooled, checked when they die, and never a cause of errors for callers.
 
 use std::{
     collections::HashMap,
@@ -12,14 +12,15 @@ use crate::world::{
     flask::Flask,
     gateway::Gateway,
     login,
-    process::{PATIENCE, until},
+    process::{TEST_TIMEOUT, until},
     scripted::{OK, Peer, QUIET, Scripted, text},
     settings, status,
 };
 
 const CLOSING: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
 
-/// One request on a connection of its own, to which upstream answers OK; the connection to upstream.
+/// Sends one request on the caller's connection, answered OK by upstream; returns the upstream
+/// connection.
 async fn prime(world: &Scripted, caller: &mut Peer) -> Peer {
     caller.send("GET /prime HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let mut upstream = world.upstream().await;
@@ -31,7 +32,7 @@ async fn prime(world: &Scripted, caller: &mut Peer) -> Peer {
 }
 
 #[tokio::test]
-async fn a_connection_is_used_again_by_all_callers_and_closed_when_idle() {
+async fn a_connection_is_reused_by_all_callers_and_closed_when_idle() {
     let world = Scripted::start(&[]).await;
     let mut upstream = prime(&world, &mut world.caller().await).await;
     for _ in 0..3 {
@@ -49,11 +50,11 @@ async fn a_connection_is_used_again_by_all_callers_and_closed_when_idle() {
 }
 
 #[tokio::test]
-async fn a_connection_that_upstream_ends_is_not_used_again() {
+async fn a_connection_that_upstream_ends_is_not_reused() {
     let world = Scripted::start(&[]).await;
-    for says in [true, false] {
+    for closes_by_header in [true, false] {
         let mut caller = world.caller().await;
-        let first = if says {
+        let first = if closes_by_header {
             caller.send("GET /prime HTTP/1.1\r\nHost: a\r\n\r\n").await;
             let mut first = world.upstream().await;
             first.head().await;
@@ -63,7 +64,7 @@ async fn a_connection_that_upstream_ends_is_not_used_again() {
             Some(first)
         } else {
             drop(prime(&world, &mut caller).await);
-            // Nothing is sent twice: it must be noticed beforehand.
+            // Nothing is sent twice, so the gateway must detect the close before it sends.
             tokio::time::sleep(QUIET).await;
             None
         };
@@ -76,18 +77,18 @@ async fn a_connection_that_upstream_ends_is_not_used_again() {
         if let Some(mut first) = first {
             first.is_closed().await;
         }
-        world.stays_unasked().await;
+        world.expect_no_connection().await;
     }
 }
 
 /// benoitc/gunicorn#1698, #3038; conbench/conbench#1156. RFC 9110 §9.2.2.
 #[tokio::test]
-async fn what_may_be_repeated_is_sent_again_once_when_a_kept_connection_dies_under_it() {
+async fn a_retryable_request_is_retried_once_when_its_pooled_connection_dies() {
     let world = Scripted::start(&[]).await;
     for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"] {
         for length in ["", "Content-Length: 0\r\n"] {
             let request = format!("{method} /x HTTP/1.1\r\nHost: a\r\n{length}\r\n");
-            for is_well in [true, false] {
+            for is_answered in [true, false] {
                 let mut caller = world.caller().await;
                 let mut first = prime(&world, &mut caller).await;
                 caller.send(&request).await;
@@ -95,23 +96,23 @@ async fn what_may_be_repeated_is_sent_again_once_when_a_kept_connection_dies_und
                 drop(first);
                 let mut second = world.upstream().await;
                 assert_eq!(second.head().await, asked);
-                if is_well {
+                if is_answered {
                     second.send(CLOSING).await;
                 } else {
-                    // A new connection that dies tells of an upstream that does.
+                    // If a new connection dies too, upstream itself is failing.
                     drop(second);
                 }
                 let got = caller.head().await;
-                let expected = if is_well { "HTTP/1.1 200 " } else { "HTTP/1.1 502 " };
+                let expected = if is_answered { "HTTP/1.1 200 " } else { "HTTP/1.1 502 " };
                 assert!(got.starts_with(expected), "{request}: {got}");
-                world.stays_unasked().await;
+                world.expect_no_connection().await;
             }
         }
     }
 }
 
 #[tokio::test]
-async fn what_may_not_be_repeated_goes_out_on_a_new_connection_and_once() {
+async fn a_request_that_is_not_retryable_is_sent_once_on_a_new_connection() {
     let world = Scripted::start(&[]).await;
     for (method, field, body) in [
         ("POST", "", ""),
@@ -125,7 +126,7 @@ async fn what_may_not_be_repeated_goes_out_on_a_new_connection_and_once() {
         ("DELETE", "Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
     ] {
         let mut caller = world.caller().await;
-        // It lies idle, and nothing is known against it.
+        // An idle connection without a known fault.
         let mut idle = prime(&world, &mut caller).await;
         caller.send(format!("{method} /x HTTP/1.1\r\nHost: a\r\n{field}\r\n{body}")).await;
         let mut fresh = world.upstream().await;
@@ -133,8 +134,8 @@ async fn what_may_not_be_repeated_goes_out_on_a_new_connection_and_once() {
         drop(fresh);
         let got = caller.head().await;
         assert!(got.starts_with("HTTP/1.1 502 "), "{method} {field}: {got}");
-        world.stays_unasked().await;
-        // One that is answered leaves no connection behind.
+        world.expect_no_connection().await;
+        // After its answer the connection is closed.
         let mut caller = world.caller().await;
         caller.send(format!("{method} /x HTTP/1.1\r\nHost: a\r\n{field}\r\n{body}")).await;
         let mut fresh = world.upstream().await;
@@ -144,15 +145,15 @@ async fn what_may_not_be_repeated_goes_out_on_a_new_connection_and_once() {
         assert!(caller.head().await.starts_with("HTTP/1.1 200 "));
         fresh.is_closed().await;
         idle.is_quiet().await;
-        world.stays_unasked().await;
+        world.expect_no_connection().await;
         drop(idle);
         tokio::time::sleep(QUIET).await;
     }
 }
 
-/// An upstream that closes each connection once it has been idle for 12 ms, as a gunicorn worker does that
-/// recycles: what comes within the last 2 ms it does not read any more. It counts how often each target
-/// was delivered.
+/// An upstream that closes each connection after 12 ms without a request, as a gunicorn worker does
+/// when it is recycled: it does not read bytes of the last 2 ms. It counts the deliveries of each
+/// target.
 fn closing_when_idle(delivered: &Arc<Mutex<HashMap<String, usize>>>) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -171,7 +172,7 @@ fn serve_until_idle(
     delivered: &Mutex<HashMap<String, usize>>,
 ) -> Option<()> {
     stream.set_nodelay(true).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).ok()?;
     let mut bytes = Vec::new();
     let read_more = |mut stream: &std::net::TcpStream, bytes: &mut Vec<u8>| {
         let mut buffer = [0; 4096];
@@ -204,7 +205,7 @@ fn serve_until_idle(
 }
 
 #[tokio::test]
-async fn an_upstream_that_closes_idle_connections_costs_no_request_and_repeats_none_that_counts() {
+async fn no_request_fails_or_runs_twice_when_upstream_closes_idle_connections() {
     const REQUESTS: u32 = 480;
     let delivered = Arc::new(Mutex::new(HashMap::new()));
     let url = closing_when_idle(&delivered);
@@ -228,7 +229,7 @@ async fn an_upstream_that_closes_idle_connections_costs_no_request_and_repeats_n
         caller.set_nodelay(true).unwrap();
         let mut buffer = [0; 4096];
         for n in 0..REQUESTS {
-            // In pairs, so that what may not be repeated finds an idle connection, too.
+            // In pairs, so that requests that may not be retried also find an idle connection.
             let (method, field) = methods[n as usize / 2 % methods.len()];
             let (method, field) = if n % 2 == 0 { ("GET", "") } else { (method, field) };
             // About when upstream closes.
@@ -261,7 +262,7 @@ async fn an_upstream_that_closes_idle_connections_costs_no_request_and_repeats_n
 }
 
 #[tokio::test]
-async fn nothing_is_sent_again_once_an_answer_has_begun() {
+async fn no_request_is_retried_once_an_answer_has_begun() {
     let world = Scripted::start(&[]).await;
     let mut caller = world.caller().await;
     let mut first = prime(&world, &mut caller).await;
@@ -271,11 +272,11 @@ async fn nothing_is_sent_again_once_an_answer_has_begun() {
     tokio::time::sleep(QUIET).await;
     drop(first);
     assert!(caller.head().await.starts_with("HTTP/1.1 502 "));
-    world.stays_unasked().await;
+    world.expect_no_connection().await;
 }
 
 #[tokio::test]
-async fn an_interim_answer_is_one_too() {
+async fn no_request_is_retried_after_an_interim_answer() {
     let world = Scripted::start(&[]).await;
     let mut upstream = prime(&world, &mut world.caller().await).await;
     let mut caller = world.caller().await;
@@ -285,11 +286,11 @@ async fn an_interim_answer_is_one_too() {
     assert!(caller.head().await.starts_with("HTTP/1.1 103 "));
     drop(upstream);
     assert!(caller.rest().await.starts_with("HTTP/1.1 502 "));
-    world.stays_unasked().await;
+    world.expect_no_connection().await;
 }
 
 #[tokio::test]
-async fn with_its_answer_an_exchange_ends_though_the_upload_does_not() {
+async fn an_exchange_ends_with_its_answer_although_the_upload_continues() {
     let world = Scripted::start(&[("GATEWAY_STREAMING_UPLOADS", "1")]).await;
     for answer in [OK, "HTTP/1.1 200 OK\r\n\r\nok"] {
         let mut caller = world.caller().await;
@@ -305,7 +306,7 @@ async fn with_its_answer_an_exchange_ends_though_the_upload_does_not() {
         let begun = Instant::now();
         assert!(caller.rest().await.ends_with("\r\n\r\nok"));
         upstream.is_closed().await;
-        // The one slot is free for the next.
+        // The only slot is free for the next request.
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 }
@@ -331,14 +332,14 @@ async fn with_session(more: &[(&str, &str)]) -> (Scripted, String) {
     (world, session)
 }
 
-const STRANGER: &str = "HTTP/1.1 401 UNAUTHORIZED\r\nContent-Length: 3\r\n\r\nwho";
+const ANONYMOUS: &str = "HTTP/1.1 401 UNAUTHORIZED\r\nContent-Length: 3\r\n\r\nwho";
 const TO_LOGIN: &str =
     "HTTP/1.1 302 FOUND\r\nLocation: /login?next=x\r\nContent-Length: 2\r\n\r\nto";
 
 #[tokio::test]
-async fn a_stranger_with_a_live_session_is_asked_for_again_on_the_same_connection() {
+async fn an_anonymous_answer_with_an_active_session_is_retried_on_the_same_connection() {
     let (world, session) = with_session(&[]).await;
-    for (method, first) in [("GET", STRANGER), ("GET", TO_LOGIN)] {
+    for (method, first) in [("GET", ANONYMOUS), ("GET", TO_LOGIN)] {
         let mut caller = world.caller().await;
         let request =
             format!("{method} /x HTTP/1.1\r\nHost: a\r\nCookie: session={session}\r\n\r\n");
@@ -350,7 +351,7 @@ async fn a_stranger_with_a_live_session_is_asked_for_again_on_the_same_connectio
         upstream.send(CLOSING).await;
         assert!(caller.head().await.starts_with("HTTP/1.1 200 "));
 
-        // A second such answer is upstream's own.
+        // A second anonymous answer is passed on.
         caller.send(&request).await;
         let mut upstream = world.upstream().await;
         upstream.head().await;
@@ -362,7 +363,7 @@ async fn a_stranger_with_a_live_session_is_asked_for_again_on_the_same_connectio
         assert!(caller.head().await.contains("X-Second: 1\r\n"));
         caller.bytes(2).await;
 
-        // One that breaks off leaves the first.
+        // If the retry breaks off, the first answer is passed on.
         let mut caller = world.caller().await;
         caller.send(&request).await;
         let mut upstream = world.upstream().await;
@@ -377,14 +378,14 @@ async fn a_stranger_with_a_live_session_is_asked_for_again_on_the_same_connectio
 }
 
 #[tokio::test]
-async fn other_answers_to_strangers_are_passed_on() {
+async fn other_answers_and_requests_are_not_retried() {
     let (world, session) = with_session(&[]).await;
-    let with_cookie = STRANGER.replace("\r\n\r\n", "\r\nSet-Cookie: session=; Max-Age=0\r\n\r\n");
+    let with_cookie = ANONYMOUS.replace("\r\n\r\n", "\r\nSet-Cookie: session=; Max-Age=0\r\n\r\n");
     let elsewhere = TO_LOGIN.replace("/login?next=x", "/login/other");
-    let stranger = STRANGER.to_owned();
+    let anonymous = ANONYMOUS.to_owned();
     for (method, cookie, answer) in [
-        ("POST", session.as_str(), &stranger),
-        ("GET", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", &stranger),
+        ("POST", session.as_str(), &anonymous),
+        ("GET", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", &anonymous),
         ("GET", session.as_str(), &with_cookie),
         ("GET", session.as_str(), &elsewhere),
     ] {
@@ -401,43 +402,43 @@ async fn other_answers_to_strangers_are_passed_on() {
         upstream.send(&answer).await;
         let status = &answer[..12];
         assert!(caller.head().await.starts_with(status), "{method} {cookie} {answer}");
-        world.stays_unasked().await;
+        world.expect_no_connection().await;
     }
 }
 
 #[tokio::test]
-async fn a_request_with_a_body_is_never_asked_again() {
+async fn a_request_with_a_body_is_never_retried() {
     let (world, session) = with_session(&[("GATEWAY_REQUEST_HOLD", "1KiB")]).await;
-    // All of it there, and most of it still to come.
-    for there in [20, 2_000] {
+    // With the whole body sent, and with most of it pending.
+    for sent in [20, 2_000] {
         let mut caller = world.caller().await;
         caller
             .send(format!(
                 "GET /x HTTP/1.1\r\nHost: a\r\nCookie: session={session}\r\nContent-Length: {}\r\n\r\n{}",
-                if there == 20 { 20 } else { 60_000 },
-                "b".repeat(there)
+                if sent == 20 { 20 } else { 60_000 },
+                "b".repeat(sent)
             ))
             .await;
         let mut upstream = world.upstream().await;
         upstream.head().await;
-        upstream.bytes(there).await;
-        upstream.send(STRANGER).await;
+        upstream.bytes(sent).await;
+        upstream.send(ANONYMOUS).await;
         assert!(caller.head().await.starts_with("HTTP/1.1 401 "));
         assert_eq!(caller.bytes(3).await, "who");
         upstream.is_closed().await;
-        world.stays_unasked().await;
+        world.expect_no_connection().await;
     }
 }
 
 #[tokio::test]
-async fn an_answer_of_a_stranger_is_given_when_nobody_can_be_asked_again() {
+async fn an_anonymous_answer_is_passed_on_when_the_retry_fails() {
     let (world, session) = with_session(&[]).await;
     let mut caller = world.caller().await;
     caller.send(format!("GET /x HTTP/1.1\r\nHost: a\r\nCookie: session={session}\r\n\r\n")).await;
     let mut upstream = world.upstream().await;
     upstream.head().await;
-    upstream.send(STRANGER.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await;
-    // The next connection is taken and ended without a word.
+    upstream.send(ANONYMOUS.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await;
+    // The next connection is accepted and closed without an answer.
     let mut second = world.upstream().await;
     second.head().await;
     drop(second);
@@ -446,18 +447,18 @@ async fn an_answer_of_a_stranger_is_given_when_nobody_can_be_asked_again() {
 }
 
 #[tokio::test]
-async fn asking_again_can_be_turned_off() {
+async fn the_retry_of_anonymous_answers_can_be_turned_off() {
     let (world, session) = with_session(&[("GATEWAY_RETRY_ANONYMOUS", "off")]).await;
     let mut caller = world.caller().await;
     caller.send(format!("GET /x HTTP/1.1\r\nHost: a\r\nCookie: session={session}\r\n\r\n")).await;
     let mut upstream = world.upstream().await;
     upstream.head().await;
-    upstream.send(STRANGER).await;
+    upstream.send(ANONYMOUS).await;
     assert!(caller.head().await.starts_with("HTTP/1.1 401 "));
 }
 
 #[tokio::test]
-async fn fresh_and_recycled_workers_are_not_the_callers_trouble() {
+async fn fresh_and_recycled_workers_cause_no_errors_for_callers() {
     let mut world = World::start(Kind::Redis).await;
     let session = world.login(&world.entra.token().build()).await;
     let mut environment = world.store.settings();
@@ -485,7 +486,7 @@ async fn the_platforms_warm_up_waits_for_upstreams_first_answer() {
     assert_eq!(waited.status(), 200);
     assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
 
-    // Upstream is there by now: it answers itself.
+    // Upstream has answered by now, so it gets the request itself.
     let world = Scripted::start(&[]).await;
     let mut caller = world.caller().await;
     caller.send("GET /robots933456.txt HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -496,7 +497,7 @@ async fn the_platforms_warm_up_waits_for_upstreams_first_answer() {
 }
 
 #[tokio::test]
-async fn a_connection_that_took_a_body_takes_no_other_request() {
+async fn a_connection_that_carried_a_body_is_not_reused() {
     let world = Scripted::start(&[]).await;
     let mut caller = world.caller().await;
     for request in [
@@ -505,7 +506,7 @@ async fn a_connection_that_took_a_body_takes_no_other_request() {
         "DELETE /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
     ] {
         caller.send(request).await;
-        // A new one each time, which ends with its answer if it took a body.
+        // A new connection each time; it closes with its answer if it carried a body.
         let mut upstream = world.upstream().await;
         upstream.head().await;
         upstream.send(OK).await;
@@ -518,10 +519,11 @@ async fn a_connection_that_took_a_body_takes_no_other_request() {
     }
 }
 
-/// gunicorn answers before it has read a body that Flask does not want. What comes after on the same
-/// connection may be swallowed with the rest of it, and wait until gunicorn's keep-alive ends (75 s).
+/// gunicorn answers before it has read a body that Flask does not read. Bytes of a next request on
+/// the same connection may be consumed with the rest of that body, and wait until gunicorn's
+/// keep-alive ends (75 s).
 #[tokio::test]
-async fn bodies_that_nobody_reads_keep_nobody_else_waiting() {
+async fn bodies_that_upstream_does_not_read_delay_no_other_request() {
     let world = World::start(Kind::Files).await;
     let url = world.gateway.url("/nonexistent");
     let attackers: Vec<_> = (0..2)
@@ -540,7 +542,7 @@ async fn bodies_that_nobody_reads_keep_nobody_else_waiting() {
     for _ in 0..60 {
         let request = http.get(world.gateway.url("/static/robots.txt")).send();
         let answer = tokio::time::timeout(Duration::from_secs(10), request).await;
-        assert_eq!(answer.expect("it hangs").unwrap().status(), 200);
+        assert_eq!(answer.expect("an answer in time").unwrap().status(), 200);
     }
     for attacker in attackers {
         attacker.await.unwrap();

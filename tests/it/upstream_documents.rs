@@ -1,5 +1,5 @@
-//! Upstream's own documents below `/.well-known/` and its other paths beside the gateway's: answered by upstream,
-//! byte for byte.
+//! Upstream's own documents below `/.well-known/`, and its other paths next to the gateway's:
+//! answered by upstream, byte for byte.
 
 use axum::{
     Router,
@@ -16,13 +16,13 @@ use crate::{
 };
 
 const ROOT: &str = "/.well-known/oauth-protected-resource";
-/// The gateway's own, while external access is on.
+/// The gateway's paths while external access is on.
 const OWN: [&str; 3] = [
     ROOT,
     "/.well-known/oauth-protected-resource/external",
     "/.well-known/oauth-protected-resource/external/login",
 ];
-/// Upstream's, always.
+/// Always upstream's paths.
 const UPSTREAMS: [&str; 15] = [
     "/.well-known/oauth-protected-resource/",
     "/.well-known/oauth-protected-resource/api/mcp",
@@ -40,7 +40,7 @@ const UPSTREAMS: [&str; 15] = [
     "/gateway",
     "/gateways/health/live",
 ];
-/// Upstream's, always; while external access is on without its 401.
+/// Always upstream's paths; while external access is on, its 401 becomes 404.
 const DISCOVERY: [&str; 4] = [
     "/.well-known/oauth-authorization-server",
     "/.well-known/oauth-authorization-server/api/mcp",
@@ -50,20 +50,20 @@ const DISCOVERY: [&str; 4] = [
 const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::POST, Method::PUT, Method::DELETE];
 
-async fn later(more: &[(&str, &str)]) -> World {
+async fn start_later_simplechat(more: &[(&str, &str)]) -> World {
     let settings = [&[("UPSTREAM_LATER", "on")], more].concat();
     World::with(Kind::Files, &settings).await
 }
 
 /// Status, header fields of the document, and body.
-async fn whole(answer: Response) -> (u16, Vec<(String, String)>, String) {
+async fn parts_of(answer: Response) -> (u16, Vec<(String, String)>, String) {
     let status = answer.status().as_u16();
     let is_of_hop = |name: &str| matches!(name, "date" | "connection" | "server");
     let fields = answer.headers().iter().filter(|(name, _)| !is_of_hop(name.as_str()));
     let mut fields: Vec<_> =
         fields.map(|(name, value)| (name.to_string(), format!("{value:?}"))).collect();
     fields.sort();
-    // Flask lists the methods of a route in any order.
+    // Flask lists the methods of a route in arbitrary order.
     fields.iter_mut().filter(|(name, _)| name == "allow").for_each(|(_, value)| {
         let mut methods: Vec<_> = value.trim_matches('"').split(", ").collect();
         methods.sort_unstable();
@@ -72,7 +72,7 @@ async fn whole(answer: Response) -> (u16, Vec<(String, String)>, String) {
     (status, fields, answer.text().await.unwrap())
 }
 
-/// Upstream's answer to a request, without the gateway and through it.
+/// Upstream's answer to a request: direct, and through the gateway.
 async fn both(
     world: &World,
     method: &Method,
@@ -80,13 +80,13 @@ async fn both(
 ) -> [(u16, Vec<(String, String)>, String); 2] {
     let ask = async |url: String| {
         let request = client().request(method.clone(), url).header("host", "localhost");
-        whole(request.send().await.unwrap()).await
+        parts_of(request.send().await.unwrap()).await
     };
     let direct = format!("{}{path}", world.flask.url());
     [ask(direct).await, ask(world.gateway.url(path)).await]
 }
 
-async fn are_upstreams(world: &World, paths: &[&str]) {
+async fn assert_are_upstreams(world: &World, paths: &[&str]) {
     for path in paths {
         for method in METHODS {
             let [direct, through] = both(world, &method, path).await;
@@ -96,11 +96,11 @@ async fn are_upstreams(world: &World, paths: &[&str]) {
 }
 
 #[tokio::test]
-async fn while_access_is_off_every_document_is_upstreams() {
-    let world = later(&[("GATEWAY_EXTERNAL_ACCESS", "off")]).await;
-    are_upstreams(&world, &OWN).await;
-    are_upstreams(&world, &UPSTREAMS).await;
-    are_upstreams(&world, &DISCOVERY).await;
+async fn while_access_is_off_upstream_serves_every_document() {
+    let world = start_later_simplechat(&[("GATEWAY_EXTERNAL_ACCESS", "off")]).await;
+    assert_are_upstreams(&world, &OWN).await;
+    assert_are_upstreams(&world, &UPSTREAMS).await;
+    assert_are_upstreams(&world, &DISCOVERY).await;
     let root = client().get(world.gateway.url(ROOT)).send().await.unwrap();
     assert_eq!(json(root).await["mcp_endpoint"], "/api/mcp");
     for method in [Method::POST, Method::GET, Method::OPTIONS] {
@@ -110,9 +110,9 @@ async fn while_access_is_off_every_document_is_upstreams() {
 }
 
 #[tokio::test]
-async fn while_access_is_on_the_gateway_answers_for_its_own_resources_alone() {
-    let world = later(&[]).await;
-    are_upstreams(&world, &UPSTREAMS).await;
+async fn while_access_is_on_the_gateway_answers_only_for_its_own_resources() {
+    let world = start_later_simplechat(&[]).await;
+    assert_are_upstreams(&world, &UPSTREAMS).await;
     for path in OWN {
         let answer = client().get(world.gateway.url(path)).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{path}");
@@ -136,9 +136,9 @@ async fn while_access_is_on_the_gateway_answers_for_its_own_resources_alone() {
 
 #[tokio::test]
 async fn with_root_metadata_of_upstream_only_the_path_without_a_resource_changes() {
-    let world = later(&[("GATEWAY_ROOT_METADATA", "upstream")]).await;
-    are_upstreams(&world, &[ROOT]).await;
-    are_upstreams(&world, &UPSTREAMS).await;
+    let world = start_later_simplechat(&[("GATEWAY_ROOT_METADATA", "upstream")]).await;
+    assert_are_upstreams(&world, &[ROOT]).await;
+    assert_are_upstreams(&world, &UPSTREAMS).await;
     for path in &OWN[1..] {
         let answer = client().get(world.gateway.url(path)).send().await.unwrap();
         assert_eq!(json(answer).await["resource_name"], "SimpleChat", "{path}");
@@ -147,7 +147,7 @@ async fn with_root_metadata_of_upstream_only_the_path_without_a_resource_changes
 
 #[tokio::test]
 async fn other_spellings_of_the_gateways_paths_go_to_upstream() {
-    let world = later(&[]).await;
+    let world = start_later_simplechat(&[]).await;
     for target in [
         "//gateway/health/live",
         "/gateway%2Fhealth/live",
@@ -163,9 +163,9 @@ async fn other_spellings_of_the_gateways_paths_go_to_upstream() {
     }
 }
 
-/// A gateway before an upstream that answers with the status that `X-Status` asks for, and unless there is an
-/// `X-Bare`, with what a sign-in sends along.
-async fn signing_in() -> (Gateway, Entra, Store) {
+/// A gateway in front of an upstream that answers with the status in `X-Status` and, without
+/// `X-Bare`, with the header fields of a sign-in.
+async fn start_with_sign_in() -> (Gateway, Entra, Store) {
     start(Kind::Files, &[]).await
 }
 
@@ -196,8 +196,8 @@ async fn start(kind: Kind, more: &[(&str, &str)]) -> (Gateway, Entra, Store) {
 }
 
 #[tokio::test]
-async fn a_redirect_or_401_of_upstream_is_404_where_clients_guess() {
-    let (gateway, _entra, _store) = signing_in().await;
+async fn a_redirect_or_401_of_upstream_is_404_on_discovery_paths() {
+    let (gateway, _entra, _store) = start_with_sign_in().await;
     let paths = DISCOVERY.iter().copied().chain([
         "/.well-known/oauth-authorization-server/external/login",
         "/.well-known/openid-configuration/external",
@@ -239,7 +239,7 @@ async fn a_redirect_or_401_of_upstream_is_404_where_clients_guess() {
             }
         }
     }
-    // What is not a guess passes.
+    // Paths that clients do not guess pass.
     for path in ["/", "/api/x", "/.well-known/oauth-protected-resource/mcp", "/registers"] {
         let request = client().get(gateway.url(path)).header("x-status", "302");
         assert_eq!(request.send().await.unwrap().status(), 302, "{path}");
@@ -247,8 +247,8 @@ async fn a_redirect_or_401_of_upstream_is_404_where_clients_guess() {
 }
 
 #[tokio::test]
-async fn guesses_below_the_gateways_resources_are_404_and_stay_guarded() {
-    let (gateway, entra, _store) = signing_in().await;
+async fn guessed_documents_below_the_gateways_resources_are_404_and_stay_guarded() {
+    let (gateway, entra, _store) = start_with_sign_in().await;
     let token = entra.token().build();
     for issuer in ["/external", "/external/login"] {
         for document in ["oauth-authorization-server", "openid-configuration"] {
@@ -273,7 +273,7 @@ async fn guesses_below_the_gateways_resources_are_404_and_stay_guarded() {
 }
 
 #[tokio::test]
-async fn while_access_is_off_upstreams_redirects_pass() {
+async fn while_access_is_off_upstreams_redirects_and_401_pass() {
     let (gateway, _entra, _store) = start(Kind::Files, &[("GATEWAY_EXTERNAL_ACCESS", "off")]).await;
     for path in DISCOVERY {
         for status in ["302", "401"] {
@@ -283,9 +283,9 @@ async fn while_access_is_off_upstreams_redirects_pass() {
     }
 }
 
-/// A 401 without a cookie to a live session is asked again first, and then hidden all the same.
+/// A 401 without a cookie for an active session is retried first, and then replaced by 404 as well.
 #[tokio::test]
-async fn a_guess_with_a_session_is_404_too() {
+async fn a_401_on_discovery_paths_is_404_with_a_session() {
     let (gateway, entra, _store) = start(Kind::Redis, &[]).await;
     let session = login(&gateway, &entra.token().build()).await;
     for path in DISCOVERY {

@@ -1,4 +1,4 @@
-//! What the gateway believes that upstream reads in a target is what real gunicorn and Werkzeug read.
+//! The gateway's interpretation of a target equals that of real gunicorn and Werkzeug.
 
 use std::process::Command;
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Targets in all, and how many connections share them.
+/// Total number of targets, and number of connections.
 const TARGETS: usize = 8000;
 const CONNECTIONS: usize = 4;
 
@@ -87,7 +87,7 @@ fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(pair).collect()
 }
 
-/// Asks for targets on one connection; how many were routed under `/external/`, or redirected there.
+/// Sends targets on one connection. Returns how many were routed or redirected to `/external/`.
 async fn compare(address: String, seed: u64) -> usize {
     let mut dice = Dice::new(seed);
     let mut peer = Peer::connect(&address).await;
@@ -118,7 +118,7 @@ async fn compare(address: String, seed: u64) -> usize {
 }
 
 #[tokio::test]
-async fn generated_targets_are_read_as_gunicorn_and_werkzeug_read_them() {
+async fn generated_targets_are_parsed_as_by_gunicorn_and_werkzeug() {
     let mut command = Command::new(python());
     command.args(["-m", "gunicorn", "-c"]).arg(in_repository("tests/upstream/gunicorn.conf.py"));
     command.arg("reading:app");
@@ -130,7 +130,7 @@ async fn generated_targets_are_read_as_gunicorn_and_werkzeug_read_them() {
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let mut gunicorn = Process::start(&mut command, &environment, "INT");
-    let address = gunicorn.said("upstream listening on ").await;
+    let address = gunicorn.stdout_after("upstream listening on ").await;
     let connections: JoinSet<usize> =
         (0..CONNECTIONS).map(|seed| compare(address.clone(), seed as u64 + 1)).collect();
     let external: usize = connections.join_all().await.into_iter().sum();

@@ -1,4 +1,5 @@
-//! Autobahn's WebSocket cases judge an echo server the same through the gateway as without it.
+//! Autobahn's WebSocket cases have the same results for an echo server with and without the
+//! gateway.
 
 use std::{
     collections::BTreeMap,
@@ -23,44 +24,50 @@ fn python(script: &str) -> Command {
     command
 }
 
-async fn judge(address: &str, into: &Path, groups: &str) -> Verdicts {
+async fn run_suite(address: &str, into: &Path, groups: &str) -> Verdicts {
     let mut command = python("fuzz.py");
     command.arg(in_repository("target/python/autobahn/ported"));
     command.arg(format!("ws://{address}/echo")).arg(into).args(groups.split(' '));
-    // The suite's own server and client tell of every frame that is wrong on purpose.
+    // The suite's own server and client report every frame that is invalid on purpose.
     command.stderr(Stdio::null());
     let ended = tokio::task::spawn_blocking(move || command.status()).await.unwrap();
     assert!(ended.as_ref().is_ok_and(ExitStatus::success), "{ended:?}: was `make setup` run?");
     serde_json::from_slice(&std::fs::read(into).unwrap()).unwrap()
 }
 
-async fn same_verdicts(groups: &str, at_least: usize) {
+async fn assert_same_verdicts(groups: &str, at_least: usize) {
     let mut echo = Process::start(&mut python("echo.py"), &[], "TERM");
-    let direct = format!("127.0.0.1:{}", echo.said("listening on ").await);
+    let direct = format!("127.0.0.1:{}", echo.stdout_after("listening on ").await);
     let upstream = format!("http://{direct}");
     let (gateway, _entra, _store) =
         alone(Kind::Files, &[("GATEWAY_UPSTREAM_URL", upstream.as_str())]).await;
     let folder = tempfile::tempdir().unwrap();
     let (without, with) = (folder.path().join("without.json"), folder.path().join("with.json"));
-    let (without, with) =
-        tokio::join!(judge(&direct, &without, groups), judge(gateway.address(), &with, groups));
+    let (without, with) = tokio::join!(
+        run_suite(&direct, &without, groups),
+        run_suite(gateway.address(), &with, groups)
+    );
     assert!(without.len() >= at_least, "{} cases", without.len());
     let good = without.values().filter(|verdict| verdict["behavior"] == "OK").count();
-    assert!(good * 20 >= without.len() * 19, "{good} of {} pass without us", without.len());
+    assert!(
+        good * 20 >= without.len() * 19,
+        "{good} of {} pass without the gateway",
+        without.len()
+    );
     let differ: Vec<_> =
         without.iter().filter(|(case, verdict)| with[*case] != **verdict).collect();
     assert!(differ.is_empty(), "without: {differ:#?}");
-    println!("{} cases, {good} OK, the same with us", with.len());
+    println!("{} cases, {good} OK, the same with the gateway", with.len());
 }
 
 #[tokio::test]
-async fn autobahn_judges_the_same_through_the_gateway() {
-    same_verdicts(GROUPS, 240).await;
+async fn autobahn_verdicts_are_the_same_through_the_gateway() {
+    assert_same_verdicts(GROUPS, 240).await;
 }
 
 #[tokio::test]
-async fn autobahn_judges_load_and_compression_the_same() {
+async fn autobahn_verdicts_on_load_and_compression_are_the_same() {
     if crate::soak::is_full() {
-        same_verdicts(MORE_GROUPS, 80).await;
+        assert_same_verdicts(MORE_GROUPS, 80).await;
     }
 }
