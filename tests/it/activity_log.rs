@@ -88,7 +88,7 @@ async fn a_denied_login_records_identity_only_from_a_verified_token() {
         let token = || verified().claim("name", "Mallory");
         let refused = [
             // These tokens fail verification.
-            (token().signed_by_stranger().build(), 401, None),
+            (token().signed_with_unpublished_key().build(), 401, None),
             (token().expires_in(-600).build(), 401, None),
             ("eyJhbGciOiJub25lIn0.e30.".to_owned(), 401, None),
             (verified().roles(&[]).scopes("Other").build(), 403, Some(CLIENT)),
@@ -262,7 +262,7 @@ async fn no_credential_is_ever_stored_in_the_database() {
         let odd = client().post(gateway.url("/external/login")).header("user-agent", &token);
         let odd = odd.header("x-request-id", &session);
         assert_eq!(odd.bearer_auth(&token).send().await.unwrap().status(), 200);
-        let forged = ground.entra.token().signed_by_stranger().build();
+        let forged = ground.entra.token().signed_with_unpublished_key().build();
         assert_eq!(post(&gateway, "/external/login", &forged).await.status(), 401);
         let in_query = client().post(gateway.url(&format!("/external/login?token={token}")));
         in_query.bearer_auth(&forged).send().await.unwrap();

@@ -15,7 +15,7 @@ use crate::world::{
     postgres::Postgres,
     process::until,
     recorded::{ENABLE, MANAGED, Recorded},
-    relay::{Relay, Way},
+    relay::{Relay, RelayState},
     try_login,
 };
 
@@ -63,14 +63,14 @@ async fn a_database_outage_of_ten_seconds_loses_no_record_and_refuses_no_login()
         let logins = Logins::start(&urls(&[&gateway]), &ground.entra, CALLERS, PAUSE);
         wait_for_logins(&logins, 100).await;
         let before = logins.count();
-        let (begun, outage) = (Instant::now(), ground.database.take_away().await);
+        let (begun, outage) = (Instant::now(), ground.database.make_unavailable().await);
         if kind == DatabaseKind::Postgres {
             until("readiness reports the outage", async || is_degraded(&gateway).await).await;
         }
         wait_for_logins(&logins, 200).await;
         tokio::time::sleep(Duration::from_secs(10).saturating_sub(begun.elapsed())).await;
         let meanwhile = logins.count() - before;
-        ground.database.give_back(outage).await;
+        ground.database.make_available(outage).await;
         wait_for_logins(&logins, 100).await;
         let answers = logins.end().await;
         assert_all_recorded(&ground.database, &answers.sessions).await;
@@ -128,9 +128,9 @@ async fn silent_database_connections_are_replaced() {
     for _ in 0..6 {
         let holder = postgres.hold("activity");
         until("a writer waits", async || waiting() != "0").await;
-        relay.set(Way::Forgotten).await;
+        relay.set(RelayState::Forgotten).await;
         until("readiness reports the outage", async || is_degraded(&gateway).await).await;
-        postgres.let_go(holder);
+        postgres.release_lock(holder);
         let before = written();
         until("records are written again", async || written() > before + 50).await;
     }
@@ -167,7 +167,7 @@ async fn with_activity_required_all_logins_are_refused_while_the_database_is_una
         let gateway = ground.gateway(&with(&[("GATEWAY_ACTIVITY_REQUIRED", "all")])).await;
         let logins = Logins::start(&urls(&[&gateway]), &ground.entra, CALLERS, PAUSE);
         wait_for_logins(&logins, 100).await;
-        let outage = ground.database.take_away().await;
+        let outage = ground.database.make_unavailable().await;
         let token = ground.entra.token().build();
         let refused = async || try_login(&gateway, &token).await;
         until("logins are refused", async || refused().await.status() == 503).await;
@@ -185,7 +185,7 @@ async fn with_activity_required_all_logins_are_refused_while_the_database_is_una
             assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
         }
         assert_eq!(logins.count(), before, "{kind:?}: no login succeeds");
-        ground.database.give_back(outage).await;
+        ground.database.make_available(outage).await;
         wait_for_logins(&logins, 100).await;
         let answers = logins.end().await;
         assert_all_recorded(&ground.database, &answers.sessions).await;
@@ -209,10 +209,10 @@ async fn decisions_are_refused_while_they_cannot_be_recorded() {
     for kind in BOTH {
         let mut ground = Recorded::start(kind).await;
         let gateway = ground.gateway(&with(&[MANAGED])).await;
-        let outage = ground.database.take_away().await;
+        let outage = ground.database.make_unavailable().await;
         let output = ground.try_command(ENABLE, &[MANAGED]).await;
         assert_eq!(output.status.code(), Some(69), "{kind:?}");
-        ground.database.give_back(outage).await;
+        ground.database.make_available(outage).await;
         let state = ground.database.count("access WHERE since IS NULL");
         assert_eq!(state, 1, "{kind:?}: the state is unchanged");
         assert_eq!(ground.database.count("activity WHERE actor_name = 'Ada'"), 0, "{kind:?}");
@@ -264,14 +264,14 @@ async fn shutdown_writes_queued_records_and_logs_those_it_cannot_write() {
     let mut ground = Recorded::start(DatabaseKind::Postgres).await;
     let mut gateway = ground.gateway(&with(&[])).await;
     let token = ground.entra.token().build();
-    let outage = ground.database.take_away().await;
+    let outage = ground.database.make_unavailable().await;
     until("readiness reports the outage", async || is_degraded(&gateway).await).await;
     let login = crate::world::login(&gateway, &token).await;
     let begun = Instant::now();
     gateway.process.signal("TERM");
     // During shutdown.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    ground.database.give_back(outage).await;
+    ground.database.make_available(outage).await;
     assert_eq!(gateway.process.ended().await.code(), Some(0));
     println!("stopped after {:.0?}", begun.elapsed());
     let handle = crate::world::logins::handle(&login);
@@ -279,7 +279,7 @@ async fn shutdown_writes_queued_records_and_logs_those_it_cannot_write() {
     assert!(lost.is_empty() && twice == 0, "{lost:?}");
 
     let mut gateway = ground.gateway(&with(&[])).await;
-    let _outage = ground.database.take_away().await;
+    let _outage = ground.database.make_unavailable().await;
     until("readiness reports the outage", async || is_degraded(&gateway).await).await;
     let login = crate::world::login(&gateway, &token).await;
     let begun = Instant::now();
@@ -318,13 +318,13 @@ async fn startup_does_not_wait_for_an_unavailable_database() {
 async fn logins_are_refused_until_the_blocks_have_been_read_once() {
     let mut ground = Recorded::start(DatabaseKind::Postgres).await;
     assert_eq!(ground.try_command("migrate", &[]).await.status.code(), Some(0));
-    let outage = ground.database.take_away().await;
+    let outage = ground.database.make_unavailable().await;
     let gateway = ground.gateway(&with(&[])).await;
     let token = ground.entra.token().build();
     let answer = try_login(&gateway, &token).await;
     assert_eq!(answer.status(), 503);
     assert!(answer.headers().contains_key("retry-after"));
-    ground.database.give_back(outage).await;
+    ground.database.make_available(outage).await;
     until("logins continue", async || try_login(&gateway, &token).await.status() == 200).await;
 }
 
@@ -335,14 +335,14 @@ async fn callers_that_disconnect_leave_no_session_without_a_record() {
     let url = format!("redis://{}/0", to_redis.address());
     let gateway = ground.gateway(&with(&[("REDIS_URL", &url)])).await;
     let token = ground.entra.token().build();
-    to_redis.set(Way::Slow(Duration::from_millis(150))).await;
+    to_redis.set(RelayState::Slow(Duration::from_millis(150))).await;
     let mut callers = JoinSet::new();
     for number in 0..40 {
         let request = client().post(gateway.url("/external/login")).bearer_auth(&token);
         callers.spawn(request.timeout(Duration::from_millis(number * 25)).send());
     }
     while callers.join_next().await.is_some() {}
-    to_redis.set(Way::Open).await;
+    to_redis.set(RelayState::Open).await;
     // Returns after all earlier logins.
     crate::world::login(&gateway, &token).await;
     let listed = ground.documents("sessions list --json --limit 1000").await;

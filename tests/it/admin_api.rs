@@ -657,7 +657,7 @@ async fn the_activity_view_names_verified_callers_and_shows_reasons_in_words() {
     let tenant = json!("99999999-9999-9999-9999-999999999999");
     for token in [
         named(unverified).claim("tid", tenant).build(),
-        named(unverified).signed_by_stranger().build(),
+        named(unverified).signed_with_unpublished_key().build(),
     ] {
         problem(try_login(gateway, &token).await, 401).await;
     }

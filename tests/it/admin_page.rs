@@ -24,7 +24,7 @@ fn sign_in(roles: &str) -> String {
 }
 
 async fn browser(gateway: &Gateway, roles: &str) -> Option<Browser> {
-    if !Browser::is_to_be_had() {
+    if !Browser::is_installed() {
         println!("skipped: Chromium is not available");
         return None;
     }
@@ -56,7 +56,7 @@ async fn an_administrator_enables_monitors_and_disables_access_on_two_instances(
     let Some(browser) = browser(here, "User,Admin").await else { return };
 
     browser.open(&here.url("/gateway/admin")).await;
-    browser.says("#state", "External access is off").await;
+    browser.has_text("#state", "External access is off").await;
     assert_eq!((metadata(here).await, metadata(&there).await), (404, 404));
     browser.click("[data-opens=enable-dialog]").await;
     let consent = browser.text("dialog[open]").await;
@@ -74,7 +74,7 @@ async fn an_administrator_enables_monitors_and_disables_access_on_two_instances(
         until("metadata answers", async || metadata(gateway).await == 200).await;
     }
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    browser.says(".notice", "External access is on.").await;
+    browser.has_text(".notice", "External access is on.").await;
     assert!(browser.text(".state").await.contains("Grace Hopper"));
     // The page refreshes itself.
     until("the page shows both instances", async || {
@@ -88,9 +88,9 @@ async fn an_administrator_enables_monitors_and_disables_access_on_two_instances(
     assert!(browser.text("table").await.contains("session created"));
     assert!(browser.text("table").await.contains("Ada Example"));
     browser.open(&here.url("/gateway/admin/sessions")).await;
-    browser.says("#live", "1 live").await;
+    browser.has_text("#live", "1 live").await;
     browser.click("tbody button").await;
-    browser.says(".notice", "Done. 1 minted session has ended.").await;
+    browser.has_text(".notice", "Done. 1 minted session has ended.").await;
     assert_eq!(status(here.url(API), &session).await, 401, "the session is revoked");
     until("the session is revoked on the other instance", async || {
         status(there.url(API), &session).await == 401
@@ -101,7 +101,7 @@ async fn an_administrator_enables_monitors_and_disables_access_on_two_instances(
     browser.open(&here.url("/gateway/admin")).await;
     browser.click("[name=end_sessions]").await;
     browser.click("form[aria-labelledby=disable] [type=submit]").await;
-    browser.says(".notice", "External access is off. 1 minted session has ended.").await;
+    browser.has_text(".notice", "External access is off. 1 minted session has ended.").await;
     for gateway in [here, &there] {
         until("metadata answers 404", async || metadata(gateway).await == 404).await;
         until("the session is revoked", async || status(gateway.url(API), &session).await == 401)
@@ -150,7 +150,7 @@ async fn links(browser: &Browser) -> serde_json::Value {
 async fn the_page_leads_an_anonymous_user_to_sign_in_and_back() {
     let (world, _folder) = managed(Kind::Files, &[]).await;
     let gateway = &world.gateway;
-    if !Browser::is_to_be_had() {
+    if !Browser::is_installed() {
         println!("skipped: Chromium is not available");
         return;
     }
@@ -180,7 +180,7 @@ async fn a_form_submitted_after_its_session_ended_leads_to_sign_in_and_back() {
     browser.forget().await;
     browser.click("main [name=all]").await;
     browser.click("form[aria-labelledby=end-many] [type=submit]").await;
-    browser.says("h1", "Sign in, then come back to this page").await;
+    browser.has_text("h1", "Sign in, then come back to this page").await;
     let page = browser.text("main").await;
     assert!(page.contains("If you sent a form, nothing has changed"), "{page}");
     // Not the form's own URL, which does not answer GET.
@@ -198,7 +198,7 @@ async fn an_open_page_reports_that_its_session_has_ended() {
     browser.forget().await;
     let notice =
         "Your session has ended: this page shows an earlier state. Load it again to sign in.";
-    browser.says(".notice.bad", notice).await;
+    browser.has_text(".notice.bad", notice).await;
     assert_eq!(browser.text("h1").await, "Health");
 }
 
@@ -210,10 +210,10 @@ async fn every_administrative_action_works_without_scripts() {
     browser.run_scripts(false).await;
     browser.open(&gateway.url("/gateway/admin")).await;
     browser.click("[data-opens=enable-dialog]").await;
-    browser.says("h1", "Enable external access?").await;
+    browser.has_text("h1", "Enable external access?").await;
     browser.click("[name=accept]").await;
     browser.click("main [type=submit]").await;
-    browser.says(".notice", "External access is on.").await;
+    browser.has_text(".notice", "External access is on.").await;
     assert_eq!(metadata(gateway).await, 200);
 
     let session = world.login(&world.entra.token().build()).await;
@@ -221,7 +221,7 @@ async fn every_administrative_action_works_without_scripts() {
     browser.click("tbody a").await;
     browser.element("main [type=hidden][name=subject]").await;
     browser.click("form[aria-labelledby=end-many] [type=submit]").await;
-    browser.says(".notice", "Done. 1 minted session has ended.").await;
+    browser.has_text(".notice", "Done. 1 minted session has ended.").await;
     assert_eq!(status(gateway.url(API), &session).await, 401);
 
     browser.open(&gateway.url("/gateway/admin")).await;
@@ -229,23 +229,23 @@ async fn every_administrative_action_works_without_scripts() {
     browser.write("#who", crate::entra::USER_OID).await;
     browser.write("#own-span", "90m").await;
     browser.click("form[aria-labelledby=block] [type=submit]").await;
-    browser.says(".notice", "Blocked; its minted sessions end within two seconds.").await;
+    browser.has_text(".notice", "Blocked; its minted sessions end within two seconds.").await;
     until("login is closed", async || {
         try_login(gateway, &world.entra.token().build()).await.status() == 403
     })
     .await;
     browser.click("form[action$=remove] button").await;
-    browser.says(".notice", "Not blocked any more.").await;
+    browser.has_text(".notice", "Not blocked any more.").await;
     until("login is open", async || {
         try_login(gateway, &world.entra.token().build()).await.status() == 200
     })
     .await;
     browser.click("form[aria-labelledby=disable] [type=submit]").await;
-    browser.says(".notice", "External access is off.").await;
+    browser.has_text(".notice", "External access is off.").await;
     assert_eq!(metadata(gateway).await, 404);
     browser.forget().await;
     browser.open(&gateway.url("/gateway/admin")).await;
-    browser.says("h1", "Sign in, then come back to this page").await;
+    browser.has_text("h1", "Sign in, then come back to this page").await;
 }
 
 #[tokio::test]
@@ -295,7 +295,7 @@ async fn every_view_is_accessible_and_loads_nothing_from_other_hosts() {
     browser.click("[data-opens=enable-dialog]").await;
     browser.click("dialog[open] [name=accept]").await;
     browser.click("dialog[open] [type=submit]").await;
-    browser.says(".notice", "External access is on.").await;
+    browser.has_text(".notice", "External access is on.").await;
     for (oid, person) in [
         ("aaaaaaaa-0000-0000-0000-000000000001", "Ada Lovelace"),
         ("aaaaaaaa-0000-0000-0000-000000000002", "Katherine Johnson"),
@@ -310,7 +310,7 @@ async fn every_view_is_accessible_and_loads_nothing_from_other_hosts() {
     assert_eq!(try_login(gateway, &refused.build()).await.status(), 403);
     browser.write("#who", "aaaaaaaa-0000-0000-0000-000000000009").await;
     browser.click("form[aria-labelledby=block] [type=submit]").await;
-    browser.says(".notice", "Blocked; its minted sessions end within two seconds.").await;
+    browser.has_text(".notice", "Blocked; its minted sessions end within two seconds.").await;
     browser.open(&gateway.url("/gateway/admin/guide")).await;
     until("the guide's check passes without a reload", async || {
         browser.evaluate("document.querySelectorAll('[data-check=honoured].ok').length").await == 1
@@ -369,7 +369,7 @@ async fn check_rendering(browser: &Browser, name: &str, view: View) {
     let path = browser.screenshot(name).await;
     assert!(path.metadata().unwrap().len() > 10_000, "{name}: the screenshot is empty");
     assert_eq!(browser.axe().await, [""; 0], "{name}");
-    browser.assert_ids_stand_once(name).await;
+    browser.assert_ids_are_unique(name).await;
     browser.assert_nothing_is_cut_off(name).await;
 }
 

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::world::{
     flask::in_repository,
     gateway::run,
-    tools::{self, installed, told},
+    tools::{self, installed, output_text},
 };
 
 const CHART: &str = "charts/simplechat-gateway";
@@ -50,7 +50,7 @@ fn try_template(which: &str, name: &str, more: &[&str]) -> Output {
 
 fn template(which: &str, name: &str, more: &[&str]) -> String {
     let output = try_template(which, name, more);
-    assert!(output.status.success(), "{which} {name} {more:?}: {}", told(&output));
+    assert!(output.status.success(), "{which} {name} {more:?}: {}", output_text(&output));
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -60,7 +60,7 @@ fn documents(path: &Path) -> Vec<Value> {
         json.dump([it for it in yaml.safe_load_all(open(sys.argv[1])) if it], sys.stdout)";
     let mut command = Command::new(installed("charts", "python"));
     let output = command.args(["-c", script]).arg(path).output().unwrap();
-    assert!(output.status.success(), "{}", told(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -154,7 +154,7 @@ fn helm_3_and_helm_4_lint_the_chart_and_render_the_same_manifests() {
     for name in EXAMPLES {
         for which in HELMS {
             let output = helm(which, &["lint", "--strict", CHART, "--values", &example(name)]);
-            assert!(output.status.success(), "{which} {name}: {}", told(&output));
+            assert!(output.status.success(), "{which} {name}: {}", output_text(&output));
         }
         let [old, new] = HELMS.map(|which| Manifests::of(&template(which, name, &[])).0);
         assert!(old.len() >= 4, "{name}");
@@ -182,7 +182,7 @@ fn the_rendered_manifests_match_the_kubernetes_schemas() {
     let count: usize = files.iter().map(|file| documents(file).len()).sum();
     for version in KUBERNETES {
         let output = kubernetes_validate(version, &files);
-        let text = told(&output);
+        let text = output_text(&output);
         assert!(output.status.success(), "{version}: {text}");
         // Kinds without a schema print a warning.
         let against = format!("against version {version}");
@@ -204,7 +204,7 @@ fn the_rendered_manifests_match_the_kubernetes_schemas() {
         assert!(!kubernetes_validate("1.37", &files).status.success());
     }
     std::fs::write(&files[1], good.replace("kind: Service\n", "kind: Servant\n")).unwrap();
-    assert!(told(&kubernetes_validate("1.37", &files)).contains("Couldn't find schema"));
+    assert!(output_text(&kubernetes_validate("1.37", &files)).contains("Couldn't find schema"));
 }
 
 /// Accepted checkov findings, each with its reason.
@@ -281,8 +281,8 @@ async fn the_gateway_accepts_the_environment_that_the_chart_sets() {
         // `healthcheck` reads all settings, then connects to GATEWAY_LISTEN, where no server
         // listens.
         let output = run_in(container, &["healthcheck"], &[]).await;
-        assert!(matches!(output.status.code(), Some(0 | 69)), "{name}: {}", told(&output));
-        let shown = told(&run_in(container, &["settings"], &[]).await);
+        assert!(matches!(output.status.code(), Some(0 | 69)), "{name}: {}", output_text(&output));
+        let shown = output_text(&run_in(container, &["settings"], &[]).await);
         for (setting, value) in environment(container) {
             let line = if let Some(secret) = secret_in_file(&setting) {
                 format!("{secret}=********\n")
@@ -686,19 +686,21 @@ fn bad_values_are_refused() {
     for which in HELMS {
         for bad in by_schema {
             let output = try_template(which, "front", &["--set", bad]);
-            let text = told(&output);
+            let text = output_text(&output);
             assert!(!output.status.success(), "{which} {bad}");
             assert!(text.contains("schema"), "{which} {bad}: {text}");
         }
         for (name, bad, expected) in by_us {
             let output = try_template(which, name, &["--set", bad]);
-            let text = told(&output);
+            let text = output_text(&output);
             assert!(!output.status.success() && text.contains(expected), "{which} {bad}: {text}");
             assert!(!text.contains("hunter2"), "{which} {bad}: {text}");
         }
         // All problems at once.
         let output = helm(which, &["template", "rel", CHART]);
-        assert!(!output.status.success() && told(&output).contains("8 problems with the values"));
+        assert!(
+            !output.status.success() && output_text(&output).contains("8 problems with the values")
+        );
     }
     println!("{} values refused, by two Helms", by_schema.len() + by_us.len());
 }
@@ -758,7 +760,7 @@ async fn the_schema_has_exactly_the_settings_of_the_program() {
     std::fs::copy(in_repository("charts/settings.py"), &script).unwrap();
     let mut command = Command::new(crate::world::flask::python());
     let output = command.arg(&script).arg(crate::world::gateway::binary()).output().unwrap();
-    assert!(output.status.success(), "{}", told(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
     assert!(read(&below.join("values.schema.json")) == read(&committed), "run `make docs`");
 

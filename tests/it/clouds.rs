@@ -55,8 +55,8 @@ impl Cloud {
         let token = if self.setting == "public" {
             token
         } else {
-            let kid = Entra::stranger_jwk()["kid"].as_str().unwrap().to_owned();
-            token.signed_by_stranger().kid(&kid)
+            let kid = Entra::unpublished_jwk()["kid"].as_str().unwrap().to_owned();
+            token.signed_with_unpublished_key().kid(&kid)
         };
         [token.clone().v1(), token]
     }
@@ -65,8 +65,11 @@ impl Cloud {
         let [v1, v2] = self.issuers();
         let (is_v2, host) = (path.contains("v2.0"), self.host);
         if path.contains("/keys") {
-            let mut key =
-                if self.setting == "public" { public_key.clone() } else { Entra::stranger_jwk() };
+            let mut key = if self.setting == "public" {
+                public_key.clone()
+            } else {
+                Entra::unpublished_jwk()
+            };
             if is_v2 {
                 key["issuer"] = format!("https://{host}/{{tenantid}}/v2.0").into();
             }

@@ -15,7 +15,7 @@ use tokio::{
 use crate::world::{
     Kind, Store, World, client,
     gateway::binary,
-    process::{PATIENCE, Process, until},
+    process::{Process, TEST_TIMEOUT, until},
     scripted::{OK, Scripted},
     settings,
 };
@@ -26,7 +26,7 @@ async fn slowest(world: &World, time: Duration) -> Duration {
     let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
     while begun.elapsed() < time {
         let asked = Instant::now();
-        let request = http.get(world.gateway.url("/test/echo")).timeout(PATIENCE);
+        let request = http.get(world.gateway.url("/test/echo")).timeout(TEST_TIMEOUT);
         assert_eq!(request.send().await.unwrap().status(), 200);
         slowest = slowest.max(asked.elapsed());
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -115,7 +115,7 @@ async fn the_gateway_survives_a_connection_storm_with_few_descriptors() {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 256; exec \"$0\" serve"]).arg(binary());
     let mut process = Process::start(&mut command, &settings, "KILL");
-    let address = process.said("listening on http://").await;
+    let address = process.stdout_after("listening on http://").await;
     let ask = "GET /gateway/health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let begun = Instant::now();
     let mut wave = JoinSet::new();

@@ -19,7 +19,7 @@ use crate::{
         process::until,
         recorded::{ENABLE, Recorded},
         settings,
-        tools::told,
+        tools::output_text,
         try_login,
     },
 };
@@ -40,7 +40,7 @@ fn migrations(kind: DatabaseKind) -> usize {
 /// Exit code and database line of `check`.
 async fn line(ground: &Recorded, more: &[(&str, &str)]) -> (i32, String) {
     let output = ground.try_command("check", more).await;
-    let text = told(&output);
+    let text = output_text(&output);
     let line = text.lines().find(|line| line.contains("database")).unwrap_or(&text);
     (code(&output), line.to_owned())
 }
@@ -75,17 +75,17 @@ async fn with_migrate_off_an_empty_database_is_refused_until_migrate_has_run() {
     let ground = Recorded::start(DatabaseKind::Postgres).await;
     let off = [("GATEWAY_MIGRATE", "off")];
     let refused = ground.try_command("serve", &off).await;
-    assert_eq!(code(&refused), 69, "{}", told(&refused));
-    assert!(told(&refused).contains("migrate"), "{}", told(&refused));
+    assert_eq!(code(&refused), 69, "{}", output_text(&refused));
+    assert!(output_text(&refused).contains("migrate"), "{}", output_text(&refused));
     let (code_of_check, line_of_check) = line(&ground, &off).await;
     assert!(code_of_check == 69 && line_of_check.contains("migrate"), "{line_of_check}");
     let tables = "pg_tables WHERE schemaname = 'public'";
     assert_eq!(ground.database.count(tables), 0, "neither command changed the database");
 
     let migrated = ground.try_command("migrate", &off).await;
-    assert_eq!(code(&migrated), 0, "{}", told(&migrated));
+    assert_eq!(code(&migrated), 0, "{}", output_text(&migrated));
     let again = ground.try_command("migrate", &off).await;
-    assert_eq!(code(&again), 0, "{}", told(&again));
+    assert_eq!(code(&again), 0, "{}", output_text(&again));
     let found = ground.database.count("_sqlx_migrations WHERE success");
     assert_eq!(found, migrations(DatabaseKind::Postgres));
     let (_, line_of_check) = line(&ground, &off).await;
@@ -104,7 +104,7 @@ async fn concurrent_migrations_are_applied_once() {
         });
         for one in all.collect::<Vec<_>>() {
             let output = one.await.unwrap();
-            assert_eq!(code(&output), 0, "{kind:?}: {}", told(&output));
+            assert_eq!(code(&output), 0, "{kind:?}: {}", output_text(&output));
         }
         assert_eq!(ground.database.count("_sqlx_migrations"), migrations(kind), "{kind:?}");
         assert_eq!(ground.database.count("access"), 1, "{kind:?}");
@@ -188,8 +188,8 @@ async fn a_database_of_a_later_version_is_refused_and_not_changed() {
         let before = ground.database.dump();
         for command in ["serve", "migrate", "check"] {
             let refused = ground.try_command(command, &[]).await;
-            assert_eq!(code(&refused), 69, "{kind:?} {command}: {}", told(&refused));
-            let text = told(&refused);
+            assert_eq!(code(&refused), 69, "{kind:?} {command}: {}", output_text(&refused));
+            let text = output_text(&refused);
             assert!(text.contains("later version"), "{kind:?} {command}: {text}");
         }
         // A PostgreSQL dump names a key made for that dump.
@@ -213,7 +213,7 @@ async fn an_unusable_database_file_is_reported_as_a_bad_setting() {
         let more = [("DATABASE_URL", &*format!("sqlite:{path}"))];
         for command in ["serve", "migrate"] {
             let refused = ground.try_command(command, &more).await;
-            let text = told(&refused);
+            let text = output_text(&refused);
             assert_eq!(code(&refused), 78, "{command} {name}: {text}");
             assert!(text.contains("DATABASE_URL") && text.contains(&path), "{text}");
         }
@@ -235,13 +235,13 @@ async fn a_wrong_database_password_is_reported_without_the_password() {
     assert_eq!(code_of_check, 69, "{line}");
     assert!(line.contains("password authentication failed"), "{line}");
     let migrate = ground.try_command("migrate", &more).await;
-    assert_eq!(code(&migrate), 69, "{}", told(&migrate));
+    assert_eq!(code(&migrate), 69, "{}", output_text(&migrate));
 
     let elsewhere = postgres.url_for("gateway:the-word-of-the-gateway", "no_such");
     let more = [("DATABASE_URL", &*elsewhere)];
     let migrate = ground.try_command("migrate", &more).await;
-    assert_eq!(code(&migrate), 69, "{}", told(&migrate));
-    assert!(told(&migrate).contains("no_such"), "{}", told(&migrate));
+    assert_eq!(code(&migrate), 69, "{}", output_text(&migrate));
+    assert!(output_text(&migrate).contains("no_such"), "{}", output_text(&migrate));
 }
 
 #[tokio::test]
@@ -249,8 +249,8 @@ async fn managed_external_access_requires_a_database() {
     let (store, entra) = (Store::start(Kind::Redis).await, Entra::start().await);
     let managed = [("GATEWAY_EXTERNAL_ACCESS".to_owned(), "managed".to_owned())];
     let refused = run(&settings(&entra, None, &store, &managed), &["serve"]).await;
-    assert_eq!(code(&refused), 78, "{}", told(&refused));
-    assert!(told(&refused).contains("DATABASE_URL"), "{}", told(&refused));
+    assert_eq!(code(&refused), 78, "{}", output_text(&refused));
+    assert!(output_text(&refused).contains("DATABASE_URL"), "{}", output_text(&refused));
 }
 
 #[tokio::test]
@@ -258,7 +258,7 @@ async fn an_invalid_database_url_is_reported_without_the_url() {
     let ground = Recorded::start(DatabaseKind::Sqlite).await;
     for wrong in ["mysql://u:hunter2@h/d", "sqlite:relative-hunter2.db", "hunter2"] {
         let refused = ground.try_command("serve", &[("DATABASE_URL", wrong)]).await;
-        let text = told(&refused);
+        let text = output_text(&refused);
         assert_eq!(code(&refused), 78, "{text}");
         assert!(text.contains("DATABASE_URL") && !text.contains("hunter2"), "{text}");
     }
@@ -281,7 +281,7 @@ async fn postgres_certificates_are_verified_by_authority_and_host_name() {
         format!("{by_address}?sslmode=require"),
     ] {
         let migrate = ground.try_command("migrate", &[("DATABASE_URL", &good)]).await;
-        assert_eq!(code(&migrate), 0, "{good}: {}", told(&migrate));
+        assert_eq!(code(&migrate), 0, "{good}: {}", output_text(&migrate));
     }
     for bad in [
         url(&by_name, "verify-full", &other),
@@ -290,8 +290,8 @@ async fn postgres_certificates_are_verified_by_authority_and_host_name() {
         format!("{by_name}?sslmode=verify-full"),
     ] {
         let migrate = ground.try_command("migrate", &[("DATABASE_URL", &bad)]).await;
-        assert_eq!(code(&migrate), 69, "{bad}: {}", told(&migrate));
-        assert!(told(&migrate).contains("certificate"), "{bad}: {}", told(&migrate));
+        assert_eq!(code(&migrate), 69, "{bad}: {}", output_text(&migrate));
+        assert!(output_text(&migrate).contains("certificate"), "{bad}: {}", output_text(&migrate));
     }
 }
 
@@ -339,7 +339,7 @@ async fn the_documented_database_privileges_are_sufficient_and_minimal() {
     let log = "gateway_log";
     let by_owner = postgres.url_for("gateway_migrates:one%20word", log);
     let migrated = ground.try_command("migrate", &[("DATABASE_URL", &by_owner)]).await;
-    assert_eq!(code(&migrated), 0, "{}", told(&migrated));
+    assert_eq!(code(&migrated), 0, "{}", output_text(&migrated));
     for statement in documented_sql(1) {
         postgres.ask_in(log, &statement);
     }
@@ -369,7 +369,7 @@ async fn the_documented_database_privileges_are_sufficient_and_minimal() {
         "activity".to_owned(),
     ] {
         let output = ground.try_command(&line, &more).await;
-        assert_eq!(code(&output), 0, "{line}: {}", told(&output));
+        assert_eq!(code(&output), 0, "{line}: {}", output_text(&output));
     }
     let token = ground.entra.token().build();
     until("a login succeeds", async || try_login(&gateway, &token).await.status() == 200).await;
@@ -409,7 +409,7 @@ async fn a_gateway_without_migration_privileges_does_not_block_the_owners_migrat
     until("it is denied", async || gateway.process.log().contains("permission denied")).await;
     let owner = postgres.url_for("gateway_migrates:one%20word", "gateway_log");
     let output = ground.try_command("migrate", &[("DATABASE_URL", &owner)]).await;
-    assert_eq!(code(&output), 0, "{}", told(&output));
+    assert_eq!(code(&output), 0, "{}", output_text(&output));
     for statement in documented_sql(1) {
         postgres.ask_in("gateway_log", &statement);
     }

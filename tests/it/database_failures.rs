@@ -18,7 +18,7 @@ use crate::{
         process::until,
         recorded::MANAGED,
         status,
-        tools::told,
+        tools::output_text,
         try_login,
     },
 };
@@ -71,7 +71,7 @@ impl Ground {
     async fn command(&self, line: &str) -> String {
         let arguments: Vec<_> = line.split(' ').collect();
         let output = run(&self.settings, &arguments).await;
-        assert!(output.status.success(), "{line}: {}: {}", output.status, told(&output));
+        assert!(output.status.success(), "{line}: {}: {}", output.status, output_text(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 

@@ -42,7 +42,7 @@ async fn the_docs_page_contains_the_openapi_document_and_runs_no_script() {
 
 #[tokio::test]
 async fn the_docs_page_is_accessible_and_makes_no_other_request() {
-    if !Browser::is_to_be_had() {
+    if !Browser::is_installed() {
         println!("skipped: Chromium is not available");
         return;
     }
@@ -70,5 +70,5 @@ async fn the_docs_page_is_accessible_and_makes_no_other_request() {
     let dead = "[...document.querySelectorAll('a[href^=\"#\"]')].map(a => a.hash.slice(1)) \
         .filter(id => !document.getElementById(id))";
     assert_eq!(browser.evaluate(dead).await, json!([]));
-    browser.assert_ids_stand_once(&url).await;
+    browser.assert_ids_are_unique(&url).await;
 }

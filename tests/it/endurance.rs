@@ -25,8 +25,8 @@ use tokio::{
 use crate::{
     soak::full_length,
     world::{
-        API, WithSession, client, gateway::Gateway, process::until, relay::Way, relayed::Relayed,
-        session_in,
+        API, WithSession, client, gateway::Gateway, process::until, relay::RelayState,
+        relayed::Relayed, session_in,
     },
 };
 
@@ -168,7 +168,7 @@ impl Crowd {
             }
             Call::Guarded | Call::BadToken => {
                 let is_good = call == Call::Guarded;
-                let token = if is_good { token() } else { token().signed_by_stranger() };
+                let token = if is_good { token() } else { token().signed_with_unpublished_key() };
                 let request = http.get(self.url("/external/test/users")).bearer_auth(token.build());
                 self.answer(request, if is_good { 200 } else { 401 }).await.map(|_| ())
             }
@@ -256,19 +256,19 @@ impl Crowd {
     async fn inject(&self, fault: Fault, time: Duration) {
         let world = &self.world;
         match fault {
-            Fault::RedisDown => world.to_redis.set(Way::Cut).await,
-            Fault::RedisSilent => world.to_redis.set(Way::BlackHole).await,
-            Fault::EntraDown => world.to_entra.set(Way::Cut).await,
-            Fault::EntraSilent => world.to_entra.set(Way::BlackHole).await,
+            Fault::RedisDown => world.to_redis.set(RelayState::Cut).await,
+            Fault::RedisSilent => world.to_redis.set(RelayState::BlackHole).await,
+            Fault::EntraDown => world.to_entra.set(RelayState::Cut).await,
+            Fault::EntraSilent => world.to_entra.set(RelayState::BlackHole).await,
             Fault::UpstreamKilled => world.restart_upstream().await,
             Fault::WorkersReplaced => world.replace_workers().await,
-            Fault::AllDown => world.set_all(Way::Cut).await,
-            Fault::AllSilent => world.set_all(Way::BlackHole).await,
+            Fault::AllDown => world.set_all(RelayState::Cut).await,
+            Fault::AllSilent => world.set_all(RelayState::BlackHole).await,
         }
         if !matches!(fault, Fault::UpstreamKilled | Fault::WorkersReplaced) {
             sleep(time).await;
         }
-        world.set_all(Way::Open).await;
+        world.set_all(RelayState::Open).await;
     }
 }
 

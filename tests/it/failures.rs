@@ -331,7 +331,11 @@ fn token_for(entra: &Entra, audience: &str, with_nonce: bool) -> String {
         return token.build();
     }
     let key = entra.published_key();
-    token.header("nonce", "x").signed_by_stranger().kid(key["kid"].as_str().unwrap()).build()
+    token
+        .header("nonce", "x")
+        .signed_with_unpublished_key()
+        .kid(key["kid"].as_str().unwrap())
+        .build()
 }
 
 /// AzureAD/azure-activedirectory-identitymodel-extensions-for-dotnet#609: the most common mistake

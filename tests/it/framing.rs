@@ -57,7 +57,7 @@ async fn ambiguous_lengths_are_refused() {
     }
     let old = b"POST /x HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     assert_refused(&world, "chunks in HTTP/1.0", old).await;
-    world.stays_unasked().await;
+    world.expect_no_connection().await;
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn heads_that_parsers_split_differently_are_refused() {
         );
         assert_refused(&world, name, request.as_bytes()).await;
     }
-    world.stays_unasked().await;
+    world.expect_no_connection().await;
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn malformed_chunks_are_refused() {
         "a".repeat(2000)
     );
     assert_refused(&world, "an endless extension", endless.as_bytes()).await;
-    world.stays_unasked().await;
+    world.expect_no_connection().await;
 }
 
 #[tokio::test]
@@ -192,7 +192,7 @@ async fn a_truncated_request_is_not_forwarded() {
         caller.finish().await;
         assert!(caller.rest().await.starts_with("HTTP/1.1 400 "), "{request}");
     }
-    world.stays_unasked().await;
+    world.expect_no_connection().await;
 }
 
 #[tokio::test]

@@ -168,11 +168,11 @@ async fn a_database_needs_no_writable_path_but_its_volume() {
     assert_eq!(writable(&gateway), ["/app/database"]);
     // Many records are written in one statement, and many are removed in one: SQLite would put the
     // data to undo that elsewhere.
-    let outage = ground.database.take_away().await;
+    let outage = ground.database.make_unavailable().await;
     let url = gateway.url("/external/login");
     let logins = Logins::start(&[url], &ground.entra, 64, Duration::ZERO);
     until("many records are queued", async || logins.count() > 2000).await;
-    ground.database.give_back(outage).await;
+    ground.database.make_available(outage).await;
     let answers = logins.end().await;
     until("all are recorded", async || missing(&ground.database, &answers.sessions).0.is_empty())
         .await;

@@ -16,7 +16,7 @@ use crate::{
         process::until,
         recorded::{ENABLE, MANAGED, Recorded},
         status,
-        tools::told,
+        tools::output_text,
         try_login,
     },
 };
@@ -154,7 +154,7 @@ impl Two {
     async fn command(&self, line: &str) -> String {
         let arguments: Vec<_> = line.split(' ').collect();
         let output = run(&self.settings, &arguments).await;
-        assert!(output.status.success(), "{line}: {}: {}", output.status, told(&output));
+        assert!(output.status.success(), "{line}: {}: {}", output.status, output_text(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 }
@@ -279,7 +279,7 @@ async fn commands_list_and_end_the_sessions_of_all_instances() {
     let plain = two.command("activity --since 1h").await;
     assert!(plain.lines().count() >= 4 && plain.contains("external access enabled"), "{plain}");
     let unknown = run(&two.settings, &["activity", "--kind", "nonsense"]).await;
-    assert_eq!(unknown.status.code(), Some(64), "{}", told(&unknown));
+    assert_eq!(unknown.status.code(), Some(64), "{}", output_text(&unknown));
 
     let ended = two.command(&format!("sessions end {} --by Ada", handle(&here))).await;
     assert_eq!(ended, "1 ended\n");

@@ -106,14 +106,14 @@ async fn keys_for_another_use_or_of_another_issuer_verify_no_token() {
         ("kty", json!("oct"), 401),
     ] {
         let (entra, store) = (Entra::start().await, Store::start(Kind::Redis).await);
-        let mut jwk = Entra::stranger_jwk();
+        let mut jwk = Entra::unpublished_jwk();
         let kid = jwk["kid"].as_str().unwrap().to_owned();
         jwk[member] = value.clone();
         entra.publish_raw(jwk);
         let gateway = gateway_with(&entra, &store).await;
         gateway.wait_until_it_has_keys().await;
         assert_eq!(login(&gateway, &entra.token().build()).await, 200);
-        let token = entra.token().signed_by_stranger().kid(&kid).build();
+        let token = entra.token().signed_with_unpublished_key().kid(&kid).build();
         assert_eq!(login(&gateway, &token).await, expected, "{member}: {value}");
     }
 }

@@ -54,7 +54,7 @@ async fn instances_share_login_limits_through_redis() {
     assert_eq!(refused.status(), 429);
     assert!(retry_after(&refused) > 50);
 
-    let forged = world.entra.token().signed_by_stranger().build();
+    let forged = world.entra.token().signed_with_unpublished_key().build();
     for gateway in [&world.gateway, &second, &second] {
         assert_eq!(from(gateway, "203.0.113.9", &forged).await.status(), 401);
     }
@@ -71,7 +71,7 @@ async fn instances_share_login_limits_through_redis() {
 async fn only_an_address_that_failed_too_often_is_refused() {
     let world = World::with(Kind::Files, &[("GATEWAY_LOGIN_FAILURE_LIMIT", "4/3s")]).await;
     let good = world.entra.token().build();
-    let forged = world.entra.token().signed_by_stranger().build();
+    let forged = world.entra.token().signed_with_unpublished_key().build();
     let unauthorized = world.entra.token().roles(&[]).scopes("other").build();
     let here = "2001:db8:1:2::1";
     // A request without credentials is not a failure: clients send it to find the metadata.
@@ -100,7 +100,7 @@ async fn only_an_address_that_failed_too_often_is_refused() {
 async fn failures_are_counted_locally_while_the_store_is_unavailable() {
     let world = World::with(Kind::Redis, &[("GATEWAY_LOGIN_FAILURE_LIMIT", "2/1m")]).await;
     world.store.redis().freeze();
-    let forged = world.entra.token().signed_by_stranger().build();
+    let forged = world.entra.token().signed_with_unpublished_key().build();
     for status in [401, 401, 429] {
         let begun = std::time::Instant::now();
         let answer = from(&world.gateway, "203.0.113.9", &forged).await;
@@ -114,7 +114,7 @@ async fn failures_are_counted_locally_while_the_store_is_unavailable() {
 async fn login_limits_can_be_turned_off() {
     let off = [("GATEWAY_LOGIN_LIMIT", "off"), ("GATEWAY_LOGIN_FAILURE_LIMIT", "off")];
     let world = World::with(Kind::Redis, &off).await;
-    let forged = world.entra.token().signed_by_stranger().build();
+    let forged = world.entra.token().signed_with_unpublished_key().build();
     for _ in 0..70 {
         assert_eq!(from(&world.gateway, "203.0.113.9", &forged).await.status(), 401);
     }

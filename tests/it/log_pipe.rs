@@ -20,7 +20,7 @@ use crate::{
     world::{
         Kind, Store, client,
         gateway::binary,
-        process::{PATIENCE, until},
+        process::{TEST_TIMEOUT, until},
         settings,
         stopping::AFTER_DRAIN,
     },
@@ -107,7 +107,7 @@ impl Piped {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return (status, begun.elapsed());
             }
-            assert!(begun.elapsed() < PATIENCE, "still runs");
+            assert!(begun.elapsed() < TEST_TIMEOUT, "still runs");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
