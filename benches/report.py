@@ -102,16 +102,16 @@ def tables(results):
 
 
 def show(results, root):
-    """Prints the tables; with `root`, writes them into README.md and docs/bench.svg."""
+    """Prints the tables; with `root`, writes them into docs/performance.md and docs/bench.svg."""
     lines, passed = tables(results)
     took = f"{results['rounds']} rounds of {results['seconds']} s, {results['took_seconds']} s in all"
     note = f"{datetime.date.today()}, {machine()}; {took}."
     print("\n".join(["", note, "", *lines, "", "every mark met" if passed else "NOT every mark was met"]))
     if root:
-        readme = root / "README.md"
+        page = root / "docs/performance.md"
         block = "<!-- bench -->\n" + "\n".join([note, "", *lines]) + "\n<!-- end of bench -->"
-        text = re.sub(r"<!-- bench -->.*<!-- end of bench -->", lambda _: block, readme.read_text(), flags=re.S)
-        readme.write_text(text)
+        text = re.sub(r"<!-- bench -->.*<!-- end of bench -->", lambda _: block, page.read_text(), flags=re.S)
+        page.write_text(text)
         (root / "docs/bench.svg").write_text(plot.svg(results, CASES))
     return passed
 

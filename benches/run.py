@@ -21,7 +21,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--load", required=True, help="the program built from load.rs")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    parser.add_argument("--docs", action="store_true", help="write README.md's table and docs/bench.svg")
+    parser.add_argument("--docs", action="store_true", help="write the tables of docs/performance.md, and docs/bench.svg")
     parser.add_argument("--lenient", action="store_true", help="report only, do not fail")
     arguments = parser.parse_args()
     cases.LOAD = arguments.load
