@@ -10,7 +10,9 @@ use crate::world::{
     process::until, session_in, status, try_login,
 };
 
-const PAPERS: [&str; 11] = [
+const PAPERS: [&str; 18] = [
+    "README.md",
+    "CONTRIBUTING.md",
     "SECURITY.md",
     "docs/threat-model.md",
     "docs/asvs.md",
@@ -22,6 +24,11 @@ const PAPERS: [&str; 11] = [
     "docs/scaling.md",
     "docs/incidents.md",
     "docs/database.md",
+    "docs/glossary.md",
+    "docs/limits.md",
+    "docs/performance.md",
+    "docs/reference/cli.md",
+    "docs/reference/settings.md",
 ];
 
 fn text(path: &str) -> String {
