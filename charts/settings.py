@@ -1,4 +1,4 @@
-"""Writes the gateway's settings, as the program tells them, into the chart's schema.
+"""Writes the settings that the program prints into the chart's schema.
 
     charts/settings.py target/debug/simplechat-gateway
 """
@@ -10,7 +10,7 @@ import sys
 
 SCHEMA = pathlib.Path(__file__).parent / "simplechat-gateway" / "values.schema.json"
 
-# Set by other values of the chart; it mounts no configuration file.
+# Settings that other values of the chart set. GATEWAY_CONFIG: the chart mounts no configuration file.
 SET_BY_THE_CHART = {
     "TENANT_ID", "CLIENT_ID", "GATEWAY_LISTEN", "GATEWAY_OPS_LISTEN", "GATEWAY_UPSTREAM_URL",
     "GATEWAY_UPSTREAM_HOST", "GATEWAY_EXTERNAL_ACCESS", "GATEWAY_EXPOSURE_ACCEPTED_BY",
@@ -19,22 +19,22 @@ SET_BY_THE_CHART = {
 }
 
 
-def told(program, environment):
-    """The name, value, meaning and form of each setting. It ends with 78 where a value is wrong, as here."""
+def printed_settings(program, environment):
+    """Name, value, description and format of each setting. `settings` exits with 78 on wrong values, as here."""
     output = subprocess.run([program, "settings"], env=environment, text=True, capture_output=True)
     assert output.returncode == 78, output
     for entry in output.stdout.strip().split("\n\n"):
         first, meaning, form = entry.split("\n")
         name, value = first.split("=", 1)
-        # A container's environment does not change.
+        # SIGHUP does not apply: a container's environment does not change.
         yield name, value, meaning.strip(), form.strip().removesuffix("; counts at SIGHUP")
 
 
 def main(program):
-    names = [name for name, *_ in told(program, {}) if name != "GATEWAY_CONFIG"]
+    names = [name for name, *_ in printed_settings(program, {}) if name != "GATEWAY_CONFIG"]
     settings, secrets = {}, {}
-    for name, value, meaning, form in told(program, dict.fromkeys(names, "x")):
-        # A secret's value is not shown.
+    for name, value, meaning, form in printed_settings(program, dict.fromkeys(names, "x")):
+        # The values of secrets are masked.
         if value not in ("", "x"):
             secrets[name] = {"description": meaning, "$ref": "#/$defs/secret"}
         elif name not in SET_BY_THE_CHART:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Ends minted sessions in Redis: all of them, or one user's (the object id). People's own sign-ins stay.
-# Run it while a gateway runs: it holds them ended, should a request under way bring one back.
+# Revokes minted sessions in Redis: all, or those of one user (object id). Browser sessions are not affected.
+# Run it while a gateway runs: the gateway keeps them revoked if a request in flight writes one back.
 #
 #   REDISCLI_AUTH=KEY deploy/end-sessions.sh rediss://HOST:6380/0 [OID]
 set -eu

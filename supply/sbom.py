@@ -1,9 +1,9 @@
-"""What a release is made of: trims cargo-cyclonedx's list to what is built, and holds it against the binary.
+"""Reduces cargo-cyclonedx's SBOM to the crates of the release build and compares it with the binary.
 
-cargo-cyclonedx takes the features that tests ask for as well, and with them crates that no release has
-(ring among them). `cargo tree` knows better: the SBOM names exactly what it names. The binary carries a list
-of its own, put there by cargo-auditable (section .dep-v0: zlib, JSON), which errs in the same way and cannot
-be trimmed: it may name more, from the lock file, never less.
+cargo-cyclonedx also activates features of dev-dependencies and so lists crates that no release contains (ring, for
+example). `cargo tree` resolves them correctly: the SBOM must list exactly its crates. The binary's list, embedded
+by cargo-auditable (section .dep-v0: zlib, JSON), has the same fault and cannot be reduced: it may list more crates
+of the lock file, but not fewer.
 
     sbom.py SBOM BINARY TARGET
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 def built(target):
-    """(name, version) of each crate that takes part in the build, as cargo resolves it."""
+    """(name, version) of each crate of the build, as cargo resolves it."""
     command = ["cargo", "tree", "--locked", "--edges", "normal,build", "--target", target]
     lines = subprocess.run(
         [*command, "--prefix", "none", "--format", "{p}"], check=True, capture_output=True, text=True
@@ -28,7 +28,7 @@ def built(target):
 
 
 def section(elf, wanted):
-    """The bytes of a section of a 64-bit little-endian ELF file; None when there is none."""
+    """Bytes of a section of a 64-bit little-endian ELF file; None if it is absent."""
     if elf[:6] != b"\x7fELF\x02\x01":
         raise SystemExit("not a 64-bit ELF file")
     (table,) = struct.unpack_from("<Q", elf, 0x28)
@@ -42,15 +42,15 @@ def section(elf, wanted):
 
 
 def carried(elf):
-    """(name, version) of each crate that the binary says it was built from."""
+    """(name, version) of each crate in the binary's embedded list."""
     packed = section(elf, ".dep-v0")
     if packed is None:
-        raise SystemExit("the binary carries no list: build it with `make release`")
+        raise SystemExit("the binary has no list of crates: build it with `make release`")
     return {(p["name"], p["version"]) for p in json.loads(zlib.decompress(packed))["packages"]}
 
 
 def trim(sbom, crates):
-    """Takes out what is not built, and this machine's paths."""
+    """Removes crates that are not built, and paths of this machine."""
     sbom["components"] = [c for c in sbom["components"] if (c["name"], c["version"]) in crates]
     refs = {c["bom-ref"] for c in sbom["components"]} | {sbom["metadata"]["component"]["bom-ref"]}
     sbom["dependencies"] = [
@@ -71,7 +71,7 @@ def locked():
 
 def must_hold(what, have, least, most):
     if not least <= have <= most:
-        raise SystemExit(f"{what}: lacks {sorted(least - have)}, has beside {sorted(have - most)}")
+        raise SystemExit(f"{what}: missing {sorted(least - have)}, unexpected {sorted(have - most)}")
 
 
 def main(path, binary, target):
@@ -84,8 +84,8 @@ def main(path, binary, target):
     in_binary = carried(elf)
     must_hold("the binary", in_binary, crates, locked())
     Path(path).write_text(json.dumps(sbom, indent=1) + "\n")
-    beside = len(in_binary - crates)
-    print(f"{path}: {len(crates)} crates, as in cargo tree; {binary} names them, and {beside} of the tests' beside")
+    more = len(in_binary - crates)
+    print(f"{path}: {len(crates)} crates, equal to cargo tree; {binary} lists them and {more} of tests only")
 
 
 if __name__ == "__main__":

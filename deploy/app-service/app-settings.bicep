@@ -1,14 +1,14 @@
-// Replacing a web app's settings replaces all of them: hence those that are there are handed in.
+// Writing app settings replaces all of them: the caller passes the present ones.
 targetScope = 'resourceGroup'
 
-@description('The web app')
+@description('Name of the web app')
 param siteName string
 
-@description('All settings the app has now')
+@description('All present settings of the app')
 @secure()
 param present object
 
-@description('Settings that join them, or take their place')
+@description('Settings to add or overwrite')
 param added object
 
 resource site 'Microsoft.Web/sites@2024-11-01' existing = {

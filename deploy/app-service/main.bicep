@@ -1,15 +1,15 @@
-// Puts the gateway in front of a SimpleChat that its own deployment (azd up) has made on App Service:
-// main container = gateway, SimpleChat beside it on loopback. Run again after each azd up, then
-// ./check-after-azd.sh. How and in which order: docs/deploy/app-service.md
+// Puts the gateway in front of a SimpleChat that `azd up` deployed on App Service: the gateway is the main
+// container, SimpleChat a sidecar on loopback. Deploy again after each azd up, then run ./check-after-azd.sh.
+// Steps: docs/deploy/app-service.md
 targetScope = 'resourceGroup'
 
-@description('The web app that SimpleChat\'s deployment made')
+@description('Name of SimpleChat\'s web app')
 param siteName string
 
-@description('The gateway\'s image, in a registry the app may pull from: REGISTRY/simplechat-gateway@sha256:… or :VERSION')
+@description('Image of the gateway, in a registry that the app can pull from: REGISTRY/simplechat-gateway@sha256:… or :VERSION')
 param gatewayImage string
 
-@description('SimpleChat\'s image, as it runs today: REGISTRY/simplechat@sha256:… or :TAG')
+@description('Present image of SimpleChat: REGISTRY/simplechat@sha256:… or :TAG')
 param simpleChatImage string
 
 @description('Entra tenant: TENANT_ID of SimpleChat')
@@ -18,16 +18,16 @@ param tenantId string
 @description('SimpleChat\'s app registration: CLIENT_ID of SimpleChat')
 param clientId string
 
-@description('Origins that people use, comma-separated, the canonical one first: https://chat.example')
+@description('Public origins, comma-separated, the canonical one first: https://chat.example')
 param publicUrls string
 
-@description('Redis as SimpleChat\'s admin page has it: host name alone')
+@description('Host name of Redis, as in SimpleChat\'s admin page')
 param redisHost string
 
-@description('URI of the Key Vault secret that holds Redis\' access key. The app\'s identity must be allowed to read it')
+@description('URI of the Key Vault secret with Redis\' access key. The app\'s identity needs read access to it')
 param redisKeySecretUri string
 
-@description('on only once somebody has accepted that tenant and client ids become public; managed: administrators decide, which needs databaseUrlSecretUri')
+@description('on: tenant and client ids become public, which exposureAcceptedBy must have accepted; managed: administrators opt in, which requires databaseUrlSecretUri')
 @allowed([
   'off'
   'on'
@@ -35,23 +35,23 @@ param redisKeySecretUri string
 ])
 param externalAccess string = 'off'
 
-@description('Who accepted that, and when. Needed with on')
+@description('Name and date of the acceptance. Required with on')
 param exposureAcceptedBy string = ''
 
-@description('URI of the Key Vault secret that holds DATABASE_URL: postgres://… where there are several instances. Needed with managed; empty: the activity log goes to stderr and telemetry alone')
+@description('URI of the Key Vault secret with DATABASE_URL: postgres://… for several instances. Required with managed; empty: the activity log goes to stderr and telemetry only')
 param databaseUrlSecretUri string = ''
 
-@description('Version of the access tokens: api.requestedAccessTokenVersion of the app registration (doctor tells)')
+@description('Version of the access tokens: api.requestedAccessTokenVersion of the app registration (doctor prints it)')
 @allowed([
   1
   2
 ])
 param accessTokenVersion int = 2
 
-@description('Client id of a user-assigned identity that may pull both images; empty: the app\'s own identity')
+@description('Client id of a user-assigned identity that can pull both images; empty: the system-assigned identity of the app')
 param pullIdentityClientId string = ''
 
-// By cloud: no address of the public cloud stands in here.
+// Values by cloud: no address of the public cloud is hard-coded.
 var clouds = {
   AzureCloud: 'public'
   AzureUSGovernment: 'usgovernment'
@@ -66,7 +66,7 @@ resource site 'Microsoft.Web/sites@2024-11-01' existing = {
   name: siteName
 }
 
-// What is set stays, SimpleChat's settings too; these join it.
+// Present settings, SimpleChat's included, are preserved; these are added.
 module appSettings 'app-settings.bicep' = {
   name: 'simplechat-gateway-app-settings'
   params: {
@@ -76,13 +76,13 @@ module appSettings 'app-settings.bicep' = {
       TENANT_ID: tenantId
       CLIENT_ID: clientId
       AZURE_ENVIRONMENT: cloud
-      // SimpleChat: loopback alone, whatever PORT says.
+      // SimpleChat: loopback only; GUNICORN_BIND overrides PORT.
       GUNICORN_BIND: '127.0.0.1:5000'
       GUNICORN_CMD_ARGS: '--forwarder-headers=X-NONE --limit-request-field_size=16408'
-      // App Service: the main container's port, and when it is warm.
+      // App Service: port of the main container, time limits, warm-up path.
       WEBSITES_PORT: '8080'
       WEBSITES_CONTAINER_START_TIME_LIMIT: '600'
-      // Both drains and 10 s.
+      // GATEWAY_DRAIN_DELAY + GATEWAY_DRAIN_TIMEOUT + 10 s.
       WEBSITES_CONTAINER_STOP_TIME_LIMIT: '35'
       WEBSITE_SWAP_WARMUP_PING_PATH: '/gateway/health/ready'
       WEBSITE_SWAP_WARMUP_PING_STATUSES: '200'
@@ -98,7 +98,7 @@ module appSettings 'app-settings.bicep' = {
       SESSION_TYPE: 'redis'
       REDIS_URL: redisHost
       REDIS_PASSWORD: '@Microsoft.KeyVault(SecretUri=${redisKeySecretUri})'
-      // Empty is the same as unset.
+      // An empty value equals an unset one.
       DATABASE_URL: empty(databaseUrlSecretUri) ? '' : '@Microsoft.KeyVault(SecretUri=${databaseUrlSecretUri})'
     }
   }
@@ -129,8 +129,8 @@ resource gateway 'Microsoft.Web/sites/sitecontainers@2024-11-01' = {
     targetPort: '8080'
     authType: pullAuthType
     userManagedIdentityClientId: empty(pullIdentityClientId) ? null : pullIdentityClientId
-    // SimpleChat's secrets are not the gateway's business. A value here is the name of an app setting. Sidecars
-    // have no secret volumes: REDIS_PASSWORD and DATABASE_URL come by environment (docs/deploy/app-service.md).
+    // The gateway does not get SimpleChat's secrets. A value here is the name of an app setting. Sidecars have no
+    // secret volumes: REDIS_PASSWORD and DATABASE_URL are environment variables (docs/deploy/app-service.md).
     inheritAppSettingsAndConnectionStrings: false
     environmentVariables: [
       { name: 'TENANT_ID', value: 'TENANT_ID' }
@@ -156,7 +156,7 @@ resource gateway 'Microsoft.Web/sites/sitecontainers@2024-11-01' = {
   ]
 }
 
-// Last: from here on the containers above are what runs.
+// Last: this switches the app to the containers above.
 resource web 'Microsoft.Web/sites/config@2024-11-01' = {
   parent: site
   name: 'web'
@@ -177,8 +177,9 @@ resource web 'Microsoft.Web/sites/config@2024-11-01' = {
   ]
 }
 
-// As SimpleChat's deployment sets it, with the paths that machines use let through: the gateway guards
-// them itself. This resource is replaced as a whole; carry over what you have changed in it.
+// SimpleChat's sign-in, with the paths of external applications excluded: the gateway guards them. Differs from
+// SimpleChat's deployment in openIdIssuer; jwtClaimChecks, isAutoProvisioned and allowedExternalRedirectUrls are
+// not set. This resource is replaced as a whole; carry over your own changes.
 resource signIn 'Microsoft.Web/sites/config@2024-11-01' = {
   parent: site
   name: 'authsettingsV2'

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes what compose.yaml's Redis needs to speak TLS, in deploy/compose/tls: for a laptop, good for 30 days.
-# SimpleChat speaks TLS to Redis and nothing else.
+# Creates the TLS files of compose.yaml's Redis in deploy/compose/tls: for local use, valid for 30 days.
+# SimpleChat connects to Redis over TLS only.
 set -eu
 
 cd "$(dirname "$0")"
@@ -15,9 +15,9 @@ openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj '/CN=r
 printf '%s\n' 'subjectAltName=DNS:redis,DNS:localhost,IP:127.0.0.1' > names
 openssl x509 -req -in redis.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile names -out redis.crt \
     2>> openssl.log
-# SimpleChat trusts one file: what it needs for Azure, and this.
+# SimpleChat trusts one file: the system's roots, for Azure, and this CA.
 cat "$roots" ca.crt > roots.crt
 rm -f redis.csr names ca.key ca.srl openssl.log
-# Redis' container reads it under another user.
+# The Redis container reads it as another user.
 chmod 644 redis.key
-echo "made $(pwd)"
+echo "created $(pwd)"

@@ -1,8 +1,8 @@
-// One container app: the gateway takes what comes in, SimpleChat beside it on loopback.
-// How and in which order: docs/deploy/container-apps.md
+// One container app with two containers: the gateway receives all traffic, SimpleChat listens on loopback.
+// Steps: docs/deploy/container-apps.md
 targetScope = 'resourceGroup'
 
-@description('Region; that of the environment')
+@description('Region of the environment')
 param location string = resourceGroup().location
 
 @description('Name of the container app')
@@ -11,16 +11,16 @@ param name string = 'simplechat'
 @description('Resource id of the Container Apps environment')
 param environmentId string
 
-@description('Resource id of a user-assigned identity: may pull from the registry and read the secrets in Key Vault')
+@description('Resource id of a user-assigned identity that can pull from the registry and read the secrets in Key Vault')
 param identityId string
 
 @description('Host name of the registry that holds both images')
 param registryServer string
 
-@description('The gateway\'s image: REGISTRY/simplechat-gateway@sha256:… or :VERSION')
+@description('Image of the gateway: REGISTRY/simplechat-gateway@sha256:… or :VERSION')
 param gatewayImage string
 
-@description('SimpleChat\'s image: REGISTRY/simplechat@sha256:… or :TAG')
+@description('Image of SimpleChat: REGISTRY/simplechat@sha256:… or :TAG')
 param simpleChatImage string
 
 @description('Entra tenant: TENANT_ID of SimpleChat')
@@ -29,10 +29,10 @@ param tenantId string
 @description('SimpleChat\'s app registration: CLIENT_ID of SimpleChat')
 param clientId string
 
-@description('Origins that people use, comma-separated, the canonical one first; empty: the app\'s own address')
+@description('Public origins, comma-separated, the canonical one first; empty: the address of the app')
 param publicUrls string = ''
 
-@description('on only once somebody has accepted that tenant and client ids become public; managed: administrators decide, which needs databaseUrlSecretUri')
+@description('on: tenant and client ids become public, which exposureAcceptedBy must have accepted; managed: administrators opt in, which requires databaseUrlSecretUri')
 @allowed([
   'off'
   'on'
@@ -40,25 +40,25 @@ param publicUrls string = ''
 ])
 param externalAccess string = 'off'
 
-@description('Who accepted that, and when. Needed with on')
+@description('Name and date of the acceptance. Required with on')
 param exposureAcceptedBy string = ''
 
-@description('URI of the Key Vault secret that holds DATABASE_URL: postgres://… where there are several instances. Needed with managed; empty: the activity log goes to stderr and telemetry alone')
+@description('URI of the Key Vault secret with DATABASE_URL: postgres://… for several instances. Required with managed; empty: the activity log goes to stderr and telemetry only')
 param databaseUrlSecretUri string = ''
 
-@description('Redis as SimpleChat\'s admin page has it: host name alone. Empty: session files, and one replica')
+@description('Host name of Redis, as in SimpleChat\'s admin page. Empty: session files and one replica')
 param redisHost string = ''
 
-@description('URI of the Key Vault secret that holds Redis\' access key. Needed with redisHost')
+@description('URI of the Key Vault secret with Redis\' access key. Required with redisHost')
 param redisKeySecretUri string = ''
 
-@description('SimpleChat\'s own settings that are no secrets: [{ name: \'AZURE_COSMOS_ENDPOINT\', value: \'…\' }]')
+@description('SimpleChat\'s own settings without secrets: [{ name: \'AZURE_COSMOS_ENDPOINT\', value: \'…\' }]. Names that this file sets for SimpleChat (TENANT_ID, CLIENT_ID, GUNICORN_BIND, …) must not be among them')
 param simpleChatSettings array
 
 @description('SimpleChat\'s own secrets: [{ name: \'SECRET_KEY\', secretUri: \'https://…/secrets/…\' }]')
 param simpleChatSecrets array
 
-@description('Most replicas, where Redis is the store')
+@description('Maximum number of replicas with Redis')
 @minValue(1)
 @maxValue(30)
 param maxReplicas int = 4
@@ -73,7 +73,7 @@ var hasRedis = !empty(redisHost)
 var hasDatabase = !empty(databaseUrlSecretUri)
 var ownUrl = 'https://${name}.${containerEnvironment.properties.defaultDomain}'
 
-// Secrets are named by their place in the list: theirs may hold characters that names here may not.
+// Secrets are named by their index: setting names can contain characters that secret names must not.
 var simpleChatVault = [for (item, index) in simpleChatSecrets: {
   name: 'simplechat-${index}'
   keyVaultUrl: item.secretUri
@@ -111,7 +111,7 @@ var gatewaySettings = [
   { name: 'GATEWAY_DRAIN_DELAY', value: '5s' }
   { name: 'GATEWAY_DRAIN_TIMEOUT', value: '45s' }
 ]
-// Secrets as files: an environment is inherited, and ends up in dumps.
+// Secrets are files: environment variables are inherited and appear in dumps.
 var redisSettings = [
   { name: 'SESSION_TYPE', value: 'redis' }
   { name: 'REDIS_URL', value: redisHost }
@@ -156,7 +156,7 @@ var sessionVolumes = hasRedis ? [] : [
     storageType: 'EmptyDir'
   }
 ]
-// Without a list of its own a secret volume would hold all secrets, SimpleChat's too.
+// Without this list a secret volume would contain all secrets, SimpleChat's included.
 var secretVolumes = empty(secretFiles) ? [] : [
   {
     name: 'secrets'
@@ -200,7 +200,7 @@ resource app 'Microsoft.App/containerApps@2025-01-01' = {
       ingress: {
         external: true
         targetPort: 8080
-        // The gateway speaks HTTP/1.1; callers may speak HTTP/2 to the ingress.
+        // HTTP/1.1 to the gateway; clients can use HTTP/2 to the ingress.
         transport: 'http'
         allowInsecure: false
       }
@@ -214,7 +214,7 @@ resource app 'Microsoft.App/containerApps@2025-01-01' = {
     }
     template: {
       terminationGracePeriodSeconds: 60
-      // The gateway first: Container Apps gives the first container the probes that are missing.
+      // The gateway is first: Container Apps adds default probes to the first container.
       containers: [
         {
           name: 'gateway'
@@ -259,7 +259,7 @@ resource app 'Microsoft.App/containerApps@2025-01-01' = {
           ])
         }
         {
-          // Without probes: it listens on loopback alone. The gateway is ready once it has answered.
+          // No probes: it listens on loopback only. The gateway becomes ready when SimpleChat has answered.
           name: 'simplechat'
           image: simpleChatImage
           env: concat(simpleChatOwnSettings, simpleChatSettings, simpleChatSecretSettings)
@@ -275,11 +275,11 @@ resource app 'Microsoft.App/containerApps@2025-01-01' = {
       volumes: concat(secretVolumes, sessionVolumes)
       scale: {
         minReplicas: 1
-        // Session files are one replica's: a second one would know nobody.
+        // Session files are local to a replica: a second replica would not know the sessions.
         maxReplicas: hasRedis ? maxReplicas : 1
         rules: [
           {
-            // SimpleChat serves 16 requests at a time (gunicorn, 2 × 8 threads).
+            // SimpleChat serves 16 concurrent requests (gunicorn, 2 × 8 threads).
             name: 'simplechat-threads'
             http: {
               metadata: {

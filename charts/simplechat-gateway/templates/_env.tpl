@@ -1,7 +1,7 @@
 {{- define "gateway.secretsFolder" -}}/run/secrets/simplechat-gateway{{- end }}
 {{- define "gateway.databaseFolder" -}}/var/lib/simplechat-gateway{{- end }}
 
-{{- /* What the chart sets on the gateway: a list of name and value. */}}
+{{- /* Environment variables that the chart sets for the gateway: list of {name, value}. */}}
 {{- define "gateway.ownEnv" -}}
 {{- $v := .Values }}
 - {name: TENANT_ID, value: {{ $v.tenantId | quote }}}
@@ -41,10 +41,10 @@
 {{- end }}
 {{- end }}
 
-{{- /* The same for SimpleChat beside it. */}}
+{{- /* Environment variables that the chart sets for SimpleChat's container: list of {name, value}. */}}
 {{- define "simplechat.ownEnv" -}}
 - {name: GUNICORN_BIND, value: "127.0.0.1:{{ .Values.simplechat.port }}"}
-# gunicorn takes no routing from headers, and tokens as long as the gateway takes them.
+# gunicorn ignores routing headers and accepts header fields as long as the gateway does.
 - {name: GUNICORN_CMD_ARGS, value: "--forwarder-headers=X-NONE --limit-request-field_size=16408"}
 - {name: TENANT_ID, value: {{ .Values.tenantId | quote }}}
 - {name: CLIENT_ID, value: {{ .Values.clientId | quote }}}

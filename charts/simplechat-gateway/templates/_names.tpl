@@ -26,7 +26,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.serviceAccount.name | default $default }}
 {{- end }}
 
-{{- /* repository[:tag][@digest] of .image, with .tag where it names none. */}}
+{{- /* repository@digest or repository:tag of .image; .tag is the default tag. */}}
 {{- define "gateway.image" -}}
 {{- if .image.digest -}}
 {{ .image.repository }}@{{ .image.digest }}
