@@ -17,7 +17,7 @@ logins: redis postgres ## Measure the cost of the activity log at 2,000 logins a
 	GATEWAY_BINARY=$(BUILT)/release/simplechat-gateway \
 		cargo test --locked --test it -- login_rate --ignored --nocapture
 
-# Large transfers, long streams and many connections one after another; then all callers at once, for MINUTES,
+# Large transfers, long streams and many connections one after another; then all clients at once, for MINUTES,
 # while dependencies fail and recover. Prints figures and a verdict.
 soak: setup ## Load and endurance test with failing dependencies [MINUTES=20]
 	cargo build --locked --release --bin simplechat-gateway

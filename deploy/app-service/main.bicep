@@ -27,7 +27,7 @@ param redisHost string
 @description('URI of the Key Vault secret with Redis\' access key. The app\'s identity needs read access to it')
 param redisKeySecretUri string
 
-@description('on: tenant and client ids become public, which exposureAcceptedBy must have accepted; managed: administrators opt in, which requires databaseUrlSecretUri')
+@description('on: tenant and client ids become public, as accepted in exposureAcceptedBy; managed: administrators opt in, which requires databaseUrlSecretUri')
 @allowed([
   'off'
   'on'

@@ -32,7 +32,7 @@ param clientId string
 @description('Public origins, comma-separated, the canonical one first; empty: the address of the app')
 param publicUrls string = ''
 
-@description('on: tenant and client ids become public, which exposureAcceptedBy must have accepted; managed: administrators opt in, which requires databaseUrlSecretUri')
+@description('on: tenant and client ids become public, as accepted in exposureAcceptedBy; managed: administrators opt in, which requires databaseUrlSecretUri')
 @allowed([
   'off'
   'on'
@@ -144,8 +144,8 @@ var simpleChatOwnSettings = [
   { name: 'GUNICORN_CMD_ARGS', value: '--forwarder-headers=X-NONE --limit-request-field_size=16408' }
 ]
 
-// They live as long as the replica: a container that is started again finds them. EmptyDir has no limit of its
-// own here; the platform's limit on a replica's storage counts.
+// Volumes that live as long as the replica and survive restarts of a container. EmptyDir has no size limit of its own
+// here; the platform's storage limit of a replica applies.
 var sessionVolumes = hasRedis ? [] : [
   {
     name: 'sessions'
