@@ -14,7 +14,7 @@ use crate::{
     activity::Activity,
     authz::{client_info::EdgePolicy, policy::Policy},
     config::{Config, CookieConfig, ResourceConfig},
-    control::{external_access::ExternalAccess, health_registry::HealthRegistry},
+    control::{external_access::ExternalAccess, health_registry::HealthRegistry, sign_in::SignIn},
     entra::Entra,
     registration::RegistrationInputs,
     sessions::{Sessions, SessionsError},
@@ -106,6 +106,19 @@ impl FromRef<Gateway> for Administered {
             health: all.health,
             registration_inputs: all.registration_inputs,
             exports: all.exports,
+        }
+    }
+}
+
+impl FromRef<Gateway> for SignIn {
+    fn from_ref(gateway: &Gateway) -> Self {
+        Self {
+            entra: gateway.entra.clone(),
+            sessions: gateway.sessions.clone(),
+            activity: gateway.activity.clone(),
+            external_access: gateway.external_access.clone(),
+            policy: Arc::clone(&gateway.policy),
+            upstream: gateway.upstream.clone(),
         }
     }
 }

@@ -46,7 +46,7 @@ pub use crate::{
 /// The OpenAPI document.
 #[must_use]
 pub fn openapi() -> String {
-    http::openapi_text()
+    server::openapi_text()
 }
 
 /// Stops the clock, for tests: see `clock`. Debug builds alone have it.

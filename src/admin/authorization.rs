@@ -1,6 +1,8 @@
 //! Who is an administrator: whoever bears a live session of SimpleChat's own whose user has the app role
 //! `Admin`. Asked anew for everything; a minted session never counts, nor does a token.
 
+use std::sync::Arc;
+
 use aws_lc_rs::hmac;
 use axum::{
     extract::{FromRef, FromRequestParts},
@@ -9,7 +11,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, Method, request::Parts};
 
-use super::{Administered, FILES, PAGE, is_below};
+use super::{Administered, FILES};
 use crate::{
     activity::{Actor, Author, EventKind, Record},
     authz::{
@@ -19,7 +21,7 @@ use crate::{
     },
     clock,
     flask::cookie::SessionCookie,
-    http::{Arrival, error::Refusal},
+    http::{context::RequestContext, endpoint::Endpoint, error::Refusal},
     sessions::{Account, SessionStatus, SessionsError},
 };
 
@@ -77,14 +79,14 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
         let administered = Administered::from_ref(state);
-        let Some(arrival) = parts.extensions.get::<Arrival>().cloned() else {
+        let Some(context) = parts.extensions.get::<Arc<RequestContext>>().cloned() else {
             return Err(Refusal::Internal.into_response());
         };
         let path = parts.uri.path();
-        let is_page = is_below(path, PAGE);
+        let is_page = matches!(context.endpoint(), Endpoint::AdminPage(_));
         // A file is work, which no other page may cause.
         let may_be_linked = is_page && !FILES.contains(&path);
-        match admit(&administered, &arrival, &parts.method, &parts.headers, may_be_linked).await {
+        match admit(&administered, &context, &parts.method, &parts.headers, may_be_linked).await {
             Ok(admin) => Ok(admin),
             Err(refusal) => Err(refusal.into_response()),
         }
@@ -93,32 +95,27 @@ where
 
 async fn admit(
     administered: &Administered,
-    Arrival { client_info, request_id }: &Arrival,
+    context: &RequestContext,
     method: &Method,
     headers: &HeaderMap,
     may_be_linked: bool,
 ) -> Result<Admin, Refusal> {
     let Administered { sessions, cookie, .. } = administered;
     let cookie = SessionCookie(cookie);
-    let author = |actor| Author {
-        actor,
-        address: Some(client_info.client.to_string()),
-        request_id: Some(request_id.to_string()),
-    };
     let Some(id) = cookie.flask_id(headers) else {
-        let author = author(Actor::default());
+        let author = context.author(Actor::default());
         return Err(refuse_minted(administered, &cookie.minted_in(headers), &author).await?);
     };
     let account = sessions.account(&id).await?.ok_or(Refusal::NotSignedIn)?;
-    let author = author(actor(&account));
+    let author = context.author(actor(&account));
     if !account.is_admin() {
         return Err(deny(administered, AdminDenial::NotAnAdministrator, &author, None).await);
     }
-    if !is_same_origin(method, headers, client_info, may_be_linked) {
+    if !is_same_origin(method, headers, context.client_info(), may_be_linked) {
         return Err(deny(administered, AdminDenial::ForeignOrigin, &author, None).await);
     }
     let key = hmac::Key::new(hmac::HMAC_SHA256, id.as_str().as_bytes());
-    Ok(Admin { account, author, client_info: (**client_info).clone(), key })
+    Ok(Admin { account, author, client_info: context.client_info().clone(), key })
 }
 
 fn actor(account: &Account) -> Actor {

@@ -24,6 +24,18 @@ pub(crate) enum Denial {
     AppOnlyNotAllowed,
 }
 
+impl Denial {
+    /// `reason` in activity records, `error.type` in metrics and traces.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::RoleMissing => "role_missing",
+            Self::ScopeMissing => "scope_missing",
+            Self::ClientNotAllowed => "client_not_allowed",
+            Self::AppOnlyNotAllowed => "app_only_not_allowed",
+        }
+    }
+}
+
 /// Which roles a minted session may carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RoleCeiling {

@@ -21,7 +21,7 @@ use crate::{
     },
     clock,
     config::CookieConfig,
-    http::cookie_that_bears,
+    flask::cookie::SessionCookie,
     sessions::{Sessions, SessionsError},
     upstream::{Upstream, UpstreamError},
 };
@@ -229,7 +229,8 @@ impl Asking<'_> {
 
     /// Four requests at once, each on a connection of its own: they spread over upstream's workers.
     async fn round(&mut self) -> [Result<u16, UpstreamError>; 4] {
-        let cookie = cookie_that_bears(self.canary.cookie, &self.id);
+        let cookie = self.canary.cookie;
+        let cookie = format!("{}={}", cookie.name, SessionCookie(cookie).value(&self.id));
         let field = format!("Cookie: {cookie}\r\n");
         let ask = || self.canary.status_of(&field);
         let (a, b, c, d) = tokio::join!(ask(), ask(), ask(), ask());

@@ -59,6 +59,16 @@ pub(crate) enum BlockError {
     Unknown,
 }
 
+impl BlockError {
+    /// `reason` in activity records, `error.type` in metrics and traces.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Blocked => "blocked",
+            Self::Unknown => "blocks_unknown",
+        }
+    }
+}
+
 /// The switch. Cheap to clone. What reads and writes the database is for where there is one.
 #[derive(Debug, Clone)]
 pub(crate) struct ExternalAccess(Arc<Inner>);

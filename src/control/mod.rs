@@ -5,4 +5,5 @@ pub(crate) mod external_access;
 pub(crate) mod health_registry;
 pub(crate) mod restrictions;
 pub(crate) mod revocation;
+pub(crate) mod sign_in;
 pub(crate) mod startup_audit;

@@ -19,7 +19,7 @@ pub(crate) fn upstream_path(target: &[u8]) -> Vec<u8> {
 }
 
 /// What the guard must do about a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Target {
     /// Upstream does not route it under `/external/`.
     Open,

@@ -1,66 +1,414 @@
-//! What a request is to telemetry: one of a few kinds and methods, whatever callers send.
+//! Classification of requests: each path is matched once, and everything that depends on it is a method here.
+//!
+//! A new route is added here, in the router of its room ([`crate::server`] merges them), and nowhere else.
 
-use super::guard;
+use crate::flask::path::Target;
 
-/// A kind of request, told as the pattern that its path fits (`http.route`).
+/// Path of the metadata of the origin as a whole (RFC 9728 §3.1); that of a resource follows it.
+pub(crate) const METADATA: &str = "/.well-known/oauth-protected-resource";
+
+/// The gateway's resources beside the origin itself, by the path that follows [`METADATA`].
+pub(crate) const RESOURCES: [&str; 2] = ["external", "external/login"];
+
+/// Health probes of SimpleChat that are open to all: platforms call them without a token. `healthcheckz` is the
+/// probe of SimpleChat 0.24x and later.
+pub(crate) const HEALTHCHECKS: [&str; 2] = ["/external/healthcheck", "/external/healthcheckz"];
+
+/// Path that App Service requests from a new instance until it gets an answer.
+const WARMUP: &str = "/robots933456.txt";
+
+/// Forms of the administrators' page.
+const PAGE_FORMS: [&str; 5] = [
+    "/gateway/admin/access/disable",
+    "/gateway/admin/access/enable",
+    "/gateway/admin/blocks",
+    "/gateway/admin/blocks/remove",
+    "/gateway/admin/sessions/end",
+];
+
+/// Decisions of the administrators' API that are sent as a body with POST.
+const API_POSTS: [&str; 2] = ["/gateway/api/access", "/gateway/api/blocks"];
+
+/// Path of one session in the administrators' API; the id follows.
+const ONE_SESSION: &str = "/gateway/api/sessions/";
+
+/// What the gateway answers below [`METADATA`] at present.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Published {
+    /// True while external access is on.
+    pub(crate) is_on: bool,
+    /// False if the metadata of the origin as a whole is SimpleChat's (`GATEWAY_ROOT_METADATA=upstream`).
+    pub(crate) has_root: bool,
+}
+
+/// Method whose request body the gateway reads. All other bodies sent to the gateway itself are discarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum BodyMethod {
+    None,
+    Post,
+    Delete,
+}
+
+/// Destination of a request, by its path as the caller spelled it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Endpoint {
+    /// Protected resource metadata of a resource of the gateway.
+    Metadata,
     Login,
     Logout,
-    Metadata,
+    /// Health for platforms' probes.
     Health,
-    /// All else that the gateway answers itself.
+    /// The administrators' page and its files.
+    AdminPage(BodyMethod),
+    /// The administrators' API.
+    AdminApi(BodyMethod),
+    /// Any other path below `/gateway/`.
     Gateway,
-    /// What the guard stands before.
-    External,
+    /// SimpleChat's health probes.
+    Healthcheck,
+    /// Path of SimpleChat where clients look for an authorization server's metadata or for dynamic registration,
+    /// while external access is on.
+    Discovery(Target),
+    /// Path of SimpleChat below `/external/`, by some reading; never [`Target::Open`].
+    External(Target),
     Api,
     Static,
-    /// All else that upstream answers.
-    Upstream,
-    /// No path could be read.
+    /// App Service's warm-up request.
+    Warmup,
+    /// Any other path of SimpleChat.
+    Other,
+    /// The request could not be parsed as far as its path.
     Unread,
 }
 
 impl Endpoint {
-    /// By the path as the caller spelled it; `is_own`: whether the gateway answers it itself.
-    pub(crate) fn of(path: &str, is_own: bool) -> Self {
-        match path {
-            "/external/login" if is_own => Self::Login,
-            "/external/logout" if is_own => Self::Logout,
-            _ if is_own && path.starts_with("/.well-known/") => Self::Metadata,
-            _ if is_own && path.starts_with("/gateway/health/") => Self::Health,
-            _ if is_own => Self::Gateway,
-            _ if guard::covers(path) => Self::External,
-            _ if path.starts_with("/api/") => Self::Api,
-            _ if path.starts_with("/static/") => Self::Static,
-            _ => Self::Upstream,
+    /// Endpoint of a path without its query. Spellings other than the exact ones go to SimpleChat.
+    pub(crate) fn of(path: &str, published: Published) -> Self {
+        if let Some(own) = Self::own(path, published) {
+            return own;
+        }
+        let target = Target::read(path);
+        if published.is_on && is_discovery(path) {
+            return Self::Discovery(target);
+        }
+        match target {
+            Target::Guarded if HEALTHCHECKS.contains(&path) => Self::Healthcheck,
+            Target::Guarded | Target::GuardedOddly => Self::External(target),
+            Target::Open if path.starts_with("/api/") => Self::Api,
+            Target::Open if path.starts_with("/static/") => Self::Static,
+            Target::Open if path == WARMUP => Self::Warmup,
+            Target::Open => Self::Other,
         }
     }
 
-    /// True for requests that the gateway answers itself.
-    pub(crate) fn is_own(self) -> bool {
-        matches!(self, Self::Login | Self::Logout | Self::Metadata | Self::Health | Self::Gateway)
+    /// Endpoint of a path that the gateway answers itself.
+    fn own(path: &str, published: Published) -> Option<Self> {
+        if let Some(resource) = described(path) {
+            let is_own = published.is_on && (published.has_root || !resource.is_empty());
+            return is_own.then_some(Self::Metadata);
+        }
+        match path {
+            "/external/login" => return Some(Self::Login),
+            "/external/logout" => return Some(Self::Logout),
+            _ => {}
+        }
+        let rest = path.strip_prefix("/gateway/")?;
+        Some(match rest.split('/').next().unwrap_or_default() {
+            "health" if rest.starts_with("health/") => Self::Health,
+            "admin" if PAGE_FORMS.contains(&path) => Self::AdminPage(BodyMethod::Post),
+            "admin" => Self::AdminPage(BodyMethod::None),
+            "api" if API_POSTS.contains(&path) => Self::AdminApi(BodyMethod::Post),
+            "api" if path == "/gateway/api/sessions" || path.starts_with(ONE_SESSION) => {
+                Self::AdminApi(BodyMethod::Delete)
+            }
+            "api" if rest.starts_with("api/blocks/") => Self::AdminApi(BodyMethod::Delete),
+            "api" => Self::AdminApi(BodyMethod::None),
+            _ => Self::Gateway,
+        })
     }
 
+    /// True if the gateway answers the request itself.
+    pub(crate) fn is_own(self) -> bool {
+        match self {
+            Self::Metadata
+            | Self::Login
+            | Self::Logout
+            | Self::Health
+            | Self::AdminPage(_)
+            | Self::AdminApi(_)
+            | Self::Gateway => true,
+            Self::Healthcheck
+            | Self::Discovery(_)
+            | Self::External(_)
+            | Self::Api
+            | Self::Static
+            | Self::Warmup
+            | Self::Other
+            | Self::Unread => false,
+        }
+    }
+
+    /// Label in metrics and traces (`http.route`).
     pub(crate) fn route(self) -> &'static str {
         match self {
+            Self::Metadata => "/.well-known/*",
             Self::Login => "/external/login",
             Self::Logout => "/external/logout",
-            Self::Metadata => "/.well-known/*",
             Self::Health => "/gateway/health/*",
-            Self::Gateway => "/gateway/*",
-            Self::External => "/external/*",
+            Self::AdminPage(_) | Self::AdminApi(_) | Self::Gateway => "/gateway/*",
+            Self::Healthcheck
+            | Self::External(_)
+            | Self::Discovery(Target::Guarded | Target::GuardedOddly) => "/external/*",
             Self::Api => "/api/*",
             Self::Static => "/static/*",
-            Self::Upstream => "/*",
+            Self::Discovery(Target::Open) | Self::Warmup | Self::Other => "/*",
             Self::Unread => "unread",
+        }
+    }
+
+    /// Decision of the guard that the path alone allows.
+    pub(crate) fn target(self) -> Target {
+        match self {
+            Self::Discovery(target) | Self::External(target) => target,
+            Self::Healthcheck => Target::Guarded,
+            Self::Metadata
+            | Self::Login
+            | Self::Logout
+            | Self::Health
+            | Self::AdminPage(_)
+            | Self::AdminApi(_)
+            | Self::Gateway
+            | Self::Api
+            | Self::Static
+            | Self::Warmup
+            | Self::Other
+            | Self::Unread => Target::Open,
+        }
+    }
+
+    /// True for requests of the platform itself, which reach each replica without passing the front door.
+    pub(crate) fn is_probe(self, method: &str) -> bool {
+        matches!(method, "GET" | "HEAD")
+            && matches!(self, Self::Health | Self::Warmup | Self::Healthcheck)
+    }
+
+    /// True if the gateway reads the request's body.
+    pub(crate) fn reads_body(self, method: &str) -> bool {
+        match self {
+            Self::AdminPage(body) | Self::AdminApi(body) => match body {
+                BodyMethod::None => false,
+                BodyMethod::Post => method == "POST",
+                BodyMethod::Delete => method == "DELETE",
+            },
+            _ => false,
+        }
+    }
+
+    /// The path for logs and traces, without session ids: a request that ends a session names it, perhaps at a
+    /// mistyped path.
+    pub(crate) fn redact(self, path: &str) -> &str {
+        match self {
+            Self::AdminApi(_)
+                if path.strip_prefix(ONE_SESSION).is_some_and(|rest| !rest.is_empty()) =>
+            {
+                "/gateway/api/sessions/{id}"
+            }
+            Self::AdminApi(_) | Self::AdminPage(_) | Self::Gateway | Self::Health
+                if holds_session_id(path) =>
+            {
+                "/gateway/{id}"
+            }
+            _ => path,
         }
     }
 }
 
-/// A method that HTTP knows, or `_OTHER` (semantic conventions for HTTP).
+/// Path of a resource's metadata (RFC 9728 §3.1).
+pub(crate) fn metadata_path(resource: &str) -> String {
+    format!("{METADATA}/{resource}")
+}
+
+/// Resource of the gateway whose metadata a path names; empty: the origin as a whole. `None`: the path names none.
+pub(crate) fn described(path: &str) -> Option<&str> {
+    match path.strip_prefix(METADATA)? {
+        "" => Some(""),
+        rest => rest.strip_prefix('/').filter(|resource| RESOURCES.contains(resource)),
+    }
+}
+
+/// True for paths where clients look for an authorization server's metadata (RFC 8414 §3, OpenID Connect Discovery
+/// 1.0 §4) or for dynamic registration (RFC 7591 §3): at the origin, or below a resource of the gateway that they
+/// take for an issuer.
+fn is_discovery(path: &str) -> bool {
+    path == "/register"
+        || ["/external/login", "/external", ""].into_iter().any(|issuer| {
+            path.strip_prefix(issuer).is_some_and(|rest| {
+                rest.starts_with("/.well-known/oauth-authorization-server")
+                    || rest.starts_with("/.well-known/openid-configuration")
+            })
+        })
+}
+
+/// True if a part of a text could be a minted session's id: 22 characters, a dot, digits.
+fn holds_session_id(text: &str) -> bool {
+    let is_of_id = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let bytes = text.as_bytes();
+    memchr::memchr_iter(b'.', bytes).any(|dot| {
+        bytes[..dot].iter().rev().take_while(|b| is_of_id(b)).count() >= 22
+            && bytes.get(dot + 1).is_some_and(u8::is_ascii_digit)
+    })
+}
+
+/// A method that HTTP defines, or `_OTHER` (OpenTelemetry semantic conventions for HTTP).
 pub(crate) fn method(method: &str) -> &'static str {
     const METHODS: [&str; 9] =
         ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
-    METHODS.into_iter().find(|known| *known == method).unwrap_or("_OTHER")
+    METHODS.into_iter().find(|defined| *defined == method).unwrap_or("_OTHER")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ON: Published = Published { is_on: true, has_root: true };
+    const OFF: Published = Published { is_on: false, has_root: true };
+
+    #[test]
+    fn the_gateway_owns_exactly_the_paths_of_its_routes() {
+        for published in [OFF, ON, Published { is_on: true, has_root: false }] {
+            let is_own = |path: &str| Endpoint::of(path, published).is_own();
+            for path in ["/external/login", "/external/logout", "/gateway/", "/gateway/x"] {
+                assert!(is_own(path), "{path}");
+            }
+            for path in ["/external", "/external/login"] {
+                assert_eq!(is_own(&format!("{METADATA}{path}")), published.is_on, "{path}");
+            }
+            assert_eq!(is_own(METADATA), published.is_on && published.has_root);
+            for path in [
+                "/",
+                "/external",
+                "/external/login/",
+                "/external/mcp",
+                "/gateway",
+                "/gateways",
+                "//gateway/health/live",
+                "/gateway%2Fhealth/live",
+                "/mcp",
+                "/api/mcp",
+                "/register",
+                "/.well-known/oauth-protected-resources",
+                "/.well-known/oauth-protected-resource/",
+                "/.well-known/oauth-protected-resource/mcp",
+                "/.well-known/oauth-protected-resource/api/mcp",
+                "/.well-known/oauth-protected-resource/external/",
+                "/.well-known/oauth-protected-resource/external%2Flogin",
+                "//.well-known/oauth-protected-resource",
+                "/.well-known/oauth-authorization-server",
+                "/.well-known/openid-configuration",
+                "/external/.well-known/oauth-authorization-server",
+                "/.well-known/security.txt",
+            ] {
+                assert!(!is_own(path), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn discovery_paths_are_those_of_the_origin_and_of_the_gateways_resources() {
+        let is_discovery =
+            |path, published| matches!(Endpoint::of(path, published), Endpoint::Discovery(_));
+        for path in [
+            "/register",
+            "/.well-known/openid-configuration/x",
+            "/.well-known/oauth-authorization-server",
+            "/.well-known/oauth-authorization-server/api/mcp",
+            "/external/.well-known/oauth-authorization-server",
+            "/external/login/.well-known/openid-configuration",
+        ] {
+            assert!(is_discovery(path, ON) && !is_discovery(path, OFF), "{path}");
+        }
+        for path in [
+            "/registers",
+            "/register/",
+            "/.well-known/oauth-protected-resource",
+            "/api/mcp/.well-known/openid-configuration",
+            "/external/x/.well-known/openid-configuration",
+        ] {
+            assert!(!is_discovery(path, ON), "{path}");
+        }
+    }
+
+    #[test]
+    fn every_path_below_external_is_guarded_whatever_else_it_is() {
+        for published in [ON, OFF] {
+            for path in [
+                "/external",
+                "/external/public_documents",
+                "/external/healthcheck",
+                "/external/.well-known/oauth-authorization-server",
+            ] {
+                assert_eq!(Endpoint::of(path, published).target(), Target::Guarded, "{path}");
+            }
+            for path in [
+                "/x/../external/y",
+                "/%65xternal/y",
+                "/external/.well-known/openid-configuration/../y",
+            ] {
+                assert_eq!(Endpoint::of(path, published).target(), Target::GuardedOddly, "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_id_is_redacted_from_a_path() {
+        let redact = |path: &str| Endpoint::of(path, ON).redact(path).to_owned();
+        let whole = "/gateway/api/sessions/URfDrEuKzgWg3bXogAhUAw.1795384800";
+        assert_eq!(redact(whole), "/gateway/api/sessions/{id}");
+        for odd in ["api//sessions/", "api/sessions%2f", "admin/sessions/", "health/", "x/"] {
+            let path = format!("/gateway/{odd}URfDrEuKzgWg3bXogAhUAw.1795384800");
+            assert!(!redact(&path).contains("URfDrEuKzgWg3bXogAhUAw"), "{path}");
+        }
+        for path in [
+            "/gateway/api/sessions",
+            "/gateway/api/sessions/",
+            "/gateway/api/blocks/a/b",
+            "/gateway/admin/activity.csv",
+        ] {
+            assert_eq!(redact(path), path);
+        }
+    }
+
+    #[test]
+    fn only_decisions_have_bodies() {
+        let reads_body = |method: &str, path: &str| Endpoint::of(path, ON).reads_body(method);
+        assert!(PAGE_FORMS.into_iter().chain(API_POSTS).all(|path| reads_body("POST", path)));
+        assert!(reads_body("DELETE", "/gateway/api/sessions"));
+        assert!(reads_body("DELETE", "/gateway/api/sessions/x"));
+        assert!(reads_body("DELETE", "/gateway/api/blocks/subject/a"));
+        for (method, path) in [
+            ("GET", "/gateway/api/access"),
+            ("POST", "/gateway/admin"),
+            ("DELETE", "/gateway/api/access"),
+            ("PUT", "/gateway/api/access"),
+            ("POST", "/gateway/administrators"),
+            ("POST", "/external/login"),
+        ] {
+            assert!(!reads_body(method, path), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn probes_are_read_with_get_or_head() {
+        for path in [
+            "/gateway/health/live",
+            "/robots933456.txt",
+            "/external/healthcheck",
+            "/external/healthcheckz",
+        ] {
+            let endpoint = Endpoint::of(path, OFF);
+            assert!(endpoint.is_probe("GET") && endpoint.is_probe("HEAD"), "{path}");
+            assert!(!endpoint.is_probe("POST"), "{path}");
+        }
+        assert!(!Endpoint::of("/external/healthcheck/", OFF).is_probe("GET"));
+    }
 }

@@ -1,6 +1,6 @@
 //! `/external/*`: for tokens with the role `ExternalApi`, and nobody else, in every spelling.
 
-use super::{bearer, error::Refusal, framing::ValidRequest};
+use super::{bearer, endpoint::Endpoint, error::Refusal, framing::ValidRequest};
 use crate::{
     authz::policy::{Admission, Policy},
     clock,
@@ -12,10 +12,6 @@ use crate::{
     },
     h1::message::Length,
 };
-
-/// Upstream's health probes, open to all: platforms call them without a token. `healthcheckz` is SimpleChat's probe
-/// without sign-in, in later versions.
-pub(crate) const HEALTHCHECKS: [&str; 2] = ["/external/healthcheck", "/external/healthcheckz"];
 
 /// Proof that a request may be proxied: it is not guarded, or it was admitted. With it goes what must
 /// read the request's body along the way.
@@ -46,25 +42,21 @@ impl Passage {
     }
 }
 
-/// Whether a path is guarded, by some reading.
-pub(crate) fn covers(path: &str) -> bool {
-    Target::read(path) != Target::Open
-}
-
-/// Judges a request by its method, its path and its token.
+/// Authorizes a request by its method, its endpoint and its token.
 pub(crate) async fn authorize(
     request: &ValidRequest<'_>,
+    endpoint: Endpoint,
     entra: &Entra,
     policy: &Policy,
     external_access: &ExternalAccess,
 ) -> Result<Passage, Refusal> {
-    let ValidRequest { head, path, .. } = request;
-    match Target::read(path) {
+    match endpoint.target() {
         Target::Open => return Ok(Passage::OPEN),
         Target::GuardedOddly => return Err(Refusal::NonCanonicalPath),
         Target::Guarded => {}
     }
-    if HEALTHCHECKS.contains(&&**path) && matches!(head.method(), "GET" | "HEAD") {
+    let head = request.head;
+    if endpoint == Endpoint::Healthcheck && matches!(head.method(), "GET" | "HEAD") {
         return Ok(Passage::OPEN);
     }
     let token = bearer::of_lines(head.fields.all("authorization"))?;

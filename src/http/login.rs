@@ -10,30 +10,21 @@ use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{
-    Arrival, bearer,
+    bearer,
+    context::RequestContext,
+    cors,
     error::{Problem, Refusal},
-    resource_metadata::CORS_REQUEST_HEADERS,
 };
 use crate::{
-    activity::{self, Activity, Actor, Author, EndReason, Record},
-    authz::{
-        client_info::Scheme,
-        policy::Policy,
-        session::{SessionRecord, email},
-        token::TokenError,
-    },
+    activity::Actor,
+    authz::client_info::Scheme,
     clock,
     config::CookieConfig,
-    control::external_access::ExternalAccess,
-    entra::{Entra, EntraError},
+    control::sign_in::{Attempt, Granted, SignIn},
     flask::cookie::SessionCookie,
     gateway::Resource,
-    h1::message::RequestHead,
-    sessions::{EndedSession, Opened, Sessions},
-    upstream::{Upstream, field_length},
 };
 
 /// What upstream will refuse although the session stands.
@@ -48,7 +39,7 @@ enum Warning {
 
 /// A session that was created. The cookie that names it is in `Set-Cookie`.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct SessionCreated<'a> {
+pub(crate) struct SessionCreated {
     /// Always true.
     #[schema(example = true)]
     #[serde(rename = "session_created")]
@@ -63,7 +54,7 @@ pub(crate) struct SessionCreated<'a> {
     user: User,
     /// The token's claims as they were stored, `roles` cut to what a session may carry.
     #[schema(value_type = Object, example = json!({"oid": "00000000-0000-0000-0000-0000000000aa", "name": "Ada Lovelace", "roles": ["User", "ExternalApi"]}))]
-    claims: &'a Value,
+    claims: Value,
     /// When the session ends (RFC 3339).
     #[schema(example = "2026-11-22T20:00:00Z", format = DateTime, max_length = 20)]
     expires_at: String,
@@ -79,7 +70,28 @@ pub(crate) struct SessionCreated<'a> {
     warnings: Vec<Warning>,
 }
 
-/// Whose session it is.
+impl SessionCreated {
+    /// `now`: Unix seconds.
+    fn of(granted: Granted, now: i64) -> Self {
+        let Granted { id, subject, name, email, claims, lacks_user_role, exceeds_field_limit } =
+            granted;
+        let warnings = [
+            lacks_user_role.then_some(Warning::NoUserRole),
+            exceeds_field_limit.then_some(Warning::TokenTooLong),
+        ];
+        Self {
+            created: true,
+            session_id: id.to_string(),
+            user: User { id: subject.to_string(), name, email },
+            claims,
+            expires_at: clock::rfc3339(id.expires_at().saturating_mul(1000)),
+            expires_in: id.expires_at() - now,
+            warnings: warnings.into_iter().flatten().collect(),
+        }
+    }
+}
+
+/// User of a session.
 #[derive(Serialize, ToSchema)]
 struct User {
     /// Entra's object id (`oid`).
@@ -117,148 +129,39 @@ struct User {
         (status = 503, description = "The session store or the signing keys are not available", body = Problem, content_type = "application/problem+json"),
     )
 )]
-#[expect(clippy::too_many_arguments, reason = "a handler's signature lists what it needs")]
 pub(crate) async fn post(
-    State(entra): State<Entra>,
-    State(sessions): State<Sessions>,
-    State(activity): State<Activity>,
-    State(external_access): State<ExternalAccess>,
-    State(policy): State<Arc<Policy>>,
+    State(sign_in): State<SignIn>,
     State(resource): State<Arc<Resource>>,
     State(cookie): State<Arc<CookieConfig>>,
-    State(upstream): State<Upstream>,
-    Extension(Arrival { client_info, request_id }): Extension<Arrival>,
+    Extension(context): Extension<Arc<RequestContext>>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let now = clock::now();
-    let from = client_info.client.into();
-    // The token's subject and client, once it is verified.
-    let mut known = None;
-    let judging = async {
-        let token = bearer::of(&headers)?;
-        if let Some(wait) = sessions.failure_limit_wait(from) {
-            return Err(Refusal::TooOften(wait));
-        }
-        let claims = entra.verify(&token, now).await?;
-        let (subject, client) = (claims.identity().subject(), claims.identity().client());
-        known = Some((actor(subject, |name| claims.text(name)), client.to_owned()));
-        // Within the leeway a token still counts, but a session of it would be over at once.
-        if claims.identity().expires_at() <= now {
-            return Err(EntraError::Rejected(TokenError::Expired).into());
-        }
-        check_origin(&headers, &resource)?;
-        external_access.check(subject, client)?;
-        let grant = policy.grant(claims, now)?;
-        Ok(SessionRecord::new(grant, token.fingerprint().to_string(), now))
-    };
-    let author = |actor| Author {
-        actor,
-        address: Some(client_info.client.to_string()),
-        request_id: Some(request_id.to_string()),
-    };
-    let record = match judging.await {
+    let (now, author) = (clock::now(), context.author(Actor::default()));
+    let token = match bearer::of(&headers) {
+        Ok(token) => token,
         Err(refusal) if refusal.is_failed_attempt() => {
-            let refusal = sessions.count_failure(from).await.map_or(refusal, Refusal::TooOften);
-            let (actor, client) = known.unzip();
-            let actor: Actor = actor.unwrap_or_default();
-            let denied = Record {
-                subject: actor.oid.clone(),
-                client,
-                ..Record::refused(activity::EventKind::LoginDenied, refusal.reason())
-            };
-            activity.denied(denied.by(&author(actor)));
-            return Err(refusal);
+            let wait = sign_in.fail(context.client(), refusal.reason(), &author).await;
+            return Err(wait.map_or(refusal, Refusal::TooOften));
         }
-        checked => checked?,
+        Err(refusal) => return Err(refusal),
     };
-    let (subject, client) = (record.subject(), record.client().to_owned());
-    let mut warnings = Vec::new();
-    if record.upstream_will_refuse() {
-        warnings.push(Warning::NoUserRole);
-    }
-    let authorization = headers.get(header::AUTHORIZATION).map_or(0, HeaderValue::len);
-    if !upstream.takes_field(field_length("Authorization", authorization)).await {
-        warnings.push(Warning::TokenTooLong);
-    }
-
     let cookie = SessionCookie(&cookie);
-    // No session without a record of it.
-    let slot = activity.reserve().await?;
-    let Opened { id, user, replaced, crowded_out } =
-        sessions.open(record, cookie.minted_in(&headers), Some(from)).await?;
-
-    // Somebody may have decided meanwhile.
-    let still = external_access.check(subject, &client).map_err(Refusal::from);
-    let still = if external_access.is_on() { still } else { Err(Refusal::NotFound) };
-    if let Err(refusal) = still {
-        sessions.end(&[id]).await?;
-        if refusal.is_failed_attempt() {
-            let denied = Record {
-                subject: Some(subject.to_string()),
-                client: Some(client),
-                ..Record::refused(activity::EventKind::LoginDenied, refusal.reason())
-            };
-            activity.denied(denied.by(&author(Actor::default())));
-        }
-        return Err(refusal);
-    }
-
-    let actor = actor(subject, |name| user.get(name).and_then(Value::as_str));
-    for ended in ended_by_login(subject, replaced, crowded_out, sessions.per_subject()) {
-        activity.happened(ended.by(&author(actor.clone()))).await;
-    }
-    let of_it = |record: Record| Record {
-        subject: Some(subject.to_string()),
-        client: Some(client.clone()),
-        session: Some(id.handle()),
-        ..record.by(&author(actor.clone()))
+    let attempt = Attempt {
+        token: &token,
+        authorization_length: headers.get(header::AUTHORIZATION).map_or(0, HeaderValue::len),
+        client: context.client(),
+        has_allowed_origin: cors::is_allowed(&headers, &resource),
+        sessions: cookie.minted_in(&headers),
+        author,
     };
-    if let Err(error) = slot.write(of_it(Record::new(activity::EventKind::Login))).await {
-        sessions.end(&[id]).await?;
-        let undone = Record::refused(activity::EventKind::LoginDenied, "not_recorded");
-        activity.happened(of_it(undone)).await;
-        return Err(error.into());
-    }
-    let set_cookie =
-        cookie.set(&id, client_info.scheme == Scheme::Https).ok_or(Refusal::Internal)?;
-    let created = SessionCreated {
-        created: true,
-        session_id: id.to_string(),
-        user: User { id: subject.to_string(), name: actor.name, email: actor.email },
-        claims: &user,
-        expires_at: clock::rfc3339(id.expires_at().saturating_mul(1000)),
-        expires_in: id.expires_at() - now,
-        warnings,
-    };
-    let answer = [
+    let granted = sign_in.sign_in(attempt, now).await?;
+    let is_https = context.client_info().scheme == Scheme::Https;
+    let set_cookie = cookie.set(&granted.id, is_https).ok_or(Refusal::Internal)?;
+    let fixed = [
         (header::SET_COOKIE, set_cookie),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    Ok((answer, Json(created)).into_response())
-}
-
-/// The subject of a verified token, by the claims that `text` reads.
-fn actor<'a>(subject: Uuid, text: impl Fn(&str) -> Option<&'a str>) -> Actor {
-    let name = text("name").map(str::to_owned);
-    Actor { oid: Some(subject.to_string()), name, email: email(text) }
-}
-
-/// Sessions of the same subject that ended because of a login; `limit`: how many the subject may have.
-fn ended_by_login(
-    subject: Uuid,
-    replaced: Vec<EndedSession>,
-    crowded_out: Vec<EndedSession>,
-    limit: usize,
-) -> impl Iterator<Item = Record> {
-    let replaced = replaced.into_iter().map(|ended| (ended, EndReason::Replaced));
-    let crowded_out =
-        crowded_out.into_iter().map(move |ended| (ended, EndReason::TooMany { limit }));
-    replaced.chain(crowded_out).map(move |(ended, reason)| Record {
-        subject: Some(subject.to_string()),
-        client: ended.of.map(|(_, client)| client),
-        session: Some(ended.handle),
-        ..Record::ended(reason)
-    })
+    Ok((fixed, Json(SessionCreated::of(granted, now))).into_response())
 }
 
 /// Preflight: for the origins that may sign in.
@@ -282,51 +185,12 @@ pub(crate) async fn options(
     State(resource): State<Arc<Resource>>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let asks = headers.contains_key(header::ORIGIN);
-    if !asks {
+    if !headers.contains_key(header::ORIGIN) {
         return Ok((StatusCode::NO_CONTENT, [(header::ALLOW, "POST, OPTIONS")]).into_response());
     }
-    check_origin(&headers, &resource)?;
-    let allowed = [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "POST"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, CORS_REQUEST_HEADERS),
-        (header::ACCESS_CONTROL_MAX_AGE, "600"),
-    ];
-    Ok((StatusCode::NO_CONTENT, allowed).into_response())
-}
-
-/// A page of an origin that is not listed may not sign anybody in (login CSRF).
-fn check_origin(headers: &HeaderMap, resource: &Resource) -> Result<(), Refusal> {
-    if is_listed(headers.get_all(header::ORIGIN).iter().map(HeaderValue::as_bytes), resource) {
-        Ok(())
+    if cors::is_allowed(&headers, &resource) {
+        Ok(cors::preflight_of_listed())
     } else {
         Err(Refusal::ForeignOrigin)
     }
-}
-
-/// What a page of a listed origin needs to read the answer of this route, be it good or bad.
-pub(crate) fn shared(
-    mut answer: Response,
-    path: &str,
-    request: &RequestHead,
-    resource: &Resource,
-) -> Response {
-    let Some(origin) = request.fields.all("origin").next() else { return answer };
-    if path != "/external/login" || !resource.is_on() {
-        return answer;
-    }
-    let headers = answer.headers_mut();
-    if is_listed(request.fields.all("origin"), resource)
-        && let Ok(origin) = HeaderValue::from_bytes(origin)
-    {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-    }
-    headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    answer
-}
-
-fn is_listed<'a>(mut origins: impl Iterator<Item = &'a [u8]>, resource: &Resource) -> bool {
-    let listed = &resource.config.allowed_origins;
-    origins.all(|origin| listed.iter().any(|one| one.as_bytes() == origin))
 }

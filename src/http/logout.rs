@@ -5,11 +5,12 @@ use http::{HeaderMap, StatusCode, header};
 use std::sync::Arc;
 
 use super::{
-    Arrival, bearer,
+    bearer,
+    context::RequestContext,
     error::{Problem, Refusal},
 };
 use crate::{
-    activity::{Activity, Actor, Author, EventKind, Record},
+    activity::{Activity, Actor, EventKind, Record},
     clock,
     config::CookieConfig,
     entra::Entra,
@@ -38,7 +39,7 @@ pub(crate) async fn post(
     State(sessions): State<Sessions>,
     State(activity): State<Activity>,
     State(cookie): State<Arc<CookieConfig>>,
-    Extension(Arrival { client_info, request_id }): Extension<Arrival>,
+    Extension(context): Extension<Arc<RequestContext>>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
     let cookie = SessionCookie(&cookie);
@@ -57,8 +58,7 @@ pub(crate) async fn post(
         let (subject, client) = session.of.unzip();
         let subject = subject.map(|subject| subject.to_string());
         let actor = Actor { oid: subject.clone(), ..Actor::default() };
-        let (address, request_id) = (client_info.client.to_string(), request_id.to_string());
-        let author = Author { actor, address: Some(address), request_id: Some(request_id) };
+        let author = context.author(actor);
         let logout = Record {
             subject,
             client,

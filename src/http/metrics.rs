@@ -1,5 +1,5 @@
-//! What is counted of requests. Each thread keeps the series that it has used at hand, so that a request
-//! looks nothing up that threads share; what is left is one short lock on the series itself.
+//! Metrics of requests. Each thread holds the series that it has used, so that a request does no lookup that
+//! threads share; one short lock on the series itself remains.
 
 use std::{cell::RefCell, collections::HashMap, fmt, time::Duration};
 
@@ -11,16 +11,16 @@ use opentelemetry::{
 use super::endpoint::Endpoint;
 use crate::telemetry::meter;
 
-/// Bounds in seconds, as semantic conventions advise, and more below.
+/// Bucket bounds in seconds: those of the semantic conventions, and lower ones.
 const BOUNDS: [f64; 16] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
     10.0,
 ];
 
-/// By kind, method and status.
+/// Series by endpoint, method and status.
 type Series = HashMap<(Endpoint, &'static str, u16), BoundHistogram<f64>>;
 
-/// One thread's instruments.
+/// Instruments of one thread.
 pub(crate) struct ServerMetrics {
     durations: Histogram<f64>,
     series: RefCell<Series>,
@@ -31,7 +31,7 @@ pub(crate) struct ServerMetrics {
 
 impl fmt::Debug for ServerMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Measures(..)")
+        f.write_str("ServerMetrics(..)")
     }
 }
 
@@ -62,41 +62,41 @@ impl ServerMetrics {
         }
     }
 
-    /// Counts a request as being answered, until this is dropped.
+    /// Counts a request as active until the returned guard is dropped.
     pub(crate) fn begin(&self) -> Active<'_> {
         self.active.add(1);
         Active(&self.active)
     }
 
-    /// Counts a request that has been answered; `reason`: why it was refused, if it was.
+    /// Counts a finished request; `reason`: `error.type` of its refusal, if it was refused.
     pub(crate) fn answered(
         &self,
-        kind: Endpoint,
+        endpoint: Endpoint,
         method: &'static str,
         status: u16,
         took: Duration,
         reason: Option<&'static str>,
     ) {
         let mut series = self.series.borrow_mut();
-        let bound = series.entry((kind, method, status)).or_insert_with(|| {
+        let bound = series.entry((endpoint, method, status)).or_insert_with(|| {
             self.durations.bind(&[
-                KeyValue::new("http.route", kind.route()),
+                KeyValue::new("http.route", endpoint.route()),
                 KeyValue::new("http.request.method", method),
                 KeyValue::new("http.response.status_code", i64::from(status)),
             ])
         });
         bound.record(took.as_secs_f64());
         let error = reason.map(|reason| KeyValue::new("error.type", reason));
-        if kind == Endpoint::Login && method == "POST" {
+        if endpoint == Endpoint::Login && method == "POST" {
             self.logins.add(1, error.as_slice());
         }
         if let Some(error) = error {
-            self.refusals.add(1, &[KeyValue::new("http.route", kind.route()), error]);
+            self.refusals.add(1, &[KeyValue::new("http.route", endpoint.route()), error]);
         }
     }
 }
 
-/// A request that is being answered.
+/// Guard of an active request.
 pub(crate) struct Active<'a>(&'a BoundUpDownCounter<i64>);
 
 impl Drop for Active<'_> {

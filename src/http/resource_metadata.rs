@@ -17,35 +17,22 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 
 use super::{
-    Arrival,
+    context::RequestContext,
+    cors,
+    endpoint::{Published, described},
     error::{Problem, Refusal},
 };
 use crate::{
     authz::client_info::{ClientInfo, EdgePolicy, PublicOrigin},
+    config::RootMetadata,
     gateway::Resource,
 };
 
-/// Where the metadata of the origin as a whole stands; that of a resource stands below.
-pub(crate) const PATH: &str = "/.well-known/oauth-protected-resource";
-
-/// The gateway's resources beside the origin itself, by the path that follows the well-known one.
-pub(crate) const RESOURCES: [&str; 2] = ["external", "external/login"];
-
-/// Request headers that a page may send: those of a login and of MCP clients (Streamable HTTP, revisions
-/// 2025-03-26 to 2026-07-28).
-pub(crate) const CORS_REQUEST_HEADERS: &str = "authorization, accept, content-type, last-event-id, mcp-protocol-version, mcp-method, mcp-name";
-
-/// Path of a resource's metadata (RFC 9728 §3.1).
-pub(crate) fn path_of(resource: &str) -> String {
-    format!("{PATH}/{resource}")
-}
-
-/// The resource of the gateway whose metadata a path names; empty: the origin as a whole. `None`: the path names
-/// none.
-pub(crate) fn described(path: &str) -> Option<&str> {
-    match path.strip_prefix(PATH)? {
-        "" => Some(""),
-        rest => rest.strip_prefix('/').filter(|resource| RESOURCES.contains(resource)),
+impl Published {
+    /// What is published under these settings, at present.
+    pub(crate) fn of(resource: &Resource) -> Self {
+        let has_root = resource.config.root_metadata == RootMetadata::Gateway;
+        Self { is_on: resource.is_on(), has_root }
     }
 }
 
@@ -149,13 +136,13 @@ impl ProtectedResourceMetadata {
 pub(crate) async fn get(
     State(resource): State<Arc<Resource>>,
     State(edge): State<Arc<EdgePolicy>>,
-    Extension(Arrival { client_info, .. }): Extension<Arrival>,
+    Extension(context): Extension<Arc<RequestContext>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     // As it is spelled: the answer must name the same (RFC 9728 §3.3).
     let path = described(uri.path()).ok_or(Refusal::NotFound)?;
-    describe(path, &resource, &edge, &client_info, &headers)
+    describe(path, &resource, &edge, context.client_info(), &headers)
 }
 
 /// A browser asks first (Fetch standard, CORS preflight): anybody may read.
@@ -175,23 +162,7 @@ pub(crate) async fn get(
     )
 )]
 pub(crate) async fn options() -> Response {
-    let allowed = [
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, CORS_REQUEST_HEADERS),
-        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
-        (header::CACHE_CONTROL, "no-cache"),
-    ];
-    (StatusCode::NO_CONTENT, allowed).into_response()
-}
-
-/// What lets a page of any origin read what went wrong as well.
-pub(crate) fn shared(mut answer: Response, path: &str, resource: &Resource) -> Response {
-    if resource.is_on() && path.starts_with(PATH) {
-        let anybody = HeaderValue::from_static("*");
-        answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, anybody);
-    }
-    answer
+    cors::preflight_of_any()
 }
 
 fn describe(

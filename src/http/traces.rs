@@ -14,7 +14,6 @@ use std::{borrow::Cow, future::poll_fn, pin::pin};
 
 use super::endpoint::{Endpoint, method};
 use crate::{
-    admin,
     authz::client_info::ClientInfo,
     config::{UpstreamConfig, UpstreamTarget},
     h1::message::{Fields, RequestHead},
@@ -35,7 +34,7 @@ impl RequestSpan {
         tracer: Option<&SdkTracer>,
         head: &RequestHead,
         path: &str,
-        kind: Endpoint,
+        endpoint: Endpoint,
         client_info: &ClientInfo,
     ) -> Self {
         let has_parent = client_info.peer_is_trusted && head.fields.has("traceparent");
@@ -58,16 +57,16 @@ impl RequestSpan {
         let method = method(head.method());
         let mut attributes = vec![
             KeyValue::new("http.request.method", method),
-            KeyValue::new("http.route", kind.route()),
+            KeyValue::new("http.route", endpoint.route()),
             KeyValue::new("url.scheme", client_info.scheme.as_str()),
-            KeyValue::new("url.path", admin::redact_path(path).to_owned()),
+            KeyValue::new("url.path", endpoint.redact(path).to_owned()),
             KeyValue::new("client.address", client_info.client.to_string()),
         ];
         if let Some(host) = client_info.public_host() {
             attributes.push(KeyValue::new("server.address", host.host().to_owned()));
         }
         let span = tracer
-            .span_builder(named(method, kind))
+            .span_builder(named(method, endpoint))
             .with_kind(SpanKind::Server)
             .with_attributes(attributes);
         let span = tracer.build_with_context(span, &parent);
@@ -107,9 +106,9 @@ impl RequestSpan {
     }
 }
 
-fn named(method: &str, kind: Endpoint) -> Cow<'static, str> {
+fn named(method: &str, endpoint: Endpoint) -> Cow<'static, str> {
     let method = if method == "_OTHER" { "HTTP" } else { method };
-    format!("{method} {}", kind.route()).into()
+    format!("{method} {}", endpoint.route()).into()
 }
 
 /// The span of an exchange with upstream. It ends when this is dropped.

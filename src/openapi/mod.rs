@@ -17,7 +17,7 @@ use utoipa::{
     },
 };
 
-use crate::http::{guard, resource_metadata};
+use crate::http::endpoint;
 
 /// What the handlers do not say themselves.
 #[derive(OpenApi)]
@@ -134,11 +134,11 @@ pub(crate) fn finished(mut document: Document) -> Document {
         }
         paths.insert(path, item);
     };
-    for resource in resource_metadata::RESOURCES {
+    for resource in endpoint::RESOURCES {
         let suffix = format!("_{}", resource.replace('/', "_"));
-        repeat(resource_metadata::PATH, resource_metadata::path_of(resource), &suffix);
+        repeat(endpoint::METADATA, endpoint::metadata_path(resource), &suffix);
     }
-    let [probe, probe_without_sign_in] = guard::HEALTHCHECKS;
+    let [probe, probe_without_sign_in] = endpoint::HEALTHCHECKS;
     repeat(probe, probe_without_sign_in.to_owned(), "z");
     shared_responses::complete(&mut document);
     document

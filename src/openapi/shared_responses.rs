@@ -14,7 +14,7 @@ use utoipa::openapi::{
     schema::{AdditionalProperties, ObjectBuilder},
 };
 
-use crate::http::guard;
+use crate::http::endpoint;
 
 const PROBLEM: &str = "application/problem+json";
 const SOMETIMES: &str = ".sometimes";
@@ -74,7 +74,7 @@ const REFUSALS: [(&str, &str, &str); 7] = [
     ("408", "TooSlow", "The request did not come in time"),
     ("414", "TargetTooLong", "The request's target is too long"),
     ("431", "HeadTooLong", "The request's head is too long or has too many fields"),
-    ("503", "NoRoom", "The gateway serves as many connections as it can"),
+    ("503", "NoRoom", "Connection limit reached"),
 ];
 
 /// Completes a document whose routes are all there.
@@ -136,7 +136,7 @@ fn describe(path: &str, operation: &mut Operation) {
     }
     for (status, name, _) in REFUSALS {
         let does_not_apply = match status {
-            "403" => is_health || guard::HEALTHCHECKS.contains(&path),
+            "403" => is_health || endpoint::HEALTHCHECKS.contains(&path),
             "405" => is_proxied,
             "503" => is_health,
             _ => false,

@@ -1,6 +1,10 @@
 //! `serve`: bind, serve, drain.
 
-pub(crate) mod reload;
+mod app;
+mod ops;
+mod reload;
+mod routes;
+mod service;
 
 use std::{net::SocketAddr, rc::Rc, thread, time::Duration};
 
@@ -14,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use self::reload::reload;
+use self::{app::App, ops::Ops, reload::reload, service::WorkerService};
 use crate::{
     activity::Activity,
     build_info, canary,
@@ -23,10 +27,11 @@ use crate::{
     control::{external_access::ExternalAccess, revocation, startup_audit},
     gateway::Gateway,
     h1::{
+        caller::Timeouts,
+        connection_limit::{Capacity, ConnectionLimit},
         listener::{self, ServeOptions},
         memory::Memory,
     },
-    http::{App, Capacity, ConnectionLimit, Ops, Timeouts, WorkerService},
     telemetry::{self, Telemetry},
     timeouts::{self, StopSignals},
     upstream::{ConnectionPool, Upstream},
@@ -362,6 +367,11 @@ impl Worker {
         listener::serve(listener, front, self.limits, self.drain, self.stopping).await;
         Ok(())
     }
+}
+
+/// The OpenAPI document, as text.
+pub(crate) fn openapi_text() -> String {
+    crate::openapi::text(&routes::routes().1)
 }
 
 fn timeouts(config: &Config) -> Timeouts {

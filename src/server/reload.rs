@@ -2,9 +2,9 @@
 
 use tokio::sync::watch;
 
+use super::app::App;
 use crate::{
     config::{Config, Problems},
-    http::App,
     telemetry::Telemetry,
 };
 

@@ -51,9 +51,9 @@ async fn the_log_has_logins_and_refusals_with_their_requests() {
             let mut found = lines.iter().filter(|line| line["message"] == message);
             found.find(|line| line["request_id"] == answer["request_id"]).cloned().expect(message)
         };
-        assert_eq!(about("refused")["status"], answer["status"]);
-        assert_eq!(about("refused")["client.address"], "127.0.0.1");
-        assert!(about("refused")["error"].as_str().is_some_and(|error| !error.is_empty()));
+        assert_eq!(about("request refused")["status"], answer["status"]);
+        assert_eq!(about("request refused")["client.address"], "127.0.0.1");
+        assert!(about("request refused")["error"].as_str().is_some_and(|error| !error.is_empty()));
         assert_eq!(about("request")["url.path"], path, "without its query");
         assert_eq!(about("request")["client.address"], "127.0.0.1");
     }

@@ -292,7 +292,11 @@ async fn with_external_access_off_no_sdk_reaches_a_sign_in_page() {
     let issuer = world.entra.issuer_v2();
     let mut cases = 0;
     for (asked, python, typescript) in [
-        (json!({"url": login, "client_id": OTHER_CLIENT}), "Not Found", "There is nothing here"),
+        (
+            json!({"url": login, "client_id": OTHER_CLIENT}),
+            "Not Found",
+            "External access is disabled on this deployment",
+        ),
         (json!({"url": guarded}), "Registration failed: 404", "404"),
         // With a known `issuer`, the SDK does not take the gateway for the authorization server.
         (

@@ -1,0 +1,37 @@
+//! Router of the gateway's own routes, and the OpenAPI document that describes them.
+
+use axum::{Router, routing};
+use utoipa::{OpenApi, openapi::OpenApi as Document};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    admin,
+    gateway::Gateway,
+    http::{
+        endpoint::{RESOURCES, metadata_path},
+        error::Refusal,
+        health, login, logout, resource_metadata,
+    },
+    openapi,
+};
+
+/// The routes and their document.
+pub(super) fn routes() -> (Router<Gateway>, Document) {
+    let mut described = OpenApiRouter::with_openapi(openapi::Base::openapi())
+        .routes(routes!(resource_metadata::get, resource_metadata::options));
+    for resource in RESOURCES {
+        let metadata = routing::get(resource_metadata::get).options(resource_metadata::options);
+        described = described.route(&metadata_path(resource), metadata);
+    }
+    let (routes, document) = described
+        .routes(routes!(login::post, login::options))
+        .routes(routes!(logout::post))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .route("/gateway/openapi.json", routing::get(openapi::document))
+        .routes(routes!(openapi::page::get))
+        .merge(admin::routes())
+        .fallback(async || Refusal::NotFound)
+        .split_for_parts();
+    (routes, openapi::finished(document))
+}

@@ -1,0 +1,324 @@
+//! Life of a request on one worker: validation, client, endpoint, then a handler of the gateway or SimpleChat.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+use axum::{
+    body::{Body, HttpBody as _},
+    response::IntoResponse,
+};
+use http::{Request, Response, StatusCode};
+use tokio::{sync::watch, time::timeout};
+
+use super::app::App;
+use crate::{
+    admin,
+    authz::client_info::{ClientInfo, EdgePolicy, Forwarding},
+    gateway::{Gateway, Resource},
+    h1::{
+        caller::{Caller, Disposition, HeadFault, Unread},
+        connection_limit::{ConnectionLimit, Requests},
+        hop_headers,
+        listener::Service,
+        memory::{Exhausted, Share},
+        message::{Body as MessageBody, Length, RequestHead},
+    },
+    http::{
+        binding::Binding,
+        context::RequestContext,
+        cors,
+        endpoint::{Endpoint, Published},
+        error::{self, Refusal},
+        framing::{self, ValidRequest},
+        guard,
+        metrics::ServerMetrics,
+        own_body,
+        proxy::{self, Proxy, ProxyOutcome},
+        security_headers,
+        sole_client::SoleClient,
+        traces::RequestSpan,
+    },
+    upstream::ConnectionPool,
+};
+
+/// Service of one worker: one per thread.
+#[derive(Debug)]
+pub(super) struct WorkerService {
+    /// Replaced at a reload; a request keeps the application that it began with.
+    app: RefCell<Rc<App>>,
+    pool: Rc<ConnectionPool>,
+    sole_client: SoleClient,
+    metrics: ServerMetrics,
+    requests: Requests,
+}
+
+impl WorkerService {
+    pub(super) fn new(app: App, pool: Rc<ConnectionPool>, limit: ConnectionLimit) -> Self {
+        let sole_client = SoleClient::new(app.has_warned());
+        let (metrics, requests) = (ServerMetrics::new(), Requests::of(limit));
+        Self { app: RefCell::new(Rc::new(app)), pool, sole_client, metrics, requests }
+    }
+
+    /// Replaces the application whenever a new one is sent; to be spawned.
+    pub(super) async fn follow(self: Rc<Self>, mut apps: watch::Receiver<App>) {
+        while apps.changed().await.is_ok() {
+            let app = Rc::new(apps.borrow_and_update().clone());
+            self.app.replace(app);
+        }
+    }
+}
+
+impl Service for WorkerService {
+    async fn answer(
+        &self,
+        caller: &mut Caller,
+        head: Result<RequestHead, HeadFault>,
+    ) -> Disposition {
+        let app = Rc::clone(&self.app.borrow());
+        let _active = self.metrics.begin();
+        let context = RequestContext::new(caller.peer);
+        let head = match head {
+            Ok(head) => head,
+            Err(fault) => return self.refuse(&app, caller, &context, None, &fault.into()).await,
+        };
+        let (request, client_info, _share) = match validate(&app, caller, &head) {
+            Ok(validated) => validated,
+            Err(refusal) => {
+                return self.refuse(&app, caller, &context, Some(&head), &refusal).await;
+            }
+        };
+        self.sole_client.observe(client_info.client);
+        let endpoint = Endpoint::of(&request.path, Published::of(&app.gateway().resource));
+        let span = RequestSpan::begin(app.tracer(), &head, &request.path, endpoint, &client_info);
+        let context = Arc::new(context.validated(client_info, endpoint, span));
+        context.span().run(self.serve(&app, caller, &request, &context)).await
+    }
+}
+
+/// Validates a head and resolves its client. The share of the memory budget is for the head and its copy for
+/// SimpleChat or a handler.
+fn validate<'a>(
+    app: &App,
+    caller: &mut Caller,
+    head: &'a RequestHead,
+) -> Result<(ValidRequest<'a>, ClientInfo, Share), Refusal> {
+    let share = caller.share(2 * head.fields.head_length());
+    let share = share.map_err(|Exhausted| Refusal::AtCapacity)?;
+    let edge = &app.gateway().edge;
+    let request = framing::validate(head)?;
+    let client_info = edge.resolve(caller.peer, &forwarding(&request, edge))?;
+    Ok((request, client_info, share))
+}
+
+impl WorkerService {
+    /// Refuses a request that was not validated, and ends the connection: the bytes that follow may not be a
+    /// request.
+    async fn refuse(
+        &self,
+        app: &App,
+        caller: &mut Caller,
+        context: &RequestContext,
+        head: Option<&RequestHead>,
+        refusal: &Refusal,
+    ) -> Disposition {
+        let response = error::answer(refusal, context, &app.gateway().resource);
+        let method = head.map_or("", RequestHead::method);
+        context.finish(&self.metrics, method, "", response.status().as_u16());
+        Box::pin(caller.answer(response, head, Unread::Some)).await
+    }
+
+    /// Serves a validated request.
+    async fn serve(
+        &self,
+        app: &App,
+        caller: &mut Caller,
+        request: &ValidRequest<'_>,
+        context: &Arc<RequestContext>,
+    ) -> Disposition {
+        let resource = &*app.gateway().resource;
+        let (method, endpoint) = (request.head.method(), context.endpoint());
+        let unread = || unread_of(request);
+        let refused = |refusal: &Refusal| error::answer(refusal, context, resource);
+        let (response, unread) = if caller.is_over_capacity && endpoint != Endpoint::Health {
+            (refused(&Refusal::AtCapacity), unread())
+        } else if !context.client_info().is_via_front_door && !endpoint.is_probe(method) {
+            (refused(&Refusal::NotViaFrontDoor), unread())
+        } else if endpoint.is_own() {
+            Box::pin(handle(app, caller, request, context)).await
+        } else if endpoint == Endpoint::Warmup && !Box::pin(self.is_warm()).await {
+            ("SimpleChat is still starting".into_response(), unread())
+        } else {
+            match self.forward(app, caller, request, context).await {
+                Ok(outcome) => {
+                    context.finish(&self.metrics, method, &request.path, outcome.status);
+                    return outcome.disposition;
+                }
+                Err((refusal, has_begun)) => {
+                    let unread = if has_begun && request.length != Length::None {
+                        Unread::Some
+                    } else {
+                        unread()
+                    };
+                    (refused(&refusal), unread)
+                }
+            }
+        };
+        // The reader of the response may be slow.
+        let length = response.body().size_hint().exact().and_then(|length| length.try_into().ok());
+        let (response, _share) = match caller.share(length.unwrap_or_default()) {
+            Ok(share) => (response, Some(share)),
+            Err(Exhausted) => (refused(&Refusal::AtCapacity), None),
+        };
+        context.finish(&self.metrics, method, &request.path, response.status().as_u16());
+        Box::pin(caller.answer(response, Some(request.head), unread)).await
+    }
+
+    /// Waits for SimpleChat's first response, for `GATEWAY_WARMUP_WAIT` at most.
+    async fn is_warm(&self) -> bool {
+        let upstream = &self.pool.upstream;
+        upstream.has_answered()
+            || timeout(upstream.config().warmup_wait, upstream.first_answer()).await.is_ok()
+    }
+
+    /// Forwards a request to SimpleChat. An error: the refusal, and true if the request's body has been read in
+    /// part.
+    async fn forward(
+        &self,
+        app: &App,
+        caller: &mut Caller,
+        request: &ValidRequest<'_>,
+        context: &RequestContext,
+    ) -> Result<ProxyOutcome, (Refusal, bool)> {
+        let Gateway { entra, policy, sessions, external_access, cookie, .. } = app.gateway();
+        let endpoint = context.endpoint();
+        let hides_sign_in = matches!(endpoint, Endpoint::Discovery(_));
+        let authorized = guard::authorize(request, endpoint, entra, policy, external_access).await;
+        let passage = authorized.map_err(|refusal| {
+            let is_hidden = hides_sign_in && refusal.status() == StatusCode::UNAUTHORIZED;
+            (if is_hidden { Refusal::NotFound } else { refusal }, false)
+        })?;
+        if hop_headers::is_final_recipient(request.head) {
+            let status = StatusCode::NO_CONTENT;
+            let unread = unread_of(request);
+            let sent = caller.answer(status.into_response(), Some(request.head), unread);
+            return Ok(ProxyOutcome { status: status.as_u16(), disposition: Box::pin(sent).await });
+        }
+        let proxy = Proxy {
+            pool: &self.pool,
+            sessions,
+            cookie,
+            binding: Binding { entra, sessions, mode: policy.session_binding },
+            tracer: app.tracer(),
+            requests: &self.requests,
+            hides_sign_in,
+        };
+        let passed = proxy.pass(passage, request, context.client_info(), caller).await;
+        passed.map_err(|refusal| (refusal, true))
+    }
+}
+
+/// Handles a request of the gateway's own routes. Returns the response, and what of the request's body is unread.
+async fn handle(
+    app: &App,
+    caller: &mut Caller,
+    request: &ValidRequest<'_>,
+    context: &Arc<RequestContext>,
+) -> (Response<Body>, Unread) {
+    let resource = &*app.gateway().resource;
+    let endpoint = context.endpoint();
+    let (response, unread) = if endpoint.reads_body(request.head.method()) {
+        handle_with_body(app, caller, request, context).await
+    } else if endpoint == Endpoint::Login && !resource.is_on() {
+        (Refusal::ExternalAccessOff.into_response(), unread_of(request))
+    } else {
+        let response = match own_request(request, context, Vec::new()) {
+            Some(request) => app.route(request).await,
+            None => Refusal::NotFound.into_response(),
+        };
+        (response, unread_of(request))
+    };
+    let response = error::render(response, context, resource);
+    (finish(response, request, endpoint, resource), unread)
+}
+
+/// Handles a request whose body is read once its sender is known to be an administrator; the handler checks again
+/// when it has the body.
+async fn handle_with_body(
+    app: &App,
+    caller: &mut Caller,
+    request: &ValidRequest<'_>,
+    context: &Arc<RequestContext>,
+) -> (Response<Body>, Unread) {
+    let Some(without_body) = own_request(request, context, Vec::new()) else {
+        return (Refusal::NotFound.into_response(), unread_of(request));
+    };
+    if let Err(refused) = admin::admit(app.gateway(), without_body).await {
+        return (refused, unread_of(request));
+    }
+    match own_body::read(caller, request).await {
+        Ok(body) => match own_request(request, context, body) {
+            Some(request) => (app.route(request).await, Unread::Nothing),
+            None => (Refusal::NotFound.into_response(), Unread::Nothing),
+        },
+        Err((refusal, unread)) => (refusal.into_response(), unread),
+    }
+}
+
+/// Adds what every response of an endpoint has: refusals of the page as pages, security headers, CORS.
+fn finish(
+    response: Response<Body>,
+    request: &ValidRequest<'_>,
+    endpoint: Endpoint,
+    resource: &Resource,
+) -> Response<Body> {
+    let mut response = match endpoint {
+        Endpoint::AdminPage(_) => admin::refused_page(response, &request.path),
+        _ => response,
+    };
+    security_headers::add(endpoint, response.headers_mut());
+    match endpoint {
+        Endpoint::Metadata if resource.is_on() => cors::allow_any(&mut response),
+        Endpoint::Login if resource.is_on() => {
+            cors::allow_listed(&mut response, &request.head.fields, resource);
+        }
+        _ => {}
+    }
+    response
+}
+
+/// Body of a request of which nothing beyond the head has been read.
+fn unread_of(request: &ValidRequest<'_>) -> Unread {
+    let body = MessageBody::new(request.length, hop_headers::may_trail);
+    Unread::of(body, proxy::awaits_continue(request))
+}
+
+/// Request for the router. `None`: the target is no URI that handlers can read.
+fn own_request(
+    request: &ValidRequest<'_>,
+    context: &Arc<RequestContext>,
+    body: Vec<u8>,
+) -> Option<Request<Body>> {
+    let built = Request::builder().method(request.head.method()).uri(&*request.target);
+    let mut built = built.body(Body::from(body)).ok()?;
+    *built.headers_mut() = request.head.fields.to_map();
+    built.extensions_mut().insert(Arc::clone(context));
+    Some(built)
+}
+
+/// Forwarding headers of a request.
+fn forwarding<'a>(request: &ValidRequest<'a>, edge: &EdgePolicy) -> Forwarding<'a> {
+    let fields = &request.head.fields;
+    // A value that is not text stays in the list as something malformed.
+    let text = |value| std::str::from_utf8(value).unwrap_or("\u{fffd}");
+    let all = |name| fields.all(name).map(text).collect();
+    let has_front_door = edge.front_door.is_some();
+    let of_front_door = |name| if has_front_door { all(name) } else { Vec::new() };
+    Forwarding {
+        host: request.host.map(text),
+        x_for: all("x-forwarded-for"),
+        x_proto: all("x-forwarded-proto"),
+        x_host: all("x-forwarded-host"),
+        forwarded: all("forwarded"),
+        front_door: of_front_door("x-azure-fdid"),
+        front_door_client: of_front_door("x-azure-clientip"),
+    }
+}
