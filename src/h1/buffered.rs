@@ -1,4 +1,4 @@
-//! A stream, and what has been read of it but not used.
+//! Stream with its read buffer (bytes read but not consumed), and the pool of read buffers of one thread.
 
 use std::{
     io,
@@ -13,17 +13,17 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::memory::{Exhausted, Memory, Share};
 
-/// ConnectionLimit for one read, the largest of a body behind a head. A connection has such a buffer only while
-/// there is something in it: lying idle, it has none.
-const ROOM: usize = (256 + 64) * 1024;
-/// Buffers kept for the next read.
-const MAX_KEPT: usize = 16;
-/// Bytes that each connection may hold without a share of the budget.
+/// Size of a read buffer in bytes: one read of a body, the largest read, behind a head. A connection has such a
+/// buffer only while the buffer is not empty; an idle connection has none.
+const BUFFER_SIZE: usize = (256 + 64) * 1024;
+/// Maximum number of spare buffers of one thread.
+const MAX_SPARE: usize = 16;
+/// Bytes that each connection may buffer without a share of the budget.
 pub(crate) const FREE: usize = 4 * 1024;
-/// Least space behind what is held in a fitted buffer.
+/// Minimum free space in a fitted buffer, in bytes.
 const SLACK: usize = 512;
 
-/// Buffers of one thread, lent to connections that have something to read.
+/// Pool of read buffers of one thread. Connections borrow one while they have unconsumed bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     spare: Vec<BytesMut>,
@@ -31,30 +31,30 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    /// What connections hold is taken from `memory`.
+    /// A pool whose connections charge the bytes that they buffer to `memory`.
     pub(crate) fn of(memory: Memory) -> Self {
         Self { spare: Vec::new(), memory }
     }
 
-    /// The budget that connections take from.
+    /// The budget that connections charge.
     pub(crate) fn memory(&self) -> &Memory {
         &self.memory
     }
 
-    fn lend(&mut self) -> BytesMut {
-        self.spare.pop().unwrap_or_else(|| BytesMut::with_capacity(ROOM))
+    fn acquire(&mut self) -> BytesMut {
+        self.spare.pop().unwrap_or_else(|| BytesMut::with_capacity(BUFFER_SIZE))
     }
 
-    fn take_back(&mut self, mut buffer: BytesMut) {
+    fn recycle(&mut self, mut buffer: BytesMut) {
         buffer.clear();
-        let is_as_lent = buffer.try_reclaim(ROOM) && buffer.capacity() <= 2 * ROOM;
-        if self.spare.len() < MAX_KEPT && is_as_lent {
+        let is_reusable = buffer.try_reclaim(BUFFER_SIZE) && buffer.capacity() <= 2 * BUFFER_SIZE;
+        if self.spare.len() < MAX_SPARE && is_reusable {
             self.spare.push(buffer);
         }
     }
 }
 
-/// Finds out within two minutes that the other side has vanished without a word.
+/// TCP keepalive that detects within two minutes that the peer has vanished without closing.
 pub(crate) fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new()
         .with_time(Duration::from_mins(1))
@@ -62,14 +62,14 @@ pub(crate) fn keepalive() -> TcpKeepalive {
         .with_retries(6)
 }
 
-/// A stream with what has been read of it.
+/// A stream and the bytes read from it but not consumed.
 #[derive(Debug)]
 pub(crate) struct Buffered<S> {
     pub(crate) stream: S,
-    /// Read and not used.
+    /// Bytes read and not consumed.
     pub(crate) held: BytesMut,
-    /// Whether `held` is a buffer of about its length. Else it is a lent one, of which any page may be
-    /// resident.
+    /// True: `held` is a buffer fitted to its content. False: it is borrowed from the pool, and any of its pages
+    /// may be resident.
     is_fitted: bool,
     /// Charged for `held`.
     share: Share,
@@ -80,68 +80,70 @@ impl<S> Buffered<S> {
         Self { stream, held: BytesMut::new(), is_fitted: false, share: Share::default() }
     }
 
-    /// Forgets the first bytes that are held, and gives the buffer back with the last of them.
+    /// Discards the first `length` bytes of the buffer. An empty buffer goes back to the pool.
     pub(crate) fn consume(&mut self, length: usize, buffers: &mut Buffers) {
         self.held.advance(length);
         if self.held.is_empty() && (self.held.capacity() > 0 || self.is_fitted) {
-            self.give_back(buffers);
+            self.return_buffer(buffers);
         }
     }
 
-    fn give_back(&mut self, buffers: &mut Buffers) {
+    fn return_buffer(&mut self, buffers: &mut Buffers) {
         let buffer = std::mem::take(&mut self.held);
         if !std::mem::take(&mut self.is_fitted) {
-            buffers.take_back(buffer);
+            buffers.recycle(buffer);
         }
         self.share.release();
     }
 
-    /// Charges the budget for what is held beyond this poll. Up to [`FREE`] bytes are free of charge.
+    /// Charges the budget for the bytes that stay buffered after this poll. Up to [`FREE`] bytes are free of
+    /// charge.
     ///
     /// # Errors
-    /// When the budget has no room for it.
+    /// When the budget is exhausted.
     pub(crate) fn charge(&mut self, buffers: &mut Buffers) -> Result<(), Exhausted> {
         let size = self.settle(buffers);
         self.share.grow_to(size, &buffers.memory)
     }
 
-    /// The same beyond the budget, for bytes that must not be lost.
+    /// As [`Self::charge`], but may exceed the budget: for bytes that must not be lost.
     pub(crate) fn charge_beyond(&mut self, buffers: &mut Buffers) {
         let size = self.settle(buffers);
         self.share.force_to(size, &buffers.memory);
     }
 
-    /// Moves what is held into a buffer of its size, if it is little or memory is scarce. Returns the bytes
-    /// to charge for it.
+    /// Moves the buffered bytes into a fitted buffer if they are few or memory is scarce. Returns the number of
+    /// bytes to charge.
     fn settle(&mut self, buffers: &mut Buffers) -> usize {
         let length = self.held.len();
         if length == 0 {
             return 0;
         }
-        let is_little = length <= FREE;
-        if !self.is_fitted && (is_little || length <= ROOM / 2 && buffers.memory.is_scarce()) {
+        let is_small = length <= FREE;
+        if !self.is_fitted && (is_small || length <= BUFFER_SIZE / 2 && buffers.memory.is_scarce())
+        {
             let mut fitted = BytesMut::with_capacity(fitted_size(length));
             fitted.extend_from_slice(&self.held);
-            buffers.take_back(std::mem::replace(&mut self.held, fitted));
+            buffers.recycle(std::mem::replace(&mut self.held, fitted));
             self.is_fitted = true;
             self.share.release();
         }
         match self.held.capacity() {
             size if self.is_fitted && size <= fitted_size(FREE) => 0,
             size if self.is_fitted => size,
-            size => size.max(ROOM),
+            size => size.max(BUFFER_SIZE),
         }
     }
 }
 
-/// Size of a buffer for so many bytes: with space for some more, so that what drips in is not copied for
-/// each byte.
+/// Size of a fitted buffer for `length` bytes. It has space for more, so that bytes that arrive singly are not
+/// copied each time.
 fn fitted_size(length: usize) -> usize {
     (length + length / 4 + SLACK).next_multiple_of(SLACK)
 }
 
 impl<S: AsyncRead + Unpin> Buffered<S> {
-    /// Reads once, at most `most` bytes; 0: the other side has ended.
+    /// Reads once, at most `max` bytes. Result 0: end of the stream.
     pub(crate) fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
@@ -150,27 +152,27 @@ impl<S: AsyncRead + Unpin> Buffered<S> {
     ) -> Poll<io::Result<usize>> {
         if self.is_fitted {
             if self.held.capacity() - self.held.len() < SLACK {
-                let mut roomy = buffers.lend();
-                roomy.extend_from_slice(&self.held);
-                self.held = roomy;
+                let mut larger = buffers.acquire();
+                larger.extend_from_slice(&self.held);
+                self.held = larger;
                 self.is_fitted = false;
             }
         } else if self.held.capacity() == 0 {
-            self.held = buffers.lend();
-        } else if self.held.capacity() - self.held.len() < max.min(ROOM) / 16 {
-            self.held.reserve(max.min(ROOM));
+            self.held = buffers.acquire();
+        } else if self.held.capacity() - self.held.len() < max.min(BUFFER_SIZE) / 16 {
+            self.held.reserve(max.min(BUFFER_SIZE));
         }
         let read = {
             let mut into = (&mut self.held).limit(max);
             pin!(self.stream.read_buf(&mut into)).poll(context)
         };
         if self.held.is_empty() {
-            self.give_back(buffers);
+            self.return_buffer(buffers);
         }
         read
     }
 
-    /// Whether there is nothing to be read and the other side has not ended, as far as is known.
+    /// True if no bytes are available and the peer has not closed, as far as the kernel knows.
     pub(crate) fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
         let mut into = tokio::io::ReadBuf::new(&mut byte);

@@ -1,4 +1,4 @@
-//! A caller's connection: heads in, answers out, in order.
+//! Client connection: reads request heads and writes responses, in order.
 
 use std::{
     cell::{Cell, RefCell},
@@ -29,85 +29,87 @@ use super::{
 };
 use crate::clock;
 
-/// How long callers may take.
+/// Timeouts for clients.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
-    /// To send a request's head, once it has begun.
+    /// From the first byte of a request head to its end (`GATEWAY_TIMEOUT_HEAD`).
     pub(crate) head: Duration,
-    /// Between requests.
+    /// Between requests (`GATEWAY_TIMEOUT_IDLE`). Also bounds the wait for more of a body, and an unused tunnel.
     pub(crate) idle: Duration,
-    /// To take some of an answer.
+    /// Between two successful writes of a response (`GATEWAY_TIMEOUT_SEND`).
     pub(crate) send: Duration,
 }
 
-/// Disposition so long a connection counts as idle, and lets go of what serves requests.
+/// Time without a byte after which a connection is idle: its task then drops the state that serves requests.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Most bytes of the requests that a caller sends ahead.
+/// Maximum of pipelined bytes, read before the current response is complete.
 const MAX_AHEAD: usize = message::MAX_HEAD;
-/// Bytes that need no share of the budget: of a whole head and its copy, or of an answer of our own.
+/// Bytes that need no share of the budget: of a complete head and its copy, or of the gateway's own response.
 const FREE_WHOLE: usize = 16 * 1024;
-/// How long a caller may go on sending what nobody wants, so that it can read the answer.
+/// Lingering close: time in which the rest of a request is read and discarded, so that the client can read the
+/// response.
 const LINGER: Duration = Duration::from_secs(2);
-/// The same where connections are short.
+/// The same while the connection limit is reached.
 const LINGER_OVER_CAPACITY: Duration = Duration::from_millis(100);
-/// Most bytes of it that are read.
+/// Lingering close: maximum of bytes read and discarded.
 const MAX_LINGERED: usize = 64 * 1024 * 1024;
-/// Most bytes of a body that are read, to be thrown away, for the connection to be used again.
+/// Maximum of body bytes that are read and discarded so that the connection can be reused.
 const MAX_DRAINED: usize = 64 * 1024;
+/// Time for reading and discarding them.
 const DRAIN: Duration = Duration::from_secs(1);
-/// Most bytes of an answer of our own.
+/// Maximum size of the body of the gateway's own response, in bytes.
 const MAX_OWN: usize = 16 * 1024 * 1024;
 
-/// Why a request's head cannot be served.
+/// Reasons for rejecting a request head.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 pub(crate) enum HeadFault {
     #[error(transparent)]
     Head(#[from] HeadError),
-    #[error("the request's head is too long")]
+    #[error("The request head is longer than 64 KiB")]
     TooLong,
-    #[error("the request's target is too long")]
+    #[error("The request target is longer than 64 KiB")]
     TargetTooLong,
-    #[error("the request's head did not come in time")]
+    #[error("The request head was not received in time")]
     TooSlow,
-    /// The head is unfinished, and the memory for such heads is taken.
-    #[error("the gateway holds as many unfinished requests as it can")]
+    /// The head is incomplete, and the memory for incomplete requests is exhausted.
+    #[error("The memory for unfinished requests is exhausted; try again later")]
     OverCapacity,
 }
 
-/// What a caller was heard to say.
+/// Result of waiting for the next request head.
 pub(crate) enum NextHead {
     Head(Result<RequestHead, HeadFault>),
-    /// Nothing for a while.
+    /// No byte for a while; the connection is idle.
     Quiet,
-    /// Nothing, and it will not say anything any more.
+    /// End of the stream.
     Nothing,
 }
 
-/// What becomes of a connection.
+/// Fate of a connection after a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Disposition {
-    /// The next request may come.
+    /// Persistent: the next request may follow.
     Next,
-    /// It ends; the caller has sent no more than was read.
+    /// Close; the client has sent no unread bytes.
     Close,
-    /// It ends; the caller may still be sending.
+    /// Lingering close: the client may still be sending.
     Linger,
-    /// It ends so that the caller sees that something is missing.
+    /// Reset (RST), so that the client notices that the response is incomplete.
     Abort,
 }
 
-/// A caller's connection.
+/// Client connection.
 pub(crate) struct Caller {
     pub(crate) buffered: Buffered<TcpStream>,
     pub(crate) peer: IpAddr,
     pub(crate) buffers: Rc<RefCell<Buffers>>,
     pub(crate) timer: Timer,
     pub(crate) timeouts: Timeouts,
-    /// The caller sends no more; it may still listen.
+    /// The client has shut down its sending side; it may still read.
     pub(crate) has_ended: bool,
-    /// Whether there is room for health probes alone.
+    /// The connection limit is reached: only health probes are answered.
     pub(crate) is_over_capacity: bool,
-    /// Since when it waits for a request, or for the rest of a head or a body, if it does.
+    /// Start of the current wait for a request, or for the rest of a head or a body; `None`: no such wait.
     pub(crate) waits_since: Rc<Cell<Option<Instant>>>,
     stop: watch::Receiver<bool>,
 }
@@ -136,15 +138,15 @@ impl Caller {
         }
     }
 
-    /// Whether the gateway goes: this request is the connection's last.
+    /// True if the connection closes after this request: end of the stream, limit reached, or stop.
     pub(crate) fn is_last(&self) -> bool {
         self.has_ended && self.buffered.held.is_empty()
             || self.is_over_capacity
             || *self.stop.borrow()
     }
 
-    /// Takes a share of the budget for a request's head and its copy, or for the gateway's own answer. Up
-    /// to [`FREE_WHOLE`] bytes need none.
+    /// Takes a share of the budget for a request head and its copy, or for the gateway's own response. Up to
+    /// [`FREE_WHOLE`] bytes need none.
     pub(crate) fn share(&self, bytes: usize) -> Result<Share, Exhausted> {
         let mut share = Share::default();
         if bytes > FREE_WHOLE {
@@ -153,7 +155,7 @@ impl Caller {
         Ok(share)
     }
 
-    /// Waits until the caller sends something; false: it does not.
+    /// Waits for the first byte of a request. False: end of the stream, idle timeout or stop.
     pub(crate) async fn speaks(&mut self) -> bool {
         let Self { buffered, buffers, timer, timeouts, has_ended, waits_since, stop, .. } = self;
         if !buffered.held.is_empty() {
@@ -176,7 +178,7 @@ impl Caller {
         .await
     }
 
-    /// The next request's head.
+    /// Reads the next request head.
     pub(crate) async fn next_head(&mut self) -> NextHead {
         match self.head_bytes().await {
             Some(Ok(bytes)) => NextHead::Head(RequestHead::parse(bytes).map_err(HeadFault::from)),
@@ -219,7 +221,7 @@ impl Caller {
                     }
                 }
                 if *has_ended {
-                    let cut = HeadFault::Head(Malformed("it ended in the middle").into());
+                    let cut = HeadFault::Head(Malformed("the head is incomplete").into());
                     return Poll::Ready((!buffered.held.is_empty()).then_some(Err(cut)));
                 }
                 let has_begun = !buffered.held.is_empty();
@@ -247,8 +249,8 @@ impl Caller {
         .await
     }
 
-    /// Looks whether the caller is still there, while somebody else is waited for. What it sends
-    /// ahead is kept, as far as there is memory for it.
+    /// Detects that the client has disconnected, while the gateway waits for another peer. Pipelined bytes are
+    /// buffered as far as the memory budget allows. Ready only with an error.
     pub(crate) fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         let Self { buffered, buffers, has_ended, .. } = self;
         let buffers = &mut buffers.borrow_mut();
@@ -265,7 +267,7 @@ impl Caller {
         Poll::Pending
     }
 
-    /// Writes bytes of our own.
+    /// Writes bytes that the gateway made itself.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match timeout(self.timeouts.send, self.buffered.stream.write_all(bytes)).await {
             Ok(written) => written,
@@ -273,8 +275,8 @@ impl Caller {
         }
     }
 
-    /// Writes an answer of our own, and what becomes of the connection. `unread`: what has not been
-    /// read of the request's body.
+    /// Writes the gateway's own response and returns the fate of the connection. `unread`: the unread part of the
+    /// request body.
     pub(crate) async fn answer(
         &mut self,
         response: Response<Body>,
@@ -286,8 +288,8 @@ impl Caller {
             || !request.is_some_and(is_persistent)
             || matches!(unread, Unread::Some)
             || self.is_last();
-        // What travels with an answer lasts until it has been sent.
-        let _travels = response.extensions().clone();
+        // The response's extensions must live until it has been sent.
+        let _extensions = response.extensions().clone();
         let Some(bytes) = own_answer(response, request, closes).await else {
             return Disposition::Abort;
         };
@@ -306,7 +308,7 @@ impl Caller {
         }
     }
 
-    /// Reads the rest of a body, to throw it away.
+    /// Reads and discards the rest of a body. True if it ended within the limits.
     async fn drain(&mut self, body: WireBody) -> bool {
         let mut flow = Flow::new(Bytes::new(), body, 0, MAX_DRAINED);
         let Self { buffered, buffers, .. } = self;
@@ -324,8 +326,8 @@ impl Caller {
                 let _ = self.buffered.stream.set_zero_linger();
             }
             Disposition::Linger => {
-                // Closed with bytes unread, the answer might be lost with them. Where room is needed, a
-                // connection that has its answer is closed first.
+                // A close with unread bytes sends RST, and the client might lose the response. A connection that
+                // has its response is closed first when the connection limit is reached.
                 let now = Instant::now();
                 self.waits_since.set(Some(now.checked_sub(self.timeouts.idle).unwrap_or(now)));
                 let _ = self.buffered.stream.shutdown().await;
@@ -350,20 +352,20 @@ impl Caller {
     }
 }
 
-/// What has not been read of a request's body.
+/// Unread part of a request body.
 pub(crate) enum Unread {
     Nothing,
-    /// So little that it is worth reading, for the connection's sake.
+    /// Short enough to be read and discarded, so that the connection can be reused.
     Little(WireBody),
     Some,
 }
 
 impl Unread {
-    /// `body`: of which nothing has been read.
+    /// `body`: a body of which no byte has been read.
     pub(crate) fn of(body: WireBody, awaits_continue: bool) -> Self {
         match body {
             body if body.is_done() => Self::Nothing,
-            // It may come or not: nobody can tell where the next request begins.
+            // The client may send the body or not, so that the start of the next request is unknown.
             _ if awaits_continue => Self::Some,
             WireBody::Sized(length) if length > MAX_DRAINED as u64 => Self::Some,
             WireBody::UntilClose => Self::Some,
@@ -372,7 +374,7 @@ impl Unread {
     }
 }
 
-/// Whether a request leaves its connection open (RFC 9112 §9.3).
+/// True if a request leaves its connection open (RFC 9112 §9.3).
 pub(crate) fn is_persistent(head: &RequestHead) -> bool {
     let has_option =
         |option: &[u8]| head.fields.list("connection").any(|o| o.eq_ignore_ascii_case(option));
@@ -382,7 +384,7 @@ pub(crate) fn is_persistent(head: &RequestHead) -> bool {
     }
 }
 
-/// An answer of our own as bytes.
+/// Serializes the gateway's own response; `None`: its body failed.
 async fn own_answer(
     response: Response<Body>,
     request: Option<&RequestHead>,
@@ -398,8 +400,8 @@ async fn own_answer(
             line(&mut bytes, name.as_str(), value.as_bytes());
         }
     }
-    // axum sets a length of 0 on every empty answer. A 204 may have none, and a 304 only that of the
-    // 200 in its place (RFC 9110 §8.6); an answer to HEAD has that of the answer to GET.
+    // axum sets a length of 0 on every empty response. A 204 must have none, a 304 only that of the 200 it
+    // replaces (RFC 9110 §8.6); a response to HEAD has that of the response to GET.
     let has_no_length =
         parts.status == StatusCode::NO_CONTENT || parts.status == StatusCode::NOT_MODIFIED;
     let given = parts.headers.get(header::CONTENT_LENGTH).filter(|_| body.is_empty());

@@ -1,37 +1,37 @@
-//! How many connections and requests there is room for: by descriptors, and by the memory limit.
+//! Limits of connections and of concurrent requests at upstream, from file descriptors and the memory limit.
 //!
-//! Each connection needs a descriptor, and while upstream is asked for it another one. Half of them may ask
-//! at a time. `docs/scaling.md` has the sum of what a memory limit is divided into.
+//! Each connection needs a descriptor, and a second one while its request is at upstream. Half of the
+//! connections may have a request at upstream at a time. `docs/scaling.md` shows the division of a memory limit.
 
 use std::cell::Cell;
 
 use super::memory::Memory;
 
-/// Descriptors for everything that is no caller: listeners, the store, Entra, operators, files.
+/// Descriptors for everything else: listeners, session store, Entra, management port, files.
 const OTHERS: u64 = 32;
-/// Connections beyond the room, for health probes alone.
+/// Connections above the limit, for health probes only.
 const RESERVE: u64 = 16;
 
-/// Bytes of the process that are no connection's: code, stores, telemetry, the database.
+/// Bytes of the process that belong to no connection: code, session store, telemetry, database.
 const PROCESS: usize = 32 << 20;
-/// Bytes of a thread: buffers that it lends, and its part of the allocator's waste.
+/// Bytes of a thread: its pool of read buffers, and its part of the allocator's fragmentation.
 const THREAD: usize = 6 << 20;
-/// Most bytes of a connection without a share of the budget, the kernel's structures included: a head of
-/// 8 KiB that is being answered, and 4 KiB held behind it. Measured: 26 KiB.
+/// Maximum of bytes of a connection without a share of the budget, kernel structures included: a head of 8 KiB
+/// that is being served, and 4 KiB buffered behind it. Measured: 26 KiB.
 const CONNECTION: usize = 28 << 10;
-/// Most further bytes while upstream is asked: its connection, and the head for it. Measured: 15 KiB.
+/// Maximum of further bytes for a request at upstream: the connection and its request head. Measured: 15 KiB.
 const REQUEST: usize = 16 << 10;
-/// The same for TLS to upstream.
+/// The same with TLS to upstream.
 const REQUEST_OVER_TLS: usize = 64 << 10;
 
-/// What a process may use.
+/// Resources of the process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Capacity {
     pub(crate) descriptors: u64,
-    /// In bytes.
+    /// Memory limit in bytes; `None`: no limit.
     pub(crate) memory: Option<usize>,
     pub(crate) threads: usize,
-    /// Whether connections to upstream use TLS.
+    /// True if connections to upstream use TLS.
     pub(crate) has_tls: bool,
 }
 
@@ -43,35 +43,35 @@ impl Capacity {
         Some(limit - process.min(limit / 2))
     }
 
-    /// The budget for unfinished heads, bodies and answers: a quarter.
+    /// The budget for unfinished heads, bodies and responses: a quarter of the memory for callers.
     pub(crate) fn budget(self) -> Memory {
         self.for_callers().map_or_else(Memory::default, |bytes| Memory::of(bytes / 4))
     }
 }
 
-/// ConnectionLimit of one thread.
+/// Connection limit of one thread.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConnectionLimit {
-    /// Connections that are served.
+    /// Maximum of connections that are served.
     pub(crate) max: usize,
-    /// Further ones, on which health probes alone are answered.
+    /// Further connections, on which only health probes are answered.
     reserve: usize,
-    /// Requests that are at upstream at a time.
+    /// Maximum of concurrent requests at upstream.
     requests: usize,
 }
 
 impl ConnectionLimit {
-    /// For a few.
+    /// Limit of a listener with few clients.
     pub(crate) const SMALL: Self = Self { max: 32, reserve: 0, requests: 32 };
 
-    /// What each of a process's threads may take.
+    /// The limit of each thread of a process.
     pub(crate) fn of(capacity: Capacity) -> Self {
         let share = |all: usize| all.div_ceil(capacity.threads).max(1);
         let for_callers = capacity.descriptors.saturating_sub(OTHERS);
         let reserve = RESERVE.min(for_callers / 4);
         let by_descriptors = usize::try_from((for_callers - reserve) * 2 / 3).unwrap_or(usize::MAX);
         let of_request = if capacity.has_tls { REQUEST_OVER_TLS } else { REQUEST };
-        // Five eighths and one eighth; the rest is the budget.
+        // Five eighths for connections, one eighth for requests; a quarter is the budget.
         let (connections, requests) = match capacity.for_callers() {
             Some(bytes) => (bytes / 8 * 5 / CONNECTION, bytes / 8 / of_request),
             None => (usize::MAX, usize::MAX),
@@ -83,17 +83,18 @@ impl ConnectionLimit {
         }
     }
 
+    /// Maximum of connections, those for health probes included.
     pub(crate) fn with_reserve(self) -> usize {
         self.max + self.reserve
     }
 
-    /// Connections of all of so many threads.
+    /// Maximum of connections of `threads` threads.
     pub(crate) fn connections(self, threads: usize) -> usize {
         self.max.saturating_mul(threads)
     }
 }
 
-/// Requests of one thread that are at upstream.
+/// Counter of the requests of one thread that are at upstream.
 #[derive(Debug)]
 pub(crate) struct Requests {
     max: usize,
@@ -105,7 +106,7 @@ impl Requests {
         Self { max: bounds.requests, now: Cell::new(0) }
     }
 
-    /// Counts one more until the guard is dropped; `None`: there is no room.
+    /// Counts one more request until the guard is dropped; `None`: the limit is reached.
     pub(crate) fn begin(&self) -> Option<AtUpstream<'_>> {
         let now = self.now.get();
         (now < self.max).then(|| {
@@ -115,7 +116,7 @@ impl Requests {
     }
 }
 
-/// A request that is at upstream.
+/// Guard that counts one request at upstream.
 #[derive(Debug)]
 pub(crate) struct AtUpstream<'a>(&'a Cell<usize>);
 
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn three_descriptors_for_two_callers_leave_some_for_the_rest() {
+    fn connections_and_reserve_leave_descriptors_for_the_rest() {
         let bounds = ConnectionLimit::of(capacity(1024, None));
         assert!((bounds.max * 3 / 2 + bounds.reserve) * 2 + 32 <= 1024 + 4, "{bounds:?}");
         let tiny = ConnectionLimit::of(capacity(20, None));
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn few_descriptors_count_whatever_the_memory() {
+    fn the_descriptor_limit_applies_with_ample_memory() {
         let (scarce, ample) = (capacity(1024, None), capacity(1024, Some(1 << 40)));
         assert_eq!(ConnectionLimit::of(scarce).max, ConnectionLimit::of(ample).max);
     }

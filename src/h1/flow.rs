@@ -1,4 +1,4 @@
-//! Bytes one way through the gateway: as they come, never more than one read ahead.
+//! Forwarding of a message in one direction: streamed, with at most one read in the buffer.
 
 use std::{
     io::{self, IoSlice},
@@ -15,60 +15,60 @@ use super::{
     memory::Share,
 };
 
-/// Why a flow ended before its end.
+/// Reasons for an incomplete flow.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FlowError {
-    /// The reader's side broke.
-    #[error("reading failed")]
+    /// The source failed.
+    #[error("read failed")]
     Source(#[source] io::Error),
-    /// The reader's side ended in the middle.
-    #[error("it ended in the middle")]
+    /// The source closed before the end of the body.
+    #[error("the body is truncated")]
     CutShort,
     #[error(transparent)]
     Body(#[from] BodyFault),
-    /// The writer's side broke.
-    #[error("writing failed")]
+    /// The sink failed.
+    #[error("write failed")]
     Sink(#[source] io::Error),
 }
 
-/// What a flow waits for.
+/// Side that a pending flow waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waits {
-    /// Bytes to come in.
+    /// The source has no bytes.
     Source,
-    /// Bytes to be taken.
+    /// The sink accepts no bytes.
     Sink,
 }
 
-/// One way.
+/// State of one direction.
 #[derive(Debug)]
 pub(crate) struct Flow {
-    /// Goes first: a head, or what was decoded.
+    /// Written before the body: a head, or decoded data.
     ahead: Bytes,
     body: InspectedBody,
-    /// How many bytes of what is held are the body's and may go.
+    /// Length of the buffered bytes that belong to the body and may be forwarded.
     cleared: usize,
-    /// How many bytes of what is held have been looked at.
+    /// Length of the buffered bytes that have been parsed.
     scanned: usize,
-    /// Whether chunks are undone.
+    /// The chunked coding is removed.
     decodes: bool,
-    /// Most bytes read at a time.
+    /// Maximum of bytes in one read.
     max: usize,
     has_ended: bool,
-    /// Whether the writer has let go of what it was given. TLS may hold bytes back; a socket does not.
+    /// The sink has flushed all written bytes. TLS may buffer them; a socket does not.
     is_flushed: bool,
-    /// Bytes read so far.
+    /// Bytes read.
     pub(crate) read: u64,
-    /// Valid while it is pending.
+    /// Valid while the flow is pending.
     pub(crate) waits: Waits,
-    /// Bytes taken so far.
+    /// Bytes written.
     pub(crate) written: u64,
-    /// Charged for `ahead` where chunks are undone: those bytes are in no buffer of the source.
+    /// Share for `ahead` while chunks are decoded: those bytes are in no buffer of the source.
     share: Share,
 }
 
 impl Flow {
-    /// `ahead` and then a body of which `cleared` bytes are known to be held.
+    /// A flow of `ahead` and then a body, of which `cleared` parsed bytes are in the source's buffer.
     pub(crate) fn new(
         ahead: Bytes,
         body: impl Into<InspectedBody>,
@@ -91,27 +91,27 @@ impl Flow {
         }
     }
 
-    /// The same with chunks undone: for peers that know none.
+    /// The same without the chunked coding, for HTTP/1.0 clients.
     pub(crate) fn decoding(self) -> Self {
         Self { decodes: true, ..self }
     }
 
-    /// Whether all of it has gone.
+    /// True if all bytes have been written and flushed.
     pub(crate) fn is_done(&self) -> bool {
         self.is_flushed && self.ahead.is_empty() && self.cleared == 0 && self.is_read()
     }
 
-    /// Whether every byte of it has been read; it may not have gone yet.
+    /// True if all bytes have been read; they may not be written yet.
     pub(crate) fn is_read(&self) -> bool {
         self.has_ended || self.body.is_done()
     }
 
-    /// The body that is still to come, and how much of it is held.
+    /// The unread rest of the body, and the length of its parsed bytes in the source's buffer.
     pub(crate) fn into_rest(self) -> (InspectedBody, usize) {
         (self.body, self.cleared)
     }
 
-    /// Passes on what there is, until all of it has gone.
+    /// Forwards the available bytes; ready when all have been written.
     pub(crate) fn poll<R, W>(
         &mut self,
         context: &mut Context<'_>,
@@ -144,7 +144,7 @@ impl Flow {
                 match Pin::new(&mut *to).poll_flush(context) {
                     Poll::Ready(Ok(())) => self.is_flushed = true,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowError::Sink(error))),
-                    // What comes in meanwhile may go on all the same.
+                    // Bytes that arrive meanwhile may be forwarded.
                     Poll::Pending if !self.is_read() => {}
                     Poll::Pending => {
                         self.waits = Waits::Sink;
@@ -155,7 +155,7 @@ impl Flow {
             if self.is_done() {
                 return Poll::Ready(Ok(()));
             }
-            // What cannot be passed on at once is held: little of it where memory is taken.
+            // Bytes that cannot be forwarded at once stay in the buffer: few of them if the budget is exhausted.
             let max = if buffers.memory().is_exhausted() { FREE } else { self.max };
             match from.poll_fill(context, buffers, max) {
                 Poll::Ready(Ok(0)) if self.body.may_end_here() => self.has_ended = true,
@@ -163,7 +163,7 @@ impl Flow {
                 Poll::Ready(Ok(read)) => self.read += read as u64,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowError::Source(error))),
                 Poll::Pending => {
-                    // The beginning of a chunk's line, for example.
+                    // For example the start of a chunk-size line.
                     from.charge_beyond(buffers);
                     self.waits = Waits::Source;
                     return Poll::Pending;
@@ -172,7 +172,7 @@ impl Flow {
         }
     }
 
-    /// Looks at what is held and was not looked at before.
+    /// Parses the buffered bytes that have not been parsed.
     fn clear<R>(&mut self, from: &mut Buffered<R>, buffers: &mut Buffers) -> Result<(), FlowError> {
         if self.is_read() || from.held.len() == self.scanned {
             return Ok(());
@@ -235,7 +235,7 @@ mod tests {
     use crate::h1::message::{Body, Length};
 
     #[tokio::test]
-    async fn what_the_writer_keeps_back_has_not_gone() {
+    async fn a_flow_is_done_only_after_the_sink_has_flushed() {
         let (near, mut far) = duplex(16);
         let mut to = BufWriter::with_capacity(1024, near);
         let mut flow = Flow::new(vec![b'x'; 100].into(), Body::new(Length::None, |_| true), 0, 16);
@@ -245,10 +245,10 @@ mod tests {
         let mut read = [0; 100];
         tokio::select! {
             biased;
-            gone = &mut going => panic!("{gone:?} with a hundred bytes in the buffer"),
+            done = &mut going => panic!("{done:?} with a hundred bytes in the buffer"),
             () = std::future::ready(()) => {}
         }
-        let (gone, all) = tokio::join!(going, far.read_exact(&mut read));
-        assert!(gone.is_ok() && all.is_ok() && read == [b'x'; 100]);
+        let (done, all) = tokio::join!(going, far.read_exact(&mut read));
+        assert!(done.is_ok() && all.is_ok() && read == [b'x'; 100]);
     }
 }

@@ -1,8 +1,8 @@
-//! Which headers travel on, byte for byte and in their order.
+//! Header rules of the proxy: the fields that are forwarded, byte for byte and in their order.
 //!
-//! Hop-by-hop fields stay on their hop (RFC 9110 §7.6.1), both ways. UpstreamHead, names with an underscore
-//! are dropped (gunicorn turns `SCRIPT_NAME` from a trusted peer into routing), and so is whatever
-//! claims to say which way the request came: we say that ourselves.
+//! Hop-by-hop fields are not forwarded in either direction (RFC 9110 §7.6.1). Fields whose name has an
+//! underscore are not forwarded to upstream (gunicorn takes `SCRIPT_NAME` of a trusted peer for routing), nor
+//! are forwarding fields, which the gateway writes itself.
 
 use opentelemetry::trace::SpanContext;
 use std::{borrow::Cow, io::Write as _};
@@ -10,13 +10,13 @@ use std::{borrow::Cow, io::Write as _};
 use super::message::{Fields, Length, RequestHead, ResponseHead, Version};
 use crate::authz::client_info::ClientInfo;
 
-/// What a field is to a proxy.
+/// Role of a field for a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FieldRole {
-    /// It travels on.
+    /// Forwarded.
     EndToEnd,
     Connection,
-    /// Belongs to one hop.
+    /// Dropped: belongs to one connection.
     HopByHop,
     TransferEncoding,
     ContentLength,
@@ -28,9 +28,9 @@ enum FieldRole {
     /// `traceparent` and `tracestate`.
     Trace,
     Baggage,
-    /// Says which way a request came.
+    /// Client address, scheme or host as another proxy reports it.
     Forwarding,
-    /// gunicorn could take it for another.
+    /// Has an underscore in its name: gunicorn maps it to the same WSGI variable as the name with a hyphen.
     Underscored,
     Authorization,
 }
@@ -79,7 +79,7 @@ impl FieldRole {
     }
 }
 
-/// A `Connection` header that names a field which security rests on: somebody wants it removed.
+/// A `Connection` header names a field that security depends on, so that a proxy would remove it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NamesProtectedField;
 
@@ -98,23 +98,23 @@ pub(crate) fn check_connection_options(fields: &Fields) -> Result<(), NamesProte
     if fields.list("connection").any(is_protected) { Err(NamesProtectedField) } else { Ok(()) }
 }
 
-/// Whether a field may stand among a request's trailers: those that say where a message ends, whose
-/// it is and which way it came may not (RFC 9110 §6.5.1).
+/// True if a field may be in the trailer section of a request. Fields for framing, authentication and forwarding
+/// may not (RFC 9110 §6.5.1).
 pub(crate) fn may_trail(name: &[u8]) -> bool {
     FieldRole::of(name) == FieldRole::EndToEnd
 }
 
-/// How many more hops a request may go (RFC 9110 §7.6.2); of `OPTIONS`, since `TRACE` is refused.
+/// Field with the number of further hops (RFC 9110 §7.6.2). Applies to `OPTIONS` only, since `TRACE` is refused.
 const MAX_FORWARDS: &[u8] = b"max-forwards";
 
-/// Whether an `OPTIONS` request may not be forwarded: the gateway answers it.
+/// True if an `OPTIONS` request may not be forwarded (`Max-Forwards: 0`): the gateway answers it.
 pub(crate) fn is_final_recipient(head: &RequestHead) -> bool {
     let is_zero = |value: &[u8]| !value.is_empty() && value.iter().all(|b| *b == b'0');
     head.method() == "OPTIONS" && head.fields.all("max-forwards").any(is_zero)
 }
 
-/// A `Max-Forwards` value less one. What is no number passes unchanged; what is beyond 32 bits becomes the
-/// greatest of them.
+/// A `Max-Forwards` value minus one. A value that is not a number is unchanged; a number above 32 bits becomes
+/// the greatest 32-bit number.
 fn one_less(value: &[u8]) -> Cow<'_, [u8]> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Cow::Borrowed(value);
@@ -124,13 +124,12 @@ fn one_less(value: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(less.to_string().into_bytes())
 }
 
-/// The protocol that an HTTP/1.1 request without a body asks to change to (RFC 9110 §7.8); HTTP/2 is
-/// not spoken.
+/// The protocol of an upgrade request (RFC 9110 §7.8): HTTP/1.1, without a body, one protocol line, not HTTP/2.
 pub(crate) fn upgrade(head: &RequestHead, length: Length) -> Option<&[u8]> {
-    let is_asked =
+    let is_requested =
         head.fields.list("connection").any(|option| option.eq_ignore_ascii_case(b"upgrade"));
     let mut protocols = head.fields.all("upgrade");
-    let may_ask = is_asked && length == Length::None && head.version == Version::Http11;
+    let may_ask = is_requested && length == Length::None && head.version == Version::Http11;
     let protocol = protocols.next().filter(|_| may_ask)?;
     let is_http2 = protocol
         .split(|b| *b == b',')
@@ -138,32 +137,32 @@ pub(crate) fn upgrade(head: &RequestHead, length: Length) -> Option<&[u8]> {
     (protocols.next().is_none() && !is_http2).then_some(protocol)
 }
 
-/// What stands in place of a request's cookies.
+/// Replacement for the `Cookie` fields of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum CookieLine<'a> {
-    /// The one that came, if one came.
+    /// The received field, if there is one.
     Unchanged,
-    /// This one.
+    /// This value.
     Is(&'a [u8]),
     Removed,
 }
 
-/// What the head that goes to upstream differs in.
+/// Changes to a request head for upstream.
 #[derive(Debug)]
 pub(crate) struct UpstreamHead<'a> {
     pub(crate) target: &'a [u8],
     pub(crate) client_info: &'a ClientInfo,
     pub(crate) cookie: CookieLine<'a>,
-    /// In place of the caller's `Host`.
+    /// Replaces the caller's `Host`.
     pub(crate) host: Option<&'a str>,
-    /// Where the caller named none (HTTP/1.0).
+    /// `Host` for a request without one (HTTP/1.0).
     pub(crate) default_host: &'a [u8],
     pub(crate) upgrade: Option<&'a [u8]>,
-    /// In place of what the caller says of a trace.
+    /// Replaces the caller's trace context.
     pub(crate) trace: Option<&'a SpanContext>,
 }
 
-/// A request's head for upstream.
+/// Serializes a request head for upstream.
 pub(crate) fn request(head: &RequestHead, upward: &UpstreamHead<'_>) -> Vec<u8> {
     let UpstreamHead { target, client_info, cookie, host, default_host, upgrade, trace } = upward;
     let mut out = Vec::with_capacity(1024);
@@ -223,9 +222,9 @@ pub(crate) fn request(head: &RequestHead, upward: &UpstreamHead<'_>) -> Vec<u8> 
     out
 }
 
-/// What is trusted of a request's way.
+/// Writes the forwarding fields.
 fn forwarding(out: &mut Vec<u8>, client_info: &ClientInfo) {
-    // Writing into memory does not fail.
+    // Writing into memory cannot fail.
     for (at, address) in client_info.chain.iter().enumerate() {
         let before = if at == 0 { "X-Forwarded-For: " } else { ", " };
         let _ = write!(out, "{before}{address}");
@@ -237,10 +236,10 @@ fn forwarding(out: &mut Vec<u8>, client_info: &ClientInfo) {
     }
 }
 
-/// W3C Trace Context, level 1.
+/// Writes the trace context (W3C Trace Context, level 1).
 fn trace_context(out: &mut Vec<u8>, trace: &SpanContext) {
     let (id, span, flags) = (trace.trace_id(), trace.span_id(), trace.trace_flags());
-    // Writing into memory does not fail.
+    // Writing into memory cannot fail.
     let _ = write!(out, "traceparent: 00-{id}-{span}-{flags:02x}\r\n");
     let state = trace.trace_state().header();
     if !state.is_empty() {
@@ -248,20 +247,20 @@ fn trace_context(out: &mut Vec<u8>, trace: &SpanContext) {
     }
 }
 
-/// How a response's head differs.
+/// Changes to a response head for the caller.
 pub(crate) struct ClientHead<'a> {
-    /// Whether a `Set-Cookie` is kept back.
+    /// True for the value of a `Set-Cookie` field that is not forwarded.
     pub(crate) withholds: &'a dyn Fn(&[u8]) -> bool,
-    /// How the body comes to the caller.
+    /// Length of the body that the caller receives.
     pub(crate) length: Length,
-    /// The caller's version: HTTP/1.0 knows no transfer codings (RFC 9112 §6.1).
+    /// The caller's version: HTTP/1.0 has no transfer codings (RFC 9112 §6.1).
     pub(crate) caller: Version,
-    /// What the connection is told to do, where that does not go without saying.
+    /// `Connection` option, where the version's default does not apply.
     pub(crate) connection: Option<&'static str>,
     pub(crate) upgrade: Option<&'a [u8]>,
 }
 
-/// A response's head for the caller.
+/// Serializes a response head for the caller.
 pub(crate) fn response(head: &ResponseHead, downward: &ClientHead<'_>) -> Vec<u8> {
     let ClientHead { withholds, length, caller, connection, upgrade } = downward;
     let mut out = Vec::with_capacity(1024);
@@ -269,17 +268,16 @@ pub(crate) fn response(head: &ResponseHead, downward: &ClientHead<'_>) -> Vec<u8
     out.extend_from_slice(head.status_and_reason());
     out.extend_from_slice(b"\r\n");
     let nominated = nominated(&head.fields);
-    let is_none_directive = matches!(head.status, 100..=199 | 204);
+    let has_no_body = matches!(head.status, 100..=199 | 204);
     for (name, value) in head.fields.iter() {
         match FieldRole::of(name) {
-            FieldRole::TransferEncoding if *caller == Version::Http11 && !is_none_directive => {
+            FieldRole::TransferEncoding if *caller == Version::Http11 && !has_no_body => {
                 line(&mut out, name, b"chunked");
             }
-            // Chunks win over a length, and one of them is enough, also where the answer to HEAD or a 304
-            // only announces them; where there can be no body, neither is valid (RFC 9110 §8.6, RFC 9112
-            // §6.1, §6.2).
+            // The chunked coding overrides a length, also in a response to HEAD or a 304, which only announces
+            // it. Where no body is possible, neither is valid (RFC 9110 §8.6, RFC 9112 §6.1, §6.2).
             FieldRole::ContentLength
-                if is_none_directive
+                if has_no_body
                     || *length == Length::Chunked
                     || *length == Length::None && head.fields.has("transfer-encoding") => {}
             FieldRole::SetCookie if withholds(value) => {}
@@ -287,7 +285,7 @@ pub(crate) fn response(head: &ResponseHead, downward: &ClientHead<'_>) -> Vec<u8
             | FieldRole::HopByHop
             | FieldRole::Upgrade
             | FieldRole::TransferEncoding => {}
-            // Without it the answer would read otherwise.
+            // Forwarded even if `Connection` names it: without it the response would have another length.
             FieldRole::ContentLength => line(&mut out, name, value),
             _ if nominated.iter().any(|n| n.eq_ignore_ascii_case(name)) => {}
             _ => line(&mut out, name, value),
@@ -311,7 +309,7 @@ fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The fields that `Connection` names, over all its lines, beside those that never travel on.
+/// The field names in all `Connection` lines, without those that are always dropped.
 fn nominated(fields: &Fields) -> Vec<&[u8]> {
     let is_dropped_anyway = |name: &&[u8]| {
         name.eq_ignore_ascii_case(b"close")
@@ -341,13 +339,13 @@ mod tests {
     }
 
     fn traced(fields: &str, cookie: CookieLine<'_>, trace: Option<&SpanContext>) -> String {
-        let nobody = EdgePolicy {
+        let no_proxy = EdgePolicy {
             public_urls: Vec::new(),
             trusted: TrustedProxies::None,
             family: ForwardedFamily::XForwarded,
             front_door: None,
         };
-        let client_info = nobody
+        let client_info = no_proxy
             .resolve(
                 "127.0.0.1".parse().unwrap(),
                 &Forwarding { host: Some("gw.example"), ..Forwarding::default() },
@@ -369,7 +367,7 @@ mod tests {
     const OURS: &str = "X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: gw.example\r\n\r\n";
 
     #[test]
-    fn every_connection_line_is_read() {
+    fn fields_named_in_any_connection_line_are_dropped() {
         let sent = upward(
             "HOST: a\r\nConnection: close, X-Hop\r\nconnection: x-more\r\nX-Hop: 1\r\nx-MORE: 1\r\n\
              Keep-Alive: timeout=5\r\nTE: trailers\r\nUpgrade: h2c\r\nX-Stays: 1\r\n",
@@ -391,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_untrusted_peer_says_of_its_way_is_replaced() {
+    fn forwarding_fields_of_an_untrusted_peer_are_replaced() {
         let sent = upward(
             "SCRIPT_NAME: /a\r\nX-Forwarded-Ssl: on\r\nx-forwarded-for: 10.0.0.1\r\n\
              X-Original-URL: /external/login\r\nFront-End-Https: on\r\ntraceparent: 00-1-2-01\r\n\
@@ -402,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_a_trace_is_said_once() {
+    fn the_trace_context_is_sent_once() {
         let ours = SpanContext::new(
             TraceId::from(1_u128),
             SpanId::from(2_u64),
@@ -410,25 +408,27 @@ mod tests {
             false,
             TraceState::default(),
         );
-        let came = "Host: a\r\nTraceparent: 00-3-4-01\r\ntracestate: a=b\r\nbaggage: c=d\r\n";
-        let sent = traced(came, CookieLine::Unchanged, Some(&ours));
+        let received = "Host: a\r\nTraceparent: 00-3-4-01\r\ntracestate: a=b\r\nbaggage: c=d\r\n";
+        let sent = traced(received, CookieLine::Unchanged, Some(&ours));
         let id = "00-00000000000000000000000000000001-0000000000000002-01";
-        let way = OURS.trim_end();
-        let expected = format!("GET /x HTTP/1.1\r\nHost: a\r\n{way}\r\ntraceparent: {id}\r\n\r\n");
+        let forwarding_lines = OURS.trim_end();
+        let expected = format!(
+            "GET /x HTTP/1.1\r\nHost: a\r\n{forwarding_lines}\r\ntraceparent: {id}\r\n\r\n"
+        );
         assert_eq!(sent, expected);
     }
 
     #[test]
-    fn cookies_leave_in_one_line_where_the_first_came() {
-        let came = "Host: a\r\nCookie: a=1\r\nX: 1\r\ncookie: b=2\r\n";
-        let sent = upward(came, CookieLine::Is(b"a=1; b=2"));
+    fn cookies_are_sent_in_one_line_at_the_position_of_the_first() {
+        let received = "Host: a\r\nCookie: a=1\r\nX: 1\r\ncookie: b=2\r\n";
+        let sent = upward(received, CookieLine::Is(b"a=1; b=2"));
         let expected = format!("GET /x HTTP/1.1\r\nHost: a\r\nCookie: a=1; b=2\r\nX: 1\r\n{OURS}");
         assert_eq!(sent, expected);
-        assert!(!upward(came, CookieLine::Removed).contains("ookie"));
+        assert!(!upward(received, CookieLine::Removed).contains("ookie"));
     }
 
     #[test]
-    fn max_forwards_counts_down_for_options_alone() {
+    fn max_forwards_is_decremented_only_for_options() {
         let sent = |method: &str, value: &str| {
             let text = format!("{method} /x HTTP/1.1\r\nMAX-forwards: {value}\r\n\r\n");
             RequestHead::parse(Bytes::from(text)).expect("a head")
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_request_without_a_body_may_ask_for_another_protocol() {
+    fn only_a_request_without_a_body_may_upgrade() {
         let ws = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
         assert_eq!(upgrade(&head(ws), Length::None), Some(&b"websocket"[..]));
         assert_eq!(upgrade(&head(ws), Length::Sized(1)), None);

@@ -1,19 +1,19 @@
-//! A body, and who reads along: nothing of it goes on that was not read without a fault.
+//! Request body with an optional inspector. Bytes are forwarded only after the inspector accepted them.
 
 use super::message::{Body, Malformed};
 use crate::flask::forms::{FormReader, SubjectFault};
 
-/// Why a body does not go on.
+/// Reasons for not forwarding a body.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyFault {
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// Who reads along does not let it go on.
+    /// The inspector rejected it.
     #[error(transparent)]
     Subject(#[from] SubjectFault),
 }
 
-/// A body on its way, perhaps with a reader.
+/// Body in transit with an optional inspector.
 #[derive(Debug)]
 pub(crate) struct InspectedBody {
     body: Body,
@@ -27,39 +27,40 @@ impl From<Body> for InspectedBody {
 }
 
 impl InspectedBody {
-    /// Read by `reader`, if there is one.
+    /// A body that `reader` inspects, if there is one.
     pub(crate) fn by(reader: Option<Box<FormReader>>, body: Body) -> Self {
         Self { body, reader }
     }
 
-    /// Whether all of it has been taken.
+    /// True if all of the body has been taken.
     pub(crate) fn is_done(&self) -> bool {
         self.body.is_done()
     }
 
-    /// Whether it is whole if the connection ends here.
+    /// True if the body is complete when the connection closes here.
     pub(crate) fn may_end_here(&self) -> bool {
         self.body.may_end_here()
     }
 
-    /// How many bytes at the front of `bytes` are the body's and may go: see [`Body::take`].
+    /// Takes the leading bytes of `bytes` that belong to the body and may be forwarded; returns their number. See
+    /// [`Body::take`].
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, BodyFault> {
         self.take_with(bytes, |_| {})
     }
 
-    /// As [`Self::take`], and `see` is shown the data alone, without frames.
+    /// As [`Self::take`]; passes the data, without framing, to `on_data`.
     pub(crate) fn take_with(
         &mut self,
         bytes: &[u8],
-        mut see: impl FnMut(&[u8]),
+        mut on_data: impl FnMut(&[u8]),
     ) -> Result<usize, BodyFault> {
         let Self { body, reader } = self;
         let was_done = body.is_done();
         let taken = body.take_with(bytes, |data| {
-            see(data);
+            on_data(data);
             reader.as_mut().map_or(Ok(()), |reader| reader.read(data)).map_err(BodyFault::from)
         })?;
-        // With its last bytes upstream has all of it: they wait for the verdict.
+        // The last bytes would complete the request at upstream: they wait for the inspector's result.
         if let Some(reader) = reader
             && body.is_done()
             && !was_done

@@ -1,7 +1,7 @@
-//! Takes connections and serves HTTP/1.1 on them until told to stop.
+//! Accept loop: accepts connections and serves HTTP/1.1 on them until a stop.
 //!
-//! One runs on each thread, on a socket of its own: the kernel spreads connections over them
-//! (`SO_REUSEPORT`), and no request changes threads.
+//! Each thread has its own loop and its own socket: the kernel distributes connections (`SO_REUSEPORT`), and no
+//! request changes threads.
 
 use std::{
     cell::{Cell, RefCell},
@@ -30,25 +30,25 @@ use super::{
     message::RequestHead,
 };
 
-/// Connections that wait to be taken; the kernel may allow fewer (`net.core.somaxconn`).
+/// Maximum of connections that wait for `accept`; the kernel may allow fewer (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
-/// Most bytes that wait in the kernel to be sent to a caller; those under way are not counted.
+/// Maximum of unsent bytes in the kernel's send buffer of a connection, without those in flight.
 const MAX_UNSENT: u32 = 256 * 1024;
-/// How long to let be when a connection could not be taken.
+/// Pause after a failed `accept`.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Bounds of the connections of one thread.
+/// Limits for the connections of one thread.
 #[derive(Debug, Clone)]
 pub(crate) struct ServeOptions {
     pub(crate) timeouts: Timeouts,
     pub(crate) limit: ConnectionLimit,
-    /// Budget for what the connections of all threads hold.
+    /// Budget for the bytes that the connections of all threads buffer.
     pub(crate) memory: Memory,
 }
 
-/// Answers requests, one after the other on each connection.
+/// Request handler. Requests of one connection are answered in order.
 pub(crate) trait Service: 'static {
-    /// Answers one request and says what becomes of the connection.
+    /// Answers one request and returns the fate of the connection.
     fn answer(
         &self,
         caller: &mut Caller,
@@ -56,12 +56,12 @@ pub(crate) trait Service: 'static {
     ) -> impl Future<Output = Disposition>;
 }
 
-/// Sockets for an address, one a thread; port 0 picks one port for all.
+/// Binds one socket for each thread to an address; port 0 picks one port for all.
 ///
 /// # Errors
-/// When the address cannot be had, also because another process has it.
+/// When the address cannot be bound, for example because another process uses it.
 pub(crate) fn bind(address: SocketAddr, threads: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    // Two processes could share the address unseen: this one finds out.
+    // With SO_REUSEPORT two processes could share the address unnoticed; a bind without it fails then.
     let alone = std::net::TcpListener::bind(address)?;
     let address = alone.local_addr()?;
     drop(alone);
@@ -72,19 +72,18 @@ fn bind_shared(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(true)?;
-    // Connections inherit both. Small events must not wait for one another; peers that vanished are
-    // found out.
+    // Connections inherit both options. Without Nagle's algorithm small events are sent at once; keepalive
+    // detects peers that have vanished.
     socket.set_nodelay(true)?;
     let of_tcp = SockRef::from(&socket);
     of_tcp.set_tcp_keepalive(&buffered::keepalive())?;
-    // What the kernel takes beyond that, it takes for a caller that does not read: the caller's pace
-    // could not be told.
+    // A larger send buffer would accept bytes for a client that does not read, and hide that it is slow.
     of_tcp.set_tcp_notsent_lowat(MAX_UNSENT)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
 }
 
-/// The connections of one thread.
+/// Register of the connections of one thread.
 #[derive(Default)]
 struct Connections {
     live: RefCell<HashMap<u64, Connected>>,
@@ -94,7 +93,7 @@ struct Connections {
 
 struct Connected {
     task: Option<AbortHandle>,
-    /// Since when it waits for a request, or for the rest of a head or a body, if it does.
+    /// Start of the current wait for a request, or for the rest of a head or a body; `None`: no such wait.
     waits_since: Rc<Cell<Option<Instant>>>,
 }
 
@@ -103,7 +102,8 @@ impl Connections {
         self.live.borrow().len()
     }
 
-    /// Closes the one that has waited longest for a request, or for the rest of a head or a body.
+    /// Closes the connection with the longest wait for a request, or for the rest of a head or a body. False: none
+    /// waits.
     fn close_longest_waiting(&self) -> bool {
         let mut live = self.live.borrow_mut();
         let longest = live
@@ -123,7 +123,7 @@ impl Connections {
     }
 }
 
-/// Leaves the register when its connection ends.
+/// Guard that removes its connection from the register.
 struct Registered(Rc<Connections>, u64);
 
 impl Drop for Registered {
@@ -133,7 +133,7 @@ impl Drop for Registered {
     }
 }
 
-/// Serves on one thread until `stop` says so, and for `drain` longer what was begun.
+/// Serves on one thread until `stop` is true; connections then have `drain` to finish their requests.
 pub(crate) async fn serve<S: Service>(
     listener: TcpListener,
     service: Rc<S>,
@@ -170,7 +170,7 @@ pub(crate) async fn serve<S: Service>(
         if connections.count() >= limit.with_reserve() && !connections.close_longest_waiting() {
             tokio::select! {
                 () = connections.ended.notified() => {}
-                // One may wait by then.
+                // A connection may be waiting by then.
                 () = sleep(BACK_OFF) => {}
                 _ = stop.wait_for(|stopping| *stopping) => break,
             }
@@ -188,21 +188,21 @@ pub(crate) async fn serve<S: Service>(
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                // No descriptors left, perhaps: those in use will come free.
-                tracing::error!(%error, "a connection could not be taken");
+                // Possibly no free descriptors: a closed connection frees one.
+                tracing::error!(%error, "accepting a connection failed");
                 connections.close_longest_waiting();
                 sleep(BACK_OFF).await;
             }
         }
     }
-    // The kernel has taken these already; closed unseen, they would be reset.
+    // The kernel has completed the handshakes of these; closing the socket would reset them.
     while let Some((stream, peer)) = waiting(&listener).await {
         begin(stream, peer, false);
     }
     drop(listener);
     if timeout(drain, connections.all_ended()).await.is_err() {
-        tracing::warn!("requests still in flight were cut off");
-        // Also on the main thread, which does not end with them.
+        tracing::warn!("requests in flight were aborted after the drain timeout");
+        // Needed on the main thread, which continues to run.
         for connected in connections.live.borrow().values() {
             if let Some(task) = &connected.task {
                 task.abort();
@@ -221,7 +221,7 @@ async fn waiting(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
 
 async fn converse<S: Service>(mut caller: Caller, service: Rc<S>, registered: Registered) {
     while caller.speaks().await {
-        // Boxed: an idle connection does without the room that requests need.
+        // Boxed, so that an idle connection does not hold the state that requests need.
         match Box::pin(serve_until_quiet(&mut caller, &*service)).await {
             Disposition::Next => {}
             disposition => {
@@ -233,7 +233,7 @@ async fn converse<S: Service>(mut caller: Caller, service: Rc<S>, registered: Re
     drop(registered);
 }
 
-/// Serves requests until the caller is quiet, or the connection must end.
+/// Serves requests until the connection is idle or must close.
 async fn serve_until_quiet<S: Service>(caller: &mut Caller, service: &S) -> Disposition {
     loop {
         match caller.next_head().await {
@@ -265,7 +265,7 @@ mod tests {
 
     use super::*;
 
-    /// Has a fault of its own at one target.
+    /// Panics at one target.
     struct Faulty;
 
     impl Service for Faulty {
@@ -281,7 +281,7 @@ mod tests {
         }
     }
 
-    /// What comes back on a connection; nothing: it ended.
+    /// Sends a request and returns the response; empty: the connection was closed.
     async fn ask(stream: &mut TcpStream, target: &str) -> String {
         let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_panics_ends_its_own_connection_and_no_other() {
+    async fn a_panic_closes_only_its_own_connection() {
         let serving = async {
             let socket = bind("127.0.0.1:0".parse().expect("an address"), 1).expect("a port").pop();
             let socket = TcpListener::from_std(socket.expect("a socket")).expect("a socket");
@@ -306,20 +306,17 @@ mod tests {
             let mut other = TcpStream::connect(address).await.expect("a connection");
             assert!(ask(&mut other, "/x").await.starts_with("HTTP/1.1 200 "));
             for _ in 0..40 {
-                // More of them than there is room for: each has left the register.
+                // More than the connection limit: each has left the register.
                 let mut one = TcpStream::connect(address).await.expect("a connection");
                 assert_eq!(ask(&mut one, "/panic").await, "");
             }
             assert!(ask(&mut other, "/x").await.starts_with("HTTP/1.1 200 "));
             drop(other);
             stop.send(true).expect("it serves");
-            timeout(second * 10, served)
-                .await
-                .expect("nothing is left to wait for")
-                .expect("served");
+            timeout(second * 10, served).await.expect("no connection is left").expect("served");
         };
         let here = LocalSet::new();
         let in_time = timeout(Duration::from_secs(20), here.run_until(serving)).await;
-        in_time.expect("nobody waits for room");
+        in_time.expect("the connection limit is not reached");
     }
 }

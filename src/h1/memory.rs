@@ -1,13 +1,13 @@
-//! Memory that all connections together may take for what is unfinished: one budget for the process.
+//! Memory budget of the process for unfinished requests and responses of all connections.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// The budget has no room for more.
+/// The budget is exhausted.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the memory for unfinished requests is taken")]
+#[error("the memory for unfinished requests is exhausted")]
 pub(crate) struct Exhausted;
 
 /// A budget in bytes, shared by all threads. Cheap to clone.
@@ -33,12 +33,12 @@ impl Memory {
         Self(Arc::new(Budget { max, taken: AtomicUsize::new(0) }))
     }
 
-    /// Whether half of the budget is taken. From then on buffers are cut to what they hold.
+    /// True if half of the budget is taken. Buffers are then fitted to their content.
     pub(crate) fn is_scarce(&self) -> bool {
         self.taken() >= self.0.max / 2
     }
 
-    /// Whether all of the budget is taken.
+    /// True if all of the budget is taken.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.taken() >= self.0.max
     }
@@ -52,7 +52,7 @@ impl Memory {
     }
 }
 
-/// Part of a budget; returned when it is dropped.
+/// Part of a budget, returned on drop.
 #[derive(Debug, Default)]
 pub(crate) struct Share {
     memory: Option<Memory>,
@@ -60,10 +60,10 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// Takes as much as brings the share to `bytes`. A share never shrinks before its release.
+    /// Grows the share to `bytes`. A share never shrinks before its release.
     ///
     /// # Errors
-    /// When the budget has no room for it; the share is then as before.
+    /// When the budget is exhausted; the share is then unchanged.
     pub(crate) fn grow_to(&mut self, bytes: usize, memory: &Memory) -> Result<(), Exhausted> {
         let before = self.bytes;
         self.force_to(bytes, memory);
@@ -76,7 +76,7 @@ impl Share {
         Ok(())
     }
 
-    /// The same beyond the budget, for bytes that are there already and must not be lost.
+    /// As [`Self::grow_to`], but may exceed the budget: for bytes already in memory that must not be lost.
     pub(crate) fn force_to(&mut self, bytes: usize, memory: &Memory) {
         if bytes <= self.bytes || !memory.is_limited() {
             return;
@@ -88,7 +88,7 @@ impl Share {
         }
     }
 
-    /// Returns all of it.
+    /// Returns all of the share.
     pub(crate) fn release(&mut self) {
         if let Some(memory) = self.memory.take() {
             memory.0.taken.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);

@@ -1,23 +1,25 @@
-//! How fast a caller sends a body, while it is the caller who is waited for. As ASP.NET Core's
-//! Kestrel has it (`MinRequestBodyDataRate`): 240 bytes a second, after 5 seconds. What comes faster earns
-//! some silence, but not much: who sends much at once and then nothing holds what others need.
+//! Minimum rate of request bodies while the gateway waits for the caller, as in ASP.NET Core's Kestrel
+//! (`MinRequestBodyDataRate`): 240 bytes a second, after 5 seconds. Faster bodies accrue at most 30 s of idle
+//! credit, so that a burst cannot pin an upload slot.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// Credit at the start of a body.
 const GRACE: Duration = Duration::from_secs(5);
+/// Minimum rate in bytes per second.
 const MIN_PER_SECOND: u64 = 240;
-/// Most silence that can be earned.
+/// Maximum idle credit.
 const MAX_CREDIT: Duration = Duration::from_secs(30);
 
-/// The pace of one body.
+/// Rate of one body.
 #[derive(Debug)]
 pub(crate) struct MinBodyRate {
-    /// How long the caller may be waited for.
+    /// Remaining time that the gateway may wait for the caller.
     credit: Duration,
     waits_since: Option<Instant>,
-    /// Longest silence.
+    /// Maximum of one wait, whatever the credit (`GATEWAY_TIMEOUT_IDLE`).
     silence: Duration,
 }
 
@@ -26,24 +28,24 @@ impl MinBodyRate {
         Self { credit: GRACE, waits_since: None, silence }
     }
 
-    /// Until when the caller must send something, being waited for.
+    /// Deadline for the next byte. Starts a wait if none has started.
     pub(crate) fn deadline(&mut self) -> Instant {
         self.waits_since() + self.credit.min(self.silence)
     }
 
-    /// Since when the caller is waited for.
+    /// Start of the current wait for the caller. Starts one if none has started.
     pub(crate) fn waits_since(&mut self) -> Instant {
         *self.waits_since.get_or_insert_with(Instant::now)
     }
 
-    /// So many bytes came.
+    /// Ends the wait and adds the credit for `bytes` received bytes.
     pub(crate) fn earn(&mut self, bytes: u64) {
         self.stop();
         let earned = Duration::from_millis(bytes.saturating_mul(1000) / MIN_PER_SECOND);
         self.credit = self.credit.saturating_add(earned).min(MAX_CREDIT);
     }
 
-    /// It is somebody else who is waited for.
+    /// Ends the wait for the caller: the gateway waits for another peer.
     pub(crate) fn stop(&mut self) {
         if let Some(since) = self.waits_since.take() {
             self.credit = self.credit.saturating_sub(since.elapsed());
@@ -56,7 +58,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_has_five_seconds_and_then_what_it_earned() {
+    async fn the_deadline_is_the_grace_time_plus_the_credit_of_received_bytes() {
         let mut rate = MinBodyRate::new(Duration::from_mins(1));
         let begun = Instant::now();
         assert_eq!(rate.deadline() - begun, GRACE);
@@ -68,10 +70,10 @@ mod tests {
         assert_eq!(
             rate.deadline() - begun,
             Duration::from_secs(106),
-            "others' time does not count"
+            "the wait for other peers is not charged"
         );
         rate.earn(1_000_000);
-        assert_eq!(rate.deadline() - Instant::now(), MAX_CREDIT, "nor is much silence earned");
+        assert_eq!(rate.deadline() - Instant::now(), MAX_CREDIT, "the credit is limited");
         let mut short = MinBodyRate::new(Duration::from_secs(2));
         assert_eq!(short.deadline() - Instant::now(), Duration::from_secs(2));
     }

@@ -1,4 +1,4 @@
-//! One timer a connection, moved as seldom as can be.
+//! Timer of a connection, rescheduled as rarely as possible.
 
 use std::{
     pin::Pin,
@@ -8,8 +8,8 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Tells when a moment has passed. Moments that lie later than the one it was set to cost nothing:
-/// it goes off, and is set again.
+/// Deadline check. A deadline later than the scheduled time costs nothing: the timer fires and is then
+/// rescheduled.
 #[derive(Debug)]
 pub(crate) struct Timer(Pin<Box<Sleep>>);
 
@@ -18,7 +18,7 @@ impl Timer {
         Self(Box::pin(sleep(first)))
     }
 
-    /// Whether `deadline` has passed; else the task is woken when it has.
+    /// True if `deadline` has passed; else the task is woken when it has.
     pub(crate) fn is_past(&mut self, context: &mut Context<'_>, deadline: Instant) -> bool {
         if deadline < self.0.deadline() {
             self.0.as_mut().reset(deadline);

@@ -1,42 +1,42 @@
-//! How long a body is (RFC 9112 §6.3), and how much of it has gone by.
+//! Length of a message body (RFC 9112 §6.3), and the position of its end in a stream of bytes.
 
 use super::{
     Fields, Malformed, RequestHead, ResponseHead, Version,
     chunks::{Chunks, Part},
 };
 
-/// How a message says where its body ends.
+/// Delimiter of a message body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Length {
-    /// There is none, whatever the header says.
+    /// No body, whatever the header fields declare.
     None,
-    /// So many bytes.
+    /// `Content-Length`, in bytes.
     Sized(u64),
-    /// With its last chunk.
+    /// The last chunk.
     Chunked,
-    /// With the connection; responses only.
+    /// The close of the connection; responses only.
     UntilClose,
 }
 
 impl Length {
-    /// Of a request. What one reader could find longer than another is malformed.
+    /// Length of a request body. A length that two parsers could interpret differently is malformed.
     pub(crate) fn of_request(head: &RequestHead) -> Result<Self, Malformed> {
         let length = content_length(&head.fields)?;
         let mut codings = head.fields.all("transfer-encoding");
         match (codings.next(), codings.next(), length) {
             (None, _, None) => Ok(Self::None),
             (None, _, Some(length)) => Ok(Self::Sized(length)),
-            (Some(_), _, Some(_)) => Err(Malformed("it has both a length and a transfer coding")),
+            (Some(_), _, Some(_)) => Err(Malformed("both Content-Length and Transfer-Encoding")),
             (Some(coding), None, None)
                 if head.version == Version::Http11 && coding.eq_ignore_ascii_case(b"chunked") =>
             {
                 Ok(Self::Chunked)
             }
-            _ => Err(Malformed("its transfer coding is not chunked")),
+            _ => Err(Malformed("the transfer coding is not chunked")),
         }
     }
 
-    /// Of the response to a request with this method.
+    /// Length of the body of a response to a request with this method.
     pub(crate) fn of_response(head: &ResponseHead, method: &str) -> Result<Self, Malformed> {
         let mut codings = head.fields.all("transfer-encoding");
         let is_chunked = match (codings.next(), codings.next()) {
@@ -46,13 +46,13 @@ impl Length {
             {
                 true
             }
-            _ => return Err(Malformed("its transfer coding is not chunked")),
+            _ => return Err(Malformed("the transfer coding is not chunked")),
         };
         let length = content_length(&head.fields)?;
         Ok(match (head.status, is_chunked, length) {
             (100..=199 | 204 | 304, _, _) => Self::None,
             _ if method == "HEAD" => Self::None,
-            // Chunks win over a length.
+            // The chunked coding overrides a length.
             (_, true, _) => Self::Chunked,
             (_, false, Some(length)) => Self::Sized(length),
             (_, false, None) => Self::UntilClose,
@@ -67,22 +67,22 @@ fn content_length(fields: &Fields) -> Result<Option<u64>, Malformed> {
     let number = std::str::from_utf8(line).ok().filter(|_| is_number);
     match (number.and_then(|text| text.parse().ok()), lines.next()) {
         (Some(length), None) => Ok(Some(length)),
-        (Some(_), Some(_)) => Err(Malformed("it has more than one length")),
-        (None, _) => Err(Malformed("its length is no number")),
+        (Some(_), Some(_)) => Err(Malformed("more than one Content-Length is present")),
+        (None, _) => Err(Malformed("the Content-Length is not a number")),
     }
 }
 
-/// A body on its way.
+/// Body in transit.
 #[derive(Debug)]
 pub(crate) enum Body {
-    /// So many bytes are to come.
+    /// Number of bytes to come.
     Sized(u64),
     Chunked(Chunks),
     UntilClose,
 }
 
 impl Body {
-    /// `may_trail`: whether a field of this name may stand among the trailers.
+    /// `may_trail`: true if a field of this name may be in the trailer section.
     pub(crate) fn new(length: Length, may_trail: fn(&[u8]) -> bool) -> Self {
         match length {
             Length::None => Self::Sized(0),
@@ -92,7 +92,7 @@ impl Body {
         }
     }
 
-    /// Whether all of it has been taken.
+    /// True if all of the body has been taken.
     pub(crate) fn is_done(&self) -> bool {
         match self {
             Self::Sized(left) => *left == 0,
@@ -101,28 +101,28 @@ impl Body {
         }
     }
 
-    /// Whether it is whole if the connection ends here.
+    /// True if the body is complete when the connection closes here.
     pub(crate) fn may_end_here(&self) -> bool {
         matches!(self, Self::UntilClose) || self.is_done()
     }
 
-    /// How many bytes at the front of `bytes` are the body's, frames included. What is left may
-    /// belong to what comes after, or need more bytes to be read.
+    /// Takes the leading bytes of `bytes` that belong to the body, framing included; returns their number. The rest
+    /// belongs to the next message, or needs more bytes to be parsed.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         self.take_with(bytes, |_| Ok(()))
     }
 
-    /// As [`Self::take`], and `see` is shown the data alone, without frames.
+    /// As [`Self::take`]; passes the data, without framing, to `on_data`.
     pub(crate) fn take_with<E: From<Malformed>>(
         &mut self,
         bytes: &[u8],
-        mut see: impl FnMut(&[u8]) -> Result<(), E>,
+        mut on_data: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<usize, E> {
         match self {
             Self::Sized(left) => {
                 let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 *left -= here as u64;
-                see(&bytes[..here])?;
+                on_data(&bytes[..here])?;
                 Ok(here)
             }
             Self::Chunked(chunks) => {
@@ -131,7 +131,7 @@ impl Body {
                     match chunks.take(&bytes[taken..])? {
                         Part::Frame(length) => taken += length,
                         Part::Data(length) => {
-                            see(&bytes[taken..taken + length])?;
+                            on_data(&bytes[taken..taken + length])?;
                             taken += length;
                         }
                         Part::Unclear => return Ok(taken),
@@ -139,7 +139,7 @@ impl Body {
                 }
             }
             Self::UntilClose => {
-                see(bytes)?;
+                on_data(bytes)?;
                 Ok(bytes.len())
             }
         }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_says_its_length_once() {
+    fn a_request_may_declare_one_length_only() {
         assert_eq!(request(""), Ok(Length::None));
         assert_eq!(request("Content-Length: 007\r\n"), Ok(Length::Sized(7)));
         assert_eq!(request("transfer-encoding: Chunked\r\n"), Ok(Length::Chunked));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_may_have_no_body_whatever_it_says() {
+    fn status_and_method_override_the_declared_length_of_a_response() {
         let sized = "Content-Length: 5\r\n";
         assert_eq!(response("HTTP/1.1 200 OK", sized, "GET"), Ok(Length::Sized(5)));
         assert_eq!(response("HTTP/1.1 200 OK", sized, "HEAD"), Ok(Length::None));
@@ -200,7 +200,7 @@ mod tests {
         let twice = "Content-Length: 5\r\nContent-Length: 6\r\n";
         assert!(response("HTTP/1.1 200 OK", twice, "GET").is_err());
         assert!(response("HTTP/1.1 200 OK", "Transfer-Encoding: gzip\r\n", "GET").is_err());
-        // By their names without space before the colon.
+        // Space before the colon is removed before the length is read.
         let spaced = "Content-Length : 5\r\nTransfer-Encoding\t: chunked\r\n";
         assert_eq!(response("HTTP/1.1 200 OK", spaced, "GET"), Ok(Length::Chunked));
         let spaced = "Content-Length : 5\r\n";
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunked_body_ends_where_it_ends_however_it_is_cut() {
+    fn a_chunked_body_has_the_same_end_for_every_split() {
         for (bytes, rest) in [
             (&b"5\r\nhello\r\n0006;a=\"b\"\r\n world\r\n0\r\n\r\nNEXT"[..], 4),
             (b"5\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 1\r\nY: 2\r\n\r\n", 0),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_that_two_readers_could_read_differently_are_malformed() {
+    fn ambiguous_chunks_are_malformed() {
         for bytes in [
             &b"5\nhello\r\n0\r\n\r\n"[..],
             b"5 \r\nhello\r\n0\r\n\r\n",

@@ -1,20 +1,20 @@
-//! Where a chunked body ends (RFC 9112 §7.1). The bytes pass as they are; they are read strictly,
-//! so that no other reader can find another end.
+//! Parser of the chunked transfer coding (RFC 9112 §7.1). Bytes are forwarded unchanged; the parser is strict, so
+//! that no other parser can find another end.
 
 use memchr::memchr;
 
 use super::{Fields, Malformed};
 
-/// A chunk's size, its extensions and the line end.
+/// Maximum length of a chunk-size line in bytes: size, extensions and line end.
 const MAX_SIZE_LINE: usize = 1024;
-/// The trailer section, its empty line counted.
+/// Maximum length of the trailer section in bytes, its empty line included.
 const MAX_TRAILERS: usize = 16 * 1024;
 
-/// A chunked body on its way.
+/// Chunked body in transit.
 #[derive(Debug)]
 pub(crate) struct Chunks {
     state: ChunkState,
-    /// Whether a field of this name may stand in the trailer section.
+    /// True if a field of this name may be in the trailer section.
     may_trail: fn(&[u8]) -> bool,
 }
 
@@ -27,14 +27,14 @@ enum ChunkState {
     Done,
 }
 
-/// What lies at the front.
+/// Kind of the leading bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
-    /// So many bytes that frame the data.
+    /// Number of framing bytes.
     Frame(usize),
-    /// So many bytes of the data.
+    /// Number of data bytes.
     Data(usize),
-    /// More bytes are needed to tell.
+    /// More bytes are needed.
     Unclear,
 }
 
@@ -47,16 +47,16 @@ impl Chunks {
         self.state == ChunkState::Done
     }
 
-    /// Takes what lies at the front of `bytes`. A line is taken whole or not yet.
+    /// Takes the leading bytes of one kind. A line is taken only when complete.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Part, Malformed> {
         let (part, next) = match self.state {
             ChunkState::Size => {
                 let line = &bytes[..bytes.len().min(MAX_SIZE_LINE)];
                 let Some(end) = memchr(b'\n', line) else {
                     return if line.len() == MAX_SIZE_LINE {
-                        Err(Malformed("a chunk's size has no end"))
+                        Err(Malformed("the chunk-size line is too long"))
                     } else {
-                        // Told early: what cannot become a size.
+                        // Rejects early a prefix that cannot become a size.
                         hex_digits(line).map(|_| Part::Unclear)
                     };
                 };
@@ -80,7 +80,7 @@ impl Chunks {
             ChunkState::AfterData => match bytes {
                 [b'\r', b'\n', ..] => (Part::Frame(2), ChunkState::Size),
                 [] | [b'\r'] => return Ok(Part::Unclear),
-                _ => return Err(Malformed("a chunk is longer than its size")),
+                _ => return Err(Malformed("the chunk is longer than its size")),
             },
             ChunkState::Trailers => match self.trailers(bytes)? {
                 Some(end) => (Part::Frame(end), ChunkState::Done),
@@ -99,34 +99,35 @@ impl Chunks {
         let within = &bytes[..bytes.len().min(MAX_TRAILERS)];
         let Some(end) = crate::h1::message::find_end(within, 0)? else {
             return if within.len() == MAX_TRAILERS {
-                Err(Malformed("its trailers have no end"))
+                Err(Malformed("the trailer section is too long"))
             } else {
                 Ok(None)
             };
         };
         let section = bytes::Bytes::copy_from_slice(&within[..end]);
-        let fields = Fields::parse(section, 0).map_err(|_| Malformed("its trailers"))?;
+        let fields =
+            Fields::parse(section, 0).map_err(|_| Malformed("the trailer section is malformed"))?;
         if fields.iter().all(|(name, _)| (self.may_trail)(name)) {
             Ok(Some(end))
         } else {
-            Err(Malformed("a trailer that belongs in the head"))
+            Err(Malformed("the trailer section has a field that is allowed only in the head"))
         }
     }
 }
 
-/// How many hexadecimal digits a line begins with.
+/// Number of leading hexadecimal digits of a line.
 fn hex_digits(line: &[u8]) -> Result<usize, Malformed> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
-    // 16 digits are 64 bits; none is not a size.
+    // 16 digits are 64 bits; a size has at least one digit.
     if digits > 16 || digits == 0 && !line.is_empty() {
-        return Err(Malformed("a chunk's size"));
+        return Err(Malformed("the chunk size is malformed"));
     }
     Ok(digits)
 }
 
-/// The size on a line that ends before its LF.
+/// Chunk size of a line, given without its LF.
 fn size(line: &[u8]) -> Result<u64, Malformed> {
-    let wrong = Malformed("a chunk's size");
+    let wrong = Malformed("the chunk size is malformed");
     let line = line.strip_suffix(b"\r").ok_or(wrong)?;
     let (digits, extension) = line.split_at(hex_digits(line)?);
     let is_plain = |b: &u8| *b == b'\t' || !b.is_ascii_control();

@@ -1,4 +1,4 @@
-//! Header fields (RFC 9112 §5), where they lie in a head's bytes.
+//! Header fields (RFC 9112 §5), as ranges of the bytes of a head.
 
 use std::ops::Range;
 
@@ -8,14 +8,14 @@ use memchr::memchr;
 
 use super::{HeadError, MAX_FIELDS, Malformed};
 
-/// Most heads have no more fields than this.
+/// Number of fields that is enough for most heads.
 const FEW: usize = 32;
 
-/// Fields in the order in which they came. Names are tokens; values bear no control bytes but TAB,
-/// and no white space around them.
+/// Fields in the order received. Names are tokens; values have no control bytes except TAB, and no leading or
+/// trailing white space.
 #[derive(Debug)]
 pub(crate) struct Fields {
-    /// All of the head, the first line too.
+    /// The complete head, first line included.
     pub(super) head: Bytes,
     lines: Vec<FieldLine>,
 }
@@ -27,16 +27,15 @@ struct FieldLine {
 }
 
 impl Fields {
-    /// Reads the fields that begin at `from` and end with the empty line at the end of `head`, in
-    /// which every LF is known to follow a CR.
+    /// Parses the fields from `from` to the empty line at the end of `head`. Precondition: every LF in `head`
+    /// follows a CR.
     pub(super) fn parse(head: Bytes, from: usize) -> Result<Self, HeadError> {
         let lines = all_lines(&head, from)?;
         Ok(Self { head, lines })
     }
 
-    /// Reads a response's fields as [`Self::parse`] does. Spaces and tabs between a name and its colon,
-    /// which are malformed in a request, are removed first (RFC 9112 §5.1): the bytes are copied only
-    /// where there are any.
+    /// Parses the fields of a response as [`Self::parse`] does. Spaces and tabs between a name and its colon,
+    /// malformed in a request, are removed first (RFC 9112 §5.1). The bytes are copied only if there are any.
     pub(super) fn parse_of_response(head: Bytes, from: usize) -> Result<Self, HeadError> {
         match all_lines(&head, from) {
             Err(HeadError::Malformed(fault)) => match without_space_before_colons(&head, from)? {
@@ -47,7 +46,7 @@ impl Fields {
         }
     }
 
-    /// Bytes of the head, the first line included.
+    /// Length of the head in bytes, first line included.
     pub(crate) fn head_length(&self) -> usize {
         self.head.len()
     }
@@ -57,7 +56,7 @@ impl Fields {
         self.lines.iter().map(|line| (self.at(&line.name), self.at(&line.value)))
     }
 
-    /// The values of the lines with a name, in any case.
+    /// The values of all lines with a name, case-insensitive.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + Clone {
         let is_named = move |line: &&FieldLine| {
             line.name.len() == name.len()
@@ -66,12 +65,12 @@ impl Fields {
         self.lines.iter().filter(is_named).map(|line| self.at(&line.value))
     }
 
-    /// Whether there is a line with a name.
+    /// True if there is a line with this name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.all(name).next().is_some()
     }
 
-    /// The members of a comma-separated list over all its lines, trimmed, empty ones passed over.
+    /// The members of a comma-separated list over all its lines, trimmed, without empty ones.
     pub(crate) fn list<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.all(name)
             .flat_map(|line| line.split(|b| *b == b','))
@@ -79,7 +78,7 @@ impl Fields {
             .filter(|member| !member.is_empty())
     }
 
-    /// The same as the `http` crate has it, names in lower case.
+    /// The fields as a map of the `http` crate, names in lower case.
     pub(crate) fn to_map(&self) -> HeaderMap {
         let mut map = HeaderMap::with_capacity(self.lines.len());
         for (name, value) in self.iter() {
@@ -97,14 +96,14 @@ impl Fields {
     }
 }
 
-/// A response's head without the spaces and tabs before the colons of its fields; `None`: it has none
-/// there. A folded line is malformed (RFC 9112 §5.2): the answer is discarded and replaced with a 502.
+/// Removes the spaces and tabs before the colons of a response's fields; `None`: there are none. A folded line is
+/// malformed (RFC 9112 §5.2): the response is discarded and replaced by a 502.
 fn without_space_before_colons(head: &[u8], from: usize) -> Result<Option<Bytes>, Malformed> {
     let mut cleaned = Vec::with_capacity(head.len());
     cleaned.extend_from_slice(head.get(..from).unwrap_or_default());
     for line in head.get(from..).unwrap_or_default().split_inclusive(|b| *b == b'\n') {
         if matches!(line, [b' ' | b'\t', ..]) {
-            return Err(Malformed("a field is folded over more than one line"));
+            return Err(Malformed("a field is folded over several lines"));
         }
         let (name, rest) = line.split_at(memchr(b':', line).unwrap_or(0));
         let space = name.iter().rev().take_while(|b| matches!(b, b' ' | b'\t')).count();
@@ -114,7 +113,7 @@ fn without_space_before_colons(head: &[u8], from: usize) -> Result<Option<Bytes>
     Ok((cleaned.len() < head.len()).then(|| cleaned.into()))
 }
 
-/// The fields that begin at `from`.
+/// Parses the fields from `from`.
 fn all_lines(head: &[u8], from: usize) -> Result<Vec<FieldLine>, HeadError> {
     match lines::<FEW>(head, from) {
         Err(HeadError::TooManyFields) => lines::<MAX_FIELDS>(head, from),
@@ -127,12 +126,12 @@ fn lines<const MAX: usize>(head: &[u8], from: usize) -> Result<Vec<FieldLine>, H
     let bytes = head.get(from..).unwrap_or_default();
     let fields = match httparse::parse_headers(bytes, &mut found) {
         Ok(httparse::Status::Complete((end, fields))) if end == bytes.len() => fields,
-        Ok(_) => return Err(Malformed("its header ends in the middle").into()),
+        Ok(_) => return Err(Malformed("the header section is incomplete").into()),
         Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooManyFields),
-        Err(httparse::Error::HeaderName) => return Err(Malformed("a field's name").into()),
-        Err(_) => return Err(Malformed("a field's value").into()),
+        Err(httparse::Error::HeaderName) => return Err(Malformed("bad field name").into()),
+        Err(_) => return Err(Malformed("bad field value").into()),
     };
-    let place = |part: &[u8]| {
+    let range_of = |part: &[u8]| {
         if part.is_empty() {
             return 0..0;
         }
@@ -143,6 +142,9 @@ fn lines<const MAX: usize>(head: &[u8], from: usize) -> Result<Vec<FieldLine>, H
     };
     Ok(fields
         .iter()
-        .map(|field| FieldLine { name: place(field.name.as_bytes()), value: place(field.value) })
+        .map(|field| FieldLine {
+            name: range_of(field.name.as_bytes()),
+            value: range_of(field.value),
+        })
         .collect())
 }

@@ -1,4 +1,4 @@
-//! Heads: the first line and the fields (RFC 9112 §2–5).
+//! Parser of message heads: the first line and the fields (RFC 9112 §2–5).
 
 use std::ops::Range;
 
@@ -7,17 +7,17 @@ use memchr::{memchr, memchr_iter};
 
 use super::{Fields, HeadError, Malformed};
 
-/// The versions that are spoken.
+/// Supported HTTP versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Version {
     Http10,
     Http11,
 }
 
-/// Where the head that begins with `bytes` ends, its empty line counted; `None`: not yet. Bytes
-/// before `seen` are known to hold no end.
+/// End of the head at the start of `bytes`, its empty line included; `None`: the head is incomplete. The first
+/// `scanned` bytes are known to contain no end.
 pub(crate) fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Malformed> {
-    // The end may have begun before.
+    // The end may start within the scanned bytes.
     let from = scanned.saturating_sub(3);
     for at in memchr_iter(b'\n', &bytes[from..]).map(|at| from + at) {
         if at == 0 || bytes[at - 1] != b'\r' {
@@ -30,8 +30,8 @@ pub(crate) fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Ma
     Ok(None)
 }
 
-/// Whether bytes begin with an empty line, which is passed over before a request (RFC 9112 §2.2);
-/// `None`: it cannot be told yet.
+/// True if `bytes` start with an empty line, which is skipped before a request (RFC 9112 §2.2); `None`: more bytes
+/// are needed.
 pub(crate) fn is_blank_line(bytes: &[u8]) -> Option<bool> {
     match bytes {
         [] | [b'\r'] => None,
@@ -40,7 +40,7 @@ pub(crate) fn is_blank_line(bytes: &[u8]) -> Option<bool> {
     }
 }
 
-/// Where the first line ends, before its CRLF. A CR alone ends it for some readers.
+/// Length of the first line without its CRLF. A CR without LF is malformed: some parsers take it for a line end.
 fn first_line_end(bytes: &[u8]) -> Result<usize, Malformed> {
     match memchr(b'\r', bytes) {
         Some(end) if bytes.get(end + 1) == Some(&b'\n') => Ok(end),
@@ -48,7 +48,7 @@ fn first_line_end(bytes: &[u8]) -> Result<usize, Malformed> {
     }
 }
 
-/// A request's head.
+/// Request head.
 #[derive(Debug)]
 pub(crate) struct RequestHead {
     method: Range<usize>,
@@ -58,29 +58,29 @@ pub(crate) struct RequestHead {
 }
 
 impl RequestHead {
-    /// Reads a head, whole and in which every LF follows a CR: see [`find_end`].
+    /// Parses a complete head. Precondition: every LF follows a CR (see [`find_end`]).
     pub(crate) fn parse(bytes: Bytes) -> Result<Self, HeadError> {
         let malformed = |what| Err(Malformed(what).into());
         let line_end = first_line_end(&bytes)?;
         let line = &bytes[..line_end];
         let Some(method_end) = memchr(b' ', line) else {
-            return malformed("its first line is no request line");
+            return malformed("the first line is not a request line");
         };
         let Some(target_len) = memchr(b' ', &line[method_end + 1..]) else {
-            return malformed("its first line is no request line");
+            return malformed("the first line is not a request line");
         };
         let method = 0..method_end;
         let target = method_end + 1..method_end + 1 + target_len;
         let version = match &line[target.end + 1..] {
             b"HTTP/1.1" => Version::Http11,
             b"HTTP/1.0" => Version::Http10,
-            _ => return malformed("HTTP/1.1 and HTTP/1.0 only"),
+            _ => return malformed("only HTTP/1.1 and HTTP/1.0 are supported"),
         };
         if method.is_empty() || !line[method.clone()].iter().all(|b| is_token(*b)) {
-            return malformed("its method is no token");
+            return malformed("the method is not a token");
         }
         if target.is_empty() || !line[target.clone()].iter().all(|b| may_be_in_target(*b)) {
-            return malformed("its target holds bytes that must be escaped");
+            return malformed("the target contains bytes that must be percent-encoded");
         }
         let fields = Fields::parse(bytes, line_end + 2)?;
         Ok(Self { method, target, version, fields })
@@ -91,13 +91,13 @@ impl RequestHead {
         std::str::from_utf8(&self.fields.head[self.method.clone()]).unwrap_or_default()
     }
 
-    /// The target as it was sent.
+    /// The target, unchanged.
     pub(crate) fn target(&self) -> &[u8] {
         &self.fields.head[self.target.clone()]
     }
 }
 
-/// A response's head.
+/// Response head.
 #[derive(Debug)]
 pub(crate) struct ResponseHead {
     pub(crate) status: u16,
@@ -107,7 +107,7 @@ pub(crate) struct ResponseHead {
 }
 
 impl ResponseHead {
-    /// Reads a head, whole and in which every LF follows a CR: see [`find_end`].
+    /// Parses a complete head. Precondition: every LF follows a CR (see [`find_end`]).
     pub(crate) fn parse(bytes: Bytes) -> Result<Self, HeadError> {
         let malformed = |what| Err(Malformed(what).into());
         let line_end = first_line_end(&bytes)?;
@@ -115,40 +115,40 @@ impl ResponseHead {
         let version = match line.get(..9) {
             Some(b"HTTP/1.1 ") => Version::Http11,
             Some(b"HTTP/1.0 ") => Version::Http10,
-            _ => return malformed("its first line is no status line of HTTP/1.1 or HTTP/1.0"),
+            _ => return malformed("the first line is not a status line of HTTP/1.1 or HTTP/1.0"),
         };
         let status = match line[9..] {
             [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9']
             | [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..] => {
                 u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0')
             }
-            _ => return malformed("its status is no number of three digits"),
+            _ => return malformed("the status is not a number of three digits"),
         };
         let after_status = 12..line_end;
         if line[12..].iter().any(|b| b.is_ascii_control() && *b != b'\t') {
-            return malformed("its reason holds control bytes");
+            return malformed("the reason phrase contains control bytes");
         }
         let fields = Fields::parse_of_response(bytes, line_end + 2)?;
         Ok(Self { status, after_status, version, fields })
     }
 
-    /// Whether a browser would be led to a sign-in by it: a redirect (RFC 9110 §15.4), or 401.
+    /// True if the response could lead a browser to a sign-in: a redirect (RFC 9110 §15.4), or 401.
     pub(crate) fn leads_to_sign_in(&self) -> bool {
         matches!(self.status, 301 | 302 | 303 | 307 | 308 | 401)
     }
 
-    /// The status and what stands after it on its line.
+    /// The status and the rest of its line.
     pub(crate) fn status_and_reason(&self) -> &[u8] {
         &self.fields.head[9..self.after_status.end]
     }
 }
 
-/// RFC 9110 §5.6.2.
+/// True for `tchar` (RFC 9110 §5.6.2).
 pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Neither white space nor control bytes, nor what some readers cut a target at.
+/// True for bytes other than white space, control bytes, and those at which some parsers cut a target.
 fn may_be_in_target(byte: u8) -> bool {
     byte > b' ' && byte != 0x7f && !matches!(byte, b'#' | b'<' | b'>')
 }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_found_however_it_is_cut() {
+    fn the_end_of_a_head_is_found_for_every_split() {
         let bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest";
         for scanned in 0..bytes.len() - 4 {
             assert_eq!(
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_what_is_read() {
+    fn method_target_version_and_fields_are_read_unchanged() {
         let head = request(
             "PURGE /a`\"{}|\\^%zz//?q=\u{e4} HTTP/1.0\r\nX-A:  1 \r\nx-a:\t2\r\nEmpty:\r\n\r\n",
         )
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_readers_could_read_differently_is_malformed() {
+    fn ambiguous_heads_are_malformed() {
         for text in [
             "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn more_fields_than_are_taken_are_told_apart() {
+    fn more_than_256_fields_are_a_separate_error() {
         let with = |count: usize| {
             let fields = "a: b\r\n".repeat(count);
             request(&format!("GET / HTTP/1.1\r\n{fields}\r\n"))
@@ -232,7 +232,7 @@ mod tests {
 
     /// seanmonstar/httparse#88, hyperium/hyper#2506, apache/trafficserver#7176.
     #[test]
-    fn space_before_a_colon_is_removed_from_responses_alone() {
+    fn space_before_a_colon_is_removed_only_from_responses() {
         let response = |fields: &str| {
             let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
             let head = ResponseHead::parse(Bytes::from(text))?;

@@ -1,7 +1,7 @@
-//! HTTP/1.1 as bytes (RFC 9112): heads, and where bodies end. Pure: no I/O, nothing of ours.
+//! Parser of HTTP/1.1 messages (RFC 9112): heads and the ends of bodies. Pure: no I/O, no rules of the gateway.
 //!
-//! A head is kept as it came and read where it lies, so that what is passed on is what was judged.
-//! Whatever two readers could take for two different things is [`Malformed`].
+//! A head stays in its received bytes and is parsed in place, so that the forwarded bytes are the checked bytes.
+//! A message that two parsers could interpret differently is [`Malformed`].
 
 pub(crate) mod body;
 mod chunks;
@@ -17,21 +17,21 @@ pub(crate) use self::{
     head::{RequestHead, ResponseHead, Version, find_end, is_blank_line},
 };
 
-/// Most bytes in a head: the first line, the fields and the empty line.
+/// Maximum size of a head in bytes: the first line, the fields and the empty line.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
-/// Most fields in a head.
+/// Maximum number of fields in a head.
 pub(crate) const MAX_FIELDS: usize = 256;
 
-/// Bytes that are not plainly one HTTP/1.1 message.
+/// Bytes that are not unambiguously one HTTP/1.1 message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Malformed(pub(crate) &'static str);
 
-/// Why a head cannot be taken.
+/// Reasons for rejecting a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeadError {
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    #[error("it has more fields than are taken")]
+    #[error("the head has more than 256 fields")]
     TooManyFields,
 }
