@@ -1,4 +1,4 @@
-//! One connection to Flask: TCP, TLS over it, or a Unix socket.
+//! Connection to upstream: TCP, TLS over TCP, or a Unix socket.
 
 use std::{
     io,
@@ -15,11 +15,11 @@ use tokio_rustls::client::TlsStream;
 use super::metrics::Open;
 use crate::h1::buffered::Buffered;
 
-/// A connection that takes requests.
+/// Connection for requests.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) buffered: Buffered<Stream>,
-    /// Whether it has served a request before: then upstream may be closing it.
+    /// The connection has served a request before: upstream may be closing it.
     pub(crate) is_reused: bool,
     pub(super) open: Open,
 }
@@ -30,7 +30,7 @@ impl Connection {
     }
 }
 
-/// Bytes to and from upstream.
+/// Byte stream to and from upstream.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),

@@ -1,4 +1,4 @@
-//! One request to Flask and its answer back: both ways at once, streamed.
+//! Exchange with upstream: one request and its response, streamed in both directions at once.
 
 use std::{
     future::poll_fn,
@@ -24,63 +24,67 @@ use crate::h1::{
     min_rate::MinBodyRate,
 };
 
-/// Most bytes read at a time of an answer, 64 KiB and a head: a slow reader holds so much.
+/// Maximum of bytes in one read of a response: 64 KiB and a head. A slow client pins so many bytes.
 const MAX_DOWN: usize = 80 * 1024;
-/// Most bytes read at a time of a request's body.
+/// Maximum of bytes in one read of a request body.
 const MAX_UP: usize = 256 * 1024;
 
-/// Least room for the next part of a body.
+/// Minimum for the size limit of one read of a request body.
 const MIN_UP: usize = 16 * 1024;
-/// Most bytes of a body that are copied behind the head.
+/// Maximum of body bytes that are copied behind the head, to be written with it.
 const MAX_COPIED: usize = 8 * 1024;
 
-/// Why a request got no answer.
+/// Reasons for no response to a request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExchangeError {
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// The caller's body is malformed, or ended in the middle.
-    #[error("the request's body is malformed or was cut off")]
+    /// The request body is malformed or truncated.
+    #[error("the request body is malformed or truncated")]
     Body(#[source] FlowError),
-    #[error("the request's body came too slowly")]
+    #[error("the request body was sent too slowly")]
     BodyTooSlow,
-    /// There is nobody to answer.
-    #[error("the caller is gone")]
+    /// The caller cannot receive a response.
+    #[error("the caller disconnected")]
     CallerDisconnected(#[source] io::Error),
 }
 
-/// A request on its way up, and what is known of its answer.
+/// A request in transit to upstream, and its response.
 pub(crate) struct Exchange<'a> {
     caller: &'a mut Caller,
     connection: Connection,
     up: Flow,
-    /// Upstream takes no more: its answer may be there all the same.
+    /// Writing to upstream failed; its response may arrive nevertheless.
     up_broke: Option<io::Error>,
     rate: MinBodyRate,
-    /// When upstream was last found to have taken more, and how much it had taken then.
+    /// Time of the last progress in writing to upstream, and the bytes written then.
     progress: Option<(Instant, u64)>,
     response_timeout: Duration,
 }
 
-/// The request's body as far as it has been read.
+/// Request body as far as it has been read.
 #[derive(Debug)]
 pub(crate) struct Gathered {
     pub(crate) body: InspectedBody,
-    /// So many bytes of what is held are the body's.
+    /// Length of the buffered bytes that belong to the body.
     pub(crate) cleared: usize,
     pub(crate) rate: MinBodyRate,
 }
 
 impl Gathered {
-    /// Of a request without a body.
+    /// The value for a request without a body.
     pub(crate) fn nothing(silence: Duration) -> Self {
         let body = Body::new(Length::None, |_| true).into();
         Self { body, cleared: 0, rate: MinBodyRate::new(silence) }
     }
 }
 
-/// Reads a request's body until it ends or `most` bytes are there. `grow` is told how many there
-/// are.
+/// Reads a request body until it ends or `max` bytes are buffered. `grow` receives the number of buffered bytes and
+/// may refuse more.
+///
+/// # Errors
+/// When the body is malformed, truncated or too slow, `grow` refuses, memory is exhausted, or the caller
+/// disconnects.
 pub(crate) async fn gather(
     caller: &mut Caller,
     mut body: InspectedBody,
@@ -133,12 +137,12 @@ fn over_capacity(_: Exhausted) -> ExchangeError {
     UpstreamError::HoldIsFull.into()
 }
 
-/// Why an attempt failed, and whether another may be made.
+/// Failed attempt, and the state for another one.
 pub(crate) struct Failed {
     pub(crate) error: ExchangeError,
-    /// On a connection that had served before, nothing came back.
+    /// The connection was a reused one and closed before any byte of the response.
     pub(crate) was_stale: bool,
-    /// The request's body as it was, if nothing of it went out.
+    /// The request body, complete if no byte of it was sent.
     pub(crate) gathered: Gathered,
 }
 
@@ -162,7 +166,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Passes the request on; ready when all of it has gone, or upstream takes no more.
+    /// Forwards the request; ready when all of it has been sent, or writing to upstream has failed.
     fn poll_up(&mut self, context: &mut Context<'_>) -> Poll<Result<(), FlowError>> {
         if self.up_broke.is_some() || self.up.is_done() {
             return Poll::Ready(Ok(()));
@@ -189,7 +193,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Until when something must happen for the request to go on; `None`: whenever.
+    /// Deadline for the next progress, and true if the gateway waits for the caller (else for upstream).
     fn deadline_up(&mut self) -> (Instant, bool) {
         let waits_for_caller =
             self.up_broke.is_none() && !self.up.is_done() && self.up.waits == Waits::Source;
@@ -206,7 +210,10 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Waits for the next head from upstream, 1xx included.
+    /// Forwards the request and reads the next response head, 1xx included.
+    ///
+    /// # Errors
+    /// When either side fails, sends malformed bytes or exceeds its timeout.
     pub(crate) async fn next_head(&mut self) -> Result<ResponseHead, ExchangeError> {
         let mut scanned = 0;
         poll_fn(|context| {
@@ -221,26 +228,26 @@ impl<'a> Exchange<'a> {
                         let bytes = Bytes::copy_from_slice(&held[..end]);
                         let buffers = &mut self.caller.buffers.borrow_mut();
                         self.connection.buffered.consume(end, buffers);
-                        // Something came back: it was not closed before.
+                        // A response arrived: the connection was not stale.
                         self.connection.is_reused = false;
                         let answer = ResponseHead::parse(bytes).map_err(UpstreamError::from);
                         return Poll::Ready(answer.map_err(ExchangeError::from));
                     }
                     Ok(_) if held.len() >= message::MAX_HEAD => {
-                        let error = message::Malformed("its head is too long");
+                        let error = message::Malformed("the head is longer than 64 KiB");
                         return Poll::Ready(Err(UpstreamError::from(error).into()));
                     }
                     Ok(_) => scanned = held.len(),
                     Err(error) => return Poll::Ready(Err(UpstreamError::from(error).into())),
                 }
                 let buffers = &mut self.caller.buffers.borrow_mut();
-                let broke = match self.connection.buffered.poll_fill(context, buffers, MAX_DOWN) {
+                let failure = match self.connection.buffered.poll_fill(context, buffers, MAX_DOWN) {
                     Poll::Ready(Ok(0)) => io::ErrorKind::UnexpectedEof.into(),
                     Poll::Ready(Ok(_)) => continue,
                     Poll::Ready(Err(error)) => error,
                     Poll::Pending => break,
                 };
-                return Poll::Ready(Err(UpstreamError::BrokeOff(broke).into()));
+                return Poll::Ready(Err(UpstreamError::BrokeOff(failure).into()));
             }
             if up.is_ready()
                 && let Poll::Ready(error) = self.caller.poll_closed(context)
@@ -260,7 +267,7 @@ impl<'a> Exchange<'a> {
         .await
     }
 
-    /// Takes the exchange apart after it failed before any head.
+    /// Converts an exchange that failed before any response head.
     pub(crate) fn failed(self, error: ExchangeError) -> Failed {
         let broke_off = matches!(error, ExchangeError::Upstream(UpstreamError::BrokeOff(_)));
         let was_stale =
@@ -269,23 +276,23 @@ impl<'a> Exchange<'a> {
         Failed { error, was_stale, gathered: Gathered { body, cleared, rate: self.rate } }
     }
 
-    /// Says something to the caller at once: a 1xx.
+    /// Sends an interim response (1xx) to the caller.
     pub(crate) async fn send_interim(&mut self, head: &[u8]) -> Result<(), ExchangeError> {
         self.caller.write(head).await.map_err(ExchangeError::CallerDisconnected)
     }
 
-    /// Whether all of the request has gone, so that the connection may be used again.
+    /// True if all of the request has been sent, so that the connection may be reused.
     pub(crate) fn is_sent(&self) -> bool {
         self.up.is_done() && self.up_broke.is_none()
     }
 
-    /// Whether the caller's connection must end with this answer, as far as is known.
+    /// True if the caller's connection must close after this response, as far as known.
     pub(crate) fn is_callers_last(&self) -> bool {
         self.caller.is_last() || !self.up.is_read()
     }
 
-    /// Reads an answer's body of at most `most` bytes that is all but there, leaving it in place.
-    /// `None`: it is longer, or does not come.
+    /// Reads a response body of at most `max` bytes within one second. `None`: it is longer, delimited by the close,
+    /// malformed or late; the bytes then stay in the buffer.
     pub(crate) async fn small_body(&mut self, length: Length, max: usize) -> Option<Vec<u8>> {
         if length == Length::UntilClose {
             return None;
@@ -321,15 +328,18 @@ impl<'a> Exchange<'a> {
         Some(bytes)
     }
 
-    /// The connection alone, its answer read and its request sent, and what is left of that.
+    /// The connection after a complete exchange, and the rest of the request body.
     pub(crate) fn into_parts(self) -> (Connection, Gathered) {
         let (body, cleared) = self.up.into_rest();
         (self.connection, Gathered { body, cleared, rate: self.rate })
     }
 
-    /// Passes an answer on to its end, its head (`out`) first. With it the exchange ends: what upstream
-    /// has not taken of the request by then it does not get. What becomes of the caller's connection is
-    /// told; upstream's is kept if it may be used again. An error: nothing went out yet.
+    /// Streams the response to the caller: its head (`out`), then its body. The exchange ends with the response: the
+    /// unsent rest of the request is discarded. Returns the fate of the caller's connection; upstream's goes back to
+    /// the pool if it is reusable.
+    ///
+    /// # Errors
+    /// When the response body is malformed before any byte has been sent to the caller.
     pub(crate) async fn finish(
         mut self,
         mut out: Vec<u8>,
@@ -341,7 +351,7 @@ impl<'a> Exchange<'a> {
         let mut body = Body::new(length, |_| true);
         let from = &mut self.connection.buffered;
         if !decodes && from.held.len() <= MAX_COPIED {
-            // One write of one piece costs less than one of two.
+            // One contiguous write costs less than a vectored one.
             let taken = body.take(&from.held)?;
             out.extend_from_slice(&from.held[..taken]);
             from.consume(taken, &mut self.caller.buffers.borrow_mut());
@@ -378,7 +388,7 @@ impl<'a> Exchange<'a> {
                     return Poll::Ready(Err(error));
                 }
                 Poll::Ready(Ok(())) if down_stalled.is_none() => {
-                    // Between bytes of an answer nothing is waited for but the caller's going.
+                    // No timeout between bytes of a response: only the caller's disconnect ends the wait.
                     return match self.caller.poll_closed(context) {
                         Poll::Ready(error) => Poll::Ready(Err(FlowError::Sink(error))),
                         Poll::Pending => Poll::Pending,
@@ -390,7 +400,7 @@ impl<'a> Exchange<'a> {
             let up_until = match up {
                 Poll::Pending => {
                     let (deadline, of_caller) = self.deadline_up();
-                    // While upstream answers it may take the rest as it likes.
+                    // While upstream responds, it may read the rest of the request at any rate.
                     of_caller.then_some(deadline)
                 }
                 Poll::Ready(_) => None,
@@ -415,7 +425,7 @@ impl<'a> Exchange<'a> {
                 if !rest.is_done() {
                     return Ok(Disposition::Linger);
                 }
-                // Read, but not taken: not to be read for the next request.
+                // Body bytes that upstream did not accept must not be parsed as the next request.
                 caller.buffered.consume(cleared, &mut caller.buffers.borrow_mut());
                 Ok(Disposition::Next)
             }
@@ -424,20 +434,20 @@ impl<'a> Exchange<'a> {
                 if is_callers_fault || matches!(error, FlowError::Sink(_)) {
                     tracing::debug!(
                         error = chain,
-                        "a caller did not wait for the end of its answer"
+                        "the caller did not receive the complete response"
                     );
                 } else {
-                    tracing::warn!(error = chain, "upstream cut its answer short");
+                    tracing::warn!(error = chain, "upstream sent an incomplete response");
                 }
-                // A body that ends with the connection must not seem to have ended.
+                // A truncated body that is delimited by the close must not look complete.
                 let is_delimited_by_length = !decodes && length != Length::UntilClose;
                 Ok(if is_delimited_by_length { Disposition::Close } else { Disposition::Abort })
             }
         }
     }
 
-    /// Passes bytes both ways until both sides have ended, or neither has sent any for the idle
-    /// time-out; after 101.
+    /// Forwards bytes in both directions after 101, until both sides have closed, or neither has sent a byte for the
+    /// idle timeout. `out`: the response head.
     pub(crate) async fn tunnel(self, out: Vec<u8>) -> Disposition {
         let Self { caller, mut connection, .. } = self;
         let Caller { buffered, buffers, timer, timeouts, .. } = caller;
@@ -457,7 +467,7 @@ impl<'a> Exchange<'a> {
                 moved = (written, Instant::now());
             }
             let stalled = [up.stalled, down.stalled].into_iter().flatten();
-            // An unused tunnel must end, too.
+            // An unused tunnel must close, too.
             let idle = moved.1 + timeouts.idle;
             let deadline = stalled.map(|since| since + timeouts.send).fold(idle, Instant::min);
             if timer.is_past(context, deadline) {
@@ -470,12 +480,12 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// One way of a tunnel.
+/// One direction of a tunnel.
 struct TunnelDirection {
     flow: Flow,
-    /// Whether its end has been passed on.
+    /// The end of the source has been forwarded.
     is_shut: bool,
-    /// Since when nothing of what there is has been taken.
+    /// Time since which the sink has accepted no byte of those available.
     stalled: Option<Instant>,
 }
 
@@ -513,6 +523,7 @@ impl TunnelDirection {
     }
 }
 
+/// Shuts down the sending side. True: done; false: pending.
 fn shut<W: AsyncWrite + Unpin>(
     context: &mut Context<'_>,
     writer: &mut W,
@@ -524,7 +535,7 @@ fn shut<W: AsyncWrite + Unpin>(
     }
 }
 
-/// Whether upstream leaves its connection open after an answer.
+/// True if upstream leaves its connection open after a response (RFC 9112 §9.3).
 pub(crate) fn upstream_is_persistent(head: &ResponseHead) -> bool {
     let has_option =
         |option: &[u8]| head.fields.list("connection").any(|o| o.eq_ignore_ascii_case(option));

@@ -1,5 +1,5 @@
-//! Longest header field that upstream takes. Its operator sets it (gunicorn: `--limit-request-field_size`), so it is
-//! measured: a field of a given length on a request that costs upstream nothing.
+//! Longest header field that upstream accepts. Its operator sets it (gunicorn: `--limit-request-field_size`), so it
+//! is measured: with a field of a given length on a cheap request.
 
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -9,15 +9,15 @@ use crate::authz::token;
 
 /// Default of gunicorn's `--limit-request-field_size`, in bytes.
 const DEFAULT: usize = 8190;
-/// Fields of up to this length are not measured: all common servers take them.
+/// Fields of up to this length are not measured: all common servers accept them.
 const ALWAYS_TAKEN: usize = 4096;
-/// Length of the `Authorization` field with the longest token that the gateway takes, in bytes.
+/// Length of the `Authorization` field with the longest token that the gateway accepts, in bytes.
 pub(crate) const LONGEST: usize = field_length("Authorization", "Bearer ".len() + token::LONGEST);
 /// Time for one measurement while a login waits for it.
 const MEASUREMENT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Age at which a measurement no longer counts: upstream may have been configured anew.
+/// Age at which a measurement expires: upstream's configuration may have changed.
 const MAX_AGE: Duration = Duration::from_mins(10);
-/// Time after a failed measurement in which no other is tried.
+/// Time after a failed measurement before the next one.
 const RETRY_DELAY: Duration = Duration::from_secs(30);
 /// Statuses by which servers refuse a field that is too long: 431 (RFC 6585, section 5), 400 and 413 of older
 /// servers, nginx's 494.
@@ -33,20 +33,20 @@ pub(crate) const fn field_length(name: &str, value: usize) -> usize {
 pub(crate) enum FieldLimitError {
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    #[error("upstream answers {0} to GET {PROBE} in any case")]
+    #[error("upstream responds {0} to GET {PROBE} even without a long field")]
     Refused(u16),
 }
 
-/// Lengths that were measured.
+/// Measured lengths.
 #[derive(Debug, Default)]
 pub(super) struct FieldLimit {
-    /// The longest that was taken, the shortest that was refused, and the time of the first of these measurements.
+    /// The longest accepted length, the shortest refused one, and the time of the first of these measurements.
     measured: Option<(usize, usize, Instant)>,
     failed: Option<Instant>,
 }
 
 impl FieldLimit {
-    /// The longest length taken and the shortest refused, as far as they are known.
+    /// The longest accepted length and the shortest refused one, as far as known.
     fn bounds(&self) -> (usize, usize, Instant) {
         let current = self.measured.filter(|(_, _, since)| since.elapsed() < MAX_AGE);
         current.unwrap_or_else(|| (ALWAYS_TAKEN, usize::MAX, Instant::now()))
@@ -54,8 +54,8 @@ impl FieldLimit {
 }
 
 impl Upstream {
-    /// Whether upstream takes a field of this length ([`field_length`]): from earlier measurements, else measured
-    /// now, once for all callers. Where that fails gunicorn's default counts.
+    /// True if upstream accepts a field of this length ([`field_length`]): from earlier measurements, else measured
+    /// now, once for all callers. If that fails, gunicorn's default applies.
     pub(crate) async fn takes_field(&self, length: usize) -> bool {
         if length <= ALWAYS_TAKEN {
             return true;
@@ -87,16 +87,16 @@ impl Upstream {
         }
     }
 
-    /// Length of the longest field that upstream takes, up to [`LONGEST`].
+    /// Length of the longest field that upstream accepts, up to [`LONGEST`].
     ///
     /// # Errors
-    /// When upstream does not answer, or refuses every request.
+    /// When upstream does not respond, or refuses every request.
     pub(crate) async fn longest_field(&self) -> Result<usize, FieldLimitError> {
         if self.try_field(LONGEST).await? {
             return Ok(LONGEST);
         }
         let (mut taken, mut refused) = (0, LONGEST);
-        // The default first, which most have.
+        // The default first, as the most common value.
         for length in [DEFAULT, DEFAULT + 1] {
             if taken < length && length < refused {
                 if self.try_field(length).await? {
@@ -117,12 +117,12 @@ impl Upstream {
         Ok(taken)
     }
 
-    /// Sends a request with a field of this length; whether it was taken.
+    /// Sends a request with a field of this length; true if it was accepted.
     async fn try_field(&self, length: usize) -> Result<bool, FieldLimitError> {
         let filler = "x".repeat(length.saturating_sub(SHORTEST));
         match self.ask("GET", PROBE, &format!("{NAME}: {filler}\r\n")).await {
             Ok(head) if !REFUSALS.contains(&head.status) => return Ok(true),
-            // Some servers close the connection without an answer.
+            // Some servers close the connection without a response.
             Ok(_) | Err(UpstreamError::BrokeOff(_)) => {}
             Err(error) => return Err(error.into()),
         }
@@ -133,7 +133,7 @@ impl Upstream {
 
 /// Name of the field that is sent to measure.
 const NAME: &str = "X-Field-Length";
-/// Its length without a value.
+/// Length of that field with an empty value.
 const SHORTEST: usize = field_length(NAME, 0);
 
 #[cfg(test)]

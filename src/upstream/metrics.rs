@@ -1,4 +1,4 @@
-//! Connections to upstream: how many there are, and what was waited for.
+//! Metrics of upstream: open connections, and durations of connects and of waits for an upload slot.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use opentelemetry::{
 use super::UpstreamError;
 use crate::telemetry::meter;
 
-/// Bounds in seconds.
+/// Histogram boundaries in seconds.
 const BOUNDS: [f64; 8] = [0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0];
 
 pub(super) struct UpstreamMetrics {
@@ -42,7 +42,7 @@ impl UpstreamMetrics {
             ),
             slot_waits: waits(
                 "simplechat.gateway.upstream.upload_slot.wait.duration",
-                "What long uploads waited for their turn (GATEWAY_STREAMING_UPLOADS)",
+                "Wait of long uploads for an upload slot (GATEWAY_STREAMING_UPLOADS)",
             ),
             active: in_state("active"),
             idle: in_state("idle"),
@@ -57,7 +57,7 @@ impl UpstreamMetrics {
         record(&self.slot_waits, took, result);
     }
 
-    /// Counts a connection from now on.
+    /// Counts a connection until the guard is dropped.
     pub(super) fn open(&self) -> Open {
         self.active.add(1);
         Open { active: self.active.clone(), idle: self.idle.clone(), is_idle: false }
@@ -74,7 +74,7 @@ fn record<T>(histogram: &Histogram<f64>, took: Duration, result: &Result<T, Upst
     }
 }
 
-/// A connection in the count, until it is dropped.
+/// Guard that counts one open connection.
 #[derive(Debug)]
 pub(super) struct Open {
     active: BoundUpDownCounter<i64>,

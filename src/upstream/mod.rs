@@ -1,4 +1,42 @@
-//! Connections to Flask, and what protects its few threads.
+//! Connections to upstream (SimpleChat: gunicorn with Flask), and the limits that protect its few threads.
+//!
+//! | module | content |
+//! |---|---|
+//! | this one | [`Upstream`], shared by all threads: connector, probe, upload slots, request buffer, errors |
+//! | `connection` | one connection: TCP, TLS over TCP, or a Unix socket |
+//! | `pool` | [`ConnectionPool`]: idle connections of one thread |
+//! | [`exchange`] | one request and its response on one connection, streamed in both directions; tunnels |
+//! | `field_limit` | longest header field that upstream accepts, by measurement |
+//! | `metrics` | metrics of connections and upload slots |
+//!
+//! # Life of a request (`crate::http::proxy`)
+//!
+//! 1. [`exchange::gather`] reads the request body until it ends or `GATEWAY_REQUEST_HOLD` bytes are buffered.
+//!    All buffered bodies together are limited ([`BodyHold`], `GATEWAY_REQUEST_HOLD_TOTAL`).
+//! 2. A longer body waits for an upload slot ([`Upstream::upload_slot`], `GATEWAY_STREAMING_UPLOADS`), at most
+//!    `GATEWAY_TIMEOUT_SLOT`.
+//! 3. A request that may be repeated (idempotent method, no body) takes a pooled connection; every other
+//!    request opens a new one, because upstream may be closing a pooled one. Connecting, TLS included, is
+//!    limited by `GATEWAY_TIMEOUT_CONNECT`.
+//! 4. [`exchange::Exchange::next_head`] sends the request and reads response heads (1xx, then the final one);
+//!    upstream may pause at most `GATEWAY_TIMEOUT_RESPONSE`. If a pooled connection closes before any byte of the
+//!    response, a request that may be repeated is sent once more, on a new connection.
+//! 5. [`exchange::Exchange::finish`] streams the response to the caller, or after 101
+//!    [`exchange::Exchange::tunnel`] forwards bytes in both directions.
+//! 6. A connection of a repeatable request goes back to the pool if both messages are complete and upstream
+//!    leaves it open. The pool closes it after 5 s idle.
+//!
+//! # Terms
+//!
+//! | here | nginx | hyper |
+//! |---|---|---|
+//! | [`Upstream`] | `upstream` block with one `server` | `client::legacy::Client` |
+//! | [`ConnectionPool`] | `keepalive`, `keepalive_timeout` of `upstream` | pool of `client::legacy::Client` |
+//! | [`exchange::Exchange`] | `ngx_http_upstream_t` | `client::conn::http1::SendRequest` |
+//! | repeated request | `proxy_next_upstream error` | `retry_canceled_requests` |
+//! | `GATEWAY_TIMEOUT_CONNECT` | `proxy_connect_timeout` | connector timeout |
+//! | `GATEWAY_TIMEOUT_RESPONSE` | `proxy_read_timeout`, `proxy_send_timeout` | |
+//! | `GATEWAY_REQUEST_HOLD` | `proxy_request_buffering`, `client_body_buffer_size` | |
 
 mod connection;
 pub(crate) mod exchange;
@@ -42,31 +80,31 @@ use crate::{
     tls,
 };
 
-/// Target of a request that costs upstream next to nothing; App Service asks for it too.
+/// Target of a cheap request; App Service requests it too.
 const PROBE: &str = "/robots933456.txt";
-/// How long a probe may take.
+/// Maximum duration of a probe, connecting included.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why upstream did not answer.
+/// Reasons for no response of upstream. Callers read the texts, which therefore name SimpleChat.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
-    #[error("upstream cannot be reached")]
+    #[error("SimpleChat cannot be reached")]
     Connect(#[source] ConnectError),
-    #[error("upstream did not take the connection in time")]
+    #[error("SimpleChat did not accept the connection in time")]
     ConnectTimeout,
-    #[error("upstream did not answer in time")]
+    #[error("SimpleChat did not respond in time")]
     ResponseTimeout,
-    #[error("upstream broke off before its answer")]
+    #[error("SimpleChat closed the connection before responding")]
     BrokeOff(#[source] io::Error),
-    #[error("upstream's answer is malformed")]
+    #[error("SimpleChat sent a malformed response")]
     Malformed(#[from] HeadError),
-    #[error("uploads are at their limit")]
+    #[error("Upload limit reached; try again later")]
     NoUploadSlot,
-    #[error("bodies held are at their limit")]
+    #[error("Request buffer limit reached; try again later")]
     HoldIsFull,
 }
 
-/// Failure to connect: `HOST:PORT: cause`. For operators alone.
+/// Failure to connect: `HOST:PORT: cause`. For operators only.
 #[derive(Debug, thiserror::Error)]
 #[error("{address}: {}", .fault.map_or_else(|| .source.to_string(), |fault| fault.to_string()))]
 pub(crate) struct ConnectError {
@@ -76,14 +114,14 @@ pub(crate) struct ConnectError {
 }
 
 impl ConnectError {
-    /// The cause, where it is a usual one.
+    /// The cause, if it is a common one.
     pub(crate) fn fault(&self) -> Option<ConnectFault> {
         self.fault
     }
 }
 
 impl UpstreamError {
-    /// In one of a few words, for metrics and traces.
+    /// Low-cardinality name for metrics and traces (`error.type`).
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Connect(_) => "upstream_connect",
@@ -103,7 +141,7 @@ impl From<Malformed> for UpstreamError {
     }
 }
 
-/// SimpleChat. Cheap to clone; shared by all threads.
+/// Client for SimpleChat. Cheap to clone; shared by all threads.
 #[derive(Clone)]
 pub(crate) struct Upstream(Arc<Inner>);
 
@@ -112,7 +150,7 @@ struct Inner {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     has_answered: AtomicBool,
     first_answer: Notify,
-    /// Bytes of request bodies held.
+    /// Bytes of buffered request bodies.
     held: AtomicUsize,
     uploads: Semaphore,
     field_limit: Mutex<FieldLimit>,
@@ -126,10 +164,10 @@ impl fmt::Debug for Upstream {
 }
 
 impl Upstream {
-    /// Connects to nothing yet.
+    /// A client that has no connection yet.
     ///
     /// # Errors
-    /// When TLS is asked for and cannot be set up.
+    /// When TLS is configured and cannot be set up.
     pub(crate) fn new(config: UpstreamConfig) -> io::Result<Self> {
         let tls = match &config.target {
             UpstreamTarget::Tcp { host, tls: true, .. } => {
@@ -150,7 +188,7 @@ impl Upstream {
         })))
     }
 
-    /// How it is reached, and what it is spared.
+    /// Address, timeouts and limits.
     pub(crate) fn config(&self) -> &UpstreamConfig {
         &self.0.config
     }
@@ -163,12 +201,12 @@ impl Upstream {
         }
     }
 
-    /// Whether upstream has ever answered.
+    /// True if upstream has responded since the start.
     pub(crate) fn has_answered(&self) -> bool {
         self.0.has_answered.load(Ordering::Relaxed)
     }
 
-    /// Notes that it has.
+    /// Records a response.
     pub(crate) fn answered(&self) {
         if !self.has_answered() {
             self.0.has_answered.store(true, Ordering::Relaxed);
@@ -176,7 +214,7 @@ impl Upstream {
         }
     }
 
-    /// Waits until it has.
+    /// Waits for the first response.
     pub(crate) async fn first_answer(&self) {
         let notified = self.0.first_answer.notified();
         if !self.has_answered() {
@@ -184,18 +222,21 @@ impl Upstream {
         }
     }
 
-    /// Asks until upstream has answered once; to be spawned.
+    /// Probes until the first response; to be spawned.
     pub(crate) async fn wait_for_first_answer(self) {
         while !self.has_answered() {
             if let Err(error) = self.probe().await {
-                tracing::debug!(error = %crate::telemetry::chain(&error), "upstream is not there yet");
+                tracing::debug!(error = %crate::telemetry::chain(&error), "upstream does not respond yet");
                 sleep(Duration::from_millis(500)).await;
             }
         }
         tracing::info!("upstream answers");
     }
 
-    /// A light request that App Service sends too.
+    /// Sends a cheap request, which App Service sends too.
+    ///
+    /// # Errors
+    /// When upstream sends no well-formed response head within [`PROBE_TIMEOUT`].
     pub(crate) async fn probe(&self) -> Result<(), UpstreamError> {
         let asking = self.ask("GET", PROBE, "");
         timeout(PROBE_TIMEOUT, asking).await.map_err(|_| UpstreamError::ResponseTimeout)??;
@@ -203,8 +244,8 @@ impl Upstream {
         Ok(())
     }
 
-    /// Asks on a connection of its own, which then ends, and reads the head of the answer. `fields`:
-    /// further lines of the request's head, each with its CRLF.
+    /// Sends a request on a new connection, reads the response head and closes the connection. `fields`: further
+    /// lines of the request head, each with its CRLF.
     pub(crate) async fn ask(
         &self,
         method: &str,
@@ -233,14 +274,14 @@ impl Upstream {
         }
     }
 
-    /// A new connection.
+    /// Opens a new connection, TLS included, within `GATEWAY_TIMEOUT_CONNECT`.
     pub(crate) async fn fresh_connection(&self) -> Result<Connection, UpstreamError> {
         let connecting = async {
             Ok(match &self.0.config.target {
                 UpstreamTarget::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
                 UpstreamTarget::Tcp { host, port, .. } => {
                     let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                    // Without it a request's end would wait for the acknowledgement of its beginning.
+                    // Nagle's algorithm would delay the end of a request until its start is acknowledged.
                     stream.set_nodelay(true)?;
                     SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
                     match &self.0.tls {
@@ -267,7 +308,7 @@ impl Upstream {
         connected.map(|stream| Connection::new(stream, metrics.open()))
     }
 
-    /// Leave to pass on a body that is too long to be held.
+    /// Waits for a permit to stream a body that is too long to be buffered, at most `GATEWAY_TIMEOUT_SLOT`.
     pub(crate) async fn upload_slot(&self) -> Result<SemaphorePermit<'_>, UpstreamError> {
         let begun = Instant::now();
         let slot = match timeout(self.0.config.slot_timeout, self.0.uploads.acquire()).await {
@@ -278,13 +319,13 @@ impl Upstream {
         slot
     }
 
-    /// Begins to hold a request's body.
+    /// Starts to count the buffered bytes of one request body.
     pub(crate) fn hold(&self) -> BodyHold<'_> {
         BodyHold { total: &self.0.held, max: self.0.config.request_hold_total, bytes: 0 }
     }
 }
 
-/// Bytes of one body that are held; counted in the total until it is dropped.
+/// Buffered bytes of one body, counted in the total until drop.
 #[derive(Debug)]
 pub(crate) struct BodyHold<'a> {
     total: &'a AtomicUsize,
@@ -293,7 +334,10 @@ pub(crate) struct BodyHold<'a> {
 }
 
 impl BodyHold<'_> {
-    /// So many bytes are held of this body by now.
+    /// Sets the number of buffered bytes of this body. It never shrinks.
+    ///
+    /// # Errors
+    /// When the total would exceed `GATEWAY_REQUEST_HOLD_TOTAL`.
     pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), UpstreamError> {
         let more = bytes.saturating_sub(self.bytes);
         if self.total.fetch_add(more, Ordering::Relaxed) + more > self.max && more > 0 {
@@ -304,7 +348,7 @@ impl BodyHold<'_> {
         Ok(())
     }
 
-    /// They are on their way.
+    /// Removes the bytes from the total: they have been sent.
     pub(crate) fn release(&mut self) {
         self.total.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
     }

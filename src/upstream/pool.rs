@@ -1,4 +1,4 @@
-//! One thread's connections to Flask: kept while they live, and noticed when they do not.
+//! Pool of the idle connections of one thread. Closed connections are detected before use.
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
 
@@ -6,17 +6,17 @@ use tokio::time::{Instant, sleep};
 
 use super::{Connection, Upstream, UpstreamError};
 
-/// How long a connection may lie idle. Far below gunicorn's 75 s: a gunicorn worker that recycles
-/// waits for idle connections, and takes no new ones meanwhile.
+/// Maximum idle time of a connection. Far below gunicorn's 75 s: a gunicorn worker that restarts waits for idle
+/// connections, and accepts no new ones meanwhile.
 const IDLE: Duration = Duration::from_secs(5);
-/// Idle connections kept; more are closed.
+/// Maximum number of idle connections of a thread; the oldest is closed first.
 const MAX_IDLE: usize = 64;
 
-/// Connections of one thread.
+/// Idle connections of one thread.
 #[derive(Debug)]
 pub(crate) struct ConnectionPool {
     pub(crate) upstream: Upstream,
-    /// The one used last at the back.
+    /// Most recently used at the back.
     idle: RefCell<VecDeque<(Connection, Instant)>>,
 }
 
@@ -25,8 +25,8 @@ impl ConnectionPool {
         Self { upstream, idle: RefCell::default() }
     }
 
-    /// An idle connection that upstream has not closed as far as is known, else a new one. For requests
-    /// that may be sent again: upstream may be closing an idle connection. All others go out on
+    /// An idle connection that upstream has not closed as far as the kernel knows, else a new one. For requests
+    /// that may be repeated: upstream may be closing an idle connection. All others use
     /// [`Upstream::fresh_connection`].
     pub(crate) async fn connection(&self) -> Result<Connection, UpstreamError> {
         match self.idle_connection() {
@@ -46,7 +46,7 @@ impl ConnectionPool {
         None
     }
 
-    /// Keeps a connection whose last answer has been read to its end.
+    /// Adds a connection whose last response has been read completely.
     pub(crate) fn put(&self, mut connection: Connection) {
         connection.is_reused = true;
         connection.open.set_idle(true);
@@ -57,7 +57,7 @@ impl ConnectionPool {
         }
     }
 
-    /// Closes connections that lie idle too long, or that upstream has closed; to be spawned.
+    /// Closes connections that are idle too long or that upstream has closed; to be spawned.
     pub(crate) async fn evict_idle_loop(self: Rc<Self>) {
         loop {
             sleep(IDLE / 5).await;

@@ -168,7 +168,7 @@ async fn check_names_the_address_the_cause_and_the_setting_of_each_failure() {
             "GATEWAY_UPSTREAM_URL",
             &format!("http://{silent}"),
             "upstream",
-            &[&format!("{silent}: upstream did not answer in time"), "GATEWAY_UPSTREAM_URL"],
+            &[&format!("{silent}: SimpleChat did not respond in time"), "GATEWAY_UPSTREAM_URL"],
         ),
         (
             "GATEWAY_UPSTREAM_URL",
