@@ -1,8 +1,8 @@
-//! Queues that are bounded by count, and what they and the exporters lose: counted, and told in the log
-//! once in a while.
+//! Dropped telemetry: bounded queues of items, and counts of items that were dropped or not delivered, reported in
+//! the log at most once a minute.
 //!
-//! The SDK's own processors drop what does not fit without saying so to anybody. So what waits, or is being
-//! exported, is counted here, and never more than fits is handed on.
+//! The SDK's own processors drop items silently. So queued and exporting items are counted here, and a processor
+//! never receives more items than its queue can hold.
 
 use std::{
     error::Error,
@@ -22,10 +22,10 @@ use opentelemetry_sdk::{
     trace::{Span, SpanData, SpanExporter, SpanProcessor},
 };
 
-/// How often losses are told.
+/// Minimum interval between two reports.
 const REPORT_INTERVAL: Duration = Duration::from_mins(1);
 
-/// All that was lost.
+/// Counts and pipelines of all exporters. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Drops(Arc<All>);
 
@@ -56,17 +56,17 @@ impl Counts {
         self.undelivered.fetch_add(items as u64, Ordering::Relaxed);
     }
 
-    /// For both reasons.
+    /// Sum of both reasons.
     pub(super) fn sum(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed) + self.undelivered.load(Ordering::Relaxed)
     }
 }
 
-/// What one signal loses on its way by one exporter.
+/// Queue of one signal of one exporter.
 #[derive(Debug)]
 pub(super) struct Pipeline {
     counts: Arc<Counts>,
-    /// Most that may wait.
+    /// Maximum of queued and exporting items.
     max: usize,
     waiting: AtomicUsize,
     report: Mutex<DropReport>,
@@ -76,12 +76,12 @@ pub(super) struct Pipeline {
 struct DropReport {
     at: Option<Instant>,
     lost: u64,
-    /// Why the last batch that was undelivered was; empty: none was.
+    /// Error of the last undelivered batch; empty: there was none.
     error: String,
 }
 
 impl Drops {
-    /// A way on which at most `most` may wait.
+    /// A pipeline for at most `max` queued items.
     pub(super) fn pipeline(
         &self,
         exporter: &'static str,
@@ -98,7 +98,7 @@ impl Drops {
         pipeline
     }
 
-    /// Counters that appear among the metrics. The caller logs the losses itself.
+    /// Counters that are exported as metrics. The code that counts logs the drops itself.
     pub(super) fn counts(&self, exporter: &'static str, signal: &'static str) -> Arc<Counts> {
         let (dropped, undelivered) = (AtomicU64::default(), AtomicU64::default());
         let counts = Arc::new(Counts { exporter, signal, dropped, undelivered });
@@ -107,13 +107,13 @@ impl Drops {
         counts
     }
 
-    /// Shows them among the metrics.
+    /// Exports the counts as a metric.
     pub(super) fn observe(&self, meter: &Meter) {
         let drops = self.clone();
         meter
             .u64_observable_counter("simplechat.gateway.telemetry.lost")
             .with_description(
-                "Spans, log records, log lines and exports of metrics that did not arrive",
+                "Spans, log records, log lines and exports of metrics that were dropped or not delivered",
             )
             .with_callback(move |observer| {
                 let all = drops.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,7 +133,7 @@ impl Drops {
             .build();
     }
 
-    /// At the end: what still waits is lost as well.
+    /// Reports at the stop; items that are still queued count as undelivered.
     pub(super) fn report_remaining(&self) {
         for pipeline in self.pipelines() {
             pipeline.counts.add_undelivered(pipeline.waiting.swap(0, Ordering::Relaxed));
@@ -142,7 +142,7 @@ impl Drops {
         }
     }
 
-    /// Something could not be delivered yet; it is tried again.
+    /// Reports a failed delivery that will be retried.
     pub(super) fn report_retry(&self, exporter: &'static str, error: &dyn Error) {
         let mut report = self.0.retry_reported.lock().unwrap_or_else(PoisonError::into_inner);
         if report.is_some_and(|at| at.elapsed() < REPORT_INTERVAL) {
@@ -160,14 +160,14 @@ impl Drops {
 }
 
 impl Pipeline {
-    /// Whether there is room for one more; if so it is taken.
-    fn takes_one(&self) -> bool {
-        let has_room = self.waiting.fetch_add(1, Ordering::Relaxed) < self.max;
-        if !has_room {
+    /// Reserves a place in the queue, or counts a dropped item. True: reserved.
+    fn reserve(&self) -> bool {
+        let is_reserved = self.waiting.fetch_add(1, Ordering::Relaxed) < self.max;
+        if !is_reserved {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.counts.add_dropped(1);
         }
-        has_room
+        is_reserved
     }
 
     fn exported(&self, count: usize, result: &OTelSdkResult) {
@@ -189,7 +189,7 @@ impl Pipeline {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// By the exporter's own thread: requests tell nothing.
+    /// Reports drops if due. Called on the exporter's thread: requests log nothing.
     fn report_if_due(&self) {
         let lost = self.counts.sum();
         let (more, error) = {
@@ -200,14 +200,15 @@ impl Pipeline {
             report.at = Some(Instant::now());
             (lost - std::mem::replace(&mut report.lost, lost), report.error.clone())
         };
-        // On stderr alone: it would be lost as well.
+        // On stderr only: an exporter would drop this record as well.
         let _not_exported = Context::enter_telemetry_suppressed_scope();
         let Counts { exporter, signal, .. } = *self.counts;
         tracing::warn!(exporter, signal, lost = more, in_all = lost, error, "telemetry was lost");
     }
 }
 
-/// A processor with room for so many, or an exporter that tells what became of them.
+/// Processor or exporter with counts: a processor takes no more items than its pipeline allows, an exporter counts
+/// the results of exports.
 #[derive(Debug)]
 pub(super) struct Instrumented<T> {
     inner: T,
@@ -247,7 +248,7 @@ impl<T: SpanProcessor> SpanProcessor for Instrumented<T> {
     }
 
     fn on_end(&self, span: SpanData) {
-        if self.pipeline.takes_one() {
+        if self.pipeline.reserve() {
             self.inner.on_end(span);
         }
     }
@@ -284,7 +285,7 @@ impl<T: LogExporter> LogExporter for Instrumented<T> {
 
 impl<T: LogProcessor> LogProcessor for Instrumented<T> {
     fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
-        if self.pipeline.takes_one() {
+        if self.pipeline.reserve() {
             self.inner.emit(record, scope);
         }
     }

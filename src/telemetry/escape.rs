@@ -1,8 +1,8 @@
-//! Control characters in text that a terminal may show: paths, names, user agents and errors are written by
-//! strangers.
+//! Escaping of control characters in text that a terminal may display: paths, names, user agents and errors are
+//! untrusted.
 //!
 //! Escaped are C0, DEL and C1 controls (ECMA-48), which move the cursor, change colours or start a line, and
-//! Unicode's bidirectional controls (UAX #9), which reorder what is displayed.
+//! Unicode's bidirectional controls (UAX #9), which reorder the displayed text.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -10,7 +10,7 @@ use std::{borrow::Cow, fmt::Write as _};
 /// Text without any is borrowed. JSON stays valid and parses to the same text: there such characters are
 /// only found within strings.
 pub(crate) fn escape<'a>(text: &'a str, allowed: &[char]) -> Cow<'a, str> {
-    // Nearly all of it is printable ASCII.
+    // Nearly all text is printable ASCII.
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return Cow::Borrowed(text);
     }
@@ -67,7 +67,7 @@ mod tests {
     fn escaped_json_parses_to_the_same_text() {
         let controls = ('\0'..='\u{9f}').chain(BIDIRECTIONAL);
         for c in controls {
-            // A backslash before it is an escape of its own.
+            // A preceding backslash is a separate escape.
             let text = format!("\\{c}\"\\u{c}{c}");
             let json = serde_json::json!({ &text: text }).to_string();
             let escaped = escape(&json, &[]);

@@ -1,5 +1,4 @@
-//! Where telemetry goes: a collector, Application Insights, Prometheus; each with queues and threads of its
-//! own.
+//! Exporters: OTLP collector, Application Insights, Prometheus. Each has its own queues and threads.
 
 use std::{error::Error, path::Path, time::Duration};
 
@@ -29,15 +28,15 @@ use crate::{
     tls,
 };
 
-/// For Application Insights to take one batch.
+/// Timeout of one request to Application Insights.
 const INGESTION: Duration = Duration::from_secs(10);
 
-/// What is exported, as far as anything is.
+/// Providers of the exported signals; `None`: the signal is not exported.
 pub(super) struct Exporters {
     pub(super) traces: Option<SdkTracerProvider>,
     pub(super) logs: Option<SdkLoggerProvider>,
     pub(super) metrics: Option<SdkMeterProvider>,
-    /// What Prometheus reads, if it can.
+    /// Registry that Prometheus reads.
     pub(super) scrape: Option<Registry>,
     pub(super) drops: Drops,
 }
@@ -51,7 +50,10 @@ struct ExporterBuilder<'a> {
     metrics: Option<MeterProviderBuilder>,
 }
 
-/// Builds what the settings name; `is_scraped`: whether Prometheus can read.
+/// Builds the exporters of the settings. `is_scraped`: Prometheus can read metrics.
+///
+/// # Errors
+/// When an exporter or its HTTP client cannot be built.
 pub(super) fn build(
     config: &TelemetryConfig,
     is_scraped: bool,
@@ -110,7 +112,7 @@ impl ExporterBuilder<'_> {
         let drops = self.drops.clone();
         let exporter = || {
             let drops = drops.clone();
-            // It goes on for half a minute before it gives up.
+            // The exporter retries for half a minute before it gives up.
             ApplicationInsights::new_from_connection_string(connection_string, http.clone())
                 .map(|it| it.with_retry_notify(move |error, _| drops.report_retry(NAME, error)))
                 .map_err(|error| -> Box<dyn Error> { error })
@@ -168,7 +170,7 @@ impl ExporterBuilder<'_> {
     }
 }
 
-/// What all signals say of who sends them.
+/// Resource of all signals: service name, version, instance and configured attributes.
 fn resource(config: &TelemetryConfig) -> Resource {
     let given =
         config.attributes.iter().map(|(name, value)| KeyValue::new(name.clone(), value.clone()));
@@ -191,7 +193,8 @@ fn sampler(sampler: Sampler) -> trace::Sampler {
     if sampler.is_parent_based { trace::Sampler::ParentBased(Box::new(root)) } else { root }
 }
 
-/// Blocking: exporters run on plain threads, without a runtime. The environment's proxies count.
+/// HTTP client of exporters. Blocking: exporters run on plain threads, without a runtime. Uses the proxies of the
+/// environment.
 fn client(
     ca_file: Option<&Path>,
     timeout: Duration,

@@ -1,5 +1,5 @@
-//! Queue of log lines in front of stderr. A thread of its own writes them, so that a reader that stops costs
-//! lines, which are counted, and nothing else.
+//! Queue of log lines in front of stderr. A separate thread writes them, so that a reader that stops costs only
+//! dropped lines, which are counted.
 
 use std::{
     borrow::Cow,
@@ -18,15 +18,15 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::{drops::Counts, escape::escape};
 
-/// Bytes that may wait, which bounds the queue's memory (and one [`SEGMENT`] more).
+/// Maximum of queued bytes. The queue's memory is at most this and one [`SEGMENT`].
 const CAPACITY: usize = 4 * 1024 * 1024;
-/// A queue that was full takes lines again once it holds no more than this: losses come in few gaps, each
-/// of which is reported.
+/// A full queue accepts lines again at this number of bytes, so that drops form few gaps, each of which is
+/// reported.
 const RESUME: usize = CAPACITY / 2;
-/// Lines wait in segments of this size, so that a growing queue copies nothing.
+/// Size of the segments of the queue, so that a growing queue copies no bytes.
 const SEGMENT: usize = 64 * 1024;
-/// Pause between two rounds of writing. The first line after a quiet time is written at once; those that
-/// follow are gathered meanwhile, without waking the thread for each.
+/// Pause between two rounds of writing. The first line after an idle time is written at once; the next ones are
+/// batched, without a wake-up of the thread for each.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Writes of up to this size are not interleaved with those of other processes (`PIPE_BUF` in pipe(7)).
 const ATOMIC: usize = 4096;
@@ -38,22 +38,22 @@ pub(super) struct LineQueue(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<QueueState>,
-    /// Lines wait, and the writing thread is idle.
+    /// Signals that lines are queued while the writing thread is idle.
     arrived: Condvar,
-    /// All lines are written.
+    /// Signals that all lines are written.
     drained: Condvar,
     counts: Arc<Counts>,
 }
 
 #[derive(Debug, Default)]
 struct QueueState {
-    /// Whole lines each.
+    /// Each has complete lines only.
     segments: VecDeque<Vec<u8>>,
-    /// An empty one, for reuse.
+    /// Empty segment for reuse.
     spare: Vec<u8>,
-    /// Bytes that wait, those that the thread is writing included.
+    /// Queued bytes, including those that the thread is writing.
     bytes: usize,
-    /// Lines are dropped until no more than [`RESUME`] bytes wait.
+    /// Lines are dropped until at most [`RESUME`] bytes are queued.
     is_full: bool,
     /// The writing thread waits for lines.
     is_idle: bool,
@@ -78,7 +78,7 @@ impl LineQueue {
         Ok(queue)
     }
 
-    /// Takes in a line, or counts it as lost. Never waits for the reader.
+    /// Queues a line, or counts it as dropped. Never waits for the reader.
     fn push(&self, line: &[u8]) {
         let mut state = self.lock();
         if !state.takes(line) {
@@ -103,7 +103,7 @@ impl LineQueue {
             .unwrap_or_else(PoisonError::into_inner);
     }
 
-    /// Writes lines for ever.
+    /// Writes lines; never returns.
     fn run(&self, out: &File) {
         let mut reported = 0;
         loop {
@@ -142,7 +142,7 @@ impl LineQueue {
         }
     }
 
-    /// One line about all that were lost since the last report, where they are missing.
+    /// Writes one line about the lines dropped since the last report, at the position of the gap.
     fn report(&self, reported: &mut u64) {
         let in_all = self.0.counts.sum();
         let lost = in_all - mem::replace(reported, in_all);
@@ -164,9 +164,9 @@ impl LineQueue {
 }
 
 impl QueueState {
-    /// Takes in a line if there is room.
+    /// Queues a line if it fits. True: queued.
     fn takes(&mut self, line: &[u8]) -> bool {
-        // The last condition: a line that never fits fills no queue.
+        // The last condition: a line longer than the queue must not mark it as full.
         self.is_full |= self.bytes + line.len() > CAPACITY && self.bytes > 0;
         if self.is_full || line.len() > CAPACITY {
             return false;
@@ -184,14 +184,14 @@ impl QueueState {
         true
     }
 
-    /// So many bytes do not wait any more. Whether lines are still dropped.
+    /// Removes written bytes from the count. True: lines are still dropped.
     fn release(&mut self, bytes: usize) -> bool {
         self.bytes -= bytes;
         self.is_full &= self.bytes > RESUME;
         self.is_full
     }
 
-    /// Whether no more lines wait.
+    /// Takes back a written segment for reuse. True: the queue is empty.
     fn reuse(&mut self, mut segment: Vec<u8>) -> bool {
         segment.clear();
         segment.shrink_to(SEGMENT);
@@ -200,7 +200,7 @@ impl QueueState {
     }
 }
 
-/// Whole lines that fit into one atomic write, or one line that is longer.
+/// Length of the leading complete lines that fit into one atomic write, or of one line that is longer.
 fn chunk_length(lines: &[u8]) -> usize {
     if lines.len() <= ATOMIC {
         return lines.len();
@@ -209,7 +209,7 @@ fn chunk_length(lines: &[u8]) -> usize {
     end.map_or(lines.len(), |end| end + 1)
 }
 
-/// As in the standard library; in addition waits where another owner of the pipe made it non-blocking.
+/// As `Write::write_all`, and waits for `POLLOUT` if another owner of the pipe has made it non-blocking.
 fn write_all(mut out: &File, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match out.write(bytes) {
@@ -233,8 +233,8 @@ impl<'a> MakeWriter<'a> for LineQueue {
     }
 }
 
-/// Writes one formatted event, control characters escaped. ESC stays: on a terminal the formatter colours
-/// lines with it, and values have none ([`super::lines::text_fields`]); JSON has it as an escape already.
+/// Writer of one formatted event; escapes control characters except ESC. On a terminal the formatter uses ESC for
+/// colours, and values contain none ([`super::lines::text_fields`]); in JSON it is escaped already.
 pub(super) struct Line<'a>(&'a LineQueue);
 
 impl io::Write for Line<'_> {
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_lines_are_bounded_and_those_beyond_are_counted() {
+    fn queued_lines_are_bounded_and_dropped_lines_are_counted() {
         const LINE: usize = 8000;
         let (queue, mut reader) = queue();
         let line = |number: usize| format!("{number:0width$}\n", width = LINE - 1);
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_longer_than_the_queue_is_lost_alone() {
+    fn a_line_longer_than_the_queue_drops_no_other_line() {
         let (queue, mut reader) = queue();
         queue.push(&vec![b'x'; CAPACITY + 1]);
         queue.push(b"short\n");
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_are_whole_lines_that_no_other_process_interrupts() {
+    fn each_write_has_complete_lines_and_is_atomic_where_possible() {
         let line = |length: usize| [vec![b'x'; length - 1], vec![b'\n']].concat();
         let of = |lengths: &[usize]| lengths.iter().copied().flat_map(line).collect::<Vec<_>>();
         for (lengths, expected) in [

@@ -1,4 +1,4 @@
-//! Log lines: on stderr, JSON unless that is a terminal, and to where logs are exported.
+//! Log lines: on stderr (JSON unless it is a terminal) and to the exporters of logs.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -22,14 +22,13 @@ use tracing_subscriber::{
 use super::{drops::Drops, escape::escape, line_queue::LineQueue};
 use crate::timeouts;
 
-/// Sets a filter anew.
+/// Replaces a filter.
 type Refilter = Box<dyn Fn(EnvFilter)>;
 
-/// Target of panics. A filter that names it decides about them, no other.
+/// Target of panic records. Only a filter that names it can exclude them.
 const PANIC: &str = "panic";
 
-/// The lines that have begun. Those that wait for stderr are written when this is dropped, as far as they
-/// can be in [`timeouts::LINES`].
+/// Running log. On drop the queued lines are written to stderr within [`timeouts::LINES`].
 pub(super) struct Lines {
     refilters: Vec<Refilter>,
     queue: LineQueue,
@@ -42,7 +41,7 @@ impl Drop for Lines {
 }
 
 impl Lines {
-    /// Begins to log, panics included. `filter` as in `RUST_LOG`; one that cannot be read counts as `info`.
+    /// Starts the log, panics included. `filter` as in `RUST_LOG`; an invalid one is replaced by `info`.
     ///
     /// # Errors
     /// When the thread that writes to stderr cannot be started.
@@ -66,13 +65,13 @@ impl Lines {
             refilters.push(refilter);
             OpenTelemetryTracingBridge::new(provider).with_filter(filtered)
         });
-        // A second start (in a test) changes nothing.
+        // A second start (in a test) has no effect.
         let _ = registry().with(lines).with(exported).try_init();
         panic::set_hook(Box::new(log_panic));
         Ok(Self { refilters, queue })
     }
 
-    /// From now on another filter counts.
+    /// Replaces the filter.
     pub(super) fn filter(&self, filter: &str) {
         for refilter in &self.refilters {
             refilter(read(filter));
@@ -86,14 +85,14 @@ fn read(filter: &str) -> EnvFilter {
         .unwrap_or_else(|_| EnvFilter::new(format!("{panics},info")))
 }
 
-/// Fields on a terminal: all of their control characters are escaped, before the formatter adds its colours.
+/// Field formatter for a terminal: escapes all control characters, before the formatter adds its colours.
 pub(super) fn text_fields() -> impl for<'w> FormatFields<'w> {
     let fields = format::debug_fn(|writer, field, value| {
         let value = format!("{value:?}");
         let value = escape(&value, &[]);
         match field.name() {
             "message" => write!(writer, "{value}"),
-            // Of a library's `log` record: its target and place, which the formatter knows.
+            // Target and location of a library's `log` record, which the formatter writes itself.
             name if name.starts_with("log.") => Ok(()),
             name => write!(writer, "{name}={value}"),
         }
@@ -101,7 +100,7 @@ pub(super) fn text_fields() -> impl for<'w> FormatFields<'w> {
     fields.delimited(" ")
 }
 
-/// Logs a panic. The standard library's hook writes to stderr itself, and would wait for its reader.
+/// Logs a panic. The standard library's hook writes to stderr itself, and would block on its reader.
 fn log_panic(panic: &panic::PanicHookInfo<'_>) {
     let thread = thread::current();
     let backtrace = Backtrace::capture();
@@ -121,25 +120,25 @@ fn filtered<S: Subscriber>(
     is_included: fn(&Metadata<'_>) -> bool,
 ) -> (impl Filter<S> + use<S>, Refilter) {
     let (filter, handle) = reload::Layer::new(read(filter));
-    // With the filter's hint what nobody asked for is not even looked at; ours must not stand in its way.
+    // The filter's level hint disables call sites early; TRACE here leaves that hint in effect.
     let included = filter_fn(is_included).with_max_level_hint(LevelFilter::TRACE);
     let refilter = move |filter| drop(handle.reload(filter));
     (filter.and(included), Box::new(refilter))
 }
 
-/// What libraries tell below `info` is what they send and receive: tokens, session ids, passwords. No
-/// filter brings that into a log. sqlx repeats what it does not know of a database's URL, value and all.
-/// OpenTelemetry's own progress is nothing to an operator, and its failures to export are told by `losses`,
-/// once in a while.
+/// True for records that may be logged. Libraries log below `info` the bytes that they send and receive: tokens,
+/// session ids, passwords. No filter may enable that. sqlx logs unknown parameters of a database URL with their
+/// values. OpenTelemetry's progress is of no use to operators, and `drops` reports its failed exports.
 fn is_printed(metadata: &Metadata<'_>) -> bool {
-    let of_libraries =
+    let max_level =
         if metadata.target().starts_with("opentelemetry") { Level::WARN } else { Level::INFO };
-    let of_urls = metadata.target().starts_with("sqlx_postgres::options");
-    *metadata.level() <= of_libraries && !of_urls && !metadata.name().ends_with(".ExportError")
+    let is_of_url = metadata.target().starts_with("sqlx_postgres::options");
+    *metadata.level() <= max_level && !is_of_url && !metadata.name().ends_with(".ExportError")
         || metadata.target().starts_with("simplechat_gateway")
 }
 
-/// What the exporters' own libraries tell is not exported: that would be told again, without end.
+/// True for records that may be exported. Records of the exporters' own libraries are not: each export would cause
+/// new ones, without end.
 fn is_exported(metadata: &Metadata<'_>) -> bool {
     let of_exporters = ["opentelemetry", "reqwest", "hyper", "rustls", "h2"];
     is_printed(metadata)
@@ -166,9 +165,9 @@ mod tests {
         }
     }
 
-    /// The standard hook would wait for the reader of stderr.
+    /// The standard hook would block on the reader of stderr.
     #[test]
-    fn a_panic_is_a_log_line_whatever_the_filter() {
+    fn a_panic_is_logged_with_every_filter() {
         for filter in ["info", "off", "simplechat_gateway::http=debug", "not=a=filter"] {
             let written = Written::default();
             let into = written.clone();

@@ -1,7 +1,7 @@
-//! What operators see of the running gateway: log lines, and traces, metrics and logs by OpenTelemetry.
+//! Telemetry: log lines on stderr, and traces, metrics and logs through OpenTelemetry.
 //!
-//! Requests only put things into bounded queues; each exporter has threads of its own. What does not fit,
-//! or cannot be delivered, is lost, and counted (`losses`).
+//! Requests only add items to bounded queues; each exporter has its own threads. Items that do not fit, or cannot be
+//! delivered, are dropped and counted (`drops`).
 
 mod drops;
 pub(crate) mod escape;
@@ -22,10 +22,10 @@ use prometheus::{Registry, TextEncoder};
 use self::{drops::Drops, lines::Lines};
 use crate::{cli::exit::Failure, config::Config, timeouts};
 
-/// The instrumentation scope.
+/// Name of the instrumentation scope.
 const SCOPE: &str = "simplechat-gateway";
 
-/// Everything that is told; to be ended by [`Self::end`], outside any runtime.
+/// Log and exporters of the process. Call [`Self::end`] at the stop, outside any runtime.
 pub(crate) struct Telemetry {
     traces: Option<SdkTracerProvider>,
     logs: Option<SdkLoggerProvider>,
@@ -36,7 +36,7 @@ pub(crate) struct Telemetry {
 }
 
 impl Telemetry {
-    /// Begins to log and to export, before any runtime: exporters' clients have threads of their own.
+    /// Starts the log and the exporters, before any runtime: the exporters' clients have their own threads.
     ///
     /// # Errors
     /// When an exporter cannot be built, or no thread can be started.
@@ -47,36 +47,36 @@ impl Telemetry {
             global::set_meter_provider(metrics.clone());
             exporters.drops.observe(&meter());
         }
-        // Last: what the libraries tell of their own start is no news.
+        // Last: the libraries' messages about their own start are not logged.
         let lines = Lines::start(&config.log_filter, exporters.logs.as_ref(), &exporters.drops)
             .map_err(|error| Failure::Internal(format!("cannot log to stderr: {error}")))?;
         let exporters::Exporters { traces, logs, metrics, scrape, drops } = exporters;
         Ok(Self { traces, logs, metrics, scrape: scrape.map(Scrape), drops, lines })
     }
 
-    /// From now on another filter of log lines counts.
+    /// Replaces the filter of log lines.
     pub(crate) fn filter(&self, filter: &str) {
         self.lines.filter(filter);
     }
 
-    /// Begins spans, where traces go anywhere.
+    /// Tracer for spans; `None`: traces are not exported.
     pub(crate) fn tracer(&self) -> Option<SdkTracer> {
         self.traces.as_ref().map(|traces| traces.tracer(SCOPE))
     }
 
-    /// What Prometheus reads.
+    /// Metrics for Prometheus; `None`: there is no management port.
     pub(crate) fn scrape(&self) -> Option<Scrape> {
         self.scrape.clone()
     }
 
-    /// Exports what waits, as far as it goes in [`timeouts::EXPORT`], then writes the log lines that wait. What
-    /// could not be delivered by then is counted.
+    /// Exports the queued items within [`timeouts::EXPORT`], then writes the queued log lines. Items that are not
+    /// delivered by then are counted.
     pub(crate) fn end(self) {
         let Self { traces, logs, metrics, drops, lines, .. } = self;
         let (done, all_done) = mpsc::channel::<()>();
         let finish = |work: Box<dyn FnOnce() + Send>| {
             let done = done.clone();
-            // Not joined: an exporter in the middle of something does not hold up the process.
+            // Not joined: an exporter that hangs must not delay the end of the process.
             thread::spawn(move || {
                 work();
                 drop(done);
@@ -87,36 +87,36 @@ impl Telemetry {
         finish(Box::new(move || drop(logs.map(|it| it.shutdown_with_timeout(each)))));
         finish(Box::new(move || drop(metrics.map(|it| it.shutdown_with_timeout(each)))));
         drop(done);
-        // Nothing is sent: it ends when the last of them has.
+        // No value is sent: the channel closes when the last thread has finished.
         let _ = all_done.recv_timeout(timeouts::EXPORT);
         drops.report_remaining();
         drop(lines);
     }
 }
 
-/// What a part of the gateway measures with. Until exporters are started nothing is measured.
+/// Meter for instruments. Before [`Telemetry::start`] it records nothing.
 pub(crate) fn meter() -> Meter {
     global::meter(SCOPE)
 }
 
-/// All metrics as Prometheus reads them.
+/// All metrics in Prometheus' text format.
 #[derive(Debug, Clone)]
 pub(crate) struct Scrape(Registry);
 
 impl Scrape {
-    /// `text/plain; version=0.0.4`.
+    /// The metrics as `text/plain; version=0.0.4`.
     pub(crate) fn text(&self) -> String {
         TextEncoder::new().encode_to_string(&self.0.gather()).unwrap_or_default()
     }
 }
 
-/// An error with all its causes, in one line.
+/// Message of an error with those of all its causes, in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
         let message = next.to_string();
-        // Some errors tell their cause themselves.
+        // The message of some errors contains their cause.
         if !text.ends_with(&message) {
             // Writing to a String cannot fail.
             let _ = write!(text, ": {message}");
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
-    #[error("away: {0}")]
+    #[error("unavailable: {0}")]
     struct WithCause(#[source] io::Error);
 
     #[derive(Debug, thiserror::Error)]
@@ -141,8 +141,8 @@ mod tests {
     struct Outside(#[source] WithCause);
 
     #[test]
-    fn each_cause_is_told_once() {
+    fn each_cause_appears_once() {
         let error = Outside(WithCause(io::Error::other("refused")));
-        assert_eq!(chain(&error), "outside: away: refused");
+        assert_eq!(chain(&error), "outside: unavailable: refused");
     }
 }
