@@ -1,38 +1,113 @@
-//! The stop: its signals and its time-outs. No step waits longer, whatever is away: the process ends within
-//! `GATEWAY_DRAIN_DELAY` + `GATEWAY_DRAIN_TIMEOUT` + the sum of the constants, which docs/operating.md
-//! documents.
+//! Timeouts: the table of all of them, the constants of the stop, and the stop signals.
 //!
-//! | step | most |
-//! |---|---|
-//! | not ready, still taking connections | `GATEWAY_DRAIN_DELAY` |
-//! | requests in flight | `GATEWAY_DRAIN_TIMEOUT` |
-//! | activity records, deregistration of the instance, the canary's session, ends of threads: all at once | [`RECORDS`] |
-//! | blocking calls: file system, name server | [`BLOCKING`] |
-//! | export of telemetry | [`EXPORT`], of which [`EXPORT_EACH`] for one exporter |
-//! | log lines that wait for stderr | [`LINES`] |
-//! | the message of a failure, on stderr | [`MESSAGE`] |
+//! Intervals, ages and pauses are not timeouts and are documented at their constants.
 //!
-//! A signal during the start skips both drains: nothing has been served yet.
+//! # Callers
+//!
+//! | timeout | value | bounds | contains |
+//! |---|---|---|---|
+//! | `GATEWAY_TIMEOUT_HEAD` | 10 s | a request head, from its first byte (408) | |
+//! | `GATEWAY_TIMEOUT_IDLE` | 240 s | idle time between requests; one wait for more of a body; an unused tunnel | |
+//! | `GATEWAY_TIMEOUT_SEND` | 60 s | time in which a caller accepts no byte of a response | |
+//! | `h1::min_rate::GRACE`, `MAX_CREDIT` | 5 s, 30 s | time in which a body is below 240 B/s (408); at most `GATEWAY_TIMEOUT_IDLE` | |
+//! | `h1::caller::SETTLE` | 1 s | time without a byte until the state for requests is dropped | |
+//! | `h1::caller::DRAIN` | 1 s | reading and discarding a short body, to reuse the connection | |
+//! | `h1::caller::LINGER`, `LINGER_OVER_CAPACITY` | 2 s, 0.1 s | lingering close | |
+//! | `GATEWAY_WARMUP_WAIT` | 180 s | wait of `GET /robots933456.txt` for upstream's first response | |
+//!
+//! # Upstream
+//!
+//! | timeout | value | bounds | contains |
+//! |---|---|---|---|
+//! | `GATEWAY_TIMEOUT_CONNECT` | 5 s | TCP or Unix connect and TLS handshake (502) | |
+//! | `GATEWAY_TIMEOUT_RESPONSE` | 900 s | time in which upstream neither accepts request bytes nor starts its response (504) | |
+//! | `GATEWAY_TIMEOUT_SLOT` | 30 s | wait for an upload slot (503) | |
+//! | `upstream::exchange::Exchange::small_body` | 1 s | reading a short response before the request is repeated | |
+//! | `upstream::PROBE_TIMEOUT` | 5 s | one probe | connect |
+//! | `upstream::field_limit::MEASUREMENT_TIMEOUT` | 2 s | one measurement of the field limit during a login: two requests | connect |
+//! | `cli::check::MEASUREMENT_TIMEOUT` | 10 s | all measurements of `check` | connect |
+//! | `canary::UPSTREAM_TIMEOUT` | 10 s | one request of the canary | connect |
+//! | `registration::own_check::UPSTREAM_TIMEOUT` | 10 s | one request | connect |
+//! | `cli::doctor::bypass::UPSTREAM_TIMEOUT`, `SHORT` | 10 s, 2 s | one request; one connect to another address | connect |
+//! | `cli::doctor::documents::UPSTREAM_TIMEOUT` | 10 s | one request | connect |
+//!
+//! # Session store
+//!
+//! | timeout | value | bounds | contains |
+//! |---|---|---|---|
+//! | `sessions::STORE_TIMEOUT` | 1.8 s | one operation while a caller waits | `COMMAND_TIMEOUT` |
+//! | `sessions::COUNT_TIMEOUT` | 0.25 s | counting a failed login while the caller waits | |
+//! | `sessions::CONNECTED` | 5 s | first connection of a command | `COMMAND_TIMEOUT` |
+//! | `sessions::backend::redis::COMMAND_TIMEOUT` | 1.5 s | one Redis command, the wait for a connection included | `UNRESPONSIVE` |
+//! | `sessions::backend::redis::UNRESPONSIVE` | 1 s | silence of a Redis connection with an open command | |
+//! | `sessions::backend::redis_credentials::FETCH_TIMEOUT` | 20 s | one renewal of credentials for Redis | `azure::REQUEST_TIMEOUT` |
+//! | `sessions::backend::azure::REQUEST_TIMEOUT` | 10 s | one HTTP request to Azure | |
+//!
+//! # Database
+//!
+//! | timeout | value | bounds | contains |
+//! |---|---|---|---|
+//! | `activity::ENQUEUE_TIMEOUT` | 1.5 s | wait of a caller for a record to be queued, written, or a restriction to be stored | |
+//! | `control::restrictions::RECORD_TIMEOUT` | 1.5 s | wait of a revocation for its records | |
+//! | `activity::pool::QUERY_TIMEOUT` | 2 s | one unit of work; getting, returning or opening a connection; SQLite's lock | |
+//! | `activity::pool::LONG_QUERY_TIMEOUT` | 30 s | one unit of work on many rows | |
+//!
+//! `ENQUEUE_TIMEOUT` and `RECORD_TIMEOUT` are shorter than `QUERY_TIMEOUT`: a caller does not wait for a query that
+//! hangs.
+//!
+//! # Entra, public URL, telemetry
+//!
+//! | timeout | value | bounds | contains |
+//! |---|---|---|---|
+//! | `entra::documents::Documents::new` | 5 s, of which 3 s connect | one HTTP request to Entra | |
+//! | `registration::public_url_probe::REQUEST_TIMEOUT` | 5 s | one HTTP request to a public URL | |
+//! | `cli::check::REQUEST_TIMEOUT` | 5 s | one HTTP request to the gateway | |
+//! | `OTEL_EXPORTER_OTLP_TIMEOUT` | 10 s | one batch to the collector | |
+//! | `telemetry::exporters::INGESTION` | 10 s | one HTTP request to Application Insights | |
+//!
+//! # Start and reload
+//!
+//! | timeout | value | bounds | contains |
+//! |---|---|---|---|
+//! | `server::START_TIMEOUT` | 0.5 s each | first read of the revocation list; first read of the blocks | |
+//! | `server::READ_TIMEOUT` | 5 s | reading the settings at SIGHUP | |
+//!
+//! # Stop
+//!
+//! No step takes longer, whatever is unavailable: the process ends within `GATEWAY_DRAIN_DELAY` +
+//! `GATEWAY_DRAIN_TIMEOUT` + the sum of the constants below, which docs/operating.md documents. The steps run one
+//! after the other. Timeouts of the tables above that are longer than a step end with the step.
+//!
+//! | step | maximum | contains |
+//! |---|---|---|
+//! | not ready, still accepting connections | `GATEWAY_DRAIN_DELAY` (5 s) | |
+//! | requests in flight | `GATEWAY_DRAIN_TIMEOUT` (20 s) | |
+//! | activity records, deregistration of the instance, the canary's session, ends of threads: concurrently | [`RECORDS`] (5 s) | `QUERY_TIMEOUT`, `STORE_TIMEOUT`, [`BLOCKING`] of worker threads |
+//! | blocking calls: file system, name resolution | [`BLOCKING`] (0.5 s) | |
+//! | export of telemetry | [`EXPORT`] (2.5 s) | [`EXPORT_EACH`] (1.25 s) for one exporter |
+//! | queued log lines to stderr | [`LINES`] (0.5 s) | |
+//! | the message of a failure to stderr | [`MESSAGE`] (0.5 s) | |
+//!
+//! A signal during the start skips both drains: no request has been served yet.
 
 use std::{io, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Activity records, deregistration, the canary's session and ends of threads, all at once.
+/// Activity records, deregistration, the canary's session and ends of threads, concurrently.
 pub(crate) const RECORDS: Duration = Duration::from_secs(5);
-/// Blocking calls of a thread: the file system and the name server. Worker threads take it within
-/// [`RECORDS`].
+/// Blocking calls of a thread: file system and name resolution. That of worker threads is within [`RECORDS`].
 pub(crate) const BLOCKING: Duration = Duration::from_millis(500);
-/// Export of all telemetry that waits.
+/// Export of all queued telemetry.
 pub(crate) const EXPORT: Duration = Duration::from_millis(2500);
-/// Export by one exporter: one that hangs leaves as much for the other.
+/// Export by one exporter: one that hangs leaves the same time for the other.
 pub(crate) const EXPORT_EACH: Duration = Duration::from_millis(1250);
-/// Log lines that wait for stderr.
+/// Writing of the queued log lines to stderr.
 pub(crate) const LINES: Duration = Duration::from_millis(500);
-/// The message of a failure, on stderr.
+/// Writing of the message of a failure to stderr.
 pub(crate) const MESSAGE: Duration = Duration::from_millis(500);
 
-/// SIGTERM and SIGINT, from now on.
+/// Handlers of SIGTERM and SIGINT.
 #[derive(Debug)]
 pub(crate) struct StopSignals {
     terminate: Signal,
@@ -40,7 +115,7 @@ pub(crate) struct StopSignals {
 }
 
 impl StopSignals {
-    /// Replaces the default action of both, within a runtime.
+    /// Replaces the default action of both signals. Requires a runtime.
     ///
     /// # Errors
     /// When a handler cannot be installed.
@@ -49,7 +124,7 @@ impl StopSignals {
         Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the next of them.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -64,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// Seconds after both drains that the documentation and the deployment files give the process.
+    /// Grace period after both drains in the documentation and the deployment files, in seconds.
     const GRACE: u64 = 10;
 
     fn read(path: &str) -> String {
@@ -72,7 +147,7 @@ mod tests {
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// The number after `name` in a file.
+    /// First number after `name` in a file.
     fn seconds(path: &str, name: &str) -> u64 {
         let text = read(path);
         let (_, rest) = text.split_once(name).unwrap_or_else(|| panic!("{path}: no {name}"));
@@ -83,7 +158,7 @@ mod tests {
 
     /// decocms/studio#3975.
     #[test]
-    fn documentation_and_deployment_files_have_the_sum_of_the_time_outs() {
+    fn documentation_and_deployment_files_contain_the_sum_of_the_timeouts() {
         let sum = RECORDS + BLOCKING + EXPORT + LINES + MESSAGE;
         let documented = format!("{} seconds", sum.as_secs_f64());
         let grace = format!("`GATEWAY_DRAIN_DELAY` + `GATEWAY_DRAIN_TIMEOUT` + {GRACE} s");
