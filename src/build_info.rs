@@ -1,18 +1,18 @@
-//! Which build this is: version, commit, and whether its cryptography is the FIPS module.
+//! Build information: version, commit, and use of the FIPS module.
 
 /// Version and commit.
 #[cfg(not(feature = "fips"))]
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("COMMIT"), ")");
-/// Version and commit, and that this build has the FIPS module.
+/// Version, commit and `FIPS`.
 #[cfg(feature = "fips")]
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("COMMIT"), ", FIPS)");
 
-/// Whether cryptography and TLS are done by AWS-LC's FIPS module, as the module itself says.
+/// True if cryptography and TLS use AWS-LC's FIPS module, as reported by the module.
 pub(crate) fn is_fips() -> bool {
     aws_lc_rs::try_fips_mode().is_ok() && rustls::crypto::aws_lc_rs::default_provider().fips()
 }
 
-/// Whether a build that promises the FIPS module has it; any other promises nothing.
+/// False if this is a FIPS build and the FIPS module is not in use.
 pub(crate) fn is_as_promised() -> bool {
     !cfg!(feature = "fips") || is_fips()
 }

@@ -1,4 +1,4 @@
-//! Causes of failed connections, in words for operators: libraries name them in each their own way.
+//! Causes of failed connections, in words for operators: each library has its own.
 
 use std::{error::Error, io};
 
@@ -17,7 +17,7 @@ pub(crate) enum ConnectFault {
     TimedOut,
     #[error("connection closed by the server")]
     Closed,
-    /// A Unix socket.
+    /// Unix sockets only.
     #[error("no such socket")]
     NoSocket,
     #[error("permission denied")]
@@ -35,7 +35,7 @@ pub(crate) enum ConnectFault {
 }
 
 impl ConnectFault {
-    /// The cause in an error or in what it comes from; `None` for any other.
+    /// Finds the cause in an error or its sources; `None`: none of these causes.
     pub(crate) fn of(error: &(dyn Error + 'static)) -> Option<Self> {
         let mut next = Some(error);
         while let Some(error) = next {
@@ -54,7 +54,7 @@ impl ConnectFault {
         None
     }
 
-    /// Whether it is the server's certificate.
+    /// True if the cause is the server's certificate.
     pub(crate) fn is_of_certificate(self) -> bool {
         matches!(
             self,
@@ -75,7 +75,7 @@ impl ConnectFault {
                 return found;
             }
         }
-        // `getaddrinfo` has no kind of its own.
+        // Errors of `getaddrinfo` have no separate kind.
         if error.to_string().starts_with(LOOKUP) {
             return Some(Self::NameNotFound);
         }
@@ -112,7 +112,7 @@ impl ConnectFault {
         })
     }
 
-    /// The cause in the `Debug` text of an [`io::Error`] or a [`rustls::Error`]: fred 10.1 hands on no more.
+    /// Finds the cause in the `Debug` text of an [`io::Error`] or a [`rustls::Error`]: fred 10.1 passes on only that.
     pub(crate) fn of_debug_text(text: &str) -> Option<Self> {
         const SIGNS: [(&str, ConnectFault); 16] = [
             (LOOKUP, ConnectFault::NameNotFound),
@@ -136,7 +136,7 @@ impl ConnectFault {
     }
 }
 
-/// How the standard library begins the error of a name that cannot be resolved.
+/// Prefix of the standard library's error for a name that cannot be resolved.
 const LOOKUP: &str = "failed to lookup address information";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The parts, built once. Handlers take what they need of it and never learn of the rest.
+//! Components of the gateway, built once. Handlers extract those that they use (`FromRef`).
 
 use axum::extract::FromRef;
 use std::{
@@ -21,18 +21,18 @@ use crate::{
     upstream::Upstream,
 };
 
-/// Why the gateway cannot be built.
+/// Reasons for a failed build of the gateway.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BuildError {
-    #[error("the session store cannot be used")]
+    #[error("the session store cannot be opened")]
     Sessions(#[from] SessionsError),
-    #[error("no client for Entra")]
+    #[error("the HTTP client for Entra cannot be built")]
     Entra(#[source] reqwest::Error),
-    #[error("no client for upstream")]
+    #[error("the client for upstream cannot be built")]
     Upstream(#[source] io::Error),
 }
 
-/// Everything a request may need.
+/// All components that requests use. Cheap to clone.
 #[derive(Debug, Clone, FromRef)]
 pub(crate) struct Gateway {
     pub(crate) entra: Entra,
@@ -50,11 +50,11 @@ pub(crate) struct Gateway {
     pub(crate) exports: Exports,
 }
 
-/// Files of the activity log are made one at a time: each is put together in memory. Cheap to clone.
+/// Permit for exports of the activity log. One export at a time, since each is built in memory. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Exports(Arc<Semaphore>);
 
-/// The one export that is being made. The next may begin once all clones of it are dropped.
+/// Running export. The next one may start when all clones of this one are dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Export {
     _permit: Arc<OwnedSemaphorePermit>,
@@ -65,14 +65,14 @@ impl Exports {
         Self(Arc::new(Semaphore::new(1)))
     }
 
-    /// Begins one; `None`: another is being made, or sent.
+    /// Starts an export; `None`: another one is being built or sent.
     pub(crate) fn begin(&self) -> Option<Export> {
         let permit = Arc::clone(&self.0).try_acquire_owned().ok()?;
         Some(Export { _permit: Arc::new(permit) })
     }
 }
 
-/// What administrators look at and decide about.
+/// Components that the administrators' API and pages use.
 #[derive(Debug, Clone)]
 pub(crate) struct Administered {
     pub(crate) entra: Entra,
@@ -85,7 +85,7 @@ pub(crate) struct Administered {
     pub(crate) cookie: Arc<CookieConfig>,
     pub(crate) draining: Draining,
     pub(crate) health: HealthRegistry,
-    /// What the app registration depends on.
+    /// Inputs of the app registration.
     pub(crate) registration_inputs: Arc<RegistrationInputs>,
     pub(crate) exports: Exports,
 }
@@ -123,12 +123,12 @@ impl FromRef<Gateway> for SignIn {
     }
 }
 
-/// What clients are told about us.
+/// Content of the protected-resource metadata (RFC 9728).
 #[derive(Debug)]
 pub(crate) struct Resource {
-    /// Whether external access is on, as the switch has it.
+    /// State of external access.
     pub(crate) is_on: watch::Receiver<bool>,
-    /// `authorization_servers`.
+    /// Member `authorization_servers`.
     pub(crate) authority: String,
     /// Scopes and origins.
     pub(crate) config: ResourceConfig,
@@ -143,30 +143,33 @@ impl Resource {
         }
     }
 
-    /// Whether external access is on: now, for all threads.
+    /// True if external access is enabled now.
     pub(crate) fn is_on(&self) -> bool {
         *self.is_on.borrow()
     }
 }
 
-/// Set once, when the gateway begins to go.
+/// Flag of the drain; set once, at the start of the stop. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Draining(Arc<AtomicBool>);
 
 impl Draining {
-    /// From now on the gateway is not ready.
+    /// Starts the drain: the gateway is not ready.
     pub(crate) fn begin(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it has begun.
+    /// True if the drain has started.
     pub(crate) fn has_begun(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl Gateway {
-    /// Builds the parts; none of them has to be reachable yet.
+    /// Builds the components; no external service has to be reachable yet.
+    ///
+    /// # Errors
+    /// When the session store cannot be opened or a client cannot be built.
     pub(crate) fn build(config: &Config) -> Result<Self, BuildError> {
         let health = HealthRegistry::default();
         let sessions = Sessions::open_store(config.sessions.clone())?;
@@ -189,7 +192,7 @@ impl Gateway {
         })
     }
 
-    /// The same parts under settings of which those changed that can ([`Config::renewed`]).
+    /// Returns the same components with the reloadable settings of `config` ([`Config::renewed`]).
     pub(crate) fn renewed(&self, config: &Config) -> Self {
         Self {
             policy: Arc::new(config.policy.clone()),

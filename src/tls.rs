@@ -1,5 +1,5 @@
-//! TLS towards Redis and upstream: rustls with AWS-LC, the system's roots and what operators add. reqwest, which
-//! reads Entra's documents, has a configuration of its own from the same crates.
+//! TLS client configuration for Redis, upstream and exporters: rustls with AWS-LC, the system's root certificates
+//! and those of the operator. reqwest for Entra's documents has its own configuration from the same crates.
 
 use std::{fmt, fs, io, path::Path, sync::Arc};
 
@@ -8,10 +8,10 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-/// Trusts the system's roots, and those in `ca_file` (PEM).
+/// Builds a configuration that trusts the system's root certificates and those in `ca_file` (PEM).
 ///
 /// # Errors
-/// When there is nothing to trust, or `ca_file` cannot be read.
+/// When there is no root certificate, or `ca_file` cannot be read.
 pub(crate) fn client(ca_file: Option<&Path>) -> io::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -19,7 +19,7 @@ pub(crate) fn client(ca_file: Option<&Path>) -> io::Result<ClientConfig> {
         let unreadable =
             |error: &dyn fmt::Display| io::Error::other(format!("{}: {error}", path.display()));
         let bytes = fs::read(path).map_err(|error| unreadable(&error))?;
-        // With a byte order mark before it the first certificate would be passed over.
+        // A byte order mark would hide the first certificate.
         let pem = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         let before = roots.len();
         for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -31,7 +31,7 @@ pub(crate) fn client(ca_file: Option<&Path>) -> io::Result<ClientConfig> {
         }
     }
     if roots.is_empty() {
-        return Err(io::Error::other("there are no trusted root certificates on this system"));
+        return Err(io::Error::other("this system has no trusted root certificates"));
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
