@@ -1,4 +1,4 @@
-//! The log's bound (`GATEWAY_ACTIVITY_MAX_SIZE`): beyond it the oldest records go, denials first, decisions last.
+//! Maximum size of the log (`GATEWAY_ACTIVITY_MAX_SIZE`): removes the oldest records, denials first, decisions last.
 
 use std::fmt::Write as _;
 
@@ -14,18 +14,21 @@ use crate::clock;
 
 /// Records removed in one transaction, at most and at least.
 const BATCH: (i64, i64) = (5000, 50);
-/// A record's size in bytes, as a guess for the number to remove next. Less is removed than needed rather than
-/// more.
-const OF_RECORD: i64 = 1024;
+/// Estimated size of a record in bytes, for the number of records to remove next. An overestimate: too few records
+/// are removed rather than too many.
+const RECORD_SIZE: i64 = 1024;
 /// Index entries of one record in PostgreSQL, in bytes.
-const OF_INDEXES: i64 = 500;
-/// The database's own protection of decisions, and a minute for clocks that differ; in milliseconds.
+const INDEX_SIZE: i64 = 500;
+/// Age below which the database protects decisions (24 h), plus a minute of clock skew; in milliseconds.
 const PROTECTED: i64 = 86_400_000 + 60_000;
 
-/// Removes the oldest records until the log is a tenth smaller than `most` bytes, if it is larger; how many.
+/// Removes the oldest records when the log is larger than `max` bytes, until it is a tenth smaller than that. Returns
+/// the number of records.
 pub(super) async fn hold(database: &Database, max: i64) -> Result<u64, ActivityError> {
     let used = database.run_slowly(move |held| {
-        Box::pin(async move { with_connection!(held, connection => connection.consume(max).await) })
+        Box::pin(
+            async move { with_connection!(held, connection => connection.bytes_used(max).await) },
+        )
     });
     if used.await? <= max {
         return Ok(0);
@@ -40,9 +43,9 @@ pub(super) async fn hold(database: &Database, max: i64) -> Result<u64, ActivityE
     }
 }
 
-/// Removes some of the least important records if more than `goal` bytes are in use; how many.
+/// Removes some of the least important records if more than `goal` bytes are in use. Returns the number.
 ///
-/// Instances take turns: the row of `pruning` is locked before anything is measured.
+/// The row of `pruning` is locked before the log is measured, so that instances do this one after the other.
 async fn remove(held: &mut PooledConnection, goal: i64) -> Result<u64, sqlx::Error> {
     const SET: &str = "UPDATE pruning SET by_size = $1";
     let begin = held.begin();
@@ -50,8 +53,8 @@ async fn remove(held: &mut PooledConnection, goal: i64) -> Result<u64, sqlx::Err
     with_connection!(held, connection => {
         let mut transaction = connection.begin_with(begin).await?;
         sqlx::query(SET).bind(true).execute(&mut *transaction).await?;
-        let excess = transaction.consume(goal).await? - goal;
-        let batch = (excess / OF_RECORD).clamp(BATCH.1, BATCH.0);
+        let excess = transaction.bytes_used(goal).await? - goal;
+        let batch = (excess / RECORD_SIZE).clamp(BATCH.1, BATCH.0);
         let mut removed = 0;
         for importance in Importance::ALL {
             if excess <= 0 || removed > 0 {
@@ -69,24 +72,24 @@ async fn remove(held: &mut PooledConnection, goal: i64) -> Result<u64, sqlx::Err
     })
 }
 
-/// A connection by which the log is measured.
+/// Measurement of the log's size.
 trait Measure {
-    /// Bytes in use. Where those are fewer than `most`, any number below it.
-    async fn consume(&mut self, max: i64) -> Result<i64, sqlx::Error>;
+    /// Bytes in use; exact only above `max`.
+    async fn bytes_used(&mut self, max: i64) -> Result<i64, sqlx::Error>;
 }
 
 impl Measure for SqliteConnection {
-    /// Pages that hold something.
-    async fn consume(&mut self, _max: i64) -> Result<i64, sqlx::Error> {
+    /// Pages in use.
+    async fn bytes_used(&mut self, _max: i64) -> Result<i64, sqlx::Error> {
         const PAGES: &str = "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size";
         sqlx::query_scalar(PAGES).fetch_one(self).await
     }
 }
 
 impl Measure for PgConnection {
-    /// The files, unless they are larger than `most`: they do not shrink by themselves. Then the number of records
-    /// times the mean size of the newest thousand.
-    async fn consume(&mut self, max: i64) -> Result<i64, sqlx::Error> {
+    /// Size of the files. Files do not shrink when rows are deleted, so above `max` it is the number of records times
+    /// the mean size of the newest thousand.
+    async fn bytes_used(&mut self, max: i64) -> Result<i64, sqlx::Error> {
         const FILES: &str = "SELECT pg_total_relation_size('activity')";
         const COUNT: &str = "SELECT count(*) FROM activity";
         const MEAN: &str = "SELECT coalesce(avg(pg_column_size(newest.*)), 0)::bigint FROM (SELECT * FROM activity ORDER BY at DESC, id DESC LIMIT 1000) AS newest";
@@ -96,12 +99,12 @@ impl Measure for PgConnection {
         }
         let count: i64 = sqlx::query_scalar(COUNT).fetch_one(&mut *self).await?;
         let mean: i64 = sqlx::query_scalar(MEAN).fetch_one(&mut *self).await?;
-        Ok(count.saturating_mul(mean + OF_INDEXES).min(files))
+        Ok(count.saturating_mul(mean + INDEX_SIZE).min(files))
     }
 }
 
-/// The statement that removes the oldest $1 records of an importance; decisions only where older than $2. Each
-/// kind is read by its own index.
+/// Statement that removes the oldest $1 records of an importance; decisions only if older than $2. Each kind is
+/// read through its own index.
 fn oldest(importance: Importance) -> String {
     let until = if importance == Importance::Decision { " AND at < $2" } else { "" };
     let kinds = EventKind::ALL.into_iter().filter(|kind| kind.importance() == importance);

@@ -1,4 +1,4 @@
-//! How either database is opened.
+//! Connection options of SQLite and PostgreSQL.
 
 use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
@@ -12,12 +12,12 @@ use sqlx::{
 use super::pool::Pool;
 use crate::config::DatabaseTarget;
 
-/// File systems whose memory is not shared between machines, by `f_type` (`statfs(2)`): where SQLite
-/// can keep a write-ahead log. overlayfs, ext4, XFS, Btrfs, tmpfs, ZFS, F2FS.
-const LOCAL: [u64; 7] =
+/// Local file systems, on which SQLite can use a write-ahead log, by `f_type` (`statfs(2)`): overlayfs, ext4, XFS,
+/// Btrfs, tmpfs, ZFS, F2FS.
+const LOCAL_FILE_SYSTEMS: [u64; 7] =
     [0x794c_7630, 0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x2fc1_2fc1, 0xf2f5_2010];
 
-/// A pool whose work has `patience`; waits for nothing.
+/// Lazily connected pool; the server ends statements soon after `query_timeout`.
 pub(super) fn pool(target: &DatabaseTarget, connections: u32, query_timeout: Duration) -> Pool {
     match target {
         DatabaseTarget::Sqlite(path) => Pool::Sqlite(
@@ -43,8 +43,8 @@ pub(super) fn pool(target: &DatabaseTarget, connections: u32, query_timeout: Dur
     }
 }
 
-/// The server gives up as well: what nobody waits for any more must hold no lock. Statements, since a pooler
-/// before the server may take no options at the start.
+/// Limits on the server: an abandoned statement must not hold a lock. They are statements because a connection
+/// pooler may reject startup options.
 fn limits(query_timeout: Duration) -> String {
     let (max, lock) = (query_timeout.as_millis() + 500, query_timeout.as_millis().min(10_000));
     format!(
@@ -52,7 +52,7 @@ fn limits(query_timeout: Duration) -> String {
     )
 }
 
-/// Without a pool, and without limits: for bringing it up to date, and to learn why nobody connects.
+/// Options without a pool and without limits, for migrations and for the diagnosis of failed connections.
 pub(super) fn postgres(target: &DatabaseTarget) -> Option<PgConnectOptions> {
     match target {
         DatabaseTarget::Postgres(options) => Some((**options).clone()),
@@ -60,13 +60,13 @@ pub(super) fn postgres(target: &DatabaseTarget) -> Option<PgConnectOptions> {
     }
 }
 
-/// Makes SQLite's file where there is none: nobody else's to read, and SQLite's other files take after it.
-/// That it cannot be made SQLite will tell.
+/// Creates SQLite's file if it is missing, with mode 600, which SQLite's other files inherit. Errors are ignored:
+/// SQLite reports them when it opens the file.
 pub(super) fn make_file(path: &Path) {
     let _ = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
 }
 
-/// Whether a file could be made in a folder.
+/// True if files can be created in a folder.
 pub(super) fn is_writable(folder: &Path) -> bool {
     access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
@@ -75,22 +75,22 @@ fn sqlite(path: &Path) -> SqliteConnectOptions {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .busy_timeout(super::pool::QUERY_TIMEOUT)
-        // What is confirmed survives the machine.
+        // Committed transactions survive a power failure.
         .synchronous(SqliteSynchronous::Full)
-        // What it may need to undo of a long statement: an image has no folder for that.
+        // Statement journals: a container image has no temporary folder for them.
         .pragma("temp_store", "MEMORY")
         .disable_statement_logging();
-    if is_private_memory(path) {
+    if is_local(path) {
         options.journal_mode(SqliteJournalMode::Wal)
     } else {
         options.journal_mode(SqliteJournalMode::Delete)
     }
 }
 
-/// Whether a write-ahead log works there: its index is shared memory, which a network's file system does
-/// not have (<https://sqlite.org/wal.html>).
-fn is_private_memory(path: &Path) -> bool {
+/// True if a write-ahead log works there: its index is shared memory, which network file systems lack
+/// (<https://sqlite.org/wal.html>).
+fn is_local(path: &Path) -> bool {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let kind = |kind: FsWord| u64::try_from(kind).unwrap_or_default();
-    statfs(folder).is_ok_and(|found| LOCAL.contains(&kind(found.f_type)))
+    statfs(folder).is_ok_and(|found| LOCAL_FILE_SYSTEMS.contains(&kind(found.f_type)))
 }

@@ -1,7 +1,8 @@
-//! The database: SQLite, or PostgreSQL for several instances. One set of statements for both.
+//! The database: SQLite, or PostgreSQL for several instances, with one set of statements for both.
 //!
-//! All of its work is done by the runtime that opened it, whichever thread asks: connections must not
-//! end with a thread that serves. Who searches does not hold up who writes or reads the switch.
+//! Every operation runs on the runtime that opened the database, whichever thread calls it: a connection must not
+//! end with the worker thread that used it. Searches have a pool of their own, so that they do not delay writes or
+//! reads of the state of external access.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,9 +25,9 @@ use crate::config::{DatabaseConfig, DatabaseTarget};
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// Connections, or handles on the file: for what is quick.
+/// Connections (SQLite: file handles) for short operations.
 const QUICK: u32 = 4;
-/// For what takes long.
+/// Connections for long operations.
 const SLOW: u32 = 2;
 
 /// The database. Cheap to clone.
@@ -36,7 +37,7 @@ pub(super) struct Database(Arc<Inner>);
 struct Inner {
     quick: Pool,
     slow: Pool,
-    home: Handle,
+    runtime: Handle,
     target: DatabaseTarget,
     migrates: bool,
     is_ready: Mutex<bool>,
@@ -49,27 +50,27 @@ impl fmt::Debug for Database {
 }
 
 impl Database {
-    /// Waits for nothing. The runtime it is called in does its work.
+    /// Opens the pools without connecting. The calling runtime runs all operations.
     pub(super) fn new(config: &DatabaseConfig) -> Self {
         let target = config.target.clone();
         Self(Arc::new(Inner {
             quick: connect::pool(&target, QUICK, QUERY_TIMEOUT),
             slow: connect::pool(&target, SLOW, LONG_QUERY_TIMEOUT),
-            home: Handle::current(),
+            runtime: Handle::current(),
             target,
             migrates: config.migrates,
             is_ready: Mutex::default(),
         }))
     }
 
-    /// Makes SQLite's file where there is none.
+    /// Creates SQLite's file if it is missing.
     pub(super) fn make_file(&self) {
         if let DatabaseTarget::Sqlite(path) = &self.0.target {
             connect::make_file(path);
         }
     }
 
-    /// Does a piece of work, once the database is up to date.
+    /// Runs an operation once the schema is up to date.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl for<'c> FnOnce(&'c mut PooledConnection) -> BoxFuture<'c, T> + Send + 'static,
@@ -77,7 +78,7 @@ impl Database {
         self.run_for(QUERY_TIMEOUT, work).await
     }
 
-    /// The same for work that takes longer the more there is of it.
+    /// [`Self::run`] with a timeout of its own.
     pub(super) async fn run_for<T: Send + 'static>(
         &self,
         query_timeout: Duration,
@@ -86,7 +87,7 @@ impl Database {
         self.run_on(&self.0.quick, query_timeout, work).await
     }
 
-    /// The same for work that reads or removes a lot; nobody waits for it to end.
+    /// [`Self::run`] on the pool for long operations, which read or remove many rows.
     pub(super) async fn run_slowly<T: Send + 'static>(
         &self,
         work: impl for<'c> FnOnce(&'c mut PooledConnection) -> BoxFuture<'c, T> + Send + 'static,
@@ -101,39 +102,40 @@ impl Database {
         work: impl for<'c> FnOnce(&'c mut PooledConnection) -> BoxFuture<'c, T> + Send + 'static,
     ) -> Result<T, ActivityError> {
         let (database, pool) = (self.clone(), pool.clone());
-        self.at_home(async move {
+        self.on_runtime(async move {
             database.make_ready().await?;
             pool.work(query_timeout, work).await
         })
         .await
     }
 
-    /// Brings it up to date, whatever the setting.
+    /// Migrates the schema, whatever `GATEWAY_MIGRATE` is.
     pub(super) async fn migrate(&self) -> Result<(), ActivityError> {
         let database = self.clone();
-        self.at_home(async move { in_time(LONG_QUERY_TIMEOUT, database.migrate_now()).await }).await
+        self.on_runtime(async move { in_time(LONG_QUERY_TIMEOUT, database.migrate_now()).await })
+            .await
     }
 
-    async fn at_home<T: Send + 'static>(
+    async fn on_runtime<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, ActivityError>> + Send + 'static,
     ) -> Result<T, ActivityError> {
-        let done: Result<_, JoinError> = self.0.home.spawn(work).await;
+        let done: Result<_, JoinError> = self.0.runtime.spawn(work).await;
         match done.unwrap_or(Err(ActivityError::Interrupted)) {
             Ok(done) => Ok(done),
-            Err(error) => Err(self.in_plain_words(error).await),
+            Err(error) => Err(self.diagnose(error).await),
         }
     }
 
-    /// What a failure means: a file that cannot be used is no neighbour that is away, and a pool that got no
-    /// connection does not say why.
-    async fn in_plain_words(&self, error: ActivityError) -> ActivityError {
-        let of_file = |path: &PathBuf, error| {
+    /// Replaces library errors by errors that name the cause: an unusable file, or the reason why the pool got no
+    /// connection.
+    async fn diagnose(&self, error: ActivityError) -> ActivityError {
+        let file_error = |path: &PathBuf, error| {
             if !path.exists() && path.parent().is_some_and(connect::is_writable) {
                 ActivityError::Missing(path.clone())
             } else {
                 match sqlite_code(&error) {
-                    // No permission, read-only, cannot be opened, no database.
+                    // PERM, READONLY, CANTOPEN, NOTADB.
                     Some(3 | 8 | 14 | 26) => ActivityError::Unusable(path.clone(), error),
                     Some(13) => ActivityError::DiskFull(path.clone(), error),
                     Some(10) => ActivityError::Disk(path.clone(), error),
@@ -146,31 +148,31 @@ impl Database {
                 ActivityError::Database(error)
                 | ActivityError::Migration(MigrateError::Execute(error)),
                 DatabaseTarget::Sqlite(path),
-            ) => of_file(path, error),
+            ) => file_error(path, error),
             (ActivityError::Database(sqlx::Error::PoolTimedOut), DatabaseTarget::Postgres(_)) => {
-                self.why_away().await
+                self.diagnose_connection().await
             }
-            (error, _) => by_server(error),
+            (error, _) => with_advice(error),
         }
     }
 
-    async fn why_away(&self) -> ActivityError {
+    async fn diagnose_connection(&self) -> ActivityError {
         let Some(options) = connect::postgres(&self.0.target) else {
             return ActivityError::NoConnection;
         };
         let at = format!("{}:{}", options.get_host(), options.get_port());
         let trying = async move { in_time(QUERY_TIMEOUT, options.connect()).await };
-        match self.0.home.spawn(trying).await {
+        match self.0.runtime.spawn(trying).await {
             Ok(Ok(connection)) => {
                 drop(connection);
                 ActivityError::NoConnection
             }
             Ok(Err(ActivityError::TimedOut)) | Err(_) => ActivityError::Away(at, None),
-            Ok(Err(error)) => ActivityError::Away(at, Some(Box::new(by_server(error)))),
+            Ok(Err(error)) => ActivityError::Away(at, Some(Box::new(with_advice(error)))),
         }
     }
 
-    /// Brings it up to date if that is to be done, once.
+    /// Checks the schema once, and migrates it if that is configured.
     async fn make_ready(&self) -> Result<(), ActivityError> {
         let waiting = async { Ok::<_, ActivityError>(self.0.is_ready.lock().await) };
         let mut is_ready = in_time(QUERY_TIMEOUT, waiting).await?;
@@ -189,7 +191,7 @@ impl Database {
         Ok(())
     }
 
-    /// One does it at a time: on PostgreSQL the library takes an advisory lock, on a file it takes none.
+    /// Migrates under a lock: on PostgreSQL sqlx takes an advisory lock, on SQLite it takes none.
     async fn migrate_now(&self) -> Result<(), ActivityError> {
         match (&self.0.quick, connect::postgres(&self.0.target)) {
             (Pool::Postgres(_), Some(options)) => {
@@ -198,7 +200,7 @@ impl Database {
                 connection.close().await?;
             }
             (Pool::Sqlite(pool), _) => {
-                // Closed afterwards, whatever happened on it.
+                // Detached: closed afterwards, even after an error.
                 let mut connection = pool.acquire().await?.detach();
                 let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
                 SQLITE.run_direct(None, &mut *transaction, false).await?;
@@ -210,8 +212,8 @@ impl Database {
     }
 }
 
-/// The migrations that were made; `None`: none ever. Whoever serves may lack the right to create tables: it
-/// is asked first.
+/// Applied migrations; `None`: the table of migrations does not exist. Read before a migration, because the
+/// gateway's database user may lack the right to create tables.
 async fn versions(held: &mut PooledConnection) -> Result<Option<Vec<i64>>, sqlx::Error> {
     const TABLE: &str = "_sqlx_migrations";
     const VERSIONS: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
@@ -233,7 +235,10 @@ async fn versions(held: &mut PooledConnection) -> Result<Option<Vec<i64>>, sqlx:
     with_connection!(held, connection => sqlx::query_scalar(VERSIONS).fetch_all(&mut **connection).await.map(Some))
 }
 
-/// Whether all migrations that we know were made, and no others.
+/// True if all migrations of this version were applied.
+///
+/// # Errors
+/// When others were applied: the database belongs to a later version.
 fn check_schema_version(pool: &Pool, applied: Option<&[i64]>) -> Result<bool, ActivityError> {
     let known = match pool {
         Pool::Sqlite(_) => &SQLITE,
@@ -246,28 +251,29 @@ fn check_schema_version(pool: &Pool, applied: Option<&[i64]>) -> Result<bool, Ac
     }
 }
 
-/// `SQLite`'s primary result code (<https://sqlite.org/rescode.html>): the lower eight bits of extended ones.
+/// `SQLite`'s primary result code (<https://sqlite.org/rescode.html>): the lower eight bits of an extended code.
 fn sqlite_code(error: &sqlx::Error) -> Option<u32> {
     let code = error.as_database_error()?.code()?.parse::<u32>().ok()?;
     Some(code & 0xff)
 }
 
-/// PostgreSQL's own message with advice. The library's text ends with a line number of PostgreSQL's C source.
-fn by_server(error: ActivityError) -> ActivityError {
-    let of_server = match &error {
+/// Replaces sqlx's text, which ends with a line number of PostgreSQL's C source, by PostgreSQL's message and advice.
+fn with_advice(error: ActivityError) -> ActivityError {
+    let server_error = match &error {
         ActivityError::Database(error) | ActivityError::Migration(MigrateError::Execute(error)) => {
             error.as_database_error()
         }
         _ => None,
     };
-    let Some(of_server) = of_server.and_then(|it| it.try_downcast_ref::<PgDatabaseError>()) else {
+    let Some(server_error) = server_error.and_then(|it| it.try_downcast_ref::<PgDatabaseError>())
+    else {
         return error;
     };
-    let advice = match of_server.code() {
+    let advice = match server_error.code() {
         "25006" => "; is the disk full, or is this a replica?",
         "53100" => "; the server's disk is full",
         _ => "",
     };
-    let (message, code) = (of_server.message().to_owned(), of_server.code().to_owned());
+    let (message, code) = (server_error.message().to_owned(), server_error.code().to_owned());
     ActivityError::Server { message, code, advice }
 }

@@ -1,5 +1,5 @@
-//! Decisions: the switch, and who is kept out. What is decided and the record of it are written in one
-//! transaction: no record, no change.
+//! Decisions about external access, blocks and sessions. The change and its record are written in one transaction:
+//! no record, no change.
 
 use std::time::Duration;
 
@@ -15,25 +15,25 @@ use super::{
 };
 use crate::{clock, config::duration};
 
-/// The administrator's switch as it stands in the database.
+/// State of external access in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AccessState {
-    /// Names the database, so that instances see whether they share it.
+    /// Id of the database, by which instances detect whether they share it.
     pub(crate) database: String,
     pub(crate) enabled: bool,
-    /// Since when, in Unix milliseconds; `None`: nobody has ever decided.
+    /// Time of the last change, in Unix milliseconds; `None`: never changed.
     pub(crate) since: Option<i64>,
-    /// Who decided it.
+    /// Administrator who made the last change.
     pub(crate) by: Actor,
 }
 
-/// Whom a block keeps out.
+/// Blocked caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Blocked {
-    /// A user or a service principal, by Entra's object id.
+    /// User or service principal, by Entra's object id.
     Subject(String),
-    /// A client app, by its id.
+    /// Client app, by its application id.
     Client(String),
 }
 
@@ -63,7 +63,7 @@ impl Blocked {
     }
 }
 
-/// Somebody who is kept out for a while.
+/// Temporary block of a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Block {
     pub(crate) blocked: Blocked,
@@ -75,16 +75,16 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// For how long, like `24h`. A year at most: what lasts longer belongs into Entra.
+    /// Parses the duration of a block, such as `24h`. At most a year: a longer block belongs into Entra.
     pub(crate) fn span(text: &str) -> Result<Duration, String> {
         let span = duration(text)?;
-        let is_sound = span >= Duration::from_secs(1) && span <= Duration::from_hours(365 * 24);
-        if is_sound { Ok(span) } else { Err("does not lie between 1s and 365d".to_owned()) }
+        let is_valid = span >= Duration::from_secs(1) && span <= Duration::from_hours(365 * 24);
+        if is_valid { Ok(span) } else { Err("must be between 1s and 365d".to_owned()) }
     }
 }
 
-/// A decision that disables external access, blocks a caller or ends sessions, with its records. It takes effect
-/// whether or not the database can be written, and is recorded once, however often that is tried.
+/// Decision that disables external access, blocks a caller or ends sessions, with its records. It takes effect even
+/// if the database cannot be written, and is recorded once, however often recording is retried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Restriction {
     restricts: Restricts,
@@ -101,18 +101,18 @@ enum Restricts {
         blocked: Blocked,
         until: i64,
     },
-    /// Sessions, which have ended already.
+    /// Sessions that have ended already.
     Sessions,
 }
 
 impl Restriction {
-    /// External access is disabled.
+    /// Disables external access.
     pub(crate) fn access(author: &Author) -> Self {
         let record = Record::new(EventKind::ExternalAccessDisabled).by(author);
         Self { restricts: Restricts::Access, records: vec![record] }
     }
 
-    /// A caller is blocked until then (Unix milliseconds), in place of what was decided about that caller before.
+    /// Blocks a caller until a time (Unix milliseconds). Replaces an earlier block of that caller.
     pub(crate) fn caller(blocked: Blocked, until: i64, author: &Author) -> Self {
         let text = format!("until {}", clock::rfc3339(until));
         let kinds = [EventKind::SubjectBlocked, EventKind::ClientBlocked];
@@ -120,23 +120,23 @@ impl Restriction {
         Self { restricts: Restricts::Caller { blocked, until }, records: vec![record] }
     }
 
-    /// Sessions that have ended, by their records.
+    /// Restriction for sessions that have ended, from their records.
     pub(crate) fn of_sessions(records: Vec<Record>) -> Self {
         Self { restricts: Restricts::Sessions, records }
     }
 
-    /// Names the decision: the first record's id.
+    /// Id of the decision: that of its first record.
     pub(crate) fn id(&self) -> &str {
         self.records.first().map_or("", |record| &record.id)
     }
 
-    /// Since when external access is disabled by this, and by whom.
+    /// Time (Unix milliseconds) and author, if this disables external access.
     pub(crate) fn disabled(&self) -> Option<(i64, &Actor)> {
         let record = self.records.first()?;
         (self.restricts == Restricts::Access).then_some((record.at, &record.actor))
     }
 
-    /// The block that this is.
+    /// The block, if this is one.
     pub(crate) fn block(&self) -> Option<Block> {
         let (Restricts::Caller { blocked, until }, Some(record)) =
             (&self.restricts, self.records.first())
@@ -147,17 +147,18 @@ impl Restriction {
         Some(Block { blocked, since: record.at, until: *until, by })
     }
 
-    /// Into the log.
+    /// Emits the records to the log.
     pub(crate) fn emit(&self) {
         self.records.iter().for_each(Record::emit);
     }
 
-    /// As JSON, for [`Self::from_text`].
+    /// JSON for [`Self::from_text`].
     pub(crate) fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// `None`: not what [`Self::to_text`] writes; in particular, records of other kinds than the restriction's own.
+    /// Parses the output of [`Self::to_text`]. `None`: any other text, including one whose records are of another kind
+    /// than the restriction.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
         let restriction: Self = serde_json::from_str(text).ok()?;
         restriction.is_consistent().then_some(restriction)
@@ -211,7 +212,7 @@ impl From<BlockRow> for Block {
     }
 }
 
-/// How the switch stands, and who is kept out at that time (Unix milliseconds).
+/// Reads the state of external access, and the blocks in force at a time (Unix milliseconds).
 pub(super) async fn read(
     database: &Database,
     now: i64,
@@ -237,7 +238,7 @@ pub(super) async fn read(
 
 const TURN: &str = "UPDATE access SET enabled = $1, since = $2, actor_oid = $3, actor_name = $4, actor_email = $5 WHERE enabled <> $1";
 
-/// Enables external access. `None`: it was enabled already, and nothing was written.
+/// Enables external access. `None`: it was enabled already, and nothing is written.
 pub(super) async fn enable(
     database: &Database,
     accepted: String,
@@ -251,9 +252,9 @@ pub(super) async fn enable(
     decide(database, (TURN, values), records).await
 }
 
-/// Writes a restriction with its records, unless they are there already. False: it changed
-/// nothing. One that was in force before it is recorded (`was_in_force`) is recorded even so: else it would count
-/// again when another instance records it after access was enabled.
+/// Writes a restriction with its records, unless they are there already. False: nothing changed. A restriction that
+/// was in force before this (`was_in_force`) is recorded even if it changes nothing; otherwise it would apply again
+/// when another instance records it after external access was enabled.
 pub(super) async fn restrict(
     database: &Database,
     restriction: Restriction,
@@ -263,7 +264,7 @@ pub(super) async fn restrict(
     let Restriction { restricts, records } = restriction;
     let Some(first) = records.first() else { return Ok(false) };
     let (at, actor) = (first.at, actor_values(first.actor.clone()).to_vec());
-    // Blocking again is a decision even where a later block is in force.
+    // A repeated block is a decision even if a later block is in force.
     let (change, must_change) = match &restricts {
         Restricts::Access => {
             let values = vec![Value::Flag(false), Value::Number(at)];
@@ -271,14 +272,14 @@ pub(super) async fn restrict(
         }
         Restricts::Caller { blocked, until } => {
             let values = vec![Value::Number(at), Value::Number(*until)];
-            (Some((BLOCK, [of_whom(blocked), values, actor].concat())), false)
+            (Some((BLOCK, [caller_values(blocked), values, actor].concat())), false)
         }
         Restricts::Sessions => (None, false),
     };
     write(database, change, records, must_change).await
 }
 
-/// Lets somebody in again. `None`: nobody kept them out, and nothing was written.
+/// Unblocks a caller. `None`: the caller was not blocked, and nothing is written.
 pub(super) async fn unblock(
     database: &Database,
     blocked: Blocked,
@@ -287,12 +288,12 @@ pub(super) async fn unblock(
     const UNBLOCK: &str = "DELETE FROM blocks WHERE kind = $1 AND who = $2 AND until > $3";
     let record =
         blocked.record([EventKind::SubjectUnblocked, EventKind::ClientUnblocked], &author, None);
-    let mut values = of_whom(&blocked);
+    let mut values = caller_values(&blocked);
     values.push(Value::Number(clock::millis()));
     decide(database, (UNBLOCK, values), vec![record]).await
 }
 
-/// A value of a statement.
+/// Bound value of a statement.
 #[derive(Clone)]
 enum Value {
     Text(Option<String>),
@@ -304,12 +305,12 @@ fn actor_values(Actor { oid, name, email }: Actor) -> [Value; 3] {
     [Value::Text(oid), Value::Text(name), Value::Text(email)]
 }
 
-fn of_whom(blocked: &Blocked) -> Vec<Value> {
+fn caller_values(blocked: &Blocked) -> Vec<Value> {
     [blocked.kind(), blocked.who()].map(|text| Value::Text(Some(text.to_owned()))).into()
 }
 
-/// A statement with its values.
-fn bound<DB: sqlx::Database>(
+/// Binds values to a statement.
+fn bind_values<DB: sqlx::Database>(
     statement: Query<'_, DB, DB::Arguments>,
     values: Vec<Value>,
 ) -> Query<'_, DB, DB::Arguments>
@@ -325,11 +326,10 @@ where
     })
 }
 
-/// A statement that changes the state, with its values.
+/// Statement that changes the state, with its values.
 type Change = (&'static str, Vec<Value>);
 
-/// Changes what a statement changes, if that is something, and writes the records of it. `None`: it was nothing,
-/// and nothing was written.
+/// Applies a change and writes its records. `None`: the change has no effect, and nothing is written.
 async fn decide(
     database: &Database,
     change: Change,
@@ -339,8 +339,8 @@ async fn decide(
     Ok(is_written.then_some(records))
 }
 
-/// Writes records and makes the change that they are of, in one transaction. False: nothing was written, because the
-/// records are there already or, where the change must have an effect, because it has none.
+/// Applies a change and writes its records in one transaction. False: nothing is written, because the records are
+/// there already or because the change has no effect although it must have one (`must_change`).
 async fn write(
     database: &Database,
     change: Option<Change>,
@@ -353,13 +353,13 @@ async fn write(
                 let begin = held.begin();
                 with_connection!(held, connection => {
                     let mut transaction = connection.begin_with(begin).await?;
-                    // First, so that of two that write the same one finds it written.
+                    // Before the change, so that only one of two concurrent writers of the same decision applies it.
                     let added = insertion(&records).build().execute(&mut *transaction).await?;
                     if added.rows_affected() == 0 {
                         return Ok(false);
                     }
                     if let Some((statement, values)) = change {
-                        let query = bound(sqlx::query(statement), values);
+                        let query = bind_values(sqlx::query(statement), values);
                         let changed = query.execute(&mut *transaction).await?.rows_affected();
                         if changed == 0 && must_change {
                             return Ok(false);
@@ -373,7 +373,7 @@ async fn write(
         .await
 }
 
-/// Blocks whose time is over go; the log remembers them.
+/// Removes expired blocks. Their records stay in the log.
 pub(super) async fn prune(database: &Database, now: i64) -> Result<(), ActivityError> {
     const OVER: &str = "DELETE FROM blocks WHERE until <= $1";
     database
@@ -388,7 +388,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_whose_records_are_of_another_kind_is_no_restriction() {
+    fn a_restriction_with_records_of_another_kind_is_rejected() {
         let author = Author::default();
         let ended = || Record::new(EventKind::SessionEndedByAdmin).by(&author);
         let subject = || Blocked::Subject("s".to_owned());

@@ -1,5 +1,6 @@
-//! Denials: recorded one by one up to a rate for all callers together. Those beyond it are counted and recorded
-//! as one record a kind and reason, so that strangers neither fill the log's disk nor its queue.
+//! Rate limit of denial records. Denials are recorded one by one up to a rate for all callers together; those
+//! beyond it are counted and recorded as one record for each kind and reason, so that anonymous callers can fill
+//! neither the log's disk nor its queue.
 
 use std::{
     collections::BTreeMap,
@@ -12,13 +13,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::record::{EventKind, Record};
 use crate::clock;
 
-/// Denials recorded one by one in a burst, and how many more a second in the long run: some 65 MB a day.
+/// Denials recorded one by one in a burst, and the rate after it: about 65 MB a day.
 const BURST: u32 = 600;
-const A_SECOND: u32 = 1;
-/// Between records of what was counted.
+const PER_SECOND: u32 = 1;
+/// Interval between records of counted denials.
 pub(super) const INTERVAL: Duration = Duration::from_secs(10);
-/// Denials among the records that wait for the database: a quarter of the queue.
-const WAITING: usize = 4096;
+/// Maximum number of denials in the writer's queue: a quarter of it.
+const MAX_QUEUED: usize = 4096;
 
 /// Admits denials to the log.
 #[derive(Debug)]
@@ -29,11 +30,11 @@ pub(super) struct Denials {
 
 #[derive(Debug)]
 struct DenialWindow {
-    /// Denials that may be recorded one by one now.
+    /// Denials that may still be recorded one by one.
     credit: u32,
-    /// When the credit was last raised.
+    /// Time up to which the credit was raised.
     raised: Instant,
-    /// By kind and reason: how many, and the first one's Unix milliseconds.
+    /// Number of denials by kind and reason, and the time of the first in Unix milliseconds.
     counted: BTreeMap<(EventKind, Option<String>), (u64, i64)>,
 }
 
@@ -43,7 +44,7 @@ pub(super) struct Counted {
     kind: EventKind,
     reason: Option<String>,
     count: u64,
-    /// Unix milliseconds of the first.
+    /// Time of the first in Unix milliseconds.
     since: i64,
 }
 
@@ -56,7 +57,7 @@ impl Counted {
     }
 }
 
-/// A denial's place among the records that wait; free again once it is dropped.
+/// Place of a denial in the queue, released on drop.
 #[derive(Debug)]
 pub(super) struct DenialSlot {
     _permit: OwnedSemaphorePermit,
@@ -66,10 +67,10 @@ impl Denials {
     pub(super) fn new() -> Self {
         let state =
             DenialWindow { credit: BURST, raised: Instant::now(), counted: BTreeMap::new() };
-        Self { state: Mutex::new(state), waiting: Arc::new(Semaphore::new(WAITING)) }
+        Self { state: Mutex::new(state), waiting: Arc::new(Semaphore::new(MAX_QUEUED)) }
     }
 
-    /// A place for a denial. `None`: it is beyond the rate, and was counted.
+    /// Returns a place for a denial. `None`: the denial is beyond the rate or its share of the queue, and was counted.
     pub(super) fn admit(&self, record: &Record) -> Option<DenialSlot> {
         let has_credit = self.lock().take(Instant::now());
         let place = if has_credit { self.place() } else { None };
@@ -79,13 +80,13 @@ impl Denials {
         place
     }
 
-    /// Counts a denial that is not recorded by itself.
+    /// Counts a denial that is not recorded on its own.
     pub(super) fn count(&self, record: &Record) {
         let (kind, reason) = (record.kind, record.reason.clone());
         self.put_back(Counted { kind, reason, count: 1, since: clock::millis() });
     }
 
-    /// Adds a count, such as one that [`Self::take_counted`] returned and that could not be recorded.
+    /// Adds a count, for example one from [`Self::take_counted`] that could not be recorded.
     pub(super) fn put_back(&self, Counted { kind, reason, count, since }: Counted) {
         let mut state = self.lock();
         let (total, first) = state.counted.entry((kind, reason)).or_insert((0, since));
@@ -93,7 +94,7 @@ impl Denials {
         *first = since.min(*first);
     }
 
-    /// Takes out the counts by kind and reason, as far as there are places for their records.
+    /// Removes and returns the counts, as long as there are places for their records.
     pub(super) fn take_counted(&self) -> Vec<(Counted, DenialSlot)> {
         let mut all = Vec::new();
         let mut state = self.lock();
@@ -119,7 +120,7 @@ impl DenialWindow {
     fn take(&mut self, now: Instant) -> bool {
         let seconds = now.saturating_duration_since(self.raised).as_secs();
         if seconds > 0 {
-            let earned = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(A_SECOND);
+            let earned = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(PER_SECOND);
             self.credit = self.credit.saturating_add(earned).min(BURST);
             self.raised += Duration::from_secs(seconds);
         }
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_without_room_is_put_back_whole() {
+    fn a_count_that_does_not_fit_in_the_queue_is_restored() {
         let denials = Denials::new();
         let reasons = [Some("expired".to_owned()), None];
         let of = |reason: &Option<String>, count, since| Counted {
@@ -175,7 +176,7 @@ mod tests {
             assert_eq!(taken, of(reason, 500, 1000));
             assert_eq!(taken.record().reason, *reason);
             drop(place);
-            // Another one meanwhile, counted first.
+            // Another denial, counted before the count is restored.
             denials
                 .count(&Record { reason: reason.clone(), ..Record::new(EventKind::LoginDenied) });
             denials.put_back(taken);
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_one_a_second_after_the_burst() {
+    fn one_denial_per_second_is_recorded_after_the_burst() {
         let begun = Instant::now();
         let mut state = DenialWindow { credit: 0, raised: begun, counted: BTreeMap::new() };
         let after = |millis| begun + Duration::from_millis(millis);
@@ -200,7 +201,7 @@ mod tests {
         let denials = Denials::new();
         let denied = Record::refused(EventKind::LoginDenied, "expired");
         let places: Vec<_> = std::iter::from_fn(|| denials.place()).collect();
-        assert_eq!(places.len(), WAITING);
+        assert_eq!(places.len(), MAX_QUEUED);
         assert!(denials.admit(&denied).is_none());
         assert!(denials.take_counted().is_empty(), "the count stays where no record has room");
         drop(places);

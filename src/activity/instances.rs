@@ -1,29 +1,29 @@
-//! The gateways that run over one database.
+//! Gateway instances that share a database.
 
 use sqlx::{Connection, FromRow};
 
 use super::{ActivityError, database::Database, pool::with_connection};
 
-/// Disposition this long without a word an instance is gone, in milliseconds.
+/// Time without a heartbeat after which an instance no longer counts as running, in milliseconds.
 pub(crate) const STALE_AFTER: i64 = 15_000;
 
-/// A gateway that runs.
+/// Running gateway.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub(crate) struct Instance {
-    /// Made at its start.
+    /// UUID, generated at startup.
     pub(crate) id: String,
-    /// Its host's name.
+    /// Host name.
     pub(crate) host: String,
     pub(crate) version: String,
     /// Unix milliseconds.
     pub(crate) started_at: i64,
-    /// When it last said so, in Unix milliseconds.
+    /// Last heartbeat, in Unix milliseconds.
     pub(crate) seen_at: i64,
-    /// Whether it lets machines in.
+    /// True if external access is enabled on this instance.
     pub(crate) is_on: bool,
 }
 
-/// An instance says that it runs; those that have not for a while are forgotten.
+/// Inserts or updates an instance's row, and removes rows without a heartbeat for a minute.
 pub(super) async fn heartbeat(
     database: &Database,
     instance: Instance,
@@ -49,7 +49,7 @@ pub(super) async fn heartbeat(
         .await
 }
 
-/// Does what [`seen`] does, and takes it back.
+/// Inserts a row and rolls back, to check that the database is writable.
 pub(super) async fn try_writing(database: &Database) -> Result<(), ActivityError> {
     const TRY: &str = "INSERT INTO instances (id, host, version, started_at, seen_at, is_on) VALUES ('', '', '', 0, 0, $1)";
     database
@@ -66,7 +66,7 @@ pub(super) async fn try_writing(database: &Database) -> Result<(), ActivityError
         .await
 }
 
-/// An instance says that it goes.
+/// Removes an instance's row.
 pub(super) async fn deregister(database: &Database, id: String) -> Result<(), ActivityError> {
     const GOES: &str = "DELETE FROM instances WHERE id = $1";
     database
@@ -76,7 +76,7 @@ pub(super) async fn deregister(database: &Database, id: String) -> Result<(), Ac
         .await
 }
 
-/// Those that run at that time (Unix milliseconds), the oldest first.
+/// Instances that run at a time (Unix milliseconds), the oldest first.
 pub(super) async fn all(database: &Database, now: i64) -> Result<Vec<Instance>, ActivityError> {
     const ALL: &str = "SELECT id, host, version, started_at, seen_at, is_on FROM instances WHERE seen_at > $1 ORDER BY started_at, id";
     database

@@ -1,4 +1,4 @@
-//! The log's statements: records are added, found, and go when they are old.
+//! Statements that add, find and remove records.
 
 use sqlx::{Connection, Encode, FromRow, QueryBuilder, Type};
 
@@ -9,17 +9,17 @@ use super::{
     record::{Actor, EventKind, Filter, Outcome, Record},
 };
 
-/// Adds what is not there yet: whoever is not sure that it was written writes it again.
-const ONCE: &str = " ON CONFLICT (id) DO NOTHING";
+/// Skips records that exist: a write with an unknown result is repeated.
+const UNLESS_PRESENT: &str = " ON CONFLICT (id) DO NOTHING";
 const COLUMNS: &str = "id, at, kind, outcome, actor_oid, actor_name, actor_email, client, subject, session, address, request_id, reason, text";
-/// Records that go into one statement: each has 14 values, and none of them takes more than 32,766.
+/// Records in one statement. Each has 14 values; SQLite allows 32,766 in a statement.
 pub(super) const GROUP: usize = 500;
-/// Longest text kept, in characters.
-const LONGEST: usize = 16_384;
-/// Records removed at a time, so that nobody waits for long.
+/// Maximum length of a text, in characters; longer ones are truncated.
+const MAX_TEXT: usize = 16_384;
+/// Records removed by one statement, so that other writers wait for a short time only.
 const BATCH: i64 = 5000;
 
-/// A record as it stands in its row.
+/// Row of a record.
 #[derive(FromRow)]
 struct RecordRow {
     id: String,
@@ -39,7 +39,7 @@ struct RecordRow {
 }
 
 impl RecordRow {
-    /// `None`: a later version's kind.
+    /// `None`: a kind of a later version.
     fn record(self) -> Option<Record> {
         let Self { id, at, actor_oid: oid, actor_name: name, actor_email: email, .. } = self;
         let outcome = if self.outcome == "success" { Outcome::Success } else { Outcome::Failure };
@@ -60,7 +60,7 @@ impl RecordRow {
     }
 }
 
-/// The statement that adds records, in either database's form.
+/// Statement that adds records, for either database.
 pub(super) fn insertion<DB: sqlx::Database>(records: &[Record]) -> QueryBuilder<DB>
 where
     for<'a> String: Encode<'a, DB> + Type<DB>,
@@ -85,19 +85,19 @@ where
             .push_bind(clipped(record.reason.as_deref()))
             .push_bind(clipped(record.text.as_deref()));
     });
-    insertion.push(ONCE);
+    insertion.push(UNLESS_PRESENT);
     insertion
 }
 
-/// What any database takes, whatever a token said: PostgreSQL has no NUL in a text. One record that is
-/// refused would hold up all that come after it.
+/// Text that both databases accept, whatever a token contains: truncated, and without NUL, which PostgreSQL rejects.
+/// A rejected record would block all records after it.
 pub(super) fn clipped(text: Option<&str>) -> Option<String> {
     text.map(|text| {
-        text.chars().take(LONGEST).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect()
+        text.chars().take(MAX_TEXT).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect()
     })
 }
 
-/// Adds records, all or none.
+/// Adds records in one transaction.
 pub(super) async fn add(database: &Database, records: Vec<Record>) -> Result<(), ActivityError> {
     if records.is_empty() {
         return Ok(());
@@ -130,7 +130,7 @@ pub(super) async fn find(
                     query.push(" AND kind = ").push_bind(kind.name());
                 }
                 if let Some(person) = clipped(filter.person.as_deref()) {
-                    // What the person's ids, names and addresses have in common with it.
+                    // Part of the id, name or e-mail address, in any case.
                     let part = format!("%{}%", escaped(&person.to_lowercase()));
                     query.push(" AND (");
                     for (at, column) in ["subject", "actor_oid", "actor_name", "actor_email"].into_iter().enumerate() {
@@ -162,7 +162,7 @@ pub(super) async fn find(
     Ok(rows.into_iter().filter_map(RecordRow::record).collect())
 }
 
-/// For `LIKE … ESCAPE '!'`.
+/// Escapes a text for `LIKE … ESCAPE '!'`.
 fn escaped(text: &str) -> String {
     let is_special = |letter| matches!(letter, '!' | '%' | '_');
     text.chars()
@@ -170,7 +170,7 @@ fn escaped(text: &str) -> String {
         .collect()
 }
 
-/// Removes records older than that, in Unix milliseconds; how many there were.
+/// Removes records older than a time (Unix milliseconds). Returns their number.
 pub(super) async fn prune(database: &Database, before: i64) -> Result<u64, ActivityError> {
     const OLD: &str = "DELETE FROM activity WHERE id IN (SELECT id FROM activity WHERE at < $1 ORDER BY at LIMIT $2)";
     let mut removed = 0;

@@ -1,4 +1,4 @@
-//! How the activity log keeps up.
+//! Metrics of the activity log.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use opentelemetry::{
     metrics::{Counter, Histogram},
 };
 
-/// Bounds in seconds: a local file takes about a millisecond, a server that is being replaced many seconds.
+/// Bucket bounds in seconds: a local file takes about a millisecond, a failover of the server many seconds.
 const BOUNDS: [f64; 8] = [0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 2.0];
 
-/// What is counted.
+/// Instruments of the writer.
 #[derive(Debug, Clone)]
 pub(super) struct ActivityMetrics {
     records: Counter<u64>,
@@ -25,25 +25,25 @@ impl ActivityMetrics {
             records: meter
                 .u64_counter("simplechat.gateway.activity.records")
                 .with_description(
-                    "Activity records: written, or not: then they stand in the log alone",
+                    "Activity records: written, or not: then they are in the log only",
                 )
                 .build(),
             writing: meter
                 .f64_histogram("simplechat.gateway.activity.write.duration")
                 .with_unit("s")
                 .with_boundaries(BOUNDS.to_vec())
-                .with_description("How long a group of records took to be written")
+                .with_description("Time to write a group of records")
                 .build(),
         }
     }
 
-    /// So many were written together.
+    /// Records a group that was written.
     pub(super) fn written(&self, count: usize, took: Duration) {
         self.count(count, "written");
         self.writing.record(took.as_secs_f64(), &[]);
     }
 
-    /// So many could not be.
+    /// Counts records that could not be written.
     pub(super) fn not_written(&self, count: usize) {
         self.count(count, "not_written");
     }
@@ -53,7 +53,7 @@ impl ActivityMetrics {
         self.records.add(count, &[KeyValue::new("outcome", outcome)]);
     }
 
-    /// How many wait.
+    /// Observes the length of the queue.
     pub(super) fn watch(waiting: impl Fn() -> Option<usize> + Send + Sync + 'static) {
         meter()
             .u64_observable_gauge("simplechat.gateway.activity.waiting")

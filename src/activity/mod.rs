@@ -1,8 +1,8 @@
-//! Who came in, who was refused, who decided what; and the administrator's switch, which stands beside it
-//! in the database.
+//! Activity log: sign-ins, denials and administrative changes. The state of external access and the blocks are in
+//! the same database.
 //!
-//! Everything is told in the log and by telemetry. With a database it is written down as well: decisions
-//! before they take effect, logins before they are answered, so that a gateway that is killed loses none.
+//! Every record is emitted to the log and to telemetry. With a database it is also written there: decisions
+//! before they take effect, logins before they are answered, so that a killed gateway loses none.
 
 mod bound;
 mod connect;
@@ -51,67 +51,67 @@ use crate::{
     telemetry,
 };
 
-/// How long a caller may be kept waiting for a record to be written.
+/// Maximum time that a caller waits for a record to be queued or written.
 const ENQUEUE_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// The database keeps records for a day by its own clock, which counts in seconds and may be behind ours; in
-/// milliseconds.
+/// Margin for the clock of the database, in milliseconds. The database protects records of the last day by its own
+/// clock, which counts in seconds and may be behind this host's.
 const SLACK: i64 = 60_000;
 
-/// Records of what the same ones do again and again.
-const FEW: u32 = 20;
-/// How long they must be quiet before more are written.
-const REPEATED: Duration = Duration::from_mins(1);
-/// How many of them are remembered; the least busy give way.
-const MAX_REPEATED: u64 = 10_000;
+/// Repeated denials of one caller that are recorded one by one.
+const MAX_REPETITIONS: u32 = 20;
+/// Time without a repetition after which a caller's denials are recorded again.
+const REPETITION_WINDOW: Duration = Duration::from_mins(1);
+/// Callers whose repetitions are counted; the least active are evicted.
+const MAX_REPEATING_CALLERS: u64 = 10_000;
 
-/// What can go wrong with the database. None of it means "nothing there".
+/// Failures of the database. None of them means "not found".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ActivityError {
     #[error("DATABASE_URL is not set")]
     NoDatabase,
-    #[error("the database")]
+    #[error("database error")]
     Database(#[from] sqlx::Error),
-    /// SQLite's file.
-    #[error("{} cannot be used: the gateway's user must be able to write it and its folder (DATABASE_URL)", .0.display())]
+    /// SQLite's file cannot be opened or written.
+    #[error("database file {} cannot be used: the gateway's user needs write access to the file and its folder (DATABASE_URL)", .0.display())]
     Unusable(PathBuf, #[source] sqlx::Error),
     #[error(
-        "{} does not exist: is it the gateway's own? A gateway makes it at its start, and so does `migrate` (DATABASE_URL)", .0.display()
+        "database file {} does not exist: start the gateway or run `migrate` to create it, or correct DATABASE_URL", .0.display()
     )]
     Missing(PathBuf),
-    #[error("the database cannot be brought up to date")]
+    #[error("the database migration failed")]
     Migration(#[source] MigrateError),
     #[error(
-        "the database is not up to date: run `simplechat-gateway migrate`, or set GATEWAY_MIGRATE=auto"
+        "the database schema is not up to date: run `simplechat-gateway migrate`, or set GATEWAY_MIGRATE=auto"
     )]
     NotMigrated,
     #[error(
-        "the database was brought up to date by a later version of the gateway: use that, or restore a backup"
+        "a later version of the gateway migrated the database: use that version, or restore a backup"
     )]
     TooNew,
-    #[error("{}: the disk is full (DATABASE_URL)", .0.display())]
+    #[error("database file {}: the disk is full (DATABASE_URL)", .0.display())]
     DiskFull(PathBuf, #[source] sqlx::Error),
-    #[error("{}: the disk failed to read or write (DATABASE_URL)", .0.display())]
+    #[error("database file {}: reading or writing the disk failed (DATABASE_URL)", .0.display())]
     Disk(PathBuf, #[source] sqlx::Error),
-    /// PostgreSQL's own answer: its message, its SQLSTATE, what to do.
+    /// Error reported by PostgreSQL.
     #[error("PostgreSQL: {message} ({code}){advice}")]
     Server {
-        /// For people.
+        /// PostgreSQL's message.
         message: String,
         /// SQLSTATE: five characters.
         code: String,
-        /// Begins with a semicolon, or is empty.
+        /// Empty, or advice that begins with a semicolon.
         advice: &'static str,
     },
     #[error("PostgreSQL at {0} cannot be reached (DATABASE_URL)")]
     Away(String, #[source] Option<Box<ActivityError>>),
-    #[error("no connection to the database was free in time")]
+    #[error("no database connection became available in time")]
     NoConnection,
-    #[error("the database did not answer in time: whether it was done is not known")]
+    #[error("the database did not respond in time: the operation may or may not have been applied")]
     TimedOut,
-    #[error("the activity log cannot keep up")]
+    #[error("the activity log is over capacity")]
     Behind,
-    #[error("the work was interrupted")]
+    #[error("the operation was interrupted")]
     Interrupted,
 }
 
@@ -125,7 +125,7 @@ impl From<MigrateError> for ActivityError {
 }
 
 impl ActivityError {
-    /// Why the gateway does not start like this.
+    /// Exit code and message of a program that ends with this error.
     pub(crate) fn into_failure(self) -> Failure {
         let chain = telemetry::chain(&self);
         match self {
@@ -134,12 +134,12 @@ impl ActivityError {
         }
     }
 
-    /// Whether the database may be none of the gateway's, or not of this version.
+    /// True if the database may not be the gateway's, or has another version's schema.
     pub(crate) fn is_of_the_settings(&self) -> bool {
         matches!(self, Self::NoDatabase | Self::NotMigrated | Self::TooNew | Self::Missing(_))
     }
 
-    /// Whether it will not get better by waiting: the settings, or the database's state, are wrong.
+    /// True if a retry cannot succeed: the settings, or the state of the database, are wrong.
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
             Self::NoDatabase
@@ -161,48 +161,48 @@ impl ActivityError {
     }
 }
 
-/// The activity log and what stands beside it. Cheap to clone.
+/// Activity log, and the state of external access, blocks and instances in the same database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Activity(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     required: ActivityRequired,
-    /// How often something was done by the same ones.
+    /// Repetitions by caller and kind of denial.
     repeated: Cache<String, u32>,
     denials: Denials,
     written: Option<LogWriter>,
 }
 
-/// Where there is a database.
+/// The database, and the queue of the writer.
 #[derive(Debug)]
 struct LogWriter {
     database: Database,
     entries: mpsc::Sender<Entry>,
     metrics: ActivityMetrics,
     trouble: Trouble,
-    /// Ends the writer.
+    /// Stops the writer: receives the flush timeout; the task ends after the flush.
     end: Mutex<Option<(oneshot::Sender<Duration>, JoinHandle<()>)>>,
 }
 
 impl LogWriter {
     fn not_written(&self, count: usize) {
         self.metrics.not_written(count);
-        tracing::error!(count, "activity records are not written: the database is away");
+        tracing::error!(count, "activity records were not written: the database is unavailable");
     }
 }
 
-/// ConnectionLimit for one record.
+/// Reserved place in the queue for one record.
 #[derive(Debug)]
 pub(crate) struct Slot {
     activity: Activity,
-    /// `None`: there is no database, or no room in one that is not required.
+    /// `None`: there is no database, or the queue is full and records are not required.
     permit: Option<mpsc::OwnedPermit<Entry>>,
 }
 
 impl Activity {
-    /// For a gateway: SQLite's file is made where there is none. Waits for nothing; the runtime it is called
-    /// in does the database's work.
+    /// Opens the log for a gateway and creates SQLite's file where it is missing. Does not wait; the calling runtime
+    /// runs the database operations.
     pub(crate) fn open(config: &ActivityConfig) -> Self {
         let activity = Self::open_existing(config);
         if let Ok(database) = activity.database() {
@@ -211,7 +211,7 @@ impl Activity {
         activity
     }
 
-    /// For a command: a slip in `DATABASE_URL` makes no other database.
+    /// Opens the log for a command: creates no file, so that a typing error in `DATABASE_URL` creates no database.
     pub(crate) fn open_existing(config: &ActivityConfig) -> Self {
         let written = config.database.as_ref().map(|config| {
             let database = Database::new(config);
@@ -227,19 +227,22 @@ impl Activity {
             let writing = tokio::spawn(writer.run(stop));
             LogWriter { database, entries, metrics, trouble, end: Mutex::new(Some((end, writing))) }
         });
-        let repeated = Cache::builder().max_capacity(MAX_REPEATED).time_to_live(REPEATED).build();
+        let repeated = Cache::builder()
+            .max_capacity(MAX_REPEATING_CALLERS)
+            .time_to_live(REPETITION_WINDOW)
+            .build();
         let denials = Denials::new();
         let inner = Arc::new(Inner { required: config.required, repeated, denials, written });
         tokio::spawn(count_loop(Arc::downgrade(&inner)));
         Self(inner)
     }
 
-    /// Whether records are written down, and not told alone.
+    /// True if records are written to a database, not only emitted.
     pub(crate) fn has_database(&self) -> bool {
         self.0.written.is_some()
     }
 
-    /// An error where there is no database.
+    /// Returns [`ActivityError::NoDatabase`] without a database.
     pub(crate) fn needs_database(&self) -> Result<(), ActivityError> {
         self.database().map(drop)
     }
@@ -248,10 +251,10 @@ impl Activity {
         self.0.written.as_ref().map(|written| &written.database).ok_or(ActivityError::NoDatabase)
     }
 
-    /// ConnectionLimit for a record of something that is about to be done. Waits while the writer is behind.
+    /// Reserves a place for the record of an action before the action. Waits while the queue is full.
     ///
     /// # Errors
-    /// When it must not be done because no record could be written (`GATEWAY_ACTIVITY_REQUIRED`).
+    /// When the action must not take place because it could not be recorded (`GATEWAY_ACTIVITY_REQUIRED`).
     pub(crate) async fn reserve(&self) -> Result<Slot, ActivityError> {
         let slot = |permit| Slot { activity: self.clone(), permit };
         let Some(written) = &self.0.written else { return Ok(slot(None)) };
@@ -268,11 +271,11 @@ impl Activity {
         }
     }
 
-    /// Writes records of a decision; on `Ok` they are written, and it may take effect. Without a database
-    /// they are told alone, and with `GATEWAY_ACTIVITY_REQUIRED=none` also where they cannot be written.
+    /// Writes and emits the records of a decision before it takes effect. Without a database they are only emitted;
+    /// with `GATEWAY_ACTIVITY_REQUIRED=none` also when writing them fails.
     ///
     /// # Errors
-    /// When they could not be written.
+    /// When the records could not be written.
     pub(crate) async fn decided(&self, records: Vec<Record>) -> Result<(), ActivityError> {
         if let Some(written) = &self.0.written {
             match log::add(&written.database, records.clone()).await {
@@ -287,8 +290,8 @@ impl Activity {
         Ok(())
     }
 
-    /// Takes in a record of something that happened whether it is written or not: waits for room, and for
-    /// nothing else.
+    /// Emits and queues the record of an event that is already past. Waits for a place in the queue, not for the
+    /// database.
     pub(crate) async fn happened(&self, record: Record) {
         record.emit();
         let Some(written) = &self.0.written else { return };
@@ -299,54 +302,54 @@ impl Activity {
         }
     }
 
-    /// Takes in the record of a denial, which strangers can cause as often as they like. Beyond a rate for all
-    /// callers together, and where its share of the queue is taken, it is counted instead. Never waits.
+    /// Queues the record of a denial. Anonymous callers can cause any number of them, so denials beyond a rate for all
+    /// callers together, or beyond their share of the queue, are only counted. Never waits.
     pub(crate) fn denied(&self, record: Record) {
         if let Some(place) = self.0.denials.admit(&record)
-            && let Some(record) = self.take_in(record, place)
+            && let Some(record) = self.enqueue_denial(record, place)
         {
             self.0.denials.count(&record);
         }
     }
 
-    /// Queues a denial's record. Returns it where the queue has no room.
-    fn take_in(&self, record: Record, place: DenialSlot) -> Option<Record> {
+    /// Queues the record of a denial. Returns the record when the queue is full.
+    fn enqueue_denial(&self, record: Record, place: DenialSlot) -> Option<Record> {
         let Some(written) = &self.0.written else {
             record.emit();
             return None;
         };
-        let Ok(room) = written.entries.try_reserve() else { return Some(record) };
+        let Ok(permit) = written.entries.try_reserve() else { return Some(record) };
         record.emit();
-        room.send(Entry { record, written: None, _place: Some(place) });
+        permit.send(Entry { record, written: None, _place: Some(place) });
         None
     }
 
-    fn take_in_counted(&self) {
+    fn enqueue_counted(&self) {
         for (counted, place) in self.0.denials.take_counted() {
-            if self.take_in(counted.record(), place).is_some() {
+            if self.enqueue_denial(counted.record(), place).is_some() {
                 self.0.denials.put_back(counted);
             }
         }
     }
 
-    /// [`Self::denied`] for what anybody who is signed in can have written as often as they like: of the same ones
-    /// (`whose`) the first few, until they have been quiet for a minute.
+    /// [`Self::denied`] for denials that an authenticated caller can cause any number of times: records the first few
+    /// of one caller (`whose`), until a minute passes without another.
     pub(crate) fn denied_again(&self, whose: String, record: Record) {
         let times = self.0.repeated.entry(whose);
         let times = times.and_upsert_with(|times| times.map_or(1, |times| times.into_value() + 1));
-        if times.into_value() <= FEW {
+        if times.into_value() <= MAX_REPETITIONS {
             self.denied(record);
         }
     }
 
-    /// Queues records whose log lines are written already. False: not all; the queue has no room.
+    /// Queues records that were emitted before. False: the queue is full, and not all of them are in it.
     pub(crate) async fn wait_for(&self, records: Vec<Record>) -> bool {
         let Some(written) = &self.0.written else { return true };
         let count = records.len();
         for (at, record) in records.into_iter().enumerate() {
             let entry = Entry { record, written: None, _place: None };
             if !matches!(timeout(ENQUEUE_TIMEOUT, written.entries.send(entry)).await, Ok(Ok(()))) {
-                // The others would wait as long.
+                // The others would wait for as long.
                 written.not_written(count - at);
                 return false;
             }
@@ -359,13 +362,13 @@ impl Activity {
         log::find(self.database()?, filter).await
     }
 
-    /// How the switch stands, and who is kept out now.
+    /// Reads the state of external access and the blocks in force.
     pub(crate) async fn read(&self) -> Result<(AccessState, Vec<Block>), ActivityError> {
         decisions::read(self.database()?, clock::millis()).await
     }
 
-    /// Lets machines in: `accepted` is the text that says what becomes public. False: they were already,
-    /// and nothing is written.
+    /// Enables external access; `accepted` is the exposure text that the author accepted. False: it was enabled
+    /// already, and nothing is written.
     pub(crate) async fn enable(
         &self,
         accepted: String,
@@ -374,13 +377,13 @@ impl Activity {
         decisions::enable(self.database()?, accepted, author).await.map(emit_all)
     }
 
-    /// Writes a restriction with its records; repeated calls write it once. False: it changed nothing (any more).
-    /// Emits no log line: the caller does.
+    /// Writes a restriction with its records; repeated calls write it once. False: nothing changed. Emits no log line:
+    /// the caller does.
     pub(crate) async fn restrict(&self, restriction: &Restriction) -> Result<bool, ActivityError> {
         decisions::restrict(self.database()?, restriction.clone(), false).await
     }
 
-    /// The same for a decision that has been in force without its record.
+    /// [`Self::restrict`] for a decision that is in force already, without a record.
     pub(crate) async fn restrict_late(
         &self,
         restriction: &Restriction,
@@ -388,7 +391,7 @@ impl Activity {
         decisions::restrict(self.database()?, restriction.clone(), true).await
     }
 
-    /// The same within the time that a caller may wait.
+    /// [`Self::restrict`] within [`ENQUEUE_TIMEOUT`].
     pub(crate) async fn restrict_in_time(
         &self,
         restriction: &Restriction,
@@ -398,7 +401,7 @@ impl Activity {
             .unwrap_or(Err(ActivityError::TimedOut))
     }
 
-    /// Lets somebody in again. False: nobody kept them out.
+    /// Unblocks a caller. False: the caller was not blocked.
     pub(crate) async fn unblock(
         &self,
         blocked: Blocked,
@@ -407,27 +410,27 @@ impl Activity {
         decisions::unblock(self.database()?, blocked, author).await.map(emit_all)
     }
 
-    /// Whether records can be written; leaves nothing behind.
+    /// Checks that records can be written; leaves no row.
     pub(crate) async fn try_writing(&self) -> Result<(), ActivityError> {
         instances::try_writing(self.database()?).await
     }
 
-    /// An instance says that it runs.
+    /// Inserts or updates an instance's row.
     pub(crate) async fn heartbeat(&self, instance: Instance) -> Result<(), ActivityError> {
         instances::heartbeat(self.database()?, instance).await
     }
 
-    /// An instance says that it goes.
+    /// Removes an instance's row.
     pub(crate) async fn deregister(&self, id: String) -> Result<(), ActivityError> {
         instances::deregister(self.database()?, id).await
     }
 
-    /// The instances that run.
+    /// Running instances.
     pub(crate) async fn instances(&self) -> Result<Vec<Instance>, ActivityError> {
         instances::all(self.database()?, clock::millis()).await
     }
 
-    /// Removes records older than `retention`, and blocks whose time is over; how many records.
+    /// Removes records older than `retention`, and expired blocks. Returns the number of records.
     pub(crate) async fn prune(&self, retention: Duration) -> Result<u64, ActivityError> {
         let now = clock::millis();
         let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
@@ -436,25 +439,25 @@ impl Activity {
         log::prune(database, now.saturating_sub(retention).saturating_sub(SLACK)).await
     }
 
-    /// Brings the database up to date.
+    /// Migrates the database to this version's schema.
     pub(crate) async fn migrate(&self) -> Result<(), ActivityError> {
         let database = self.database()?;
         database.make_file();
         database.migrate().await
     }
 
-    /// Removes the oldest records, denials first and decisions last, where the log has more than `most` bytes; how
-    /// many records.
+    /// Removes the oldest records, denials first and decisions last, when the log has more than `max` bytes. Returns
+    /// the number of records.
     pub(crate) async fn hold_to(&self, max: u64) -> Result<u64, ActivityError> {
         bound::hold(self.database()?, i64::try_from(max).unwrap_or(i64::MAX)).await
     }
 
-    /// Why the writer's last attempt failed.
+    /// Error of the writer's last attempt, if it failed.
     pub(crate) fn trouble(&self) -> Option<Arc<String>> {
         self.failing().map(|failing| Arc::clone(&failing.why))
     }
 
-    /// For how long the writer has failed to write what waits.
+    /// Time since which the writer's attempts fail.
     pub(crate) fn failing_for(&self) -> Option<Duration> {
         self.failing().map(|failing| failing.since.elapsed())
     }
@@ -463,9 +466,9 @@ impl Activity {
         self.0.written.as_ref()?.trouble.load_full()
     }
 
-    /// Writes what waits, in so much time at most. What comes later is told alone.
+    /// Stops the writer after it has written the queue, within `flush_timeout`. Later records are only emitted.
     pub(crate) async fn end(&self, flush_timeout: Duration) {
-        self.take_in_counted();
+        self.enqueue_counted();
         let Some(written) = &self.0.written else { return };
         let end = written.end.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((end, writing)) = end {
@@ -475,16 +478,16 @@ impl Activity {
     }
 }
 
-/// Records denials that were counted, until the log is dropped.
+/// Records counted denials every [`denials::INTERVAL`], until the log is dropped.
 async fn count_loop(activity: Weak<Inner>) {
     loop {
         sleep(denials::INTERVAL).await;
         let Some(inner) = activity.upgrade() else { return };
-        Activity(inner).take_in_counted();
+        Activity(inner).enqueue_counted();
     }
 }
 
-/// Tells what was decided; whether anything was.
+/// Emits the records of a decision. False: nothing was decided.
 fn emit_all(decided: Option<Vec<Record>>) -> bool {
     let is_news = decided.is_some();
     decided.into_iter().flatten().for_each(|record| record.emit());
@@ -492,11 +495,11 @@ fn emit_all(decided: Option<Vec<Record>>) -> bool {
 }
 
 impl Slot {
-    /// Writes the record of what has been done. On `Ok` it is written, or, while the database is away and
-    /// not required for this, on its way there.
+    /// Writes the record of the action. On `Ok` it is written or, where the database is unavailable and not required
+    /// for this action, queued.
     ///
     /// # Errors
-    /// When it has to be written and was not in time: what was done is to be undone.
+    /// When the record is required and was not written in time. The caller must undo the action.
     pub(crate) async fn write(self, record: Record) -> Result<(), ActivityError> {
         record.emit();
         let Some(permit) = self.permit else { return Ok(()) };
@@ -549,7 +552,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn records_are_found_by_what_they_say() {
+    async fn records_are_found_by_every_filter() {
         let (activity, folder) = open();
         let of = |kind| Record { client: Some("c".to_owned()), ..Record::new(kind).by(&ada()) };
         let mut records =
@@ -575,12 +578,12 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let before = Some((found[0].at, found[0].id.clone()));
         assert_eq!(activity.find(Filter { before, ..everything() }).await.unwrap(), found[1..]);
-        let nobody = Filter { person: Some("100_".to_owned()), ..everything() };
-        assert_eq!(activity.find(nobody).await.unwrap(), []);
+        let without_match = Filter { person: Some("100_".to_owned()), ..everything() };
+        assert_eq!(activity.find(without_match).await.unwrap(), []);
     }
 
     #[tokio::test]
-    async fn a_decision_and_its_record_stand_together() {
+    async fn a_decision_and_its_record_are_written_together() {
         let (activity, folder) = open();
         let (state, blocks) = activity.read().await.unwrap();
         assert!(!state.enabled && state.since.is_none() && blocks.is_empty());
@@ -628,21 +631,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn old_records_go_and_no_others() {
+    async fn pruning_removes_old_records_only() {
         let (activity, _folder) = open();
         let aged = |hours: i64| Record {
             at: clock::millis() - hours * 3_600_000,
             ..Record::new(if hours > 24 { EventKind::Login } else { EventKind::Logout })
         };
         activity.decided(vec![aged(25), aged(23)]).await.unwrap();
-        assert!(activity.prune(Duration::from_hours(1)).await.is_err(), "a day is kept");
+        assert!(
+            activity.prune(Duration::from_hours(1)).await.is_err(),
+            "the last day is protected"
+        );
         assert_eq!(activity.prune(Duration::from_hours(24)).await.unwrap(), 1);
         let left = activity.find(Filter { limit: 10, ..Filter::default() }).await.unwrap();
         assert_eq!(left.iter().map(|one| one.kind).collect::<Vec<_>>(), [EventKind::Logout]);
     }
 
     #[tokio::test]
-    async fn what_was_taken_in_is_written_at_the_end() {
+    async fn queued_records_are_written_at_shutdown() {
         let (activity, folder) = open();
         for _ in 0..1000 {
             activity.happened(Record::new(EventKind::SessionExpired)).await;
@@ -662,16 +668,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_makes_no_database_of_a_slip() {
+    async fn a_command_creates_no_database_at_a_mistyped_path() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("slip.db");
+        let path = folder.path().join("mistyped.db");
         let error = Activity::open_existing(&config(&path)).read().await.unwrap_err();
         assert!(matches!(error, ActivityError::Missing(_)) && error.is_lasting(), "{error:?}");
         assert!(!path.exists());
     }
 
     #[tokio::test]
-    async fn a_file_that_cannot_be_written_is_told_with_advice() {
+    async fn the_error_of_an_unwritable_file_names_the_file() {
         let activity = Activity::open(&config(Path::new("/proc/none/gateway.db")));
         let error = activity.read().await.unwrap_err();
         assert!(error.is_lasting(), "{error:?}");

@@ -1,8 +1,8 @@
-//! Connections to either database, and work that is done on one of them in time.
+//! Connection pool of either database, with a timeout for each operation.
 //!
-//! sqlx gives a connection whose work was dropped back to its pool by asking the server first, however long
-//! that takes: one that fell silent would be lost to the pool for good. So whoever ran out of time has
-//! its connection closed here, without a word to the server.
+//! When an operation is dropped, sqlx pings the server before it returns the connection to the pool, without a
+//! timeout. A server that does not respond would hold that connection forever, so a connection whose operation
+//! timed out is closed here without a message to the server.
 //!
 //! A connection on which a statement failed is closed as well, unless the statement itself was at fault
 //! ([`is_of_the_statement`]).
@@ -14,29 +14,29 @@ use tokio::time::timeout;
 
 use super::ActivityError;
 
-/// For one piece of work, and for getting a connection.
+/// Timeout of an operation, and of acquiring a connection.
 pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
-/// For what reads or removes a lot.
+/// Timeout of an operation that reads or removes many rows.
 pub(super) const LONG_QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Connections to one kind or the other.
+/// sqlx's pool of either database.
 #[derive(Clone)]
 pub(super) enum Pool {
     Sqlite(SqlitePool),
     Postgres(PgPool),
 }
 
-/// One of them.
+/// Connection from the pool.
 pub(super) enum PooledConnection {
     Sqlite(PoolConnection<Sqlite>),
     Postgres(PoolConnection<Postgres>),
 }
 
-/// BoxFuture on it.
+/// Operation on a connection.
 pub(super) type BoxFuture<'c, T> =
     Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'c>>;
 
-/// The same work on either kind of connection.
+/// Runs the same expression on either kind of connection.
 macro_rules! with_connection {
     ($connection:expr, $name:ident => $work:expr) => {
         match $connection {
@@ -48,27 +48,27 @@ macro_rules! with_connection {
 pub(super) use with_connection;
 
 impl Pool {
-    /// Does a piece of work in time.
+    /// Runs an operation; drops it and closes its connection after `query_timeout`.
     pub(super) async fn work<T>(
         &self,
         query_timeout: Duration,
         work: impl for<'c> FnOnce(&'c mut PooledConnection) -> BoxFuture<'c, T>,
     ) -> Result<T, ActivityError> {
-        let mut connection = self.hold().await?;
+        let mut connection = self.acquire_connection().await?;
         let Ok(done) = timeout(query_timeout, work(&mut connection)).await else {
             connection.close();
             return Err(ActivityError::TimedOut);
         };
         if done.as_ref().err().is_none_or(is_of_the_statement) {
-            connection.give_back().await;
+            connection.return_to_pool_in_time().await;
         } else {
             connection.close();
         }
         done.map_err(ActivityError::from)
     }
 
-    /// The library's own time-out is [`QUERY_TIMEOUT`].
-    async fn hold(&self) -> Result<PooledConnection, sqlx::Error> {
+    /// Acquires a connection. The pool's own acquire timeout is [`QUERY_TIMEOUT`].
+    async fn acquire_connection(&self) -> Result<PooledConnection, sqlx::Error> {
         match self {
             Self::Sqlite(pool) => pool.acquire().await.map(PooledConnection::Sqlite),
             Self::Postgres(pool) => pool.acquire().await.map(PooledConnection::Postgres),
@@ -77,16 +77,16 @@ impl Pool {
 }
 
 impl PooledConnection {
-    /// Begins a transaction that will write.
+    /// Statement that begins a transaction that will write.
     pub(super) fn begin(&self) -> &'static str {
         match self {
-            // Else two that have read wait for one another.
+            // BEGIN would let two transactions read first and then block one another.
             Self::Sqlite(_) => "BEGIN IMMEDIATE",
             Self::Postgres(_) => "BEGIN",
         }
     }
 
-    /// Closes it at once.
+    /// Closes the connection without a message to the server.
     fn close(self) {
         match self {
             Self::Sqlite(connection) => drop(connection.detach()),
@@ -94,8 +94,8 @@ impl PooledConnection {
         }
     }
 
-    /// What the library does when one is dropped, in time.
-    async fn give_back(mut self) {
+    /// Returns the connection to the pool, within [`QUERY_TIMEOUT`].
+    async fn return_to_pool_in_time(mut self) {
         let given = match &mut self {
             Self::Sqlite(_) => return,
             Self::Postgres(connection) => connection.return_to_pool(),
@@ -104,8 +104,8 @@ impl PooledConnection {
     }
 }
 
-/// Errors that leave their connection usable: the values or the rights of one statement. Any other may have
-/// changed the connection's state.
+/// True for errors that leave the connection usable: wrong values or missing rights of one statement. Any other error
+/// may have changed the connection's state.
 ///
 /// `SQLite` rolls a transaction back by itself on FULL, IOERR, NOMEM, BUSY and INTERRUPT
 /// (<https://sqlite.org/lang_transaction.html>, "Response To Errors Within A Transaction"); sqlx's own ROLLBACK
@@ -128,7 +128,7 @@ fn is_of_the_statement(error: &sqlx::Error) -> bool {
     }
 }
 
-/// What has not ended by then is dropped.
+/// Drops an operation that has not ended within the timeout.
 pub(super) async fn in_time<T, E: Into<ActivityError>>(
     query_timeout: Duration,
     work: impl Future<Output = Result<T, E>>,

@@ -1,4 +1,4 @@
-//! What is written down of who came in, who was refused, and who decided what.
+//! Records of the activity log and their filter.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use utoipa::ToSchema;
@@ -6,42 +6,42 @@ use uuid::Uuid;
 
 use crate::clock;
 
-/// What happened.
+/// Kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum EventKind {
-    /// An administrator let machines in.
+    /// An administrator enabled external access.
     ExternalAccessEnabled,
-    /// An administrator shut them out.
+    /// An administrator disabled external access.
     ExternalAccessDisabled,
-    /// Somebody accepted that tenant and app ids become public.
+    /// An administrator, or the operator by a setting, accepted that tenant and app ids become public.
     ExposureAccepted,
     /// A token was exchanged for a session.
     Login,
-    /// A token was not.
+    /// A login was denied.
     LoginDenied,
     /// A caller ended sessions.
     Logout,
     /// An administrator ended a session.
     SessionEndedByAdmin,
-    /// A session came to its end.
+    /// A session expired.
     SessionExpired,
-    /// A gateway started, or read its settings again.
+    /// A gateway loaded its configuration: at startup or on a reload.
     SettingsSeen,
-    /// Somebody asked for what is an administrator's alone.
+    /// Administrative access was denied.
     AdminDenied,
-    /// A subject is kept out for a while.
+    /// A subject was blocked temporarily.
     SubjectBlocked,
-    /// A subject is kept out no longer.
+    /// A subject was unblocked.
     SubjectUnblocked,
-    /// A client app is kept out for a while.
+    /// A client app was blocked temporarily.
     ClientBlocked,
-    /// A client app is kept out no longer.
+    /// A client app was unblocked.
     ClientUnblocked,
 }
 
 impl EventKind {
-    /// All of them, the most important first.
+    /// All kinds, the most important first.
     pub(crate) const ALL: [Self; 14] = [
         Self::ExternalAccessEnabled,
         Self::ExternalAccessDisabled,
@@ -59,7 +59,7 @@ impl EventKind {
         Self::ClientUnblocked,
     ];
 
-    /// As in the database, in JSON and in telemetry.
+    /// Name in the database, in JSON and in telemetry.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ExternalAccessEnabled => "external_access_enabled",
@@ -79,7 +79,7 @@ impl EventKind {
         }
     }
 
-    /// What a full log lets go of first.
+    /// Order in which a full log drops records.
     pub(super) fn importance(self) -> Importance {
         match self {
             Self::LoginDenied | Self::AdminDenied => Importance::Denial,
@@ -98,24 +98,24 @@ impl EventKind {
         }
     }
 
-    /// The kind of a name.
+    /// Kind with a name.
     pub(crate) fn of(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// For people.
+    /// Displayed text.
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::ExternalAccessEnabled => "external access enabled",
             Self::ExternalAccessDisabled => "external access disabled",
-            Self::ExposureAccepted => "exposure accepted",
+            Self::ExposureAccepted => "disclosure accepted",
             Self::Login => "session created",
             Self::LoginDenied => "login denied",
             Self::Logout => "logged out",
             Self::SessionEndedByAdmin => "session ended by an administrator",
             Self::SessionExpired => "session expired",
-            Self::SettingsSeen => "settings seen",
-            Self::AdminDenied => "administration denied",
+            Self::SettingsSeen => "configuration loaded",
+            Self::AdminDenied => "administrative access denied",
             Self::SubjectBlocked => "subject blocked",
             Self::SubjectUnblocked => "subject unblocked",
             Self::ClientBlocked => "client app blocked",
@@ -124,7 +124,7 @@ impl EventKind {
     }
 }
 
-/// Importance of a record. The trigger `activity_keeps` knows the kinds that are no decisions by name.
+/// Importance of a record. The trigger `activity_keeps` lists the names of the kinds that are not decisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Importance {
     Denial,
@@ -133,14 +133,14 @@ pub(super) enum Importance {
 }
 
 impl Importance {
-    /// In the order in which a full log lets go of them.
+    /// In the order in which a full log drops them.
     pub(super) const ALL: [Self; 3] = [Self::Denial, Self::Session, Self::Decision];
 }
 
-/// Who did it.
+/// Actor of an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Actor {
-    /// Entra's object id, where a verified token or a live session told it.
+    /// Entra's object id, from a verified token or an active session.
     #[schema(
         required = true,
         max_length = 64,
@@ -154,7 +154,7 @@ pub(crate) struct Actor {
     pub(crate) email: Option<String>,
 }
 
-/// Who decides, and how that came in.
+/// Author of a decision: the actor, and the request that carried it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Author {
     pub(crate) actor: Actor,
@@ -162,18 +162,18 @@ pub(crate) struct Author {
     pub(crate) request_id: Option<String>,
 }
 
-/// How it ended.
+/// Outcome of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
-    /// It was done.
+    /// The action was carried out.
     Success,
-    /// It was refused.
+    /// The action was refused.
     Failure,
 }
 
 impl Outcome {
-    /// As in the database.
+    /// Name in the database.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -182,7 +182,7 @@ impl Outcome {
     }
 }
 
-/// Reason for which a login ends another session of the same subject.
+/// Reasons for which a login ends another session of the same subject.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum EndReason {
     /// The session was sent along with the login.
@@ -196,45 +196,45 @@ impl EndReason {
     pub(super) const TOO_MANY: &str = "too_many";
     const LIMIT: &str = "GATEWAY_SESSIONS_PER_SUBJECT=";
 
-    /// The limit in a record's text.
+    /// Limit from the text of a record.
     pub(super) fn limit_in(text: &str) -> Option<u32> {
         text.strip_prefix(Self::LIMIT)?.parse().ok()
     }
 }
 
-/// One entry of the activity log. Never a token, a cookie or a session's id.
+/// Entry of the activity log. Contains no token, cookie or session id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ActivityRecord)]
 pub(crate) struct Record {
     /// A UUID.
     #[schema(format = "uuid", max_length = 36)]
     pub(crate) id: String,
-    /// When; inside in Unix milliseconds.
+    /// Time of the event; in code in Unix milliseconds.
     #[serde(serialize_with = "as_rfc3339", deserialize_with = "of_rfc3339")]
     #[schema(value_type = String, format = DateTime, max_length = 24)]
     pub(crate) at: i64,
     pub(crate) kind: EventKind,
     pub(crate) outcome: Outcome,
     pub(crate) actor: Actor,
-    /// The client app's id.
+    /// Client application id.
     #[schema(required = true, max_length = 256, pattern = "^[ -~]*$")]
     pub(crate) client: Option<String>,
-    /// Whom it is about: Entra's object id.
+    /// Entra's object id of the user or service principal that the event concerns.
     #[schema(required = true, max_length = 64, pattern = "^[0-9A-Za-z-]*$")]
     pub(crate) subject: Option<String>,
-    /// The session's handle, which names it and opens nothing.
+    /// Handle of the session: identifies it and grants no access.
     #[schema(required = true, max_length = 16, pattern = "^[0-9a-f]{16}$")]
     pub(crate) session: Option<String>,
-    /// Where it came from.
+    /// Address of the caller.
     #[schema(required = true, max_length = 64, pattern = "^[0-9A-Fa-f.:]+$")]
     pub(crate) address: Option<String>,
-    /// As in the log.
+    /// Request id, as in the log.
     #[schema(required = true, max_length = 64, pattern = "^[0-9a-f-]+$")]
     pub(crate) request_id: Option<String>,
-    /// Why, in one of a few words.
+    /// Reason code.
     #[schema(required = true, max_length = 64, pattern = "^[a-z_]+$")]
     pub(crate) reason: Option<String>,
-    /// What was accepted or seen; for `too_many`, the limit as a setting.
+    /// Accepted text or loaded configuration; for `too_many`, the limit as a setting.
     #[schema(required = true, max_length = 16_384)]
     pub(crate) text: Option<String>,
 }
@@ -246,11 +246,11 @@ fn as_rfc3339<S: Serializer>(millis: &i64, serializer: S) -> Result<S::Ok, S::Er
 
 fn of_rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let text = String::deserialize(deserializer)?;
-    clock::millis_of(&text).ok_or_else(|| D::Error::custom("not a time as RFC 3339 has it"))
+    clock::millis_of(&text).ok_or_else(|| D::Error::custom("not an RFC 3339 time"))
 }
 
 impl Record {
-    /// Something that has just been done.
+    /// Record of an action that was carried out now.
     pub(crate) fn new(kind: EventKind) -> Self {
         Self {
             id: Uuid::now_v7().to_string(),
@@ -268,12 +268,12 @@ impl Record {
         }
     }
 
-    /// Something that was refused.
+    /// Record of a refused action.
     pub(crate) fn refused(kind: EventKind, reason: &str) -> Self {
         Self { outcome: Outcome::Failure, reason: Some(reason.to_owned()), ..Self::new(kind) }
     }
 
-    /// A session that a login ended. Its public kind is `logout`, as from the first version on.
+    /// Record of a session that a login ended. Its public kind is `logout`, as since the first version.
     pub(crate) fn ended(reason: EndReason) -> Self {
         let (code, text) = match reason {
             EndReason::Replaced => (EndReason::REPLACED, None),
@@ -284,14 +284,13 @@ impl Record {
         Self { reason: Some(code.to_owned()), text, ..Self::new(EventKind::Logout) }
     }
 
-    /// Whose doing it is.
+    /// Sets the author.
     pub(crate) fn by(self, author: &Author) -> Self {
         let Author { actor, address, request_id } = author.clone();
         Self { actor, address, request_id, ..self }
     }
 
-    /// Into the log, and by OpenTelemetry to where logs go. It may say what it likes: secrets are no part of
-    /// it.
+    /// Emits the record to the log and to telemetry. Nothing is redacted, because records contain no secrets.
     pub(crate) fn emit(&self) {
         tracing::info!(
             event.name = self.kind.name(),
@@ -313,23 +312,23 @@ impl Record {
     }
 }
 
-/// Which records are asked for; all that is given must hold.
+/// Filter of records; all given conditions must match.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
     pub(crate) kind: Option<EventKind>,
-    /// Part of somebody's object id, name or e-mail address: who acted, or whom it is about.
+    /// Part of the object id, name or e-mail address of the actor or subject.
     pub(crate) person: Option<String>,
-    /// A client app's id.
+    /// Client application id.
     pub(crate) client: Option<String>,
-    /// A session's handle.
+    /// Handle of the session.
     pub(crate) session: Option<String>,
-    /// Unix milliseconds, from there on.
+    /// Earliest time, in Unix milliseconds, inclusive.
     pub(crate) since: Option<i64>,
-    /// Unix milliseconds, up to there.
+    /// Latest time, in Unix milliseconds, exclusive.
     pub(crate) until: Option<i64>,
-    /// Older than this one: its time and id.
+    /// Time and id of a record; only older records match.
     pub(crate) before: Option<(i64, String)>,
-    /// How many at most.
+    /// Maximum number of records.
     pub(crate) limit: u32,
 }
 

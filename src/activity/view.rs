@@ -1,4 +1,4 @@
-//! A block as administrators are told of it, by the page, as JSON, and by command.
+//! View of a block for the administrators' pages, the API and the commands.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -6,28 +6,28 @@ use utoipa::ToSchema;
 use super::{Actor, Block, Blocked};
 use crate::clock;
 
-/// Whom a block keeps out.
+/// Kind of blocked caller.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum BlockKind {
-    /// A user or a service principal.
+    /// User or service principal.
     Subject,
-    /// A client app.
+    /// Client app.
     Client,
 }
 
-/// Somebody who is kept out for a while.
+/// Temporary block of a caller.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BlockInForce {
     pub(crate) kind: BlockKind,
-    /// Entra's object id, or the client app's id.
+    /// Entra's object id, or the client application id.
     #[schema(format = "uuid", max_length = 36)]
     pub(crate) who: String,
     #[schema(format = DateTime, max_length = 30)]
     pub(crate) since: String,
     #[schema(format = DateTime, max_length = 30)]
     pub(crate) until: String,
-    /// Who decided it.
+    /// Administrator who decided it.
     pub(crate) by: Actor,
 }
 

@@ -1,7 +1,7 @@
-//! Writes records down in groups: those that come while one group is being written are the next.
+//! Queue and writer of records. Records that arrive while a group is being written form the next group.
 //!
-//! What has been taken in is written, however long the database is away; who brings more than it can hold
-//! waits. At the end what waits is written, or, where that cannot be, told in the log.
+//! Queued records are written however long the database is unavailable; while the queue is full, senders wait. At
+//! shutdown the queue is written, or the log reports how many records were lost to the database.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,32 +16,32 @@ use super::{
 };
 use crate::telemetry;
 
-/// Records that may wait: some seconds of a busy gateway.
+/// Capacity of the queue: some seconds of a busy gateway.
 const QUEUE: usize = 16_384;
-/// Between attempts.
-const AGAIN: Duration = Duration::from_millis(200);
+/// Pause between attempts.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The writer's failure, if its last attempt failed.
+/// Failure of the writer's last attempt; empty after a success.
 pub(super) type Trouble = Arc<ArcSwapOption<Failing>>;
 
-/// A writer that fails.
+/// Continuing failure of the writer.
 #[derive(Debug)]
 pub(super) struct Failing {
     pub(super) since: Instant,
-    /// Why the last attempt failed.
+    /// Error of the last attempt.
     pub(super) why: Arc<String>,
 }
 
-/// A record on its way.
+/// Queued record.
 pub(super) struct Entry {
     pub(super) record: Record,
-    /// Told once it is written.
+    /// Notified once the record is written.
     pub(super) written: Option<oneshot::Sender<()>>,
-    /// A denial's.
+    /// Place of a denial in the queue.
     pub(super) _place: Option<DenialSlot>,
 }
 
-/// Takes records and writes them.
+/// Task that writes queued records.
 pub(super) struct Writer {
     database: Database,
     entries: mpsc::Receiver<Entry>,
@@ -50,7 +50,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// A writer, and where records go in.
+    /// Creates a writer and the sender of its queue.
     pub(super) fn new(
         database: Database,
         metrics: ActivityMetrics,
@@ -60,7 +60,7 @@ impl Writer {
         (Self { database, entries, metrics, trouble }, entry)
     }
 
-    /// Until told to stop; then what has been taken in is written in the time that is left.
+    /// Runs until `stop`; then writes the queue within the received flush timeout.
     pub(super) async fn run(mut self, mut stop: oneshot::Receiver<Duration>) {
         let mut group = Vec::new();
         let flush_timeout = loop {
@@ -90,17 +90,17 @@ impl Writer {
             self.metrics.not_written(group.len());
             tracing::error!(
                 count = group.len(),
-                "activity records could not be written: the database is away; they stand in this log alone"
+                "activity records could not be written: the database is unavailable; this log is their only copy"
             );
         }
     }
 
-    /// How many there are to be written next.
+    /// Fills an empty group from the queue. Returns the size of the group.
     async fn next(&mut self, group: &mut Vec<Entry>) -> usize {
         if group.is_empty() { self.entries.recv_many(group, log::GROUP).await } else { group.len() }
     }
 
-    /// Until they are written. What was, although the database did not say so, is not written twice.
+    /// Retries until the group is written. A record whose write succeeded without a confirmation is not written twice.
     async fn write(&self, group: &mut Vec<Entry>) {
         while !group.is_empty() {
             let records = group.iter().map(|entry| entry.record.clone()).collect();
@@ -109,7 +109,9 @@ impl Writer {
                 Ok(()) => {
                     self.metrics.written(group.len(), begun.elapsed());
                     if self.trouble.swap(None).is_some() {
-                        tracing::info!("the database is back");
+                        tracing::info!(
+                            "the database is available again: activity records are written"
+                        );
                     }
                     for entry in group.drain(..) {
                         if let Some(written) = entry.written {
@@ -122,9 +124,12 @@ impl Writer {
                     let since = self.trouble.load().as_ref().map_or(begun, |known| known.since);
                     let failing = Failing { since, why: Arc::new(error.clone()) };
                     if self.trouble.swap(Some(Arc::new(failing))).is_none() {
-                        tracing::error!(error, "the database is away: activity records wait");
+                        tracing::error!(
+                            error,
+                            "the database is unavailable: activity records wait"
+                        );
                     }
-                    sleep(AGAIN).await;
+                    sleep(RETRY_INTERVAL).await;
                 }
             }
         }

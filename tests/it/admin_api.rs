@@ -174,7 +174,7 @@ async fn non_administrators_are_refused_and_the_denial_is_recorded() {
     assert_eq!(denials[5]["actor"]["name"], "Ada Example");
     let log = admin.get(gateway, "/gateway/admin/activity?kind=admin_denied").await;
     let log = log.text().await.unwrap();
-    for words in ["a minted session", "without the app role Admin", "Ada Example"] {
+    for words in ["gateway-issued session", "the app role Admin is not assigned", "Ada Example"] {
         assert!(log.contains(words), "{words}: {log}");
     }
 
@@ -696,7 +696,7 @@ async fn the_activity_view_names_verified_callers_and_shows_reasons_in_words() {
         page.split("<summary>").skip(1).filter_map(|it| it.split("</summary>").next()).collect();
     for words in [
         "replaced by a newer sign-in: limit of 2 sessions per person",
-        "the access token lacks a scope that admits to signing in",
+        "the access token lacks a scope required to sign in",
         "the access token belongs to another tenant",
         "the signature of the access token is not valid",
     ] {
@@ -717,7 +717,7 @@ async fn the_activity_view_names_verified_callers_and_shows_reasons_in_words() {
     for words in [
         "session replaced",
         "reason=replaced by a newer sign-in: limit of 2 sessions per person",
-        "reason=the access token lacks a scope that admits to signing in",
+        "reason=the access token lacks a scope required to sign in",
         "by=mary@contoso.example",
     ] {
         assert!(text.contains(words), "{words}: {text}");

@@ -109,7 +109,7 @@ async fn an_administrator_enables_monitors_and_disables_access_on_two_instances(
     }
     browser.open(&here.url("/gateway/admin/activity")).await;
     let log = browser.text("table").await;
-    for words in ["external access enabled", "exposure accepted", "external access disabled"] {
+    for words in ["external access enabled", "disclosure accepted", "external access disabled"] {
         assert!(log.contains(words), "{words}: {log}");
     }
     assert_quiet(&browser, here, "whole sequence").await;
