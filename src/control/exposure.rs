@@ -1,11 +1,11 @@
-//! What becomes public with external access, in plain words: what an administrator accepts.
+//! Exposure text: the data that external access makes public.
 
 use crate::config::ResourceConfig;
 
-/// The text that is accepted, and recorded with who accepted it.
+/// Text that an administrator accepts; it is recorded with the administrator's name.
 pub(crate) fn text(authority: &str, resource: &ResourceConfig) -> String {
     format!(
-        "Anybody can read, without signing in: the authorization server {authority}, which names the tenant, and the scopes {}, which name SimpleChat's app registration (/.well-known/oauth-protected-resource, and WWW-Authenticate in answers).",
+        "Readable without signing in: the authorization server {authority}, which contains the tenant id, and the scopes {}, which contain the id of SimpleChat's app registration (at /.well-known/oauth-protected-resource and in the WWW-Authenticate header of responses).",
         resource.scopes.join(" ")
     )
 }

@@ -1,6 +1,6 @@
-//! Whether machines are let in, and who is kept out, as the database has it: read twice a second by every
-//! instance, so that what an administrator decides counts everywhere within two seconds. Restrictions count
-//! beside it while the database cannot be written ([`Restrictions`]).
+//! State of external access and the blocks in force. Every instance reads both from the database twice a second, so
+//! that an administrator's decision applies everywhere within two seconds. Restrictions that the database may not
+//! have yet apply in addition ([`Restrictions`]).
 
 use std::{
     collections::HashSet,
@@ -32,30 +32,31 @@ use crate::{
     telemetry,
 };
 
-/// How often it is read.
-const READ: Duration = Duration::from_millis(500);
-/// For how long what was read last counts, and how long the database may be unwritable. Then access is off until
-/// it can be read and written again.
+/// Interval between reads of the database.
+const READ_INTERVAL: Duration = Duration::from_millis(500);
+/// Maximum age of the last read, and maximum time without a successful write. After it, `managed` external access is
+/// off until the database can be read and written again.
 const MAX_STALENESS: Duration = Duration::from_secs(10);
-/// How often an instance says that it runs.
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Between measurements of the log's size; longer where measuring would take more than a twentieth of the time.
-const MEASURE: Duration = Duration::from_secs(2);
-/// How often old records are removed.
-const PRUNE: Duration = Duration::from_hours(1);
-/// The part's name among conditions.
-const PART: &str = "database";
-/// That of the instances beside this one.
+/// Interval between heartbeats while nothing changes.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
+/// Interval between measurements of the log's size; longer where measuring would take more than a twentieth of the
+/// time.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(2);
+/// Interval between removals of old records.
+const PRUNE_INTERVAL: Duration = Duration::from_hours(1);
+/// Component name of the database in the health registry.
+const DATABASE: &str = "database";
+/// Component name of the other instances in the health registry.
 const INSTANCES: &str = "instances";
 
-/// Why somebody is not let in.
+/// Reasons for refusing a caller.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BlockError {
-    /// An administrator keeps them out.
-    #[error("An administrator of this deployment has blocked this caller for a while")]
+    /// An administrator blocked the caller.
+    #[error("Temporarily blocked by an administrator")]
     Blocked,
-    /// Who is kept out could never be read.
-    #[error("Who may sign in is not known at the moment")]
+    /// The blocks were never read.
+    #[error("Block list unavailable; try again")]
     Unknown,
 }
 
@@ -69,7 +70,7 @@ impl BlockError {
     }
 }
 
-/// The switch. Cheap to clone. What reads and writes the database is for where there is one.
+/// External access and blocks. Cheap to clone. Methods that read or write the database require one.
 #[derive(Debug, Clone)]
 pub(crate) struct ExternalAccess(Arc<Inner>);
 
@@ -83,28 +84,28 @@ struct Inner {
     retention: Duration,
     max_size: u64,
     mode: ArcSwap<ExternalAccessMode>,
-    /// As an administrator decided.
+    /// Decision of an administrator, from the database.
     is_enabled: AtomicBool,
-    /// Whether records of decisions could be written.
+    /// True if records of decisions can be written.
     is_writable: AtomicBool,
-    /// Time since which this instance's heartbeat fails.
+    /// Start of the first failed heartbeat since the last success.
     unwritable: ArcSwapOption<Instant>,
-    /// Blocks whose sessions are being ended, or have been.
+    /// Blocks whose sessions are being revoked, or have been.
     followed: Mutex<HashSet<(Blocked, i64)>>,
-    /// `None`: they were never read, and must have been.
+    /// Blocks in the database. `None`: never read, although they are required.
     blocks: ArcSwapOption<Vec<Block>>,
     is_on: watch::Sender<bool>,
     read_now: Notify,
-    /// Why this instance could not say that it runs.
-    untold: ArcSwapOption<String>,
-    /// Names the database, once it has been read.
+    /// Error of the last heartbeat, if it failed.
+    heartbeat_error: ArcSwapOption<String>,
+    /// Id of the database, once it has been read.
     database: ArcSwapOption<String>,
-    /// Whether that is a file.
+    /// True if the database is a SQLite file.
     is_embedded: bool,
 }
 
 impl ExternalAccess {
-    /// Nothing has been read yet.
+    /// Creates the state before the first read.
     pub(crate) fn new(
         config: &Config,
         activity: &Activity,
@@ -125,11 +126,11 @@ impl ExternalAccess {
         };
         let is_on =
             watch::Sender::new(matches!(config.external_access, ExternalAccessMode::On { .. }));
-        let seen = is_on.subscribe();
+        let observed = is_on.subscribe();
         telemetry::meter()
             .u64_observable_gauge("simplechat.gateway.external_access")
-            .with_description("1: this instance lets machines in; 0: it does not")
-            .with_callback(move |observer| observer.observe((*seen.borrow()).into(), &[]))
+            .with_description("External access on this instance: 1 if it is on, 0 if it is off")
+            .with_callback(move |observer| observer.observe((*observed.borrow()).into(), &[]))
             .build();
         Self(Arc::new(Inner {
             activity: activity.clone(),
@@ -147,7 +148,7 @@ impl ExternalAccess {
             blocks: ArcSwapOption::from_pointee(none_are_blocked),
             is_on,
             read_now: Notify::new(),
-            untold: ArcSwapOption::empty(),
+            heartbeat_error: ArcSwapOption::empty(),
             database: ArcSwapOption::empty(),
             is_embedded: matches!(
                 &config.activity.database,
@@ -156,17 +157,17 @@ impl ExternalAccess {
         }))
     }
 
-    /// Whether machines are let in: by the setting, or as an administrator decided.
+    /// True if external access is on: by the setting, or by an administrator's decision.
     pub(crate) fn is_on(&self) -> bool {
         *self.0.is_on.borrow()
     }
 
-    /// Tells whenever that changes.
+    /// Receiver of changes of [`Self::is_on`].
     pub(crate) fn changes(&self) -> watch::Receiver<bool> {
         self.0.is_on.subscribe()
     }
 
-    /// From now on another setting counts.
+    /// Replaces the setting.
     pub(crate) fn set(&self, mode: ExternalAccessMode) {
         self.0.mode.store(Arc::new(mode));
         self.apply();
@@ -177,12 +178,12 @@ impl ExternalAccess {
         self.0.mode.load_full()
     }
 
-    /// This instance, as it names itself.
+    /// Id of this instance.
     pub(crate) fn instance(&self) -> &str {
         &self.0.instance.id
     }
 
-    /// Reads at once: something was decided here.
+    /// Makes [`Self::run`] read the database at once, after a decision on this instance.
     pub(crate) fn read_now(&self) {
         self.0.read_now.notify_one();
     }
@@ -192,45 +193,45 @@ impl ExternalAccess {
         &self.0.restrictions
     }
 
-    /// Takes a decision that disables external access or blocks a caller: in force on this instance at once.
+    /// Applies a decision that disables external access or blocks a caller on this instance at once, and records it.
     ///
     /// # Errors
-    /// When there is no database, or not the right one; then it is not.
+    /// When there is no database, or not the right one; then the decision is not in force.
     pub(crate) async fn decide(
         &self,
         restriction: Restriction,
     ) -> Result<Recording, ActivityError> {
         self.0.activity.needs_database()?;
-        // Also where it is disabled already: another instance may have recorded that, and enabled access since.
+        // Even if access is disabled already: another instance may have recorded that, and enabled access since.
         let held = self.0.restrictions.hold(restriction);
         self.apply();
         self.end_sessions_of_blocked();
-        let taken = held.settle().await;
+        let recording = held.settle().await;
         self.apply();
         self.read_now();
-        taken
+        recording
     }
 
-    /// Enables external access. False: it was enabled already. Decisions that wait are recorded first.
+    /// Enables external access. False: it was enabled already. Records pending decisions first.
     ///
     /// # Errors
-    /// When those cannot be read or recorded, or this one cannot be recorded.
+    /// When pending decisions cannot be read or recorded, or this one cannot be recorded.
     pub(crate) async fn enable(
         &self,
         accepted: String,
         author: Author,
     ) -> Result<bool, DecisionError> {
         self.0.restrictions.record_all().await?;
-        let turned = self.0.activity.enable(accepted, author).await?;
+        let changed = self.0.activity.enable(accepted, author).await?;
         self.is_written();
         self.read_now();
-        Ok(turned)
+        Ok(changed)
     }
 
-    /// Unblocks a caller. False: the caller was not blocked. Decisions that wait are recorded first.
+    /// Unblocks a caller. False: the caller was not blocked. Records pending decisions first.
     ///
     /// # Errors
-    /// As of [`Self::enable`].
+    /// As for [`Self::enable`].
     pub(crate) async fn unblock(
         &self,
         blocked: Blocked,
@@ -242,18 +243,19 @@ impl ExternalAccess {
         Ok(was?)
     }
 
-    /// Since when external access is disabled by a decision that may not be in the database yet, and by whom.
+    /// Time (Unix milliseconds) and author of a decision that disables external access and may not be in the database
+    /// yet.
     pub(crate) fn disabled(&self) -> Option<(i64, Actor)> {
         self.0.restrictions.in_force().disabled.clone()
     }
 
-    /// Blocks in force here: as the database had them when it was last read, and those that it may not have yet.
+    /// Blocks in force here: those in the database at the last read, and those that it may not have yet.
     pub(crate) fn blocks(&self) -> Vec<Block> {
         let of_database = self.0.blocks.load_full().unwrap_or_default();
         self.0.restrictions.in_force().blocks_over(&of_database)
     }
 
-    /// Whether somebody may come in.
+    /// Checks that a caller is not blocked.
     pub(crate) fn check(&self, subject: Uuid, client: &str) -> Result<(), BlockError> {
         let blocks = self.0.blocks.load();
         let Some(blocks) = &*blocks else { return Err(BlockError::Unknown) };
@@ -281,13 +283,13 @@ impl ExternalAccess {
                     && self.0.restrictions.in_force().disabled.is_none()
             }
         };
-        let turned = |was: &mut bool| std::mem::replace(was, is_on) != is_on;
-        if self.0.is_on.send_if_modified(turned) {
-            tracing::info!(is_on, "external access");
+        let changed = |was: &mut bool| std::mem::replace(was, is_on) != is_on;
+        if self.0.is_on.send_if_modified(changed) {
+            tracing::info!(is_on, "external access changed on this instance");
         }
     }
 
-    /// Reads it once, for the start.
+    /// Reads the database once; used at startup.
     pub(crate) async fn read(&self) -> Result<(), ActivityError> {
         let recorded = self.0.restrictions.recorded();
         let (state, blocks) = self.0.activity.read().await?;
@@ -299,9 +301,9 @@ impl ExternalAccess {
         Ok(())
     }
 
-    /// Reads it for ever; to be spawned.
+    /// Reads the database every [`READ_INTERVAL`]; runs forever, to be spawned.
     pub(crate) async fn run(self) {
-        let mut ticks = interval(READ);
+        let mut ticks = interval(READ_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut read = Instant::now();
         loop {
@@ -313,14 +315,14 @@ impl ExternalAccess {
                 Ok(()) => {
                     read = Instant::now();
                     self.end_sessions_of_blocked();
-                    let untold = self.0.untold.load_full();
-                    match self.0.activity.trouble().or(untold) {
-                        None => self.0.health.clear(PART),
-                        Some(why) => drop(self.0.health.raise(PART, why.to_string())),
+                    let heartbeat_error = self.0.heartbeat_error.load_full();
+                    match self.0.activity.trouble().or(heartbeat_error) {
+                        None => self.0.health.clear(DATABASE),
+                        Some(why) => drop(self.0.health.raise(DATABASE, why.to_string())),
                     }
                 }
                 Err(error) => {
-                    self.0.health.raise(PART, telemetry::chain(&error));
+                    self.0.health.raise(DATABASE, telemetry::chain(&error));
                     if read.elapsed() > MAX_STALENESS {
                         self.0.is_enabled.store(false, Ordering::Relaxed);
                         self.apply();
@@ -331,8 +333,8 @@ impl ExternalAccess {
         }
     }
 
-    /// Turns `managed` access off when the database has been unwritable for longer than [`MAX_STALENESS`]: by this
-    /// instance's heartbeat, and by records that wait.
+    /// Turns `managed` access off when the database has been unwritable for longer than [`MAX_STALENESS`], measured by
+    /// this instance's heartbeat and by queued records.
     fn check_writability(&self) {
         let unwritable = self.0.unwritable.load().as_ref().map(|since| since.elapsed());
         let longest = unwritable.max(self.0.activity.failing_for());
@@ -340,14 +342,14 @@ impl ExternalAccess {
         if is_too_long && self.0.is_writable.swap(false, Ordering::Relaxed) {
             if *self.mode() == ExternalAccessMode::Managed {
                 tracing::error!(
-                    "the database cannot be written: external access is off until it can be"
+                    "the database cannot be written: external access is off until writing succeeds"
                 );
             }
             self.apply();
         }
     }
 
-    /// Something was written: the database is writable, unless records wait for too long.
+    /// Notes a successful write: the database is writable, unless queued records have been failing for too long.
     fn is_written(&self) {
         self.0.unwritable.store(None);
         if self.0.activity.failing_for().is_none_or(|failing| failing <= MAX_STALENESS) {
@@ -356,62 +358,63 @@ impl ExternalAccess {
         }
     }
 
-    /// Follows decisions that wait in the session store, for ever; to be spawned.
+    /// Applies pending decisions from the session store; runs forever, to be spawned.
     pub(crate) async fn follow_restrictions(self) {
-        let mut ticks = interval(READ);
+        let mut ticks = interval(READ_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            // A store that is away is reported by what reads ended sessions from it.
+            // The reader of the revocation list reports an unavailable store.
             let _ = self.0.restrictions.follow().await;
             self.apply();
             self.end_sessions_of_blocked();
         }
     }
 
-    /// Records decisions that wait, and the end of sessions, for ever; to be spawned.
+    /// Records pending decisions and revocations; runs forever, to be spawned.
     pub(crate) async fn record_restrictions(self) {
-        let mut ticks = interval(READ);
+        let mut ticks = interval(READ_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             match self.0.restrictions.record().await {
                 Ok(0) => {}
                 Ok(_) => self.read_now(),
-                // Logged at the decision.
+                // The error was logged with the decision.
                 Err(_) => continue,
             }
             self.0.restrictions.record_ended_before().await;
         }
     }
 
-    /// Says that this instance runs, and looks who else does, until it stops; then says that it goes. To be
-    /// spawned.
+    /// Sends heartbeats and checks the other instances until this one stops; then deregisters it. To be spawned.
     pub(crate) async fn heartbeat_loop(self, mut stopping: watch::Receiver<bool>) {
         let mut changes = self.changes();
         loop {
             changes.borrow_and_update();
             match self.heartbeat().await {
                 Ok(()) => {
-                    self.0.untold.store(None);
-                    self.look_around().await;
+                    self.0.heartbeat_error.store(None);
+                    self.check_instances().await;
                 }
-                Err(error) => self.0.untold.store(Some(Arc::new(telemetry::chain(&error)))),
+                Err(error) => {
+                    self.0.heartbeat_error.store(Some(Arc::new(telemetry::chain(&error))))
+                }
             }
             tokio::select! {
-                _ = timeout(CHANGE_TIMEOUT, changes.changed()) => {}
+                _ = timeout(HEARTBEAT_INTERVAL, changes.changed()) => {}
                 _ = stopping.wait_for(|stop| *stop) => break,
             }
         }
         self.deregister().await;
     }
 
-    /// Removes this instance from the database, where there is one.
+    /// Removes this instance from the database, if there is one.
     pub(crate) async fn deregister(&self) {
         let _ = self.0.activity.deregister(self.0.instance.id.clone()).await;
     }
 
-    /// Writes: whoever can do that can write records.
+    /// Heartbeat. Success also proves that the activity log is writable.
     pub(crate) async fn heartbeat(&self) -> Result<(), ActivityError> {
         let (seen_at, is_on) = (clock::millis(), self.is_on());
         let begun = Instant::now();
@@ -426,7 +429,7 @@ impl ExternalAccess {
         beat
     }
 
-    /// Removes old records for ever; to be spawned.
+    /// Removes old records; runs forever, to be spawned.
     pub(crate) async fn prune_loop(self) {
         loop {
             match self.0.activity.prune(self.0.retention).await {
@@ -437,19 +440,19 @@ impl ExternalAccess {
                     tracing::warn!(error, "old activity records could not be removed");
                 }
             }
-            sleep(PRUNE).await;
+            sleep(PRUNE_INTERVAL).await;
         }
     }
 
-    /// Holds the log to its size for ever; to be spawned.
+    /// Enforces the maximum size of the log; runs forever, to be spawned.
     pub(crate) async fn enforce_size_loop(self) {
         let mut is_failing = false;
         loop {
             let begun = Instant::now();
             let held = self.0.activity.hold_to(self.0.max_size).await;
             let pause = match &held {
-                Ok(0) | Err(_) => MEASURE.max(begun.elapsed() * 20),
-                Ok(_) => MEASURE,
+                Ok(0) | Err(_) => MEASURE_INTERVAL.max(begun.elapsed() * 20),
+                Ok(_) => MEASURE_INTERVAL,
             };
             let has_failed_before = std::mem::replace(&mut is_failing, held.is_err());
             match held {
@@ -460,7 +463,10 @@ impl ExternalAccess {
                 ),
                 Err(error) if !has_failed_before => {
                     let error = telemetry::chain(&error);
-                    tracing::warn!(error, "the activity log cannot be held to its size");
+                    tracing::warn!(
+                        error,
+                        "the size limit of the activity log could not be enforced"
+                    );
                 }
                 Err(_) => {}
             }
@@ -468,7 +474,7 @@ impl ExternalAccess {
         }
     }
 
-    /// Each instance does so: a login may be under way on any.
+    /// Revokes the sessions of blocked callers. Each instance does so: a login may be in progress on any.
     fn end_sessions_of_blocked(&self) {
         let blocks = self.blocks();
         let mut followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -487,8 +493,8 @@ impl ExternalAccess {
         }
     }
 
-    /// Notices instances that an administrator's decisions do not reach, or that get in one another's way.
-    async fn look_around(&self) {
+    /// Reports instances that use another database, or the same SQLite file.
+    async fn check_instances(&self) {
         if *self.mode() != ExternalAccessMode::Managed {
             self.0.health.clear(INSTANCES);
             return;
@@ -498,15 +504,15 @@ impl ExternalAccess {
         let (Ok(others), Ok(here)) =
             (self.0.sessions.register(own, &database).await, self.0.activity.instances().await)
         else {
-            // Then nothing is known of others.
+            // The other instances are unknown.
             return;
         };
         let elsewhere = others.iter().any(|(_, other)| *other != *database);
         let here = here.iter().any(|one| one.id != *own);
         let reason = if elsewhere {
-            "other instances use another database: what administrators decide does not reach all of them; let all use one PostgreSQL (DATABASE_URL)"
+            "other instances use another database and do not receive administrators' decisions: configure one PostgreSQL for all instances (DATABASE_URL)"
         } else if here && self.0.is_embedded {
-            "several instances use one SQLite file: let them use PostgreSQL (DATABASE_URL)"
+            "several instances use one SQLite file: configure PostgreSQL for all instances (DATABASE_URL)"
         } else {
             self.0.health.clear(INSTANCES);
             return;
@@ -517,7 +523,7 @@ impl ExternalAccess {
     }
 }
 
-/// Whether a block that was decided at that time is among them.
+/// True if `blocks` contains a caller's block that was decided at `since` (Unix milliseconds).
 fn is_in_force(blocks: &[Block], blocked: &Blocked, since: i64) -> bool {
     let now = clock::millis();
     blocks

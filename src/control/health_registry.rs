@@ -1,57 +1,56 @@
-//! What is not as it should be, for operators.
+//! Health of components that work in the background, for operators.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Whether upstream honours minted sessions: that part's name.
+/// Component name of the canary.
 pub(crate) const CANARY: &str = "canary";
 
-/// What work in the background found to be not as it should be: a part's name, and the reason in plain
-/// words. For operators.
+/// Failures of background work: component name and reason. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HealthRegistry(Arc<Mutex<ComponentState>>);
 
 #[derive(Debug, Default)]
 struct ComponentState {
-    troubles: BTreeMap<&'static str, String>,
-    /// Parts that were tried and found well.
-    proven: BTreeSet<&'static str>,
+    failures: BTreeMap<&'static str, String>,
+    /// Components whose last check succeeded.
+    healthy: BTreeSet<&'static str>,
 }
 
 impl HealthRegistry {
-    /// A part is not as it should be. Whether that is news.
-    pub(crate) fn raise(&self, part: &'static str, reason: String) -> bool {
+    /// Reports a failure of a component. True if the component was healthy or the reason is another one.
+    pub(crate) fn raise(&self, component: &'static str, reason: String) -> bool {
         let mut known = self.lock();
-        known.proven.remove(part);
-        let is_news = known.troubles.get(part) != Some(&reason);
-        known.troubles.insert(part, reason);
-        is_news
+        known.healthy.remove(component);
+        let is_new = known.failures.get(component) != Some(&reason);
+        known.failures.insert(component, reason);
+        is_new
     }
 
-    /// Nothing is known against a part (any more).
-    pub(crate) fn clear(&self, part: &'static str) {
+    /// Removes a component's failure and its last successful check.
+    pub(crate) fn clear(&self, component: &'static str) {
         let mut known = self.lock();
-        known.troubles.remove(part);
-        known.proven.remove(part);
+        known.failures.remove(component);
+        known.healthy.remove(component);
     }
 
-    /// A part was tried, and is well.
-    pub(crate) fn mark_healthy(&self, part: &'static str) {
+    /// Reports a successful check of a component.
+    pub(crate) fn mark_healthy(&self, component: &'static str) {
         let mut known = self.lock();
-        known.troubles.remove(part);
-        known.proven.insert(part);
+        known.failures.remove(component);
+        known.healthy.insert(component);
     }
 
-    /// Whether a part was tried and found well.
-    pub(crate) fn is_healthy(&self, part: &str) -> bool {
-        self.lock().proven.contains(part)
+    /// True if a component's last check succeeded.
+    pub(crate) fn is_healthy(&self, component: &str) -> bool {
+        self.lock().healthy.contains(component)
     }
 
-    /// All that is not as it should be.
+    /// All failures: reasons by component.
     pub(crate) fn all(&self) -> BTreeMap<&'static str, String> {
-        self.lock().troubles.clone()
+        self.lock().failures.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, ComponentState> {

@@ -1,6 +1,6 @@
-//! Decisions that disable external access, block a caller or end sessions. They take effect
-//! whether or not the database can be written: at once on this instance, and by the session store within two
-//! seconds on all others. Each is recorded as soon as any instance can write the database.
+//! Decisions that disable external access, block a caller or end sessions. They take effect even if the database
+//! cannot be written: at once on this instance, and through the session store within two seconds on all others. Each
+//! is recorded as soon as any instance can write the database.
 
 use std::{
     cmp::Reverse,
@@ -22,39 +22,39 @@ use crate::{
     telemetry,
 };
 
-/// How long the end of sessions waits for their records before those wait in the session store.
+/// Maximum time that a revocation waits for its records; after it, they are stored in the session store.
 const RECORD_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Decisions that are read from the session store.
-const MAX: usize = 1000;
-/// Records of ended sessions in one text of the session store.
+/// Maximum number of decisions read from the session store.
+const MAX_DECISIONS: usize = 1000;
+/// Maximum number of records of ended sessions in one text of the session store.
 const GROUP: usize = 200;
-/// Texts of ended sessions that are read at once.
-const AT_ONCE: usize = 8;
-/// Ids of ended sessions whose records need not be handed over again, and for how long they are remembered.
+/// Texts of ended sessions that are read in one batch.
+const BATCH: usize = 8;
+/// Ids of ended sessions whose records were handed over: maximum number, and time for which they are remembered.
 const MAX_HANDED_OVER: u64 = 50_000;
 const HANDED_OVER: Duration = Duration::from_hours(24);
-/// For how long an id is remembered whose decision has been recorded: a list of those that wait may be older.
+/// Time for which the id of a recorded decision is remembered: a list of pending decisions may have been read before.
 const REMEMBERED: Duration = Duration::from_mins(1);
 
-/// What became of a decision's record.
+/// Outcome of recording a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Recording {
-    /// Written. False: it changed nothing.
+    /// The record is written. False: the decision changed nothing.
     Recorded(bool),
-    /// Not yet written, and why.
+    /// The record is not written yet; the error.
     Waits(String),
 }
 
-/// Failures of a decision that must follow those that wait.
+/// Failures of a decision that must be recorded after the pending ones.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DecisionError {
-    #[error("decisions that wait in the session store cannot be read")]
+    #[error("pending decisions in the session store cannot be read")]
     Sessions(#[from] SessionsError),
     #[error(transparent)]
     Activity(#[from] ActivityError),
 }
 
-/// Decisions in force here that the database may not have yet, and the way there. Cheap to clone.
+/// Decisions in force here that the database may not have yet, and their delivery to it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Restrictions(Arc<Inner>);
 
@@ -63,14 +63,14 @@ struct Inner {
     activity: Activity,
     sessions: Sessions,
     known: Mutex<Decisions>,
-    /// Why sessions ended without their records.
+    /// Error because of which sessions ended without their records.
     unrecorded: ArcSwapOption<String>,
-    /// Records of ended sessions that are in the database, or on the way there.
+    /// Ids of records of ended sessions that are in the database or handed over.
     handed_over: Cache<String, ()>,
-    /// Whether texts wait that this version cannot read.
+    /// True if the session store has texts that this version cannot read.
     has_unreadable_decisions: AtomicBool,
     has_unreadable_records: AtomicBool,
-    /// In force by `known`.
+    /// Restrictions in force, derived from `known`.
     in_force: ArcSwap<InForce>,
 }
 
@@ -78,7 +78,7 @@ struct Inner {
 struct Decisions {
     /// By [`Restriction::id`].
     decisions: BTreeMap<String, (Restriction, DecisionState)>,
-    /// Those that the database was read with since.
+    /// Recorded decisions that a later read of the database included, and the time of that read.
     done: BTreeMap<String, Instant>,
 }
 
@@ -86,24 +86,24 @@ struct Decisions {
 enum DecisionState {
     /// Being written by [`PendingDecision::settle`].
     Deciding,
-    /// Decisions to this instance alone.
-    Here,
+    /// In the memory of this instance only.
+    Local,
     /// In the session store.
     Stored,
-    /// In the database, which has not been read since.
+    /// In the database; no read of it since.
     Recorded,
 }
 
 /// Restrictions in force in addition to those in the database.
 #[derive(Debug, Default)]
 pub(crate) struct InForce {
-    /// Since when external access is disabled (Unix milliseconds), and by whom.
+    /// Time (Unix milliseconds) and author of the decision that disabled external access.
     pub(crate) disabled: Option<(i64, Actor)>,
     pub(crate) blocks: Vec<Block>,
 }
 
 impl InForce {
-    /// Blocks in force, newest first: these, and those in the database about other callers.
+    /// Blocks in force, newest first: these, and the database's blocks of other callers.
     pub(crate) fn blocks_over(&self, of_database: &[Block]) -> Vec<Block> {
         let is_other = |block: &&Block| !self.blocks.iter().any(|own| own.blocked == block.blocked);
         let others = of_database.iter().filter(is_other);
@@ -139,7 +139,7 @@ impl Restrictions {
         self.0.in_force.load_full()
     }
 
-    /// Puts a decision in force here. [`PendingDecision::settle`] records it.
+    /// Applies a decision on this instance. [`PendingDecision::settle`] records it.
     pub(crate) fn hold(&self, restriction: Restriction) -> PendingDecision {
         let id = restriction.id().to_owned();
         self.lock().decisions.insert(id, (restriction.clone(), DecisionState::Deciding));
@@ -147,13 +147,13 @@ impl Restrictions {
         PendingDecision { restrictions: self.clone(), restriction }
     }
 
-    /// Hands a decision to the session store: instances put it in force, and record it.
+    /// Adds a decision to the session store, from which every instance applies and records it.
     pub(crate) async fn leave(&self, restriction: &Restriction) -> Result<(), SessionsError> {
         self.0.sessions.add_waiting(Waiting::Decisions, &restriction.to_text()).await
     }
 
-    /// Records the end of sessions that are about to end; where that fails, the records wait in the session store,
-    /// or in memory. The end of one session is handed over once, however often it is tried.
+    /// Records the end of sessions before the revocation. If that fails, the records wait in the session store or in
+    /// memory. The record of one session is handed over once, however often the revocation is retried.
     pub(crate) async fn record_ended(&self, mut records: Vec<Record>) {
         let Inner { activity, sessions, handed_over, .. } = &*self.0;
         records.retain(|record| !handed_over.contains_key(&record.id));
@@ -169,7 +169,7 @@ impl Restrictions {
         tracing::error!(
             error,
             count = records.len(),
-            "sessions end without their records: they are recorded as soon as the database can be written"
+            "sessions are ended without their records: they are recorded as soon as the database can be written"
         );
         records.iter().for_each(Record::emit);
         self.0.unrecorded.store(Some(Arc::new(error)));
@@ -177,7 +177,10 @@ impl Restrictions {
             let text = Restriction::of_sessions(group.to_vec()).to_text();
             if let Err(error) = sessions.add_waiting(Waiting::Records, &text).await {
                 let error = telemetry::chain(&error);
-                tracing::error!(error, "records wait in memory alone: the session store is away");
+                tracing::error!(
+                    error,
+                    "records wait in memory only: the session store is unavailable"
+                );
                 if !activity.wait_for(group.to_vec()).await {
                     for record in group {
                         handed_over.invalidate(&record.id);
@@ -187,18 +190,18 @@ impl Restrictions {
         }
     }
 
-    /// Why sessions ended without their records, if any did.
+    /// Error because of which sessions ended without their records, if any did.
     pub(crate) fn unrecorded(&self) -> Option<Arc<String>> {
         self.0.unrecorded.load_full()
     }
 
-    /// Reads decisions that other instances and commands handed to the session store.
+    /// Reads and applies decisions that other instances and commands added to the session store.
     ///
     /// # Errors
-    /// When the store cannot be read. Then the decisions known before stay in force.
+    /// When the store cannot be read; known decisions stay in force.
     pub(crate) async fn follow(&self) -> Result<(), SessionsError> {
-        let texts = self.0.sessions.waiting(Waiting::Decisions, MAX).await?;
-        let mut left_over = Vec::new();
+        let texts = self.0.sessions.waiting(Waiting::Decisions, MAX_DECISIONS).await?;
+        let mut recorded_texts = Vec::new();
         let mut unreadable = 0;
         {
             let mut known = self.lock();
@@ -209,9 +212,9 @@ impl Restrictions {
                     continue;
                 };
                 if let Some(since) = done.get_mut(restriction.id()) {
-                    // Still in the store, which may have been away: remembered for as long as it is there.
+                    // Recorded, but still in the store: removing it failed. The id is remembered while the text is there.
                     *since = Instant::now();
-                    left_over.push(text);
+                    recorded_texts.push(text);
                 } else {
                     let id = restriction.id().to_owned();
                     decisions.entry(id).or_insert((restriction, DecisionState::Stored));
@@ -221,55 +224,52 @@ impl Restrictions {
         }
         self.warn_of_unreadable(Waiting::Decisions, unreadable);
         self.publish();
-        for text in left_over {
+        for text in recorded_texts {
             let _ = self.0.sessions.remove_waiting(Waiting::Decisions, &text).await;
         }
         Ok(())
     }
 
-    /// Records all decisions that wait, here and in the session store: before one that enables or unblocks, which
-    /// they would revoke if they were recorded after it.
+    /// Records all pending decisions, of this instance and in the session store. Called before a decision that enables
+    /// or unblocks, which they would undo if they were recorded after it.
     ///
     /// # Errors
-    /// When the session store cannot be read, or one could not be recorded.
+    /// When the session store cannot be read, or a decision cannot be recorded.
     pub(crate) async fn record_all(&self) -> Result<(), DecisionError> {
         self.follow().await?;
         self.record().await?;
         Ok(())
     }
 
-    /// Records the decisions that wait, as far as the database can be written; how many were. Those that are being
-    /// decided are left to [`PendingDecision::settle`].
+    /// Records the known pending decisions, except those that [`PendingDecision::settle`] is writing. Returns their
+    /// number.
     ///
     /// # Errors
-    /// When one could not be recorded.
+    /// When a decision cannot be recorded.
     pub(crate) async fn record(&self) -> Result<usize, ActivityError> {
         let waiting: Vec<_> = {
             let known = self.lock();
-            let waits = |state| matches!(state, DecisionState::Here | DecisionState::Stored);
+            let waits = |state| matches!(state, DecisionState::Local | DecisionState::Stored);
             known.decisions.values().filter(|(_, state)| waits(*state)).cloned().collect()
         };
         let mut count = 0;
         for (restriction, state) in waiting {
-            if state == DecisionState::Here {
+            if state == DecisionState::Local {
                 self.store(&restriction).await;
             }
             self.0.activity.restrict_late(&restriction).await?;
-            tracing::info!(
-                id = restriction.id(),
-                "a decision that waited for its record is recorded"
-            );
-            self.has_been_recorded(&restriction).await;
+            tracing::info!(id = restriction.id(), "a pending decision was recorded");
+            self.mark_recorded(&restriction).await;
             count += 1;
         }
         Ok(count)
     }
 
-    /// Records the ended sessions that wait in the session store, as far as the database can be written. Texts that
-    /// this version cannot read stay there.
+    /// Writes the records of ended sessions from the session store until a write fails. Texts that this version cannot
+    /// read stay in the store.
     pub(crate) async fn record_ended_before(&self) {
         let Inner { activity, sessions, .. } = &*self.0;
-        let mut max = AT_ONCE;
+        let mut max = BATCH;
         loop {
             let Ok(texts) = sessions.waiting(Waiting::Records, max).await else { return };
             let is_all = texts.len() < max;
@@ -289,12 +289,12 @@ impl Restrictions {
             if is_all {
                 return;
             }
-            // Beyond those that stay.
-            max = unreadable + AT_ONCE;
+            // Reads past the texts that stay.
+            max = unreadable + BATCH;
         }
     }
 
-    /// Warns once while there are any.
+    /// Warns of unreadable texts, once until none are left.
     fn warn_of_unreadable(&self, of: Waiting, count: usize) {
         let has_unreadable = match of {
             Waiting::Decisions => &self.0.has_unreadable_decisions,
@@ -309,7 +309,7 @@ impl Restrictions {
         }
     }
 
-    /// Decisions that the database has: of these, what is read from it from now on tells.
+    /// Ids of decisions in the database: a read that begins now includes them.
     pub(crate) fn recorded(&self) -> Vec<String> {
         let known = self.lock();
         let recorded =
@@ -317,7 +317,7 @@ impl Restrictions {
         recorded.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Forgets [`Self::recorded`] decisions: the database has been read since.
+    /// Forgets [`Self::recorded`] decisions after a read of the database.
     pub(crate) fn forget(&self, ids: Vec<String>) {
         if ids.is_empty() {
             return;
@@ -340,21 +340,21 @@ impl Restrictions {
                 tracing::error!(
                     error,
                     id = restriction.id(),
-                    "a decision counts on this instance alone: neither the database nor the session store can be written"
+                    "a decision applies on this instance only: neither the database nor the session store can be written"
                 );
             }
         }
     }
 
-    async fn has_been_recorded(&self, restriction: &Restriction) {
+    async fn mark_recorded(&self, restriction: &Restriction) {
         if self.set(restriction.id(), DecisionState::Recorded) == Some(DecisionState::Stored) {
-            // What cannot be removed now is removed when it is read again.
+            // If this fails, `follow` removes the text when it reads it again.
             let _ =
                 self.0.sessions.remove_waiting(Waiting::Decisions, &restriction.to_text()).await;
         }
     }
 
-    /// Sets a decision's state; the one before.
+    /// Sets a decision's state. Returns the previous one.
     fn set(&self, id: &str, to: DecisionState) -> Option<DecisionState> {
         let mut known = self.lock();
         let (_, state) = known.decisions.get_mut(id)?;
@@ -370,7 +370,7 @@ impl Restrictions {
             disabled: disabled.map(|(since, by)| (since, by.clone())),
             blocks: decisions().filter_map(Restriction::block).collect(),
         };
-        // Under the lock: else an older state could be published last.
+        // Under the lock; otherwise an older state could be published last.
         self.0.in_force.store(Arc::new(in_force));
     }
 
@@ -379,8 +379,8 @@ impl Restrictions {
     }
 }
 
-/// A decision that is in force here and about to be recorded. Dropped before [`Self::settle`] has ended, as when the
-/// caller hangs up, it stays in force and [`Restrictions::record`] records it.
+/// Decision that is in force here and about to be recorded. If it is dropped before [`Self::settle`] has ended (the
+/// caller hangs up), it stays in force and [`Restrictions::record`] records it.
 #[derive(Debug)]
 pub(crate) struct PendingDecision {
     restrictions: Restrictions,
@@ -388,10 +388,10 @@ pub(crate) struct PendingDecision {
 }
 
 impl PendingDecision {
-    /// Records the decision; where that fails, hands it to the session store.
+    /// Records the decision; if that fails, adds it to the session store.
     ///
     /// # Errors
-    /// When the database cannot be the right one. Then the decision is not in force any more.
+    /// When the database is not the right one. Then the decision is no longer in force.
     pub(crate) async fn settle(self) -> Result<Recording, ActivityError> {
         let Self { restrictions, restriction } = &self;
         match restrictions.0.activity.restrict_in_time(restriction).await {
@@ -399,7 +399,7 @@ impl PendingDecision {
                 if changed {
                     restriction.emit();
                 }
-                restrictions.has_been_recorded(restriction).await;
+                restrictions.mark_recorded(restriction).await;
                 Ok(Recording::Recorded(changed))
             }
             Err(error) if error.is_of_the_settings() => {
@@ -428,7 +428,7 @@ impl Drop for PendingDecision {
         if let Some((_, state @ DecisionState::Deciding)) =
             known.decisions.get_mut(self.restriction.id())
         {
-            *state = DecisionState::Here;
+            *state = DecisionState::Local;
         }
     }
 }
@@ -448,7 +448,7 @@ mod tests {
         },
     };
 
-    /// Over this database, and files in a folder.
+    /// Restrictions with a SQLite database at a path, and session files in a temporary folder.
     fn over(database: &Path) -> (Restrictions, TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let sessions = SessionsConfig {
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_waits_replaces_the_databases_block_of_the_same_caller() {
+    fn a_pending_block_replaces_the_databases_block_of_the_same_caller() {
         let block = |who: &str, since: i64| Block {
             blocked: Blocked::Subject(who.to_owned()),
             since,
@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_decision_that_stayed_in_the_store_after_it_was_recorded_is_not_in_force_again() {
+    async fn a_recorded_decision_that_is_still_in_the_store_is_not_applied_again() {
         let (restrictions, _folder) = open();
         let disabled = Restriction::access(&Author::default());
         restrictions.leave(&disabled).await.unwrap();
@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_decision_that_is_being_written_is_left_to_its_writer() {
+    async fn a_decision_that_settle_is_writing_is_not_recorded_by_others() {
         let (restrictions, _folder) = open();
         let held = restrictions.hold(Restriction::access(&Author::default()));
         assert!(restrictions.in_force().disabled.is_some());
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_decision_that_was_not_written_waits_in_the_store() {
+    async fn a_decision_that_could_not_be_written_is_added_to_the_store() {
         let (restrictions, _folder) = over(Path::new("/proc/none/gateway.db"));
         let held = restrictions.hold(Restriction::access(&Author::default()));
         assert!(matches!(held.settle().await.unwrap(), Recording::Waits(_)));
@@ -543,7 +543,7 @@ mod tests {
     async fn texts_of_another_version_stay_in_the_store_and_do_not_delay_others() {
         let (restrictions, _folder) = open();
         let sessions = restrictions.sessions();
-        for number in 0..AT_ONCE * 2 {
+        for number in 0..BATCH * 2 {
             let text = format!("{{\"version\":{number}}}");
             sessions.add_waiting(Waiting::Records, &text).await.unwrap();
             let text = Restriction::of_sessions(vec![ended(&number.to_string())]).to_text();
@@ -553,16 +553,16 @@ mod tests {
         restrictions.record_ended_before().await;
         restrictions.record_all().await.unwrap();
         let left = waiting(&restrictions, Waiting::Records).await;
-        assert_eq!(left.len(), AT_ONCE * 2);
+        assert_eq!(left.len(), BATCH * 2);
         assert!(left.iter().all(|text| text.starts_with("{\"version\"")), "{left:?}");
         assert_eq!(waiting(&restrictions, Waiting::Decisions).await, ["{}"]);
         let everything = Filter { limit: 100, ..Filter::default() };
         let found = restrictions.0.activity.find(everything).await.unwrap();
-        assert_eq!(found.len(), AT_ONCE * 2);
+        assert_eq!(found.len(), BATCH * 2);
     }
 
     #[tokio::test]
-    async fn the_end_of_a_session_that_is_tried_again_waits_once() {
+    async fn a_retried_revocation_adds_its_record_to_the_store_once() {
         let (restrictions, _folder) = over(Path::new("/proc/none/gateway.db"));
         for at in 0..3 {
             let at = |id| Record { at, ..ended(id) };

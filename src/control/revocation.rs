@@ -1,5 +1,5 @@
-//! Sessions that end otherwise than by their callers: administrators end them, where it is first written
-//! down, if that can be, and then done; or their time is over.
+//! Administrative revocation (audit record first, if it can be written, then revocation) and records of expired
+//! sessions.
 
 use std::time::Duration;
 
@@ -12,23 +12,26 @@ use crate::{
     telemetry,
 };
 
-/// How often it is looked whether more were opened while others were being ended.
-const ROUNDS: usize = 4;
-/// Longer than any instance takes to learn of a decision.
-const LEARNED: Duration = Duration::from_millis(2500);
+/// Maximum number of passes that end sessions created during the previous pass.
+const MAX_ROUNDS: usize = 4;
+/// Time after which every instance knows a decision, with a margin.
+const PROPAGATION_TIME: Duration = Duration::from_millis(2500);
 
-/// Ends them for good, also such as are opened meanwhile; how many there were. Each has a record, written before
-/// or as soon as the database can be. Done to the end even if the caller hangs up. `reason`: why, in a word. An
-/// error: some may not have been ended.
+/// Revokes sessions, including those that are created meanwhile. Returns their number. Each has a record, written
+/// before the revocation or as soon as the database is writable. Continues if the caller hangs up. `reason`: reason
+/// code.
+///
+/// # Errors
+/// When some sessions may not have been revoked.
 pub(crate) async fn end(
     restrictions: &Restrictions,
     which: &Which,
     author: &Author,
     reason: Option<&'static str>,
 ) -> Result<usize, SessionsError> {
-    let ending =
+    let revoking =
         tokio::spawn(end_in_rounds(restrictions.clone(), which.clone(), author.clone(), reason));
-    ending.await.unwrap_or(Err(SessionsError::Interrupted))
+    revoking.await.unwrap_or(Err(SessionsError::Interrupted))
 }
 
 async fn end_in_rounds(
@@ -39,7 +42,7 @@ async fn end_in_rounds(
 ) -> Result<usize, SessionsError> {
     let sessions = restrictions.sessions();
     let record = |listed: &Listed| Record {
-        // Instances may come upon the same one.
+        // Several instances may revoke the same session and must write the same record.
         id: listed.id.record_id(EventKind::SessionEndedByAdmin.name()).to_string(),
         subject: Some(listed.subject.to_string()),
         client: Some(listed.client.clone()),
@@ -48,7 +51,7 @@ async fn end_in_rounds(
         ..Record::new(EventKind::SessionEndedByAdmin).by(&author)
     };
     let (mut count, mut failure) = (0, None);
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         let (found, missed) = sessions.unended(&which).await;
         failure = missed;
         if found.is_empty() && failure.is_none() {
@@ -57,32 +60,32 @@ async fn end_in_rounds(
         restrictions.record_ended(found.iter().map(record).collect()).await;
         let (ended, failed) = sessions.end_these(found).await;
         count += ended;
-        // They are tried again.
+        // The next round retries them.
         failure = failed.or(failure);
     }
     match failure {
         None => Ok(count),
         Some(error) => {
             let reason = telemetry::chain(&error);
-            tracing::warn!(reason, ended = count, "not all sessions could be ended");
+            tracing::warn!(reason, ended = count, "some sessions could not be ended");
             Err(error)
         }
     }
 }
 
-/// Ends them once more in a while: logins were under way, here or on an instance that had not yet learned of
-/// what was decided.
+/// Revokes sessions again after a delay: logins may have been in progress, here or on an instance that did not know
+/// the decision yet.
 pub(crate) async fn end_latecomers(
     restrictions: Restrictions,
     which: Which,
     author: Author,
 ) -> Result<usize, SessionsError> {
-    sleep(LEARNED).await;
+    sleep(PROPAGATION_TIME).await;
     end(&restrictions, &which, &author, None).await
 }
 
-/// Ends the sessions of somebody who was blocked, until that is done or the block `stands` no more; and once
-/// more, for logins that were under way.
+/// Revokes the sessions of a blocked caller; retries until it succeeds or the block is no longer in force. Then does
+/// it once more, for logins that were in progress.
 pub(crate) async fn end_blocked(
     restrictions: Restrictions,
     block: Block,
@@ -101,11 +104,11 @@ pub(crate) async fn end_blocked(
         if end(&restrictions, &which, &author, Some("blocked")).await.is_ok() {
             rounds -= 1;
         }
-        sleep(LEARNED).await;
+        sleep(PROPAGATION_TIME).await;
     }
 }
 
-/// Writes down which sessions came to their end, for ever; to be spawned.
+/// Records expired sessions; runs forever, to be spawned.
 pub(crate) async fn record_expired_loop(activity: Activity, sessions: Sessions) {
     let Some(mut expired) = sessions.expired() else { return };
     while let Some(one) = expired.recv().await {

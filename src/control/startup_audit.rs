@@ -1,4 +1,4 @@
-//! Which settings a gateway saw, for the activity log: at its start, and whenever it read them again.
+//! Record of the loaded configuration in the activity log, at startup and on reload.
 
 use super::exposure;
 use crate::{
@@ -6,7 +6,8 @@ use crate::{
     config::{Config, ExternalAccessMode},
 };
 
-/// Writes it down; under `on` also who accepted what becomes public.
+/// Records the configuration; with `GATEWAY_EXTERNAL_ACCESS=on` also the accepted exposure text and the name in the
+/// setting.
 pub(crate) async fn record(activity: &Activity, config: &Config, instance: &str) {
     let name = match &config.external_access {
         ExternalAccessMode::On { accepted_by } => Some(accepted_by.clone()),
