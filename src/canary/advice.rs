@@ -1,44 +1,44 @@
-//! What to do about each doubt.
+//! Advice for each failure of the canary.
 
 use super::Doubt;
 use crate::config::{CookieConfig, SessionsConfig, StoreConfig};
 
-/// What to do about a doubt, in plain words.
+/// Advice for a failure, for operators.
 pub(crate) fn advice(doubt: &Doubt, sessions: &SessionsConfig, cookie: &CookieConfig) -> String {
     match doubt {
         Doubt::StrangerLetIn => {
-            "SimpleChat needs a session there: what stands at GATEWAY_UPSTREAM_URL?".to_owned()
+            "check GATEWAY_UPSTREAM_URL: SimpleChat requires a session for this request".to_owned()
         }
         Doubt::NotSimpleChat(_) => {
-            "does GATEWAY_UPSTREAM_URL lead to SimpleChat itself, and not to another gateway or sign-in in front of it?".to_owned()
+            "check that GATEWAY_UPSTREAM_URL is the address of SimpleChat itself, not of another gateway or sign-in in front of it".to_owned()
         }
-        Doubt::Upstream(_) => "see upstream's log; is one of its workers overloaded?".to_owned(),
-        Doubt::Store(_) => "see REDIS_URL, or SESSION_FILE_DIR".to_owned(),
-        Doubt::Refused { .. } => not_where_upstream_looks(sessions, cookie),
+        Doubt::Upstream(_) => "check upstream's log; a worker may be overloaded".to_owned(),
+        Doubt::Store(_) => "check REDIS_URL, or SESSION_FILE_DIR".to_owned(),
+        Doubt::Refused { .. } => matching_settings(sessions, cookie),
         Doubt::Failed(_) => {
-            "see upstream's log: does its own session store answer, and is SESSION_SERIALIZATION_FORMAT the same in both?".to_owned()
+            "check upstream's log: its session store may be unavailable, or its SESSION_SERIALIZATION_FORMAT may differ from the gateway's".to_owned()
         }
         Doubt::HonouredBySome { .. } => {
-            "some of its workers keep sessions elsewhere: one that found no Redis when it started keeps to files for good; restart SimpleChat, or wait if it is just starting".to_owned()
+            "some workers use another session store: a worker that found no Redis at startup uses files until it is restarted; restart SimpleChat, or wait if it is still starting".to_owned()
         }
         Doubt::EndIgnored => {
-            "does anything between the gateway and SimpleChat cache answers? Does SimpleChat keep a copy of its sessions?".to_owned()
+            "check whether anything between the gateway and SimpleChat caches responses, and whether SimpleChat caches sessions".to_owned()
         }
         Doubt::WrittenBack | Doubt::Unsettled => {
-            "a request of it was still running; run doctor again".to_owned()
+            "a request with the session was still running; run doctor again".to_owned()
         }
         Doubt::Interrupted => "run doctor again".to_owned(),
     }
 }
 
-fn not_where_upstream_looks(sessions: &SessionsConfig, cookie: &CookieConfig) -> String {
+fn matching_settings(sessions: &SessionsConfig, cookie: &CookieConfig) -> String {
     let place = match &sessions.store {
         StoreConfig::Redis { .. } => format!(
-            "the same server in REDIS_URL and the same database (here {}, SimpleChat's own is 0), where SimpleChat has SESSION_TYPE=redis; a SimpleChat that found no Redis when it started keeps to files for good: restart it",
+            "the same server in REDIS_URL and the same database (here {}, SimpleChat's own is 0), where SimpleChat has SESSION_TYPE=redis; a SimpleChat that found no Redis at startup uses files until it is restarted",
             sessions.store.database().unwrap_or_default()
         ),
         StoreConfig::Files { directory, .. } => format!(
-            "the very same folder in SESSION_FILE_DIR (here {}), where SimpleChat has SESSION_TYPE=filesystem",
+            "the same folder in SESSION_FILE_DIR (here {}), where SimpleChat has SESSION_TYPE=filesystem",
             directory.display()
         ),
     };
@@ -51,7 +51,7 @@ fn not_where_upstream_looks(sessions: &SessionsConfig, cookie: &CookieConfig) ->
         None => "SESSION_USE_SIGNER (here off)",
     };
     format!(
-        "upstream looks elsewhere. Both need {place}; and the same SESSION_KEY_PREFIX (here {:?}), SESSION_COOKIE_NAME (here {:?}), {signer}{format}",
+        "upstream does not find the session. The gateway and upstream need {place}; and the same SESSION_KEY_PREFIX (here {:?}), SESSION_COOKIE_NAME (here {:?}), {signer}{format}",
         sessions.key_prefix, cookie.name
     )
 }

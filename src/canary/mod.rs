@@ -1,7 +1,8 @@
-//! The live proof: a session that the gateway mints for nobody, shown to upstream, ended, removed.
+//! Canary: a live test with a session of a subject that does not exist. It mints the session, sends it to upstream,
+//! revokes it, sends it again and removes it.
 //!
-//! Settings can all be right by themselves and still not fit: another database, another prefix,
-//! another folder. Only upstream itself can say whether it reads what the gateway writes.
+//! Settings can be valid one by one and still not match upstream's: another database, another key prefix, another
+//! folder. Only a request to upstream shows whether it reads the gateway's sessions.
 
 mod advice;
 mod watch;
@@ -26,68 +27,70 @@ use crate::{
     upstream::{Upstream, UpstreamError},
 };
 
-/// SimpleChat asks for a session here, and for nothing more.
+/// Path for which SimpleChat requires a session and nothing else.
 const HEARTBEAT: &str = "/api/session/heartbeat";
-/// Rounds that must go well one after the other. The first request that a fresh worker serves is
-/// anonymous, so a refusal alone says little.
+/// Consecutive rounds that must succeed. A new worker treats its first request as anonymous, so a single rejection
+/// proves nothing.
 const ROUNDS_IN_A_ROW: usize = 2;
-/// Rounds before upstream's answer is believed.
+/// Maximum number of rounds before the rejection is reported.
 const MAX_ROUNDS: usize = 12;
-/// For one request: a fresh worker reads its settings first.
+/// Timeout of a request; a new worker loads its settings first.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often removing is tried.
-const REMOVALS: usize = 3;
-/// Between those.
+/// Maximum number of attempts to revoke the session.
+const MAX_REMOVALS: usize = 3;
+/// Pause between those attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What must be so, in the order in which it is tried.
+/// Steps of the test, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Upstream refuses a stranger: else the rest proves nothing.
+    /// Upstream rejects an anonymous request; otherwise the other steps prove nothing.
     StrangerRefused,
-    /// The store takes a session.
+    /// The session store accepts a session.
     Minted,
-    /// Upstream lets in whoever bears it.
+    /// Upstream accepts requests with the session.
     Honoured,
-    /// And nobody any more once it has ended.
+    /// Upstream rejects the session after its revocation.
     EndHonoured,
-    /// Nothing of it is left in the store.
+    /// The session store contains nothing of the session.
     Removed,
 }
 
-/// Why the proof does not hold.
+/// Failures of the test.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Doubt {
-    #[error("upstream lets a stranger in at POST {HEARTBEAT}: a session proves nothing there")]
+    #[error("upstream accepts an anonymous POST {HEARTBEAT}: a session proves nothing there")]
     StrangerLetIn,
-    #[error("upstream answers a stranger's POST {HEARTBEAT} with {0}, SimpleChat with 401")]
+    #[error("upstream answers an anonymous POST {HEARTBEAT} with {0}; SimpleChat answers 401")]
     NotSimpleChat(u16),
     #[error("upstream")]
     Upstream(#[source] UpstreamError),
     #[error("session store")]
     Store(#[source] SessionsError),
-    #[error("upstream refused the session {asked} times of {asked}, with {status}")]
-    Refused { status: u16, asked: usize },
-    #[error("upstream failed over the session, with {0}")]
+    #[error("upstream rejected the session in {requests} of {requests} requests, with {status}")]
+    Refused { status: u16, requests: usize },
+    #[error("upstream failed at a request with the session, with {0}")]
     Failed(u16),
-    #[error("upstream honoured the session {honoured} times of {asked}: its workers disagree")]
-    HonouredBySome { honoured: usize, asked: usize },
-    #[error("upstream lets the session in after its end")]
+    #[error(
+        "upstream accepted the session in {honoured} of {requests} requests: its workers disagree"
+    )]
+    HonouredBySome { honoured: usize, requests: usize },
+    #[error("upstream accepts the session after its revocation")]
     EndIgnored,
-    #[error("upstream wrote the session back after its end")]
+    #[error("upstream wrote the session back after its revocation")]
     WrittenBack,
     #[error(
-        "upstream did not answer a request of it in time, and may write the session back; a running gateway sweeps it"
+        "upstream did not answer a request with the session in time and may write the session back; a running gateway removes it"
     )]
     Unsettled,
-    #[error("it was interrupted")]
+    #[error("the test was interrupted")]
     Interrupted,
 }
 
-/// A step, and how it went.
+/// Step with its result.
 pub(crate) type Finding = (Step, Result<(), Doubt>);
 
-/// What the proof is made with.
+/// Parts that the test uses.
 pub(crate) struct Canary<'a> {
     pub(crate) sessions: &'a Sessions,
     pub(crate) upstream: &'a Upstream,
@@ -95,13 +98,13 @@ pub(crate) struct Canary<'a> {
 }
 
 impl Canary<'_> {
-    /// Goes as far as the first doubt; the proof holds when there is none. What was minted is removed
-    /// however it ends, also when `stop` turns true meanwhile.
+    /// Runs the test up to the first failure; it succeeds if there is none. Removes the minted session in any case,
+    /// even when `stop` becomes true meanwhile.
     pub(crate) async fn prove(&self, stop: &sync::watch::Receiver<bool>) -> Vec<Finding> {
         let mut findings = Vec::new();
-        let stranger = self.stranger_is_refused().await;
-        let is_refused = stranger.is_ok();
-        findings.push((Step::StrangerRefused, stranger));
+        let anonymous = self.anonymous_is_refused().await;
+        let is_refused = anonymous.is_ok();
+        findings.push((Step::StrangerRefused, anonymous));
         if !is_refused || *stop.borrow() {
             return findings;
         }
@@ -116,24 +119,24 @@ impl Canary<'_> {
         };
         findings.push((Step::Minted, Ok(())));
 
-        let mut asking = Asking { canary: self, id, is_settled: true };
-        let honoured = asking.is_honoured(stop).await;
+        let mut probe = SessionProbe { canary: self, id, is_settled: true };
+        let honoured = probe.is_honoured(stop).await;
         let was_honoured = honoured.is_ok();
         findings.push((Step::Honoured, honoured));
         let ended = self.end(&id).await;
-        // Where it was never honoured, its end is no news.
+        // A rejection after the end is meaningful only if the session was accepted before.
         if was_honoured && ended.is_ok() {
-            findings.push((Step::EndHonoured, asking.end_is_honoured().await));
+            findings.push((Step::EndHonoured, probe.end_is_honoured().await));
         }
         let removed = match ended {
-            Ok(()) => self.remove(&id, asking.is_settled).await,
+            Ok(()) => self.remove(&id, probe.is_settled).await,
             Err(error) => Err(Doubt::Store(error)),
         };
         findings.push((Step::Removed, removed));
         findings
     }
 
-    async fn stranger_is_refused(&self) -> Result<(), Doubt> {
+    async fn anonymous_is_refused(&self) -> Result<(), Doubt> {
         match self.status_of("").await.map_err(Doubt::Upstream)? {
             401 => Ok(()),
             200 => Err(Doubt::StrangerLetIn),
@@ -143,8 +146,8 @@ impl Canary<'_> {
 
     async fn status_of(&self, fields: &str) -> Result<u16, UpstreamError> {
         let fields = format!("Accept: application/json\r\nContent-Length: 0\r\n{fields}");
-        let asking = self.upstream.ask("POST", HEARTBEAT, &fields);
-        let answer = timeout(UPSTREAM_TIMEOUT, asking).await;
+        let probe = self.upstream.ask("POST", HEARTBEAT, &fields);
+        let answer = timeout(UPSTREAM_TIMEOUT, probe).await;
         answer.unwrap_or(Err(UpstreamError::ResponseTimeout)).map(|head| head.status)
     }
 
@@ -152,7 +155,7 @@ impl Canary<'_> {
         let mut tries = 1;
         loop {
             match self.sessions.end(&[*id]).await {
-                Err(_) if tries < REMOVALS => tries += 1,
+                Err(_) if tries < MAX_REMOVALS => tries += 1,
                 ended => return ended.map(drop),
             }
             sleep(PAUSE).await;
@@ -161,7 +164,7 @@ impl Canary<'_> {
 
     async fn remove(&self, id: &SessionId, is_settled: bool) -> Result<(), Doubt> {
         if self.sessions.has(id).await.map_err(Doubt::Store)? {
-            // That it has ended stays written down: the sweep will see to it.
+            // It stays in the revocation list, so the sweep removes it.
             self.sessions.forget(*id);
             return Err(Doubt::WrittenBack);
         }
@@ -172,47 +175,47 @@ impl Canary<'_> {
     }
 }
 
-/// Requests that bear the session.
-struct Asking<'a> {
+/// Requests with the session.
+struct SessionProbe<'a> {
     canary: &'a Canary<'a>,
     id: SessionId,
-    /// Whether all of them were answered. Flask writes the session at the end of a request, whatever
-    /// has become of it.
+    /// True if all requests were answered. Flask writes the session at the end of a request, even if it was removed
+    /// meanwhile.
     is_settled: bool,
 }
 
-impl Asking<'_> {
+impl SessionProbe<'_> {
     async fn is_honoured(&mut self, stop: &sync::watch::Receiver<bool>) -> Result<(), Doubt> {
-        let (mut honoured, mut asked, mut in_a_row) = (0, 0, 0);
+        let (mut honoured, mut requests, mut in_a_row) = (0, 0, 0);
         let mut refused = Err(Doubt::Interrupted);
         for _ in 0..MAX_ROUNDS {
             if *stop.borrow() {
                 return Err(Doubt::Interrupted);
             }
-            let mut is_good = true;
+            let mut all_accepted = true;
             for answer in self.round().await {
-                asked += 1;
+                requests += 1;
                 match answer {
                     Ok(200) => honoured += 1,
-                    // One that hangs is not asked on.
+                    // A worker that hangs gets no further requests.
                     Err(error @ UpstreamError::ResponseTimeout) => {
                         return Err(Doubt::Upstream(error));
                     }
                     other => {
-                        is_good = false;
+                        all_accepted = false;
                         refused = other.map_err(Doubt::Upstream);
                     }
                 }
             }
-            in_a_row = if is_good { in_a_row + 1 } else { 0 };
+            in_a_row = if all_accepted { in_a_row + 1 } else { 0 };
             if in_a_row == ROUNDS_IN_A_ROW {
                 return Ok(());
             }
         }
         Err(match refused? {
-            _ if honoured > 0 => Doubt::HonouredBySome { honoured, asked },
+            _ if honoured > 0 => Doubt::HonouredBySome { honoured, requests },
             status @ 500.. => Doubt::Failed(status),
-            status => Doubt::Refused { status, asked },
+            status => Doubt::Refused { status, requests },
         })
     }
 
@@ -227,7 +230,7 @@ impl Asking<'_> {
             .map_or(Ok(()), |error| Err(Doubt::Upstream(error)))
     }
 
-    /// Four requests at once, each on a connection of its own: they spread over upstream's workers.
+    /// Sends four requests at once, each on its own connection, so that they reach several workers of upstream.
     async fn round(&mut self) -> [Result<u16, UpstreamError>; 4] {
         let cookie = self.canary.cookie;
         let cookie = format!("{}={}", cookie.name, SessionCookie(cookie).value(&self.id));

@@ -1,5 +1,5 @@
-//! The proof made again and again while the gateway runs: a SimpleChat worker that found no Redis when it
-//! started keeps its sessions in files for good, and nothing else shows it.
+//! Periodic canary in a running gateway: a SimpleChat worker that found no Redis at startup stores its sessions in
+//! files until it is restarted, and nothing else shows this.
 
 use std::{
     sync::{
@@ -19,12 +19,12 @@ use crate::{
     telemetry::{self, meter},
 };
 
-/// How soon it is tried again while there is a doubt.
-const AGAIN: Duration = Duration::from_secs(30);
-/// Nothing has been tried, or access is off.
+/// Maximum interval while the canary fails.
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30);
+/// Gauge value before the first run, and while external access is off.
 const UNKNOWN: u8 = 2;
 
-/// Makes the proof after upstream's first answer and every so often, while external access is on.
+/// Runs the canary after upstream's first response and then at an interval, while external access is on.
 #[derive(Debug)]
 pub(crate) struct Watch {
     interval: Duration,
@@ -33,13 +33,13 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// `None`: the operator wants none.
+    /// `None`: `GATEWAY_CANARY_INTERVAL` is off.
     pub(crate) fn of(config: &Config) -> Option<Self> {
         let interval = config.canary_interval?;
         Some(Self { interval, sessions: config.sessions.clone(), cookie: config.cookie.clone() })
     }
 
-    /// To be spawned.
+    /// Runs until `stop`; to be spawned.
     pub(crate) async fn run(self, gateway: Gateway, mut stop: watch::Receiver<bool>) {
         let mut is_on = gateway.external_access.changes();
         tokio::select! {
@@ -50,18 +50,18 @@ impl Watch {
         let observed = Arc::clone(&honoured);
         meter()
             .u64_observable_gauge("simplechat.gateway.sessions.honoured")
-            .with_description("1: upstream honoured the last canary's session; 0: there is a doubt")
+            .with_description("Last canary: 1 if upstream accepted its session, 0 if it failed")
             .with_callback(move |observer| match observed.load(Ordering::Relaxed) {
                 UNKNOWN => {}
                 known => observer.observe(known.into(), &[]),
             })
             .build();
-        let mut was: Option<Result<(), String>> = None;
+        let mut previous: Option<Result<(), String>> = None;
         loop {
             if !*is_on.borrow() {
                 gateway.health.clear(CANARY);
                 honoured.store(UNKNOWN, Ordering::Relaxed);
-                was = None;
+                previous = None;
             }
             tokio::select! {
                 on = is_on.wait_for(|on| *on) => {
@@ -83,25 +83,26 @@ impl Watch {
             if *stop.borrow() || gateway.draining.has_begun() {
                 return;
             }
-            // Whether the record went in time says nothing about upstream; the sweep sees to it.
+            // A failed removal is no failure of upstream; the sweep removes the session later.
             let mut doubts = findings.into_iter().filter(|(step, _)| *step != Step::Removed);
-            let is = doubts.find_map(|(_, finding)| finding.err());
-            let is = is.map_or(Ok(()), |doubt| Err(self.in_plain_words(&doubt)));
-            honoured.store(is.is_ok().into(), Ordering::Relaxed);
-            if was.as_ref() != Some(&is) {
-                match &is {
-                    Ok(()) => tracing::info!("upstream honours minted sessions"),
+            let result = doubts.find_map(|(_, finding)| finding.err());
+            let result = result.map_or(Ok(()), |doubt| Err(self.describe(&doubt)));
+            honoured.store(result.is_ok().into(), Ordering::Relaxed);
+            if previous.as_ref() != Some(&result) {
+                match &result {
+                    Ok(()) => tracing::info!("upstream accepts gateway-issued sessions"),
                     Err(reason) => {
-                        tracing::warn!(reason, "upstream may not honour minted sessions");
+                        tracing::warn!(reason, "upstream may not accept gateway-issued sessions");
                     }
                 }
             }
-            match &is {
+            match &result {
                 Ok(()) => gateway.health.mark_healthy(CANARY),
                 Err(reason) => drop(gateway.health.raise(CANARY, reason.clone())),
             }
-            let pause = if is.is_ok() { self.interval } else { self.interval.min(AGAIN) };
-            was = Some(is);
+            let pause =
+                if result.is_ok() { self.interval } else { self.interval.min(MAX_RETRY_INTERVAL) };
+            previous = Some(result);
             tokio::select! {
                 () = sleep(pause) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -109,7 +110,7 @@ impl Watch {
         }
     }
 
-    fn in_plain_words(&self, doubt: &Doubt) -> String {
+    fn describe(&self, doubt: &Doubt) -> String {
         let advice = advice(doubt, &self.sessions, &self.cookie);
         format!("{}: {advice}", telemetry::chain(doubt))
     }

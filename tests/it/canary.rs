@@ -30,12 +30,18 @@ async fn the_canary_runs_at_startup_and_periodically_and_leaves_no_session() {
         let mut world = World::start(kind).await;
         world.restart_gateway_with(&[("GATEWAY_CANARY_INTERVAL", "1s")]).await;
         let log = || world.gateway.process.log();
-        until("upstream honours", async || log().contains("upstream honours minted sessions"))
-            .await;
+        until("upstream honours", async || {
+            log().contains("upstream accepts gateway-issued sessions")
+        })
+        .await;
         let runs = || world.flask.log().matches("POST /api/session/heartbeat").count();
         let before = runs();
         until("the canary runs again", async || runs() > before + 10).await;
-        assert_eq!(log().matches("upstream honours minted sessions").count(), 1, "logged once");
+        assert_eq!(
+            log().matches("upstream accepts gateway-issued sessions").count(),
+            1,
+            "logged once"
+        );
         assert_eq!(canary_failure(&world.gateway).await, None);
         assert!(scraped(&world.gateway).await.contains("simplechat_gateway_sessions_honoured 1\n"));
         world.gateway.process.signal("TERM");
@@ -62,11 +68,11 @@ async fn the_canary_detects_workers_that_fell_back_to_files() {
     until("the canary fails", async || canary_failure(&world.gateway).await.is_some()).await;
     assert!(scraped(&world.gateway).await.contains("simplechat_gateway_sessions_honoured 0\n"));
     let reason = canary_failure(&world.gateway).await.unwrap();
-    assert!(reason.contains("keeps to files for good: restart it"), "{reason}");
+    assert!(reason.contains("uses files until it is restarted"), "{reason}");
     assert_eq!(detail(&world.gateway).await["status"], "degraded");
     assert!(world.gateway.is_ready().await, "the replica stays ready");
     let log = world.gateway.process.log();
-    assert!(log.contains("upstream may not honour minted sessions"), "{log}");
+    assert!(log.contains("upstream may not accept gateway-issued sessions"), "{log}");
 }
 
 #[tokio::test]
@@ -74,7 +80,7 @@ async fn a_canary_failure_clears_when_upstream_recovers() {
     let mut world = World::start(Kind::Redis).await;
     world.restart_gateway_with(&[("GATEWAY_CANARY_INTERVAL", "1s")]).await;
     let log = || world.gateway.process.log();
-    let honours = || log().matches("upstream honours minted sessions").count();
+    let honours = || log().matches("upstream accepts gateway-issued sessions").count();
     until("upstream honours", async || honours() == 1).await;
     let Store::Redis(redis, _) = &mut world.store else { unreachable!() };
     redis.end();

@@ -238,7 +238,7 @@ async fn mismatched_session_settings_fail_the_canary_are_named_and_leave_no_data
         report
             .ends_with(69)
             .shows(&format!(
-                "FAILED  {HONOURED}: upstream refused the session 48 times of 48, with 401 ("
+                "FAILED  {HONOURED}: upstream rejected the session in 48 of 48 requests, with 401 ("
             ))
             .shows(advice)
             .shows("ok      canary: removed\n")
@@ -262,7 +262,7 @@ async fn doctor_detects_workers_that_fell_back_to_files() {
         .await
         .ends_with(69)
         .shows("FAILED  canary: upstream honours the session")
-        .shows("keeps to files for good: restart it");
+        .shows("uses files until it is restarted");
 }
 
 #[tokio::test]
@@ -280,7 +280,7 @@ async fn an_upstream_whose_workers_disagree_fails_the_canary() {
         .doctor(&url, &[])
         .await
         .ends_with(69)
-        .shows("24 times of 48: its workers disagree")
+        .shows("in 24 of 48 requests: its workers disagree")
         .shows("restart SimpleChat")
         .shows("ok      canary: removed");
     assert_eq!(ground.contents(), before);
@@ -295,13 +295,13 @@ async fn an_upstream_without_authentication_or_heartbeat_fails_the_canary() {
         .doctor(&other_upstream(open).await, &[])
         .await
         .ends_with(69)
-        .shows("FAILED  canary: upstream refuses a stranger: upstream lets a stranger in")
+        .shows("FAILED  canary: upstream refuses a stranger: upstream accepts an anonymous POST")
         .omits("canary: minted");
     ground
         .doctor(&other_upstream(Router::new()).await, &[])
         .await
         .ends_with(69)
-        .shows("with 404, SimpleChat with 401");
+        .shows("with 404; SimpleChat answers 401");
     assert_eq!(ground.contents(), before);
 }
 
@@ -319,7 +319,7 @@ async fn an_upstream_that_ignores_revocation_fails_the_canary() {
         .ends_with(69)
         .shows("ok      canary: upstream honours the session\n")
         .shows(
-            "FAILED  canary: upstream honours its end: upstream lets the session in after its end",
+            "FAILED  canary: upstream honours its end: upstream accepts the session after its revocation",
         );
     assert_eq!(ground.contents(), before);
 }
