@@ -1,4 +1,4 @@
-//! What Entra publishes: OpenID Connect metadata and signing keys, fetched with a short rope.
+//! OpenID Connect metadata and signing keys, fetched from Entra with limits on time, size and redirects.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
@@ -7,53 +7,53 @@ use url::Url;
 
 use crate::{authz::token::SigningKey, connect_fault::ConnectFault};
 
-/// Largest document read, in bytes. Entra's key documents have some 10 KB.
-const LARGEST: usize = 256 * 1024;
+/// Maximum size of a document, in bytes. Entra's key documents have about 10 KB.
+const MAX_SIZE: usize = 256 * 1024;
 
-/// Why a document could not be had.
+/// Failures to fetch a document.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DocumentError {
-    /// Refused, timed out, cut off.
-    #[error("{url}: {}", .fault.map_or_else(|| "not reachable".to_owned(), |fault| fault.to_string()))]
+    /// Connection refused, timed out or closed early.
+    #[error("{url}: {}", .fault.map_or_else(|| "unreachable".to_owned(), |fault| fault.to_string()))]
     Unreachable {
-        /// Which document.
+        /// URL of the document.
         url: Url,
-        /// The cause, where it is a usual one.
+        /// Cause, if it is a common one.
         fault: Option<ConnectFault>,
-        /// The client library's error, where it is not.
+        /// Error of the client library, otherwise.
         #[source]
         source: Option<reqwest::Error>,
     },
-    /// Anything but 200; redirects are not followed.
+    /// Any status other than 200; redirects are not followed.
     #[error("{url}: answered {status}")]
     Status {
-        /// Which document.
+        /// URL of the document.
         url: Url,
-        /// What it answered.
+        /// Status of the response.
         status: u16,
     },
     #[error("{url}: longer than 256 KiB")]
     TooLarge {
-        /// Which document.
+        /// URL of the document.
         url: Url,
     },
     #[error("{url}: {problem}")]
     Malformed {
-        /// Which document.
+        /// URL of the document.
         url: Url,
-        /// What is wrong.
+        /// Defect of the document.
         problem: String,
     },
 }
 
-/// The members we rely on (OpenID Connect Discovery 1.0 §3).
+/// Members of the metadata that the gateway uses (OpenID Connect Discovery 1.0 §3).
 #[derive(Debug, Deserialize)]
 pub(super) struct Metadata {
     pub(super) issuer: String,
     pub(super) jwks_uri: Url,
 }
 
-/// Fetches documents: no redirects, no patience, no long answers.
+/// HTTP client for documents: no redirects, 5 s in total, at most [`MAX_SIZE`] bytes.
 #[derive(Debug, Clone)]
 pub(super) struct Documents {
     client: reqwest::Client,
@@ -79,21 +79,21 @@ impl Documents {
         if metadata.issuer.is_empty() {
             return Err(malformed("the issuer is empty"));
         }
-        // Where the metadata came over TLS, the keys must too.
+        // If the metadata came over TLS, the keys must as well.
         if metadata.jwks_uri.scheme() != "https" && url.scheme() == "https" {
             return Err(malformed("jwks_uri is not https"));
         }
         Ok(metadata)
     }
 
-    /// The usable keys of a key document, by key id.
+    /// Fetches the usable keys of a key document, with their key ids.
     pub(super) async fn keys(&self, url: &Url) -> Result<Vec<(String, SigningKey)>, DocumentError> {
         let set: KeySet = self.json(url).await?;
         let keys = usable(set.keys);
         if keys.is_empty() {
             return Err(DocumentError::Malformed {
                 url: url.clone(),
-                problem: "holds no RSA signing key of 2048 bits or more".to_owned(),
+                problem: "contains no RSA signing key of 2048 bits or more".to_owned(),
             });
         }
         Ok(keys)
@@ -115,7 +115,7 @@ impl Documents {
         }
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
-            if body.len() + chunk.len() > LARGEST {
+            if body.len() + chunk.len() > MAX_SIZE {
                 return Err(DocumentError::TooLarge { url: url.clone() });
             }
             body.extend_from_slice(&chunk);
@@ -147,16 +147,16 @@ struct Key {
     issuer: Option<String>,
 }
 
-/// RSA keys of 2048 bits or more, meant for RS256 signatures. A key of another kind is passed over;
-/// an id that stands twice says nothing, so neither key counts.
+/// RSA keys of 2048 to 8192 bits for RS256 signatures. Skips other keys, and all keys whose id occurs more than
+/// once: such an id does not identify a key.
 pub(super) fn usable(keys: Vec<serde_json::Value>) -> Vec<(String, SigningKey)> {
-    let mut seen = HashSet::new();
+    let mut known_ids = HashSet::new();
     let mut repeated = HashSet::new();
     let mut usable = Vec::new();
     for key in keys {
         let Ok(key) = serde_json::from_value::<Key>(key) else { continue };
         let Some(kid) = key.kid.clone().filter(|kid| !kid.is_empty()) else { continue };
-        if !seen.insert(kid.clone()) {
+        if !known_ids.insert(kid.clone()) {
             repeated.insert(kid);
             continue;
         }
@@ -187,7 +187,7 @@ impl Key {
     }
 }
 
-/// The length of a big-endian number without its leading zeros.
+/// Length of a big-endian number in bits, without leading zeros.
 fn bits(number: &[u8]) -> usize {
     let leading_zeros = number.iter().take_while(|byte| **byte == 0).count();
     let significant = &number[leading_zeros..];
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn weak_foreign_and_repeated_keys_are_not() {
+    fn weak_keys_keys_of_other_kinds_and_repeated_ids_are_skipped() {
         let key = |more: serde_json::Value| {
             let mut key = json!({"kty":"RSA","kid":"a","n":modulus(256),"e":"AQAB"});
             for (name, value) in more.as_object().unwrap() {

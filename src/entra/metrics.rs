@@ -1,4 +1,4 @@
-//! How verifying tokens and refreshing keys goes.
+//! Metrics of token verification and key refreshes.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use opentelemetry::{
 use super::{DocumentError, EntraError};
 use crate::telemetry::meter;
 
-/// Bounds in seconds: a verification takes some 30 µs, one that waits for a refresh far more.
+/// Bucket bounds in seconds: a verification takes about 30 µs, one that waits for a refresh far more.
 const BOUNDS: [f64; 8] = [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.01, 0.1, 1.0];
 
 pub(super) struct EntraMetrics {
@@ -23,9 +23,7 @@ impl EntraMetrics {
         Self {
             verifications: meter()
                 .f64_histogram("simplechat.gateway.token.verification.duration")
-                .with_description(
-                    "Tokens verified; those that are remembered are not verified again",
-                )
+                .with_description("Token verifications; cached tokens are not verified again")
                 .with_unit("s")
                 .with_boundaries(BOUNDS.to_vec())
                 .build(),
@@ -54,11 +52,13 @@ impl EntraMetrics {
     }
 }
 
-/// Shows how old the keys are, as long as there are any.
+/// Observes the age of the keys, while there are any.
 pub(super) fn observe_age(age: impl Fn() -> Option<Duration> + Send + Sync + 'static) {
     meter()
         .f64_observable_gauge("simplechat.gateway.signing_keys.age")
-        .with_description("Since the signing keys were last fetched; after 24 h they count no more")
+        .with_description(
+            "Time since the last fetch of the signing keys; after 24 h they are discarded",
+        )
         .with_unit("s")
         .with_callback(move |observer| {
             if let Some(age) = age() {

@@ -1,9 +1,10 @@
-//! The tenant's signing keys and issuers: fetched from its own documents, kept, refreshed.
+//! Token verification with the tenant's signing keys and issuers, which are fetched from its metadata documents and
+//! refreshed.
 //!
-//! A document's keys are replaced as a whole, so that one that was withdrawn stops counting at the next
-//! refresh. They survive an outage for [`HARD_AGE`]. A token with an unknown key id causes one refresh for
-//! all callers together, at most every [`COOLDOWN`]; where the tenant's documents do not hold it either, the
-//! app's own are asked, at most as often. Keys found there are refreshed in the background from then on.
+//! A refresh replaces all keys of a document, so that a withdrawn key is invalid after the next refresh. Keys survive
+//! an outage for [`HARD_AGE`]. A token with an unknown key id causes one refresh for all callers together, at most
+//! every [`COOLDOWN`]; if the tenant's documents do not contain the key, the app's own documents are fetched, at most
+//! as often. Keys found there are refreshed in the background from then on.
 
 mod documents;
 #[cfg(fuzzing)]
@@ -33,30 +34,30 @@ use crate::{
     telemetry,
 };
 
-/// How often keys are refreshed when all is well, give or take a tenth.
+/// Interval between refreshes, plus or minus a tenth.
 const REFRESH: Duration = Duration::from_hours(1);
-/// How soon a refresh that failed is tried again while keys are known.
+/// Retry interval after a failed refresh while keys are known.
 const RETRY: Duration = Duration::from_secs(30);
-/// How soon while none are known.
+/// Retry interval while no keys are known.
 const RETRY_EMPTY: Duration = Duration::from_secs(1);
-/// How long keys count that could not be refreshed.
+/// Maximum age of keys that could not be refreshed.
 const HARD_AGE: Duration = Duration::from_hours(24);
-/// How often an unknown key id may cause a refresh.
+/// Minimum interval between refreshes that unknown key ids cause.
 const COOLDOWN: Duration = Duration::from_secs(30);
 
-/// Why a token could not be verified.
+/// Failures of a verification.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EntraError {
-    /// The token's fault.
+    /// The token is invalid.
     #[error(transparent)]
     Rejected(TokenError),
-    /// Not the token's fault.
-    #[error("the tenant's signing keys are not known")]
+    /// The keys are missing, or too old to reject a key id; the token may be valid.
+    #[error("the tenant's signing keys are unavailable")]
     KeysUnavailable,
 }
 
 impl EntraError {
-    /// In one of a few words, for metrics.
+    /// Value of `error.type`.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::KeysUnavailable | Self::Rejected(TokenError::IssuerUnknownYet) => {
@@ -90,45 +91,45 @@ struct Inner {
     metrics: EntraMetrics,
 }
 
-/// What the documents said. Version 1 and version 2 tokens have documents of their own; neither
-/// waits for the other's.
+/// Keys and issuers of the fetched documents. Version 1 and version 2 tokens have separate documents; neither waits
+/// for the other.
 #[derive(Clone, Default)]
 struct TenantKeys {
     v2: Option<Arc<Published>>,
     v1: Option<Arc<Published>>,
-    /// The keys that the app's own documents hold beyond the tenant's; `None` where there are none.
+    /// Keys in the app's own documents that the tenant's do not contain; `None`: there are none.
     of_app: Option<Arc<Published>>,
-    /// Counts refreshes, so that callers who waited for one notice it.
+    /// Number of refreshes, by which callers that waited for one detect it.
     version: u64,
-    /// Whether the last refresh could not have the v2 document. The keys of both are the same ones.
+    /// True if the last refresh could not fetch the v2 document. Both documents contain the same keys.
     is_stale: bool,
-    /// The same for the app's own documents.
+    /// True if the last refresh could not fetch the app's own documents.
     is_app_stale: bool,
 }
 
-/// One metadata document and its keys.
+/// Metadata document and its keys.
 struct Published {
     issuer: String,
     keys: HashMap<String, SigningKey>,
     fetched: Instant,
 }
 
-/// Times of the last refreshes. Held by the one refresh that runs.
+/// Times of the last refreshes. The running refresh holds the lock.
 #[derive(Default)]
 struct Refreshing {
-    /// Of the tenant's documents for an unknown key id.
+    /// Last refresh of the tenant's documents for an unknown key id.
     of_tenant: Option<Instant>,
-    /// Of the app's own documents.
+    /// Last refresh of the app's own documents.
     of_app: Option<Instant>,
 }
 
-/// Whether an unknown key id may not cause a refresh yet.
+/// True while an unknown key id may not cause another refresh.
 fn is_cooling(last: Option<Instant>) -> bool {
     last.is_some_and(|last| last.elapsed() < COOLDOWN)
 }
 
 impl TenantKeys {
-    /// Without what is too old.
+    /// Copy without documents older than [`HARD_AGE`].
     fn current(&self) -> Self {
         let fresh = |published: &Option<Arc<Published>>| {
             published.clone().filter(|published| published.fetched.elapsed() < HARD_AGE)
@@ -136,7 +137,7 @@ impl TenantKeys {
         Self { v2: fresh(&self.v2), v1: fresh(&self.v1), of_app: fresh(&self.of_app), ..*self }
     }
 
-    /// Since when the older of the documents has not been refreshed.
+    /// Age of the oldest document.
     fn age(&self) -> Option<Duration> {
         self.all().map(|published| published.fetched.elapsed()).max()
     }
@@ -145,12 +146,12 @@ impl TenantKeys {
         self.all().any(|published| !published.keys.is_empty())
     }
 
-    /// The v2 document has the last word on an id that several name.
+    /// Key with an id; if several documents contain the id, the v2 document takes precedence.
     fn key(&self, id: &str) -> Option<&SigningKey> {
         self.all().find_map(|published| published.keys.get(id))
     }
 
-    /// The tenant's documents, then the app's.
+    /// Tenant's documents, then the app's.
     fn all(&self) -> impl Iterator<Item = &Arc<Published>> {
         [&self.v2, &self.v1, &self.of_app].into_iter().flatten()
     }
@@ -170,10 +171,10 @@ impl fmt::Debug for Entra {
 }
 
 impl Entra {
-    /// Knows no keys until [`Self::refresh`] or [`Self::keep_fresh`] fetched them.
+    /// Creates the verifier without keys; [`Self::refresh`] or [`Self::refresh_loop`] fetches them.
     ///
     /// # Errors
-    /// When no TLS client can be built.
+    /// When the TLS client cannot be built.
     pub(crate) fn new(config: EntraConfig) -> Result<Self, reqwest::Error> {
         let inner = Arc::new(Inner {
             config,
@@ -188,7 +189,7 @@ impl Entra {
         Ok(Self(inner))
     }
 
-    /// Refreshes for ever; to be spawned.
+    /// Refreshes the keys; runs forever, to be spawned.
     pub(crate) async fn refresh_loop(self) {
         let mut failures: u32 = 0;
         loop {
@@ -215,14 +216,16 @@ impl Entra {
         }
     }
 
-    /// Fetches the documents once and replaces what they say. What cannot be had stays as it was, and
-    /// is the error.
+    /// Fetches the documents once and replaces their keys and issuers.
+    ///
+    /// # Errors
+    /// When a document cannot be fetched; its earlier keys and issuer remain.
     pub(crate) async fn refresh(&self) -> Result<(), DocumentError> {
         let mut refreshing = self.0.refreshing.lock().await;
         self.fetch(&mut refreshing).await
     }
 
-    /// Fetches the tenant's documents, and the app's where they hold keys of its own or could not be had before.
+    /// Fetches the tenant's documents, and the app's if they contain keys of their own or could not be fetched before.
     async fn fetch(&self, refreshing: &mut Refreshing) -> Result<(), DocumentError> {
         let fetched = self.fetch_documents().await;
         self.0.metrics.refreshed(&fetched);
@@ -260,8 +263,8 @@ impl Entra {
         failed.map_or(Ok(()), Err)
     }
 
-    /// The keys in the app's own documents. A document that the server refuses (4xx) does not exist; where only
-    /// one of the two cannot be had, the keys of the other count, since both hold the same ones.
+    /// Fetches the keys in the app's own documents. A status 4xx means that a document does not exist. If only one of
+    /// the two cannot be fetched, the keys of the other are used, because both contain the same ones.
     async fn app_keys(&self) -> Result<HashMap<String, SigningKey>, DocumentError> {
         let (mut keys, mut failed, mut is_answered) = (HashMap::new(), None, false);
         let Some([v2, v1]) = &self.0.config.metadata_of_app else { return Ok(keys) };
@@ -326,13 +329,13 @@ impl Entra {
         })
     }
 
-    /// Whether tokens can be verified at all.
+    /// True if keys are known that are not too old.
     pub(crate) fn has_keys(&self) -> bool {
         self.0.keys_now.load().current().has_keys()
     }
 
-    /// Whom a token speaks for; `now` in Unix seconds. One that was verified with the keys known now is
-    /// remembered: a caller that sends it with every request costs one verification.
+    /// Identity of a token; `now` in Unix seconds. The result is cached until the keys change, so that a token that is
+    /// sent with every request is verified once.
     pub(crate) async fn identify(
         &self,
         token: &BearerToken,
@@ -351,7 +354,7 @@ impl Entra {
         Ok(identity)
     }
 
-    /// From the text a caller sent to claims that may be relied on; `now` in Unix seconds.
+    /// Verifies a token and returns its claims; `now` in Unix seconds.
     pub(crate) async fn verify(&self, token: &BearerToken, now: i64) -> Result<Claims, EntraError> {
         let begun = Instant::now();
         let verified = self.verify_now(token, now).await.map_err(|error| match error {
@@ -374,7 +377,7 @@ impl Entra {
             keys_now = self.refreshed_for_unknown_key(key_id.clone(), keys_now.version).await;
         }
         let Some(key) = keys_now.key(&key_id) else {
-            // While Entra is away nobody can say that there is no such key.
+            // Without a successful refresh the key may exist.
             return Err(if keys_now.is_stale || keys_now.is_app_stale {
                 EntraError::KeysUnavailable
             } else {
@@ -389,24 +392,28 @@ impl Entra {
         })
     }
 
-    /// One refresh for all callers that wait at once, and none within [`COOLDOWN`] of the last; the same for the
-    /// app's own documents where the tenant's do not hold the key. It goes on when the caller hangs up:
+    /// Refreshes the keys once for all callers that wait, and not within [`COOLDOWN`] of the last refresh; the same
+    /// for the app's own documents if the tenant's do not contain the key. Continues if the caller hangs up, because
     /// others wait for it.
-    async fn refreshed_for_unknown_key(&self, key_id: String, seen: u64) -> TenantKeys {
+    async fn refreshed_for_unknown_key(&self, key_id: String, known_version: u64) -> TenantKeys {
         let entra = self.clone();
         let refreshed = tokio::spawn(async move {
-            if let Err(error) = entra.refresh_for_unknown_key(&key_id, seen).await {
+            if let Err(error) = entra.refresh_for_unknown_key(&key_id, known_version).await {
                 tracing::warn!(error = %telemetry::chain(&error), "signing keys could not be refreshed for an unknown key id");
             }
         });
-        // A panic in there is in the log; what is known is known.
+        // A panic in the task was logged; the known keys remain.
         let _ = refreshed.await;
         self.0.keys_now.load().current()
     }
 
-    async fn refresh_for_unknown_key(&self, key_id: &str, seen: u64) -> Result<(), DocumentError> {
+    async fn refresh_for_unknown_key(
+        &self,
+        key_id: &str,
+        known_version: u64,
+    ) -> Result<(), DocumentError> {
         let mut refreshing = self.0.refreshing.lock().await;
-        let was_refreshed = self.0.keys_now.load().version != seen;
+        let was_refreshed = self.0.keys_now.load().version != known_version;
         let mut refreshed = Ok(());
         if !was_refreshed && !is_cooling(refreshing.of_tenant) {
             refreshing.of_tenant = Some(Instant::now());
@@ -422,10 +429,10 @@ impl Entra {
     }
 }
 
-/// Within a tenth of `pause`, so that instances do not ask in step.
+/// `pause` plus or minus a tenth, so that instances do not refresh at the same time.
 fn jittered(pause: Duration) -> Duration {
     let mut byte = [0_u8];
-    // Without randomness they ask in step, which hurts nobody.
+    // Without randomness instances refresh at the same time, which is harmless.
     let _ = aws_lc_rs::rand::fill(&mut byte);
     pause.mul_f64(0.9 + f64::from(byte[0]) / 1275.0)
 }
@@ -435,7 +442,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_that_could_not_be_refreshed_for_a_day_count_no_more() {
+    fn keys_that_could_not_be_refreshed_for_a_day_are_discarded() {
         let published = |age: Duration| {
             let fetched = Instant::now().checked_sub(age).expect("a time");
             let key = SigningKey::new(&[0xff; 256], &[1, 0, 1], None).expect("a key");

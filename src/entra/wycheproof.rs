@@ -1,5 +1,5 @@
-//! Project Wycheproof's vectors of JWS, JWK and RSA signatures (C2SP/wycheproof, Apache-2.0), where
-//! `CORPORA` names the folder that has them.
+//! Tests with Project Wycheproof's vectors of JWS, JWK and RSA signatures (C2SP/wycheproof, Apache-2.0), if `CORPORA`
+//! names the folder that contains them.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -17,9 +17,9 @@ struct Vectors {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Group {
-    /// A key, or `keys`.
+    /// Key, or object with `keys`.
     public: Option<Value>,
-    /// Of RSA signatures.
+    /// Key of RSA signatures.
     key_jwk: Option<Value>,
     tests: Vec<Vector>,
 }
@@ -29,9 +29,9 @@ struct Group {
 struct Vector {
     tc_id: u32,
     comment: String,
-    /// RFC 7515 §7.1.
+    /// Compact serialization (RFC 7515 §7.1).
     jws: Option<String>,
-    /// In hexadecimal digits.
+    /// Hexadecimal.
     msg: Option<String>,
     sig: Option<String>,
     result: String,
@@ -48,7 +48,7 @@ fn read(name: &str) -> Option<Vectors> {
     Some(serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap())
 }
 
-/// The keys of a group: one, or a set.
+/// Keys of a group: one, or a set.
 fn keys(public: &Value) -> Vec<Value> {
     match public.get("keys") {
         Some(Value::Array(keys)) => keys.clone(),
@@ -56,7 +56,7 @@ fn keys(public: &Value) -> Vec<Value> {
     }
 }
 
-/// Whether one of these keys counts as the signer. Entra gives each key an id, these vectors do not.
+/// True if a usable key of these verifies the signature. Entra gives each key an id; these vectors do not.
 fn is_signed(jws: &str, keys: Vec<Value>) -> bool {
     let named = keys.into_iter().enumerate().map(|(at, mut key)| {
         if key.get("kid").is_none() {
@@ -68,11 +68,11 @@ fn is_signed(jws: &str, keys: Vec<Value>) -> bool {
     let Ok(header) = token.unverified_header() else { return false };
     usable(named.collect())
         .iter()
-        .filter(|(kid, _)| header.kid.as_ref().is_none_or(|wanted| wanted == kid))
+        .filter(|(kid, _)| header.kid.as_ref().is_none_or(|key_id| key_id == kid))
         .any(|(_, key)| token.payload_signed_by(key).is_ok())
 }
 
-/// What Entra's keys are: RSA for RS256 signatures.
+/// True for keys such as Entra's: RSA keys for RS256 signatures.
 fn is_for_rs256(key: &Value) -> bool {
     let is = |name: &str, expected: &str| key.get(name).is_none_or(|value| value == expected);
     let verifies = key.get("key_ops").is_none_or(|operations| {
@@ -82,12 +82,12 @@ fn is_for_rs256(key: &Value) -> bool {
 }
 
 #[test]
-fn signatures_of_the_jws_vectors_count_when_they_are_valid_and_the_key_is_for_them() {
+fn jws_vectors_are_accepted_when_the_signature_is_valid_and_the_key_is_for_rs256() {
     let Some(vectors) = read("wycheproof_json_web_signature.json") else { return };
     let (mut count, mut accepted) = (0, 0);
     for group in &vectors.test_groups {
         let Some(public) = &group.public else {
-            // A shared secret: nothing that is signed with one ever counts.
+            // A shared secret: no signature made with one is accepted.
             for vector in &group.tests {
                 assert!(!is_signed(vector.jws.as_ref().unwrap(), Vec::new()), "{}", vector.tc_id);
                 count += 1;
@@ -107,17 +107,16 @@ fn signatures_of_the_jws_vectors_count_when_they_are_valid_and_the_key_is_for_th
 }
 
 #[test]
-fn key_sets_of_the_jwk_vectors_are_refused_or_pass_over_what_is_wrong() {
+fn jwk_vectors_with_invalid_keys_are_not_accepted() {
     let Some(vectors) = read("wycheproof_json_web_key.json") else { return };
     let (mut count, mut accepted) = (0, 0);
     for group in &vectors.test_groups {
         for vector in &group.tests {
             let set = group.public.as_ref().map(keys).unwrap_or_default();
             let checked = is_signed(vector.jws.as_ref().unwrap(), set);
-            // Keys come from Entra over TLS: whether they were made badly (ROCA, CVE-2017-15361) is not
-            // looked into.
-            let is_badly_made = vector.comment == "rejectsKeyWithRocaVulnerability";
-            if vector.result == "invalid" && !is_badly_made {
+            // Keys come from Entra over TLS: weak key generation (ROCA, CVE-2017-15361) is not detected.
+            let is_weak_key = vector.comment == "rejectsKeyWithRocaVulnerability";
+            if vector.result == "invalid" && !is_weak_key {
                 assert!(!checked, "{} {}", vector.tc_id, vector.comment);
             }
             count += 1;
@@ -135,7 +134,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 }
 
 #[test]
-fn signatures_of_the_rsa_vectors_are_judged_without_difference() {
+fn rsa_vectors_are_accepted_exactly_when_they_are_valid() {
     let Some(vectors) = read("wycheproof_rsa_signature_2048_sha256.json") else { return };
     let (mut count, mut accepted) = (0, 0);
     for group in &vectors.test_groups {
@@ -145,7 +144,7 @@ fn signatures_of_the_rsa_vectors_are_judged_without_difference() {
             let message = bytes(vector.msg.as_ref().unwrap());
             let signature = bytes(vector.sig.as_ref().unwrap());
             let checked = key.iter().any(|(_, key)| key.has_signed(&message, &signature));
-            // Keys with the exponent 3 do not count here at all.
+            // Keys with the exponent 3 are not usable.
             let expected = vector.result == "valid" && jwk["e"] == "AQAB";
             assert_eq!(checked, expected, "{} {}", vector.tc_id, vector.comment);
             count += 1;
