@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::telemetry::meter;
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram},
 };
+
+use crate::telemetry::meter;
 
 /// Bucket bounds in seconds: a local file takes about a millisecond, a failover of the server many seconds.
 const BOUNDS: [f64; 8] = [0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 2.0];

@@ -2,6 +2,9 @@
 //! cannot be written: at once on this instance, and through the session store within two seconds on all others. Each
 //! is recorded as soon as any instance can write the database.
 
+mod pending;
+mod records;
+
 use std::{
     cmp::Reverse,
     collections::BTreeMap,
@@ -14,10 +17,11 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use moka::sync::Cache;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
+pub(crate) use self::pending::PendingDecision;
 use crate::{
-    activity::{Activity, ActivityError, Actor, Block, Record, Restriction},
+    activity::{Activity, ActivityError, Actor, Block, Restriction},
     sessions::{Sessions, SessionsError, Waiting},
     telemetry,
 };
@@ -152,49 +156,6 @@ impl Restrictions {
         self.0.sessions.add_waiting(Waiting::Decisions, &restriction.to_text()).await
     }
 
-    /// Records the end of sessions before the revocation. If that fails, the records wait in the session store or in
-    /// memory. The record of one session is handed over once, however often the revocation is retried.
-    pub(crate) async fn record_ended(&self, mut records: Vec<Record>) {
-        let Inner { activity, sessions, handed_over, .. } = &*self.0;
-        records.retain(|record| !handed_over.contains_key(&record.id));
-        if records.is_empty() {
-            return;
-        }
-        for record in &records {
-            handed_over.insert(record.id.clone(), ());
-        }
-        let recorded = timeout(RECORD_TIMEOUT, activity.decided(records.clone())).await;
-        let Err(error) = recorded.unwrap_or(Err(ActivityError::TimedOut)) else { return };
-        let error = telemetry::chain(&error);
-        tracing::error!(
-            error,
-            count = records.len(),
-            "sessions are ended without their records: they are recorded as soon as the database can be written"
-        );
-        records.iter().for_each(Record::emit);
-        self.0.unrecorded.store(Some(Arc::new(error)));
-        for group in records.chunks(GROUP) {
-            let text = Restriction::of_sessions(group.to_vec()).to_text();
-            if let Err(error) = sessions.add_waiting(Waiting::Records, &text).await {
-                let error = telemetry::chain(&error);
-                tracing::error!(
-                    error,
-                    "records wait in memory only: the session store is unavailable"
-                );
-                if !activity.wait_for(group.to_vec()).await {
-                    for record in group {
-                        handed_over.invalidate(&record.id);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Error because of which sessions ended without their records, if any did.
-    pub(crate) fn unrecorded(&self) -> Option<Arc<String>> {
-        self.0.unrecorded.load_full()
-    }
-
     /// Reads and applies decisions that other instances and commands added to the session store.
     ///
     /// # Errors
@@ -263,35 +224,6 @@ impl Restrictions {
             count += 1;
         }
         Ok(count)
-    }
-
-    /// Writes the records of ended sessions from the session store until a write fails. Texts that this version cannot
-    /// read stay in the store.
-    pub(crate) async fn record_ended_before(&self) {
-        let Inner { activity, sessions, .. } = &*self.0;
-        let mut max = BATCH;
-        loop {
-            let Ok(texts) = sessions.waiting(Waiting::Records, max).await else { return };
-            let is_all = texts.len() < max;
-            let mut unreadable = 0;
-            for text in texts {
-                let Some(restriction) = Restriction::from_text(&text) else {
-                    unreadable += 1;
-                    continue;
-                };
-                if activity.restrict(&restriction).await.is_err()
-                    || sessions.remove_waiting(Waiting::Records, &text).await.is_err()
-                {
-                    return;
-                }
-            }
-            self.warn_of_unreadable(Waiting::Records, unreadable);
-            if is_all {
-                return;
-            }
-            // Reads past the texts that stay.
-            max = unreadable + BATCH;
-        }
     }
 
     /// Warns of unreadable texts, once until none are left.
@@ -379,60 +311,6 @@ impl Restrictions {
     }
 }
 
-/// Decision that is in force here and about to be recorded. If it is dropped before [`Self::settle`] has ended (the
-/// caller hangs up), it stays in force and [`Restrictions::record`] records it.
-#[derive(Debug)]
-pub(crate) struct PendingDecision {
-    restrictions: Restrictions,
-    restriction: Restriction,
-}
-
-impl PendingDecision {
-    /// Records the decision; if that fails, adds it to the session store.
-    ///
-    /// # Errors
-    /// When the database is not the right one. Then the decision is no longer in force.
-    pub(crate) async fn settle(self) -> Result<Recording, ActivityError> {
-        let Self { restrictions, restriction } = &self;
-        match restrictions.0.activity.restrict_in_time(restriction).await {
-            Ok(changed) => {
-                if changed {
-                    restriction.emit();
-                }
-                restrictions.mark_recorded(restriction).await;
-                Ok(Recording::Recorded(changed))
-            }
-            Err(error) if error.is_of_the_settings() => {
-                restrictions.lock().decisions.remove(restriction.id());
-                restrictions.publish();
-                Err(error)
-            }
-            Err(error) => {
-                let error = telemetry::chain(&error);
-                restriction.emit();
-                tracing::error!(
-                    error,
-                    id = restriction.id(),
-                    "a decision is in force without its record: it is recorded as soon as the database can be written"
-                );
-                restrictions.store(restriction).await;
-                Ok(Recording::Waits(error))
-            }
-        }
-    }
-}
-
-impl Drop for PendingDecision {
-    fn drop(&mut self) {
-        let mut known = self.restrictions.lock();
-        if let Some((_, state @ DecisionState::Deciding)) =
-            known.decisions.get_mut(self.restriction.id())
-        {
-            *state = DecisionState::Local;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -441,7 +319,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        activity::{Author, Blocked, EventKind, Filter},
+        activity::{Author, Blocked, EventKind, Filter, Record},
         config::{
             ActivityConfig, ActivityRequired, DatabaseConfig, DatabaseTarget, SerializationFormat,
             SessionsConfig, StoreConfig,

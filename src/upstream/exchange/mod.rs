@@ -1,5 +1,8 @@
 //! Exchange with upstream: one request and its response, streamed in both directions at once.
 
+mod gather;
+mod tunnel;
+
 use std::{
     future::poll_fn,
     io,
@@ -8,18 +11,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::Instant,
-};
+use tokio::time::Instant;
 
+pub(crate) use self::gather::{Gathered, gather};
 use super::{Connection, ConnectionPool, UpstreamError};
 use crate::h1::{
-    buffered::{Buffered, Buffers},
     caller::{Caller, Disposition},
     flow::{Flow, FlowError, Waits},
-    inspected_body::InspectedBody,
-    memory::Exhausted,
     message::{self, Body, Length, ResponseHead, Version},
     min_rate::MinBodyRate,
 };
@@ -29,8 +27,6 @@ const MAX_DOWN: usize = 80 * 1024;
 /// Maximum of bytes in one read of a request body.
 const MAX_UP: usize = 256 * 1024;
 
-/// Minimum for the size limit of one read of a request body.
-const MIN_UP: usize = 16 * 1024;
 /// Maximum of body bytes that are copied behind the head, to be written with it.
 const MAX_COPIED: usize = 8 * 1024;
 
@@ -60,81 +56,6 @@ pub(crate) struct Exchange<'a> {
     /// Time of the last progress in writing to upstream, and the bytes written then.
     progress: Option<(Instant, u64)>,
     response_timeout: Duration,
-}
-
-/// Request body as far as it has been read.
-#[derive(Debug)]
-pub(crate) struct Gathered {
-    pub(crate) body: InspectedBody,
-    /// Length of the buffered bytes that belong to the body.
-    pub(crate) cleared: usize,
-    pub(crate) rate: MinBodyRate,
-}
-
-impl Gathered {
-    /// The value for a request without a body.
-    pub(crate) fn nothing(silence: Duration) -> Self {
-        let body = Body::new(Length::None, |_| true).into();
-        Self { body, cleared: 0, rate: MinBodyRate::new(silence) }
-    }
-}
-
-/// Reads a request body until it ends or `max` bytes are buffered. `grow` receives the number of buffered bytes and
-/// may refuse more.
-///
-/// # Errors
-/// When the body is malformed, truncated or too slow, `grow` refuses, memory is exhausted, or the caller
-/// disconnects.
-pub(crate) async fn gather(
-    caller: &mut Caller,
-    mut body: InspectedBody,
-    max: usize,
-    mut grow: impl FnMut(usize) -> Result<(), UpstreamError>,
-) -> Result<Gathered, ExchangeError> {
-    let mut rate = MinBodyRate::new(caller.timeouts.idle);
-    let (mut cleared, mut scanned) = (0, 0);
-    let gathered = poll_fn(|context| {
-        loop {
-            if caller.buffered.held.len() > scanned {
-                let taken = body.take(&caller.buffered.held[cleared..]);
-                cleared += taken.map_err(|fault| ExchangeError::Body(fault.into()))?;
-                scanned = caller.buffered.held.len();
-                grow(cleared)?;
-            }
-            let mut buffers = caller.buffers.borrow_mut();
-            if body.is_done() || cleared >= max {
-                return Poll::Ready(caller.buffered.charge(&mut buffers).map_err(over_capacity));
-            }
-            let missing = (max - cleared).clamp(MIN_UP, MAX_UP);
-            match caller.buffered.poll_fill(context, &mut buffers, missing) {
-                Poll::Ready(Ok(0)) => {
-                    caller.has_ended = true;
-                    return Poll::Ready(Err(ExchangeError::Body(FlowError::CutShort)));
-                }
-                Poll::Ready(Ok(read)) => rate.earn(read as u64),
-                Poll::Ready(Err(error)) => {
-                    return Poll::Ready(Err(ExchangeError::CallerDisconnected(error)));
-                }
-                Poll::Pending if caller.timer.is_past(context, rate.deadline()) => {
-                    return Poll::Ready(Err(ExchangeError::BodyTooSlow));
-                }
-                Poll::Pending => {
-                    caller.buffered.charge(&mut buffers).map_err(over_capacity)?;
-                    caller.waits_since.set(Some(rate.waits_since()));
-                    return Poll::Pending;
-                }
-            }
-        }
-    })
-    .await;
-    caller.waits_since.set(None);
-    gathered?;
-    rate.stop();
-    Ok(Gathered { body, cleared, rate })
-}
-
-fn over_capacity(_: Exhausted) -> ExchangeError {
-    UpstreamError::HoldIsFull.into()
 }
 
 /// Failed attempt, and the state for another one.
@@ -444,94 +365,6 @@ impl<'a> Exchange<'a> {
                 Ok(if is_delimited_by_length { Disposition::Close } else { Disposition::Abort })
             }
         }
-    }
-
-    /// Forwards bytes in both directions after 101, until both sides have closed, or neither has sent a byte for the
-    /// idle timeout. `out`: the response head.
-    pub(crate) async fn tunnel(self, out: Vec<u8>) -> Disposition {
-        let Self { caller, mut connection, .. } = self;
-        let Caller { buffered, buffers, timer, timeouts, .. } = caller;
-        let mut down = TunnelDirection::new(out.into());
-        let mut up = TunnelDirection::new(Bytes::new());
-        let mut moved = (0, Instant::now());
-        let ended = poll_fn(|context| {
-            let buffers = &mut buffers.borrow_mut();
-            let (theirs, ours) = (&mut connection.buffered, &mut *buffered);
-            down.poll(context, theirs, &mut ours.stream, buffers)?;
-            up.poll(context, ours, &mut theirs.stream, buffers)?;
-            if up.is_shut && down.is_shut {
-                return Poll::Ready(Ok(()));
-            }
-            let written = down.flow.written + up.flow.written;
-            if written != moved.0 {
-                moved = (written, Instant::now());
-            }
-            let stalled = [up.stalled, down.stalled].into_iter().flatten();
-            // An unused tunnel must close, too.
-            let idle = moved.1 + timeouts.idle;
-            let deadline = stalled.map(|since| since + timeouts.send).fold(idle, Instant::min);
-            if timer.is_past(context, deadline) {
-                return Poll::Ready(Err(FlowError::Sink(io::ErrorKind::TimedOut.into())));
-            }
-            Poll::Pending
-        })
-        .await;
-        if ended.is_ok() { Disposition::Close } else { Disposition::Abort }
-    }
-}
-
-/// One direction of a tunnel.
-struct TunnelDirection {
-    flow: Flow,
-    /// The end of the source has been forwarded.
-    is_shut: bool,
-    /// Time since which the sink has accepted no byte of those available.
-    stalled: Option<Instant>,
-}
-
-impl TunnelDirection {
-    fn new(ahead: Bytes) -> Self {
-        let flow = Flow::new(ahead, Body::UntilClose, 0, MAX_DOWN);
-        Self { flow, is_shut: false, stalled: None }
-    }
-
-    fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
-        &mut self,
-        context: &mut Context<'_>,
-        from: &mut Buffered<R>,
-        to: &mut W,
-        buffers: &mut Buffers,
-    ) -> Result<(), FlowError> {
-        if self.is_shut {
-            return Ok(());
-        }
-        let before = self.flow.written;
-        let mut waits_for_sink = true;
-        match self.flow.poll(context, from, to, buffers) {
-            Poll::Ready(ended) => {
-                ended?;
-                self.is_shut = shut(context, to)?;
-            }
-            Poll::Pending => waits_for_sink = self.flow.waits == Waits::Sink,
-        }
-        if self.is_shut || !waits_for_sink {
-            self.stalled = None;
-        } else if self.stalled.is_none() || self.flow.written != before {
-            self.stalled = Some(Instant::now());
-        }
-        Ok(())
-    }
-}
-
-/// Shuts down the sending side. True: done; false: pending.
-fn shut<W: AsyncWrite + Unpin>(
-    context: &mut Context<'_>,
-    writer: &mut W,
-) -> Result<bool, FlowError> {
-    match std::pin::Pin::new(writer).poll_shutdown(context) {
-        Poll::Ready(Ok(())) => Ok(true),
-        Poll::Ready(Err(error)) => Err(FlowError::Sink(error)),
-        Poll::Pending => Ok(false),
     }
 }
 

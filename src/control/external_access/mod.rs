@@ -2,10 +2,13 @@
 //! that an administrator's decision applies everywhere within two seconds. Restrictions that the database may not
 //! have yet apply in addition ([`Restrictions`]).
 
+mod background;
+mod instances;
+
 use std::{
     collections::HashSet,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -15,14 +18,13 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use rustix::system::uname;
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::Instant,
 };
 use uuid::Uuid;
 
 use super::{
     health_registry::HealthRegistry,
     restrictions::{DecisionError, Recording, Restrictions},
-    revocation,
 };
 use crate::{
     activity::{Activity, ActivityError, Actor, Author, Block, Blocked, Instance, Restriction},
@@ -37,8 +39,7 @@ const READ_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum age of the last read, and maximum time without a successful write. After it, `managed` external access is
 /// off until the database can be read and written again.
 const MAX_STALENESS: Duration = Duration::from_secs(10);
-/// Interval between heartbeats while nothing changes.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
+
 /// Interval between measurements of the log's size; longer where measuring would take more than a twentieth of the
 /// time.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(2);
@@ -46,8 +47,6 @@ const MEASURE_INTERVAL: Duration = Duration::from_secs(2);
 const PRUNE_INTERVAL: Duration = Duration::from_hours(1);
 /// Component name of the database in the health registry.
 const DATABASE: &str = "database";
-/// Component name of the other instances in the health registry.
-const INSTANCES: &str = "instances";
 
 /// Reasons for refusing a caller.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
@@ -299,227 +298,6 @@ impl ExternalAccess {
         self.0.restrictions.forget(recorded);
         self.apply();
         Ok(())
-    }
-
-    /// Reads the database every [`READ_INTERVAL`]; runs forever, to be spawned.
-    pub(crate) async fn run(self) {
-        let mut ticks = interval(READ_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut read = Instant::now();
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = self.0.read_now.notified() => {}
-            }
-            match self.read().await {
-                Ok(()) => {
-                    read = Instant::now();
-                    self.end_sessions_of_blocked();
-                    let heartbeat_error = self.0.heartbeat_error.load_full();
-                    match self.0.activity.trouble().or(heartbeat_error) {
-                        None => self.0.health.clear(DATABASE),
-                        Some(why) => drop(self.0.health.raise(DATABASE, why.to_string())),
-                    }
-                }
-                Err(error) => {
-                    self.0.health.raise(DATABASE, telemetry::chain(&error));
-                    if read.elapsed() > MAX_STALENESS {
-                        self.0.is_enabled.store(false, Ordering::Relaxed);
-                        self.apply();
-                    }
-                }
-            }
-            self.check_writability();
-        }
-    }
-
-    /// Turns `managed` access off when the database has been unwritable for longer than [`MAX_STALENESS`], measured by
-    /// this instance's heartbeat and by queued records.
-    fn check_writability(&self) {
-        let unwritable = self.0.unwritable.load().as_ref().map(|since| since.elapsed());
-        let longest = unwritable.max(self.0.activity.failing_for());
-        let is_too_long = longest.is_some_and(|it| it > MAX_STALENESS);
-        if is_too_long && self.0.is_writable.swap(false, Ordering::Relaxed) {
-            if *self.mode() == ExternalAccessMode::Managed {
-                tracing::error!(
-                    "the database cannot be written: external access is off until writing succeeds"
-                );
-            }
-            self.apply();
-        }
-    }
-
-    /// Notes a successful write: the database is writable, unless queued records have been failing for too long.
-    fn is_written(&self) {
-        self.0.unwritable.store(None);
-        if self.0.activity.failing_for().is_none_or(|failing| failing <= MAX_STALENESS) {
-            self.0.is_writable.store(true, Ordering::Relaxed);
-            self.apply();
-        }
-    }
-
-    /// Applies pending decisions from the session store; runs forever, to be spawned.
-    pub(crate) async fn follow_restrictions(self) {
-        let mut ticks = interval(READ_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            // The reader of the revocation list reports an unavailable store.
-            let _ = self.0.restrictions.follow().await;
-            self.apply();
-            self.end_sessions_of_blocked();
-        }
-    }
-
-    /// Records pending decisions and revocations; runs forever, to be spawned.
-    pub(crate) async fn record_restrictions(self) {
-        let mut ticks = interval(READ_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            match self.0.restrictions.record().await {
-                Ok(0) => {}
-                Ok(_) => self.read_now(),
-                // The error was logged with the decision.
-                Err(_) => continue,
-            }
-            self.0.restrictions.record_ended_before().await;
-        }
-    }
-
-    /// Sends heartbeats and checks the other instances until this one stops; then deregisters it. To be spawned.
-    pub(crate) async fn heartbeat_loop(self, mut stopping: watch::Receiver<bool>) {
-        let mut changes = self.changes();
-        loop {
-            changes.borrow_and_update();
-            match self.heartbeat().await {
-                Ok(()) => {
-                    self.0.heartbeat_error.store(None);
-                    self.check_instances().await;
-                }
-                Err(error) => {
-                    self.0.heartbeat_error.store(Some(Arc::new(telemetry::chain(&error))))
-                }
-            }
-            tokio::select! {
-                _ = timeout(HEARTBEAT_INTERVAL, changes.changed()) => {}
-                _ = stopping.wait_for(|stop| *stop) => break,
-            }
-        }
-        self.deregister().await;
-    }
-
-    /// Removes this instance from the database, if there is one.
-    pub(crate) async fn deregister(&self) {
-        let _ = self.0.activity.deregister(self.0.instance.id.clone()).await;
-    }
-
-    /// Heartbeat. Success also proves that the activity log is writable.
-    pub(crate) async fn heartbeat(&self) -> Result<(), ActivityError> {
-        let (seen_at, is_on) = (clock::millis(), self.is_on());
-        let begun = Instant::now();
-        let beat =
-            self.0.activity.heartbeat(Instance { seen_at, is_on, ..self.0.instance.clone() });
-        let beat = beat.await;
-        if beat.is_ok() {
-            self.is_written();
-        } else if self.0.unwritable.load().is_none() {
-            self.0.unwritable.store(Some(Arc::new(begun)));
-        }
-        beat
-    }
-
-    /// Removes old records; runs forever, to be spawned.
-    pub(crate) async fn prune_loop(self) {
-        loop {
-            match self.0.activity.prune(self.0.retention).await {
-                Ok(0) => {}
-                Ok(count) => tracing::info!(count, "old activity records removed"),
-                Err(error) => {
-                    let error = telemetry::chain(&error);
-                    tracing::warn!(error, "old activity records could not be removed");
-                }
-            }
-            sleep(PRUNE_INTERVAL).await;
-        }
-    }
-
-    /// Enforces the maximum size of the log; runs forever, to be spawned.
-    pub(crate) async fn enforce_size_loop(self) {
-        let mut is_failing = false;
-        loop {
-            let begun = Instant::now();
-            let held = self.0.activity.hold_to(self.0.max_size).await;
-            let pause = match &held {
-                Ok(0) | Err(_) => MEASURE_INTERVAL.max(begun.elapsed() * 20),
-                Ok(_) => MEASURE_INTERVAL,
-            };
-            let has_failed_before = std::mem::replace(&mut is_failing, held.is_err());
-            match held {
-                Ok(0) => {}
-                Ok(count) => tracing::info!(
-                    count,
-                    "the oldest activity records were removed: the log had reached GATEWAY_ACTIVITY_MAX_SIZE"
-                ),
-                Err(error) if !has_failed_before => {
-                    let error = telemetry::chain(&error);
-                    tracing::warn!(
-                        error,
-                        "the size limit of the activity log could not be enforced"
-                    );
-                }
-                Err(_) => {}
-            }
-            sleep(pause).await;
-        }
-    }
-
-    /// Revokes the sessions of blocked callers. Each instance does so: a login may be in progress on any.
-    fn end_sessions_of_blocked(&self) {
-        let blocks = self.blocks();
-        let mut followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        followed.retain(|(blocked, since)| is_in_force(&blocks, blocked, *since));
-        for block in blocks {
-            if followed.insert((block.blocked.clone(), block.since)) {
-                let (external_access, blocked, since) =
-                    (self.clone(), block.blocked.clone(), block.since);
-                let is_in_force = move || is_in_force(&external_access.blocks(), &blocked, since);
-                tokio::spawn(revocation::end_blocked(
-                    self.0.restrictions.clone(),
-                    block,
-                    is_in_force,
-                ));
-            }
-        }
-    }
-
-    /// Reports instances that use another database, or the same SQLite file.
-    async fn check_instances(&self) {
-        if *self.mode() != ExternalAccessMode::Managed {
-            self.0.health.clear(INSTANCES);
-            return;
-        }
-        let Some(database) = self.0.database.load_full() else { return };
-        let own = &self.0.instance.id;
-        let (Ok(others), Ok(here)) =
-            (self.0.sessions.register(own, &database).await, self.0.activity.instances().await)
-        else {
-            // The other instances are unknown.
-            return;
-        };
-        let elsewhere = others.iter().any(|(_, other)| *other != *database);
-        let here = here.iter().any(|one| one.id != *own);
-        let reason = if elsewhere {
-            "other instances use another database and do not receive administrators' decisions: configure one PostgreSQL for all instances (DATABASE_URL)"
-        } else if here && self.0.is_embedded {
-            "several instances use one SQLite file: configure PostgreSQL for all instances (DATABASE_URL)"
-        } else {
-            self.0.health.clear(INSTANCES);
-            return;
-        };
-        if self.0.health.raise(INSTANCES, reason.to_owned()) {
-            tracing::warn!("{reason}");
-        }
     }
 }
 
