@@ -1,6 +1,5 @@
 //! Components of the gateway, built once. Handlers extract those that they use (`FromRef`).
 
-use axum::extract::FromRef;
 use std::{
     io,
     sync::{
@@ -8,6 +7,8 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
+
+use axum::extract::FromRef;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{

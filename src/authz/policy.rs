@@ -1,7 +1,8 @@
 //! What verified claims admit to: `/external/*` ([`Admission`]) or a session ([`Grant`]).
 
-use serde_json::{Map, Value};
 use std::time::Duration;
+
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::token::{Caller, Claims, Identity};

@@ -1,7 +1,8 @@
 //! Who may come in, which way, and what they are told.
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::{net::IpAddr, time::Duration};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use uuid::Uuid;
 
 use super::{

@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
     time::Duration,
 };
+
 use tokio::sync::Semaphore;
 use url::Url;
 

@@ -1,8 +1,9 @@
 //! OpenID Connect metadata and signing keys, fetched from Entra with limits on time, size and redirects.
 
+use std::{collections::HashSet, time::Duration};
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
-use std::{collections::HashSet, time::Duration};
 use url::Url;
 
 use crate::{authz::token::SigningKey, connect_fault::ConnectFault};

@@ -1,7 +1,8 @@
 //! Cache of verified tokens by their hash: bounded in number and time, and invalidated when the keys change.
 
-use moka::sync::Cache;
 use std::{sync::Arc, time::Duration};
+
+use moka::sync::Cache;
 
 use crate::authz::token::{Fingerprint, Identity};
 

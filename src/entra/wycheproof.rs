@@ -1,9 +1,10 @@
 //! Tests with Project Wycheproof's vectors of JWS, JWK and RSA signatures (C2SP/wycheproof, Apache-2.0), if `CORPORA`
 //! names the folder that contains them.
 
+use std::path::Path;
+
 use serde::Deserialize;
 use serde_json::Value;
-use std::path::Path;
 
 use super::documents::usable;
 use crate::authz::token::{BearerToken, SigningKey};

@@ -4,11 +4,12 @@
 //! must not slip past us in a spelling that upstream still understands, so a pair that is the session
 //! by that reading, but not plainly spelled, is dropped.
 
+use std::borrow::Cow;
+
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header};
 use secrecy::ExposeSecret;
-use std::borrow::Cow;
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
 use crate::{authz::session::SessionId, config::CookieConfig, sessions::FlaskId};

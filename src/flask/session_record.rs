@@ -3,12 +3,13 @@
 //! Such a record holds whatever SimpleChat put there. msgspec writes times as extension types, numbers
 //! beyond JSON's, keys that are no texts: what we do not know is passed over, or read as null.
 
+use std::fmt;
+
 use serde::{
     Deserialize, Deserializer,
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Number, Value};
-use std::fmt;
 
 use super::session_codec::{DEEPEST, from_file};
 use crate::sessions::{SessionsError, account::Account};

@@ -1,8 +1,9 @@
 //! `POST /external/logout`: a minted session ends for good.
 
+use std::sync::Arc;
+
 use axum::{Extension, extract::State};
 use http::{HeaderMap, StatusCode, header};
-use std::sync::Arc;
 
 use super::{
     bearer,

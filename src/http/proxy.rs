@@ -1,9 +1,10 @@
 //! Everything else: to Flask and back, streamed, unchanged but for what `hop_headers` and
 //! `session_cookie` say.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use opentelemetry_sdk::trace::SdkTracer;
-use std::borrow::Cow;
 
 use super::{
     binding::Binding, error::Refusal, framing::ValidRequest, guard::Passage, traces::UpstreamSpan,

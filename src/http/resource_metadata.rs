@@ -4,6 +4,8 @@
 //! app's id, hence the opt-in. It needs neither Entra nor Redis nor upstream: clients that cannot read
 //! it guess, and guess wrong.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::{
     Extension, Json,
@@ -13,7 +15,6 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
-use std::sync::Arc;
 use utoipa::ToSchema;
 
 use super::{

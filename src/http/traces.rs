@@ -1,6 +1,8 @@
 //! Spans: one for each request, one for its exchange with upstream. By OpenTelemetry's own API, not as spans
 //! of `tracing`: those would cost every request something also where no traces are exported.
 
+use std::{borrow::Cow, future::poll_fn, pin::pin};
+
 use opentelemetry::{
     Context, KeyValue,
     propagation::{Extractor, TextMapPropagator},
@@ -10,7 +12,6 @@ use opentelemetry_sdk::{
     propagation::TraceContextPropagator,
     trace::{SdkTracer, Span},
 };
-use std::{borrow::Cow, future::poll_fn, pin::pin};
 
 use super::endpoint::{Endpoint, method};
 use crate::{

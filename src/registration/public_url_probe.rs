@@ -1,8 +1,9 @@
 //! What a public origin of this deployment answers, seen from here.
 
+use std::time::Duration;
+
 use reqwest::{Response, header, redirect};
 use serde_json::Value;
-use std::time::Duration;
 
 use crate::{authz::client_info::Origin, telemetry};
 

@@ -1,7 +1,8 @@
 //! Who is signed in to SimpleChat itself: what a session that Flask wrote says of its user.
 
-use serde_json::Value;
 use std::fmt;
+
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Sessions, SessionsError, in_time};
@@ -96,8 +97,9 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
     use std::fs;
+
+    use serde_json::json;
 
     use super::*;
     use crate::{

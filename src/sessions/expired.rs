@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     sync::{Mutex, PoisonError},
 };
+
 use tokio::sync::mpsc::{self, error::TrySendError};
 use uuid::Uuid;
 

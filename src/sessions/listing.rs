@@ -1,6 +1,7 @@
 //! Live minted sessions, for administrators: which there are, and the end of them.
 
 use std::{collections::HashSet, sync::Arc};
+
 use uuid::Uuid;
 
 use super::{

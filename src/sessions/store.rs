@@ -4,9 +4,6 @@
 //! kept under the 22 characters tells it. `SessionManagerLayer` is not used: it deletes the cookie of
 //! every browser user, whose ids it cannot read (see `docs/decisions/`).
 
-use async_trait::async_trait;
-use serde::Deserialize;
-use serde_json::Value;
 use std::{
     collections::HashMap,
     sync::{
@@ -15,6 +12,10 @@ use std::{
     },
     time::Duration,
 };
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use serde_json::Value;
 use time::OffsetDateTime;
 use tower_sessions::{
     SessionStore,
@@ -177,8 +178,9 @@ impl From<SessionsError> for session_store::Error {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
     use std::fs;
+
+    use serde_json::json;
     use tower_sessions::{Expiry, Session};
 
     use super::*;

@@ -1,7 +1,8 @@
 //! Sessions as tests put them on a shelf: without a grant, with the times they please.
 
-use serde_json::{Value, json};
 use std::{fs, path::Path};
+
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 

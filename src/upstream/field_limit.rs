@@ -2,6 +2,7 @@
 //! is measured: with a field of a given length on a cheap request.
 
 use std::time::{Duration, Instant};
+
 use tokio::time::timeout;
 
 use super::{PROBE, Upstream, UpstreamError};

@@ -14,10 +14,6 @@
 //!
 //! HASH is MD5 up to cachelib 0.15 and SHA-256 from 0.16: upstream's count file tells which.
 
-use async_trait::async_trait;
-use aws_lc_rs::digest::{SHA256, digest};
-use md5::{Digest, Md5};
-use serde_json::Value;
 use std::{
     cmp::Reverse,
     fmt::{self, Write as _},
@@ -28,6 +24,11 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
+
+use async_trait::async_trait;
+use aws_lc_rs::digest::{SHA256, digest};
+use md5::{Digest, Md5};
+use serde_json::Value;
 use tokio::task::spawn_blocking;
 use tower_sessions::session::Id;
 use uuid::Uuid;

@@ -1,11 +1,12 @@
 //! A shelf, and how long each of its answers took.
 
+use std::time::{Duration, Instant};
+
 use async_trait::async_trait;
 use opentelemetry::{
     KeyValue,
     metrics::{Gauge, Histogram},
 };
-use std::time::{Duration, Instant};
 use tower_sessions::session::Id;
 use uuid::Uuid;
 

@@ -9,9 +9,10 @@ pub(crate) mod redis_fault;
 pub(crate) mod redis_script;
 pub(crate) mod reserve;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 use tower_sessions::session::Id;
 use uuid::Uuid;
 

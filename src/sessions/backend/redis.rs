@@ -16,6 +16,14 @@
 //! Ours never begin with Flask's prefix: a cookie can name any key under that. In a cluster the notes
 //! lie on one node, by their hash tag, so that one script reaches them.
 
+use std::{
+    collections::HashMap,
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use fred::{
@@ -34,13 +42,6 @@ use fred::{
     },
 };
 use secrecy::{ExposeSecret, SecretString};
-use std::{
-    collections::HashMap,
-    fmt,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
 use tokio::{
     sync::broadcast::{self, error::TryRecvError},
     task::JoinHandle,
