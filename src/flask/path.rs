@@ -26,7 +26,7 @@ pub(crate) enum Target {
     /// Under `/external/`, spelled in the one way that all readers agree on.
     Guarded,
     /// Under `/external/` for some reader, spelled in a way that not all readers agree on.
-    GuardedOddly,
+    NonCanonical,
 }
 
 impl Target {
@@ -54,7 +54,7 @@ impl Target {
         } else if is_canonical(path) {
             Self::Guarded
         } else {
-            Self::GuardedOddly
+            Self::NonCanonical
         }
     }
 }
@@ -202,7 +202,7 @@ mod tests {
             "/exter%09nal/login",
             "/%5c..%5c/external/login",
         ] {
-            assert_eq!(Target::read(path), Target::GuardedOddly, "{path}");
+            assert_eq!(Target::read(path), Target::NonCanonical, "{path}");
         }
     }
 

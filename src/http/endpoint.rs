@@ -93,7 +93,7 @@ impl Endpoint {
         }
         match target {
             Target::Guarded if HEALTHCHECKS.contains(&path) => Self::Healthcheck,
-            Target::Guarded | Target::GuardedOddly => Self::External(target),
+            Target::Guarded | Target::NonCanonical => Self::External(target),
             Target::Open if path.starts_with("/api/") => Self::Api,
             Target::Open if path.starts_with("/static/") => Self::Static,
             Target::Open if path == WARMUP => Self::Warmup,
@@ -158,7 +158,7 @@ impl Endpoint {
             Self::AdminPage(_) | Self::AdminApi(_) | Self::Gateway => "/gateway/*",
             Self::Healthcheck
             | Self::External(_)
-            | Self::Discovery(Target::Guarded | Target::GuardedOddly) => "/external/*",
+            | Self::Discovery(Target::Guarded | Target::NonCanonical) => "/external/*",
             Self::Api => "/api/*",
             Self::Static => "/static/*",
             Self::Discovery(Target::Open) | Self::Warmup | Self::Other => "/*",
@@ -354,7 +354,7 @@ mod tests {
                 "/%65xternal/y",
                 "/external/.well-known/openid-configuration/../y",
             ] {
-                assert_eq!(Endpoint::of(path, published).target(), Target::GuardedOddly, "{path}");
+                assert_eq!(Endpoint::of(path, published).target(), Target::NonCanonical, "{path}");
             }
         }
     }

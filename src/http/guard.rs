@@ -52,7 +52,7 @@ pub(crate) async fn authorize(
 ) -> Result<Passage, Refusal> {
     match endpoint.target() {
         Target::Open => return Ok(Passage::OPEN),
-        Target::GuardedOddly => return Err(Refusal::NonCanonicalPath),
+        Target::NonCanonical => return Err(Refusal::NonCanonicalPath),
         Target::Guarded => {}
     }
     let head = request.head;
