@@ -9,10 +9,8 @@ mod watch;
 
 use std::time::Duration;
 
-use tokio::{
-    sync,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{advice::advice, watch::Watch};
 use crate::{
@@ -100,12 +98,12 @@ pub(crate) struct Canary<'a> {
 impl Canary<'_> {
     /// Runs the test up to the first failure; it succeeds if there is none. Removes the minted session in any case,
     /// even when `stop` becomes true meanwhile.
-    pub(crate) async fn prove(&self, stop: &sync::watch::Receiver<bool>) -> Vec<Finding> {
+    pub(crate) async fn prove(&self, stop: &CancellationToken) -> Vec<Finding> {
         let mut findings = Vec::new();
         let anonymous = self.anonymous_is_refused().await;
         let is_refused = anonymous.is_ok();
         findings.push((Step::StrangerRefused, anonymous));
-        if !is_refused || *stop.borrow() {
+        if !is_refused || stop.is_cancelled() {
             return findings;
         }
         let now = clock::now();
@@ -185,11 +183,11 @@ struct SessionProbe<'a> {
 }
 
 impl SessionProbe<'_> {
-    async fn is_honoured(&mut self, stop: &sync::watch::Receiver<bool>) -> Result<(), Doubt> {
+    async fn is_honoured(&mut self, stop: &CancellationToken) -> Result<(), Doubt> {
         let (mut honoured, mut requests, mut in_a_row) = (0, 0, 0);
         let mut refused = Err(Doubt::Interrupted);
         for _ in 0..MAX_ROUNDS {
-            if *stop.borrow() {
+            if stop.is_cancelled() {
                 return Err(Doubt::Interrupted);
             }
             let mut all_accepted = true;

@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::{Canary, Doubt, Step, advice};
 use crate::{
@@ -40,11 +41,11 @@ impl Watch {
     }
 
     /// Runs until `stop`; to be spawned.
-    pub(crate) async fn run(self, gateway: Gateway, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn run(self, gateway: Gateway, stop: CancellationToken) {
         let mut is_on = gateway.external_access.changes();
         tokio::select! {
             () = gateway.upstream.first_answer() => {}
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = stop.cancelled() => return,
         }
         let honoured = Arc::new(AtomicU8::new(UNKNOWN));
         let observed = Arc::clone(&honoured);
@@ -69,7 +70,7 @@ impl Watch {
                         return;
                     }
                 }
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = stop.cancelled() => return,
             }
             if gateway.draining.has_begun() {
                 return;
@@ -80,7 +81,7 @@ impl Watch {
                 cookie: &gateway.cookie,
             };
             let findings = canary.prove(&stop).await;
-            if *stop.borrow() || gateway.draining.has_begun() {
+            if stop.is_cancelled() || gateway.draining.has_begun() {
                 return;
             }
             // A failed removal is no failure of upstream; the sweep removes the session later.
@@ -105,7 +106,7 @@ impl Watch {
             previous = Some(result);
             tokio::select! {
                 () = sleep(pause) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = stop.cancelled() => return,
             }
         }
     }

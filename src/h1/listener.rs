@@ -17,10 +17,11 @@ use std::{
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{Notify, watch},
+    sync::Notify,
     task::{AbortHandle, spawn_local},
     time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     buffered::{self, Buffers},
@@ -139,7 +140,7 @@ pub(crate) async fn serve<S: Service>(
     service: Rc<S>,
     limits: ServeOptions,
     drain: Duration,
-    mut stop: watch::Receiver<bool>,
+    stop: CancellationToken,
 ) {
     let ServeOptions { timeouts, limit, memory } = limits;
     let connections = Rc::new(Connections::default());
@@ -172,13 +173,13 @@ pub(crate) async fn serve<S: Service>(
                 () = connections.ended.notified() => {}
                 // A connection may be waiting by then.
                 () = sleep(BACK_OFF) => {}
-                _ = stop.wait_for(|stopping| *stopping) => break,
+                () = stop.cancelled() => break,
             }
             continue;
         }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stopping| *stopping) => break,
+            () = stop.cancelled() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -296,7 +297,8 @@ mod tests {
             let socket = bind("127.0.0.1:0".parse().expect("an address"), 1).expect("a port").pop();
             let socket = TcpListener::from_std(socket.expect("a socket")).expect("a socket");
             let address = socket.local_addr().expect("an address");
-            let (second, (stop, stopping)) = (Duration::from_secs(1), watch::channel(false));
+            let (second, stop) = (Duration::from_secs(1), CancellationToken::new());
+            let stopping = stop.clone();
             let timeouts = Timeouts { head: second, idle: second * 30, send: second };
             let limits =
                 ServeOptions { timeouts, limit: ConnectionLimit::SMALL, memory: Memory::default() };
@@ -312,7 +314,7 @@ mod tests {
             }
             assert!(ask(&mut other, "/x").await.starts_with("HTTP/1.1 200 "));
             drop(other);
-            stop.send(true).expect("it serves");
+            stop.cancel();
             timeout(second * 10, served).await.expect("no connection is left").expect("served");
         };
         let here = LocalSet::new();

@@ -17,6 +17,7 @@ use tokio::{
     task::{JoinHandle, spawn_blocking, spawn_local},
     time::timeout,
 };
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{app::App, ops::Ops, reload::reload, service::WorkerService};
 use crate::{
@@ -89,7 +90,7 @@ async fn run(
         Some(address) => bind(address, 1, "GATEWAY_OPS_LISTEN")?.pop(),
         None => None,
     };
-    let (stop, stopping) = watch::channel(false);
+    let stopping = CancellationToken::new();
     tokio::select! {
         prepared = prepare(&gateway, &config) => prepared?,
         () = signals.next() => {
@@ -100,7 +101,9 @@ async fn run(
             return Ok(());
         }
     }
-    let registered = run_in_background(&gateway, stopping.clone());
+    // Tasks that must end before the process does.
+    let tasks = TaskTracker::new();
+    run_in_background(&gateway, &tasks, stopping.clone());
     let draining = gateway.draining.clone();
     if let Some(operators) = operators {
         serve_operators(operators, &gateway, &config, telemetry, stopping.clone())?;
@@ -108,8 +111,9 @@ async fn run(
 
     let upstream = gateway.upstream.clone();
     let (activity, external_access) = (gateway.activity.clone(), gateway.external_access.clone());
-    let canary = canary::Watch::of(&config)
-        .map(|canary| spawn_local(canary.run(gateway.clone(), stopping.clone())));
+    if let Some(canary) = canary::Watch::of(&config) {
+        tasks.spawn_local(canary.run(gateway.clone(), stopping.clone()));
+    }
     let (apps, app) = watch::channel(App::new(gateway, telemetry.tracer()));
     let capacity = Capacity {
         descriptors,
@@ -123,7 +127,7 @@ async fn run(
         apps: app,
         limits: ServeOptions { timeouts: timeouts(&config), limit, memory: capacity.budget() },
         drain: config.drain_timeout,
-        stopping,
+        stopping: stopping.clone(),
     };
     let serving = Serving::start(callers, worker, &config)?;
 
@@ -133,8 +137,8 @@ async fn run(
     draining.begin();
     // The platform needs a moment to see that we are not ready; a second signal cuts it short.
     let _ = timeout(delay, signals.next()).await;
-    let _ = stop.send(true);
-    let ended = serving.end([registered, canary], &activity).await;
+    stopping.cancel();
+    let ended = serving.end(&tasks, &activity).await;
     tracing::info!("stopped");
     ended
 }
@@ -221,25 +225,17 @@ impl Serving {
 
     /// Waits for the threads to have served, then for these tasks to end and records to be written, all at
     /// once. Returns the first failure of a thread.
-    async fn end(
-        mut self,
-        tasks: [Option<JoinHandle<()>>; 2],
-        activity: &Activity,
-    ) -> Result<(), Failure> {
+    async fn end(mut self, tasks: &TaskTracker, activity: &Activity) -> Result<(), Failure> {
         let own = match self.own {
             Some(own) => own.await.unwrap_or_else(|error| Err(internal(error.into()))),
             None => Ok(()),
         };
         let _ = self.served.recv().await;
         let joined = spawn_blocking(|| join(self.threads));
-        let ended = async {
-            for task in tasks.into_iter().flatten() {
-                let _ = task.await;
-            }
-        };
+        tasks.close();
         let (joined, _, ()) = tokio::join!(
             timeout(timeouts::RECORDS, joined),
-            timeout(timeouts::RECORDS, ended),
+            timeout(timeouts::RECORDS, tasks.wait()),
             activity.end(timeouts::RECORDS)
         );
         let Ok(Ok(joined)) = joined else {
@@ -270,25 +266,23 @@ async fn prepare(gateway: &Gateway, config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Begins what is done in the background. Returns the task that registers this instance in the database, and
-/// deregisters it when `stopping`.
-fn run_in_background(gateway: &Gateway, stopping: watch::Receiver<bool>) -> Option<JoinHandle<()>> {
+/// Starts the background tasks. The one that registers this instance in the database deregisters it when `stopping`
+/// is cancelled; `tasks` waits for it.
+fn run_in_background(gateway: &Gateway, tasks: &TaskTracker, stopping: CancellationToken) {
     let Gateway { sessions, entra, upstream, activity, external_access, .. } = gateway;
-    let mut registered = None;
     if activity.has_database() {
         tokio::spawn(external_access.clone().run());
         tokio::spawn(external_access.clone().follow_restrictions());
         tokio::spawn(external_access.clone().record_restrictions());
         tokio::spawn(external_access.clone().prune_loop());
         tokio::spawn(external_access.clone().enforce_size_loop());
-        registered = Some(tokio::spawn(external_access.clone().heartbeat_loop(stopping)));
+        tasks.spawn(external_access.clone().heartbeat_loop(stopping));
     }
     tokio::spawn(sessions.clone().sync_loop());
     tokio::spawn(revocation::record_expired_loop(activity.clone(), sessions.clone()));
     tokio::spawn(sessions.clone().sweep_loop());
     tokio::spawn(entra.clone().refresh_loop());
     tokio::spawn(upstream.clone().wait_for_first_answer());
-    registered
 }
 
 /// Reads and writes it once. One that is away may come back; one that cannot be used ends the start.
@@ -316,7 +310,7 @@ fn serve_operators(
     gateway: &Gateway,
     config: &Config,
     telemetry: &Telemetry,
-    stopping: watch::Receiver<bool>,
+    stopping: CancellationToken,
 ) -> Result<(), Failure> {
     let address = operators.local_addr().map_err(internal)?;
     tracing::info!(address = %address, "operators' listener");
@@ -352,7 +346,7 @@ struct Worker {
     upstream: Upstream,
     limits: ServeOptions,
     drain: Duration,
-    stopping: watch::Receiver<bool>,
+    stopping: CancellationToken,
 }
 
 impl Worker {
@@ -364,7 +358,9 @@ impl Worker {
         let app = self.apps.borrow_and_update().clone();
         let front = Rc::new(WorkerService::new(app, pool, self.limits.limit));
         spawn_local(Rc::clone(&front).follow(self.apps));
-        listener::serve(listener, front, self.limits, self.drain, self.stopping).await;
+        // A token of its own: threads must not contend for one lock.
+        let stopping = self.stopping.child_token();
+        listener::serve(listener, front, self.limits, self.drain, stopping).await;
         Ok(())
     }
 }

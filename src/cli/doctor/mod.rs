@@ -5,10 +5,8 @@ mod documents;
 mod easy_auth;
 mod proof;
 
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     check::try_everything,
@@ -31,7 +29,7 @@ pub fn doctor(config: &Config) -> Result<(), Failure> {
         let mut report = Report::default();
         let found = try_everything(config, &mut report).await;
         // From here on an interrupt waits until the canary is gone.
-        let mut stopping = stop_signal()?;
+        let stopping = stop_signal()?;
         if let (Some(upstream), Some(sessions)) = (&found.upstream, &found.sessions) {
             proof::run(config, upstream, sessions, &stopping, &mut report).await;
         } else {
@@ -39,7 +37,7 @@ pub fn doctor(config: &Config) -> Result<(), Failure> {
         }
         tokio::select! {
             biased;
-            _ = stopping.wait_for(|stop| *stop) => {
+            () = stopping.cancelled() => {
                 Err(Failure::Unavailable("interrupted".to_owned()))
             }
             () = look_around(config, found.upstream.as_ref(), &report) => report.finish(),
@@ -78,18 +76,19 @@ fn print(registration: &Registration, report: &Report) {
     );
 }
 
-/// Turns true at SIGINT or SIGTERM.
-fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
+/// Token that SIGINT or SIGTERM cancels.
+fn stop_signal() -> Result<CancellationToken, Failure> {
     let cannot = |error: std::io::Error| Failure::Internal(error.to_string());
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
-    let (stop, stopping) = watch::channel(false);
+    let stopping = CancellationToken::new();
+    let stop = stopping.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        let _ = stop.send(true);
+        stop.cancel();
     });
     Ok(stopping)
 }

@@ -1,6 +1,6 @@
 //! The canary's lines.
 
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     canary::{Canary, Step, advice},
@@ -16,7 +16,7 @@ pub(super) async fn run(
     config: &Config,
     upstream: &Upstream,
     sessions: &Sessions,
-    stopping: &watch::Receiver<bool>,
+    stopping: &CancellationToken,
     report: &mut Report,
 ) {
     let findings = Canary { sessions, upstream, cookie: &config.cookie }.prove(stopping).await;

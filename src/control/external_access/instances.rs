@@ -2,10 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::ExternalAccess;
 use crate::{
@@ -23,7 +21,7 @@ const INSTANCES: &str = "instances";
 
 impl ExternalAccess {
     /// Sends heartbeats and checks the other instances until this one stops; then deregisters it. To be spawned.
-    pub(crate) async fn heartbeat_loop(self, mut stopping: watch::Receiver<bool>) {
+    pub(crate) async fn heartbeat_loop(self, stopping: CancellationToken) {
         let mut changes = self.changes();
         loop {
             changes.borrow_and_update();
@@ -38,7 +36,7 @@ impl ExternalAccess {
             }
             tokio::select! {
                 _ = timeout(HEARTBEAT_INTERVAL, changes.changed()) => {}
-                _ = stopping.wait_for(|stop| *stop) => break,
+                () = stopping.cancelled() => break,
             }
         }
         self.deregister().await;

@@ -18,9 +18,9 @@ use http::{Response, StatusCode, header};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
-    sync::watch,
     time::{Instant, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::closing::{Disposition, Unread};
 use super::{
@@ -90,7 +90,7 @@ pub(crate) struct Caller {
     pub(crate) is_over_capacity: bool,
     /// Start of the current wait for a request, or for the rest of a head or a body; `None`: no such wait.
     pub(crate) waits_since: Rc<Cell<Option<Instant>>>,
-    stop: watch::Receiver<bool>,
+    stop: CancellationToken,
 }
 
 impl Caller {
@@ -100,7 +100,7 @@ impl Caller {
         buffers: Rc<RefCell<Buffers>>,
         timeouts: Timeouts,
         waits_since: Rc<Cell<Option<Instant>>>,
-        stop: watch::Receiver<bool>,
+        stop: CancellationToken,
         is_over_capacity: bool,
     ) -> Self {
         let (buffered, timer) = (Buffered::new(stream), Timer::new(timeouts.idle));
@@ -121,7 +121,7 @@ impl Caller {
     pub(crate) fn is_last(&self) -> bool {
         self.has_ended && self.buffered.held.is_empty()
             || self.is_over_capacity
-            || *self.stop.borrow()
+            || self.stop.is_cancelled()
     }
 
     /// Takes a share of the budget for a request head and its copy, or for the gateway's own response. Up to
@@ -140,7 +140,7 @@ impl Caller {
         if !buffered.held.is_empty() {
             return true;
         }
-        let mut stopped = std::pin::pin!(stop.wait_for(|stop| *stop));
+        let mut stopped = std::pin::pin!(stop.cancelled());
         let since = waits_since.get().unwrap_or_else(Instant::now);
         waits_since.set(Some(since));
         poll_fn(|context| {
