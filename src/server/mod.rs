@@ -5,27 +5,34 @@ mod ops;
 mod reload;
 mod routes;
 mod service;
+mod startup;
+mod workers;
 
-use std::{net::SocketAddr, rc::Rc, thread, time::Duration};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     runtime::{LocalOptions, LocalRuntime},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
-    task::{JoinHandle, spawn_blocking, spawn_local},
+    task::{spawn_blocking, spawn_local},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{app::App, ops::Ops, reload::reload, service::WorkerService};
+use self::{
+    app::App,
+    ops::Ops,
+    reload::reload,
+    startup::{log_warnings, prepare, raise_descriptor_limit, run_in_background},
+    workers::{Serving, Worker},
+};
 use crate::{
     activity::Activity,
     build_info, canary,
-    cli::{exit::Failure, output::announce},
-    config::{Config, ExternalAccessMode, Problems},
-    control::{external_access::ExternalAccess, revocation, startup_audit},
+    cli::exit::Failure,
+    config::{Config, Problems},
+    control::{external_access::ExternalAccess, startup_audit},
     gateway::Gateway,
     h1::{
         caller::Timeouts,
@@ -35,12 +42,7 @@ use crate::{
     },
     telemetry::{self, Telemetry},
     timeouts::{self, StopSignals},
-    upstream::{ConnectionPool, Upstream},
 };
-
-/// How long the start may wait for the set of ended sessions. Until it has been read, requests that
-/// bear a minted session are answered 503.
-const START_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long the settings may take to be read again.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -125,7 +127,11 @@ async fn run(
     let worker = Worker {
         upstream,
         apps: app,
-        limits: ServeOptions { timeouts: timeouts(&config), limit, memory: capacity.budget() },
+        limits: ServeOptions {
+            timeouts: connection_timeouts(&config),
+            limit,
+            memory: capacity.budget(),
+        },
         drain: config.drain_timeout,
         stopping: stopping.clone(),
     };
@@ -180,131 +186,6 @@ impl Renewing<'_> {
     }
 }
 
-/// The threads that serve, this one among them.
-struct Serving {
-    own: Option<JoinHandle<Result<(), Failure>>>,
-    threads: Vec<thread::JoinHandle<Result<(), Failure>>>,
-    /// Closed once no other thread serves any more.
-    served: mpsc::Receiver<()>,
-}
-
-impl Serving {
-    /// Starts a thread for each listener but one, which this thread serves, and announces the address.
-    fn start(
-        mut callers: Vec<std::net::TcpListener>,
-        worker: Worker,
-        config: &Config,
-    ) -> Result<Self, Failure> {
-        let address = callers.first().and_then(|socket| socket.local_addr().ok());
-        let connections = worker.limits.limit.connections(config.workers);
-        let own = callers.pop();
-        let (serving, served) = mpsc::channel(1);
-        let mut threads = Vec::new();
-        for socket in callers {
-            let (worker, serving) = (worker.clone(), serving.clone());
-            let thread = thread::Builder::new().name("worker".to_owned());
-            let thread = thread.spawn(move || {
-                let runtime = runtime()?;
-                let served = runtime.block_on(worker.serve(socket));
-                drop(serving);
-                runtime.shutdown_timeout(timeouts::BLOCKING);
-                served
-            });
-            threads.push(thread.map_err(internal)?);
-        }
-        let own = own.map(|socket| spawn_local(worker.serve(socket)));
-        if let Some(address) = address {
-            // Relied on by tests and scripts.
-            let _ = announce(&format!("listening on http://{address}"));
-            let (version, fips) = (env!("CARGO_PKG_VERSION"), build_info::is_fips());
-            let (workers, memory_limit) = (config.workers, config.memory_limit);
-            tracing::info!(address = %address, version, fips, workers, memory_limit, connections, "listening");
-        }
-        Ok(Self { own, threads, served })
-    }
-
-    /// Waits for the threads to have served, then for these tasks to end and records to be written, all at
-    /// once. Returns the first failure of a thread.
-    async fn end(mut self, tasks: &TaskTracker, activity: &Activity) -> Result<(), Failure> {
-        let own = match self.own {
-            Some(own) => own.await.unwrap_or_else(|error| Err(internal(error.into()))),
-            None => Ok(()),
-        };
-        let _ = self.served.recv().await;
-        let joined = spawn_blocking(|| join(self.threads));
-        tasks.close();
-        let (joined, _, ()) = tokio::join!(
-            timeout(timeouts::RECORDS, joined),
-            timeout(timeouts::RECORDS, tasks.wait()),
-            activity.end(timeouts::RECORDS)
-        );
-        let Ok(Ok(joined)) = joined else {
-            return Err(Failure::Internal("a thread does not end".to_owned()));
-        };
-        own.and(joined)
-    }
-}
-
-fn join(threads: Vec<thread::JoinHandle<Result<(), Failure>>>) -> Result<(), Failure> {
-    let panicked = |_| Err(Failure::Internal("a thread panicked".to_owned()));
-    threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
-}
-
-/// Reads what must be known before anybody is let in, and records the settings.
-async fn prepare(gateway: &Gateway, config: &Config) -> Result<(), Failure> {
-    let Gateway { sessions, activity, external_access, .. } = gateway;
-    if !matches!(timeout(START_TIMEOUT, sessions.read_revocations()).await, Ok(Ok(()))) {
-        tracing::warn!(
-            "the session store does not answer: minted sessions are refused until it does"
-        );
-    }
-    if activity.has_database() {
-        let _ = timeout(START_TIMEOUT, external_access.restrictions().follow()).await;
-        try_database(external_access).await?;
-    }
-    startup_audit::record(activity, config, external_access.instance()).await;
-    Ok(())
-}
-
-/// Starts the background tasks. The one that registers this instance in the database deregisters it when `stopping`
-/// is cancelled; `tasks` waits for it.
-fn run_in_background(gateway: &Gateway, tasks: &TaskTracker, stopping: CancellationToken) {
-    let Gateway { sessions, entra, upstream, activity, external_access, .. } = gateway;
-    if activity.has_database() {
-        tokio::spawn(external_access.clone().run());
-        tokio::spawn(external_access.clone().follow_restrictions());
-        tokio::spawn(external_access.clone().record_restrictions());
-        tokio::spawn(external_access.clone().prune_loop());
-        tokio::spawn(external_access.clone().enforce_size_loop());
-        tasks.spawn(external_access.clone().heartbeat_loop(stopping));
-    }
-    tokio::spawn(sessions.clone().sync_loop());
-    tokio::spawn(revocation::record_expired_loop(activity.clone(), sessions.clone()));
-    tokio::spawn(sessions.clone().sweep_loop());
-    tokio::spawn(entra.clone().refresh_loop());
-    tokio::spawn(upstream.clone().wait_for_first_answer());
-}
-
-/// Reads and writes it once. One that is away may come back; one that cannot be used ends the start.
-async fn try_database(external_access: &ExternalAccess) -> Result<(), Failure> {
-    let usable = async {
-        external_access.read().await?;
-        external_access.heartbeat().await
-    };
-    match usable.await {
-        Ok(()) => Ok(()),
-        Err(error) if error.is_lasting() => Err(error.into_failure()),
-        Err(error) => {
-            let error = telemetry::chain(&error);
-            tracing::warn!(
-                error,
-                "the database is away: external access under managed is off, and nobody may sign in until it has been read"
-            );
-            Ok(())
-        }
-    }
-}
-
 fn serve_operators(
     operators: std::net::TcpListener,
     gateway: &Gateway,
@@ -318,7 +199,7 @@ fn serve_operators(
     let operators = TcpListener::from_std(operators).map_err(internal)?;
     // A budget of their own: what callers take must not hide what operators look for.
     let limits = ServeOptions {
-        timeouts: timeouts(config),
+        timeouts: connection_timeouts(config),
         limit: ConnectionLimit::SMALL,
         memory: Memory::default(),
     };
@@ -339,60 +220,13 @@ async fn read_anew(
     let _ = anew.send(read).await;
 }
 
-/// What every thread serves with.
-#[derive(Clone)]
-struct Worker {
-    apps: watch::Receiver<App>,
-    upstream: Upstream,
-    limits: ServeOptions,
-    drain: Duration,
-    stopping: CancellationToken,
-}
-
-impl Worker {
-    /// Serves on this thread until told to stop.
-    async fn serve(mut self, socket: std::net::TcpListener) -> Result<(), Failure> {
-        let listener = TcpListener::from_std(socket).map_err(internal)?;
-        let pool = Rc::new(ConnectionPool::new(self.upstream));
-        spawn_local(Rc::clone(&pool).evict_idle_loop());
-        let app = self.apps.borrow_and_update().clone();
-        let front = Rc::new(WorkerService::new(app, pool, self.limits.limit));
-        spawn_local(Rc::clone(&front).follow(self.apps));
-        // A token of its own: threads must not contend for one lock.
-        let stopping = self.stopping.child_token();
-        listener::serve(listener, front, self.limits, self.drain, stopping).await;
-        Ok(())
-    }
-}
-
 /// The OpenAPI document, as text.
 pub(crate) fn openapi_text() -> String {
     crate::openapi::text(&routes::routes().1)
 }
 
-fn timeouts(config: &Config) -> Timeouts {
+fn connection_timeouts(config: &Config) -> Timeouts {
     Timeouts { head: config.timeout_head, idle: config.timeout_idle, send: config.timeout_send }
-}
-
-/// Lets this process have as many descriptors as it may, as servers do; how many it has.
-fn raise_descriptor_limit() -> u64 {
-    let now = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: now.maximum, maximum: now.maximum };
-    let _ = setrlimit(Resource::Nofile, raised);
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
-}
-
-fn log_warnings(config: &Config) {
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
-    config.external_access.warn();
-    let may_be_on = config.external_access != ExternalAccessMode::Off;
-    if may_be_on && config.edge.public_urls.is_empty() {
-        tracing::warn!(
-            "GATEWAY_PUBLIC_URLS is empty: public URLs are derived from each request's Host"
-        );
-    }
 }
 
 fn bind(

@@ -1,0 +1,123 @@
+//! Worker threads: one listener, one connection pool and one service each.
+
+use std::{rc::Rc, thread, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::{JoinHandle, spawn_blocking, spawn_local},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{internal, runtime};
+use crate::{
+    activity::Activity,
+    build_info,
+    cli::{exit::Failure, output::announce},
+    config::Config,
+    h1::listener::{self, ServeOptions},
+    server::{app::App, service::WorkerService},
+    timeouts,
+    upstream::{ConnectionPool, Upstream},
+};
+
+/// The threads that serve, this one among them.
+pub(super) struct Serving {
+    own: Option<JoinHandle<Result<(), Failure>>>,
+    pub(super) threads: Vec<thread::JoinHandle<Result<(), Failure>>>,
+    /// Closed once no other thread serves any more.
+    served: mpsc::Receiver<()>,
+}
+
+impl Serving {
+    /// Starts a thread for each listener but one, which this thread serves, and announces the address.
+    pub(super) fn start(
+        mut callers: Vec<std::net::TcpListener>,
+        worker: Worker,
+        config: &Config,
+    ) -> Result<Self, Failure> {
+        let address = callers.first().and_then(|socket| socket.local_addr().ok());
+        let connections = worker.limits.limit.connections(config.workers);
+        let own = callers.pop();
+        let (serving, served) = mpsc::channel(1);
+        let mut threads = Vec::new();
+        for socket in callers {
+            let (worker, serving) = (worker.clone(), serving.clone());
+            let thread = thread::Builder::new().name("worker".to_owned());
+            let thread = thread.spawn(move || {
+                let runtime = runtime()?;
+                let served = runtime.block_on(worker.serve(socket));
+                drop(serving);
+                runtime.shutdown_timeout(timeouts::BLOCKING);
+                served
+            });
+            threads.push(thread.map_err(internal)?);
+        }
+        let own = own.map(|socket| spawn_local(worker.serve(socket)));
+        if let Some(address) = address {
+            // Relied on by tests and scripts.
+            let _ = announce(&format!("listening on http://{address}"));
+            let (version, fips) = (env!("CARGO_PKG_VERSION"), build_info::is_fips());
+            let (workers, memory_limit) = (config.workers, config.memory_limit);
+            tracing::info!(address = %address, version, fips, workers, memory_limit, connections, "listening");
+        }
+        Ok(Self { own, threads, served })
+    }
+
+    /// Waits for the threads to have served, then for these tasks to end and records to be written, all at
+    /// once. Returns the first failure of a thread.
+    pub(super) async fn end(
+        mut self,
+        tasks: &TaskTracker,
+        activity: &Activity,
+    ) -> Result<(), Failure> {
+        let own = match self.own {
+            Some(own) => own.await.unwrap_or_else(|error| Err(internal(error.into()))),
+            None => Ok(()),
+        };
+        let _ = self.served.recv().await;
+        let joined = spawn_blocking(|| join(self.threads));
+        tasks.close();
+        let (joined, _, ()) = tokio::join!(
+            timeout(timeouts::RECORDS, joined),
+            timeout(timeouts::RECORDS, tasks.wait()),
+            activity.end(timeouts::RECORDS)
+        );
+        let Ok(Ok(joined)) = joined else {
+            return Err(Failure::Internal("a thread does not end".to_owned()));
+        };
+        own.and(joined)
+    }
+}
+
+pub(super) fn join(threads: Vec<thread::JoinHandle<Result<(), Failure>>>) -> Result<(), Failure> {
+    let panicked = |_| Err(Failure::Internal("a thread panicked".to_owned()));
+    threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
+}
+
+/// What every thread serves with.
+#[derive(Clone)]
+pub(super) struct Worker {
+    pub(super) apps: watch::Receiver<App>,
+    pub(super) upstream: Upstream,
+    pub(super) limits: ServeOptions,
+    pub(super) drain: Duration,
+    pub(super) stopping: CancellationToken,
+}
+
+impl Worker {
+    /// Serves on this thread until told to stop.
+    pub(super) async fn serve(mut self, socket: std::net::TcpListener) -> Result<(), Failure> {
+        let listener = TcpListener::from_std(socket).map_err(internal)?;
+        let pool = Rc::new(ConnectionPool::new(self.upstream));
+        spawn_local(Rc::clone(&pool).evict_idle_loop());
+        let app = self.apps.borrow_and_update().clone();
+        let front = Rc::new(WorkerService::new(app, pool, self.limits.limit));
+        spawn_local(Rc::clone(&front).follow(self.apps));
+        // A token of its own: threads must not contend for one lock.
+        let stopping = self.stopping.child_token();
+        listener::serve(listener, front, self.limits, self.drain, stopping).await;
+        Ok(())
+    }
+}
