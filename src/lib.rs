@@ -1,8 +1,13 @@
-//! SimpleChat Gateway: lets machines into SimpleChat.
+//! SimpleChat Gateway: reverse proxy that lets external applications sign in to an unmodified SimpleChat with
+//! Microsoft Entra access tokens.
 //!
-//! In front of an unmodified SimpleChat it exchanges Entra bearer tokens for Flask sessions, guards
-//! `/external/*`, and proxies the rest. `docs/architecture.md` shows the rooms; imports point one way:
-//! `lib → http → gateway → entra · sessions · upstream → config → access`.
+//! It exchanges access tokens for Flask sessions, guards `/external/*`, and forwards every other route unchanged.
+//! `docs/architecture.md` describes the modules. Imports point one way:
+//!
+//! ```text
+//! main → lib → cli · server → admin · openapi → http → canary · gateway → control → sessions · entra · activity
+//!      → upstream → h1 → flask → authz → config
+//! ```
 
 mod activity;
 mod admin;
@@ -55,15 +60,15 @@ pub fn stop_clock(unix_seconds: i64) {
     clock::stopped::stop(unix_seconds);
 }
 
-/// What libFuzzer is set upon: every reader of bytes from outside, by name. `make fuzz`.
+/// Targets of libFuzzer: every parser of bytes from outside, by name (`make fuzz`).
 #[cfg(fuzzing)]
 pub mod fuzzing {
     use crate::{authz, config, entra, flask, h1::message, http};
 
-    /// A part and its name.
+    /// A target with its name.
     type Part = (&'static str, fn(&[u8]));
 
-    /// All of them.
+    /// All targets.
     pub const PARTS: &[Part] = &[
         ("wire", message::fuzzing::wire),
         ("target", authz::fuzzing::target),

@@ -1,4 +1,4 @@
-//! `serve`: bind, serve, drain.
+//! Command `serve`: listeners, workers, signals, reload, drain.
 
 mod app;
 mod ops;
@@ -44,11 +44,11 @@ use crate::{
     timeouts::{self, StopSignals},
 };
 
-/// How long the settings may take to be read again.
+/// Maximum time for reading the settings at a reload.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs the gateway until SIGTERM or SIGINT. This thread serves, and does what is done once for all;
-/// the others serve alone. At SIGHUP `read` reads the settings again.
+/// Runs the gateway until SIGTERM or SIGINT. This thread is a worker and runs the background tasks; the other threads
+/// are workers only. `read` reads the settings at SIGHUP.
 ///
 /// # Errors
 /// When an address cannot be bound or the session store can never be used as configured.
@@ -57,7 +57,7 @@ pub fn serve(
     read: impl Fn() -> Result<Config, Problems> + Clone + Send + 'static,
 ) -> Result<(), Failure> {
     let runtime = runtime()?;
-    // First of all: before that SIGTERM has no effect on the first process of a container.
+    // Before anything else: without a handler, SIGTERM has no effect on the first process of a container.
     let signals = runtime.block_on(async { StopSignals::install() }).map_err(internal)?;
     let telemetry = Telemetry::start(&config)?;
     let ended = if build_info::is_as_promised() {
@@ -141,7 +141,7 @@ async fn run(
     let delay = renewing.until_stopped(config, read, &mut signals).await?;
     tracing::info!("draining");
     draining.begin();
-    // The platform needs a moment to see that we are not ready; a second signal cuts it short.
+    // The platform needs time to notice that readiness fails; a second signal ends the wait.
     let _ = timeout(delay, signals.next()).await;
     stopping.cancel();
     let ended = serving.end(&tasks, &activity).await;
@@ -149,7 +149,7 @@ async fn run(
     ended
 }
 
-/// What counts anew after SIGHUP.
+/// Parts that a reload replaces.
 struct Renewing<'a> {
     apps: watch::Sender<App>,
     telemetry: &'a Telemetry,
@@ -197,7 +197,7 @@ fn serve_operators(
     tracing::info!(address = %address, "operators' listener");
     let ops = Rc::new(Ops::new(gateway.clone(), telemetry.scrape()));
     let operators = TcpListener::from_std(operators).map_err(internal)?;
-    // A budget of their own: what callers take must not hide what operators look for.
+    // A budget of its own: clients must not be able to make health and metrics unavailable.
     let limits = ServeOptions {
         timeouts: connection_timeouts(config),
         limit: ConnectionLimit::SMALL,
@@ -207,7 +207,7 @@ fn serve_operators(
     Ok(())
 }
 
-/// Reads the settings beside everything else: a file may lie on a volume that does not answer.
+/// Reads the settings on a blocking thread: a file may be on a volume that does not respond.
 async fn read_anew(
     read: impl FnOnce() -> Result<Config, Problems> + Send + 'static,
     anew: mpsc::Sender<Result<Config, Problems>>,

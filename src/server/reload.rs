@@ -1,4 +1,4 @@
-//! SIGHUP: the settings are read again, and those that can change count from the next request on.
+//! Reload at SIGHUP: settings marked as reloadable apply from the next request on.
 
 use tokio::sync::watch;
 
@@ -8,11 +8,11 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// The part's name among conditions.
+/// Name of the component in the health registry.
 const PART: &str = "settings";
 
-/// Takes over what was read anew. What is not sound as a whole leaves everything as it was, and says so.
-/// Returns the settings that count from now on.
+/// Applies settings that were read again. An invalid configuration changes nothing and is reported in the log and in
+/// health. Returns the settings in force.
 pub(crate) fn reload(
     current: Config,
     read: Result<Config, Problems>,

@@ -1,4 +1,4 @@
-//! What must be done before the first request is served, and the background tasks.
+//! Start-up: preparation before the first request, and the background tasks.
 
 use std::time::Duration;
 
@@ -14,17 +14,18 @@ use crate::{
     telemetry,
 };
 
-/// How long the start may wait for the set of ended sessions. Until it has been read, requests that
-/// bear a minted session are answered 503.
+/// Maximum time that the start waits for the revocation list. Until it is read, requests with a minted session get
+/// 503.
 const START_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Reads what must be known before anybody is let in, and records the settings.
+/// Reads revocations, restrictions and the database, and records the configuration in the activity log.
+///
+/// # Errors
+/// When the database can never be used as configured.
 pub(super) async fn prepare(gateway: &Gateway, config: &Config) -> Result<(), Failure> {
     let Gateway { sessions, activity, external_access, .. } = gateway;
     if !matches!(timeout(START_TIMEOUT, sessions.read_revocations()).await, Ok(Ok(()))) {
-        tracing::warn!(
-            "the session store does not answer: minted sessions are refused until it does"
-        );
+        tracing::warn!("session store unavailable: minted sessions are refused until it responds");
     }
     if activity.has_database() {
         let _ = timeout(START_TIMEOUT, external_access.restrictions().follow()).await;
@@ -57,7 +58,8 @@ pub(super) fn run_in_background(
     tokio::spawn(upstream.clone().wait_for_first_answer());
 }
 
-/// Reads and writes it once. One that is away may come back; one that cannot be used ends the start.
+/// Reads and writes the database once. A database that is unavailable may recover; one that cannot be used ends the
+/// start.
 async fn try_database(external_access: &ExternalAccess) -> Result<(), Failure> {
     let usable = async {
         external_access.read().await?;
@@ -70,14 +72,14 @@ async fn try_database(external_access: &ExternalAccess) -> Result<(), Failure> {
             let error = telemetry::chain(&error);
             tracing::warn!(
                 error,
-                "the database is away: external access under managed is off, and nobody may sign in until it has been read"
+                "database unavailable: with managed, external access is off and sign-ins are refused until the database can be read"
             );
             Ok(())
         }
     }
 }
 
-/// Lets this process have as many descriptors as it may, as servers do; how many it has.
+/// Raises the soft limit of file descriptors to the hard limit. Returns the limit.
 pub(super) fn raise_descriptor_limit() -> u64 {
     let now = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: now.maximum, maximum: now.maximum };
@@ -85,6 +87,7 @@ pub(super) fn raise_descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// Logs the warnings of a configuration.
 pub(super) fn log_warnings(config: &Config) {
     for warning in &config.warnings {
         tracing::warn!("{warning}");

@@ -22,11 +22,11 @@ use crate::{
     upstream::{ConnectionPool, Upstream},
 };
 
-/// The threads that serve, this one among them.
+/// All workers: this thread and the others.
 pub(super) struct Serving {
     own: Option<JoinHandle<Result<(), Failure>>>,
     pub(super) threads: Vec<thread::JoinHandle<Result<(), Failure>>>,
-    /// Closed once no other thread serves any more.
+    /// Closed once all other threads have stopped serving.
     served: mpsc::Receiver<()>,
 }
 
@@ -56,7 +56,7 @@ impl Serving {
         }
         let own = own.map(|socket| spawn_local(worker.serve(socket)));
         if let Some(address) = address {
-            // Relied on by tests and scripts.
+            // Part of the contract: tests and scripts read this line.
             let _ = announce(&format!("listening on http://{address}"));
             let (version, fips) = (env!("CARGO_PKG_VERSION"), build_info::is_fips());
             let (workers, memory_limit) = (config.workers, config.memory_limit);
@@ -65,8 +65,8 @@ impl Serving {
         Ok(Self { own, threads, served })
     }
 
-    /// Waits for the threads to have served, then for these tasks to end and records to be written, all at
-    /// once. Returns the first failure of a thread.
+    /// Waits until all workers have stopped serving, then at the same time for the threads, for `tasks` and for queued
+    /// records. Returns the first failure of a thread.
     pub(super) async fn end(
         mut self,
         tasks: &TaskTracker,
@@ -96,7 +96,7 @@ pub(super) fn join(threads: Vec<thread::JoinHandle<Result<(), Failure>>>) -> Res
     threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
 }
 
-/// What every thread serves with.
+/// Parts of a worker.
 #[derive(Clone)]
 pub(super) struct Worker {
     pub(super) apps: watch::Receiver<App>,
@@ -107,7 +107,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Serves on this thread until told to stop.
+    /// Serves on this thread until `stopping` is cancelled.
     pub(super) async fn serve(mut self, socket: std::net::TcpListener) -> Result<(), Failure> {
         let listener = TcpListener::from_std(socket).map_err(internal)?;
         let pool = Rc::new(ConnectionPool::new(self.upstream));
@@ -115,7 +115,7 @@ impl Worker {
         let app = self.apps.borrow_and_update().clone();
         let front = Rc::new(WorkerService::new(app, pool, self.limits.limit));
         spawn_local(Rc::clone(&front).follow(self.apps));
-        // A token of its own: threads must not contend for one lock.
+        // A child token: threads must not contend for one lock.
         let stopping = self.stopping.child_token();
         listener::serve(listener, front, self.limits, self.drain, stopping).await;
         Ok(())
