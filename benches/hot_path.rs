@@ -164,8 +164,8 @@ fn a_thousand_requests_are_counted() {
 
 fn count(metrics: &ServerMetrics) {
     let _active = metrics.begin();
-    let published = endpoint::Published { is_on: true, has_root: true };
-    let endpoint = Endpoint::of(black_box("/api/get_conversations"), published);
+    let own_metadata = endpoint::OwnMetadata { is_on: true, has_root: true };
+    let endpoint = Endpoint::of(black_box("/api/get_conversations"), own_metadata);
     let took = std::time::Duration::from_micros(700);
     metrics.answered(endpoint, endpoint::method(black_box("GET")), 200, took, None);
 }

@@ -34,7 +34,7 @@ const ONE_SESSION: &str = "/gateway/api/sessions/";
 
 /// What the gateway answers below [`METADATA`] at present.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Published {
+pub(crate) struct OwnMetadata {
     /// True while external access is on.
     pub(crate) is_on: bool,
     /// False if the metadata of the origin as a whole is SimpleChat's (`GATEWAY_ROOT_METADATA=upstream`).
@@ -83,12 +83,12 @@ pub(crate) enum Endpoint {
 
 impl Endpoint {
     /// Endpoint of a path without its query. Spellings other than the exact ones go to SimpleChat.
-    pub(crate) fn of(path: &str, published: Published) -> Self {
-        if let Some(own) = Self::own(path, published) {
+    pub(crate) fn of(path: &str, own_metadata: OwnMetadata) -> Self {
+        if let Some(own) = Self::own(path, own_metadata) {
             return own;
         }
         let target = Target::read(path);
-        if published.is_on && is_discovery(path) {
+        if own_metadata.is_on && is_discovery(path) {
             return Self::Discovery(target);
         }
         match target {
@@ -102,9 +102,9 @@ impl Endpoint {
     }
 
     /// Endpoint of a path that the gateway answers itself.
-    fn own(path: &str, published: Published) -> Option<Self> {
+    fn own(path: &str, own_metadata: OwnMetadata) -> Option<Self> {
         if let Some(resource) = described(path) {
-            let is_own = published.is_on && (published.has_root || !resource.is_empty());
+            let is_own = own_metadata.is_on && (own_metadata.has_root || !resource.is_empty());
             return is_own.then_some(Self::Metadata);
         }
         match path {
@@ -270,20 +270,20 @@ pub(crate) fn method(method: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    const ON: Published = Published { is_on: true, has_root: true };
-    const OFF: Published = Published { is_on: false, has_root: true };
+    const ON: OwnMetadata = OwnMetadata { is_on: true, has_root: true };
+    const OFF: OwnMetadata = OwnMetadata { is_on: false, has_root: true };
 
     #[test]
     fn the_gateway_owns_exactly_the_paths_of_its_routes() {
-        for published in [OFF, ON, Published { is_on: true, has_root: false }] {
-            let is_own = |path: &str| Endpoint::of(path, published).is_own();
+        for own_metadata in [OFF, ON, OwnMetadata { is_on: true, has_root: false }] {
+            let is_own = |path: &str| Endpoint::of(path, own_metadata).is_own();
             for path in ["/external/login", "/external/logout", "/gateway/", "/gateway/x"] {
                 assert!(is_own(path), "{path}");
             }
             for path in ["/external", "/external/login"] {
-                assert_eq!(is_own(&format!("{METADATA}{path}")), published.is_on, "{path}");
+                assert_eq!(is_own(&format!("{METADATA}{path}")), own_metadata.is_on, "{path}");
             }
-            assert_eq!(is_own(METADATA), published.is_on && published.has_root);
+            assert_eq!(is_own(METADATA), own_metadata.is_on && own_metadata.has_root);
             for path in [
                 "/",
                 "/external",
@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn discovery_paths_are_those_of_the_origin_and_of_the_gateways_resources() {
         let is_discovery =
-            |path, published| matches!(Endpoint::of(path, published), Endpoint::Discovery(_));
+            |path, own_metadata| matches!(Endpoint::of(path, own_metadata), Endpoint::Discovery(_));
         for path in [
             "/register",
             "/.well-known/openid-configuration/x",
@@ -340,21 +340,25 @@ mod tests {
 
     #[test]
     fn every_path_below_external_is_guarded_whatever_else_it_is() {
-        for published in [ON, OFF] {
+        for own_metadata in [ON, OFF] {
             for path in [
                 "/external",
                 "/external/public_documents",
                 "/external/healthcheck",
                 "/external/.well-known/oauth-authorization-server",
             ] {
-                assert_eq!(Endpoint::of(path, published).target(), Target::Guarded, "{path}");
+                assert_eq!(Endpoint::of(path, own_metadata).target(), Target::Guarded, "{path}");
             }
             for path in [
                 "/x/../external/y",
                 "/%65xternal/y",
                 "/external/.well-known/openid-configuration/../y",
             ] {
-                assert_eq!(Endpoint::of(path, published).target(), Target::NonCanonical, "{path}");
+                assert_eq!(
+                    Endpoint::of(path, own_metadata).target(),
+                    Target::NonCanonical,
+                    "{path}"
+                );
             }
         }
     }

@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 use super::{
     context::RequestContext,
     cors,
-    endpoint::{Published, described},
+    endpoint::{OwnMetadata, described},
     error::{Problem, Refusal},
 };
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
     gateway::Resource,
 };
 
-impl Published {
+impl OwnMetadata {
     /// What is published under these settings, at present.
     pub(crate) fn of(resource: &Resource) -> Self {
         let has_root = resource.config.root_metadata == RootMetadata::Gateway;

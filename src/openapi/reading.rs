@@ -11,9 +11,9 @@ pub(crate) struct Docs {
     title: String,
     version: String,
     about: Prose,
-    schemes: Vec<Scheme>,
+    schemes: Vec<SchemeDoc>,
     chapters: Vec<Chapter>,
-    everywhere: Vec<Answer>,
+    everywhere: Vec<ResponseDoc>,
     headers: Vec<Member>,
     schemas: Vec<Shape>,
 }
@@ -27,7 +27,7 @@ struct Piece {
 }
 
 /// A way to show who is calling.
-struct Scheme {
+struct SchemeDoc {
     id: String,
     name: String,
     carried: String,
@@ -54,8 +54,8 @@ struct Operation {
     schemes: Vec<String>,
     parameters: Vec<Member>,
     /// What is sent along.
-    sent: Vec<Body>,
-    answers: Vec<Answer>,
+    sent: Vec<BodyDoc>,
+    answers: Vec<ResponseDoc>,
     /// Statuses it shares with all others.
     everywhere: Vec<String>,
     /// As in the document, without its id: what makes two the same.
@@ -68,16 +68,16 @@ struct PathItem {
     methods: Vec<String>,
 }
 
-struct Answer {
+struct ResponseDoc {
     status: String,
     about: Prose,
-    bodies: Vec<Body>,
+    bodies: Vec<BodyDoc>,
     headers: Vec<HeaderName>,
     /// Whether SimpleChat may answer so as well, with whatever body.
     may_be_upstreams: bool,
 }
 
-struct Body {
+struct BodyDoc {
     media_type: String,
     /// A schema of the page.
     schema: Option<String>,
@@ -232,8 +232,8 @@ fn read_operation(path: &str, method: &str, operation: &Value, likeness: Value) 
     }
 }
 
-fn read_answer(status: &str, answer: &Value) -> Answer {
-    Answer {
+fn read_answer(status: &str, answer: &Value) -> ResponseDoc {
+    ResponseDoc {
         status: status.to_owned(),
         about: prose(&answer["description"]),
         bodies: read_bodies(answer).collect(),
@@ -247,20 +247,20 @@ fn read_answer(status: &str, answer: &Value) -> Answer {
     }
 }
 
-fn read_bodies(of: &Value) -> impl Iterator<Item = Body> {
+fn read_bodies(of: &Value) -> impl Iterator<Item = BodyDoc> {
     let all = pairs(&of["content"]).filter(|(media_type, _)| *media_type != ANY);
-    all.map(|(media_type, content)| Body {
+    all.map(|(media_type, content)| BodyDoc {
         media_type: media_type.clone(),
         schema: named(&content["schema"]),
     })
 }
 
-fn read_scheme((name, scheme): (&String, &Value)) -> Scheme {
+fn read_scheme((name, scheme): (&String, &Value)) -> SchemeDoc {
     let carried = match scheme["type"].as_str() {
         Some("apiKey") => format!("`{}`, a {}", text(&scheme["name"]), text(&scheme["in"])),
         _ => "`Authorization: Bearer TOKEN`".to_owned(),
     };
-    Scheme {
+    SchemeDoc {
         id: format!("scheme-{name}"),
         name: name.clone(),
         carried: carried.replace('`', ""),

@@ -26,7 +26,7 @@ use crate::{
         binding::Binding,
         context::RequestContext,
         cors,
-        endpoint::{Endpoint, Published},
+        endpoint::{Endpoint, OwnMetadata},
         error::{self, Refusal},
         framing::{self, ValidRequest},
         guard,
@@ -87,7 +87,7 @@ impl Service for WorkerService {
             }
         };
         self.sole_client.observe(client_info.client);
-        let endpoint = Endpoint::of(&request.path, Published::of(&app.gateway().resource));
+        let endpoint = Endpoint::of(&request.path, OwnMetadata::of(&app.gateway().resource));
         let span = RequestSpan::begin(app.tracer(), &head, &request.path, endpoint, &client_info);
         let context = Arc::new(context.validated(client_info, endpoint, span));
         context.span().run(self.serve(&app, caller, &request, &context)).await
