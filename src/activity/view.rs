@@ -1,9 +1,9 @@
-//! View of a block for the administrators' pages, the API and the commands.
+//! Blocks and instances as the administration page, the JSON API and the commands show them.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Actor, Block, Blocked};
+use super::{Actor, Block, Blocked, Instance};
 use crate::clock;
 
 /// Kind of blocked caller.
@@ -53,6 +53,44 @@ impl From<Block> for BlockInForce {
             since: clock::rfc3339(block.since),
             until: clock::rfc3339(block.until),
             by: block.by,
+        }
+    }
+}
+
+/// A running gateway instance.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RunningInstance {
+    /// UUID generated at startup.
+    #[schema(format = "uuid", max_length = 36)]
+    pub(crate) id: String,
+    /// Host name.
+    #[schema(example = "gateway-7d9f", max_length = 255, pattern = "^[ -~]*$")]
+    pub(crate) host: String,
+    #[schema(example = "1.0.0", max_length = 64, pattern = "^[0-9A-Za-z.+-]+$")]
+    pub(crate) version: String,
+    /// True if external access is on at this instance.
+    pub(crate) enabled: bool,
+    #[schema(format = DateTime, max_length = 30)]
+    pub(crate) started_at: String,
+    /// Time of the last heartbeat.
+    #[schema(format = DateTime, max_length = 30)]
+    pub(crate) seen_at: String,
+    /// True for the instance that answered the request. Commands have none: `None`, not printed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = bool, required = true)]
+    pub(crate) is_this: Option<bool>,
+}
+
+impl From<Instance> for RunningInstance {
+    fn from(instance: Instance) -> Self {
+        Self {
+            id: instance.id,
+            host: instance.host,
+            version: instance.version,
+            enabled: instance.is_on,
+            started_at: clock::rfc3339(instance.started_at),
+            seen_at: clock::rfc3339(instance.seen_at),
+            is_this: None,
         }
     }
 }

@@ -8,12 +8,16 @@ use uuid::Uuid;
 
 use super::{author, exit::Failure, no_database, print, report::block_on};
 use crate::{
-    activity::{AccessState, Activity, ActivityError, Block, BlockInForce, Blocked, Restriction},
+    activity::{
+        AccessState, Activity, ActivityError, Block, BlockInForce, Blocked, Restriction,
+        RunningInstance,
+    },
     clock,
     config::{Config, ExternalAccessMode},
     control::{
+        decisions::{blocked_for, record_enabled, record_unblocked},
         exposure,
-        restrictions::{Recording, Restrictions},
+        restrictions::{DecisionError, Recording, Restrictions},
     },
     sessions::{Sessions, SessionsError},
     telemetry,
@@ -101,17 +105,17 @@ pub fn access(config: &Config, command: AccessCommand) -> Result<(), Failure> {
 }
 
 async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Result<(), Failure> {
-    let failed = ActivityError::into_failure;
     match command {
         AccessCommand::Enable { accepted_by, .. } => {
             refuse_where_a_setting_decides(config)?;
             if accepted_by.trim().is_empty() {
                 return Err(Failure::Usage("--accepted-by: is empty".to_owned()));
             }
-            record_what_waits(config, activity).await?;
+            let restrictions = waiting(config, activity).await.map_err(not_recorded_first)?;
             let text = exposure::text(&config.entra.authority, &config.resource);
-            let turned = activity.enable(text.clone(), author(Some(accepted_by)));
-            let turned = turned.await.map_err(failed)?;
+            let author = author(Some(accepted_by));
+            let turned = record_enabled(&restrictions, activity, text.clone(), author);
+            let turned = turned.await.map_err(not_decided)?;
             print(if turned { "external access is on" } else { "external access was on already" });
             print(&text);
             advise_without_instances(activity).await;
@@ -133,9 +137,7 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
         AccessCommand::Status { json } => status(config, activity, json).await?,
         AccessCommand::Block { whom, span, by } => {
             let Some(blocked) = whom.blocked() else { return Ok(()) };
-            let until =
-                clock::millis().saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
-            let restriction = Restriction::caller(blocked, until, &author(by));
+            let (restriction, until) = blocked_for(blocked, span, &author(by));
             let taken = decide(config, activity, restriction).await?;
             print(&format!("blocked until {}; gateways end its sessions", clock::rfc3339(until)));
             warn_of_record(&taken);
@@ -143,8 +145,9 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
         }
         AccessCommand::Unblock { whom, by } => {
             let Some(blocked) = whom.blocked() else { return Ok(()) };
-            record_what_waits(config, activity).await?;
-            let was = activity.unblock(blocked, author(by)).await.map_err(failed)?;
+            let restrictions = waiting(config, activity).await.map_err(not_recorded_first)?;
+            let was = record_unblocked(&restrictions, activity, blocked, author(by));
+            let was = was.await.map_err(not_decided)?;
             print(if was { "not blocked any more" } else { "was not blocked" });
         }
     }
@@ -205,15 +208,20 @@ async fn twice(attempt: impl AsyncFn() -> Result<(), SessionsError>) -> Result<(
     }
 }
 
-/// Records decisions that wait in the session store, before one that enables or unblocks.
-async fn record_what_waits(config: &Config, activity: &Activity) -> Result<(), Failure> {
-    let restrictions = waiting(config, activity).await.map_err(|error| {
-        Failure::Unavailable(format!(
-            "nothing has changed: decisions that wait in the session store are recorded first, and it cannot be read: {}",
-            telemetry::chain(&error)
-        ))
-    })?;
-    restrictions.record().await.map(drop).map_err(ActivityError::into_failure)
+fn not_decided(error: DecisionError) -> Failure {
+    match error {
+        DecisionError::Sessions(error) => not_recorded_first(error),
+        DecisionError::Activity(error) => error.into_failure(),
+    }
+}
+
+/// Decisions that wait in the session store cannot be recorded before one that enables or unblocks.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn not_recorded_first(error: SessionsError) -> Failure {
+    Failure::Unavailable(format!(
+        "nothing has changed: decisions that wait in the session store are recorded first, and it cannot be read: {}",
+        telemetry::chain(&error)
+    ))
 }
 
 /// A decision in a database that no gateway reads must not look as if it counted.
@@ -247,19 +255,11 @@ async fn status(config: &Config, activity: &Activity, as_json: bool) -> Result<(
         Some((since, by)) => AccessState { enabled: false, since: Some(since), by, ..state },
         None => state,
     };
-    let blocks = in_force.blocks_over(&blocks);
+    let blocks = in_force.blocks_over(&blocks).into_iter().map(BlockInForce::from);
+    let blocks: Vec<_> = blocks.collect();
+    let instances: Vec<_> = instances.into_iter().map(RunningInstance::from).collect();
     let mode = config.external_access.word();
     if as_json {
-        let blocks: Vec<_> = blocks.into_iter().map(BlockInForce::from).collect();
-        let instances: Vec<_> = instances
-            .iter()
-            .map(|one| {
-                json!({
-                    "id": one.id, "host": one.host, "version": one.version, "enabled": one.is_on,
-                    "started_at": clock::rfc3339(one.started_at), "seen_at": clock::rfc3339(one.seen_at),
-                })
-            })
-            .collect();
         let status = json!({
             "mode": mode, "enabled": state.enabled, "since": state.since.map(clock::rfc3339), "by": state.by,
             "blocks": blocks, "instances": instances,
@@ -285,12 +285,12 @@ async fn status(config: &Config, activity: &Activity, as_json: bool) -> Result<(
         ));
     }
     for one in &instances {
-        let word = if one.is_on { "on" } else { "off" };
+        let word = if one.enabled { "on" } else { "off" };
         print(&format!("instance          {word} on {}, version {}", one.host, one.version));
     }
     for block in &blocks {
-        let (kind, who) = (block.blocked.kind(), block.blocked.who());
-        print(&format!("blocked           {kind} {who} until {}", clock::rfc3339(block.until)));
+        let (kind, who, until) = (block.word(), &block.who, &block.until);
+        print(&format!("blocked           {kind} {who} until {until}"));
     }
     Ok(())
 }

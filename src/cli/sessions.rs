@@ -6,10 +6,9 @@ use uuid::Uuid;
 use super::{author, exit::Failure, print, report::block_on};
 use crate::{
     activity::Activity,
-    clock,
     config::Config,
     control::{restrictions::Restrictions, revocation},
-    sessions::{Listed, MintedSession, Sessions, SessionsError, Which},
+    sessions::{MintedSession, Sessions, SessionsError, Which},
     telemetry,
 };
 
@@ -85,8 +84,8 @@ pub fn sessions(config: &Config, command: SessionsCommand) -> Result<(), Failure
                 let of_client = || client.map(|id| Which::Client(id.to_string()));
                 let which = subject.map(Which::Subject).or_else(of_client).unwrap_or(Which::All);
                 let listed = sessions.list(&which, limit).await.map_err(away)?;
-                for one in listed {
-                    print(&if json { as_json(one)? } else { as_text(&one) });
+                for one in listed.into_iter().map(MintedSession::from) {
+                    print(&if json { as_json(&one)? } else { as_text(&one) });
                 }
                 Ok(())
             }
@@ -134,15 +133,13 @@ fn away(error: SessionsError) -> Failure {
     Failure::Unavailable(telemetry::chain(&error))
 }
 
-fn as_json(one: Listed) -> Result<String, Failure> {
-    serde_json::to_string(&MintedSession::from(one))
-        .map_err(|error| Failure::Internal(error.to_string()))
+fn as_json(one: &MintedSession) -> Result<String, Failure> {
+    serde_json::to_string(one).map_err(|error| Failure::Internal(error.to_string()))
 }
 
-fn as_text(one: &Listed) -> String {
-    let ends = clock::rfc3339(one.id.expires_at().saturating_mul(1000));
+fn as_text(one: &MintedSession) -> String {
+    let MintedSession { id, subject, client, expires_at, .. } = one;
     let who = one.email.as_ref().or(one.name.as_ref());
     let who = who.map_or_else(String::new, |who| format!("  {}", who.escape_debug()));
-    let (handle, subject, client) = (one.id.handle(), one.subject, &one.client);
-    format!("{handle}  subject={subject}  client={client}  until={ends}{who}")
+    format!("{id}  subject={subject}  client={client}  until={expires_at}{who}")
 }

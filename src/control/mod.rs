@@ -21,6 +21,7 @@
 //! decision from the database or the session store. A decision that gives access (enable, unblock) is recorded first
 //! and takes effect when an instance reads the database.
 
+pub(crate) mod decisions;
 pub(crate) mod exposure;
 pub(crate) mod external_access;
 pub(crate) mod health_registry;

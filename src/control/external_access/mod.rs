@@ -23,6 +23,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
+    decisions,
     health_registry::HealthRegistry,
     restrictions::{DecisionError, Recording, Restrictions},
 };
@@ -187,6 +188,11 @@ impl ExternalAccess {
         self.0.read_now.notify_one();
     }
 
+    /// Activity log, and the database of decisions.
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.0.activity
+    }
+
     /// Decisions in force here that the database may not have yet.
     pub(crate) fn restrictions(&self) -> &Restrictions {
         &self.0.restrictions
@@ -220,8 +226,8 @@ impl ExternalAccess {
         accepted: String,
         author: Author,
     ) -> Result<bool, DecisionError> {
-        self.0.restrictions.record_all().await?;
-        let changed = self.0.activity.enable(accepted, author).await?;
+        let Inner { restrictions, activity, .. } = &*self.0;
+        let changed = decisions::record_enabled(restrictions, activity, accepted, author).await?;
         self.is_written();
         self.read_now();
         Ok(changed)
@@ -236,10 +242,10 @@ impl ExternalAccess {
         blocked: Blocked,
         author: Author,
     ) -> Result<bool, DecisionError> {
-        self.0.restrictions.record_all().await?;
-        let was = self.0.activity.unblock(blocked, author).await;
+        let Inner { restrictions, activity, .. } = &*self.0;
+        let was = decisions::record_unblocked(restrictions, activity, blocked, author).await;
         self.read_now();
-        Ok(was?)
+        was
     }
 
     /// Time (Unix milliseconds) and author of a decision that disables external access and may not be in the database
