@@ -1,16 +1,16 @@
-//! `Authorization: Bearer` (RFC 6750 §2.1), the only way a token may come.
+//! Parser of `Authorization: Bearer` (RFC 6750 §2.1). Tokens in other places are ignored.
 
 use http::{HeaderMap, HeaderValue, header};
 
 use super::error::Refusal;
 use crate::authz::token::BearerToken;
 
-/// The token of a request. Another scheme counts as no credentials.
+/// Reads the token of a request. Another scheme is the same as no credentials.
 pub(crate) fn of(headers: &HeaderMap) -> Result<BearerToken, Refusal> {
     of_lines(headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes))
 }
 
-/// The same from the values of a request's `Authorization` lines.
+/// Reads the token from the values of the `Authorization` lines.
 pub(crate) fn of_lines<'a>(
     mut lines: impl Iterator<Item = &'a [u8]>,
 ) -> Result<BearerToken, Refusal> {
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn no_credentials_and_malformed_ones_are_told_apart() {
+    fn missing_credentials_differ_from_malformed_ones() {
         for lines in [&[][..], &["Basic YTpi"], &["DPoP a.b.c"], &["a.b.c"], &[""]] {
             assert!(matches!(of_texts(lines), Err(Refusal::NoCredentials)), "{lines:?}");
         }

@@ -1,5 +1,5 @@
-//! A minted session is a handle, not a credential: beside a token it counts only for the token's subject
-//! (MCP 2026-07-28, security considerations, "State Handle Hijacking").
+//! Session binding: a minted session is a handle, not a credential; sent with a token, it is valid only for the
+//! token's subject (MCP 2026-07-28, security considerations, "State Handle Hijacking").
 
 use super::{bearer, error::Refusal};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     sessions::Sessions,
 };
 
-/// Judges a session by the token that comes with it.
+/// Check of a session against the token that is sent with it.
 pub(crate) struct Binding<'a> {
     pub(crate) entra: &'a Entra,
     pub(crate) sessions: &'a Sessions,
@@ -18,7 +18,7 @@ pub(crate) struct Binding<'a> {
 }
 
 impl Binding<'_> {
-    /// Refuses a session beside a valid token of somebody else; where binding is required, also one
+    /// Refuses a session that is sent with a valid token of another subject; under `required` also a session
     /// without a valid token.
     pub(crate) async fn check(&self, session: &SessionId, fields: &Fields) -> Result<(), Refusal> {
         let is_required = self.mode == SessionBinding::Required;
@@ -32,12 +32,12 @@ impl Binding<'_> {
         let identity = match identity {
             Ok(identity) => identity,
             Err(refusal) if is_required => return Err(refusal),
-            // One of them could be somebody else's.
+            // One of the tokens could belong to another subject.
             Err(refusal @ Refusal::RepeatedAuthorization) => return Err(refusal),
-            // Whoever has the session could have sent it without a token.
+            // An invalid token is ignored: the session could have been sent without any.
             Err(_) => return Ok(()),
         };
-        // A session that nobody knows of is nobody's: not this subject's either.
+        // An unknown session belongs to no subject.
         if self.sessions.subject_of(session).await? == Some(identity.subject()) {
             Ok(())
         } else {

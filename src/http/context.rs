@@ -31,7 +31,7 @@ pub(crate) struct RequestContext {
 }
 
 impl RequestContext {
-    /// Context of a request whose head has not been validated: the peer is taken for the client, its forwarding
+    /// Context of a request whose head has not been validated: the peer is taken as the client, its forwarding
     /// headers are not read.
     pub(crate) fn new(peer: IpAddr) -> Self {
         let client_info = ClientInfo {

@@ -10,11 +10,11 @@ pub(crate) const METADATA: &str = "/.well-known/oauth-protected-resource";
 /// The gateway's resources beside the origin itself, by the path that follows [`METADATA`].
 pub(crate) const RESOURCES: [&str; 2] = ["external", "external/login"];
 
-/// Health probes of SimpleChat that are open to all: platforms call them without a token. `healthcheckz` is the
+/// Health probes of SimpleChat that need no token: platforms call them without one. `healthcheckz` is the
 /// probe of SimpleChat 0.24x and later.
 pub(crate) const HEALTHCHECKS: [&str; 2] = ["/external/healthcheck", "/external/healthcheckz"];
 
-/// Path that App Service requests from a new instance until it gets an answer.
+/// Path that App Service requests from a new instance until it gets a response.
 const WARMUP: &str = "/robots933456.txt";
 
 /// Forms of the administrators' page.
@@ -32,7 +32,7 @@ const API_POSTS: [&str; 2] = ["/gateway/api/access", "/gateway/api/blocks"];
 /// Path of one session in the administrators' API; the id follows.
 const ONE_SESSION: &str = "/gateway/api/sessions/";
 
-/// What the gateway answers below [`METADATA`] at present.
+/// Metadata that the gateway publishes at present.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OwnMetadata {
     /// True while external access is on.
@@ -101,7 +101,7 @@ impl Endpoint {
         }
     }
 
-    /// Endpoint of a path that the gateway answers itself.
+    /// Endpoint of a path that the gateway serves itself.
     fn own(path: &str, own_metadata: OwnMetadata) -> Option<Self> {
         if let Some(resource) = described(path) {
             let is_own = own_metadata.is_on && (own_metadata.has_root || !resource.is_empty());
@@ -127,7 +127,7 @@ impl Endpoint {
         })
     }
 
-    /// True if the gateway answers the request itself.
+    /// True if the gateway serves the request itself.
     pub(crate) fn is_own(self) -> bool {
         match self {
             Self::Metadata
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_below_external_is_guarded_whatever_else_it_is() {
+    fn every_path_below_external_is_guarded_also_as_another_endpoint() {
         for own_metadata in [ON, OFF] {
             for path in [
                 "/external",
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn only_decisions_have_bodies() {
+    fn only_decisions_of_administrators_have_bodies() {
         let reads_body = |method: &str, path: &str| Endpoint::of(path, ON).reads_body(method);
         assert!(PAGE_FORMS.into_iter().chain(API_POSTS).all(|path| reads_body("POST", path)));
         assert!(reads_body("DELETE", "/gateway/api/sessions"));

@@ -1,6 +1,5 @@
-//! Requests that two parsers could read as two different ones are refused before anything else
-//! (RFC 9112 §2–6). The head's bytes have been read strictly; what its parts mean together is judged
-//! here.
+//! Validation of request heads (RFC 9112 §2–6). A request that two parsers could read differently is refused
+//! first of all. The parser has checked the syntax; here the fields are checked against each other.
 
 use std::borrow::Cow;
 
@@ -10,54 +9,53 @@ use crate::h1::{
     message::{Length, RequestHead, Version},
 };
 
-/// A request's head that reads one way only.
+/// Request head that has only one reading.
 #[derive(Debug)]
 pub(crate) struct ValidRequest<'a> {
     pub(crate) head: &'a RequestHead,
-    /// The target in origin-form, or `*`.
+    /// Target in origin-form, or `*`.
     pub(crate) target: Cow<'a, [u8]>,
-    /// The `Host` header; where there is none (HTTP/1.0), the authority of an absolute-form target (RFC
-    /// 9112 §3.2.2).
+    /// `Host` header; without one (HTTP/1.0), the authority of an absolute-form target (RFC 9112 §3.2.2).
     pub(crate) host: Option<&'a [u8]>,
-    /// Its path; what is not UTF-8 is replaced.
+    /// Path of the target; bytes that are not UTF-8 are replaced.
     pub(crate) path: Cow<'a, str>,
-    /// Of its body.
+    /// Length of the body.
     pub(crate) length: Length,
 }
 
-/// Judges a request's head.
+/// Validates a request head.
 pub(crate) fn validate(head: &RequestHead) -> Result<ValidRequest<'_>, Refusal> {
-    let malformed = |what| Err(Refusal::Framing(what));
+    let malformed = |reason| Err(Refusal::Framing(reason));
     if matches!(head.method(), "CONNECT" | "TRACE") {
-        return malformed("this method is not served here");
+        return malformed("the method is not supported");
     }
     let length = Length::of_request(head).map_err(|error| Refusal::Framing(error.0))?;
     let mut hosts = head.fields.all("host");
     let mut host = hosts.next();
     if host.is_none() && head.version == Version::Http11 || hosts.next().is_some() {
-        return malformed("it must bear one Host header");
+        return malformed("one Host header is required");
     }
     let target = match head.target() {
         origin_form @ [b'/', ..] => Cow::Borrowed(origin_form),
         b"*" if head.method() == "OPTIONS" => Cow::Borrowed(&b"*"[..]),
         absolute => {
             let Some((authority, rest)) = split_absolute(absolute) else {
-                return malformed("its target is neither a path nor an http URL");
+                return malformed("the target is neither a path nor an http URL");
             };
             if host.is_some_and(|host| !host.eq_ignore_ascii_case(authority)) {
-                return malformed("its target names another host than its Host header");
+                return malformed("the host of the target differs from the Host header");
             }
             host = Some(host.unwrap_or(authority));
             match rest {
                 [b'/', ..] => Cow::Borrowed(rest),
-                // RFC 9112 §3.2.4: of the server as a whole.
+                // RFC 9112 §3.2.4: OPTIONS for the server as a whole.
                 [] if head.method() == "OPTIONS" => Cow::Borrowed(&b"*"[..]),
                 _ => Cow::Owned([b"/", rest].concat()),
             }
         }
     };
     if hop_headers::check_connection_options(&head.fields).is_err() {
-        return malformed("its Connection header names a field that is not hop-by-hop");
+        return malformed("the Connection header names a field that is not hop-by-hop");
     }
     let path = match &target {
         Cow::Borrowed(target) => String::from_utf8_lossy(path_of(target)),

@@ -1,4 +1,4 @@
-//! `/external/*`: for tokens with the role `ExternalApi`, and nobody else, in every spelling.
+//! Guard of `/external/*`: only tokens with the app role `ExternalApi` are admitted, in every spelling of the path.
 
 use super::{bearer, endpoint::Endpoint, error::Refusal, framing::ValidRequest};
 use crate::{
@@ -13,8 +13,8 @@ use crate::{
     h1::message::Length,
 };
 
-/// Proof that a request may be proxied: it is not guarded, or it was admitted. With it goes what must
-/// read the request's body along the way.
+/// Proof that a request may be proxied: its path is not guarded, or it was admitted. Carries the inspector of
+/// the request body, if one is needed.
 #[derive(Debug)]
 pub(crate) struct Passage {
     reader: Option<Box<FormReader>>,
@@ -23,12 +23,12 @@ pub(crate) struct Passage {
 impl Passage {
     const OPEN: Self = Self { reader: None };
 
-    /// What must read the body.
+    /// Inspector of the request body.
     pub(crate) fn into_reader(self) -> Option<Box<FormReader>> {
         self.reader
     }
 
-    /// An admitted request, all of whose users are its token's own as far as the head tells.
+    /// Passage of an admitted request. Every user id in its head must be the token's subject.
     fn admitted(admission: Admission, request: &ValidRequest<'_>) -> Result<Self, SubjectFault> {
         let Some(binding) = admission.into_binding() else { return Ok(Self::OPEN) };
         if let Some(at) = memchr::memchr(b'?', &request.target) {

@@ -1,4 +1,4 @@
-//! `POST /external/login`: a bearer token for a Flask session.
+//! `POST /external/login`: exchanges a bearer token for a Flask session.
 
 use std::sync::Arc;
 
@@ -28,24 +28,24 @@ use crate::{
     gateway::Resource,
 };
 
-/// What upstream will refuse although the session stands.
+/// Requests that SimpleChat will refuse despite the session.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Warning {
-    /// The session carries neither `User` nor `Admin`: nearly all of `/api` will answer 403.
+    /// The session has neither `User` nor `Admin`: most of `/api` responds with 403.
     NoUserRole,
-    /// The `Authorization` field is longer than upstream takes: calls that bear it will be answered 431.
+    /// The `Authorization` field exceeds upstream's limit: requests that carry it get 431.
     TokenTooLong,
 }
 
-/// A session that was created. The cookie that names it is in `Set-Cookie`.
+/// Created session. `Set-Cookie` carries its cookie.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SessionCreated {
     /// Always true.
     #[schema(example = true)]
     #[serde(rename = "session_created")]
     created: bool,
-    /// The session's id; together with the cookie's name it is all a client must keep.
+    /// Id of the session. A client needs only this id and the name of the cookie.
     #[schema(
         example = "URfDrEuKzgWg3bXogAhUAw.1795384800",
         max_length = 64,
@@ -53,19 +53,19 @@ pub(crate) struct SessionCreated {
     )]
     session_id: String,
     user: User,
-    /// The token's claims as they were stored, `roles` cut to what a session may carry.
+    /// Claims of the token as stored in the session; `roles` without those that a session must not have.
     #[schema(value_type = Object, example = json!({"oid": "00000000-0000-0000-0000-0000000000aa", "name": "Ada Lovelace", "roles": ["User", "ExternalApi"]}))]
     claims: Value,
-    /// When the session ends (RFC 3339).
+    /// Expiry time (RFC 3339).
     #[schema(example = "2026-11-22T20:00:00Z", format = DateTime, max_length = 20)]
     expires_at: String,
-    /// The same in seconds from now.
+    /// Seconds until expiry.
     #[schema(example = 3599, minimum = 1, maximum = 4_294_967_295_i64)]
     expires_in: i64,
-    /// What upstream will refuse although the session stands. `no_user_role`: it carries neither
-    /// `User` nor `Admin`, so that nearly all of `/api` answers 403. `token_too_long`: the `Authorization`
-    /// field is longer than upstream takes (gunicorn's `--limit-request-field_size`, 8,190 bytes by default),
-    /// so that calls which bear the token are answered 431; the cookie alone works.
+    /// Requests that SimpleChat will refuse despite the session. `no_user_role`: the session has neither
+    /// `User` nor `Admin`, so most of `/api` responds with 403. `token_too_long`: the `Authorization` field
+    /// exceeds upstream's limit (gunicorn's `--limit-request-field_size`, 8,190 bytes by default), so requests
+    /// that carry the token get 431; the cookie alone works.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(example = json!(["no_user_role"]), required = false, max_items = 8)]
     warnings: Vec<Warning>,
@@ -99,11 +99,11 @@ struct User {
     #[schema(example = "00000000-0000-0000-0000-0000000000aa", format = "uuid", max_length = 36)]
     #[serde(rename = "userId")]
     id: String,
-    /// `name`.
+    /// Claim `name`.
     #[schema(example = "Ada Lovelace", required = true, max_length = 16_384)]
     #[serde(rename = "displayName")]
     name: Option<String>,
-    /// `preferred_username`, else `email`, else `upn`, else `unique_name`.
+    /// Claim `preferred_username`, else `email`, `upn` or `unique_name`.
     #[schema(example = "ada@contoso.example", required = true, max_length = 16_384)]
     email: Option<String>,
 }
@@ -115,19 +115,19 @@ struct User {
     tag = "Session",
     operation_id = "login",
     summary = "Exchange an Entra access token for a SimpleChat session",
-    description = "The body is ignored. A session sent along is never reused; it is ended if it is a minted one of the same subject. The answer leaves only after the store has confirmed the session.",
+    description = "Creates a session for the subject of the token. The request body is ignored. A session sent with the request is never reused; a minted session of the same subject is ended. The response is sent after the session store has confirmed the session.",
     security(("bearer" = [])),
     responses(
-        (status = 200, description = "The session stands", body = SessionCreated,
+        (status = 200, description = "Session created", body = SessionCreated,
             headers(("Set-Cookie"), ("Cache-Control"), ("Access-Control-Allow-Origin?"), ("Vary?"))),
-        (status = 400, description = "A malformed request, two Authorization headers, or one that is malformed", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No token, or one that does not count: malformed, expired, foreign, of the wrong type", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "A good token that is not enough: role or scope missing, client or origin not allowed, app-only not allowed", body = Problem, content_type = "application/problem+json",
+        (status = 400, description = "Malformed request, or repeated or malformed Authorization header", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Missing or invalid token: malformed, bad signature, expired, or wrong issuer, tenant, audience or type", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Missing role or scope; client, origin or app-only token not allowed; or caller blocked by an administrator", body = Problem, content_type = "application/problem+json",
             headers(("WWW-Authenticate?"))),
-        (status = 404, description = "External access is off", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many logins of this subject, or too many failures from this address", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "The answer could not be written", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store or the signing keys are not available", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "External access is disabled", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many logins of this subject, or too many failed logins from this address", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "Internal error", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Session store, database, block list or signing keys unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn post(
@@ -165,21 +165,21 @@ pub(crate) async fn post(
     Ok((fixed, Json(SessionCreated::of(granted, now))).into_response())
 }
 
-/// Preflight: for the origins that may sign in.
+/// Responds to the preflight of a login.
 #[utoipa::path(
     options,
     path = "/external/login",
     tag = "Session",
     operation_id = "preflightLogin",
     summary = "CORS preflight for login",
-    description = "A browser asks before it sends a login. Only pages of the origins in GATEWAY_ALLOWED_ORIGINS may.",
-    extensions(("x-public-because" = json!("A preflight carries no credentials (Fetch standard); the answer says only whether this origin is listed."))),
+    description = "Sent by browsers before a login from a page. Only origins listed in GATEWAY_ALLOWED_ORIGINS are allowed.",
+    extensions(("x-public-because" = json!("A preflight carries no credentials (Fetch standard); the response reveals only whether this origin is listed."))),
     security(()),
     responses(
-        (status = 204, description = "The origin is among GATEWAY_ALLOWED_ORIGINS, or the request bears none",
+        (status = 204, description = "Origin listed in GATEWAY_ALLOWED_ORIGINS, or no Origin header",
             headers(("Access-Control-Allow-Origin?"), ("Access-Control-Allow-Methods?"), ("Access-Control-Allow-Headers?"), ("Access-Control-Max-Age?"), ("Allow?"), ("Vary?"))),
-        (status = 403, description = "It is not", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "External access is off", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Origin not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "External access is disabled", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn options(

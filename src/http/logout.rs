@@ -1,4 +1,4 @@
-//! `POST /external/logout`: a minted session ends for good.
+//! `POST /external/logout`: ends minted sessions.
 
 use std::sync::Arc;
 
@@ -19,20 +19,20 @@ use crate::{
     sessions::Sessions,
 };
 
-/// Ends the session whose cookie comes along; with a token alone, all that were minted from it.
+/// Ends the session of the cookie; without a cookie, all sessions minted from the token.
 #[utoipa::path(
     post,
     path = "/external/logout",
     tag = "Session",
     operation_id = "logout",
     summary = "End a minted session",
-    description = "Stands whatever the setting. With the session cookie: ends that session; with a bearer token alone: ends all sessions minted from it. Sessions of browser users are left alone.",
+    description = "Available even while external access is disabled. With the session cookie, ends that session; with a bearer token alone, ends all sessions minted from that token. Sessions of browser users are not affected.",
     security(("sessionCookie" = []), ("bearer" = [])),
     responses(
-        (status = 204, description = "Ended, or there was nothing to end"),
-        (status = 400, description = "A malformed request, two Authorization headers, or one that is malformed", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Neither a session cookie nor a token that counts", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store or the signing keys are not available", body = Problem, content_type = "application/problem+json"),
+        (status = 204, description = "Session ended, or no session to end"),
+        (status = 400, description = "Malformed request, or repeated or malformed Authorization header", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Neither a session cookie nor a valid token", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Session store or signing keys unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn post(

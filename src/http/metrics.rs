@@ -41,23 +41,23 @@ impl ServerMetrics {
         Self {
             durations: meter
                 .f64_histogram("http.server.request.duration")
-                .with_description("Requests, from their heads to the end of their answers")
+                .with_description("Duration of requests, from the head to the end of the response")
                 .with_unit("s")
                 .with_boundaries(BOUNDS.to_vec())
                 .build(),
             series: RefCell::default(),
             active: meter
                 .i64_up_down_counter("http.server.active_requests")
-                .with_description("Requests that are being answered")
+                .with_description("Requests in progress")
                 .build()
                 .bind(&[]),
             refusals: meter
                 .u64_counter("simplechat.gateway.refusals")
-                .with_description("Requests that the gateway itself refused")
+                .with_description("Requests refused by the gateway")
                 .build(),
             logins: meter
                 .u64_counter("simplechat.gateway.logins")
-                .with_description("Attempts to log in")
+                .with_description("Login attempts")
                 .build(),
         }
     }

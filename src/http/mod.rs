@@ -1,4 +1,4 @@
-//! HTTP semantics of the gateway: endpoints, the context of a request, refusals, handlers, the guard, the proxy.
+//! HTTP semantics of the gateway: endpoints, request context, refusals, handlers, guard and proxy.
 
 pub(crate) mod bearer;
 pub(crate) mod binding;

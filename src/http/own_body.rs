@@ -1,4 +1,4 @@
-//! Bodies of requests that the gateway answers itself: read whole, small, and of administrators alone.
+//! Request bodies that the gateway reads itself: decisions of administrators, at most 64 KiB, read completely.
 
 use super::{error::Refusal, framing::ValidRequest, proxy};
 use crate::{
@@ -11,12 +11,12 @@ use crate::{
     upstream::exchange::{ExchangeError, gather},
 };
 
-/// Most bytes of one.
+/// Maximum size of a body in bytes.
 const MAX: usize = 64 * 1024;
-/// Most bytes of it with the frames of its chunks.
+/// Maximum size in bytes including chunk framing.
 const MAX_FRAMED: usize = 2 * MAX;
 
-/// Reads it; or why not, and what of it is left unread.
+/// Reads the body. The error is the refusal, and the unread rest of the body.
 pub(crate) async fn read(
     caller: &mut Caller,
     request: &ValidRequest<'_>,
@@ -41,18 +41,18 @@ async fn read_all(
         let sent = caller.write(b"HTTP/1.1 100 Continue\r\n\r\n").await;
         sent.map_err(ExchangeError::CallerDisconnected)?;
     }
-    let mut again = match &body {
+    let mut decoder = match &body {
         Body::Sized(length) => Body::Sized(*length),
         Body::Chunked(_) => Body::new(Length::Chunked, hop_headers::may_trail),
         Body::UntilClose => Body::UntilClose,
     };
     let gathered = gather(caller, body.into(), MAX_FRAMED, |_| Ok(())).await?;
     let mut data = Vec::new();
-    let undone = again.take_with(&caller.buffered.held[..gathered.cleared], |more| {
+    let decoded = decoder.take_with(&caller.buffered.held[..gathered.cleared], |more| {
         data.extend_from_slice(more);
         Ok::<(), Malformed>(())
     });
-    undone.map_err(|fault| ExchangeError::Body(FlowError::Body(fault.into())))?;
+    decoded.map_err(|fault| ExchangeError::Body(FlowError::Body(fault.into())))?;
     if !gathered.body.is_done() || data.len() > MAX {
         return Err(Refusal::BodyTooLarge);
     }

@@ -1,5 +1,5 @@
-//! Everything else: to Flask and back, streamed, unchanged but for what `hop_headers` and
-//! `session_cookie` say.
+//! Proxy to SimpleChat: streams requests and responses, unchanged except for the fields that
+//! [`hop_headers`] and [`crate::flask::cookie`] rewrite.
 
 use std::borrow::Cow;
 
@@ -31,46 +31,46 @@ use crate::{
     },
 };
 
-/// Most bytes of an answer that is kept while the request is sent again.
-const MAX_SET_ASIDE: usize = 64 * 1024;
-/// nginx's word for a caller that did not wait for its answer.
+/// Maximum size in bytes of a response that is buffered while its request is retried.
+const MAX_BUFFERED_RESPONSE: usize = 64 * 1024;
+/// nginx's status for a caller that disconnected before its response.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// What the proxy needs.
+/// Parts that the proxy uses.
 pub(crate) struct Proxy<'a> {
     pub(crate) pool: &'a ConnectionPool,
     pub(crate) sessions: &'a Sessions,
     pub(crate) cookie: &'a CookieConfig,
     pub(crate) binding: Binding<'a>,
-    /// Where traces are exported.
+    /// `None`: no traces are exported.
     pub(crate) tracer: Option<&'a SdkTracer>,
-    /// Those of this thread that are at upstream.
+    /// Limit of this thread's requests in progress at upstream.
     pub(crate) requests: &'a Requests,
-    /// Turns an answer of upstream's that leads to a sign-in into 404.
+    /// Replaces upstream's responses that lead to a sign-in with 404.
     pub(crate) hides_sign_in: bool,
 }
 
-/// How a request was answered.
+/// Status of a finished request, and the use of the caller's connection after it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProxyOutcome {
     pub(crate) status: u16,
     pub(crate) disposition: Disposition,
 }
 
-/// A request as it goes up.
+/// Encoded request, and the ways in which it may be sent.
 struct Sent<'a> {
     bytes: Bytes,
     cookies: Cookies<'a>,
-    /// The protocol that it asks to change to.
+    /// Requested protocols (`Upgrade`).
     upgrade: Option<&'a [u8]>,
-    /// Whether it may go out on a reused connection, and again on a new one if that one closes before
-    /// any byte of an answer: idempotent methods (RFC 9110 §9.2.2) without a body.
+    /// True if it may be sent on a reused connection, and again on a new one if that connection closes
+    /// before any byte of a response: idempotent methods (RFC 9110 §9.2.2) without a body.
     may_repeat: bool,
-    /// Whether it may be asked again when it is answered as a stranger's.
+    /// True if it may be sent again after a response that treats it as anonymous.
     may_retry_anonymous: bool,
 }
 
-/// An answer that was read whole and set aside.
+/// Response that was read completely, to be sent if the retry fails.
 struct BufferedResponse {
     head: ResponseHead,
     length: Length,
@@ -78,7 +78,7 @@ struct BufferedResponse {
 }
 
 impl Proxy<'_> {
-    /// Passes a request on, and its answer back as it comes.
+    /// Forwards a request and streams its response to the caller.
     pub(crate) async fn pass(
         &self,
         passage: Passage,
@@ -89,7 +89,7 @@ impl Proxy<'_> {
         let upstream = &self.pool.upstream;
         let config = upstream.config();
         let head = request.head;
-        let cookies = self.cookies_that_count(request).await?;
+        let cookies = self.valid_cookies(request).await?;
         let upgrade = hop_headers::upgrade(head, request.length);
 
         let mut hold = upstream.hold();
@@ -102,11 +102,11 @@ impl Proxy<'_> {
         } else {
             Some(Box::pin(upstream.upload_slot()).await?)
         };
-        // Disposition the slot: uploads that wait for one take no other request's place.
-        let _at_upstream = self.requests.begin().ok_or(Refusal::AtCapacity)?;
+        // After the slot: uploads that wait for a slot do not use up the request limit.
+        let _in_progress = self.requests.begin().ok_or(Refusal::AtCapacity)?;
 
         let mut span = UpstreamSpan::begin(self.tracer, head, config);
-        let upward = UpstreamHead {
+        let upstream_head = UpstreamHead {
             target: &request.target,
             client_info,
             cookie: cookies.line(),
@@ -117,7 +117,7 @@ impl Proxy<'_> {
         };
         let has_no_body = matches!(request.length, Length::None | Length::Sized(0));
         let sent = Sent {
-            bytes: hop_headers::request(head, &upward).into(),
+            bytes: hop_headers::request(head, &upstream_head).into(),
             upgrade,
             may_repeat: has_no_body && is_idempotent(head.method()),
             may_retry_anonymous: has_no_body
@@ -126,15 +126,15 @@ impl Proxy<'_> {
                 && matches!(head.method(), "GET" | "HEAD"),
             cookies,
         };
-        let passed = self.exchange(&sent, request, gathered, &mut hold, caller, &mut span).await;
-        match &passed {
-            Ok(answered) => span.answered(answered.status),
+        let result = self.exchange(&sent, request, gathered, &mut hold, caller, &mut span).await;
+        match &result {
+            Ok(outcome) => span.answered(outcome.status),
             Err(refusal) => span.failed(refusal.reason()),
         }
-        passed
+        result
     }
 
-    /// Sends a request and passes its answer back.
+    /// Sends a request and returns its response to the caller.
     async fn exchange(
         &self,
         sent: &Sent<'_>,
@@ -150,11 +150,11 @@ impl Proxy<'_> {
         let mut connection = if *may_repeat {
             self.pool.connection().await?
         } else {
-            // Upstream may be closing any other, and what goes out on that is lost.
+            // Upstream may be closing a reused connection; a request sent on it would be lost.
             Box::pin(upstream.fresh_connection()).await?
         };
         let mut was_repeated = false;
-        let mut aside: Option<BufferedResponse> = None;
+        let mut buffered: Option<BufferedResponse> = None;
         loop {
             let mut exchange =
                 Exchange::new(&mut *caller, connection, bytes.clone(), gathered, timeout);
@@ -162,13 +162,13 @@ impl Proxy<'_> {
                 Ok(answer) => answer,
                 Err(error) => {
                     let failed = exchange.failed(error);
-                    if let Some(aside) = aside {
-                        return Box::pin(self.send(aside, request, cookies, caller)).await;
+                    if let Some(buffered) = buffered {
+                        return Box::pin(self.send(buffered, request, cookies, caller)).await;
                     }
                     if !(*may_repeat && failed.was_stale) || was_repeated {
                         return disconnected_or_refused(failed.error);
                     }
-                    // Stale connections tell of others: no second one is tried.
+                    // Other pooled connections may be stale too: the one retry uses a new connection.
                     was_repeated = true;
                     span.resent();
                     gathered = failed.gathered;
@@ -190,23 +190,27 @@ impl Proxy<'_> {
             }
             let decodes = length == Length::Chunked && head.version == Version::Http10;
             if *may_retry_anonymous
-                && aside.is_none()
+                && buffered.is_none()
                 && exchange.is_sent()
                 && !decodes
-                && is_of_a_stranger(&answer)
-                && let Some(body) = Box::pin(exchange.small_body(length, MAX_SET_ASIDE)).await
+                && is_anonymous_response(&answer)
+                && let Some(body) =
+                    Box::pin(exchange.small_body(length, MAX_BUFFERED_RESPONSE)).await
             {
-                let stranger = BufferedResponse { head: answer, length, body };
+                let anonymous = BufferedResponse { head: answer, length, body };
                 let (used, rest) = exchange.into_parts();
-                match self.ask_again_on(used, &stranger).await {
+                match self.retry_connection(used, &anonymous).await {
                     Ok(next) => {
                         span.resent();
-                        (connection, gathered, aside) = (next, rest, Some(stranger));
+                        (connection, gathered, buffered) = (next, rest, Some(anonymous));
                     }
                     Err(error) => {
                         let error = crate::telemetry::chain(&error);
-                        tracing::debug!(error, "upstream could not be asked again");
-                        return Box::pin(self.send(stranger, request, cookies, caller)).await;
+                        tracing::debug!(
+                            error,
+                            "the request could not be retried; the anonymous response is returned"
+                        );
+                        return Box::pin(self.send(anonymous, request, cookies, caller)).await;
                     }
                 }
                 continue;
@@ -223,8 +227,8 @@ impl Proxy<'_> {
                 connection_option(head.version, closes),
                 cookies,
             );
-            // Connections of requests that may not be repeated are not kept: each would add one.
-            let reuses_upstream = *may_repeat && may_be_used_again(&answer, length);
+            // Connections of other requests are not returned to the pool: each was new and would enlarge it.
+            let reuses_upstream = *may_repeat && is_reusable(&answer, length);
             let disposition =
                 exchange.finish(out, length, decodes, reuses_upstream, self.pool).await?;
             let disposition = if closes && disposition == Disposition::Next {
@@ -236,8 +240,8 @@ impl Proxy<'_> {
         }
     }
 
-    /// The request's body, whole or as much of it as is held. What is seldom waited for is boxed:
-    /// most requests do without its room.
+    /// Reads the request body up to `request_hold` bytes. Futures that are rarely awaited are boxed, so that
+    /// they do not enlarge the future of every request.
     async fn body(
         &self,
         passage: Passage,
@@ -251,21 +255,21 @@ impl Proxy<'_> {
             return Ok(Gathered::nothing(caller.timeouts.idle));
         }
         if awaits_continue(request) && caller.buffered.held.is_empty() {
-            let said = Box::pin(caller.write(b"HTTP/1.1 100 Continue\r\n\r\n"));
-            said.await.map_err(ExchangeError::CallerDisconnected)?;
+            let sent = Box::pin(caller.write(b"HTTP/1.1 100 Continue\r\n\r\n"));
+            sent.await.map_err(ExchangeError::CallerDisconnected)?;
         }
         let max = self.pool.upstream.config().request_hold;
         Box::pin(gather(caller, body, max, |bytes| hold.grow_to(bytes))).await
     }
 
-    /// The connection to ask again on: the same worker on the same connection, where that is kept, knows
-    /// its sessions by now.
-    async fn ask_again_on(
+    /// Connection for a retry. The same connection is preferred, if it is persistent: the same worker has
+    /// loaded the session by now.
+    async fn retry_connection(
         &self,
         mut used: Connection,
-        aside: &BufferedResponse,
+        buffered: &BufferedResponse,
     ) -> Result<Connection, UpstreamError> {
-        if upstream_is_persistent(&aside.head) && used.buffered.held.is_empty() {
+        if upstream_is_persistent(&buffered.head) && used.buffered.held.is_empty() {
             used.is_reused = true;
             return Ok(used);
         }
@@ -273,7 +277,7 @@ impl Proxy<'_> {
         self.pool.connection().await
     }
 
-    /// The head of the answer; those that come before it (1xx) are passed on at once.
+    /// Reads the head of the final response; interim responses (1xx) are forwarded immediately.
     async fn final_head(
         &self,
         exchange: &mut Exchange<'_>,
@@ -285,28 +289,29 @@ impl Proxy<'_> {
                 return Ok(head);
             }
             if request.head.version == Version::Http11 {
-                let nothing = Cookies::default();
-                let out = self.write_head(&head, Length::None, Version::Http11, None, &nothing);
+                let no_cookies = Cookies::default();
+                let out = self.write_head(&head, Length::None, Version::Http11, None, &no_cookies);
                 Box::pin(exchange.send_interim(&out)).await?;
             }
         }
     }
 
-    /// The cookies for upstream: none of a session that is over, or that is not the caller's.
-    async fn cookies_that_count<'a>(
+    /// Cookies for upstream, without those of ended sessions. A session of another subject is an error.
+    async fn valid_cookies<'a>(
         &self,
         request: &'a ValidRequest<'_>,
     ) -> Result<Cookies<'a>, Refusal> {
-        let cookies = self.hold_sessions_to_their_end(request)?;
+        let cookies = self.without_ended_sessions(request)?;
         if let Some(live) = &cookies.live {
             Box::pin(self.binding.check(&live.id, &request.head.fields)).await?;
         }
         Ok(cookies)
     }
 
-    /// Drops cookies that name a minted session which is over; upstream sees a stranger. So it does where
-    /// people sign in: it would put them into the session that came along, which somebody else may know.
-    fn hold_sessions_to_their_end<'a>(
+    /// Removes cookies of ended minted sessions, so that upstream treats the request as anonymous. At the
+    /// sign-in routes of SimpleChat every minted session is removed: SimpleChat would sign the person in to
+    /// the session in the cookie, whose id another party may know (session fixation, CWE-384).
+    fn without_ended_sessions<'a>(
         &self,
         request: &'a ValidRequest<'_>,
     ) -> Result<Cookies<'a>, SessionsError> {
@@ -316,11 +321,11 @@ impl Proxy<'_> {
         }
         let now = clock::now();
         let is_dropped = |id: &SessionId| {
-            let is_over = self.sessions.status(id, now)? == SessionStatus::Ended;
-            Ok::<_, SessionsError>(is_over || signs_in(&request.target))
+            let has_ended = self.sessions.status(id, now)? == SessionStatus::Ended;
+            Ok::<_, SessionsError>(has_ended || signs_in(&request.target))
         };
         let cookies = SessionCookie(self.cookie).read(fields.all("cookie"), is_dropped)?;
-        // The first is what upstream would have taken; the sweep sees to others.
+        // Upstream would have used the first one; the sweep deletes the others.
         if let Some(id) = cookies.over
             && !signs_in(&request.target)
         {
@@ -344,32 +349,32 @@ impl Proxy<'_> {
         // 426 names the protocol that upstream requires (RFC 9110 §15.5.22).
         let names_protocol = matches!(answer.status, 101 | 426);
         let upgrade = answer.fields.all("upgrade").next().filter(|_| names_protocol);
-        let downward = ClientHead { withholds: &withholds, length, caller, connection, upgrade };
-        hop_headers::response(answer, &downward)
+        let client_head = ClientHead { withholds: &withholds, length, caller, connection, upgrade };
+        hop_headers::response(answer, &client_head)
     }
 
-    /// Refuses an answer that leads to a sign-in where callers look for documents: clients that guess must get 404,
-    /// not a page.
+    /// Refuses a response that leads to a sign-in at a discovery path: clients that probe for a document must
+    /// get 404, not a page.
     fn check_sign_in(&self, answer: &ResponseHead) -> Result<(), Refusal> {
         if self.hides_sign_in && answer.leads_to_sign_in() {
             tracing::info!(
                 upstream.status = answer.status,
-                "upstream answered a discovery request with a redirect or 401; the caller gets 404"
+                "upstream responded to a discovery request with a redirect or 401; the caller gets 404"
             );
             return Err(Refusal::NotFound);
         }
         Ok(())
     }
 
-    /// Gives an answer that was set aside.
+    /// Sends a buffered response.
     async fn send(
         &self,
-        aside: BufferedResponse,
+        buffered: BufferedResponse,
         request: &ValidRequest<'_>,
         cookies: &Cookies<'_>,
         caller: &mut Caller,
     ) -> Result<ProxyOutcome, Refusal> {
-        let BufferedResponse { head, length, body } = aside;
+        let BufferedResponse { head, length, body } = buffered;
         self.check_sign_in(&head)?;
         let version = request.head.version;
         let mut out =
@@ -390,25 +395,24 @@ impl Cookies<'_> {
     }
 }
 
-/// Whether upstream's connection may take another request after one without a body. Disposition a body it may
-/// not: gunicorn answers before it has read one that the app does not want, and may read the next request
-/// along with the rest of it; that one would wait for ever.
-fn may_be_used_again(answer: &ResponseHead, length: Length) -> bool {
+/// True if upstream's connection may carry another request after one without a body. After a request with a
+/// body it may not: gunicorn responds before it has read a body that the app ignores, and may consume the
+/// next request with the rest of that body; the next request would never get a response.
+fn is_reusable(answer: &ResponseHead, length: Length) -> bool {
     upstream_is_persistent(answer) && length != Length::UntilClose
 }
 
-/// Whether a request with this method may be carried out twice with the effect of once (RFC 9110
-/// §9.2.2). `TRACE`, the sixth, is refused.
+/// True for idempotent methods (RFC 9110 §9.2.2). `TRACE`, the sixth, is refused.
 fn is_idempotent(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
 }
 
-/// Whether SimpleChat signs a person in at a target, and writes who it is into the session.
+/// True for targets at which SimpleChat signs a person in and writes the user into the session.
 fn signs_in(target: &[u8]) -> bool {
     matches!(&*upstream_path(target), b"/login" | b"/getAToken" | b"/getATokenApi")
 }
 
-/// Whether the caller waits for 100 before it sends its body (RFC 9110 §10.1.1).
+/// True if the caller waits for 100 before it sends its body (RFC 9110 §10.1.1).
 pub(crate) fn awaits_continue(request: &ValidRequest<'_>) -> bool {
     request.head.version == Version::Http11
         && request
@@ -418,7 +422,7 @@ pub(crate) fn awaits_continue(request: &ValidRequest<'_>) -> bool {
             .any(|value| value.eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// What the caller is told about its connection.
+/// Value of `Connection` in the response.
 fn connection_option(version: Version, closes: bool) -> Option<&'static str> {
     match (version, closes) {
         (_, true) => Some("close"),
@@ -427,23 +431,24 @@ fn connection_option(version: Version, closes: bool) -> Option<&'static str> {
     }
 }
 
-/// Checks that a 101 names the protocols that the connection changes to, and only such as the caller
-/// asked for (RFC 9110 §7.8).
-fn check_upgrade(asked: Option<&[u8]>, answer: &ResponseHead) -> Result<(), UpstreamError> {
+/// Checks that a 101 names the protocols that the connection changes to, and only protocols that the caller
+/// requested (RFC 9110 §7.8).
+fn check_upgrade(requested: Option<&[u8]>, answer: &ResponseHead) -> Result<(), UpstreamError> {
     let is_requested = |protocol: &[u8]| {
-        let mut asked = asked.unwrap_or_default().split(|b| *b == b',').map(<[u8]>::trim_ascii);
-        asked.any(|one| one.eq_ignore_ascii_case(protocol))
+        let mut requested =
+            requested.unwrap_or_default().split(|b| *b == b',').map(<[u8]>::trim_ascii);
+        requested.any(|one| one.eq_ignore_ascii_case(protocol))
     };
     let mut protocols = answer.fields.list("upgrade").peekable();
     if protocols.peek().is_none() || !protocols.all(is_requested) {
-        return Err(Malformed("it changes to a protocol nobody asked for").into());
+        return Err(Malformed("it changes to a protocol that was not requested").into());
     }
     Ok(())
 }
 
-/// Whether SimpleChat answered somebody whom it does not know: 401, or to the sign-in page, and no
+/// True if SimpleChat treated the request as anonymous: 401 or a redirect to the sign-in page, without a
 /// session of its own.
-fn is_of_a_stranger(answer: &ResponseHead) -> bool {
+fn is_anonymous_response(answer: &ResponseHead) -> bool {
     let leads_to_login = || {
         answer.fields.all("location").any(|location| {
             let path = match location.windows(3).position(|w| w == b"://") {

@@ -1,8 +1,7 @@
-//! `GET /.well-known/oauth-protected-resource`: what clients must ask Entra for (RFC 9728).
+//! `GET /.well-known/oauth-protected-resource`: protected resource metadata (RFC 9728).
 //!
-//! Deliberately public: a client needs it before it can have a token. It carries the tenant's and the
-//! app's id, hence the opt-in. It needs neither Entra nor Redis nor upstream: clients that cannot read
-//! it guess, and guess wrong.
+//! Public by design: a client needs it before it has a token. It contains the tenant id and the app id, hence the
+//! opt-in. It depends on neither Entra nor Redis nor upstream: clients that cannot read it guess wrong endpoints.
 
 use std::sync::Arc;
 
@@ -30,14 +29,14 @@ use crate::{
 };
 
 impl OwnMetadata {
-    /// What is published under these settings, at present.
+    /// Metadata that is published under the current settings.
     pub(crate) fn of(resource: &Resource) -> Self {
         let has_root = resource.config.root_metadata == RootMetadata::Gateway;
         Self { is_on: resource.is_on(), has_root }
     }
 }
 
-/// An issuer, as in the tokens' `iss`.
+/// Issuer, as in the `iss` claim of tokens.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(transparent)]
 #[schema(
@@ -47,7 +46,7 @@ impl OwnMetadata {
 )]
 pub(crate) struct Issuer(String);
 
-/// A scope, fully qualified (RFC 6749 §3.3).
+/// Fully qualified scope (RFC 6749 §3.3).
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(transparent)]
 #[schema(
@@ -57,39 +56,39 @@ pub(crate) struct Issuer(String);
 )]
 pub(crate) struct Scope(String);
 
-/// How a token may come (RFC 6750 §2).
+/// Method of sending a token (RFC 6750 §2).
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BearerMethod {
-    /// In the `Authorization` header.
+    /// `Authorization` header.
     Header,
 }
 
 /// Protected resource metadata (RFC 9728 §2).
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ProtectedResourceMetadata {
-    /// The resource's identifier: the public origin, and the path asked for.
+    /// Identifier of the resource: the public origin and the path of the resource.
     #[schema(example = "https://chat.example/external/login", format = "uri", max_length = 2048)]
     resource: String,
-    /// The tenant's issuer.
+    /// Issuer of the tenant.
     #[schema(min_items = 1, max_items = 1)]
     authorization_servers: Vec<Issuer>,
-    /// What to ask for, fully qualified.
+    /// Scopes to request, fully qualified.
     #[schema(min_items = 1, max_items = 64)]
     scopes_supported: Vec<Scope>,
-    /// Tokens come in the `Authorization` header alone.
+    /// Methods of sending a token: only the `Authorization` header.
     #[schema(value_type = Vec<BearerMethod>, min_items = 1, max_items = 1)]
     bearer_methods_supported: [BearerMethod; 1],
     /// Always `SimpleChat`.
     #[schema(example = "SimpleChat", max_length = 10, pattern = "^SimpleChat$")]
     resource_name: &'static str,
-    /// SimpleChat's documentation.
+    /// URL of SimpleChat's documentation.
     #[schema(example = "https://microsoft.github.io/simplechat/", format = "uri", max_length = 64)]
     resource_documentation: &'static str,
 }
 
 impl ProtectedResourceMetadata {
-    /// Of the resource at a path of an origin, as it is served.
+    /// Metadata of the resource at a path below an origin.
     pub(crate) fn of(path: &str, resource: &Resource, origin: &str) -> Self {
         let slash = if path.is_empty() { "" } else { "/" };
         Self {
@@ -102,36 +101,36 @@ impl ProtectedResourceMetadata {
         }
     }
 
-    /// The tenant's issuer.
+    /// Issuer of the tenant.
     pub(crate) fn authority(&self) -> &str {
         self.authorization_servers.first().map_or("", |issuer| &issuer.0)
     }
 
-    /// What to ask for, with spaces between.
+    /// Scopes to request, separated by spaces.
     pub(crate) fn scopes(&self) -> String {
         self.scopes_supported.iter().map(|scope| &*scope.0).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// Metadata of the origin as a whole, or of the resource that the path names.
+/// Returns the metadata of the origin as a whole, or of the resource that the path names.
 #[utoipa::path(
     get,
     path = "/.well-known/oauth-protected-resource",
     tag = "Discovery",
     operation_id = "getProtectedResourceMetadata",
-    summary = "What a client must ask Entra for",
-    description = "Names the tenant's issuer and the scope to ask it for, of the origin as a whole or of the resource whose path follows. It carries the tenant's and the app's id: the gateway answers only while external access is on, which somebody must have decided. Until then, and for every other path below, SimpleChat answers; with GATEWAY_ROOT_METADATA=upstream also without a path.",
-    extensions(("x-public-because" = json!("RFC 9728: a client reads it before it can have a token."))),
+    summary = "Protected resource metadata",
+    description = "The tenant's issuer and the scope to request from it, for the origin as a whole or for the resource whose path follows. The document contains the tenant id and the app id, so the gateway serves it only while external access is enabled, which is an explicit decision. Otherwise, and for every other path below, SimpleChat responds; with GATEWAY_ROOT_METADATA=upstream also for the path of the origin as a whole.",
+    extensions(("x-public-because" = json!("RFC 9728: a client reads it before it has a token."))),
     security(()),
     responses(
-        (status = 200, description = "The metadata", body = ProtectedResourceMetadata,
+        (status = 200, description = "Protected resource metadata", body = ProtectedResourceMetadata,
             headers(("Cache-Control"), ("ETag"), ("Vary"), ("Access-Control-Allow-Origin"))),
-        (status = 304, description = "Not changed since the ETag sent",
+        (status = 304, description = "Not modified",
             headers(("Cache-Control"), ("ETag"), ("Vary"), ("Access-Control-Allow-Origin"))),
-        (status = 400, description = "A malformed host or forwarding header", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "While external access is off: SimpleChat's answer, unchanged; 404 where it has no such document"),
-        (status = 421, description = "The host is not among GATEWAY_PUBLIC_URLS", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "The answer could not be written", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Malformed host or forwarding header", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "While external access is disabled: SimpleChat's response, unchanged; 404 if it has no such document"),
+        (status = 421, description = "Host not listed in GATEWAY_PUBLIC_URLS", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "Internal error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn get(
@@ -141,25 +140,25 @@ pub(crate) async fn get(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    // As it is spelled: the answer must name the same (RFC 9728 §3.3).
+    // As the caller spelled it: the metadata must name the same resource (RFC 9728 §3.3).
     let path = described(uri.path()).ok_or(Refusal::NotFound)?;
     describe(path, &resource, &edge, context.client_info(), &headers)
 }
 
-/// A browser asks first (Fetch standard, CORS preflight): anybody may read.
+/// Responds to the preflight of the metadata (Fetch standard, CORS preflight).
 #[utoipa::path(
     options,
     path = "/.well-known/oauth-protected-resource",
     tag = "Discovery",
     operation_id = "preflightProtectedResourceMetadata",
     summary = "CORS preflight for metadata",
-    description = "A browser asks before it reads the metadata. Pages of any origin may.",
+    description = "Sent by browsers before a page reads the metadata. Every origin is allowed.",
     extensions(("x-public-because" = json!("A preflight carries no credentials (Fetch standard)."))),
     security(()),
     responses(
-        (status = 204, description = "Any origin may read",
+        (status = 204, description = "Every origin allowed",
             headers(("Access-Control-Allow-Origin"), ("Access-Control-Allow-Methods"), ("Access-Control-Allow-Headers"), ("Access-Control-Max-Age"), ("Cache-Control"))),
-        (status = "default", description = "While external access is off: SimpleChat's answer, unchanged; 404 where it has no such document"),
+        (status = "default", description = "While external access is disabled: SimpleChat's response, unchanged; 404 if it has no such document"),
     )
 )]
 pub(crate) async fn options() -> Response {
@@ -176,7 +175,7 @@ fn describe(
     let origin = match &client_info.origin {
         PublicOrigin::Known(origin) => origin,
         PublicOrigin::Unlisted(_) => return Err(Refusal::Misdirected),
-        PublicOrigin::Unnamed => return Err(Refusal::Framing("it must bear one Host header")),
+        PublicOrigin::Unnamed => return Err(Refusal::Framing("one Host header is required")),
     };
     let metadata = ProtectedResourceMetadata::of(path, resource, &origin.to_string());
     let text = serde_json::to_vec(&metadata).map_err(|_| Refusal::Internal)?;

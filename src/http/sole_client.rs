@@ -1,5 +1,5 @@
-//! Notices when every request comes from one public address: then it is likely an edge that hides who
-//! its callers are, and what is counted by address shuts all of them out together.
+//! Detection of a proxy that is not listed in `GATEWAY_TRUSTED_PROXIES`: all requests have one public client
+//! address, and limits by address apply to all callers together.
 
 use std::{
     cell::Cell,
@@ -12,10 +12,10 @@ use std::{
 
 use crate::authz::client_info::is_private;
 
-/// Disposition so many requests it is no accident any more.
-const MANY: u32 = 100;
+/// Requests from one address before the warning; fewer may be a coincidence.
+const WARN_AFTER: u32 = 100;
 
-/// What one thread has seen; the warning is for all threads together.
+/// Client addresses that one thread has observed. All threads together warn once.
 #[derive(Debug)]
 pub(crate) struct SoleClient {
     observed: Cell<Observed>,
@@ -24,30 +24,30 @@ pub(crate) struct SoleClient {
 
 #[derive(Debug, Clone, Copy)]
 enum Observed {
-    Nobody,
+    None,
     One(IpAddr, u32),
-    /// Or one that is not public, or the operator was told.
+    /// Several addresses or a private one, or the warning was logged: nothing is left to detect.
     Several,
 }
 
 impl SoleClient {
     pub(crate) fn new(has_warned: Arc<AtomicBool>) -> Self {
-        Self { observed: Cell::new(Observed::Nobody), has_warned }
+        Self { observed: Cell::new(Observed::None), has_warned }
     }
 
-    /// A request came from a client.
+    /// Records the client address of a request.
     pub(crate) fn observe(&self, client: IpAddr) {
         let observed = match self.observed.get() {
             Observed::Several => return,
-            Observed::Nobody if !is_private(client) => Observed::One(client, 1),
-            Observed::One(address, count) if address == client && count < MANY => {
+            Observed::None if !is_private(client) => Observed::One(client, 1),
+            Observed::One(address, count) if address == client && count < WARN_AFTER => {
                 Observed::One(address, count + 1)
             }
             Observed::One(address, _) if address == client => {
                 self.warn(address);
                 Observed::Several
             }
-            Observed::Nobody | Observed::One(..) => Observed::Several,
+            Observed::None | Observed::One(..) => Observed::Several,
         };
         self.observed.set(observed);
     }
@@ -56,7 +56,7 @@ impl SoleClient {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 client.address = %address,
-                "every request so far comes from one public address: if that is a proxy, name it in GATEWAY_TRUSTED_PROXIES; if it is Azure Front Door, set GATEWAY_FRONT_DOOR_ID. GATEWAY_LOGIN_FAILURE_LIMIT counts by client address"
+                "all requests so far have the same public client address, and GATEWAY_LOGIN_FAILURE_LIMIT counts by client address. If the address is a proxy, list it in GATEWAY_TRUSTED_PROXIES; if it is Azure Front Door, set GATEWAY_FRONT_DOOR_ID"
             );
         }
     }

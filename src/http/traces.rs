@@ -1,5 +1,5 @@
-//! Spans: one for each request, one for its exchange with upstream. By OpenTelemetry's own API, not as spans
-//! of `tracing`: those would cost every request something also where no traces are exported.
+//! Spans: one per request, one per exchange with upstream. They use OpenTelemetry's API, not spans of `tracing`,
+//! which would cost every request time even if no traces are exported.
 
 use std::{borrow::Cow, future::poll_fn, pin::pin};
 
@@ -20,17 +20,17 @@ use crate::{
     h1::message::{Fields, RequestHead},
 };
 
-/// Which trace a request belongs to.
+/// Span of a request, or the trace to which it belongs.
 #[derive(Debug, Default)]
 pub(crate) struct RequestSpan {
-    /// With the request's span, where traces are exported.
+    /// Contains the request's span, if traces are exported.
     context: Option<Context>,
-    /// Where not, what a trusted peer said.
+    /// Trace id from a trusted peer, if traces are not exported.
     from_peer: Option<TraceId>,
 }
 
 impl RequestSpan {
-    /// Begins a request's span: in the trace of a trusted peer, else in one of its own.
+    /// Begins a request's span: in the trace of a trusted peer, else in a new trace.
     pub(crate) fn begin(
         tracer: Option<&SdkTracer>,
         head: &RequestHead,
@@ -43,8 +43,8 @@ impl RequestSpan {
             return Self::default();
         }
         let parent = if has_parent {
-            let nothing = Context::new();
-            TraceContextPropagator::new().extract_with_context(&nothing, &Carrier(&head.fields))
+            let empty = Context::new();
+            TraceContextPropagator::new().extract_with_context(&empty, &Carrier(&head.fields))
         } else {
             Context::new()
         };
@@ -67,20 +67,20 @@ impl RequestSpan {
             attributes.push(KeyValue::new("server.address", host.host().to_owned()));
         }
         let span = tracer
-            .span_builder(named(method, endpoint))
+            .span_builder(span_name(method, endpoint))
             .with_kind(SpanKind::Server)
             .with_attributes(attributes);
         let span = tracer.build_with_context(span, &parent);
         Self { context: Some(parent.with_span(span)), from_peer: None }
     }
 
-    /// The trace's id, for the log.
+    /// Trace id, for the log.
     pub(crate) fn id(&self) -> Option<TraceId> {
         let own = self.context.as_ref().map(|context| context.span().span_context().trace_id());
         own.or(self.from_peer)
     }
 
-    /// Does something in which log records belong to the request's span.
+    /// Runs a future so that its log records belong to the request's span.
     pub(crate) async fn run<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|context| {
@@ -107,17 +107,17 @@ impl RequestSpan {
     }
 }
 
-fn named(method: &str, endpoint: Endpoint) -> Cow<'static, str> {
+fn span_name(method: &str, endpoint: Endpoint) -> Cow<'static, str> {
     let method = if method == "_OTHER" { "HTTP" } else { method };
     format!("{method} {}", endpoint.route()).into()
 }
 
-/// The span of an exchange with upstream. It ends when this is dropped.
+/// Span of an exchange with upstream; it ends on drop.
 #[derive(Debug)]
 pub(crate) struct UpstreamSpan(Option<Span>);
 
 impl UpstreamSpan {
-    /// Within the request's span.
+    /// Begins the span as a child of the request's span.
     pub(crate) fn begin(
         tracer: Option<&SdkTracer>,
         head: &RequestHead,
@@ -141,12 +141,12 @@ impl UpstreamSpan {
         Self(Some(tracer.build_with_context(span, &Context::current())))
     }
 
-    /// What upstream is told of the trace; `None`: what came is passed on as far as it is trusted.
+    /// Trace context for upstream; `None`: the trace context of a trusted peer is forwarded.
     pub(crate) fn context(&self) -> Option<&SpanContext> {
         self.0.as_ref().map(Span::span_context).filter(|context| context.is_valid())
     }
 
-    /// It is asked again.
+    /// Records a retry.
     pub(crate) fn resent(&mut self) {
         if let Some(span) = &mut self.0 {
             span.add_event("sent again", Vec::new());
@@ -170,7 +170,7 @@ impl UpstreamSpan {
     }
 }
 
-/// A request's fields, read for its trace. Who sends one twice sends none.
+/// Trace context in request fields. A repeated field is ignored.
 struct Carrier<'a>(&'a Fields);
 
 impl Extractor for Carrier<'_> {

@@ -89,7 +89,7 @@ async fn the_client_address_is_taken_from_the_front_doors_header() {
 
 #[tokio::test]
 async fn operators_are_warned_when_every_request_has_one_public_address() {
-    const WARNING: &str = "every request so far comes from one public address";
+    const WARNING: &str = "all requests so far have the same public client address";
     let world = World::with(Kind::Files, &[("GATEWAY_WORKERS", "1")]).await;
     let http = client();
     let ask = async |address: &str| {

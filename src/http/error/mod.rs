@@ -1,6 +1,6 @@
-//! Refusals: every reason not to serve a request, and the one table of what the caller gets.
+//! Refusals: every reason not to serve a request, and the table of responses to them.
 //!
-//! A handler returns a [`Refusal`]; it travels in the response's extensions to [`problem::render`], which knows the
+//! A handler returns a [`Refusal`]; the extensions of the response carry it to [`problem::render`], which has the
 //! request and so can write the challenge (RFC 6750 §3, RFC 9728 §5.1) and the problem document (RFC 9457).
 
 mod challenge;
@@ -120,7 +120,7 @@ pub(crate) enum Refusal {
     Internal,
 }
 
-/// What a caller gets for a refusal.
+/// Response to a refusal.
 #[derive(Debug, Clone, Copy)]
 struct Answer {
     status: StatusCode,

@@ -17,29 +17,29 @@ use crate::{
     },
 };
 
-/// What went wrong (RFC 9457). `error` and `message` repeat `detail` for older clients.
+/// Problem details (RFC 9457). `error` and `message` repeat `detail` for older clients.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Problem {
-    /// Always `about:blank`: the status has the meaning.
+    /// Always `about:blank`: the status identifies the problem (RFC 9457 §4.2.1).
     #[serde(rename = "type")]
     #[schema(example = "about:blank", max_length = 11, pattern = "^about:blank$")]
     kind: &'static str,
-    /// The status in words.
+    /// Reason phrase of the status.
     #[schema(example = "Unauthorized", max_length = 64, pattern = "^[A-Za-z -]+$")]
     title: &'static str,
-    /// The HTTP status.
+    /// HTTP status.
     #[schema(example = 401, minimum = 400, maximum = 599)]
     status: u16,
-    /// What went wrong, in a sentence.
+    /// Description of the problem, one sentence.
     #[schema(example = "A bearer token is required", max_length = 256, pattern = "^[ -~]+$")]
     detail: String,
-    /// As `detail`.
+    /// Same text as `detail`.
     #[schema(example = "A bearer token is required", max_length = 256, pattern = "^[ -~]+$")]
     error: String,
-    /// As `detail`.
+    /// Same text as `detail`.
     #[schema(example = "A bearer token is required", max_length = 256, pattern = "^[ -~]+$")]
     message: String,
-    /// Id of this request in the gateway's log.
+    /// Id of the request in the gateway's log.
     #[schema(example = "019ab3f0-7c1e-7b6e-9a8d-0f2a4c6e8b10", format = "uuid", max_length = 36)]
     request_id: String,
 }
@@ -55,8 +55,7 @@ pub(crate) struct ProblemSummary {
     pub(crate) origin: Option<String>,
 }
 
-/// Writes the response to a [`Refusal`] that travels in a response's extensions; other responses are returned
-/// unchanged.
+/// Writes the response to a [`Refusal`] in the extensions of a response; other responses are returned unchanged.
 pub(crate) fn render(
     response: Response,
     context: &RequestContext,
@@ -79,7 +78,7 @@ pub(crate) fn answer(refusal: &Refusal, context: &RequestContext, resource: &Res
     refusal.log(context.request_id(), context.client());
     let row = refusal.answer();
     context.refuse(row.reason);
-    // Causes behind the gateway are for the log alone.
+    // Causes behind the gateway are only logged.
     let detail = refusal.detail(resource);
     let summary = ProblemSummary {
         reason: row.reason,
