@@ -1,4 +1,4 @@
-//! A minted session as administrators are told of it, by the page, as JSON, and by command.
+//! View of a minted session for the administrators' pages, the API and the commands.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -6,16 +6,16 @@ use utoipa::ToSchema;
 use super::Listed;
 use crate::clock;
 
-/// A live minted session.
+/// Active session that the gateway issued.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct MintedSession {
-    /// Its handle, which names it and opens nothing.
+    /// Handle of the session: identifies it and grants no access.
     #[schema(example = "5b477192a010a287", max_length = 16, pattern = "^[0-9a-f]{16}$")]
     pub(crate) id: String,
-    /// Entra's object id of whoever logged in.
+    /// Entra's object id of the user or service principal that logged in.
     #[schema(format = "uuid", max_length = 36)]
     pub(crate) subject: String,
-    /// The client app's id.
+    /// Client application id.
     #[schema(
         example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee",
         max_length = 256,
@@ -26,12 +26,12 @@ pub(crate) struct MintedSession {
     pub(crate) name: Option<String>,
     #[schema(required = true, max_length = 16_384)]
     pub(crate) email: Option<String>,
-    /// Null: that is not known any more.
+    /// Time of the login; null: unknown.
     #[schema(required = true, format = DateTime, max_length = 30)]
     pub(crate) opened_at: Option<String>,
     #[schema(format = DateTime, max_length = 30)]
     pub(crate) expires_at: String,
-    /// When SimpleChat last saw it in use.
+    /// Time of the last request of the session to SimpleChat; null: unknown.
     #[schema(required = true, format = DateTime, max_length = 30)]
     pub(crate) last_seen: Option<String>,
 }
