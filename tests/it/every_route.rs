@@ -267,17 +267,17 @@ fn concrete(path: &str) -> String {
 
 /// Requests every operation as every caller.
 async fn request_all(book: &mut Book, gateway: &Gateway, callers: &[Caller]) {
-    let mut asked = Vec::new();
+    let mut pending = Vec::new();
     for (method, path) in book.operations() {
         for caller in callers {
             let mut request = ask(&book.client, gateway, &method, &path);
             for (name, value) in &caller.headers {
                 request = request.header(*name, value);
             }
-            asked.push((method.clone(), path.clone(), caller.name, tokio::spawn(request.send())));
+            pending.push((method.clone(), path.clone(), caller.name, tokio::spawn(request.send())));
         }
     }
-    for (method, path, caller, answer) in asked {
+    for (method, path, caller, answer) in pending {
         let answer = Answer::of(answer.await.unwrap().unwrap()).await;
         book.check(&method, &path, caller, &answer);
     }
@@ -446,7 +446,7 @@ async fn with_a_silent_upstream(book: &mut Book) {
     let (gateway, entra, _store) = alone(Kind::Files, &more).await;
     gateway.wait_until_it_has_keys().await;
     let token = format!("Bearer {}", entra.token().build());
-    let asked: Vec<_> = book
+    let pending: Vec<_> = book
         .operations()
         .into_iter()
         .filter(|(_, path)| is_proxied(path))
@@ -456,7 +456,7 @@ async fn with_a_silent_upstream(book: &mut Book) {
             (method, path, tokio::spawn(request.send()))
         })
         .collect();
-    for (method, path, answer) in asked {
+    for (method, path, answer) in pending {
         let answer = Answer::of(answer.await.unwrap().unwrap()).await;
         assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT.as_u16());
         book.check(&method, &path, "a waiting caller", &answer);
