@@ -115,7 +115,7 @@ struct User {
     tag = "Session",
     operation_id = "login",
     summary = "Exchange an Entra access token for a SimpleChat session",
-    description = "Creates a session for the subject of the token. The request body is ignored. A session sent with the request is never reused; a minted session of the same subject is ended. The response is sent after the session store has confirmed the session.",
+    description = "Creates a session for the subject of the token. The request body is ignored. A session sent with the request is never reused; a gateway-issued session of the same subject is ended. The response is sent after the session store has confirmed the session.",
     security(("bearer" = [])),
     responses(
         (status = 200, description = "Session created", body = SessionCreated,

@@ -25,8 +25,8 @@ use crate::{
     path = "/external/logout",
     tag = "Session",
     operation_id = "logout",
-    summary = "End a minted session",
-    description = "Available even while external access is disabled. With the session cookie, ends that session; with a bearer token alone, ends all sessions minted from that token. Sessions of browser users are not affected.",
+    summary = "End gateway-issued sessions",
+    description = "Available even while external access is disabled. With the session cookie, ends that session; with a bearer token alone, ends all sessions issued for that token. Sessions of browser users are not affected.",
     security(("sessionCookie" = []), ("bearer" = [])),
     responses(
         (status = 204, description = "Session ended, or no session to end"),

@@ -1,5 +1,5 @@
-//! `GET /gateway/docs`: the `OpenAPI` document as a page. One answer holds all of it; nothing is loaded
-//! and no script runs, so that it can be read where nothing is trusted yet.
+//! `GET /gateway/docs`: the `OpenAPI` document as a page. One response contains all of it; no resources are loaded
+//! and no script runs, so that it can be reviewed before the deployment is trusted.
 
 use std::sync::Arc;
 
@@ -16,23 +16,25 @@ use utoipa::{ToSchema, openapi::OpenApi as Document};
 use super::reading;
 use crate::http::error::{Problem, Refusal};
 
-/// How pages of ours look.
+/// Style sheet of the gateway's pages.
 const STYLE: &str = include_str!("../../templates/page.css");
 
-/// The page, written once at the start.
+/// Rendered page, built once at startup.
 #[derive(Debug, Clone)]
 pub(crate) struct Page {
-    /// `None`: it could not be written.
+    /// `None`: rendering failed.
     html: Option<Arc<str>>,
     policy: HeaderValue,
 }
 
 impl Page {
-    /// The page of a document.
+    /// Renders a document.
     pub(crate) fn of(document: &Document) -> Self {
         let document = serde_json::to_value(document).unwrap_or_default();
         let html = reading::Docs::read(&document, STYLE).render();
-        let html = html.inspect_err(|error| tracing::error!(%error, "no /gateway/docs")).ok();
+        let html = html
+            .inspect_err(|error| tracing::error!(%error, "rendering /gateway/docs failed"))
+            .ok();
         let hash = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
         let policy = format!(
             "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -43,26 +45,26 @@ impl Page {
     }
 }
 
-/// A page.
+/// HTML page.
 #[derive(ToSchema)]
 #[schema(max_length = 1_048_576, pattern = "^<!DOCTYPE html>")]
-#[expect(dead_code, reason = "what the document says of the answer")]
+#[expect(dead_code, reason = "schema of the response")]
 struct Html(String);
 
-/// The document as a page.
+/// Returns the document as a page.
 #[utoipa::path(
     get,
     path = "/gateway/docs",
     tag = "Discovery",
     operation_id = "getDocs",
-    summary = "This document as a page",
-    description = "Made from the very same document. One answer, without scripts, that loads nothing.",
-    extensions(("x-public-because" = json!("It says what the source says, and names neither tenant, client nor commit."))),
+    summary = "API reference",
+    description = "This document as an HTML page, without scripts or external resources.",
+    extensions(("x-public-because" = json!("Its content follows from the source alone; it contains no tenant id, app id or commit."))),
     security(()),
     responses(
-        (status = 200, description = "The page", body = Html, content_type = "text/html",
+        (status = 200, description = "HTML page", body = Html, content_type = "text/html",
             headers(("Cache-Control"), ("Content-Security-Policy"), ("Referrer-Policy"), ("X-Content-Type-Options"))),
-        (status = 500, description = "The page could not be written", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "Internal error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn get(Extension(page): Extension<Page>) -> Result<Response, Refusal> {

@@ -1,9 +1,9 @@
-//! What the page shows, read from the document.
+//! Content of the page `/gateway/docs`, read from the `OpenAPI` document.
 
 use askama::Template;
 use serde_json::{Map, Value};
 
-/// The page.
+/// Template of the page.
 #[derive(Template)]
 #[template(path = "docs.html")]
 pub(crate) struct Docs {
@@ -13,12 +13,12 @@ pub(crate) struct Docs {
     about: Prose,
     schemes: Vec<SchemeDoc>,
     chapters: Vec<Chapter>,
-    everywhere: Vec<ResponseDoc>,
+    common: Vec<ResponseDoc>,
     headers: Vec<Member>,
     schemas: Vec<Shape>,
 }
 
-/// Text in which `…` is code.
+/// Text with code spans: `…` in the document.
 type Prose = Vec<Piece>;
 
 struct Piece {
@@ -26,7 +26,7 @@ struct Piece {
     is_code: bool,
 }
 
-/// A way to show who is calling.
+/// Security scheme.
 struct SchemeDoc {
     id: String,
     name: String,
@@ -34,7 +34,7 @@ struct SchemeDoc {
     about: Prose,
 }
 
-/// The operations under one tag.
+/// Operations of one tag.
 struct Chapter {
     id: String,
     name: String,
@@ -42,27 +42,27 @@ struct Chapter {
     operations: Vec<Operation>,
 }
 
-/// Operations that differ in nothing but where they stand.
+/// Operations that differ only in path and method.
 struct Operation {
     id: String,
     summary: String,
     about: Prose,
     places: Vec<PathItem>,
-    /// Why it is open to all; `None`: it is not.
+    /// Reason for access without credentials; `None`: credentials are required.
     public_because: Option<String>,
-    /// Names of schemes, any one of which will do.
+    /// Names of the accepted security schemes; one is sufficient.
     schemes: Vec<String>,
     parameters: Vec<Member>,
-    /// What is sent along.
-    sent: Vec<BodyDoc>,
+    /// Request bodies, one per media type.
+    request_bodies: Vec<BodyDoc>,
     answers: Vec<ResponseDoc>,
-    /// Statuses it shares with all others.
-    everywhere: Vec<String>,
-    /// As in the document, without its id: what makes two the same.
-    likeness: Value,
+    /// Statuses of the common responses.
+    common: Vec<String>,
+    /// Operation without its id; equal operations are shown once.
+    comparable: Value,
 }
 
-/// A path, and the methods that stand there.
+/// Path and its methods.
 struct PathItem {
     path: String,
     methods: Vec<String>,
@@ -73,22 +73,22 @@ struct ResponseDoc {
     about: Prose,
     bodies: Vec<BodyDoc>,
     headers: Vec<HeaderName>,
-    /// Whether SimpleChat may answer so as well, with whatever body.
-    may_be_upstreams: bool,
+    /// True if SimpleChat may respond with this status too, with any body.
+    may_be_from_upstream: bool,
 }
 
 struct BodyDoc {
     media_type: String,
-    /// A schema of the page.
+    /// Name of the schema.
     schema: Option<String>,
 }
 
 struct HeaderName {
     name: String,
-    is_sometimes: bool,
+    is_optional: bool,
 }
 
-/// An object, or a value with a name.
+/// Schema: an object or a named value.
 struct Shape {
     name: String,
     about: Prose,
@@ -96,7 +96,7 @@ struct Shape {
     members: Vec<Member>,
 }
 
-/// A parameter, a header or a member of an object.
+/// Parameter, header or member of an object.
 struct Member {
     name: String,
     note: &'static str,
@@ -114,10 +114,10 @@ impl Docs {
         let info = &document["info"];
         let components = &document["components"];
         let responses = pairs(&components["responses"]);
-        let mut everywhere: Vec<_> = responses
+        let mut common: Vec<_> = responses
             .map(|(name, answer)| read_answer(&status_of(document, name), answer))
             .collect();
-        everywhere.sort_by(|a, b| a.status.cmp(&b.status));
+        common.sort_by(|a, b| a.status.cmp(&b.status));
         Self {
             style,
             title: text(&info["title"]),
@@ -125,9 +125,11 @@ impl Docs {
             about: prose(&info["description"]),
             schemes: pairs(&components["securitySchemes"]).map(read_scheme).collect(),
             chapters: read_chapters(document),
-            everywhere,
+            common,
             headers: pairs(&components["headers"])
-                .filter(|(name, _)| !name.ends_with(SOMETIMES) || is_alone(components, name))
+                .filter(|(name, _)| {
+                    !name.ends_with(SOMETIMES) || is_always_optional(components, name)
+                })
                 .map(|(name, header)| {
                     let name = name.trim_end_matches(SOMETIMES);
                     read_member(name, header, &header["schema"], "")
@@ -141,12 +143,12 @@ impl Docs {
 const SOMETIMES: &str = ".sometimes";
 const ANY: &str = "*/*";
 
-/// Whether a header that is not always there never is.
-fn is_alone(components: &Value, name: &str) -> bool {
+/// True for a header that is optional wherever it is used.
+fn is_always_optional(components: &Value, name: &str) -> bool {
     components["headers"].get(name.trim_end_matches(SOMETIMES)).is_none()
 }
 
-/// Where a shared answer is used.
+/// Status of a shared response.
 fn status_of(document: &Value, name: &str) -> String {
     let reference = format!("#/components/responses/{name}");
     operations(document)
@@ -171,11 +173,11 @@ fn read_chapters(document: &Value) -> Vec<Chapter> {
             if operation["tags"][0] != name.as_str() {
                 continue;
             }
-            let mut likeness = operation.clone();
-            likeness.as_object_mut().map(|all| all.remove("operationId"));
-            match found.iter_mut().find(|known| known.likeness == likeness) {
+            let mut comparable = operation.clone();
+            comparable.as_object_mut().map(|all| all.remove("operationId"));
+            match found.iter_mut().find(|known| known.comparable == comparable) {
                 Some(known) => known.also_at(path, method),
-                None => found.push(read_operation(path, method, operation, likeness)),
+                None => found.push(read_operation(path, method, operation, comparable)),
             }
         }
         let id = format!("chapter-{}", name.to_lowercase());
@@ -194,7 +196,7 @@ impl Operation {
     }
 }
 
-fn read_operation(path: &str, method: &str, operation: &Value, likeness: Value) -> Operation {
+fn read_operation(path: &str, method: &str, operation: &Value, comparable: Value) -> Operation {
     let parameters = operation["parameters"].as_array().into_iter().flatten();
     let is_shared = |answer: &Value| answer.get("$ref").is_some();
     let answers = || pairs(&operation["responses"]);
@@ -217,18 +219,18 @@ fn read_operation(path: &str, method: &str, operation: &Value, likeness: Value) 
                 read_member(&text(&it["name"]), it, &it["schema"], note)
             })
             .collect(),
-        sent: read_bodies(&operation["requestBody"]).collect(),
+        request_bodies: read_bodies(&operation["requestBody"]).collect(),
         answers: answers()
             .filter(|(_, answer)| !is_shared(answer))
             .map(|(status, answer)| {
                 read_answer(if status == "default" { "other" } else { status }, answer)
             })
             .collect(),
-        everywhere: answers()
+        common: answers()
             .filter(|(_, answer)| is_shared(answer))
             .map(|(status, _)| status.clone())
             .collect(),
-        likeness,
+        comparable,
     }
 }
 
@@ -240,10 +242,10 @@ fn read_answer(status: &str, answer: &Value) -> ResponseDoc {
         headers: pairs(&answer["headers"])
             .map(|(name, header)| HeaderName {
                 name: name.clone(),
-                is_sometimes: header["$ref"].as_str().is_some_and(|it| it.ends_with(SOMETIMES)),
+                is_optional: header["$ref"].as_str().is_some_and(|it| it.ends_with(SOMETIMES)),
             })
             .collect(),
-        may_be_upstreams: answer["content"].get(ANY).is_some(),
+        may_be_from_upstream: answer["content"].get(ANY).is_some(),
     }
 }
 
@@ -278,7 +280,7 @@ fn read_shape((name, schema): (&String, &Value)) -> Shape {
         form: form(schema),
         members: pairs(&schema["properties"])
             .map(|(name, member)| {
-                let note = if required(name) { "" } else { "may be absent" };
+                let note = if required(name) { "" } else { "optional" };
                 read_member(name, member, member, note)
             })
             .collect(),
@@ -297,12 +299,12 @@ fn read_member(name: &str, member: &Value, schema: &Value, note: &'static str) -
     }
 }
 
-/// The schema that a reference names.
+/// Name of the schema in a reference.
 fn named(schema: &Value) -> Option<String> {
     schema["$ref"].as_str()?.rsplit('/').next().map(str::to_owned)
 }
 
-/// What a value must look like, in words.
+/// Constraints of a value, as a text.
 fn form(schema: &Value) -> Prose {
     let mut parts = Vec::new();
     match &schema["type"] {
@@ -316,19 +318,19 @@ fn form(schema: &Value) -> Prose {
         parts.push(format.to_owned());
     }
     let number = |name: &str| schema.get(name).map(Value::to_string);
-    for (least, most, of) in [
+    for (min, max, unit) in [
         ("minLength", "maxLength", " characters"),
         ("minimum", "maximum", ""),
         ("minItems", "maxItems", " items"),
     ] {
-        match (number(least), number(most)) {
-            (Some(least), Some(most)) if least == most => {
-                let of = if least == "1" { of.trim_end_matches('s') } else { of };
-                parts.push(format!("{least}{of}"));
+        match (number(min), number(max)) {
+            (Some(min), Some(max)) if min == max => {
+                let unit = if min == "1" { unit.trim_end_matches('s') } else { unit };
+                parts.push(format!("{min}{unit}"));
             }
-            (Some(least), Some(most)) => parts.push(format!("{least} to {most}{of}")),
-            (None, Some(most)) => parts.push(format!("at most {most}{of}")),
-            (Some(least), None) => parts.push(format!("at least {least}{of}")),
+            (Some(min), Some(max)) => parts.push(format!("{min} to {max}{unit}")),
+            (None, Some(max)) => parts.push(format!("at most {max}{unit}")),
+            (Some(min), None) => parts.push(format!("at least {min}{unit}")),
             (None, None) => {}
         }
     }
@@ -340,7 +342,7 @@ fn form(schema: &Value) -> Prose {
         parts.push(format!("`{pattern}`"));
     }
     if schema["additionalProperties"] == false {
-        parts.push("no other members".to_owned());
+        parts.push("no additional members".to_owned());
     }
     pieces(&parts.join(", "))
 }

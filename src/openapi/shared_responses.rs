@@ -1,8 +1,7 @@
-//! What the document says of every operation alike, written once: what refuses a request before its
-//! route is looked at, which headers go with which answer, that objects have no other members.
+//! Parts of the document that all operations share: refusals before routing, the headers of each response, objects
+//! without additional members.
 //!
-//! Annotations name a header; what it looks like stands here. A `?` after its name: it is not always
-//! there.
+//! Annotations name a header; its description is here. A `?` after the name marks an optional header.
 
 use utoipa::openapi::{
     Components, Content, Header, Object, OpenApi as Document, PathItem, Ref, RefOr, Response,
@@ -19,65 +18,80 @@ use crate::http::endpoint;
 const PROBLEM: &str = "application/problem+json";
 const SOMETIMES: &str = ".sometimes";
 
-/// Name, meaning, form, greatest length.
+/// Name, description, pattern and maximum length of each response header.
 const HEADERS: [(&str, &str, &str, usize); 15] = [
-    ("Access-Control-Allow-Headers", "For preflights", "^[a-z-]+(, [a-z-]+)*$", 128),
-    ("Access-Control-Allow-Methods", "For preflights", "^[A-Z]+(, [A-Z]+)*$", 64),
+    (
+        "Access-Control-Allow-Headers",
+        "Request headers allowed for pages",
+        "^[a-z-]+(, [a-z-]+)*$",
+        128,
+    ),
+    ("Access-Control-Allow-Methods", "Methods allowed for pages", "^[A-Z]+(, [A-Z]+)*$", 64),
     (
         "Access-Control-Allow-Origin",
-        "Whose pages may read the answer: any, or the asking one where it is listed",
+        "Origin whose pages may read the response: any, or the origin of the request if it is listed",
         r"^(\*|https?://[^/ ]+)$",
         256,
     ),
-    ("Access-Control-Expose-Headers", "Lets pages read the challenge", "^WWW-Authenticate$", 16),
-    ("Access-Control-Max-Age", "Seconds", "^[0-9]+$", 5),
-    ("Allow", "The methods that are", "^[A-Z]+(, ?[A-Z]+)*$", 64),
+    (
+        "Access-Control-Expose-Headers",
+        "Response headers readable by pages",
+        "^WWW-Authenticate$",
+        16,
+    ),
+    ("Access-Control-Max-Age", "Lifetime of the preflight result in seconds", "^[0-9]+$", 5),
+    ("Allow", "Supported methods", "^[A-Z]+(, ?[A-Z]+)*$", 64),
     (
         "Cache-Control",
-        "Whether it may be kept at all, or only be used when asked for anew",
+        "`no-store`: not to be stored; `no-cache`: to be revalidated before each use",
         "^no-(cache|store)$",
         8,
     ),
-    ("Content-Security-Policy", "Nothing is loaded, no script runs", "^default-src 'none'; ", 512),
-    ("ETag", "Of this very content", "^\"[A-Za-z0-9_-]{16}\"$", 18),
-    ("Referrer-Policy", "Links tell nobody where they stand", "^no-referrer$", 11),
-    ("Retry-After", "Seconds", "^[1-9][0-9]*$", 10),
+    (
+        "Content-Security-Policy",
+        "Policy that loads no resources and runs no script",
+        "^default-src 'none'; ",
+        512,
+    ),
+    ("ETag", "Entity tag of the content", "^\"[A-Za-z0-9_-]{16}\"$", 18),
+    ("Referrer-Policy", "Policy that sends no `Referer`", "^no-referrer$", 11),
+    ("Retry-After", "Time to the next attempt in seconds", "^[1-9][0-9]*$", 10),
     (
         "Set-Cookie",
         "`session=ID; HttpOnly; Path=/; SameSite=Lax; Expires=…[; Secure]`",
         "^[^=;, ]+=[^;, ]+;",
         4096,
     ),
-    ("Vary", "The request headers that took part", "^[A-Za-z-]+(, ?[A-Za-z-]+)*$", 256),
+    ("Vary", "Request headers that select the response", "^[A-Za-z-]+(, ?[A-Za-z-]+)*$", 256),
     (
         "WWW-Authenticate",
-        "`Bearer`; while external access is on with `resource_metadata` and `scope`, and with `error` where a token was sent. For administrators `Cookie`: they sign in to SimpleChat",
+        "`Bearer`, while external access is enabled with `resource_metadata` and `scope`, and with `error` if a token was sent; for administrators `Cookie`: they sign in to SimpleChat with a browser",
         "^(Bearer|Cookie)( [a-z_-]+=\"[^\"]*\"(, [a-z_-]+=\"[^\"]*\")*)?$",
         4096,
     ),
-    ("X-Content-Type-Options", "The type is the one said", "^nosniff$", 7),
+    ("X-Content-Type-Options", "Disables media type detection", "^nosniff$", 7),
 ];
 
-/// What refuses a request whatever it asks for.
+/// Refusals before routing: status, name of the component, description.
 const REFUSALS: [(&str, &str, &str); 7] = [
     (
         "400",
         "Malformed",
-        "Two readers could take the request for two different ones, or its host or forwarding headers are malformed",
+        "Request that two parsers could read differently, or malformed host or forwarding headers",
     ),
     (
         "403",
         "NotThroughFrontDoor",
-        "GATEWAY_FRONT_DOOR_ID is set, and the request did not come through that Front Door",
+        "Request not sent through the Azure Front Door that GATEWAY_FRONT_DOOR_ID names",
     ),
-    ("405", "OtherMethod", "Another method"),
-    ("408", "TooSlow", "The request did not come in time"),
-    ("414", "TargetTooLong", "The request's target is too long"),
-    ("431", "HeadTooLong", "The request's head is too long or has too many fields"),
+    ("405", "OtherMethod", "Method not allowed"),
+    ("408", "TooSlow", "Request not received in time"),
+    ("414", "TargetTooLong", "Request target too long"),
+    ("431", "HeadTooLong", "Request head too long, or too many header fields"),
     ("503", "NoRoom", "Connection limit reached"),
 ];
 
-/// Completes a document whose routes are all there.
+/// Adds the shared parts to a document that contains all routes.
 pub(crate) fn complete(document: &mut Document) {
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
@@ -102,14 +116,14 @@ pub(crate) fn complete(document: &mut Document) {
     drop_unused_headers(document);
 }
 
-/// The operations of a path.
+/// Operations of a path.
 pub(crate) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     let PathItem { get, head, post, put, patch, delete, options, .. } = item;
     [get, head, post, put, patch, delete, options].into_iter().flatten()
 }
 
 fn describe(path: &str, operation: &mut Operation) {
-    // `()` in an annotation means open to all; the document says so by an empty list.
+    // `()` in an annotation means public, which the document expresses as an empty list.
     let is_open = |security: &Vec<_>| {
         serde_json::to_value(security).is_ok_and(|value| value == serde_json::json!([{}]))
     };
@@ -129,7 +143,7 @@ fn describe(path: &str, operation: &mut Operation) {
                 answer.headers.remove("Access-Control-Expose-Headers");
             }
             if is_proxied && answer.content.contains_key(PROBLEM) {
-                // SimpleChat may answer with the same status, in its own words.
+                // SimpleChat may respond with the same status and a body of its own.
                 answer.content.insert("*/*".to_owned(), Content::new::<RefOr<Schema>>(None).into());
             }
         }
@@ -148,7 +162,7 @@ fn describe(path: &str, operation: &mut Operation) {
     }
 }
 
-/// Headers by name become references; a refusal gets those that go with its status.
+/// Replaces header names with references and adds the headers of a refusal with this status.
 fn describe_answer(status: &str, answer: &mut Response, takes_tokens: bool) {
     let mut names: Vec<String> = answer.headers.keys().cloned().collect();
     if answer.content.contains_key(PROBLEM) {
@@ -191,7 +205,7 @@ fn header(description: &str, pattern: &str, max_length: usize) -> Header {
     HeaderBuilder::new().description(Some(description)).schema(Some(Schema::from(schema))).build()
 }
 
-/// No object has members that are not told, unless it says otherwise.
+/// Forbids additional members of objects, unless the schema allows them.
 fn close(components: &mut Components) {
     for schema in components.schemas.values_mut() {
         if let RefOr::T(Schema::Object(Object { properties, additional_properties, .. })) = schema
@@ -212,8 +226,8 @@ fn drop_unused_headers(document: &mut Document) {
     }
 }
 
-/// What is said of `GET` holds for every method; an operation's id ends with its method.
-pub(crate) fn whatever_the_method(item: &mut PathItem) {
+/// Copies the operation of `GET` to every other method; the method is appended to the operation's id.
+pub(crate) fn copy_get_to_all_methods(item: &mut PathItem) {
     let Some(model) = item.get.clone() else { return };
     let PathItem { head, post, put, patch, delete, options, .. } = item;
     for (place, method) in [
