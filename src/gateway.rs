@@ -73,44 +73,6 @@ impl Exports {
     }
 }
 
-/// Components that the administrators' API and pages use.
-#[derive(Debug, Clone)]
-pub(crate) struct Administered {
-    pub(crate) entra: Entra,
-    pub(crate) sessions: Sessions,
-    pub(crate) activity: Activity,
-    pub(crate) external_access: ExternalAccess,
-    pub(crate) upstream: Upstream,
-    pub(crate) edge: Arc<EdgePolicy>,
-    pub(crate) resource: Arc<Resource>,
-    pub(crate) cookie: Arc<CookieConfig>,
-    pub(crate) draining: Draining,
-    pub(crate) health: HealthRegistry,
-    /// Inputs of the app registration.
-    pub(crate) registration_inputs: Arc<RegistrationInputs>,
-    pub(crate) exports: Exports,
-}
-
-impl FromRef<Gateway> for Administered {
-    fn from_ref(gateway: &Gateway) -> Self {
-        let all = gateway.clone();
-        Self {
-            entra: all.entra,
-            sessions: all.sessions,
-            activity: all.activity,
-            external_access: all.external_access,
-            upstream: all.upstream,
-            edge: all.edge,
-            resource: all.resource,
-            cookie: all.cookie,
-            draining: all.draining,
-            health: all.health,
-            registration_inputs: all.registration_inputs,
-            exports: all.exports,
-        }
-    }
-}
-
 impl FromRef<Gateway> for SignIn {
     fn from_ref(gateway: &Gateway) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! What administrators of SimpleChat look at and decide about: a page, and the same as JSON.
+//! Administration: the page below `/gateway/admin` and the JSON API below `/gateway/api`.
 
 pub(crate) mod api;
 pub(crate) mod authorization;
@@ -6,8 +6,8 @@ mod pages;
 
 use axum::{
     body::Body,
-    extract::{FromRef, FromRequestParts},
-    response::Response,
+    extract::FromRequestParts,
+    response::{IntoResponse, Redirect, Response},
 };
 use http::Request;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -16,16 +16,12 @@ use self::{
     api::{access, activity, blocks, guide, health, sessions},
     authorization::Admin,
 };
-use crate::gateway::Administered;
+use crate::gateway::Gateway;
 
-/// Files of the page.
+/// Paths of the page's exports.
 const FILES: [&str; 2] = ["/gateway/admin/activity.csv", "/gateway/admin/activity.jsonl"];
-/// The page's routes and its twins'.
-pub(crate) fn routes<S>() -> OpenApiRouter<S>
-where
-    S: Clone + Send + Sync + 'static,
-    Administered: FromRef<S>,
-{
+/// Routes of the page and of the JSON API.
+pub(crate) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
         .routes(routes!(access::get, access::post))
         .routes(routes!(activity::get))
@@ -38,21 +34,22 @@ where
         .merge(pages::routes())
 }
 
-/// Admits an administrator by a request's head alone, before its body is read; the handler asks again when
-/// it has the body.
+/// Redirects the browser to a page, with `GET`.
+fn to_page(location: &str) -> Response {
+    Redirect::to(location).into_response()
+}
+
+/// Authorizes an administrator by the request's head, before its body is read. The handler checks
+/// again with the body.
 ///
 /// # Errors
 /// The refusal.
-pub(crate) async fn admit<S>(state: &S, request: Request<Body>) -> Result<(), Response>
-where
-    S: Send + Sync,
-    Administered: FromRef<S>,
-{
+pub(crate) async fn admit(gateway: &Gateway, request: Request<Body>) -> Result<(), Response> {
     let (mut parts, _) = request.into_parts();
-    Admin::from_request_parts(&mut parts, state).await.map(drop)
+    Admin::from_request_parts(&mut parts, gateway).await.map(drop)
 }
 
-/// Turns a refusal of the page at `path` into a page; other responses are returned unchanged.
+/// Renders a refusal of the page at `path` as a page; other responses are returned unchanged.
 pub(crate) fn refused_page(response: Response, path: &str) -> Response {
     pages::refused::page(response, path)
 }

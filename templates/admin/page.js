@@ -16,7 +16,7 @@ for (const closer of document.querySelectorAll("[data-closes]")) {
 }
 
 // A message is said once, not after each reload.
-if (new URLSearchParams(location.search).has("said")) {
+if (new URLSearchParams(location.search).has("done")) {
   history.replaceState(null, "", location.pathname);
 }
 

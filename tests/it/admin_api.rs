@@ -282,11 +282,11 @@ async fn cross_site_requests_and_wrong_csrf_tokens_are_refused_and_recorded() {
         .header("content-type", "application/x-www-form-urlencoded")
         .body(format!("csrf={own}"));
     let unticked = unticked.send().await.unwrap();
-    assert_eq!(unticked.headers()["location"], "/gateway/admin?said=not-accepted");
+    assert_eq!(unticked.headers()["location"], "/gateway/admin?done=not-accepted");
     assert_eq!(admin.get_json(gateway, "/gateway/api/access").await["enabled"], false);
     let fine = send(Some(&own), &[("origin", &here), ("sec-fetch-site", "same-origin")]).await;
     assert_eq!(fine.status(), 303);
-    assert_eq!(fine.headers()["location"], "/gateway/admin?said=enabled");
+    assert_eq!(fine.headers()["location"], "/gateway/admin?done=enabled");
 }
 
 #[tokio::test]

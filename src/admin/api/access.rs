@@ -1,29 +1,24 @@
 //! The administrator's switch: how it stands, and turning it.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::call::Call;
 use crate::{
-    activity::{Actor, Instance, Restriction},
+    activity::{Actor, Instance, RunningInstance},
     admin::Admin,
     clock,
     config::ExternalAccessMode,
-    control::{exposure, restrictions::Recording, revocation},
-    gateway::Administered,
+    control::{decisions, exposure, external_access::ExternalAccess},
+    gateway::Resource,
     http::{
         error::{Problem, Refusal},
         resource_metadata::ProtectedResourceMetadata,
     },
-    sessions::Which,
 };
-
-/// How long a decision may take to count here, before it is told that it was taken.
-const COUNTS_HERE: Duration = Duration::from_secs(1);
 
 /// What decides about external access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -63,27 +58,6 @@ pub(crate) struct AccessStatus {
     pub(crate) instances: Vec<RunningInstance>,
 }
 
-/// A gateway that runs.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct RunningInstance {
-    /// Made at its start.
-    #[schema(format = "uuid", max_length = 36)]
-    pub(crate) id: String,
-    /// Its host's name.
-    #[schema(example = "gateway-7d9f", max_length = 255, pattern = "^[ -~]*$")]
-    pub(crate) host: String,
-    #[schema(example = "1.0.0", max_length = 64, pattern = "^[0-9A-Za-z.+-]+$")]
-    pub(crate) version: String,
-    /// Whether it lets machines in.
-    pub(crate) enabled: bool,
-    #[schema(format = DateTime, max_length = 30)]
-    pub(crate) started_at: String,
-    #[schema(format = DateTime, max_length = 30)]
-    pub(crate) seen_at: String,
-    /// Whether it is the one that answers.
-    pub(crate) is_this: bool,
-}
-
 /// A decision about external access.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -105,8 +79,12 @@ impl AccessStatus {
     ///
     /// # Errors
     /// When the database is there and cannot be read: how it stands is not known then.
-    pub(crate) async fn read(administered: &Administered, origin: &str) -> Result<Self, Refusal> {
-        let Administered { activity, external_access, resource, .. } = administered;
+    pub(crate) async fn read(
+        external_access: &ExternalAccess,
+        resource: &Resource,
+        origin: &str,
+    ) -> Result<Self, Refusal> {
+        let activity = external_access.activity();
         let (mode, by_setting) = match &*external_access.mode() {
             ExternalAccessMode::Off => (Mode::Off, Actor::default()),
             ExternalAccessMode::On { accepted_by } => {
@@ -130,15 +108,11 @@ impl AccessStatus {
             .or(disabled.map(|(since, by)| (false, Some(since), by)));
         let instance = |one: Instance| {
             let is_this = one.id == external_access.instance();
+            // This instance knows its own state before its next heartbeat.
+            let is_on = if is_this { external_access.is_on() } else { one.is_on };
             RunningInstance {
-                // Of itself each knows it at once.
-                enabled: if is_this { external_access.is_on() } else { one.is_on },
-                id: one.id,
-                host: one.host,
-                version: one.version,
-                started_at: clock::rfc3339(one.started_at),
-                seen_at: clock::rfc3339(one.seen_at),
-                is_this,
+                is_this: Some(is_this),
+                ..RunningInstance::from(Instance { is_on, ..one })
             }
         };
         Ok(Self {
@@ -147,7 +121,7 @@ impl AccessStatus {
             enabled_here: external_access.is_on(),
             since: managed.as_ref().and_then(|(_, since, _)| *since).map(clock::rfc3339),
             by: managed.map_or(by_setting, |(.., by)| by),
-            exposure: exposure::text(&resource.authority, &resource.config),
+            exposure: exposure_of(resource),
             metadata: ProtectedResourceMetadata::of("external/login", resource, origin),
             has_database: activity.has_database(),
             instances: instances.into_iter().map(instance).collect(),
@@ -155,68 +129,9 @@ impl AccessStatus {
     }
 }
 
-/// Whether administrators may decide at all.
-fn require_managed(administered: &Administered) -> Result<(), Refusal> {
-    if !administered.activity.has_database() {
-        return Err(Refusal::NoDatabase);
-    }
-    match &*administered.external_access.mode() {
-        ExternalAccessMode::Managed => Ok(()),
-        ExternalAccessMode::Off | ExternalAccessMode::On { .. } => Err(Refusal::ManagedBySetting),
-    }
-}
-
-/// Lets machines in. False: they were already.
-pub(crate) async fn enable(
-    administered: &Administered,
-    admin: &Admin,
-    is_accepted: bool,
-) -> Result<bool, Refusal> {
-    require_managed(administered)?;
-    if !is_accepted {
-        return Err(Refusal::Input("Enabling needs exposure_accepted: true"));
-    }
-    let Administered { external_access, resource, .. } = administered;
-    let text = exposure::text(&resource.authority, &resource.config);
-    let turned = external_access.enable(text, admin.author.clone()).await?;
-    counts_here(administered, true).await;
-    Ok(turned)
-}
-
-/// Disables external access, also where that cannot be recorded yet.
-pub(crate) async fn disable(
-    administered: &Administered,
-    admin: &Admin,
-) -> Result<Recording, Refusal> {
-    require_managed(administered)?;
-    let taken = administered.external_access.decide(Restriction::access(&admin.author)).await?;
-    counts_here(administered, false).await;
-    Ok(taken)
-}
-
-/// Has the decision read here, and waits for that a little.
-async fn counts_here(Administered { external_access, .. }: &Administered, is_on: bool) {
-    external_access.read_now();
-    let mut changes = external_access.changes();
-    let _ = timeout(COUNTS_HERE, changes.wait_for(|now| *now == is_on)).await;
-}
-
-/// Ends minted sessions and records each, if need be later; returns their number.
-pub(crate) async fn end_sessions(
-    Administered { external_access, .. }: &Administered,
-    admin: &Admin,
-    which: &Which,
-) -> Result<usize, Refusal> {
-    Ok(revocation::end(external_access.restrictions(), which, &admin.author, None).await?)
-}
-
-/// Ends all of them, and in a while those whose logins were under way.
-pub(crate) async fn end_all(administered: &Administered, admin: &Admin) -> Result<usize, Refusal> {
-    let count = end_sessions(administered, admin, &Which::All).await?;
-    let (restrictions, author) =
-        (administered.external_access.restrictions().clone(), admin.author.clone());
-    tokio::spawn(revocation::end_latecomers(restrictions, Which::All, author));
-    Ok(count)
+/// Text that an administrator accepts: what becomes public.
+pub(crate) fn exposure_of(resource: &Resource) -> String {
+    exposure::text(&resource.authority, &resource.config)
 }
 
 /// How it stands.
@@ -236,10 +151,11 @@ pub(crate) async fn end_all(administered: &Administered, admin: &Admin) -> Resul
     )
 )]
 pub(crate) async fn get(
-    State(administered): State<Administered>,
+    State(external_access): State<ExternalAccess>,
+    State(resource): State<Arc<Resource>>,
     admin: Admin,
 ) -> Result<Json<AccessStatus>, Refusal> {
-    AccessStatus::read(&administered, &admin.origin()).await.map(Json)
+    AccessStatus::read(&external_access, &resource, &admin.origin()).await.map(Json)
 }
 
 /// Turns it.
@@ -264,17 +180,19 @@ pub(crate) async fn get(
     )
 )]
 pub(crate) async fn post(
-    State(administered): State<Administered>,
-    call: Call<AccessDecision>,
+    State(external_access): State<ExternalAccess>,
+    State(resource): State<Arc<Resource>>,
+    Call { admin, decision }: Call<AccessDecision>,
 ) -> Result<Json<AccessStatus>, Refusal> {
-    let Call { admin, asked } = call;
-    if asked.enabled {
-        enable(&administered, &admin, asked.exposure_accepted).await?;
+    if decision.enabled {
+        let accepted = decision.exposure_accepted.then(|| exposure_of(&resource));
+        decisions::enable(&external_access, accepted, admin.author().clone()).await?;
     } else {
-        disable(&administered, &admin).await?;
-        if asked.end_sessions {
-            end_all(&administered, &admin).await?;
+        decisions::disable(&external_access, admin.author()).await?;
+        if decision.end_sessions {
+            let restrictions = external_access.restrictions();
+            decisions::end_all_sessions(restrictions, admin.author()).await?;
         }
     }
-    AccessStatus::read(&administered, &admin.origin()).await.map(Json)
+    AccessStatus::read(&external_access, &resource, &admin.origin()).await.map(Json)
 }

@@ -1,15 +1,16 @@
 //! The activity log, filtered and by the page.
 
-use axum::{Json, extract::State};
-use http::Uri;
-use serde::Serialize;
+use axum::{
+    Json,
+    extract::{Query, State},
+};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
     activity::{Activity, ActivityError, EventKind, Filter, Record},
     admin::Admin,
     clock,
-    gateway::Administered,
     http::error::{Problem, Refusal},
 };
 
@@ -33,8 +34,11 @@ pub(crate) struct ActivityPage {
     before: Option<String>,
 }
 
-/// What is asked for, as it stands in an address.
-#[derive(Debug, Default, Clone)]
+/// Query parameters, trimmed. Read from pairs, because a reader derived for the struct refuses a
+/// repeated parameter, which is accepted here: the first non-empty one applies. Unknown ones are
+/// ignored.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(from = "Vec<(String, String)>")]
 pub(crate) struct ActivityQuery {
     pub(crate) kind: String,
     pub(crate) person: String,
@@ -46,30 +50,30 @@ pub(crate) struct ActivityQuery {
     limit: String,
 }
 
-impl ActivityQuery {
-    /// Of a query. What is there twice counts as it stands first.
-    pub(crate) fn of(uri: &Uri) -> Self {
-        let mut asked = Self::default();
-        let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+impl From<Vec<(String, String)>> for ActivityQuery {
+    fn from(pairs: Vec<(String, String)>) -> Self {
+        let mut query = Self::default();
         for (name, value) in pairs {
-            let place = match &*name {
-                "kind" => &mut asked.kind,
-                "person" => &mut asked.person,
-                "client" => &mut asked.client,
-                "session" => &mut asked.session,
-                "since" => &mut asked.since,
-                "until" => &mut asked.until,
-                "before" => &mut asked.before,
-                "limit" => &mut asked.limit,
+            let parameter = match &*name {
+                "kind" => &mut query.kind,
+                "person" => &mut query.person,
+                "client" => &mut query.client,
+                "session" => &mut query.session,
+                "since" => &mut query.since,
+                "until" => &mut query.until,
+                "before" => &mut query.before,
+                "limit" => &mut query.limit,
                 _ => continue,
             };
-            if place.is_empty() {
-                value.trim().clone_into(place);
+            if parameter.is_empty() {
+                value.trim().clone_into(parameter);
             }
         }
-        asked
+        query
     }
+}
 
+impl ActivityQuery {
     /// The same as a query, with another place to begin.
     pub(crate) fn query(&self, before: &str) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
@@ -195,12 +199,11 @@ fn away(error: ActivityError) -> Refusal {
     )
 )]
 pub(crate) async fn get(
-    State(administered): State<Administered>,
+    State(activity): State<Activity>,
     _: Admin,
-    uri: Uri,
+    Query(query): Query<ActivityQuery>,
 ) -> Result<Json<ActivityPage>, Refusal> {
-    let filter = ActivityQuery::of(&uri).filter()?;
-    let (records, before) = find(&administered.activity, filter).await?;
+    let (records, before) = find(&activity, query.filter()?).await?;
     Ok(Json(ActivityPage { records, before }))
 }
 
@@ -209,7 +212,8 @@ mod tests {
     use super::*;
 
     fn filter(query: &str) -> Result<Filter, Refusal> {
-        ActivityQuery::of(&format!("/x?{query}").parse().unwrap()).filter()
+        let uri = format!("/x?{query}").parse().unwrap();
+        Query::<ActivityQuery>::try_from_uri(&uri).unwrap().filter()
     }
 
     #[test]

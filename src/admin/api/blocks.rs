@@ -11,11 +11,9 @@ use uuid::Uuid;
 
 use super::call::{Call, Decider};
 use crate::{
-    activity::{Block, BlockInForce, Blocked, Restriction},
+    activity::{BlockInForce, Blocked},
     admin::Admin,
-    clock,
-    control::restrictions::Recording,
-    gateway::Administered,
+    control::{decisions, external_access::ExternalAccess},
     http::error::{Problem, Refusal},
 };
 
@@ -54,48 +52,10 @@ pub(crate) fn whom(kind: &str, who: &str) -> Result<Blocked, Refusal> {
     }
 }
 
-/// Who is kept out.
-pub(crate) async fn all(administered: &Administered) -> Result<Vec<BlockInForce>, Refusal> {
-    if !administered.activity.has_database() {
-        return Err(Refusal::NoDatabase);
-    }
-    let Administered { activity, external_access, .. } = administered;
-    let are_all_recorded = external_access.restrictions().in_force().blocks.is_empty();
-    // Blocks that the database may not have yet are known without it.
-    let blocks = if are_all_recorded { activity.read().await?.1 } else { external_access.blocks() };
+/// Blocks in force, newest first.
+pub(crate) async fn all(external_access: &ExternalAccess) -> Result<Vec<BlockInForce>, Refusal> {
+    let blocks = decisions::blocks(external_access).await?;
     Ok(blocks.into_iter().map(BlockInForce::from).collect())
-}
-
-/// Blocks a caller, also where that cannot be recorded yet.
-pub(crate) async fn block(
-    administered: &Administered,
-    admin: &Admin,
-    blocked: Blocked,
-    span: &str,
-) -> Result<Recording, Refusal> {
-    if !administered.activity.has_database() {
-        return Err(Refusal::NoDatabase);
-    }
-    let span = Block::span(span)
-        .map_err(|_| Refusal::Input("A block lasts from 1s to 365d, written like 24h"))?;
-    let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-    let until = clock::millis().saturating_add(span);
-    Ok(administered
-        .external_access
-        .decide(Restriction::caller(blocked, until, &admin.author))
-        .await?)
-}
-
-/// Lets somebody in again. False: nobody kept them out.
-pub(crate) async fn unblock(
-    administered: &Administered,
-    admin: &Admin,
-    blocked: Blocked,
-) -> Result<bool, Refusal> {
-    if !administered.activity.has_database() {
-        return Err(Refusal::NoDatabase);
-    }
-    Ok(administered.external_access.unblock(blocked, admin.author.clone()).await?)
 }
 
 /// Lists them.
@@ -116,10 +76,10 @@ pub(crate) async fn unblock(
     )
 )]
 pub(crate) async fn get(
-    State(administered): State<Administered>,
+    State(external_access): State<ExternalAccess>,
     _: Admin,
 ) -> Result<Json<BlockList>, Refusal> {
-    Ok(Json(BlockList { blocks: all(&administered).await? }))
+    Ok(Json(BlockList { blocks: all(&external_access).await? }))
 }
 
 /// Adds one.
@@ -144,17 +104,16 @@ pub(crate) async fn get(
     )
 )]
 pub(crate) async fn post(
-    State(administered): State<Administered>,
-    call: Call<BlockDecision>,
+    State(external_access): State<ExternalAccess>,
+    Call { admin, decision }: Call<BlockDecision>,
 ) -> Result<Json<BlockList>, Refusal> {
-    let Call { admin, asked } = call;
-    let blocked = match (&asked.subject, &asked.client) {
+    let blocked = match (&decision.subject, &decision.client) {
         (Some(subject), None) => whom("subject", subject)?,
         (None, Some(client)) => whom("client", client)?,
         _ => return Err(Refusal::Input("Name a subject or a client")),
     };
-    block(&administered, &admin, blocked, &asked.span).await?;
-    Ok(Json(BlockList { blocks: all(&administered).await? }))
+    decisions::block(&external_access, blocked, &decision.span, admin.author()).await?;
+    Ok(Json(BlockList { blocks: all(&external_access).await? }))
 }
 
 /// Removes one.
@@ -182,11 +141,12 @@ pub(crate) async fn post(
     )
 )]
 pub(crate) async fn delete(
-    State(administered): State<Administered>,
+    State(external_access): State<ExternalAccess>,
     Decider(admin): Decider,
     named: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<StatusCode, Refusal> {
     let Path((kind, who)) = named.map_err(|_| Refusal::NotFound)?;
-    let was = unblock(&administered, &admin, whom(&kind, &who)?).await?;
+    let blocked = whom(&kind, &who)?;
+    let was = decisions::unblock(&external_access, blocked, admin.author().clone()).await?;
     if was { Ok(StatusCode::NO_CONTENT) } else { Err(Refusal::NotFound) }
 }

@@ -1,68 +1,59 @@
-//! A decision sent as JSON.
+//! Extractors for decisions sent to the JSON API.
 
 use axum::{
     body::to_bytes,
-    extract::{FromRef, FromRequest, FromRequestParts, Request},
+    extract::{FromRequest, FromRequestParts, Request},
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, request::Parts};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    admin::{Admin, Administered, pages::form::is_of_type},
+    admin::{Admin, pages::form::is_of_type},
     authz::admin::AdminDenial,
+    gateway::Gateway,
     http::error::Refusal,
 };
 
 const TOKEN: &str = "x-csrf-token";
-/// Bodies are shorter: see `own_body`.
+/// Maximum size of a body, in bytes. The router reads less: see `own_body`.
 const MAX: usize = 128 * 1024;
 
-/// An administrator who decides without a body.
+/// An administrator who sends a decision without a body.
 pub(crate) struct Decider(pub(crate) Admin);
 
-impl<S> FromRequestParts<S> for Decider
-where
-    S: Send + Sync,
-    Administered: FromRef<S>,
-{
+impl FromRequestParts<Gateway> for Decider {
     type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
-        let admin = Admin::from_request_parts(parts, state).await?;
-        if is_token_fine(&admin, &parts.headers) {
+    async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, Response> {
+        let admin = Admin::from_request_parts(parts, gateway).await?;
+        if is_token_valid(&admin, &parts.headers) {
             return Ok(Self(admin));
         }
-        let administered = Administered::from_ref(state);
-        Err(admin.deny(&administered, AdminDenial::Csrf).await.into_response())
+        Err(admin.deny(gateway, AdminDenial::Csrf).await.into_response())
     }
 }
 
-/// What is asked for, and by whom.
+/// A decision sent as JSON, and its administrator.
 pub(crate) struct Call<T> {
     pub(crate) admin: Admin,
-    pub(crate) asked: T,
+    pub(crate) decision: T,
 }
 
-impl<S, T> FromRequest<S> for Call<T>
-where
-    S: Send + Sync,
-    T: DeserializeOwned,
-    Administered: FromRef<S>,
-{
+impl<T: DeserializeOwned> FromRequest<Gateway> for Call<T> {
     type Rejection = Response;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+    async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
-        let Decider(admin) = Decider::from_request_parts(&mut parts, state).await?;
-        // No form of another origin can send this type.
+        let Decider(admin) = Decider::from_request_parts(&mut parts, gateway).await?;
+        // Forms of other origins cannot send this type.
         if !is_of_type(&parts.headers, "application/json") {
             return Err(Refusal::OtherMediaType("application/json").into_response());
         }
         let body = to_bytes(body, MAX).await;
         let body = body.map_err(|_| Refusal::BodyTooLarge.into_response())?;
         match object(&body) {
-            Some(asked) => Ok(Self { admin, asked }),
+            Some(decision) => Ok(Self { admin, decision }),
             None => {
                 Err(Refusal::Input("The body is not the JSON that is described").into_response())
             }
@@ -70,14 +61,14 @@ where
     }
 }
 
-/// Reads a JSON object; `None`: it is none, or not the one described. serde takes an array for a struct
-/// as well, its elements in the order of the members.
+/// Parses a JSON object; `None` if the body is not the documented object. serde also reads a struct
+/// from an array of its members, in order: arrays are rejected first.
 fn object<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     let is_object = body.trim_ascii_start().first() == Some(&b'{');
     if is_object { serde_json::from_slice(body).ok() } else { None }
 }
 
-/// Programs need none; a wrong one is refused.
-fn is_token_fine(admin: &Admin, headers: &HeaderMap) -> bool {
+/// Programs may omit the token; a wrong token is refused.
+fn is_token_valid(admin: &Admin, headers: &HeaderMap) -> bool {
     headers.get_all(TOKEN).iter().all(|token| token.to_str().is_ok_and(|it| admin.has_token(it)))
 }

@@ -1,29 +1,40 @@
 //! How an external app or an MCP server is connected to this very deployment, and how far that has come.
 
-use axum::{Json, extract::State};
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{FromRef, State},
+};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::{join, time::timeout};
 use utoipa::ToSchema;
 
 use crate::{
-    activity::{EventKind, Filter},
+    activity::{Activity, EventKind, Filter},
     admin::Admin,
-    authz::client_info::PublicOrigin,
+    authz::client_info::{EdgePolicy, PublicOrigin},
     clock,
-    control::health_registry::CANARY,
-    gateway::Administered,
+    control::{
+        external_access::ExternalAccess,
+        health_registry::{CANARY, HealthRegistry},
+    },
+    entra::Entra,
+    gateway::{Gateway, Resource},
     http::error::{Problem, Refusal},
     registration::{
         Registration, RegistrationInputs,
         public_url_probe::{METADATA, ProbeOutcome, leads_to_a_gateway, metadata_at},
         takes_version_1_alone,
     },
+    sessions::Sessions,
     telemetry,
+    upstream::Upstream,
 };
 
 /// How long upstream may take to say whether it checks tokens itself.
-const UPSTREAM_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a check stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -105,9 +116,40 @@ pub(crate) struct SetUpGuide {
     pub(crate) advice: Vec<Advice>,
 }
 
+/// Parts of the gateway that the guide describes and checks.
+#[derive(Debug, Clone)]
+pub(crate) struct GuideSources {
+    entra: Entra,
+    sessions: Sessions,
+    activity: Activity,
+    external_access: ExternalAccess,
+    upstream: Upstream,
+    edge: Arc<EdgePolicy>,
+    resource: Arc<Resource>,
+    health: HealthRegistry,
+    registration_inputs: Arc<RegistrationInputs>,
+}
+
+impl FromRef<Gateway> for GuideSources {
+    fn from_ref(gateway: &Gateway) -> Self {
+        let gateway = gateway.clone();
+        Self {
+            entra: gateway.entra,
+            sessions: gateway.sessions,
+            activity: gateway.activity,
+            external_access: gateway.external_access,
+            upstream: gateway.upstream,
+            edge: gateway.edge,
+            resource: gateway.resource,
+            health: gateway.health,
+            registration_inputs: gateway.registration_inputs,
+        }
+    }
+}
+
 impl Values {
-    fn of(administered: &Administered, origin: &str) -> Self {
-        let Administered { resource, registration_inputs, .. } = administered;
+    fn of(sources: &GuideSources, origin: &str) -> Self {
+        let GuideSources { resource, registration_inputs, .. } = sources;
         Self {
             metadata_url: format!("{origin}{METADATA}"),
             login_url: format!("{origin}/external/login"),
@@ -129,16 +171,16 @@ impl Values {
 
 impl SetUpGuide {
     /// With everything looked at anew.
-    pub(crate) async fn read(administered: &Administered, admin: &Admin) -> Self {
-        let Administered { upstream, registration_inputs, .. } = administered;
+    pub(crate) async fn read(sources: &GuideSources, admin: &Admin) -> Self {
+        let GuideSources { upstream, registration_inputs, .. } = sources;
         let version =
             async { timeout(UPSTREAM_TIMEOUT, takes_version_1_alone(upstream)).await.ok()? };
-        let (version_1_only, checks) = join!(version, checks(administered, admin));
+        let (version_1_only, checks) = join!(version, checks(sources, admin));
         let registration_inputs =
             RegistrationInputs { version_1_only, ..(**registration_inputs).clone() };
         let registration = Registration::new(&registration_inputs);
         Self {
-            values: Values::of(administered, &admin.origin()),
+            values: Values::of(sources, &admin.origin()),
             checks,
             manifest: registration.manifest.clone(),
             commands: registration.commands_as_text(),
@@ -149,14 +191,10 @@ impl SetUpGuide {
 }
 
 /// Looks at everything that can be looked at from here.
-async fn checks(administered: &Administered, admin: &Admin) -> Vec<Check> {
-    let Administered { entra, sessions, upstream, health, external_access, .. } = administered;
-    let (store, simplechat, public, first_login) = join!(
-        sessions.ping(),
-        upstream.probe(),
-        public(administered, admin),
-        first_login(administered)
-    );
+async fn checks(sources: &GuideSources, admin: &Admin) -> Vec<Check> {
+    let GuideSources { entra, sessions, upstream, health, external_access, .. } = sources;
+    let (store, simplechat, public, first_login) =
+        join!(sessions.ping(), upstream.probe(), public(sources, admin), first_login(sources));
     let outcome = |result: Result<(), String>, fine: &str| match result {
         Ok(()) => (Light::Ok, fine.to_owned()),
         Err(problem) => (Light::NotYet, problem),
@@ -207,8 +245,8 @@ async fn checks(administered: &Administered, admin: &Admin) -> Vec<Check> {
 }
 
 /// Whether public URLs lead here, and to the metadata.
-async fn public(administered: &Administered, admin: &Admin) -> Vec<Check> {
-    let Administered { edge, external_access, registration_inputs, .. } = administered;
+async fn public(sources: &GuideSources, admin: &Admin) -> Vec<Check> {
+    let GuideSources { edge, external_access, registration_inputs, .. } = sources;
     let (name, meta) = ("Public URLs lead to this gateway", "Clients can read the metadata");
     let signs_in = "App Service's own sign-in lets machines pass";
     let check = |id, label, state, detail: String| Check { id, label, state, detail };
@@ -225,7 +263,7 @@ async fn public(administered: &Administered, admin: &Admin) -> Vec<Check> {
             astray.push(format!("{origin} does not, from here ({problem})"));
         }
     }
-    let leads = match &admin.client_info.origin {
+    let leads = match admin.public_origin() {
         _ if !astray.is_empty() => (Light::NotYet, astray.join("; ")),
         PublicOrigin::Unlisted(_) => (
             Light::NotYet,
@@ -264,7 +302,7 @@ async fn public(administered: &Administered, admin: &Admin) -> Vec<Check> {
 }
 
 /// Whether anybody ever logged in.
-async fn first_login(Administered { activity, .. }: &Administered) -> Check {
+async fn first_login(GuideSources { activity, .. }: &GuideSources) -> Check {
     let check = |state, detail: String| Check {
         id: "first_login",
         label: "A login has been seen",
@@ -302,8 +340,8 @@ async fn first_login(Administered { activity, .. }: &Administered) -> Check {
     )
 )]
 pub(crate) async fn get(
-    State(administered): State<Administered>,
+    State(sources): State<GuideSources>,
     admin: Admin,
 ) -> Result<Json<SetUpGuide>, Refusal> {
-    Ok(Json(SetUpGuide::read(&administered, &admin).await))
+    Ok(Json(SetUpGuide::read(&sources, &admin).await))
 }

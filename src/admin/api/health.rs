@@ -1,20 +1,46 @@
-//! How the gateway and its neighbours are.
+//! Health of the gateway and its dependencies.
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::{FromRef, State},
+};
 
 use crate::{
     admin::Admin,
-    gateway::Administered,
+    control::health_registry::HealthRegistry,
+    entra::Entra,
+    gateway::{Draining, Gateway},
     http::{
         error::{Problem, Refusal},
         health::{self, Detail},
     },
+    sessions::Sessions,
+    upstream::Upstream,
 };
 
-/// Looks at every part.
-pub(crate) async fn look(administered: &Administered) -> Detail {
-    let Administered { upstream, draining, sessions, entra, health, .. } = administered;
-    health::look(upstream, draining, sessions, entra, health).await.1
+/// Parts of the gateway whose health is checked.
+#[derive(Debug, Clone)]
+pub(crate) struct HealthSources {
+    pub(crate) registry: HealthRegistry,
+    upstream: Upstream,
+    draining: Draining,
+    sessions: Sessions,
+    entra: Entra,
+}
+
+impl FromRef<Gateway> for HealthSources {
+    fn from_ref(gateway: &Gateway) -> Self {
+        let Gateway { upstream, draining, sessions, entra, health, .. } = gateway.clone();
+        Self { registry: health, upstream, draining, sessions, entra }
+    }
+}
+
+impl HealthSources {
+    /// Checks every part now.
+    pub(crate) async fn check(&self) -> Detail {
+        let Self { registry, upstream, draining, sessions, entra } = self;
+        health::look(upstream, draining, sessions, entra, registry).await.1
+    }
 }
 
 /// What operators see.
@@ -34,8 +60,8 @@ pub(crate) async fn look(administered: &Administered) -> Detail {
     )
 )]
 pub(crate) async fn get(
-    State(administered): State<Administered>,
+    State(sources): State<HealthSources>,
     _: Admin,
 ) -> Result<Json<Detail>, Refusal> {
-    Ok(Json(look(&administered).await))
+    Ok(Json(sources.check().await))
 }

@@ -2,20 +2,19 @@
 
 use axum::{
     Json,
-    extract::{Path, State, rejection::PathRejection},
+    extract::{Path, Query, State, rejection::PathRejection},
 };
-use http::Uri;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{access::end_sessions, call::Decider};
+use super::call::Decider;
 use crate::{
     admin::Admin,
     authz::session::SessionId,
-    gateway::Administered,
+    control::{external_access::ExternalAccess, revocation},
     http::error::{Problem, Refusal},
-    sessions::{MintedSession, Which},
+    sessions::{MintedSession, Sessions, Which},
 };
 
 /// Most that are listed.
@@ -39,13 +38,13 @@ pub(crate) struct SessionsEnded {
 
 /// Lists them; and how many there are of all subjects and clients, where there are more than are listed.
 pub(crate) async fn list(
-    administered: &Administered,
+    sessions: &Sessions,
     which: &Which,
 ) -> Result<(Vec<MintedSession>, Option<u64>), Refusal> {
-    let mut listed = administered.sessions.list(which, MANY + 1).await?;
+    let mut listed = sessions.list(which, MANY + 1).await?;
     let is_cut = listed.len() > MANY;
     listed.truncate(MANY);
-    let count = if is_cut { Some(administered.sessions.count().await?) } else { None };
+    let count = if is_cut { Some(sessions.count().await?) } else { None };
     Ok((listed.into_iter().map(MintedSession::from).collect(), count))
 }
 
@@ -73,19 +72,20 @@ pub(crate) fn one(id: &str) -> Result<Which, Refusal> {
     }
 }
 
-/// Query parameters.
-#[derive(Default)]
-struct SessionsQuery {
-    subject: String,
-    client: String,
+/// Query parameters, trimmed. Read from pairs, because a reader derived for the struct refuses a
+/// repeated parameter, which is accepted here: the last one applies. Unknown ones are ignored.
+#[derive(Debug, Default, Deserialize)]
+#[serde(from = "Vec<(String, String)>")]
+pub(crate) struct SessionsQuery {
+    pub(crate) subject: String,
+    pub(crate) client: String,
     all: bool,
 }
 
-impl SessionsQuery {
-    fn of(uri: &Uri) -> Self {
+impl From<Vec<(String, String)>> for SessionsQuery {
+    fn from(pairs: Vec<(String, String)>) -> Self {
         let mut query = Self::default();
-        for (name, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
-        {
+        for (name, value) in pairs {
             match &*name {
                 "subject" => value.trim().clone_into(&mut query.subject),
                 "client" => value.trim().clone_into(&mut query.client),
@@ -94,6 +94,13 @@ impl SessionsQuery {
             }
         }
         query
+    }
+}
+
+impl SessionsQuery {
+    /// Sessions to which the query is limited; `None`: neither subject nor client is given.
+    pub(crate) fn which(&self) -> Result<Option<Which>, Refusal> {
+        which(&self.subject, &self.client)
     }
 }
 
@@ -119,13 +126,12 @@ impl SessionsQuery {
     )
 )]
 pub(crate) async fn get(
-    State(administered): State<Administered>,
+    State(sessions): State<Sessions>,
     _: Admin,
-    uri: Uri,
+    Query(query): Query<SessionsQuery>,
 ) -> Result<Json<SessionList>, Refusal> {
-    let query = SessionsQuery::of(&uri);
-    let which = which(&query.subject, &query.client)?.unwrap_or(Which::All);
-    let (sessions, count) = list(&administered, &which).await?;
+    let which = query.which()?.unwrap_or(Which::All);
+    let (sessions, count) = list(&sessions, &which).await?;
     Ok(Json(SessionList { sessions, truncated: count.is_some() }))
 }
 
@@ -153,17 +159,17 @@ pub(crate) async fn get(
     )
 )]
 pub(crate) async fn delete(
-    State(administered): State<Administered>,
+    State(external_access): State<ExternalAccess>,
     Decider(admin): Decider,
-    uri: Uri,
+    Query(query): Query<SessionsQuery>,
 ) -> Result<Json<SessionsEnded>, Refusal> {
-    let query = SessionsQuery::of(&uri);
-    let which = match (which(&query.subject, &query.client)?, query.all) {
+    let which = match (query.which()?, query.all) {
         (Some(which), false) => which,
         (None, true) => Which::All,
         _ => return Err(Refusal::Input("Name a subject, or a client, or say all=true")),
     };
-    let ended = end_sessions(&administered, &admin, &which).await?;
+    let restrictions = external_access.restrictions();
+    let ended = revocation::end(restrictions, &which, admin.author(), None).await?;
     Ok(Json(SessionsEnded { ended }))
 }
 
@@ -187,12 +193,13 @@ pub(crate) async fn delete(
     )
 )]
 pub(crate) async fn delete_one(
-    State(administered): State<Administered>,
+    State(external_access): State<ExternalAccess>,
     Decider(admin): Decider,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<SessionsEnded>, Refusal> {
     let Path(id) = id.map_err(|_| Refusal::NotFound)?;
-    match end_sessions(&administered, &admin, &one(&id)?).await? {
+    let (restrictions, which) = (external_access.restrictions(), one(&id)?);
+    match revocation::end(restrictions, &which, admin.author(), None).await? {
         0 => Err(Refusal::NotFound),
         ended => Ok(Json(SessionsEnded { ended })),
     }

@@ -1,66 +1,47 @@
-//! External access: how it stands, and turning it; blocks stand below.
+//! External access page: its state, the decision, instances and blocks.
+
+use std::sync::Arc;
 
 use askama::Template;
 use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
+    extract::{Query, State},
+    response::Response,
 };
-use http::{StatusCode, Uri};
+use http::StatusCode;
 
-use super::{Frame, View, flash::Flash, form::Form, page, timestamp::Timestamp};
+use super::{
+    Frame, View, actor_name, filters,
+    flash::{Flash, FlashQuery},
+    form::Form,
+    page,
+};
 use crate::{
     activity::BlockInForce,
     admin::{
         Admin,
         api::{
-            access::{self, AccessStatus, Mode},
+            access::{AccessStatus, Mode, exposure_of},
             blocks,
         },
-        authorization::to_page,
+        to_page,
     },
-    control::restrictions::Recording,
-    gateway::Administered,
+    control::{
+        decisions::{self, NotDecided},
+        external_access::ExternalAccess,
+        restrictions::Recording,
+    },
+    gateway::Resource,
     http::error::Refusal,
     telemetry,
 };
-
-/// What is shown of the switch.
-struct Switch {
-    status: AccessStatus,
-    since: Option<Timestamp>,
-    /// Who decided, as well as that is known.
-    by: Option<String>,
-    /// The document that becomes public.
-    document: String,
-    instances: Vec<InstanceView>,
-    /// Instances on which it does not count yet.
-    late: usize,
-}
-
-struct InstanceView {
-    host: String,
-    version: String,
-    id: String,
-    enabled: bool,
-    is_this: bool,
-    seen: Timestamp,
-}
-
-struct BlockView {
-    word: &'static str,
-    who: String,
-    since: Timestamp,
-    until: Timestamp,
-    by: String,
-}
 
 #[derive(Template)]
 #[template(path = "admin/access.html")]
 struct AccessView {
     frame: Frame,
-    /// Or why it cannot be told.
-    switch: Result<Switch, String>,
-    blocks: Vec<BlockView>,
+    /// Or the reason why it is unknown.
+    status: Result<AccessStatus, String>,
+    blocks: Vec<BlockInForce>,
     has_database: bool,
 }
 
@@ -68,122 +49,111 @@ struct AccessView {
 #[template(path = "admin/enable.html")]
 struct EnableView {
     frame: Frame,
-    switch: Switch,
+    status: AccessStatus,
 }
 
-impl Switch {
-    fn of(status: AccessStatus) -> Self {
-        let late = status.instances.iter().filter(|one| one.enabled != status.enabled).count();
-        let named = status.by.name.clone().or_else(|| status.by.email.clone());
-        Self {
-            since: status.since.clone().map(Timestamp::of),
-            by: named.or_else(|| status.by.oid.clone()),
-            document: serde_json::to_string_pretty(&status.metadata).unwrap_or_default(),
-            instances: status
-                .instances
-                .iter()
-                .map(|one| InstanceView {
-                    host: one.host.clone(),
-                    version: one.version.clone(),
-                    id: one.id.clone(),
-                    enabled: one.enabled,
-                    is_this: one.is_this,
-                    seen: Timestamp::of(one.seen_at.clone()),
-                })
-                .collect(),
-            late,
-            status,
-        }
+impl AccessStatus {
+    /// Display name of the administrator who decided, or of the approver named by the setting.
+    fn decided_by(&self) -> Option<&str> {
+        actor_name(&self.by)
+    }
+
+    /// Metadata document that becomes public.
+    fn document(&self) -> String {
+        serde_json::to_string_pretty(&self.metadata).unwrap_or_default()
+    }
+
+    /// Number of instances on which the decision does not apply yet.
+    fn pending(&self) -> usize {
+        self.instances.iter().filter(|one| one.enabled != self.enabled).count()
     }
 
     fn is_managed(&self) -> bool {
-        self.status.mode == Mode::Managed
+        self.mode == Mode::Managed
     }
 
     fn is_on_by_setting(&self) -> bool {
-        self.status.mode == Mode::On
+        self.mode == Mode::On
     }
 }
 
-impl From<BlockInForce> for BlockView {
-    fn from(block: BlockInForce) -> Self {
-        let by = block.by.name.clone().or_else(|| block.by.email.clone());
-        Self {
-            word: block.word(),
-            since: Timestamp::of(block.since),
-            until: Timestamp::of(block.until),
-            by: by.or(block.by.oid).unwrap_or_default(),
-            who: block.who,
-        }
+impl BlockInForce {
+    /// Display name of the administrator who decided.
+    fn decided_by(&self) -> Option<&str> {
+        actor_name(&self.by)
     }
 }
 
-/// The view. Where the database is away it says so: how it stands is not known then.
+/// Page with the state and the decision. 503 while the database is unavailable: the state is unknown.
 pub(super) async fn get(
-    State(administered): State<Administered>,
+    State(external_access): State<ExternalAccess>,
+    State(resource): State<Arc<Resource>>,
     admin: Admin,
-    uri: Uri,
+    Query(flash): Query<FlashQuery>,
 ) -> Response {
-    let has_database = administered.activity.has_database();
-    let status = AccessStatus::read(&administered, &admin.origin()).await;
-    let blocks = if has_database { blocks::all(&administered).await } else { Ok(Vec::new()) };
-    let (code, switch, blocks) = match (status, blocks) {
-        (Ok(status), Ok(blocks)) => {
-            let blocks = blocks.into_iter().map(BlockView::from).collect();
-            (StatusCode::OK, Ok(Switch::of(status)), blocks)
-        }
+    let has_database = external_access.activity().has_database();
+    let status = AccessStatus::read(&external_access, &resource, &admin.origin()).await;
+    let blocks = if has_database { blocks::all(&external_access).await } else { Ok(Vec::new()) };
+    let (code, status, blocks) = match (status, blocks) {
+        (Ok(status), Ok(blocks)) => (StatusCode::OK, Ok(status), blocks),
         (Err(refusal), _) | (_, Err(refusal)) => {
             (StatusCode::SERVICE_UNAVAILABLE, Err(telemetry::chain(&refusal)), Vec::new())
         }
     };
-    let frame = Frame::new(View::Access, &admin, Flash::in_address(&uri));
-    page(code, &AccessView { frame, switch, blocks, has_database })
+    let frame = Frame::new(View::Access, &admin, flash.notice);
+    page(code, &AccessView { frame, status, blocks, has_database })
 }
 
-/// What enabling means, as a page of its own: for browsers that run no script.
+/// Consent to the exposure as a page of its own, for browsers without scripts.
 pub(super) async fn get_enable(
-    State(administered): State<Administered>,
+    State(external_access): State<ExternalAccess>,
+    State(resource): State<Arc<Resource>>,
     admin: Admin,
-    uri: Uri,
+    Query(flash): Query<FlashQuery>,
 ) -> Result<Response, Refusal> {
-    let status = AccessStatus::read(&administered, &admin.origin()).await?;
+    let status = AccessStatus::read(&external_access, &resource, &admin.origin()).await?;
     if status.mode != Mode::Managed || status.enabled {
         return Ok(to_page(View::Access.path()));
     }
-    let frame = Frame::new(View::Access, &admin, Flash::in_address(&uri));
-    Ok(page(StatusCode::OK, &EnableView { frame, switch: Switch::of(status) }))
+    let frame = Frame::new(View::Access, &admin, flash.notice);
+    Ok(page(StatusCode::OK, &EnableView { frame, status }))
 }
 
-/// Lets machines in.
+/// Form that enables external access.
 pub(super) async fn post_enable(
-    State(administered): State<Administered>,
+    State(external_access): State<ExternalAccess>,
+    State(resource): State<Arc<Resource>>,
     form: Form,
 ) -> Result<Response, Refusal> {
-    if !form.is_ticked("accept") {
-        return Ok(Flash::NotAccepted.at(View::Access, None));
-    }
-    let turned = access::enable(&administered, &form.admin, true).await?;
-    let flash = if turned { Flash::Enabled } else { Flash::WasOn };
+    let accepted = form.is_ticked("accept").then(|| exposure_of(&resource));
+    let author = form.admin.author().clone();
+    let flash = match decisions::enable(&external_access, accepted, author).await {
+        Ok(true) => Flash::Enabled,
+        Ok(false) => Flash::WasOn,
+        Err(NotDecided::NotAccepted) => Flash::NotAccepted,
+        Err(error) => return Err(error.into()),
+    };
     Ok(flash.at(View::Access, None))
 }
 
-/// Shuts machines out, and ends their sessions if asked to.
+/// Form that disables external access and, if selected, ends all minted sessions.
 pub(super) async fn post_disable(
-    State(administered): State<Administered>,
+    State(external_access): State<ExternalAccess>,
     form: Form,
 ) -> Result<Response, Refusal> {
-    let flash = match access::disable(&administered, &form.admin).await? {
+    let author = form.admin.author();
+    let flash = match decisions::disable(&external_access, author).await? {
         Recording::Recorded(true) => Flash::Disabled,
         Recording::Recorded(false) => Flash::WasOff,
         Recording::Waits(_) => Flash::DisabledUnrecorded,
     };
     if !form.is_ticked("end_sessions") {
-        return Ok(flash.at(View::Access, None).into_response());
+        return Ok(flash.at(View::Access, None));
     }
-    Ok(match access::end_all(&administered, &form.admin).await {
+    Ok(match decisions::end_all_sessions(external_access.restrictions(), author).await {
         Ok(count) => flash.at(View::Access, Some(count)),
-        Err(refusal) => {
-            tracing::warn!(error = %telemetry::chain(&refusal), "sessions could not be ended");
+        Err(error) => {
+            tracing::warn!(error = %telemetry::chain(&error), "sessions could not be ended");
             Flash::DisabledAlone.at(View::Access, None)
         }
     })

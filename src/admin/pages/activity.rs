@@ -1,16 +1,16 @@
-//! The activity log, by the page and as a file.
+//! Activity page: the log, and its exports.
 
 use std::borrow::Cow;
 
 use askama::Template;
 use axum::{
     Extension,
-    extract::State,
+    extract::{Query, State},
     response::{IntoResponse, Response},
 };
-use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 
-use super::{Frame, View, csv, page, timestamp::Timestamp};
+use super::{Frame, View, actor_name, csv, filters, page};
 use crate::{
     activity::{Activity, EventKind, Filter, Outcome, Record},
     admin::{
@@ -18,60 +18,68 @@ use crate::{
         api::activity::{ActivityQuery, find, place},
     },
     clock,
-    gateway::{Administered, Export},
+    gateway::{Export, Exports},
     http::error::Refusal,
 };
 
-/// Records of one page.
+/// Records on one page.
 const SHOWN: u32 = 50;
-/// Records of one file.
+/// Maximum number of records in an export.
 const MAX: usize = 100_000;
-/// Bytes of one file: it is put together in memory.
+/// Maximum size of an export, in bytes: it is built in memory.
 const MAX_BYTES: usize = 14 * 1024 * 1024;
-/// Records read at a time for a file.
+/// Records per database query of an export.
 const BATCH: u32 = 2000;
 
-struct ActivityRow {
-    at: Timestamp,
-    words: &'static str,
-    /// Reason in words.
-    why: Option<Cow<'static, str>>,
-    is_refused: bool,
-    who: String,
-    /// E-mail address, where `who` is a name.
-    email: Option<String>,
-    whom: Option<String>,
-    client: Option<String>,
-    session: Option<String>,
-    details: Vec<(&'static str, String)>,
-}
+/// Record of the log, as a row.
+struct ActivityRow(Record);
 
-impl From<Record> for ActivityRow {
-    fn from(record: Record) -> Self {
-        let actor = &record.actor;
-        let who = actor.name.clone().or_else(|| actor.email.clone()).or_else(|| actor.oid.clone());
-        let whom = record.subject.clone().filter(|subject| actor.oid.as_ref() != Some(subject));
-        let (words, why) = (record.summary(), record.reason_in_words());
-        let details = [
-            ("Reason code", record.reason),
-            ("Object id", actor.oid.clone()),
-            ("Address", record.address),
-            ("Request", record.request_id),
-            ("Text", record.text),
-            ("Record", Some(record.id)),
-        ];
-        Self {
-            at: Timestamp::of(clock::rfc3339(record.at)),
-            words,
-            why,
-            is_refused: record.outcome == Outcome::Failure,
-            email: actor.email.clone().filter(|_| actor.name.is_some()),
-            who: who.or_else(|| record.subject.clone()).unwrap_or_default(),
-            whom,
-            client: record.client,
-            session: record.session,
-            details: details.into_iter().filter_map(|(name, it)| Some((name, it?))).collect(),
-        }
+impl ActivityRow {
+    fn at(&self) -> String {
+        clock::rfc3339(self.0.at)
+    }
+
+    fn summary(&self) -> &'static str {
+        self.0.summary()
+    }
+
+    fn reason(&self) -> Option<Cow<'static, str>> {
+        self.0.reason_in_words()
+    }
+
+    fn is_refused(&self) -> bool {
+        self.0.outcome == Outcome::Failure
+    }
+
+    /// Display name of the actor, or the subject.
+    fn who(&self) -> &str {
+        actor_name(&self.0.actor).or(self.0.subject.as_deref()).unwrap_or_default()
+    }
+
+    /// E-mail address of the actor, if the name is shown.
+    fn email(&self) -> Option<&str> {
+        self.0.actor.email.as_deref().filter(|_| self.0.actor.name.is_some())
+    }
+
+    /// Subject, unless it is the actor.
+    fn about(&self) -> Option<&str> {
+        let subject = self.0.subject.as_deref();
+        subject.filter(|it| self.0.actor.oid.as_deref() != Some(*it) && *it != self.who())
+    }
+
+    fn details(&self) -> Vec<(&'static str, &str)> {
+        let Record { actor, reason, address, request_id, text, id, .. } = &self.0;
+        [
+            ("Reason code", reason),
+            ("Object id", &actor.oid),
+            ("Address", address),
+            ("Request", request_id),
+            ("Text", text),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+        .chain([("Record", &**id)])
+        .collect()
     }
 }
 
@@ -79,43 +87,42 @@ impl From<Record> for ActivityRow {
 #[template(path = "admin/activity.html")]
 struct ActivityView {
     frame: Frame,
-    asked: ActivityQuery,
+    filter: ActivityQuery,
     kinds: [EventKind; 14],
     rows: Vec<ActivityRow>,
-    /// The address of older ones.
+    /// Query of the next, older page.
     older: Option<String>,
-    /// The filter as a query, for files.
+    /// Query of the filter, for exports.
     query: String,
     has_database: bool,
 }
 
-/// The view.
+/// Page of records that match the query, newest first.
 pub(super) async fn get(
-    State(administered): State<Administered>,
+    State(activity): State<Activity>,
     admin: Admin,
-    uri: Uri,
+    Query(mut query): Query<ActivityQuery>,
 ) -> Result<Response, Refusal> {
-    let mut asked = ActivityQuery::of(&uri);
-    let filter = Filter { limit: SHOWN, ..asked.filter()? };
-    // As fields for times have them, whatever they came as.
-    asked.since = local(filter.since);
-    asked.until = local(filter.until);
-    let has_database = administered.activity.has_database();
+    let filter = Filter { limit: SHOWN, ..query.filter()? };
+    // In the format of the page's input fields.
+    query.since = local(filter.since);
+    query.until = local(filter.until);
+    let has_database = activity.has_database();
     let (records, before) =
-        if has_database { find(&administered.activity, filter).await? } else { (Vec::new(), None) };
+        if has_database { find(&activity, filter).await? } else { (Vec::new(), None) };
     let view = ActivityView {
         frame: Frame::new(View::Activity, &admin, None),
         kinds: EventKind::ALL,
-        rows: records.into_iter().map(ActivityRow::from).collect(),
-        older: before.map(|before| asked.query(&before)),
-        query: asked.query(""),
+        rows: records.into_iter().map(ActivityRow).collect(),
+        older: before.map(|before| query.query(&before)),
+        query: query.query(""),
         has_database,
-        asked,
+        filter: query,
     };
     Ok(page(StatusCode::OK, &view))
 }
 
-/// A time in UTC without saying so, to the second.
+/// Time in UTC without an offset, to the second: the format of a `datetime-local` field.
 fn local(millis: Option<i64>) -> String {
     millis
         .map(clock::rfc3339)
@@ -123,33 +130,34 @@ fn local(millis: Option<i64>) -> String {
         .unwrap_or_default()
 }
 
-/// For spreadsheets.
+/// Export for spreadsheets.
 pub(super) async fn get_csv(
-    State(administered): State<Administered>,
+    State(activity): State<Activity>,
+    State(exports): State<Exports>,
     _: Admin,
-    uri: Uri,
+    Query(query): Query<ActivityQuery>,
 ) -> Result<Response, Refusal> {
-    let filter = ActivityQuery::of(&uri).filter()?;
-    let export = administered.exports.begin().ok_or(Refusal::ExportInProgress)?;
-    let (text, is_whole) =
-        written(&administered.activity, filter, csv::heading(), csv::line).await?;
+    let filter = query.filter()?;
+    let export = exports.begin().ok_or(Refusal::ExportInProgress)?;
+    let (text, is_whole) = written(&activity, filter, csv::heading(), csv::line).await?;
     Ok(file("csv", "text/csv; charset=utf-8", text, is_whole, export))
 }
 
-/// For programs: a record a line.
+/// Export for programs: one JSON object per line.
 pub(super) async fn get_jsonl(
-    State(administered): State<Administered>,
+    State(activity): State<Activity>,
+    State(exports): State<Exports>,
     _: Admin,
-    uri: Uri,
+    Query(query): Query<ActivityQuery>,
 ) -> Result<Response, Refusal> {
-    let filter = ActivityQuery::of(&uri).filter()?;
-    let export = administered.exports.begin().ok_or(Refusal::ExportInProgress)?;
+    let filter = query.filter()?;
+    let export = exports.begin().ok_or(Refusal::ExportInProgress)?;
     let line = |record: &Record| serde_json::to_string(record).unwrap_or_default() + "\n";
-    let (text, is_whole) = written(&administered.activity, filter, String::new(), line).await?;
+    let (text, is_whole) = written(&activity, filter, String::new(), line).await?;
     Ok(file("jsonl", "application/jsonl; charset=utf-8", text, is_whole, export))
 }
 
-/// Lines of all records that fit; whether those are all.
+/// Lines of the newest matching records up to the limits, and true if those are all.
 async fn written(
     activity: &Activity,
     mut filter: Filter,
@@ -163,7 +171,7 @@ async fn written(
         for record in &records {
             let line = line(record);
             if count == MAX || text.len() + line.len() > MAX_BYTES {
-                tracing::info!(count, from = place(record), "an activity file ends before its end");
+                tracing::info!(count, from = place(record), "an activity export was truncated");
                 return Ok((text, false));
             }
             text.push_str(&line);
@@ -177,16 +185,16 @@ async fn written(
     }
 }
 
-/// A file to be saved. The export is over once it has been sent.
+/// Export as a download. The next export may begin once the response has been sent.
 fn file(
-    ending: &str,
+    extension: &str,
     media_type: &'static str,
     text: String,
     is_whole: bool,
     export: Export,
 ) -> Response {
     let part = if is_whole { "" } else { "-newest-part" };
-    let disposition = format!("attachment; filename=\"gateway-activity{part}.{ending}\"");
+    let disposition = format!("attachment; filename=\"gateway-activity{part}.{extension}\"");
     let disposition =
         HeaderValue::try_from(disposition).unwrap_or(HeaderValue::from_static("attachment"));
     let fixed: [(HeaderName, HeaderValue); 2] = [
@@ -206,7 +214,7 @@ mod tests {
     };
 
     #[test]
-    fn every_reason_for_a_denied_login_has_words_of_its_own() {
+    fn every_reason_code_of_a_denied_login_has_a_text() {
         let of_token = [
             TokenError::Malformed("x"),
             TokenError::UnknownKey,

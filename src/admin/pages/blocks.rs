@@ -1,35 +1,38 @@
-//! Forms that keep somebody out, and let them in again.
+//! Forms that block and unblock a user or an app.
 
 use axum::{extract::State, response::Response};
 
 use super::{View, flash::Flash, form::Form};
 use crate::{
-    admin::api::blocks, control::restrictions::Recording, gateway::Administered,
+    admin::api::blocks,
+    control::{decisions, external_access::ExternalAccess, restrictions::Recording},
     http::error::Refusal,
 };
 
-/// Keeps somebody out. A time of one's own goes before one from the list.
+/// Form that blocks. A custom duration takes precedence over one from the list.
 pub(super) async fn post(
-    State(administered): State<Administered>,
+    State(external_access): State<ExternalAccess>,
     form: Form,
 ) -> Result<Response, Refusal> {
     let blocked = blocks::whom(form.field("kind"), form.field("who"))?;
-    let own = form.field("own_span");
-    let span = if own.is_empty() { form.field("span") } else { own };
-    let flash = match blocks::block(&administered, &form.admin, blocked, span).await? {
+    let custom = form.field("own_span");
+    let span = if custom.is_empty() { form.field("span") } else { custom };
+    let author = form.admin.author();
+    let flash = match decisions::block(&external_access, blocked, span, author).await? {
         Recording::Recorded(_) => Flash::Blocked,
         Recording::Waits(_) => Flash::BlockedUnrecorded,
     };
     Ok(flash.at(View::Access, None))
 }
 
-/// Lets somebody in again.
+/// Form that unblocks.
 pub(super) async fn post_remove(
-    State(administered): State<Administered>,
+    State(external_access): State<ExternalAccess>,
     form: Form,
 ) -> Result<Response, Refusal> {
     let blocked = blocks::whom(form.field("kind"), form.field("who"))?;
-    let was = blocks::unblock(&administered, &form.admin, blocked).await?;
+    let author = form.admin.author().clone();
+    let was = decisions::unblock(&external_access, blocked, author).await?;
     let flash = if was { Flash::Unblocked } else { Flash::NotBlocked };
     Ok(flash.at(View::Access, None))
 }

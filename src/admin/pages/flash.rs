@@ -1,13 +1,16 @@
-//! What the page says after something was done. It comes back in the address, as one of a few words: nobody
-//! can make the page say something of their own.
+//! Flash messages: the result of a form, shown once on the next page. The URL carries one of a fixed
+//! set of words, so that a link cannot put other text on the page.
 
 use axum::response::Response;
-use http::Uri;
+use serde::Deserialize;
 
 use super::View;
-use crate::admin::authorization::to_page;
+use crate::admin::to_page;
 
-/// What was done.
+/// Query parameter with the word.
+const PARAMETER: &str = "done";
+
+/// Result of a form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flash {
     Enabled,
@@ -26,7 +29,7 @@ pub(super) enum Flash {
     NotTicked,
 }
 
-/// A message.
+/// Flash message as shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Notice {
     pub(super) text: String,
@@ -108,39 +111,50 @@ impl Flash {
         Notice { text: text.to_owned() + &sessions, is_bad }
     }
 
-    /// Back to a view, which says it.
+    /// Redirects to a view that shows the message.
     pub(super) fn at(self, view: View, count: Option<usize>) -> Response {
         let count = count.map_or_else(String::new, |count| format!("&count={count}"));
-        to_page(&format!("{}?said={}{count}", view.path(), self.word()))
+        to_page(&format!("{}?{PARAMETER}={}{count}", view.path(), self.word()))
     }
+}
 
-    /// What an address has the page say.
-    pub(super) fn in_address(uri: &Uri) -> Option<Notice> {
-        let query = uri.query().unwrap_or_default();
-        let pairs: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).collect();
-        let value = |registration_inputs: &str| {
-            pairs.iter().find(|(name, _)| name == registration_inputs).map(|(_, it)| it)
-        };
-        let word = value("said")?;
+/// Message named by the query of a page. Read from pairs, because a reader derived for the struct
+/// refuses a repeated parameter: the first one applies.
+#[derive(Debug, Default, Deserialize)]
+#[serde(from = "Vec<(String, String)>")]
+pub(super) struct FlashQuery {
+    /// `None`: no message, or an unknown word.
+    pub(super) notice: Option<Notice>,
+}
+
+impl From<Vec<(String, String)>> for FlashQuery {
+    fn from(pairs: Vec<(String, String)>) -> Self {
+        let value = |wanted| pairs.iter().find(|(name, _)| name == wanted).map(|(_, it)| &**it);
+        let word = value(PARAMETER);
+        let flash = Flash::ALL.into_iter().find(|flash| Some(flash.word()) == word);
         let count = value("count").and_then(|count| count.parse().ok());
-        let flash = Self::ALL.into_iter().find(|flash| flash.word() == word)?;
-        Some(flash.notice(count))
+        Self { notice: flash.map(|flash| flash.notice(count)) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::extract::Query;
+
     use super::*;
 
     #[test]
-    fn an_address_can_say_what_the_page_knows_alone() {
-        let flash = |query: &str| Flash::in_address(&format!("/x?{query}").parse().unwrap());
+    fn only_known_words_and_a_count_are_accepted_from_the_url() {
+        let notice = |query: &str| {
+            let uri = format!("/x?{query}").parse().unwrap();
+            Query::<FlashQuery>::try_from_uri(&uri).unwrap().0.notice
+        };
         for one in Flash::ALL {
-            assert!(flash(&format!("said={}", one.word())).is_some());
+            assert!(notice(&format!("done={}", one.word())).is_some());
         }
-        let ended = flash("said=ended&count=2").unwrap();
+        let ended = notice("done=ended&count=2").unwrap();
         assert_eq!(ended.text, "Done. 2 minted sessions have ended.");
-        assert_eq!(flash("said=%3Cb%3E"), None);
-        assert_eq!(flash("said=ended&count=%3Cb%3E").unwrap().text, "Done.");
+        assert_eq!(notice("done=%3Cb%3E"), None);
+        assert_eq!(notice("done=ended&count=%3Cb%3E").unwrap().text, "Done.");
     }
 }

@@ -1,16 +1,13 @@
-//! The set-up guide: steps with this deployment's values, and how far they have come.
+//! Set-up guide page: steps with the values of this deployment, and checks of their progress.
 
 use askama::Template;
 use axum::{extract::State, response::Response};
 use http::StatusCode;
 
 use super::{Frame, View, page};
-use crate::{
-    admin::{
-        Admin,
-        api::guide::{Check, Light, SetUpGuide},
-    },
-    gateway::Administered,
+use crate::admin::{
+    Admin,
+    api::guide::{Check, GuideSources, Light, SetUpGuide},
 };
 
 #[derive(Template)]
@@ -28,7 +25,7 @@ impl GuideView {
         checks.filter(|check| ids.contains(&check.id)).collect()
     }
 
-    fn done(&self) -> usize {
+    fn passed(&self) -> usize {
         self.guide.checks.iter().filter(|check| check.state == Light::Ok).count()
     }
 }
@@ -51,9 +48,9 @@ impl Check {
     }
 }
 
-/// The view.
-pub(super) async fn get(State(administered): State<Administered>, admin: Admin) -> Response {
-    let guide = SetUpGuide::read(&administered, &admin).await;
+/// Page with all steps and checks.
+pub(super) async fn get(State(sources): State<GuideSources>, admin: Admin) -> Response {
+    let guide = SetUpGuide::read(&sources, &admin).await;
     let frame = Frame::new(View::Guide, &admin, None);
     let manifest = format!("{:#}", guide.manifest);
     let easy_auth = format!("{:#}", guide.easy_auth);

@@ -1,20 +1,26 @@
-//! The page itself: written here, whole without any script, and what it looks like.
+//! The administration page: views rendered on the server, complete without scripts.
 
 mod access;
 mod activity;
 mod blocks;
 pub(crate) mod csv;
+#[expect(
+    unreachable_pub,
+    clippy::inline_always,
+    clippy::unnecessary_wraps,
+    clippy::unused_self,
+    reason = "generated and required by askama::filter_fn"
+)]
+mod filters;
 mod flash;
 pub(crate) mod form;
 mod guide;
 mod health;
 pub(super) mod refused;
 mod sessions;
-mod timestamp;
 
 use askama::Template;
 use axum::{
-    extract::FromRef,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -22,23 +28,19 @@ use http::{HeaderValue, StatusCode, header};
 use utoipa_axum::router::OpenApiRouter;
 
 use self::flash::Notice;
-use super::{Admin, authorization::to_page};
-use crate::{gateway::Administered, http::error::Refusal};
+use super::{Admin, to_page};
+use crate::{activity::Actor, gateway::Gateway, http::error::Refusal};
 
-/// How pages of ours look, and what this one has beside that.
+/// Style sheet shared with the API reference, and the page's own.
 const STYLE: &str = concat!(
     include_str!("../../../templates/page.css"),
     include_str!("../../../templates/admin/page.css")
 );
-/// What makes it handier: nothing needs it.
+/// Optional script: dialogs, copy buttons, refresh.
 const SCRIPT: &str = include_str!("../../../templates/admin/page.js");
 
-/// Of the page and its forms. They are no part of the `OpenAPI` document: their twins are.
-pub(super) fn routes<S>() -> OpenApiRouter<S>
-where
-    S: Clone + Send + Sync + 'static,
-    Administered: FromRef<S>,
-{
+/// Routes of the page and its forms. The `OpenAPI` document describes the JSON API in their place.
+pub(super) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
         .route("/gateway/admin", get(access::get))
         .route("/gateway/admin/", get(async || to_page(View::Access.path())))
@@ -98,29 +100,27 @@ impl View {
         }
     }
 
-    /// The view that a path of the page belongs to: the view itself, its files, and its forms.
+    /// View of a path: the view itself, its exports and its forms.
     fn of(path: &str) -> Self {
         let view = Self::ALL.into_iter().rfind(|view| path.starts_with(view.path()));
         view.unwrap_or(Self::Access)
     }
 }
 
-/// What stands around every view.
+/// Frame around every view.
 struct Frame {
     view: View,
-    /// The administrator.
+    /// Display name of the administrator.
     name: String,
     email: Option<String>,
-    /// For forms.
+    /// CSRF token for forms.
     token: String,
     notice: Option<Notice>,
 }
 
 impl Frame {
     fn new(view: View, admin: &Admin, notice: Option<Notice>) -> Self {
-        let name = admin.name();
-        let email = admin.account.email.clone().filter(|email| *email != name);
-        Self { view, name, email, token: admin.token(), notice }
+        Self { view, name: admin.name(), email: admin.email(), token: admin.token(), notice }
     }
 
     fn version(&self) -> &'static str {
@@ -133,7 +133,13 @@ impl Frame {
     }
 }
 
-/// A page as an answer.
+/// Display name of an actor: name, e-mail address or object ID.
+fn actor_name(actor: &Actor) -> Option<&str> {
+    let name = actor.name.as_deref().or(actor.email.as_deref());
+    name.or(actor.oid.as_deref())
+}
+
+/// Renders a page as a response.
 fn page(status: StatusCode, template: &impl Template) -> Response {
     match template.render() {
         Ok(html) => {
@@ -152,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_and_forms_belong_to_their_view() {
+    fn exports_and_forms_belong_to_their_view() {
         for (path, view) in [
             ("/gateway/admin", View::Access),
             ("/gateway/admin/access/enable", View::Access),

@@ -1,85 +1,67 @@
-//! Live minted sessions, and their end.
+//! Sessions page: live minted sessions, and forms that end them.
 
 use askama::Template;
-use axum::{extract::State, response::Response};
-use http::{StatusCode, Uri};
+use axum::{
+    extract::{Query, State},
+    response::Response,
+};
+use http::StatusCode;
 
-use super::{Frame, View, flash::Flash, form::Form, page, timestamp::Timestamp};
+use super::{
+    Frame, View, filters,
+    flash::{Flash, FlashQuery},
+    form::Form,
+    page,
+};
 use crate::{
     admin::{
         Admin,
-        api::{access::end_sessions, sessions},
+        api::sessions::{self, SessionsQuery},
     },
-    gateway::Administered,
+    control::{external_access::ExternalAccess, revocation},
     http::error::Refusal,
-    sessions::{MintedSession, Which},
+    sessions::{MintedSession, Sessions, Which},
 };
-
-struct SessionRow {
-    handle: String,
-    subject: String,
-    who: String,
-    client: String,
-    since: Option<Timestamp>,
-    until: Timestamp,
-    seen: Option<Timestamp>,
-}
-
-impl From<MintedSession> for SessionRow {
-    fn from(session: MintedSession) -> Self {
-        Self {
-            handle: session.id,
-            who: session.name.or(session.email).unwrap_or_else(|| session.subject.clone()),
-            subject: session.subject,
-            client: session.client,
-            since: session.opened_at.map(Timestamp::of),
-            until: Timestamp::of(session.expires_at),
-            seen: session.last_seen.map(Timestamp::of),
-        }
-    }
-}
 
 #[derive(Template)]
 #[template(path = "admin/sessions.html")]
 struct SessionsView {
     frame: Frame,
-    subject: String,
-    client: String,
-    rows: Vec<SessionRow>,
-    /// How many there are in all, where not all are shown.
+    query: SessionsQuery,
+    rows: Vec<MintedSession>,
+    /// Number of all sessions, if not all are shown.
     count: Option<u64>,
 }
 
 impl SessionsView {
     fn is_filtered(&self) -> bool {
-        !(self.subject.is_empty() && self.client.is_empty())
+        !(self.query.subject.is_empty() && self.query.client.is_empty())
     }
 }
 
-/// The view.
+impl MintedSession {
+    /// Display name of its user: name, e-mail address or object ID.
+    fn who(&self) -> &str {
+        self.name.as_deref().or(self.email.as_deref()).unwrap_or(&self.subject)
+    }
+}
+
+/// Page with the sessions that match the query.
 pub(super) async fn get(
-    State(administered): State<Administered>,
+    State(sessions): State<Sessions>,
     admin: Admin,
-    uri: Uri,
+    Query(query): Query<SessionsQuery>,
+    Query(flash): Query<FlashQuery>,
 ) -> Result<Response, Refusal> {
-    let (mut subject, mut client) = (String::new(), String::new());
-    for (name, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-        match &*name {
-            "subject" => value.trim().clone_into(&mut subject),
-            "client" => value.trim().clone_into(&mut client),
-            _ => {}
-        }
-    }
-    let which = sessions::which(&subject, &client)?.unwrap_or(Which::All);
-    let (listed, count) = sessions::list(&administered, &which).await?;
-    let rows = listed.into_iter().map(SessionRow::from).collect();
-    let frame = Frame::new(View::Sessions, &admin, Flash::in_address(&uri));
-    Ok(page(StatusCode::OK, &SessionsView { frame, subject, client, rows, count }))
+    let which = query.which()?.unwrap_or(Which::All);
+    let (rows, count) = sessions::list(&sessions, &which).await?;
+    let frame = Frame::new(View::Sessions, &admin, flash.notice);
+    Ok(page(StatusCode::OK, &SessionsView { frame, query, rows, count }))
 }
 
-/// Ends one, those of a subject or a client, or all.
+/// Form that ends one session, those of a user or an app, or all.
 pub(super) async fn post_end(
-    State(administered): State<Administered>,
+    State(external_access): State<ExternalAccess>,
     form: Form,
 ) -> Result<Response, Refusal> {
     let named = sessions::which(form.field("subject"), form.field("client"))?;
@@ -89,7 +71,8 @@ pub(super) async fn post_end(
         ("", None) => return Ok(Flash::NotTicked.at(View::Sessions, None)),
         (handle, _) => sessions::one(handle)?,
     };
-    Ok(match end_sessions(&administered, &form.admin, &which).await? {
+    let (restrictions, author) = (external_access.restrictions(), form.admin.author());
+    Ok(match revocation::end(restrictions, &which, author, None).await? {
         0 => Flash::NoneEnded.at(View::Sessions, None),
         count => Flash::Ended.at(View::Sessions, Some(count)),
     })

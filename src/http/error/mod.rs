@@ -16,7 +16,10 @@ pub(crate) use self::problem::{Problem, ProblemSummary, answer, render};
 use crate::{
     activity::ActivityError,
     authz::{admin::AdminDenial, client_info::OriginError, policy::Denial, token::TokenError},
-    control::{external_access::BlockError, restrictions::DecisionError, sign_in::SignInError},
+    control::{
+        decisions::NotDecided, external_access::BlockError, restrictions::DecisionError,
+        sign_in::SignInError,
+    },
     entra::EntraError,
     flask::forms::SubjectFault,
     gateway::Resource,
@@ -306,6 +309,21 @@ impl From<SessionsError> for Refusal {
         match error {
             SessionsError::TooOften(wait) => Self::TooOften(wait),
             error => Self::Sessions(error),
+        }
+    }
+}
+
+impl From<NotDecided> for Refusal {
+    fn from(error: NotDecided) -> Self {
+        match error {
+            NotDecided::ManagedBySetting => Self::ManagedBySetting,
+            NotDecided::NotAccepted => Self::Input("Enabling needs exposure_accepted: true"),
+            NotDecided::InvalidDuration => {
+                Self::Input("A block lasts from 1s to 365d, written like 24h")
+            }
+            NotDecided::Sessions(error) => error.into(),
+            NotDecided::Activity(ActivityError::NoDatabase) => Self::NoDatabase,
+            NotDecided::Activity(error) => error.into(),
         }
     }
 }
