@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::{join, time::timeout};
 use utoipa::ToSchema;
 
+use super::cause;
 use crate::{
     activity::{Activity, EventKind, Filter},
     admin::Admin,
@@ -54,7 +55,7 @@ pub(crate) struct Check {
     #[schema(example = "keys", max_length = 32, pattern = "^[a-z_]+$")]
     pub(crate) id: &'static str,
     /// What is looked at.
-    #[schema(example = "Signing keys of the tenant are known", max_length = 128)]
+    #[schema(example = "Tenant’s signing keys", max_length = 128)]
     pub(crate) label: &'static str,
     pub(crate) state: Light,
     /// What was found, in words.
@@ -190,88 +191,80 @@ impl SetUpGuide {
     }
 }
 
-/// Looks at everything that can be looked at from here.
+/// Runs every check that is possible from this instance.
 async fn checks(sources: &GuideSources, admin: &Admin) -> Vec<Check> {
     let GuideSources { entra, sessions, upstream, health, external_access, .. } = sources;
     let (store, simplechat, public, first_login) =
         join!(sessions.ping(), upstream.probe(), public(sources, admin), first_login(sources));
-    let outcome = |result: Result<(), String>, fine: &str| match result {
-        Ok(()) => (Light::Ok, fine.to_owned()),
+    let outcome = |result: Result<(), String>, passed: &str| match result {
+        Ok(()) => (Light::Ok, passed.to_owned()),
         Err(problem) => (Light::NotYet, problem),
     };
     let keys = if entra.has_keys() {
         Ok(())
     } else {
-        Err("they could not be fetched: see TENANT_ID and AZURE_ENVIRONMENT, and whether there is a way out to Entra".to_owned())
+        Err("Not available. Check TENANT_ID, AZURE_ENVIRONMENT and outbound access to Microsoft Entra".to_owned())
     };
+    let store = store.map_err(|error| {
+        let chain = telemetry::chain(&error);
+        format!("Unavailable: {}. Check REDIS_URL or SESSION_FILE_DIR", cause::in_words(&chain))
+    });
+    let simplechat = simplechat.map_err(|error| {
+        let chain = telemetry::chain(&error);
+        format!("No response: {}. Check GATEWAY_UPSTREAM_URL", cause::in_words(&chain))
+    });
     let is_on = external_access.is_on();
     let honoured = match health.all().remove(CANARY) {
-        Some(doubt) => (Light::NotYet, doubt),
-        None if health.is_healthy(CANARY) => (
-            Light::Ok,
-            "a session that the gateway minted was let in, and not after its end".to_owned(),
-        ),
-        None if !is_on => (Light::Unknown, "tried once external access is on".to_owned()),
-        None => (Light::Unknown, "not tried yet, or GATEWAY_CANARY_INTERVAL is off".to_owned()),
+        Some(problem) => (Light::NotYet, problem),
+        None if health.is_healthy(CANARY) => {
+            (Light::Ok, "SimpleChat accepts them, and rejects them once revoked".to_owned())
+        }
+        None if !is_on => (Light::Unknown, "Checked while external access is on".to_owned()),
+        None => (Light::Unknown, "Not checked yet, or GATEWAY_CANARY_INTERVAL is off".to_owned()),
     };
     let access =
-        if is_on { Ok(()) } else { Err("machines are not let in: see External access".to_owned()) };
+        if is_on { Ok(()) } else { Err("Off. Enable it under External access".to_owned()) };
     let check = |id, label, (state, detail): (Light, String)| Check { id, label, state, detail };
     let mut checks = vec![
-        check("access", "External access is on", outcome(access, "on this instance")),
-        check(
-            "keys",
-            "Signing keys of the tenant are known",
-            outcome(keys, "tokens can be verified"),
-        ),
-        check(
-            "store",
-            "The session store answers",
-            outcome(store.map_err(|error| telemetry::chain(&error)), "sessions can be kept"),
-        ),
-        check(
-            "upstream",
-            "SimpleChat answers",
-            outcome(
-                simplechat.map_err(|error| telemetry::chain(&error)),
-                "through GATEWAY_UPSTREAM_URL",
-            ),
-        ),
-        check("honoured", "SimpleChat honours minted sessions", honoured),
+        check("access", "External access", outcome(access, "On at this instance")),
+        check("keys", "Tenant’s signing keys", outcome(keys, "Access tokens can be verified")),
+        check("store", "Session store", outcome(store, "Available")),
+        check("upstream", "SimpleChat", outcome(simplechat, "Responds at GATEWAY_UPSTREAM_URL")),
+        check("honoured", "Gateway-issued sessions", honoured),
     ];
     checks.extend(public);
     checks.push(first_login);
     checks
 }
 
-/// Whether public URLs lead here, and to the metadata.
+/// Checks that the public URLs lead to a gateway and to the metadata.
 async fn public(sources: &GuideSources, admin: &Admin) -> Vec<Check> {
     let GuideSources { edge, external_access, registration_inputs, .. } = sources;
-    let (name, meta) = ("Public URLs lead to this gateway", "Clients can read the metadata");
-    let signs_in = "App Service's own sign-in lets machines pass";
+    let (name, meta) = ("Public URLs", "Metadata document");
     let check = |id, label, state, detail: String| Check { id, label, state, detail };
     let Some(origin) = edge.public_urls.first() else {
-        let unlisted = "GATEWAY_PUBLIC_URLS is empty: public URLs are derived from each request's Host, and nobody can ask them from here";
+        let unlisted = "GATEWAY_PUBLIC_URLS is empty: public URLs are derived from each request’s Host header and cannot be checked from here";
         return vec![
             check("public_url", name, Light::Unknown, unlisted.to_owned()),
             check("metadata", meta, Light::Unknown, unlisted.to_owned()),
         ];
     };
-    let mut astray = Vec::new();
+    let mut failed = Vec::new();
     for origin in &edge.public_urls {
         if let Err(problem) = leads_to_a_gateway(origin).await {
-            astray.push(format!("{origin} does not, from here ({problem})"));
+            let problem = cause::in_words(&problem);
+            failed.push(format!("{origin} does not lead to a gateway from here: {problem}"));
         }
     }
-    let leads = match admin.public_origin() {
-        _ if !astray.is_empty() => (Light::NotYet, astray.join("; ")),
+    let (state, detail) = match admin.public_origin() {
+        _ if !failed.is_empty() => (Light::NotYet, failed.join("; ")),
         PublicOrigin::Unlisted(_) => (
             Light::NotYet,
-            "they do, but you came by a host that GATEWAY_PUBLIC_URLS does not list".to_owned(),
+            "They lead to a gateway, but the host of this request is not listed in GATEWAY_PUBLIC_URLS".to_owned(),
         ),
-        PublicOrigin::Known(_) | PublicOrigin::Unnamed => (Light::Ok, format!("{origin}")),
+        PublicOrigin::Known(_) | PublicOrigin::Unnamed => (Light::Ok, origin.to_string()),
     };
-    let mut checks = vec![check("public_url", name, leads.0, leads.1)];
+    let mut checks = vec![check("public_url", name, state, detail)];
     let expected = format!("{origin}/external/login");
     let probe = metadata_at(origin).await;
     let is_stopped = matches!(probe, ProbeOutcome::SignIn(_));
@@ -279,47 +272,57 @@ async fn public(sources: &GuideSources, admin: &Admin) -> Vec<Check> {
         ProbeOutcome::Metadata { resource } if resource.as_deref() == Some(&*expected) => {
             (Light::Ok, format!("{origin}{METADATA}"))
         }
-        ProbeOutcome::Metadata { .. } => {
-            (Light::NotYet, "the document there names another resource: see GATEWAY_PUBLIC_URLS and WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES".to_owned())
+        ProbeOutcome::Metadata { .. } => (
+            Light::NotYet,
+            "The document names another resource. Check GATEWAY_PUBLIC_URLS and WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES".to_owned(),
+        ),
+        ProbeOutcome::SignIn(how) => {
+            (Light::NotYet, format!("A sign-in in front of the gateway responds ({how})"))
         }
-        ProbeOutcome::SignIn(how) => (Light::NotYet, format!("a sign-in in front of the gateway answers there ({how})")),
-        ProbeOutcome::Other(404) if !external_access.is_on() => (Light::NotYet, "404, since external access is off".to_owned()),
-        ProbeOutcome::Other(status) => (Light::NotYet, format!("{origin}{METADATA} answers {status}")),
-        ProbeOutcome::Away(why) => (Light::Unknown, format!("not to be reached from here ({why})")),
+        ProbeOutcome::Other(404) if !external_access.is_on() => {
+            (Light::NotYet, "404: external access is off".to_owned())
+        }
+        ProbeOutcome::Other(status) => {
+            (Light::NotYet, format!("{origin}{METADATA} returns {status}"))
+        }
+        ProbeOutcome::Away(problem) => {
+            let problem = cause::in_words(&problem);
+            (Light::Unknown, format!("Not reachable from here: {problem}"))
+        }
     };
     checks.push(check("metadata", meta, state, detail));
     if registration_inputs.app_service_signs_in || is_stopped {
         let (state, detail) = if is_stopped {
-            (Light::NotYet, "it stops them: see the paths to be left out".to_owned())
+            (Light::NotYet, "It blocks external applications. Exclude the paths listed below")
         } else if state == Light::Ok {
-            (Light::Ok, "the metadata gets through".to_owned())
+            (Light::Ok, "The metadata is readable")
         } else {
-            (Light::Unknown, "it is on (WEBSITE_AUTH_ENABLED)".to_owned())
+            (Light::Unknown, "Enabled (WEBSITE_AUTH_ENABLED)")
         };
-        checks.push(check("easy_auth", signs_in, state, detail));
+        checks.push(check("easy_auth", "App Service authentication", state, detail.to_owned()));
     }
     checks
 }
 
-/// Whether anybody ever logged in.
+/// Checks that at least one login is recorded.
 async fn first_login(GuideSources { activity, .. }: &GuideSources) -> Check {
-    let check = |state, detail: String| Check {
-        id: "first_login",
-        label: "A login has been seen",
-        state,
-        detail,
-    };
+    let check =
+        |state, detail: String| Check { id: "first_login", label: "First login", state, detail };
     if !activity.has_database() {
-        let detail = "without a database (DATABASE_URL) logins stand in the log alone";
+        let detail = "Without a database (DATABASE_URL), logins are recorded only in the log";
         return check(Light::Unknown, detail.to_owned());
     }
     let latest = Filter { kind: Some(EventKind::Login), limit: 1, ..Filter::default() };
     match activity.find(latest).await {
         Ok(found) => match found.first() {
-            Some(login) => check(Light::Ok, format!("the latest at {}", clock::rfc3339(login.at))),
-            None => check(Light::NotYet, "none so far".to_owned()),
+            Some(login) => check(Light::Ok, format!("Latest: {}", clock::rfc3339(login.at))),
+            None => check(Light::NotYet, "No login recorded yet".to_owned()),
         },
-        Err(error) => check(Light::Unknown, telemetry::chain(&error)),
+        Err(error) => {
+            let chain = telemetry::chain(&error);
+            let problem = cause::in_words(&chain);
+            check(Light::Unknown, format!("Activity log unavailable: {problem}"))
+        }
     }
 }
 

@@ -7,7 +7,10 @@ use http::StatusCode;
 use super::{Frame, View, page};
 use crate::{
     activity::Activity,
-    admin::{Admin, api::health::HealthSources},
+    admin::{
+        Admin,
+        api::{cause, health::HealthSources},
+    },
     control::health_registry::CANARY,
     http::health::Detail,
 };
@@ -40,19 +43,25 @@ pub(super) async fn get(
     let is_accepted = sources.registry.is_healthy(CANARY);
     let mut parts = Vec::new();
     for (part, name, about, is_checked) in [
-        ("upstream", "SimpleChat", "Answers where GATEWAY_UPSTREAM_URL says", true),
+        ("upstream", "SimpleChat", "Responds at GATEWAY_UPSTREAM_URL", true),
         (
             CANARY,
-            "Minted sessions",
-            "SimpleChat honours them, and not after their end",
+            "Gateway-issued sessions",
+            "Accepted by SimpleChat, and rejected once revoked",
             is_accepted,
         ),
-        ("sessions", "Session store", "Where SimpleChat keeps its sessions", true),
-        ("entra", "Signing keys", "Of the tenant, to verify tokens with", true),
-        ("database", "Database", "Activity log and the administrator's switch", has_database),
+        ("sessions", "Session store", "Stores SimpleChat’s sessions", true),
+        ("entra", "Signing keys", "Verify access tokens of the tenant", true),
+        (
+            "database",
+            "Database",
+            "Stores the activity log and administrators’ decisions",
+            has_database,
+        ),
     ] {
         let found = detail.degraded.iter().position(|one| one.part == part);
         let problem = found.map(|at| detail.degraded.remove(at).reason);
+        let problem = problem.map(|problem| cause::in_words(&problem));
         parts.push(Part { name, about, is_checked: is_checked || problem.is_some(), problem });
     }
     // Parts without a fixed row.
