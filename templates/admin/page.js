@@ -1,5 +1,5 @@
-// Makes the administrator's page handier. Without it everything works: a dialog is a page of its own then,
-// texts are copied by hand, and checks are looked at again by loading the page anew.
+// Optional enhancements of the administration page. Without scripts, the dialog is a page of its own,
+// there are no copy buttons, and checks are refreshed by reloading the page.
 "use strict";
 
 for (const opener of document.querySelectorAll("[data-opens]")) {
@@ -15,7 +15,7 @@ for (const closer of document.querySelectorAll("[data-closes]")) {
   closer.addEventListener("click", () => closer.closest("dialog").close());
 }
 
-// A message is said once, not after each reload.
+// Shows a flash message once, not after each reload.
 if (new URLSearchParams(location.search).has("done")) {
   history.replaceState(null, "", location.pathname);
 }
@@ -29,19 +29,19 @@ if (navigator.clipboard) {
         await navigator.clipboard.writeText(text);
         button.textContent = "Copied";
       } catch {
-        button.textContent = "Not copied";
+        button.textContent = "Copy failed";
       }
       setTimeout(() => { button.textContent = "Copy"; }, 2000);
     });
   }
 }
 
-// What changes by itself is fetched anew, as the page has it.
-const PAUSE = 3000;
+// Live parts are refreshed from the page, as the server renders them.
+const PAUSE = 3000; // milliseconds
 const isLive = () => document.querySelector("[data-live], [data-check]");
 const isBusy = () => document.hidden || document.querySelector("dialog[open]");
 
-function renew(fresh) {
+function update(fresh) {
   for (const old of document.querySelectorAll("[data-live]")) {
     const now = fresh.querySelector(`[data-live="${old.dataset.live}"]`);
     if (now && now.innerHTML !== old.innerHTML && !old.contains(document.activeElement)) {
@@ -54,16 +54,16 @@ function renew(fresh) {
   }
 }
 
-// The page stays, so that nothing on it is lost; it is renewed no more.
+// Keeps the page, so that no input is lost, and stops refreshing.
 function endOfSession() {
   const notice = document.createElement("p");
   notice.className = "notice bad";
   notice.setAttribute("role", "status");
-  notice.textContent = "Your session has ended: this page shows an earlier state. Load it again to sign in.";
+  notice.textContent = "Your session has ended. This page is out of date: reload it to sign in.";
   document.querySelector("main h1").after(notice);
 }
 
-async function look() {
+async function refresh() {
   if (!isBusy()) {
     try {
       const answer = await fetch(location.pathname, { redirect: "error", cache: "no-store" });
@@ -71,12 +71,12 @@ async function look() {
         endOfSession();
         return;
       }
-      if (answer.ok) renew(new DOMParser().parseFromString(await answer.text(), "text/html"));
+      if (answer.ok) update(new DOMParser().parseFromString(await answer.text(), "text/html"));
     } catch {
-      // The gateway does not answer: the page stays as it is.
+      // The gateway is unavailable: retried after the next pause.
     }
   }
-  setTimeout(look, PAUSE);
+  setTimeout(refresh, PAUSE);
 }
 
-if (isLive()) setTimeout(look, PAUSE);
+if (isLive()) setTimeout(refresh, PAUSE);

@@ -507,8 +507,11 @@ async fn administrators_get_503_while_the_session_store_is_unavailable() {
     let page = admin.get(&world.gateway, "/gateway/admin").await;
     assert_eq!(page.status(), 503);
     let page = page.text().await.unwrap();
-    assert!(page.contains("Not at the moment") && page.contains("href=\"/gateway/admin\""));
-    assert!(page.contains("The store that holds SimpleChat’s sessions does not answer"), "{page}");
+    assert!(page.contains("Temporarily unavailable") && page.contains("href=\"/gateway/admin\""));
+    assert!(
+        page.contains("The session store is unavailable, so your session cannot be verified"),
+        "{page}"
+    );
 }
 
 /// Queued decisions cannot be recorded first, and would later revoke a decision recorded before
@@ -576,12 +579,12 @@ async fn without_the_database_only_restricting_decisions_are_accepted() {
     let page = admin.get(gateway, "/gateway/admin").await;
     assert_eq!(page.status(), 503);
     let page = page.text().await.unwrap();
-    assert!(page.contains("Not known at the moment") && !page.contains("Enable external access"));
+    assert!(page.contains("Status unknown") && !page.contains("Enable external access"));
     // Views without the database work, and the refusal names them.
     let log = admin.get(gateway, "/gateway/admin/activity").await;
     assert_eq!(log.status(), 503);
     let log = log.text().await.unwrap();
-    assert!(log.contains("Sessions and Health work without the database"), "{log}");
+    assert!(log.contains("Sessions and Health are available without the database"), "{log}");
     assert!(log.contains("href=\"/gateway/admin/sessions\""), "{log}");
     assert_eq!(admin.get(gateway, "/gateway/api/sessions").await.status(), 200);
     assert_eq!(admin.get(gateway, "/gateway/admin/health").await.status(), 200);
@@ -770,7 +773,7 @@ async fn the_activity_log_is_paged_by_the_api_and_exported_as_csv_and_jsonl() {
     let since = "/gateway/admin/activity?since=2026-01-02T03:04:05%2B01:00&person=%22%3E";
     let page = admin.get(gateway, since).await.text().await.unwrap();
     assert!(page.contains("value=\"2026-01-02T02:04:05\""), "in UTC, as the input field requires");
-    assert!(page.contains("value=\"&#34;&#62;\"") && page.contains("No record fits"));
+    assert!(page.contains("value=\"&#34;&#62;\"") && page.contains("No matching records."));
 }
 
 /// Asserts that the page has every setting that `server_minimal.py` of SimpleChat's pull request

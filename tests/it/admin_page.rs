@@ -74,11 +74,11 @@ async fn an_administrator_enables_monitors_and_disables_access_on_two_instances(
         until("metadata answers", async || metadata(gateway).await == 200).await;
     }
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    browser.has_text(".notice", "External access is on.").await;
+    browser.has_text(".notice", "External access enabled.").await;
     assert!(browser.text(".state").await.contains("Grace Hopper"));
     // The page refreshes itself.
     until("the page shows both instances", async || {
-        browser.text("[data-live=instances]").await.contains("counts on all 2 instances")
+        browser.text("[data-live=instances]").await.contains("Applied on 2 of 2 instances.")
     })
     .await;
 
@@ -88,9 +88,9 @@ async fn an_administrator_enables_monitors_and_disables_access_on_two_instances(
     assert!(browser.text("table").await.contains("session created"));
     assert!(browser.text("table").await.contains("Ada Example"));
     browser.open(&here.url("/gateway/admin/sessions")).await;
-    browser.has_text("#live", "1 live").await;
+    browser.has_text("#live", "1 active").await;
     browser.click("tbody button").await;
-    browser.has_text(".notice", "Done. 1 minted session has ended.").await;
+    browser.has_text(".notice", "Done. 1 gateway-issued session ended.").await;
     assert_eq!(status(here.url(API), &session).await, 401, "the session is revoked");
     until("the session is revoked on the other instance", async || {
         status(there.url(API), &session).await == 401
@@ -101,7 +101,7 @@ async fn an_administrator_enables_monitors_and_disables_access_on_two_instances(
     browser.open(&here.url("/gateway/admin")).await;
     browser.click("[name=end_sessions]").await;
     browser.click("form[aria-labelledby=disable] [type=submit]").await;
-    browser.has_text(".notice", "External access is off. 1 minted session has ended.").await;
+    browser.has_text(".notice", "External access disabled. 1 gateway-issued session ended.").await;
     for gateway in [here, &there] {
         until("metadata answers 404", async || metadata(gateway).await == 404).await;
         until("the session is revoked", async || status(gateway.url(API), &session).await == 401)
@@ -121,7 +121,7 @@ async fn a_user_who_is_not_an_administrator_gets_no_admin_page() {
     let Some(browser) = browser(&world.gateway, "User").await else { return };
     for view in ["", "/guide", "/sessions", "/activity", "/health", "/access/enable"] {
         browser.open(&world.gateway.url(&format!("/gateway/admin{view}"))).await;
-        assert_eq!(browser.text("h1").await, "Not allowed", "{view}");
+        assert_eq!(browser.text("h1").await, "Access denied", "{view}");
         let page = browser.text("main").await;
         for words in ["app role Admin", "Users and groups"] {
             assert!(page.contains(words), "{view}: {page}");
@@ -161,9 +161,9 @@ async fn the_page_leads_an_anonymous_user_to_sign_in_and_back() {
         browser.show(view).await;
         check_rendering(&browser, &format!("admin-stranger-{name}"), view).await;
     }
-    assert_eq!(browser.text("h1").await, "Sign in, then come back to this page");
+    assert_eq!(browser.text("h1").await, "Sign in, then return to this page");
     let page = browser.text("main").await;
-    assert!(page.contains(&format!("come back to this address: {url}")), "{page}");
+    assert!(page.contains(&format!("return to this URL: {url}")), "{page}");
     assert_eq!(links(&browser).await, json!(["/login", "/gateway/admin/sessions"]));
     browser.open(&gateway.url(&sign_in("User,Admin"))).await;
     browser.open(&url).await;
@@ -180,7 +180,7 @@ async fn a_form_submitted_after_its_session_ended_leads_to_sign_in_and_back() {
     browser.forget().await;
     browser.click("main [name=all]").await;
     browser.click("form[aria-labelledby=end-many] [type=submit]").await;
-    browser.has_text("h1", "Sign in, then come back to this page").await;
+    browser.has_text("h1", "Sign in, then return to this page").await;
     let page = browser.text("main").await;
     assert!(page.contains("If you sent a form, nothing has changed"), "{page}");
     // Not the form's own URL, which does not answer GET.
@@ -196,8 +196,7 @@ async fn an_open_page_reports_that_its_session_has_ended() {
     let Some(browser) = browser(&world.gateway, "User,Admin").await else { return };
     browser.open(&world.gateway.url("/gateway/admin/health")).await;
     browser.forget().await;
-    let notice =
-        "Your session has ended: this page shows an earlier state. Load it again to sign in.";
+    let notice = "Your session has ended. This page is out of date: reload it to sign in.";
     browser.has_text(".notice.bad", notice).await;
     assert_eq!(browser.text("h1").await, "Health");
 }
@@ -213,7 +212,7 @@ async fn every_administrative_action_works_without_scripts() {
     browser.has_text("h1", "Enable external access?").await;
     browser.click("[name=accept]").await;
     browser.click("main [type=submit]").await;
-    browser.has_text(".notice", "External access is on.").await;
+    browser.has_text(".notice", "External access enabled.").await;
     assert_eq!(metadata(gateway).await, 200);
 
     let session = world.login(&world.entra.token().build()).await;
@@ -221,7 +220,7 @@ async fn every_administrative_action_works_without_scripts() {
     browser.click("tbody a").await;
     browser.element("main [type=hidden][name=subject]").await;
     browser.click("form[aria-labelledby=end-many] [type=submit]").await;
-    browser.has_text(".notice", "Done. 1 minted session has ended.").await;
+    browser.has_text(".notice", "Done. 1 gateway-issued session ended.").await;
     assert_eq!(status(gateway.url(API), &session).await, 401);
 
     browser.open(&gateway.url("/gateway/admin")).await;
@@ -229,23 +228,25 @@ async fn every_administrative_action_works_without_scripts() {
     browser.write("#who", crate::entra::USER_OID).await;
     browser.write("#own-span", "90m").await;
     browser.click("form[aria-labelledby=block] [type=submit]").await;
-    browser.has_text(".notice", "Blocked; its minted sessions end within two seconds.").await;
+    browser
+        .has_text(".notice", "Blocked. Gateway-issued sessions are revoked within two seconds.")
+        .await;
     until("login is closed", async || {
         try_login(gateway, &world.entra.token().build()).await.status() == 403
     })
     .await;
     browser.click("form[action$=remove] button").await;
-    browser.has_text(".notice", "Not blocked any more.").await;
+    browser.has_text(".notice", "Unblocked.").await;
     until("login is open", async || {
         try_login(gateway, &world.entra.token().build()).await.status() == 200
     })
     .await;
     browser.click("form[aria-labelledby=disable] [type=submit]").await;
-    browser.has_text(".notice", "External access is off.").await;
+    browser.has_text(".notice", "External access disabled.").await;
     assert_eq!(metadata(gateway).await, 404);
     browser.forget().await;
     browser.open(&gateway.url("/gateway/admin")).await;
-    browser.has_text("h1", "Sign in, then come back to this page").await;
+    browser.has_text("h1", "Sign in, then return to this page").await;
 }
 
 #[tokio::test]
@@ -295,7 +296,7 @@ async fn every_view_is_accessible_and_loads_nothing_from_other_hosts() {
     browser.click("[data-opens=enable-dialog]").await;
     browser.click("dialog[open] [name=accept]").await;
     browser.click("dialog[open] [type=submit]").await;
-    browser.has_text(".notice", "External access is on.").await;
+    browser.has_text(".notice", "External access enabled.").await;
     for (oid, person) in [
         ("aaaaaaaa-0000-0000-0000-000000000001", "Ada Lovelace"),
         ("aaaaaaaa-0000-0000-0000-000000000002", "Katherine Johnson"),
@@ -310,7 +311,9 @@ async fn every_view_is_accessible_and_loads_nothing_from_other_hosts() {
     assert_eq!(try_login(gateway, &refused.build()).await.status(), 403);
     browser.write("#who", "aaaaaaaa-0000-0000-0000-000000000009").await;
     browser.click("form[aria-labelledby=block] [type=submit]").await;
-    browser.has_text(".notice", "Blocked; its minted sessions end within two seconds.").await;
+    browser
+        .has_text(".notice", "Blocked. Gateway-issued sessions are revoked within two seconds.")
+        .await;
     browser.open(&gateway.url("/gateway/admin/guide")).await;
     until("the guide's check passes without a reload", async || {
         browser.evaluate("document.querySelectorAll('[data-check=honoured].ok').length").await == 1

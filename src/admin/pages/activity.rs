@@ -71,14 +71,14 @@ impl ActivityRow {
         let Record { actor, reason, address, request_id, text, id, .. } = &self.0;
         [
             ("Reason code", reason),
-            ("Object id", &actor.oid),
+            ("Object ID", &actor.oid),
             ("Address", address),
-            ("Request", request_id),
+            ("Request ID", request_id),
             ("Text", text),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))
-        .chain([("Record", &**id)])
+        .chain([("Record ID", &**id)])
         .collect()
     }
 }

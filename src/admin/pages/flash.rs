@@ -76,37 +76,39 @@ impl Flash {
     fn notice(self, count: Option<u32>) -> Notice {
         let sessions = match count {
             None => String::new(),
-            Some(1) => " 1 minted session has ended.".to_owned(),
-            Some(count) => format!(" {count} minted sessions have ended."),
+            Some(1) => " 1 gateway-issued session ended.".to_owned(),
+            Some(count) => format!(" {count} gateway-issued sessions ended."),
         };
         let (text, is_bad) = match self {
-            Self::Enabled => ("External access is on.", false),
-            Self::WasOn => ("External access was on already; nothing has changed.", false),
-            Self::Disabled => ("External access is off.", false),
+            Self::Enabled => ("External access enabled.", false),
+            Self::WasOn => ("External access was already enabled. Nothing has changed.", false),
+            Self::Disabled => ("External access disabled.", false),
             Self::DisabledUnrecorded => (
-                "External access is off. The database cannot be written: the record of this decision follows as soon as it can be.",
+                "External access disabled. Database unavailable: this decision is recorded when the database can be written.",
                 true,
             ),
-            Self::WasOff => ("External access was off already.", false),
+            Self::WasOff => ("External access was already disabled.", false),
             Self::DisabledAlone => (
-                "External access is off, but not all minted sessions could be ended: the session store is away. Try again under Sessions.",
+                "External access disabled, but not all gateway-issued sessions ended: session store unavailable. Retry on the Sessions page.",
                 true,
             ),
             Self::NotAccepted => {
-                ("Nothing has changed: tick the box to say that you accept it.", true)
+                ("Nothing has changed. To enable external access, select the check box.", true)
             }
-            Self::Blocked => ("Blocked; its minted sessions end within two seconds.", false),
+            Self::Blocked => {
+                ("Blocked. Gateway-issued sessions are revoked within two seconds.", false)
+            }
             Self::BlockedUnrecorded => (
-                "Blocked; its minted sessions end within two seconds. The database cannot be written: the record of this decision follows as soon as it can be.",
+                "Blocked. Gateway-issued sessions are revoked within two seconds. Database unavailable: this decision is recorded when the database can be written.",
                 true,
             ),
-            Self::Unblocked => ("Not blocked any more.", false),
-            Self::NotBlocked => ("Nobody was blocked; nothing has changed.", false),
+            Self::Unblocked => ("Unblocked.", false),
+            Self::NotBlocked => ("The user or app was not blocked. Nothing has changed.", false),
             Self::Ended => ("Done.", false),
-            Self::NoneEnded => {
-                ("There was no such session; perhaps it has ended by itself.", false)
+            Self::NoneEnded => ("Session not found; it may have expired.", false),
+            Self::NotTicked => {
+                ("No session ended. To end all sessions, select the check box.", true)
             }
-            Self::NotTicked => ("Nothing has ended: tick the box to end all sessions.", true),
         };
         Notice { text: text.to_owned() + &sessions, is_bad }
     }
@@ -153,7 +155,7 @@ mod tests {
             assert!(notice(&format!("done={}", one.word())).is_some());
         }
         let ended = notice("done=ended&count=2").unwrap();
-        assert_eq!(ended.text, "Done. 2 minted sessions have ended.");
+        assert_eq!(ended.text, "Done. 2 gateway-issued sessions ended.");
         assert_eq!(notice("done=%3Cb%3E"), None);
         assert_eq!(notice("done=ended&count=%3Cb%3E").unwrap().text, "Done.");
     }

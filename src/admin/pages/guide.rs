@@ -41,9 +41,9 @@ impl Check {
 
     fn word(&self) -> &'static str {
         match self.state {
-            Light::Ok => "yes",
-            Light::NotYet => "not yet",
-            Light::Unknown => "not known",
+            Light::Ok => "Passed",
+            Light::NotYet => "Action required",
+            Light::Unknown => "Unknown",
         }
     }
 }

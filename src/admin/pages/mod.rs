@@ -147,7 +147,7 @@ fn page(status: StatusCode, template: &impl Template) -> Response {
             (status, [(header::CONTENT_TYPE, html_type)], html).into_response()
         }
         Err(error) => {
-            tracing::error!(%error, "a page could not be written");
+            tracing::error!(%error, "a page could not be rendered");
             Refusal::Internal.into_response()
         }
     }

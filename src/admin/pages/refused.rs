@@ -1,5 +1,4 @@
-//! Refusals as pages: what happened, what to do next, and links that lead somewhere else than to the same
-//! refusal.
+//! Refusals as pages: the cause, the next step, and links that do not lead back to the same refusal.
 
 use askama::Template;
 use axum::response::Response;
@@ -25,8 +24,8 @@ struct Refused {
     title: &'static str,
     detail: Option<String>,
     advice: &'static [&'static str],
-    /// Address to return to after the sign-in.
-    come_back: Option<String>,
+    /// URL to return to after the sign-in.
+    return_to: Option<String>,
     links: Vec<Link>,
     request_id: String,
 }
@@ -42,27 +41,27 @@ pub(in crate::admin) fn page(answer: Response, path: &str) -> Response {
     let (advice, links): (&'static [&'static str], Vec<Link>) = match summary.reason {
         "not_signed_in" => (
             &[
-                "This page is for SimpleChat’s administrators. It opens with the session of your sign-in to SimpleChat, for 8 hours after you last used SimpleChat.",
-                "If you sent a form, nothing has changed: send it again after the sign-in.",
+                "This page is for SimpleChat’s administrators. It uses your SimpleChat session, for 8 hours after you last used SimpleChat.",
+                "If you sent a form, nothing has changed. Send it again after you sign in.",
             ],
             vec![SIGN_IN, open("I have signed in: open this page")],
         ),
         "minted_session" => (&[], vec![SIGN_IN, SIMPLECHAT]),
         "not_an_administrator" => (
             &[
-                "Admin is an app role in Microsoft Entra. Whoever manages SimpleChat’s enterprise application there assigns it, under Users and groups.",
-                "Roles are read at the sign-in: once the role is assigned, sign out of SimpleChat and in again.",
+                "Admin is an app role in Microsoft Entra. An administrator of SimpleChat’s enterprise application assigns it, under Users and groups.",
+                "Roles are read at sign-in. After the role is assigned, sign out of SimpleChat and sign in again.",
             ],
             vec![SIMPLECHAT],
         ),
         "session_store" => (
             &[
-                "The store that holds SimpleChat’s sessions does not answer, so nobody’s session can be read. Sign-in to SimpleChat is affected as well. Try again in a few seconds; operators find the cause in the gateway’s log.",
+                "The session store is unavailable, so your session cannot be verified. SimpleChat’s sign-in is affected as well. Try again in a few seconds. The gateway’s log contains the cause.",
             ],
             vec![open("Try again"), SIMPLECHAT],
         ),
         "activity_log" => (
-            &["Sessions and Health work without the database."],
+            &["Sessions and Health are available without the database."],
             vec![
                 open("Open the page again"),
                 Link { href: View::Sessions.path(), text: View::Sessions.name() },
@@ -70,7 +69,7 @@ pub(in crate::admin) fn page(answer: Response, path: &str) -> Response {
             ],
         ),
         "method_not_allowed" => {
-            (&["This address takes forms alone."], vec![open("Open the page"), SIMPLECHAT])
+            (&["This URL accepts only submitted forms."], vec![open("Open the page"), SIMPLECHAT])
         }
         _ => (&[], vec![open("Open the page again"), SIMPLECHAT]),
     };
@@ -79,10 +78,10 @@ pub(in crate::admin) fn page(answer: Response, path: &str) -> Response {
     let refused = Refused {
         status: status.as_u16(),
         title: title(status),
-        // The title is enough.
+        // The title contains it.
         detail: (status != StatusCode::UNAUTHORIZED).then_some(summary.detail),
         advice,
-        come_back: signs_in.then(address),
+        return_to: signs_in.then(address),
         links,
         request_id: summary.request_id,
     };
@@ -97,11 +96,11 @@ pub(in crate::admin) fn page(answer: Response, path: &str) -> Response {
 
 fn title(status: StatusCode) -> &'static str {
     match status {
-        StatusCode::UNAUTHORIZED => "Sign in, then come back to this page",
-        StatusCode::FORBIDDEN => "Not allowed",
-        StatusCode::NOT_FOUND => "There is nothing here",
-        StatusCode::CONFLICT => "Not decided here",
-        StatusCode::SERVICE_UNAVAILABLE => "Not at the moment",
-        _ => "That did not work",
+        StatusCode::UNAUTHORIZED => "Sign in, then return to this page",
+        StatusCode::FORBIDDEN => "Access denied",
+        StatusCode::NOT_FOUND => "Not found",
+        StatusCode::CONFLICT => "Managed by configuration",
+        StatusCode::SERVICE_UNAVAILABLE => "Temporarily unavailable",
+        _ => "Request failed",
     }
 }
