@@ -1,4 +1,4 @@
-//! The administrator's switch: how it stands, and turning it.
+//! External access: its status, and the decision to enable or disable it.
 
 use std::sync::Arc;
 
@@ -20,40 +20,40 @@ use crate::{
     },
 };
 
-/// What decides about external access.
+/// Source of the decision about external access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Mode {
-    /// The setting: it is off.
+    /// The setting disables it.
     Off,
-    /// The setting: it is on.
+    /// The setting enables it.
     On,
-    /// Administrators.
+    /// Administrators decide.
     Managed,
 }
 
-/// How external access stands.
+/// Status of external access.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AccessStatus {
-    /// `GATEWAY_EXTERNAL_ACCESS`: `off` and `on` decide by themselves, under `managed` administrators do.
+    /// `GATEWAY_EXTERNAL_ACCESS`: `off` and `on` are fixed; with `managed`, administrators decide.
     pub(crate) mode: Mode,
-    /// Whether machines are to be let in.
+    /// True if external access is enabled.
     pub(crate) enabled: bool,
-    /// Whether this instance lets them in.
+    /// True if external access is on at this instance.
     pub(crate) enabled_here: bool,
-    /// Since when it stands so; null: nobody ever decided, or a setting did.
+    /// Time of the last decision; null: no decision yet, or controlled by the setting.
     #[schema(required = true, format = DateTime, max_length = 30)]
     pub(crate) since: Option<String>,
-    /// Who decided it; under `on` who accepted it, by the setting.
+    /// Administrator who decided; under `on`, the approver named by the setting.
     pub(crate) by: Actor,
-    /// What becomes public, in words: what is accepted.
+    /// Description of what becomes public: the text that an administrator accepts.
     #[schema(max_length = 16_384)]
     pub(crate) exposure: String,
-    /// The document that becomes public.
+    /// Document that becomes public.
     pub(crate) metadata: ProtectedResourceMetadata,
-    /// Whether there is a database, which deciding needs.
+    /// True if a database is configured; decisions require one.
     pub(crate) has_database: bool,
-    /// The gateways over this database that run.
+    /// Running gateway instances that use this database.
     #[schema(max_items = 1024)]
     pub(crate) instances: Vec<RunningInstance>,
 }
@@ -62,23 +62,23 @@ pub(crate) struct AccessStatus {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AccessDecision {
-    /// Whether machines are let in.
+    /// True to enable external access.
     enabled: bool,
-    /// Must be true to enable: that tenant and app ids become public is accepted, by whoever decides.
+    /// Must be true to enable: the administrator accepts that tenant and app IDs become public.
     #[serde(default)]
     #[schema(required = false)]
     exposure_accepted: bool,
-    /// With `enabled: false`: whether all minted sessions end as well.
+    /// With `enabled: false`: also end all gateway-issued sessions.
     #[serde(default)]
     #[schema(required = false)]
     end_sessions: bool,
 }
 
 impl AccessStatus {
-    /// Reads it.
+    /// Reads the status.
     ///
     /// # Errors
-    /// When the database is there and cannot be read: how it stands is not known then.
+    /// When a configured database cannot be read: the status is unknown.
     pub(crate) async fn read(
         external_access: &ExternalAccess,
         resource: &Resource,
@@ -98,7 +98,7 @@ impl AccessStatus {
                 let (state, _) = activity.read().await?;
                 (Some(state), activity.instances().await?)
             }
-            // Off, whatever the database holds; it may be unavailable.
+            // Off, whatever the database contains; it may be unavailable.
             (true, true) => (None, activity.instances().await.unwrap_or_default()),
             (false, _) => (None, Vec::new()),
         };
@@ -134,20 +134,20 @@ pub(crate) fn exposure_of(resource: &Resource) -> String {
     exposure::text(&resource.authority, &resource.config)
 }
 
-/// How it stands.
+/// Returns the status.
 #[utoipa::path(
     get,
     path = "/gateway/api/access",
     tag = "Administration",
     operation_id = "getAccess",
-    summary = "How external access stands",
-    description = "Whether machines are let in, since when and by whom; what becomes public with that; and on which instances it counts.",
+    summary = "Get the status of external access",
+    description = "The current decision, its time and author, what becomes public, and the state of each instance.",
     security(("administrator" = [])),
     responses(
-        (status = 200, description = "How it stands", body = AccessStatus, headers(("Cache-Control"))),
-        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not an administrator, a minted session, or a page of another origin", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store or the database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Status of external access", body = AccessStatus, headers(("Cache-Control"))),
+        (status = 401, description = "No signed-in SimpleChat session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a gateway-issued session, or a page of another origin", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Session store or database unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn get(
@@ -158,25 +158,25 @@ pub(crate) async fn get(
     AccessStatus::read(&external_access, &resource, &admin.origin()).await.map(Json)
 }
 
-/// Turns it.
+/// Enables or disables external access.
 #[utoipa::path(
     post,
     path = "/gateway/api/access",
     tag = "Administration",
     operation_id = "decideAccess",
-    summary = "Let machines in, or no longer",
-    description = "Counts on all instances within two seconds, without a restart. Enabling is written down before it takes effect: no record, no change. Disabling always takes effect, and is written down as soon as the database can be.",
+    summary = "Enable or disable external access",
+    description = "Applies to all instances within two seconds, without a restart. Enabling is recorded before it takes effect: no record, no change. Disabling always takes effect, and is recorded as soon as the database can be written.",
     request_body(content = AccessDecision, content_type = "application/json"),
     security(("administrator" = [])),
     responses(
-        (status = 200, description = "It stands like that now", body = AccessStatus, headers(("Cache-Control"))),
-        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not an administrator, a minted session, a page of another origin, or a form's token that is not this session's", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "GATEWAY_EXTERNAL_ACCESS is not managed, or there is no database", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is longer than 64 KiB", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Status after the decision", body = AccessStatus, headers(("Cache-Control"))),
+        (status = 401, description = "No signed-in SimpleChat session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a gateway-issued session, a page of another origin, or the CSRF token of another session", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "GATEWAY_EXTERNAL_ACCESS is not managed, or no database is configured", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body exceeds 64 KiB", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not application/json", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Not what is described; or enabling without exposure_accepted", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store is away, or enabling could not be written down: nothing has changed, or it is not known whether it has", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The body does not match the schema, or exposure_accepted is missing", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Session store unavailable, or enabling could not be recorded. The change may not have been applied; check the current status before retrying", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn post(

@@ -1,4 +1,4 @@
-//! The activity log, filtered and by the page.
+//! Activity log, filtered and paged.
 
 use axum::{
     Json,
@@ -14,17 +14,17 @@ use crate::{
     http::error::{Problem, Refusal},
 };
 
-/// Records of an answer, unless it is said otherwise.
-const FEW: u32 = 100;
-/// At most.
-const MANY: u32 = 1000;
+/// Default number of records in a response.
+const DEFAULT_LIMIT: u32 = 100;
+/// Maximum number of records in a response.
+const MAX_LIMIT: u32 = 1000;
 
 /// Records, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ActivityPage {
     #[schema(max_items = 1000)]
     records: Vec<Record>,
-    /// For `before`, to read on; null: there are no older ones.
+    /// Cursor for the parameter `before`; null: no older records.
     #[schema(
         required = true,
         max_length = 64,
@@ -74,7 +74,7 @@ impl From<Vec<(String, String)>> for ActivityQuery {
 }
 
 impl ActivityQuery {
-    /// The same as a query, with another place to begin.
+    /// Encodes the filter as a query string, with another cursor.
     pub(crate) fn query(&self, before: &str) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         for (name, value) in [
@@ -93,18 +93,18 @@ impl ActivityQuery {
         query.finish()
     }
 
-    /// What it means.
+    /// Validates the parameters.
     pub(crate) fn filter(&self) -> Result<Filter, Refusal> {
         let text = |value: &str| (!value.is_empty()).then(|| value.to_owned());
         let kind = match &*self.kind {
             "" => None,
-            name => Some(EventKind::of(name).ok_or(Refusal::Input("There is no such kind"))?),
+            name => Some(EventKind::of(name).ok_or(Refusal::Input("Unknown event kind"))?),
         };
         let limit = match &*self.limit {
-            "" => FEW,
+            "" => DEFAULT_LIMIT,
             digits => {
-                let limit = digits.parse().ok().filter(|limit| (1..=MANY).contains(limit));
-                limit.ok_or(Refusal::Input("limit is not a number from 1 to 1000"))?
+                let limit = digits.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+                limit.ok_or(Refusal::Input("limit must be a number from 1 to 1000"))?
             }
         };
         Ok(Filter {
@@ -114,13 +114,13 @@ impl ActivityQuery {
             session: text(&self.session),
             since: time_of(&self.since)?,
             until: time_of(&self.until)?,
-            before: if self.before.is_empty() { None } else { Some(place_of(&self.before)?) },
+            before: if self.before.is_empty() { None } else { Some(cursor_of(&self.before)?) },
             limit,
         })
     }
 }
 
-/// RFC 3339, or as a browser's field has it, in UTC; Unix milliseconds.
+/// Parses RFC 3339, or the value of a `datetime-local` field in UTC, to Unix milliseconds.
 fn time_of(text: &str) -> Result<Option<i64>, Refusal> {
     use time::{PrimitiveDateTime, macros::format_description};
     if text.is_empty() {
@@ -133,69 +133,71 @@ fn time_of(text: &str) -> Result<Option<i64>, Refusal> {
     let long = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
     let at = PrimitiveDateTime::parse(text, &short)
         .or_else(|_| PrimitiveDateTime::parse(text, &long))
-        .map_err(|_| Refusal::Input("A time is not as RFC 3339 has it"))?;
+        .map_err(|_| {
+            Refusal::Input("Invalid time; expected RFC 3339, like 2026-11-22T20:00:00Z")
+        })?;
     Ok(Some(at.assume_utc().unix_timestamp() * 1000))
 }
 
-fn place_of(text: &str) -> Result<(i64, String), Refusal> {
-    let wrong = || Refusal::Input("before is not what an earlier answer gave");
+fn cursor_of(text: &str) -> Result<(i64, String), Refusal> {
+    let wrong = || Refusal::Input("before must be a cursor from an earlier response");
     let (at, id) = text.split_once('_').ok_or_else(wrong)?;
     let id = uuid::Uuid::try_parse(id).map_err(|_| wrong())?;
     Ok((at.parse().map_err(|_| wrong())?, id.to_string()))
 }
 
-/// Finds records; and where older ones begin, if there are any.
+/// Finds records, and the cursor of older ones, if any.
 pub(crate) async fn find(
     activity: &Activity,
     mut filter: Filter,
 ) -> Result<(Vec<Record>, Option<String>), Refusal> {
     let limit = filter.limit;
     filter.limit = limit.saturating_add(1);
-    let mut records = activity.find(filter).await.map_err(away)?;
+    let mut records = activity.find(filter).await.map_err(unavailable)?;
     let has_more = records.len() > limit as usize;
     records.truncate(limit as usize);
-    let before = records.last().filter(|_| has_more).map(place);
+    let before = records.last().filter(|_| has_more).map(cursor);
     Ok((records, before))
 }
 
-/// A record's place in the log.
-pub(crate) fn place(record: &Record) -> String {
+/// Cursor of a record: its time and its ID.
+pub(crate) fn cursor(record: &Record) -> String {
     format!("{}_{}", record.at, record.id)
 }
 
-fn away(error: ActivityError) -> Refusal {
+fn unavailable(error: ActivityError) -> Refusal {
     match error {
         ActivityError::NoDatabase => Refusal::NoDatabase,
         error => error.into(),
     }
 }
 
-/// Finds records.
+/// Returns records.
 #[utoipa::path(
     get,
     path = "/gateway/api/activity",
     tag = "Administration",
     operation_id = "getActivity",
-    summary = "Who came in, who was refused, who decided what",
-    description = "The gateway's own records, newest first; they are not SimpleChat's `activity_logs`. All that is given must hold.",
+    summary = "List sign-ins, denials and administrative changes",
+    description = "The gateway's own records, newest first; not SimpleChat's `activity_logs`. Records match all given parameters.",
     params(
-        ("kind" = Option<EventKind>, Query, description = "What happened"),
-        ("person" = Option<String>, Query, description = "Part of somebody's object id, name or e-mail address: who acted, or whom it is about", max_length = 1024, example = "ada@"),
-        ("client" = Option<String>, Query, description = "A client app's id", max_length = 256, pattern = "^[ -~]+$", example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"),
-        ("session" = Option<String>, Query, description = "A session's handle", max_length = 16, pattern = "^[0-9a-f]{16}$", example = "5b477192a010a287"),
-        ("since" = Option<String>, Query, description = "From then on (RFC 3339)", max_length = 40, format = DateTime, example = "2026-11-22T20:00:00Z"),
-        ("until" = Option<String>, Query, description = "Up to then (RFC 3339)", max_length = 40, format = DateTime, example = "2026-11-23T20:00:00Z"),
-        ("limit" = Option<i32>, Query, description = "How many at most; 100 if not given", minimum = 1, maximum = 1000, example = 100),
-        ("before" = Option<String>, Query, description = "As an earlier answer gave it, to read on", max_length = 64, pattern = "^[0-9]+_[0-9a-f-]{36}$", example = "1795384800123_019ab3f0-7c1e-7b6e-9a8d-0f2a4c6e8b10"),
+        ("kind" = Option<EventKind>, Query, description = "Event kind"),
+        ("person" = Option<String>, Query, description = "Part of an object ID, name or e-mail address, of the actor or the subject", max_length = 1024, example = "ada@"),
+        ("client" = Option<String>, Query, description = "Client application ID", max_length = 256, pattern = "^[ -~]+$", example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"),
+        ("session" = Option<String>, Query, description = "Session handle", max_length = 16, pattern = "^[0-9a-f]{16}$", example = "5b477192a010a287"),
+        ("since" = Option<String>, Query, description = "Earliest time (RFC 3339)", max_length = 40, format = DateTime, example = "2026-11-22T20:00:00Z"),
+        ("until" = Option<String>, Query, description = "Latest time (RFC 3339)", max_length = 40, format = DateTime, example = "2026-11-23T20:00:00Z"),
+        ("limit" = Option<i32>, Query, description = "Maximum number of records; default 100", minimum = 1, maximum = 1000, example = 100),
+        ("before" = Option<String>, Query, description = "Cursor from an earlier response, for the next page", max_length = 64, pattern = "^[0-9]+_[0-9a-f-]{36}$", example = "1795384800123_019ab3f0-7c1e-7b6e-9a8d-0f2a4c6e8b10"),
     ),
     security(("administrator" = [])),
     responses(
-        (status = 200, description = "The records", body = ActivityPage, headers(("Cache-Control"))),
-        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not an administrator, a minted session, or a page of another origin", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "There is no database", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A kind, a time, a number or a place that is none", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store or the database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Matching records", body = ActivityPage, headers(("Cache-Control"))),
+        (status = 401, description = "No signed-in SimpleChat session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a gateway-issued session, or a page of another origin", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "No database is configured", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Invalid kind, time, limit or cursor", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Session store or database unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn get(
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn times_come_in_the_forms_of_programs_and_browsers() {
+    fn times_are_accepted_as_rfc_3339_and_as_datetime_local() {
         for (text, millis) in [
             ("2026-11-22T22:00:00.123Z", 1_795_384_800_123),
             ("2026-11-22T23:00:00%2B01:00", 1_795_384_800_000),
@@ -230,14 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_parameters_are_refused_and_unknown_ones_ignored() {
         for query in ["kind=Login", "limit=0", "limit=1001", "before=1", "before=a_b"] {
             assert!(filter(query).is_err(), "{query}");
         }
-        let place = "1795384800123_019ab3f0-7c1e-7b6e-9a8d-0f2a4c6e8b10";
-        let filter = filter(&format!("kind=login&before={place}&other=1&person=+Ada+")).unwrap();
+        let cursor = "1795384800123_019ab3f0-7c1e-7b6e-9a8d-0f2a4c6e8b10";
+        let filter = filter(&format!("kind=login&before={cursor}&other=1&person=+Ada+")).unwrap();
         assert_eq!(filter.before.map(|it| it.0), Some(1_795_384_800_123));
         assert_eq!((filter.kind, filter.person.as_deref()), (Some(EventKind::Login), Some("Ada")));
-        assert_eq!(filter.limit, FEW);
+        assert_eq!(filter.limit, DEFAULT_LIMIT);
     }
 }

@@ -54,9 +54,8 @@ impl<T: DeserializeOwned> FromRequest<Gateway> for Call<T> {
         let body = body.map_err(|_| Refusal::BodyTooLarge.into_response())?;
         match object(&body) {
             Some(decision) => Ok(Self { admin, decision }),
-            None => {
-                Err(Refusal::Input("The body is not the JSON that is described").into_response())
-            }
+            None => Err(Refusal::Input("The body does not match the documented JSON object")
+                .into_response()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How an external app or an MCP server is connected to this very deployment, and how far that has come.
+//! Set-up guide: values of this deployment for clients, and checks of its configuration.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,31 +34,31 @@ use crate::{
     upstream::Upstream,
 };
 
-/// How long upstream may take to say whether it checks tokens itself.
+/// Timeout for finding out if upstream verifies tokens itself.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a check stands.
+/// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Light {
-    /// As it should be.
+    /// Passed.
     Ok,
-    /// Not (yet).
+    /// Action required.
     NotYet,
-    /// That cannot be told from here.
+    /// Cannot be checked from here.
     Unknown,
 }
 
-/// Something that the gateway looked at just now.
+/// A check that ran just now.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct Check {
     #[schema(example = "keys", max_length = 32, pattern = "^[a-z_]+$")]
     pub(crate) id: &'static str,
-    /// What is looked at.
+    /// Name of the check.
     #[schema(example = "Tenant’s signing keys", max_length = 128)]
     pub(crate) label: &'static str,
     pub(crate) state: Light,
-    /// What was found, in words.
+    /// Finding, or problem and next step.
     #[schema(max_length = 4096)]
     pub(crate) detail: String,
 }
@@ -66,53 +66,53 @@ pub(crate) struct Check {
 /// Values of this deployment that clients and Entra need.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Values {
-    /// The public origin.
+    /// Public origin.
     #[schema(format = "uri", max_length = 2048)]
     pub(crate) origin: String,
-    /// Where clients read what to ask Entra for (RFC 9728).
+    /// Metadata from which clients discover the authorization server and scopes (RFC 9728).
     #[schema(format = "uri", max_length = 2048)]
     pub(crate) metadata_url: String,
-    /// Where a token is exchanged for a session.
+    /// Endpoint that exchanges a token for a session.
     #[schema(format = "uri", max_length = 2048)]
     pub(crate) login_url: String,
     #[schema(format = "uuid", max_length = 36)]
     pub(crate) tenant: String,
-    /// SimpleChat's app registration.
+    /// Client ID of SimpleChat's app registration.
     #[schema(format = "uuid", max_length = 36)]
     pub(crate) client: String,
-    /// The authorization server.
+    /// Authorization server.
     #[schema(format = "uri", max_length = 2048)]
     pub(crate) authority: String,
-    /// Scopes to ask for.
+    /// Scopes to request.
     #[schema(max_length = 8192, pattern = "^[ -~]+$")]
     pub(crate) scope: String,
-    /// Delegated scopes that admit to login, beside the role `ExternalApi`; space between them.
+    /// Delegated scopes that grant access to login, in addition to the role `ExternalApi`; separated by spaces.
     #[schema(max_length = 8192, pattern = "^[ -~]*$")]
     pub(crate) login_scopes: String,
 }
 
-/// What would be better otherwise, in words.
+/// A recommended change.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(transparent)]
 #[schema(max_length = 4096)]
 pub(crate) struct Advice(pub(crate) String);
 
-/// The guide's values and checks.
+/// Values and checks of the guide.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SetUpGuide {
     pub(crate) values: Values,
     #[schema(max_items = 32)]
     pub(crate) checks: Vec<Check>,
-    /// The part of SimpleChat's app registration's manifest that the gateway needs, beside what is there.
+    /// Required entries in the manifest of SimpleChat's app registration.
     #[schema(value_type = Object)]
     pub(crate) manifest: Value,
-    /// The same by commands (az and jq), in the order that Entra needs.
+    /// Equivalent commands (az and jq), in the order that Entra requires.
     #[schema(max_length = 65_536)]
     pub(crate) commands: String,
-    /// The part of App Service's authsettingsV2 that the gateway needs where App Service signs users in.
+    /// Required entries in authsettingsV2, if App Service authentication is enabled.
     #[schema(value_type = Object)]
     pub(crate) easy_auth: Value,
-    /// What would be better otherwise.
+    /// Recommended changes.
     #[schema(max_items = 64)]
     pub(crate) advice: Vec<Advice>,
 }
@@ -163,7 +163,7 @@ impl Values {
         }
     }
 
-    /// An OAuth 2.0 endpoint of Entra, by its name, beside the issuer `…/TENANT/v2.0`.
+    /// OAuth 2.0 endpoint of Entra by name, next to the issuer `…/TENANT/v2.0`.
     pub(crate) fn endpoint(&self, name: &str) -> String {
         let tenant = self.authority.strip_suffix("/v2.0").unwrap_or(&self.authority);
         format!("{tenant}/oauth2/v2.0/{name}")
@@ -171,7 +171,7 @@ impl Values {
 }
 
 impl SetUpGuide {
-    /// With everything looked at anew.
+    /// Reads the values and runs all checks.
     pub(crate) async fn read(sources: &GuideSources, admin: &Admin) -> Self {
         let GuideSources { upstream, registration_inputs, .. } = sources;
         let version =
@@ -326,20 +326,20 @@ async fn first_login(GuideSources { activity, .. }: &GuideSources) -> Check {
     }
 }
 
-/// Values and checks.
+/// Returns values and checks.
 #[utoipa::path(
     get,
     path = "/gateway/api/guide",
     tag = "Administration",
     operation_id = "getGuide",
-    summary = "How an external app is connected, and how far that has come",
-    description = "This deployment's values for Entra, for clients and for App Service; and what the gateway finds when it looks at itself and its neighbours.",
+    summary = "Get the set-up guide",
+    description = "This deployment's values for Microsoft Entra, clients and App Service, and checks of the gateway and its dependencies.",
     security(("administrator" = [])),
     responses(
         (status = 200, description = "Values and checks", body = SetUpGuide, headers(("Cache-Control"))),
-        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not an administrator, a minted session, or a page of another origin", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store is away", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "No signed-in SimpleChat session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a gateway-issued session, or a page of another origin", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Session store unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn get(

@@ -43,20 +43,20 @@ impl HealthSources {
     }
 }
 
-/// What operators see.
+/// Returns the health of each part.
 #[utoipa::path(
     get,
     path = "/gateway/api/health",
     tag = "Administration",
     operation_id = "getHealth",
-    summary = "How the gateway and its neighbours are",
-    description = "What stands on the operators' listener: what is not as it should be, with reasons, and versions.",
+    summary = "Get the health of the gateway and its dependencies",
+    description = "The same as on the management port: unhealthy parts with reasons, and versions.",
     security(("administrator" = [])),
     responses(
-        (status = 200, description = "How they are", body = Detail, headers(("Cache-Control"))),
-        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not an administrator, a minted session, or a page of another origin", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store is away", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Health", body = Detail, headers(("Cache-Control"))),
+        (status = 401, description = "No signed-in SimpleChat session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a gateway-issued session, or a page of another origin", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Session store unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn get(

@@ -1,4 +1,4 @@
-//! Live minted sessions: listed, and ended. Sessions of browser users are left alone.
+//! Live minted sessions: listing and revocation. Browser sessions are not affected.
 
 use axum::{
     Json,
@@ -17,52 +17,54 @@ use crate::{
     sessions::{MintedSession, Sessions, Which},
 };
 
-/// Most that are listed.
-pub(crate) const MANY: usize = 1000;
+/// Maximum number of sessions in a list.
+const MAX_LISTED: usize = 1000;
 
-/// Live minted sessions, newest first.
+/// Active gateway-issued sessions, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SessionList {
     #[schema(max_items = 1000)]
     sessions: Vec<MintedSession>,
-    /// Whether there are more than are listed.
+    /// True if there are more sessions than listed.
     truncated: bool,
 }
 
-/// How many sessions were ended.
+/// Result of ending sessions.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SessionsEnded {
+    /// Number of sessions ended.
     #[schema(value_type = i64, example = 1, minimum = 0, maximum = 4_294_967_295_i64)]
     ended: usize,
 }
 
-/// Lists them; and how many there are of all subjects and clients, where there are more than are listed.
+/// Lists sessions; with the number of all sessions if there are more than listed.
 pub(crate) async fn list(
     sessions: &Sessions,
     which: &Which,
 ) -> Result<(Vec<MintedSession>, Option<u64>), Refusal> {
-    let mut listed = sessions.list(which, MANY + 1).await?;
-    let is_cut = listed.len() > MANY;
-    listed.truncate(MANY);
+    let mut listed = sessions.list(which, MAX_LISTED + 1).await?;
+    let is_cut = listed.len() > MAX_LISTED;
+    listed.truncate(MAX_LISTED);
     let count = if is_cut { Some(sessions.count().await?) } else { None };
     Ok((listed.into_iter().map(MintedSession::from).collect(), count))
 }
 
-/// Which sessions a query or a form means: at most one of a subject and a client.
+/// Sessions of a subject or of a client; `None` if neither is given.
 pub(crate) fn which(subject: &str, client: &str) -> Result<Option<Which>, Refusal> {
     match (subject, client) {
         ("", "") => Ok(None),
         (subject, "") => {
             let subject = Uuid::try_parse(subject);
-            let subject = subject.map_err(|_| Refusal::Input("The subject is not an object id"))?;
+            let subject =
+                subject.map_err(|_| Refusal::Input("The subject must be an object ID (GUID)"))?;
             Ok(Some(Which::Subject(subject)))
         }
         ("", client) => Ok(Some(Which::Client(client.to_owned()))),
-        _ => Err(Refusal::Input("Name a subject or a client, not both")),
+        _ => Err(Refusal::Input("Specify subject or client, not both")),
     }
 }
 
-/// By its handle or its whole id.
+/// One session, by its handle or its whole ID.
 pub(crate) fn one(id: &str) -> Result<Which, Refusal> {
     let is_handle = id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if is_handle || SessionId::parse(id).is_some() {
@@ -104,25 +106,25 @@ impl SessionsQuery {
     }
 }
 
-/// Lists them.
+/// Returns the sessions.
 #[utoipa::path(
     get,
     path = "/gateway/api/sessions",
     tag = "Administration",
     operation_id = "getSessions",
-    summary = "Live minted sessions",
-    description = "Newest first, by their handles. Sessions of browser users are not among them.",
+    summary = "List gateway-issued sessions",
+    description = "Active sessions, newest first, by handle. Browser sessions are not included.",
     params(
-        ("subject" = Option<String>, Query, description = "Of this user or service principal alone: Entra's object id", format = "uuid", max_length = 36, example = "00000000-0000-0000-0000-0000000000aa"),
-        ("client" = Option<String>, Query, description = "Of this client app alone", max_length = 256, pattern = "^[ -~]+$", example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"),
+        ("subject" = Option<String>, Query, description = "Object ID of a user or service principal", format = "uuid", max_length = 36, example = "00000000-0000-0000-0000-0000000000aa"),
+        ("client" = Option<String>, Query, description = "Client application ID", max_length = 256, pattern = "^[ -~]+$", example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"),
     ),
     security(("administrator" = [])),
     responses(
-        (status = 200, description = "They are", body = SessionList, headers(("Cache-Control"))),
-        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not an administrator, a minted session, or a page of another origin", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The subject is not an object id, or both are named", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store is away", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Active sessions", body = SessionList, headers(("Cache-Control"))),
+        (status = 401, description = "No signed-in SimpleChat session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a gateway-issued session, or a page of another origin", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The subject is not a GUID, or both are given", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Session store unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn get(
@@ -135,27 +137,27 @@ pub(crate) async fn get(
     Ok(Json(SessionList { sessions, truncated: count.is_some() }))
 }
 
-/// Ends many.
+/// Ends sessions of a subject, of a client, or all.
 #[utoipa::path(
     delete,
     path = "/gateway/api/sessions",
     tag = "Administration",
     operation_id = "endSessions",
-    summary = "End minted sessions",
-    description = "Of a subject, of a client app, or all: one of the three must be asked for. Each is ended for good, on all instances within two seconds, and written down: before, or as soon as the database can be. Sessions of browser users are left alone.",
+    summary = "End gateway-issued sessions",
+    description = "Of a user, of a client application, or all: specify one of the three. Each session is revoked on all instances within two seconds, and recorded before that or as soon as the database can be written. Browser sessions are not affected.",
     params(
-        ("subject" = Option<String>, Query, description = "Those of this user or service principal: Entra's object id", format = "uuid", max_length = 36, example = "00000000-0000-0000-0000-0000000000aa"),
-        ("client" = Option<String>, Query, description = "Those of this client app", max_length = 256, pattern = "^[ -~]+$", example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"),
-        ("all" = Option<bool>, Query, description = "All of them", example = true),
+        ("subject" = Option<String>, Query, description = "Object ID of a user or service principal", format = "uuid", max_length = 36, example = "00000000-0000-0000-0000-0000000000aa"),
+        ("client" = Option<String>, Query, description = "Client application ID", max_length = 256, pattern = "^[ -~]+$", example = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"),
+        ("all" = Option<bool>, Query, description = "All sessions", example = true),
     ),
     security(("administrator" = [])),
     responses(
-        (status = 200, description = "They have ended", body = SessionsEnded, headers(("Cache-Control"))),
-        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not an administrator, a minted session, a page of another origin, or a form's token that is not this session's", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is longer than 64 KiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "None of the three is asked for, or more than one", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store is away: some may have ended", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Number of sessions ended", body = SessionsEnded, headers(("Cache-Control"))),
+        (status = 401, description = "No signed-in SimpleChat session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a gateway-issued session, a page of another origin, or the CSRF token of another session", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body exceeds 64 KiB", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "None or more than one of the three is given", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Session store unavailable: some sessions may have ended", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn delete(
@@ -166,30 +168,30 @@ pub(crate) async fn delete(
     let which = match (query.which()?, query.all) {
         (Some(which), false) => which,
         (None, true) => Which::All,
-        _ => return Err(Refusal::Input("Name a subject, or a client, or say all=true")),
+        _ => return Err(Refusal::Input("Specify subject, client or all=true")),
     };
     let restrictions = external_access.restrictions();
     let ended = revocation::end(restrictions, &which, admin.author(), None).await?;
     Ok(Json(SessionsEnded { ended }))
 }
 
-/// Ends one.
+/// Ends one session.
 #[utoipa::path(
     delete,
     path = "/gateway/api/sessions/{id}",
     tag = "Administration",
     operation_id = "endSession",
-    summary = "End a minted session",
-    description = "By its handle, or by its whole id. It is written down, then ended for good, on all instances within two seconds.",
-    params(("id" = String, Path, description = "The session's handle", example = "5b477192a010a287", max_length = 64, pattern = "^[A-Za-z0-9_.-]+$")),
+    summary = "End a gateway-issued session",
+    description = "By its handle or its whole ID. The session is recorded and then revoked, on all instances within two seconds.",
+    params(("id" = String, Path, description = "Session handle", example = "5b477192a010a287", max_length = 64, pattern = "^[A-Za-z0-9_.-]+$")),
     security(("administrator" = [])),
     responses(
-        (status = 200, description = "It has ended", body = SessionsEnded, headers(("Cache-Control"))),
-        (status = 401, description = "Nobody is signed in to SimpleChat with this session", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not an administrator, a minted session, a page of another origin, or a form's token that is not this session's", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No minted session of that name lives", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is longer than 64 KiB", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The session store or the database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The session ended", body = SessionsEnded, headers(("Cache-Control"))),
+        (status = 401, description = "No signed-in SimpleChat session", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator, a gateway-issued session, a page of another origin, or the CSRF token of another session", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No active session with this handle", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body exceeds 64 KiB", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Session store or database unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn delete_one(

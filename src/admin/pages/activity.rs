@@ -15,7 +15,7 @@ use crate::{
     activity::{Activity, EventKind, Filter, Outcome, Record},
     admin::{
         Admin,
-        api::activity::{ActivityQuery, find, place},
+        api::activity::{ActivityQuery, cursor, find},
     },
     clock,
     gateway::{Export, Exports},
@@ -171,7 +171,7 @@ async fn written(
         for record in &records {
             let line = line(record);
             if count == MAX || text.len() + line.len() > MAX_BYTES {
-                tracing::info!(count, from = place(record), "an activity export was truncated");
+                tracing::info!(count, from = cursor(record), "an activity export was truncated");
                 return Ok((text, false));
             }
             text.push_str(&line);

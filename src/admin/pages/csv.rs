@@ -1,4 +1,4 @@
-//! Activity records as a table (RFC 4180) that spreadsheets open without running anything in it.
+//! Activity records as CSV (RFC 4180), safe to open in a spreadsheet.
 
 use crate::{activity::Record, clock};
 
@@ -19,12 +19,12 @@ const COLUMNS: [&str; 14] = [
     "id",
 ];
 
-/// The first line.
+/// Header line.
 pub(crate) fn heading() -> String {
     row(COLUMNS.into_iter())
 }
 
-/// A record's line.
+/// Line of a record.
 pub(crate) fn line(record: &Record) -> String {
     let at = clock::rfc3339(record.at);
     let text = |value: &'_ Option<String>| value.clone().unwrap_or_default();
@@ -51,8 +51,8 @@ fn row<'a>(cells: impl Iterator<Item = &'a str>) -> String {
     cells.map(cell).collect::<Vec<_>>().join(",") + "\r\n"
 }
 
-/// Quotes a cell. A spreadsheet takes what begins like a formula for one (CWE-1236), also after separators that it
-/// may be set to split at, and in full-width forms: an apostrophe makes it text.
+/// Quotes a cell. Spreadsheets evaluate text that starts like a formula (CWE-1236), also after other
+/// separators and in full-width forms: an apostrophe makes it text.
 fn cell(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
@@ -77,7 +77,7 @@ mod tests {
     use crate::activity::EventKind;
 
     #[test]
-    fn what_looks_like_a_formula_is_text() {
+    fn text_that_starts_like_a_formula_gets_an_apostrophe() {
         for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "＝1+1", "＋1", "－1", "＠SUM(A1)"] {
             assert_eq!(cell(formula), format!("\"'{formula}\""));
             for before in [";", "\t", "\r", "\n", "x;", "x\r\n", "; ", " "] {

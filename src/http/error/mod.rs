@@ -317,9 +317,9 @@ impl From<NotDecided> for Refusal {
     fn from(error: NotDecided) -> Self {
         match error {
             NotDecided::ManagedBySetting => Self::ManagedBySetting,
-            NotDecided::NotAccepted => Self::Input("Enabling needs exposure_accepted: true"),
+            NotDecided::NotAccepted => Self::Input("Enabling requires exposure_accepted: true"),
             NotDecided::InvalidDuration => {
-                Self::Input("A block lasts from 1s to 365d, written like 24h")
+                Self::Input("Invalid block duration; expected 1s to 365d, like 24h")
             }
             NotDecided::Sessions(error) => error.into(),
             NotDecided::Activity(ActivityError::NoDatabase) => Self::NoDatabase,
