@@ -38,7 +38,7 @@ pub(crate) use self::{
     decisions::{AccessState, Block, Blocked, Restriction},
     instances::Instance,
     record::{Actor, Author, EndReason, EventKind, Filter, Outcome, Record},
-    view::{BlockInForce, RunningInstance},
+    view::{BlockInForce, BlockKind, RunningInstance},
 };
 use crate::config::{ActivityConfig, ActivityRequired};
 

@@ -16,7 +16,7 @@ use super::{
     page,
 };
 use crate::{
-    activity::BlockInForce,
+    activity::{BlockInForce, BlockKind},
     admin::{
         Admin,
         api::{
@@ -78,6 +78,14 @@ impl AccessStatus {
 }
 
 impl BlockInForce {
+    /// Kind in words.
+    fn label(&self) -> &'static str {
+        match self.kind {
+            BlockKind::Subject => "user",
+            BlockKind::Client => "app",
+        }
+    }
+
     /// Display name of the administrator who decided.
     fn decided_by(&self) -> Option<&str> {
         actor_name(&self.by)
