@@ -247,7 +247,7 @@ async fn cross_site_requests_and_wrong_csrf_tokens_are_refused_and_recorded() {
     }
     assert_eq!(admin.get_json(gateway, "/gateway/api/access").await["enabled"], false);
     // A cross-site page may link to the page, but reads nothing.
-    let asked = |site: &'static str, mode: &'static str, path: &str| {
+    let get = |site: &'static str, mode: &'static str, path: &str| {
         admin
             .ask(Method::GET, gateway.url(path))
             .header("sec-fetch-site", site)
@@ -263,7 +263,7 @@ async fn cross_site_requests_and_wrong_csrf_tokens_are_refused_and_recorded() {
         ("cross-site", "navigate", "/gateway/api/access", 403),
         ("same-site", "cors", "/gateway/api/access", 403),
     ] {
-        let answer = asked(site, mode, path).await.unwrap();
+        let answer = get(site, mode, path).await.unwrap();
         assert_eq!(answer.status(), status, "{site} {mode} {path}");
     }
     // JSON requests need a content type that no form can send; a wrong CSRF token is refused.
@@ -284,9 +284,9 @@ async fn cross_site_requests_and_wrong_csrf_tokens_are_refused_and_recorded() {
     let unticked = unticked.send().await.unwrap();
     assert_eq!(unticked.headers()["location"], "/gateway/admin?done=not-accepted");
     assert_eq!(admin.get_json(gateway, "/gateway/api/access").await["enabled"], false);
-    let fine = send(Some(&own), &[("origin", &here), ("sec-fetch-site", "same-origin")]).await;
-    assert_eq!(fine.status(), 303);
-    assert_eq!(fine.headers()["location"], "/gateway/admin?done=enabled");
+    let accepted = send(Some(&own), &[("origin", &here), ("sec-fetch-site", "same-origin")]).await;
+    assert_eq!(accepted.status(), 303);
+    assert_eq!(accepted.headers()["location"], "/gateway/admin?done=enabled");
 }
 
 #[tokio::test]

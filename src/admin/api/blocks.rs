@@ -43,7 +43,7 @@ pub(crate) struct BlockDecision {
 }
 
 /// Parses the target of a block.
-pub(crate) fn whom(kind: &str, who: &str) -> Result<Blocked, Refusal> {
+pub(crate) fn target(kind: &str, who: &str) -> Result<Blocked, Refusal> {
     let who = Uuid::try_parse(who)
         .map_err(|_| Refusal::Input("The ID of the user or app must be a GUID"))?;
     match kind {
@@ -109,8 +109,8 @@ pub(crate) async fn post(
     Call { admin, decision }: Call<BlockDecision>,
 ) -> Result<Json<BlockList>, Refusal> {
     let blocked = match (&decision.subject, &decision.client) {
-        (Some(subject), None) => whom("subject", subject)?,
-        (None, Some(client)) => whom("client", client)?,
+        (Some(subject), None) => target("subject", subject)?,
+        (None, Some(client)) => target("client", client)?,
         _ => return Err(Refusal::Input("Specify either subject or client")),
     };
     decisions::block(&external_access, blocked, &decision.span, admin.author()).await?;
@@ -147,7 +147,7 @@ pub(crate) async fn delete(
     named: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<StatusCode, Refusal> {
     let Path((kind, who)) = named.map_err(|_| Refusal::NotFound)?;
-    let blocked = whom(&kind, &who)?;
+    let blocked = target(&kind, &who)?;
     let was = decisions::unblock(&external_access, blocked, admin.author().clone()).await?;
     if was { Ok(StatusCode::NO_CONTENT) } else { Err(Refusal::NotFound) }
 }

@@ -40,7 +40,8 @@ const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
 /// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Light {
+#[schema(as = Light)]
+pub(crate) enum CheckState {
     /// Passed.
     Ok,
     /// Action required.
@@ -57,7 +58,7 @@ pub(crate) struct Check {
     /// Name of the check.
     #[schema(example = "Tenant’s signing keys", max_length = 128)]
     pub(crate) label: &'static str,
-    pub(crate) state: Light,
+    pub(crate) state: CheckState,
     /// Finding, or problem and next step.
     #[schema(max_length = 4096)]
     pub(crate) detail: String,
@@ -197,8 +198,8 @@ async fn checks(sources: &GuideSources, admin: &Admin) -> Vec<Check> {
     let (store, simplechat, public, first_login) =
         join!(sessions.ping(), upstream.probe(), public(sources, admin), first_login(sources));
     let outcome = |result: Result<(), String>, passed: &str| match result {
-        Ok(()) => (Light::Ok, passed.to_owned()),
-        Err(problem) => (Light::NotYet, problem),
+        Ok(()) => (CheckState::Ok, passed.to_owned()),
+        Err(problem) => (CheckState::NotYet, problem),
     };
     let keys = if entra.has_keys() {
         Ok(())
@@ -215,16 +216,19 @@ async fn checks(sources: &GuideSources, admin: &Admin) -> Vec<Check> {
     });
     let is_on = external_access.is_on();
     let honoured = match health.all().remove(CANARY) {
-        Some(problem) => (Light::NotYet, problem),
+        Some(problem) => (CheckState::NotYet, problem),
         None if health.is_healthy(CANARY) => {
-            (Light::Ok, "SimpleChat accepts them, and rejects them once revoked".to_owned())
+            (CheckState::Ok, "SimpleChat accepts them, and rejects them once revoked".to_owned())
         }
-        None if !is_on => (Light::Unknown, "Checked while external access is on".to_owned()),
-        None => (Light::Unknown, "Not checked yet, or GATEWAY_CANARY_INTERVAL is off".to_owned()),
+        None if !is_on => (CheckState::Unknown, "Checked while external access is on".to_owned()),
+        None => {
+            (CheckState::Unknown, "Not checked yet, or GATEWAY_CANARY_INTERVAL is off".to_owned())
+        }
     };
     let access =
         if is_on { Ok(()) } else { Err("Off. Enable it under External access".to_owned()) };
-    let check = |id, label, (state, detail): (Light, String)| Check { id, label, state, detail };
+    let check =
+        |id, label, (state, detail): (CheckState, String)| Check { id, label, state, detail };
     let mut checks = vec![
         check("access", "External access", outcome(access, "On at this instance")),
         check("keys", "Tenant’s signing keys", outcome(keys, "Access tokens can be verified")),
@@ -245,8 +249,8 @@ async fn public(sources: &GuideSources, admin: &Admin) -> Vec<Check> {
     let Some(origin) = edge.public_urls.first() else {
         let unlisted = "GATEWAY_PUBLIC_URLS is empty: public URLs are derived from each request’s Host header and cannot be checked from here";
         return vec![
-            check("public_url", name, Light::Unknown, unlisted.to_owned()),
-            check("metadata", meta, Light::Unknown, unlisted.to_owned()),
+            check("public_url", name, CheckState::Unknown, unlisted.to_owned()),
+            check("metadata", meta, CheckState::Unknown, unlisted.to_owned()),
         ];
     };
     let mut failed = Vec::new();
@@ -257,12 +261,12 @@ async fn public(sources: &GuideSources, admin: &Admin) -> Vec<Check> {
         }
     }
     let (state, detail) = match admin.public_origin() {
-        _ if !failed.is_empty() => (Light::NotYet, failed.join("; ")),
+        _ if !failed.is_empty() => (CheckState::NotYet, failed.join("; ")),
         PublicOrigin::Unlisted(_) => (
-            Light::NotYet,
+            CheckState::NotYet,
             "They lead to a gateway, but the host of this request is not listed in GATEWAY_PUBLIC_URLS".to_owned(),
         ),
-        PublicOrigin::Known(_) | PublicOrigin::Unnamed => (Light::Ok, origin.to_string()),
+        PublicOrigin::Known(_) | PublicOrigin::Unnamed => (CheckState::Ok, origin.to_string()),
     };
     let mut checks = vec![check("public_url", name, state, detail)];
     let expected = format!("{origin}/external/login");
@@ -270,34 +274,34 @@ async fn public(sources: &GuideSources, admin: &Admin) -> Vec<Check> {
     let is_stopped = matches!(probe, ProbeOutcome::SignIn(_));
     let (state, detail) = match probe {
         ProbeOutcome::Metadata { resource } if resource.as_deref() == Some(&*expected) => {
-            (Light::Ok, format!("{origin}{METADATA}"))
+            (CheckState::Ok, format!("{origin}{METADATA}"))
         }
         ProbeOutcome::Metadata { .. } => (
-            Light::NotYet,
+            CheckState::NotYet,
             "The document names another resource. Check GATEWAY_PUBLIC_URLS and WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES".to_owned(),
         ),
         ProbeOutcome::SignIn(how) => {
-            (Light::NotYet, format!("A sign-in in front of the gateway responds ({how})"))
+            (CheckState::NotYet, format!("A sign-in in front of the gateway responds ({how})"))
         }
         ProbeOutcome::Other(404) if !external_access.is_on() => {
-            (Light::NotYet, "404: external access is off".to_owned())
+            (CheckState::NotYet, "404: external access is off".to_owned())
         }
         ProbeOutcome::Other(status) => {
-            (Light::NotYet, format!("{origin}{METADATA} returns {status}"))
+            (CheckState::NotYet, format!("{origin}{METADATA} returns {status}"))
         }
         ProbeOutcome::Away(problem) => {
             let problem = cause::in_words(&problem);
-            (Light::Unknown, format!("Not reachable from here: {problem}"))
+            (CheckState::Unknown, format!("Not reachable from here: {problem}"))
         }
     };
     checks.push(check("metadata", meta, state, detail));
     if registration_inputs.app_service_signs_in || is_stopped {
         let (state, detail) = if is_stopped {
-            (Light::NotYet, "It blocks external applications. Exclude the paths listed below")
-        } else if state == Light::Ok {
-            (Light::Ok, "The metadata is readable")
+            (CheckState::NotYet, "It blocks external applications. Exclude the paths listed below")
+        } else if state == CheckState::Ok {
+            (CheckState::Ok, "The metadata is readable")
         } else {
-            (Light::Unknown, "Enabled (WEBSITE_AUTH_ENABLED)")
+            (CheckState::Unknown, "Enabled (WEBSITE_AUTH_ENABLED)")
         };
         checks.push(check("easy_auth", "App Service authentication", state, detail.to_owned()));
     }
@@ -310,18 +314,18 @@ async fn first_login(GuideSources { activity, .. }: &GuideSources) -> Check {
         |state, detail: String| Check { id: "first_login", label: "First login", state, detail };
     if !activity.has_database() {
         let detail = "Without a database (DATABASE_URL), logins are recorded only in the log";
-        return check(Light::Unknown, detail.to_owned());
+        return check(CheckState::Unknown, detail.to_owned());
     }
     let latest = Filter { kind: Some(EventKind::Login), limit: 1, ..Filter::default() };
     match activity.find(latest).await {
         Ok(found) => match found.first() {
-            Some(login) => check(Light::Ok, format!("Latest: {}", clock::rfc3339(login.at))),
-            None => check(Light::NotYet, "No login recorded yet".to_owned()),
+            Some(login) => check(CheckState::Ok, format!("Latest: {}", clock::rfc3339(login.at))),
+            None => check(CheckState::NotYet, "No login recorded yet".to_owned()),
         },
         Err(error) => {
             let chain = telemetry::chain(&error);
             let problem = cause::in_words(&chain);
-            check(Light::Unknown, format!("Activity log unavailable: {problem}"))
+            check(CheckState::Unknown, format!("Activity log unavailable: {problem}"))
         }
     }
 }

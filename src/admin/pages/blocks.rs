@@ -14,7 +14,7 @@ pub(super) async fn post(
     State(external_access): State<ExternalAccess>,
     form: Form,
 ) -> Result<Response, Refusal> {
-    let blocked = blocks::whom(form.field("kind"), form.field("who"))?;
+    let blocked = blocks::target(form.field("kind"), form.field("who"))?;
     let custom = form.field("own_span");
     let span = if custom.is_empty() { form.field("span") } else { custom };
     let author = form.admin.author();
@@ -30,7 +30,7 @@ pub(super) async fn post_remove(
     State(external_access): State<ExternalAccess>,
     form: Form,
 ) -> Result<Response, Refusal> {
-    let blocked = blocks::whom(form.field("kind"), form.field("who"))?;
+    let blocked = blocks::target(form.field("kind"), form.field("who"))?;
     let author = form.admin.author().clone();
     let was = decisions::unblock(&external_access, blocked, author).await?;
     let flash = if was { Flash::Unblocked } else { Flash::NotBlocked };

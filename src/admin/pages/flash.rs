@@ -131,7 +131,7 @@ pub(super) struct FlashQuery {
 
 impl From<Vec<(String, String)>> for FlashQuery {
     fn from(pairs: Vec<(String, String)>) -> Self {
-        let value = |wanted| pairs.iter().find(|(name, _)| name == wanted).map(|(_, it)| &**it);
+        let value = |of| pairs.iter().find(|(name, _)| name == of).map(|(_, it)| &**it);
         let word = value(PARAMETER);
         let flash = Flash::ALL.into_iter().find(|flash| Some(flash.word()) == word);
         let count = value("count").and_then(|count| count.parse().ok());

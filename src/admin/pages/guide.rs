@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::{Frame, View, page};
 use crate::admin::{
     Admin,
-    api::guide::{Check, GuideSources, Light, SetUpGuide},
+    api::guide::{Check, CheckState, GuideSources, SetUpGuide},
 };
 
 #[derive(Template)]
@@ -26,24 +26,24 @@ impl GuideView {
     }
 
     fn passed(&self) -> usize {
-        self.guide.checks.iter().filter(|check| check.state == Light::Ok).count()
+        self.guide.checks.iter().filter(|check| check.state == CheckState::Ok).count()
     }
 }
 
 impl Check {
     fn class(&self) -> &'static str {
         match self.state {
-            Light::Ok => "ok",
-            Light::NotYet => "not-yet",
-            Light::Unknown => "unknown",
+            CheckState::Ok => "ok",
+            CheckState::NotYet => "not-yet",
+            CheckState::Unknown => "unknown",
         }
     }
 
     fn word(&self) -> &'static str {
         match self.state {
-            Light::Ok => "Passed",
-            Light::NotYet => "Action required",
-            Light::Unknown => "Unknown",
+            CheckState::Ok => "Passed",
+            CheckState::NotYet => "Action required",
+            CheckState::Unknown => "Unknown",
         }
     }
 }
