@@ -228,7 +228,7 @@ impl SignIn {
 }
 
 fn denied(subject: Option<String>, client: Option<String>, reason: &'static str) -> Record {
-    Record { subject, client, ..Record::refused(EventKind::LoginDenied, reason) }
+    Record { client, subject, ..Record::refused(EventKind::LoginDenied, reason) }
 }
 
 /// Subject of a verified token, by the claims that `text` returns.

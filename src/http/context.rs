@@ -62,7 +62,7 @@ impl RequestContext {
         Self { client_info, endpoint, span, ..self }
     }
 
-    /// Id of the request in the log and in problem documents (UUIDv7).
+    /// Id of the request in the log and in problem documents (a `UUIDv7`).
     pub(crate) fn request_id(&self) -> &str {
         self.request_id.get_or_init(|| Uuid::now_v7().to_string())
     }

@@ -48,11 +48,11 @@ async fn read_all(
     };
     let gathered = gather(caller, body.into(), MAX_FRAMED, |_| Ok(())).await?;
     let mut data = Vec::new();
-    let decoded = decoder.take_with(&caller.buffered.held[..gathered.cleared], |more| {
+    let outcome = decoder.take_with(&caller.buffered.held[..gathered.cleared], |more| {
         data.extend_from_slice(more);
         Ok::<(), Malformed>(())
     });
-    decoded.map_err(|fault| ExchangeError::Body(FlowError::Body(fault.into())))?;
+    outcome.map_err(|fault| ExchangeError::Body(FlowError::Body(fault.into())))?;
     if !gathered.body.is_done() || data.len() > MAX {
         return Err(Refusal::BodyTooLarge);
     }

@@ -31,7 +31,7 @@ impl ExternalAccess {
                     self.check_instances().await;
                 }
                 Err(error) => {
-                    self.0.heartbeat_error.store(Some(Arc::new(telemetry::chain(&error))))
+                    self.0.heartbeat_error.store(Some(Arc::new(telemetry::chain(&error))));
                 }
             }
             tokio::select! {
