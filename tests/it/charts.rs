@@ -769,8 +769,8 @@ async fn the_schema_has_exactly_the_settings_of_the_program() {
     let properties = &schema["properties"];
     let mut known = names(&properties["settings"]["properties"]);
     known.extend(names(&properties["secrets"]["properties"]));
-    let readme = read(&in_repository("docs/reference/settings.md"));
-    let table = readme.split("<!-- settings -->").nth(1).unwrap();
+    let page = read(&in_repository("docs/reference/settings.md"));
+    let table = page.split("<!-- settings -->").nth(1).unwrap();
     let table = table.split("<!-- end of settings -->").next().unwrap();
     let templates = read(&in_repository(CHART).join("templates/_env.tpl"));
     let all: Vec<_> =

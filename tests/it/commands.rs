@@ -72,10 +72,11 @@ async fn settings_shows_every_setting_once_and_no_secret() {
 }
 
 #[tokio::test]
-async fn the_readme_contains_the_settings_table_of_the_program() {
+async fn the_settings_reference_contains_the_table_of_the_program() {
     let table = text(&run(&[], &["settings", "--markdown"]).await.stdout);
-    let readme = std::fs::read_to_string(in_repository("docs/reference/settings.md")).unwrap();
-    assert!(readme.contains(&table), "run `make docs`");
+    let page = std::fs::read_to_string(in_repository("docs/reference/settings.md")).unwrap();
+    let marked = format!("<!-- settings -->\n{table}<!-- end of settings -->\n");
+    assert!(page.contains(&marked), "run `make docs`");
 }
 
 #[tokio::test]
