@@ -34,7 +34,7 @@ mod telemetry {
 }
 
 use authz::{
-    client_info::{EdgePolicy, ForwardedFamily, Forwarding, TrustedProxies},
+    client_info::{EdgePolicy, Forwarding, TrustedProxies},
     token::{BearerToken, ExpectedClaims, Issuers, SigningKey},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -93,12 +93,8 @@ fn a_target_is_read(path: &str) -> bool {
 
 #[divan::bench]
 fn a_request_is_placed(bencher: Bencher) {
-    let edge = EdgePolicy {
-        public_urls: Vec::new(),
-        trusted: TrustedProxies::Private,
-        family: ForwardedFamily::XForwarded,
-        front_door: None,
-    };
+    let edge =
+        EdgePolicy { public_urls: Vec::new(), trusted: TrustedProxies::Private, front_door: None };
     let forwarding = Forwarding {
         host: Some("chat.example"),
         x_for: vec!["198.51.100.7"],

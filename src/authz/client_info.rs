@@ -168,15 +168,6 @@ pub(crate) fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// Which family of forwarding headers is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ForwardedFamily {
-    /// `X-Forwarded-For`, `-Proto`, `-Host`.
-    XForwarded,
-    /// `Forwarded` (RFC 7239).
-    Forwarded,
-}
-
 /// The headers that take part, one entry a line, in order.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Forwarding<'a> {
@@ -188,8 +179,6 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) x_proto: Vec<&'a str>,
     /// `X-Forwarded-Host`.
     pub(crate) x_host: Vec<&'a str>,
-    /// `Forwarded`.
-    pub(crate) forwarded: Vec<&'a str>,
     /// `X-Azure-FDID`: which WorkerService Door it came through.
     pub(crate) front_door: Vec<&'a str>,
     /// `X-Azure-ClientIP`: who came to it.
@@ -205,9 +194,6 @@ pub(crate) enum OriginError {
     ForwardedProto,
     #[error("The X-Forwarded-Host header of a trusted proxy is malformed or repeated")]
     ForwardedHost,
-    /// Its `proto` or `host`, where `Forwarded` is the header that counts.
-    #[error("The Forwarded header of a trusted proxy is malformed")]
-    Forwarded,
 }
 
 /// The origin under which a caller knows us.
@@ -255,18 +241,8 @@ pub(crate) struct EdgePolicy {
     pub(crate) public_urls: Vec<Origin>,
     /// Whose headers count.
     pub(crate) trusted: TrustedProxies,
-    /// Which headers.
-    pub(crate) family: ForwardedFamily,
     /// The Azure WorkerService Door that all requests must come through.
     pub(crate) front_door: Option<Uuid>,
-}
-
-/// One hop as a header describes it.
-#[derive(Debug, Default, Clone)]
-struct Hop<'a> {
-    from: Option<IpAddr>,
-    proto: Option<&'a str>,
-    host: Option<&'a str>,
 }
 
 impl EdgePolicy {
@@ -278,13 +254,12 @@ impl EdgePolicy {
     ) -> Result<ClientInfo, OriginError> {
         let peer = peer.to_canonical();
         let peer_is_trusted = self.trusted.trusts(peer);
-        let hops = if peer_is_trusted { self.hops(headers) } else { Vec::new() };
-
         // From the peer outwards, over addresses that are trusted.
         let mut chain = vec![peer];
         let mut trusted_hops = usize::from(peer_is_trusted);
-        for hop in hops.iter().rev() {
-            let Some(from) = hop.from else { break };
+        let written: Vec<_> = list(&headers.x_for).filter(|_| peer_is_trusted).collect();
+        for entry in written.into_iter().rev() {
+            let Some(from) = node(entry) else { break };
             chain.push(from);
             if !self.trusted.trusts(from) {
                 break;
@@ -304,23 +279,14 @@ impl EdgePolicy {
         let client = *chain.last().unwrap_or(&peer);
         chain.reverse();
 
-        let (proto, host) = if peer_is_trusted {
-            self.outermost(headers, &hops, trusted_hops)?
-        } else {
-            (None, None)
-        };
-        let (of_proto, of_host) = match self.family {
-            ForwardedFamily::XForwarded => {
-                (OriginError::ForwardedProto, OriginError::ForwardedHost)
-            }
-            ForwardedFamily::Forwarded => (OriginError::Forwarded, OriginError::Forwarded),
-        };
+        let (proto, host) =
+            if peer_is_trusted { self.outermost(headers, trusted_hops)? } else { (None, None) };
         let scheme = match proto {
-            Some(text) => Scheme::parse(text).ok_or(of_proto)?,
+            Some(text) => Scheme::parse(text).ok_or(OriginError::ForwardedProto)?,
             None => Scheme::Http,
         };
         let forwarded_host = match host {
-            Some(text) => Some(Authority::parse(text).ok_or(of_host)?),
+            Some(text) => Some(Authority::parse(text).ok_or(OriginError::ForwardedHost)?),
             None => None,
         };
         let own_host = match headers.host {
@@ -357,12 +323,11 @@ impl EdgePolicy {
 
     /// Names of the request headers that [`Self::place`] may read, for `Vary`.
     pub(crate) fn varies_on(&self) -> &'static str {
-        match (&self.trusted, self.family) {
-            (TrustedProxies::None, _) => "Host",
-            (_, ForwardedFamily::XForwarded) => {
+        match self.trusted {
+            TrustedProxies::None => "Host",
+            TrustedProxies::Private | TrustedProxies::Networks(_) => {
                 "Host, X-Forwarded-Host, X-Forwarded-Proto, X-Forwarded-For"
             }
-            (_, ForwardedFamily::Forwarded) => "Host, Forwarded",
         }
     }
 
@@ -370,42 +335,20 @@ impl EdgePolicy {
         matches!(self.trusted, TrustedProxies::Networks(_)) || !self.public_urls.is_empty()
     }
 
-    /// The proxies' notes, in the order written. An entry that cannot be read ends the walk there.
-    fn hops<'a>(&self, headers: &Forwarding<'a>) -> Vec<Hop<'a>> {
-        match self.family {
-            ForwardedFamily::XForwarded => list(&headers.x_for)
-                .map(|entry| Hop { from: node(entry), ..Hop::default() })
-                .collect(),
-            ForwardedFamily::Forwarded => list(&headers.forwarded).map(forwarded_element).collect(),
-        }
-    }
-
     /// Scheme and host as the outermost trusted proxy wrote them.
     fn outermost<'a>(
         &self,
         headers: &Forwarding<'a>,
-        hops: &[Hop<'a>],
         trusted_hops: usize,
     ) -> Result<(Option<&'a str>, Option<&'a str>), OriginError> {
-        match self.family {
-            ForwardedFamily::XForwarded => {
-                let proto = aligned(&headers.x_proto, trusted_hops)
-                    .map_err(|()| OriginError::ForwardedProto)?;
-                let host = if self.host_counts() {
-                    aligned(&headers.x_host, trusted_hops)
-                        .map_err(|()| OriginError::ForwardedHost)?
-                } else {
-                    None
-                };
-                Ok((proto, host))
-            }
-            ForwardedFamily::Forwarded => {
-                let counted = &hops[hops.len() - trusted_hops.min(hops.len())..];
-                let proto = counted.iter().find_map(|hop| hop.proto);
-                let host = counted.iter().find_map(|hop| hop.host);
-                Ok((proto, host.filter(|_| self.host_counts())))
-            }
-        }
+        let proto =
+            aligned(&headers.x_proto, trusted_hops).map_err(|()| OriginError::ForwardedProto)?;
+        let host = if self.host_counts() {
+            aligned(&headers.x_host, trusted_hops).map_err(|()| OriginError::ForwardedHost)?
+        } else {
+            None
+        };
+        Ok((proto, host))
     }
 }
 
@@ -427,24 +370,6 @@ fn list<'a>(lines: &[&'a str]) -> impl Iterator<Item = &'a str> {
     lines.iter().flat_map(|line| line.split(',')).map(str::trim).filter(|entry| !entry.is_empty())
 }
 
-/// `for=192.0.2.60;proto=http;by=203.0.113.43;host=example` (RFC 7239 §4). Values with a comma
-/// inside quotes are not addresses: they end the walk like anything unreadable.
-fn forwarded_element(element: &str) -> Hop<'_> {
-    let mut hop = Hop::default();
-    for pair in element.split(';') {
-        let Some((name, value)) = pair.trim().split_once('=') else { continue };
-        let value = value.trim();
-        let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
-        match name.trim().to_ascii_lowercase().as_str() {
-            "for" => hop.from = node(value),
-            "proto" => hop.proto = Some(value),
-            "host" => hop.host = Some(value),
-            _ => {}
-        }
-    }
-    hop
-}
-
 /// An address, perhaps with a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
 fn node(entry: &str) -> Option<IpAddr> {
     let bracketed = || entry.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
@@ -464,7 +389,6 @@ mod tests {
         EdgePolicy {
             public_urls: urls.iter().map(|u| Origin::parse(u).unwrap()).collect(),
             trusted,
-            family: ForwardedFamily::XForwarded,
             front_door: None,
         }
     }
@@ -580,11 +504,6 @@ mod tests {
         assert_eq!(host(vec!["a.example", "a.example"]), OriginError::ForwardedHost);
         let own = Forwarding { host: Some("user@chat.example"), ..Forwarding::default() };
         assert_eq!(at.resolve(peer, &own), Err(OriginError::Host));
-        let at = EdgePolicy { family: ForwardedFamily::Forwarded, ..at };
-        for forwarded in ["proto=wss", "host=\"a b\""] {
-            let headers = Forwarding { forwarded: vec![forwarded], ..Forwarding::default() };
-            assert_eq!(at.resolve(peer, &headers), Err(OriginError::Forwarded), "{forwarded}");
-        }
     }
 
     /// serverpod/relic#95.
@@ -635,25 +554,5 @@ mod tests {
             assert!(!came.is_via_front_door);
             assert_eq!(came.client, ip("203.0.113.9"), "anybody may say so");
         }
-    }
-
-    #[test]
-    fn the_forwarded_header_is_read_the_same_way() {
-        let at = EdgePolicy {
-            family: ForwardedFamily::Forwarded,
-            ..edge(&[], networks(&["10.0.0.0/8", "2001:db8::/32"]))
-        };
-        let headers = Forwarding {
-            host: Some("internal"),
-            forwarded: vec![
-                "for=203.0.113.66;host=evil.example;proto=http",
-                "for=198.51.100.7;proto=https;host=\"chat.example\", for=\"[2001:db8::7]:99\";proto=http",
-            ],
-            x_proto: vec!["nonsense"],
-            ..Forwarding::default()
-        };
-        let client_info = at.resolve(ip("10.0.0.2"), &headers).unwrap();
-        assert_eq!(client_info.client, ip("198.51.100.7"));
-        assert_eq!(known(&client_info), "https://chat.example");
     }
 }

@@ -10,7 +10,7 @@ use super::{
     reader::{duration, flag, word},
 };
 use crate::authz::{
-    client_info::{EdgePolicy, ForwardedFamily, Origin, TrustedProxies},
+    client_info::{EdgePolicy, Origin, TrustedProxies},
     policy::{Policy, RoleCeiling, SessionBinding},
 };
 
@@ -201,8 +201,6 @@ pub(super) fn edge(reader: &mut Reader) -> EdgePolicy {
     }
 
     let trusts_everyone = reader.is_word("GATEWAY_TRUSTED_PROXIES", "everyone");
-    let may_trust_everyone =
-        reader.read("GATEWAY_TRUST_EVERYONE", flag).unwrap_or_default() || trusts_everyone;
     let trusted = if reader.is_word("GATEWAY_TRUSTED_PROXIES", "private") {
         TrustedProxies::Private
     } else if reader.is_word("GATEWAY_TRUSTED_PROXIES", "none") {
@@ -221,23 +219,15 @@ pub(super) fn edge(reader: &mut Reader) -> EdgePolicy {
     if let TrustedProxies::Networks(networks) = &trusted {
         // Two halves are the whole as well.
         let everyone = IpNet::aggregate(networks).iter().any(|network| network.prefix_len() == 0);
-        if everyone && !may_trust_everyone {
+        if everyone && !trusts_everyone {
             reader.problem(
                 "GATEWAY_TRUSTED_PROXIES",
                 "trusts every address; if that is intended, set GATEWAY_TRUSTED_PROXIES=everyone",
             );
         }
     }
-    let families =
-        [("x-forwarded", ForwardedFamily::XForwarded), ("forwarded", ForwardedFamily::Forwarded)];
-    let family = reader.read("GATEWAY_FORWARDED_HEADER", word(&families));
     let front_door = reader.read("GATEWAY_FRONT_DOOR_ID", |text| {
         Uuid::try_parse(text).map_err(|_| "is not a GUID".to_owned())
     });
-    EdgePolicy {
-        public_urls,
-        trusted,
-        family: family.unwrap_or(ForwardedFamily::XForwarded),
-        front_door,
-    }
+    EdgePolicy { public_urls, trusted, front_door }
 }

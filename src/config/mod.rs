@@ -11,6 +11,7 @@ pub(crate) mod fuzzing;
 mod platform;
 mod reader;
 mod redis_auth;
+mod removed;
 mod sessions;
 mod settings;
 mod table;
@@ -302,6 +303,7 @@ mod tests {
             ("GATEWAY_UPSTREAM_URL", "http://127.0.0.1:5000/path"),
             ("GATEWAY_UPSTREAM_URL", "ftp://127.0.0.1"),
             ("GATEWAY_TRUSTED_PROXIES", "0.0.0.0/0"),
+            ("GATEWAY_TRUSTED_PROXIES", "::/0"),
             ("GATEWAY_TRUSTED_PROXIES", "anyone"),
             ("GATEWAY_TRUSTED_PROXIES", "10.0.0.0/8,everyone"),
             ("GATEWAY_UNKNOWN_SETTINGS", "maybe"),
@@ -505,6 +507,39 @@ mod tests {
                 "https://chat.blue.region.azurecontainerapps.io"
             ]
         );
+    }
+
+    #[test]
+    fn a_removed_setting_is_refused_with_what_to_do_instead() {
+        for (name, value, instead) in [
+            ("GATEWAY_FORWARDED_HEADER", "x-forwarded", "only X-Forwarded-For, -Proto and -Host"),
+            ("GATEWAY_FORWARDED_HEADER", "forwarded", "only X-Forwarded-For, -Proto and -Host"),
+            ("GATEWAY_TRUST_EVERYONE", "yes", "set GATEWAY_TRUSTED_PROXIES=everyone"),
+            ("GATEWAY_TRUST_EVERYONE", "no", "unset it"),
+        ] {
+            for more in [&[][..], &[("GATEWAY_UNKNOWN_SETTINGS", "warn")]] {
+                let problems = read(&[&[(name, value)], more].concat()).unwrap_err();
+                assert!(problems.contains(&format!("{name}: was removed: ")), "{problems}");
+                assert!(problems.contains(instead), "{problems}");
+                assert!(problems.starts_with("1 problem "), "{problems}");
+            }
+            assert!(read(&[(name, "")]).is_ok(), "an empty value counts as unset");
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("gateway.toml");
+            let ids = format!("TENANT_ID = \"{GUID}\"\nCLIENT_ID = \"{GUID}\"\n");
+            std::fs::write(&path, format!("{ids}{name} = \"{value}\"\n")).unwrap();
+            let problems = Config::read(Vec::new(), Some(&path)).unwrap_err().to_string();
+            assert!(problems.contains(instead), "{problems}");
+        }
+    }
+
+    #[test]
+    fn every_address_is_trusted_by_the_word_everyone_only() {
+        for networks in ["0.0.0.0/0", "::/0", "10.0.0.0/8,::/0", "0.0.0.0/1,128.0.0.0/1"] {
+            let problems = read(&[("GATEWAY_TRUSTED_PROXIES", networks)]).unwrap_err();
+            assert!(problems.contains("GATEWAY_TRUSTED_PROXIES=everyone"), "{problems}");
+        }
+        assert!(read(&[("GATEWAY_TRUSTED_PROXIES", "everyone")]).is_ok());
     }
 
     #[test]

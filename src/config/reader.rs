@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, fs, io, path::Path, time::Duration};
 
-use super::settings::{PLATFORM_NAMES, SETTINGS, Setting, is_injected_by_kubernetes};
+use super::{
+    removed,
+    settings::{PLATFORM_NAMES, SETTINGS, Setting, is_injected_by_kubernetes},
+};
 
 /// U+FEFF at the beginning of a file (Unicode, section 23.8).
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -75,6 +78,7 @@ impl Reader {
         reader.refuse_foreign_names_in_file();
         reader.values.extend(environment);
         reader.refuse_what_is_not_text();
+        reader.refuse_removed_names();
         reader.resolve_files();
         reader.refuse_unknown_names();
         reader
@@ -111,6 +115,13 @@ impl Reader {
         self.problems.extend(marred.map(|(name, _)| format!("{name}: is not UTF-8")));
     }
 
+    /// Also with `GATEWAY_UNKNOWN_SETTINGS=warn`: ignoring them could weaken what an operator decided.
+    fn refuse_removed_names(&mut self) {
+        let set = self.values.iter().filter(|(_, value)| !value.is_empty());
+        let removed = set.filter_map(|(name, _)| Some((name, removed::problem(name)?)));
+        self.problems.extend(removed.map(|(name, problem)| format!("{name}: {problem}")));
+    }
+
     /// `NAME_FILE=/path` stands for `NAME` with the file's content, for secrets.
     fn resolve_files(&mut self) {
         for secret in SETTINGS.iter().filter(|setting| setting.secret) {
@@ -143,7 +154,8 @@ impl Reader {
             .values
             .keys()
             .filter(|name| name.starts_with("GATEWAY_"))
-            .filter(|name| !is_known(name) && !is_injected_by_kubernetes(name))
+            .filter(|name| !is_known(name) && removed::problem(name).is_none())
+            .filter(|name| !is_injected_by_kubernetes(name))
             .map(|name| match nearest(name) {
                 Some(near) => format!("{name}: there is no such setting; did you mean {near}?"),
                 None => format!("{name}: there is no such setting"),

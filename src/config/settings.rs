@@ -107,13 +107,6 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "private",
         "Whose forwarding headers count. private: private addresses, for scheme, client address and listed hosts; a list of CIDRs, or everyone: for any host",
     ).live(),
-    setting("GATEWAY_TRUST_EVERYONE", "yes, no", "no", "Older spelling of GATEWAY_TRUSTED_PROXIES=everyone: permits 0.0.0.0/0 and ::/0").live(),
-    setting(
-        "GATEWAY_FORWARDED_HEADER",
-        "x-forwarded, forwarded",
-        "x-forwarded",
-        "Which family of forwarding headers is read; the other is removed unread",
-    ).live(),
     secret(
         "GATEWAY_FRONT_DOOR_ID",
         "GUID",

@@ -317,7 +317,6 @@ fn forwarding<'a>(request: &ValidRequest<'a>, edge: &EdgePolicy) -> Forwarding<'
         x_for: all("x-forwarded-for"),
         x_proto: all("x-forwarded-proto"),
         x_host: all("x-forwarded-host"),
-        forwarded: all("forwarded"),
         front_door: of_front_door("x-azure-fdid"),
         front_door_client: of_front_door("x-azure-clientip"),
     }

@@ -6,9 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    client_info::{
-        Authority, EdgePolicy, ForwardedFamily, Forwarding, Origin, PublicOrigin, TrustedProxies,
-    },
+    client_info::{Authority, EdgePolicy, Forwarding, Origin, PublicOrigin, TrustedProxies},
     policy::{Policy, RoleCeiling, SessionBinding},
     token::{BearerToken, Claims, ExpectedClaims, Issuers, SigningKey, UniqueMembers},
 };
@@ -51,11 +49,6 @@ pub(crate) fn origin(data: &[u8]) {
             1 => TrustedProxies::Private,
             _ => TrustedProxies::Networks("10.0.0.0/8".parse().into_iter().collect()),
         },
-        family: if kind & 8 == 0 {
-            ForwardedFamily::XForwarded
-        } else {
-            ForwardedFamily::Forwarded
-        },
         front_door: (kind & 16 != 0).then(Uuid::nil),
     };
     let mut headers = Forwarding::default();
@@ -66,7 +59,6 @@ pub(crate) fn origin(data: &[u8]) {
             "f" => headers.x_for.push(value),
             "p" => headers.x_proto.push(value),
             "o" => headers.x_host.push(value),
-            "w" => headers.forwarded.push(value),
             "d" => headers.front_door.push(value),
             "c" => headers.front_door_client.push(value),
             _ => {}

@@ -112,11 +112,6 @@ async fn one_or_more_spaces_after_bearer_are_accepted() {
 #[tokio::test]
 async fn a_refusal_names_the_malformed_host_or_forwarding_header() {
     let (gateway, ..) = alone(&[("GATEWAY_TRUSTED_PROXIES", "127.0.0.0/8")]).await;
-    let (of_forwarded, ..) = alone(&[
-        ("GATEWAY_TRUSTED_PROXIES", "127.0.0.0/8"),
-        ("GATEWAY_FORWARDED_HEADER", "forwarded"),
-    ])
-    .await;
     for (named, fields) in [
         ("Host", "Host: a:0\r\n"),
         ("Host", "Host: a:x\r\n"),
@@ -131,10 +126,7 @@ async fn a_refusal_names_the_malformed_host_or_forwarding_header() {
         ),
         ("X-Forwarded-Host", "Host: a\r\nX-Forwarded-Host: a/b\r\n"),
         ("X-Forwarded-Host", "Host: a\r\nX-Forwarded-Host: a\r\nX-Forwarded-Host: b\r\n"),
-        ("Forwarded", "Host: a\r\nForwarded: proto=gopher\r\n"),
-        ("Forwarded", "Host: a\r\nForwarded: for=192.0.2.1;host=\"a b\"\r\n"),
     ] {
-        let gateway = if named == "Forwarded" { &of_forwarded } else { &gateway };
         for path in ["/x", "/external/login", "/.well-known/oauth-protected-resource"] {
             let got = gateway
                 .raw(format!("GET {path} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n"))
@@ -145,6 +137,12 @@ async fn a_refusal_names_the_malformed_host_or_forwarding_header() {
             let detail = problem["detail"].as_str().unwrap();
             assert!(detail.starts_with(&format!("The {named} header ")), "{fields} {detail}");
         }
+    }
+    // `Forwarded` is never read, so it is never malformed.
+    for forwarded in ["proto=gopher", "for=192.0.2.1;host=\"a b\""] {
+        let head = format!("Host: a\r\nForwarded: {forwarded}\r\nConnection: close");
+        let got = gateway.raw(format!("POST /external/login HTTP/1.1\r\n{head}\r\n\r\n")).await;
+        assert!(got.starts_with("HTTP/1.1 401 "), "{forwarded} {got}");
     }
 }
 

@@ -190,16 +190,20 @@ async fn listed_proxies_may_set_the_host() {
 }
 
 #[tokio::test]
-async fn the_forwarded_header_is_used_when_configured() {
-    let more =
-        [("GATEWAY_TRUSTED_PROXIES", "127.0.0.1"), ("GATEWAY_FORWARDED_HEADER", "forwarded")];
-    let (gateway, _entra, _store) = gateway(&more).await;
-    let headers = [
-        ("host", "internal"),
-        ("x-forwarded-host", "evil.example"),
-        ("forwarded", "for=\"[2001:db8::7]:1\";host=\"chat.example:8443\";proto=https"),
-    ];
-    assert_eq!(resource(&gateway, &headers).await, "https://chat.example:8443");
+async fn the_forwarded_header_of_a_trusted_proxy_is_ignored() {
+    for trusted in ["127.0.0.1", "everyone"] {
+        let (gateway, _entra, _store) = gateway(&[("GATEWAY_TRUSTED_PROXIES", trusted)]).await;
+        let forwarded = "for=\"[2001:db8::7]:1\";host=\"evil.example:8443\";proto=https";
+        let alone = [("host", "chat.example"), ("forwarded", forwarded)];
+        assert_eq!(resource(&gateway, &alone).await, "http://chat.example", "{trusted}");
+        let beside = [
+            ("host", "internal"),
+            ("x-forwarded-host", "chat.example"),
+            ("x-forwarded-proto", "https"),
+            ("forwarded", "proto=gopher;host=\"a b\""),
+        ];
+        assert_eq!(resource(&gateway, &beside).await, "https://chat.example", "{trusted}");
+    }
 }
 
 #[tokio::test]

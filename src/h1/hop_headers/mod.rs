@@ -134,7 +134,7 @@ mod tests {
 
     use super::{request::one_less, *};
     use crate::{
-        authz::client_info::{EdgePolicy, ForwardedFamily, Forwarding, TrustedProxies},
+        authz::client_info::{EdgePolicy, Forwarding, TrustedProxies},
         h1::message::{Length, RequestHead},
     };
 
@@ -148,12 +148,8 @@ mod tests {
     }
 
     fn traced(fields: &str, cookie: CookieLine<'_>, trace: Option<&SpanContext>) -> String {
-        let no_proxy = EdgePolicy {
-            public_urls: Vec::new(),
-            trusted: TrustedProxies::None,
-            family: ForwardedFamily::XForwarded,
-            front_door: None,
-        };
+        let no_proxy =
+            EdgePolicy { public_urls: Vec::new(), trusted: TrustedProxies::None, front_door: None };
         let client_info = no_proxy
             .resolve(
                 "127.0.0.1".parse().unwrap(),
