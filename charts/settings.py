@@ -19,11 +19,23 @@ SET_BY_THE_CHART = {
 }
 
 
-def printed_settings(program, environment):
-    """Name, value, description and format of each setting. `settings` exits with 78 on wrong values, as here."""
+# Introduces the standard names that are not in the table.
+ALSO_READ = "# Also read, with the meaning and default of the OpenTelemetry specification: "
+
+
+def printed(program, environment):
+    """Output of `settings`, as paragraphs. It ends with 78 when a value is wrong, as here."""
     output = subprocess.run([program, "settings"], env=environment, text=True, capture_output=True)
     assert output.returncode == 78, output
-    for entry in output.stdout.strip().split("\n\n"):
+    return output.stdout.strip().split("\n\n")
+
+
+def table(paragraphs):
+    """Name, value, meaning and form of each setting in the table."""
+    for entry in paragraphs:
+        # Heading of a group.
+        if entry.startswith("# "):
+            continue
         first, meaning, form = entry.split("\n")
         name, value = first.split("=", 1)
         # SIGHUP does not apply: a container's environment does not change.
@@ -31,9 +43,12 @@ def printed_settings(program, environment):
 
 
 def main(program):
-    names = [name for name, *_ in printed_settings(program, {}) if name != "GATEWAY_CONFIG"]
+    paragraphs = printed(program, {})
+    assert paragraphs[-1].startswith(ALSO_READ), paragraphs[-1]
+    tuning = paragraphs[-1].removeprefix(ALSO_READ).split(", ")
+    names = [name for name, *_ in table(paragraphs) if name != "GATEWAY_CONFIG"]
     settings, secrets = {}, {}
-    for name, value, meaning, form in printed_settings(program, dict.fromkeys(names, "x")):
+    for name, value, meaning, form in table(printed(program, dict.fromkeys(names, "x"))):
         # The values of secrets are masked.
         if value not in ("", "x"):
             secrets[name] = {"description": meaning, "$ref": "#/$defs/secret"}
@@ -41,6 +56,12 @@ def main(program):
             settings[name] = {"description": f"{meaning}. {form[0].upper()}{form[1:]}", "type": "string"}
     schema = json.loads(SCHEMA.read_text())
     schema["properties"]["settings"]["properties"] = settings
+    schema["properties"]["settings"]["patternProperties"] = {
+        f"^({'|'.join(tuning)})$": {
+            "description": "Standard OpenTelemetry variable, with the specification's meaning and default",
+            "type": "string",
+        }
+    }
     schema["properties"]["secrets"]["properties"] = secrets
     SCHEMA.write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, fs, io, path::Path, time::Duration};
 
 use super::{
     removed,
-    settings::{PLATFORM_NAMES, SETTINGS, Setting, is_injected_by_kubernetes},
+    settings::{self, PLATFORM_NAMES, Setting, is_injected_by_kubernetes},
 };
 
 /// U+FEFF at the beginning of a file (Unicode, section 23.8).
@@ -48,7 +48,7 @@ impl Given {
     /// The settings in which `self` and `other` differ.
     pub(super) fn differences(&self, other: &Self) -> Vec<&'static Setting> {
         let differs = |setting: &&Setting| self.0.get(setting.name) != other.0.get(setting.name);
-        SETTINGS.iter().filter(differs).collect()
+        settings::all().filter(differs).collect()
     }
 
     /// Takes a setting's value over from `other`.
@@ -124,7 +124,7 @@ impl Reader {
 
     /// `NAME_FILE=/path` stands for `NAME` with the file's content, for secrets.
     fn resolve_files(&mut self) {
-        for secret in SETTINGS.iter().filter(|setting| setting.secret) {
+        for secret in settings::all().filter(|setting| setting.secret) {
             let file_name = format!("{}_FILE", secret.name);
             let Some(path) = self.values.get(&file_name).filter(|path| !path.is_empty()) else {
                 continue;
@@ -271,7 +271,7 @@ impl Reader {
 fn setting(name: &str) -> &'static Setting {
     static PLATFORM: Setting =
         Setting { name: "", form: "", default: "", meaning: "", secret: false, live: false };
-    SETTINGS.iter().find(|setting| setting.name == name).unwrap_or(&PLATFORM)
+    settings::all().find(|setting| setting.name == name).unwrap_or(&PLATFORM)
 }
 
 /// A value as operators may see it: neither a secret nor a URL's user and password.
@@ -281,7 +281,7 @@ pub(super) fn shown(name: &str, text: &str) -> String {
 }
 
 fn is_known(name: &str) -> bool {
-    SETTINGS.iter().any(|setting| {
+    settings::all().any(|setting| {
         setting.name == name || setting.secret && name.strip_suffix("_FILE") == Some(setting.name)
     })
 }
@@ -293,8 +293,7 @@ fn nearest(name: &str) -> Option<&'static str> {
         let back = known.bytes().rev().zip(name.bytes().rev()).take_while(|(a, b)| a == b).count();
         front + back
     };
-    SETTINGS
-        .iter()
+    settings::all()
         .map(|setting| setting.name)
         .filter(|known| likeness(known) + 2 >= known.len().max(name.len()))
         .max_by_key(|known| likeness(known))
