@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, fs, io, path::Path, time::Duration};
 
 use super::{
-    removed,
+    removed::Removed,
     settings::{self, PLATFORM_NAMES, Setting, is_injected_by_kubernetes},
 };
 
@@ -77,8 +77,8 @@ impl Reader {
             Self { values: file, has_file, problems: Vec::new(), warnings: Vec::new() };
         reader.refuse_foreign_names_in_file();
         reader.values.extend(environment);
+        reader.refuse_removed_settings();
         reader.refuse_what_is_not_text();
-        reader.refuse_removed_names();
         reader.resolve_files();
         reader.refuse_unknown_names();
         reader
@@ -102,10 +102,19 @@ impl Reader {
     }
 
     fn refuse_foreign_names_in_file(&mut self) {
-        for name in
-            self.values.keys().filter(|name| !is_known(name) && !name.starts_with("GATEWAY_"))
-        {
+        let foreign =
+            |name: &&String| !is_known(name) && !is_removed(name) && !name.starts_with("GATEWAY_");
+        for name in self.values.keys().filter(foreign) {
             self.problems.push(format!("{name}: the configuration file holds an unknown name"));
+        }
+    }
+
+    /// Reports each setting of [`super::removed::REMOVED`] whose value is not accepted.
+    fn refuse_removed_settings(&mut self) {
+        for (name, value) in &self.values {
+            if let Some(removed) = Removed::of(name).filter(|removed| !removed.accepts(value)) {
+                self.problems.push(format!("{name}: {}", removed.advice));
+            }
         }
     }
 
@@ -113,13 +122,6 @@ impl Reader {
         let known = self.values.iter().filter(|(name, _)| is_known(name));
         let marred = known.filter(|(_, value)| value.contains(char::REPLACEMENT_CHARACTER));
         self.problems.extend(marred.map(|(name, _)| format!("{name}: is not UTF-8")));
-    }
-
-    /// Also with `GATEWAY_UNKNOWN_SETTINGS=warn`: ignoring them could weaken what an operator decided.
-    fn refuse_removed_names(&mut self) {
-        let set = self.values.iter().filter(|(_, value)| !value.is_empty());
-        let removed = set.filter_map(|(name, _)| Some((name, removed::problem(name)?)));
-        self.problems.extend(removed.map(|(name, problem)| format!("{name}: {problem}")));
     }
 
     /// `NAME_FILE=/path` stands for `NAME` with the file's content, for secrets.
@@ -154,8 +156,7 @@ impl Reader {
             .values
             .keys()
             .filter(|name| name.starts_with("GATEWAY_"))
-            .filter(|name| !is_known(name) && removed::problem(name).is_none())
-            .filter(|name| !is_injected_by_kubernetes(name))
+            .filter(|name| !is_known(name) && !is_removed(name) && !is_injected_by_kubernetes(name))
             .map(|name| match nearest(name) {
                 Some(near) => format!("{name}: there is no such setting; did you mean {near}?"),
                 None => format!("{name}: there is no such setting"),
@@ -284,6 +285,10 @@ fn is_known(name: &str) -> bool {
     settings::all().any(|setting| {
         setting.name == name || setting.secret && name.strip_suffix("_FILE") == Some(setting.name)
     })
+}
+
+fn is_removed(name: &str) -> bool {
+    Removed::of(name).is_some()
 }
 
 /// The known name that shares the longest beginning and end with a mistyped one.

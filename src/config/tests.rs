@@ -272,7 +272,7 @@ fn a_removed_setting_is_refused_with_what_to_do_instead() {
         ("GATEWAY_FORWARDED_HEADER", "x-forwarded", "only X-Forwarded-For, -Proto and -Host"),
         ("GATEWAY_FORWARDED_HEADER", "forwarded", "only X-Forwarded-For, -Proto and -Host"),
         ("GATEWAY_TRUST_EVERYONE", "yes", "set GATEWAY_TRUSTED_PROXIES=everyone"),
-        ("GATEWAY_TRUST_EVERYONE", "no", "unset it"),
+        ("GATEWAY_TRUST_EVERYONE", "no", "remove this setting"),
     ] {
         for more in [&[][..], &[("GATEWAY_UNKNOWN_SETTINGS", "warn")]] {
             let problems = read(&[&[(name, value)], more].concat()).unwrap_err();
