@@ -1,14 +1,21 @@
 //! Text to values, every problem noted on the way.
 
-use std::{collections::BTreeMap, fmt, fs, io, path::Path, time::Duration};
+mod file;
+mod value;
+
+use std::{collections::BTreeMap, fmt, path::Path};
+
+use self::file::read_text;
+pub(crate) use self::value::duration;
+pub(super) use self::{
+    file::read_file,
+    value::{at_least_one, flag, or_off, size, span, time_out, word},
+};
 
 use super::{
     removed::Removed,
     settings::{self, PLATFORM_NAMES, Setting, is_injected_by_kubernetes},
 };
-
-/// U+FEFF at the beginning of a file (Unicode, section 23.8).
-const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// What is wrong with the settings: all of it.
 #[derive(Debug, PartialEq, Eq)]
@@ -302,137 +309,4 @@ fn nearest(name: &str) -> Option<&'static str> {
         .map(|setting| setting.name)
         .filter(|known| likeness(known) + 2 >= known.len().max(name.len()))
         .max_by_key(|known| likeness(known))
-}
-
-/// The text of a file in UTF-8, without the byte order mark that PowerShell and Windows editors put before it.
-fn read_text(path: &Path) -> io::Result<String> {
-    let bytes = fs::read(path)?;
-    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
-        return Err(io::Error::other(
-            "is UTF-16; write it as UTF-8 (in PowerShell: Set-Content -Encoding utf8)",
-        ));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| io::Error::other("is not UTF-8"))?;
-    Ok(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text).to_owned())
-}
-
-/// The TOML file's values: strings, numbers, booleans and lists of strings, under the same names.
-pub(super) fn read_file(path: &Path) -> Result<Values, Problems> {
-    let one = |problem: String| Problems(vec![format!("{}: {problem}", path.display())]);
-    let text = read_text(path).map_err(|error| one(format!("cannot read: {error}")))?;
-    let table: toml::Table =
-        text.parse().map_err(|error: toml::de::Error| one(error.message().to_owned()))?;
-    let as_text = |value: &toml::Value| match value {
-        toml::Value::String(text) => Some(text.clone()),
-        toml::Value::Integer(number) => Some(number.to_string()),
-        toml::Value::Boolean(flag) => Some(flag.to_string()),
-        _ => None,
-    };
-    table
-        .iter()
-        .map(|(name, value)| {
-            let text = match value {
-                toml::Value::Array(entries) => {
-                    entries.iter().map(as_text).collect::<Option<Vec<_>>>().map(|e| e.join(","))
-                }
-                single => as_text(single),
-            };
-            text.map(|text| (name.clone(), text)).ok_or_else(|| {
-                one(format!("{name} must be a string, a number, a boolean or a list of strings"))
-            })
-        })
-        .collect()
-}
-
-/// `30s`, `15m`, `8h`, `365d`, `250ms`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let seconds = match unit {
-        "ms" => {
-            return number.parse().map(Duration::from_millis).map_err(|_| DURATION.to_owned());
-        }
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(DURATION.to_owned()),
-    };
-    number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(seconds))
-        .map(Duration::from_secs)
-        .ok_or_else(|| DURATION.to_owned())
-}
-
-const DURATION: &str = "is not a duration like 30s, 15m, 8h or 365d";
-
-/// `true`/`false` in the spellings Flask's and App Service's users write.
-pub(super) fn flag(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "yes" | "on" | "1" => Ok(true),
-        "false" | "no" | "off" | "0" => Ok(false),
-        _ => Err("is neither true nor false".to_owned()),
-    }
-}
-
-/// `off` in any case, which is `None`, or what `parse` reads.
-pub(super) fn or_off<T>(
-    parse: impl FnOnce(&str) -> Result<T, String>,
-) -> impl FnOnce(&str) -> Result<Option<T>, String> {
-    move |text| {
-        if text.eq_ignore_ascii_case("off") { Ok(None) } else { parse(text).map(Some) }
-    }
-}
-
-/// One of a few words, in any case.
-pub(super) fn word<'a, T: Copy>(
-    words: &'a [(&'a str, T)],
-) -> impl FnOnce(&str) -> Result<T, String> + 'a {
-    move |text| {
-        let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
-        found.map(|(_, value)| *value).ok_or_else(|| {
-            let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-            format!("is none of {}", words.join(", "))
-        })
-    }
-}
-
-/// A duration that must be there; it may be nothing.
-pub(super) fn span(reader: &mut Reader, name: &str) -> Duration {
-    reader.require(name, duration).unwrap_or_default()
-}
-
-/// How long to wait for something, which cannot be no time at all.
-pub(super) fn time_out(reader: &mut Reader, name: &str) -> Duration {
-    let positive = |text: &str| match duration(text)? {
-        Duration::ZERO => Err("leaves no time at all".to_owned()),
-        wait => Ok(wait),
-    };
-    reader.require(name, positive).unwrap_or_default()
-}
-
-/// `512`, `256KiB`, `64MiB`, `1GiB`, in bytes.
-pub(super) fn size(text: &str) -> Result<usize, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let bytes: Option<usize> = match unit.trim_start() {
-        "" | "B" => Some(1),
-        "KiB" => Some(1 << 10),
-        "MiB" => Some(1 << 20),
-        "GiB" => Some(1 << 30),
-        _ => None,
-    };
-    number
-        .parse::<usize>()
-        .ok()
-        .zip(bytes)
-        .and_then(|(number, unit)| number.checked_mul(unit))
-        .ok_or_else(|| "is not a size like 256KiB or 64MiB".to_owned())
-}
-
-/// A number of things.
-pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "is not a number of 1 or more".to_owned())
 }
