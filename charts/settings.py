@@ -31,15 +31,15 @@ def printed(program, environment):
 
 
 def table(paragraphs):
-    """Name, value, meaning and form of each setting in the table."""
+    """Name, value, meaning and type of each setting in the table."""
     for entry in paragraphs:
         # Heading of a group.
         if entry.startswith("# "):
             continue
-        first, meaning, form = entry.split("\n")
+        first, meaning, value_type = entry.split("\n")
         name, value = first.split("=", 1)
         # SIGHUP does not apply: a container's environment does not change.
-        yield name, value, meaning.strip(), form.strip().removesuffix("; counts at SIGHUP")
+        yield name, value, meaning.strip(), value_type.strip().removesuffix("; reloadable")
 
 
 def main(program):
@@ -48,12 +48,12 @@ def main(program):
     tuning = paragraphs[-1].removeprefix(ALSO_READ).split(", ")
     names = [name for name, *_ in table(paragraphs) if name != "GATEWAY_CONFIG"]
     settings, secrets = {}, {}
-    for name, value, meaning, form in table(printed(program, dict.fromkeys(names, "x"))):
+    for name, value, meaning, value_type in table(printed(program, dict.fromkeys(names, "x"))):
         # The values of secrets are masked.
         if value not in ("", "x"):
             secrets[name] = {"description": meaning, "$ref": "#/$defs/secret"}
         elif name not in SET_BY_THE_CHART:
-            settings[name] = {"description": f"{meaning}. {form[0].upper()}{form[1:]}", "type": "string"}
+            settings[name] = {"description": f"{meaning}. {value_type[0].upper()}{value_type[1:]}", "type": "string"}
     schema = json.loads(SCHEMA.read_text())
     schema["properties"]["settings"]["properties"] = settings
     schema["properties"]["settings"]["patternProperties"] = {

@@ -1,4 +1,4 @@
-//! Who may come in, which way, and what they are told.
+//! Settings of external access, sign-in policy, published metadata and the edge.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -14,22 +14,22 @@ use crate::authz::{
     policy::{Policy, RoleCeiling, SessionBinding},
 };
 
-/// Whether an administrator opted in.
+/// Mode of external access.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ExternalAccessMode {
-    /// No: metadata and login are 404.
+    /// Disabled: metadata and login answer 404.
     Off,
-    /// Yes.
+    /// Enabled.
     On {
-        /// Who accepted that tenant and app ids become public.
+        /// Name of the person who accepted that tenant and app ids become public.
         accepted_by: String,
     },
-    /// As an administrator decides, in the database.
+    /// As administrators decide; their decision is in the database.
     Managed,
 }
 
 impl ExternalAccessMode {
-    /// As the setting has it.
+    /// Value of `GATEWAY_EXTERNAL_ACCESS`.
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Off => "off",
@@ -38,23 +38,26 @@ impl ExternalAccessMode {
         }
     }
 
-    /// Writes it into the log: who opens what.
+    /// Logs the mode, and who accepted the exposure.
     pub(crate) fn warn(&self) {
         match self {
-            Self::Off => tracing::info!("external access is off"),
+            Self::Off => tracing::info!("external access is disabled"),
             Self::On { accepted_by } => {
-                tracing::info!(accepted_by, "external access is on: tenant and app ids are public");
+                tracing::info!(
+                    accepted_by,
+                    "external access is enabled: tenant and app ids are public"
+                );
             }
-            Self::Managed => tracing::info!("administrators decide about external access"),
+            Self::Managed => tracing::info!("external access is managed by administrators"),
         }
     }
 }
 
-/// What our metadata and challenges tell clients.
+/// Contents of the OAuth metadata and of challenges.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ResourceConfig {
     pub(crate) scopes: Vec<String>,
-    /// Scopes that would cure a login, fully qualified.
+    /// Scopes that permit a login, fully qualified, for `insufficient_scope` challenges.
     pub(crate) login_scopes: Vec<String>,
     pub(crate) allowed_origins: Vec<String>,
     pub(crate) root_metadata: RootMetadata,
@@ -78,7 +81,7 @@ impl RootMetadata {
     }
 }
 
-/// `GATEWAY_EXTERNAL_ACCESS`.
+/// Value of `GATEWAY_EXTERNAL_ACCESS`.
 #[derive(Clone, Copy)]
 enum Word {
     Off,
@@ -94,7 +97,7 @@ pub(super) fn external_access(reader: &mut Reader) -> ExternalAccessMode {
             if reader.given("DATABASE_URL").is_none() {
                 reader.problem(
                     "DATABASE_URL",
-                    "is required with GATEWAY_EXTERNAL_ACCESS=managed: what administrators decide stands in a database (sqlite:/absolute/path for one instance, postgres:// for several)",
+                    "is required with GATEWAY_EXTERNAL_ACCESS=managed: it stores the administrators' decisions (sqlite:/absolute/path for one instance, postgres:// for several)",
                 );
             }
             return ExternalAccessMode::Managed;
@@ -105,7 +108,7 @@ pub(super) fn external_access(reader: &mut Reader) -> ExternalAccessMode {
     if accepted_by.is_empty() {
         reader.problem(
             "GATEWAY_EXPOSURE_ACCEPTED_BY",
-            "is required with GATEWAY_EXTERNAL_ACCESS=on: metadata makes tenant and app ids public, and somebody must have accepted that",
+            "is required with GATEWAY_EXTERNAL_ACCESS=on: the metadata makes tenant and app ids public; set the name of the person who accepted that",
         );
     }
     ExternalAccessMode::On { accepted_by }
@@ -126,14 +129,14 @@ pub(super) fn policy(reader: &mut Reader) -> Policy {
         let longest = Duration::from_hours(31 * 24);
         let age = duration(text)?;
         let is_sound = !age.is_zero() && age <= longest;
-        if is_sound { Ok(age) } else { Err("does not lie between 1s and 31d".to_owned()) }
+        if is_sound { Ok(age) } else { Err("expected 1s to 31d".to_owned()) }
     });
     let bindings =
         [("when-present", SessionBinding::WhenPresent), ("required", SessionBinding::Required)];
     let session_binding = reader.read("GATEWAY_SESSION_BINDING", word(&bindings));
     Policy {
         allowed_clients: reader.list("GATEWAY_ALLOWED_CLIENTS", |text| {
-            Uuid::try_parse(text).map_err(|_| "is not a GUID".to_owned())
+            Uuid::try_parse(text).map_err(|_| "expected a GUID".to_owned())
         }),
         login_scopes,
         login_app_only: reader.read("GATEWAY_LOGIN_APP_ONLY", flag).unwrap_or_default(),
@@ -144,10 +147,14 @@ pub(super) fn policy(reader: &mut Reader) -> Policy {
     }
 }
 
-/// `scope-token` of RFC 6749 §3.3.
+/// A `scope-token` of RFC 6749 §3.3.
 fn scope(text: &str) -> Result<String, String> {
     let is_token = text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
-    if is_token { Ok(text.to_owned()) } else { Err("is not a scope".to_owned()) }
+    if is_token {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a scope without spaces, quotes or backslashes".to_owned())
+    }
 }
 
 pub(super) fn resource(
@@ -158,8 +165,8 @@ pub(super) fn resource(
     let client_id = entra.expected.client_id.to_string();
     let given = reader.text("GATEWAY_SCOPES").unwrap_or_default();
     if given.split(',').all(|entry| entry.trim().is_empty()) {
-        // Clients would ask for what they make of it.
-        reader.problem("GATEWAY_SCOPES", "names no scope");
+        // Without scopes clients would guess what to request.
+        reader.problem("GATEWAY_SCOPES", "must name at least one scope");
     }
     let answerers = [RootMetadata::Gateway, RootMetadata::Upstream].map(|it| (it.word(), it));
     ResourceConfig {
@@ -180,7 +187,7 @@ pub(super) fn resource(
 }
 
 fn origin(text: &str) -> Result<Origin, String> {
-    Origin::parse(text).ok_or_else(|| "is not an origin like https://chat.example".to_owned())
+    Origin::parse(text).ok_or_else(|| "expected an origin such as https://chat.example".to_owned())
 }
 
 pub(super) fn edge(reader: &mut Reader) -> EdgePolicy {
@@ -195,7 +202,10 @@ pub(super) fn edge(reader: &mut Reader) -> EdgePolicy {
             match Origin::parse(&format!("https://{host}")) {
                 Some(origin) if public_urls.contains(&origin) => {}
                 Some(origin) => public_urls.push(origin),
-                None => reader.warn("GATEWAY_PUBLIC_URLS", "the platform's host name is malformed"),
+                None => reader.warn(
+                    "GATEWAY_PUBLIC_URLS",
+                    "the host name that the platform sets is malformed; it was not added",
+                ),
             }
         }
     }
@@ -212,22 +222,22 @@ pub(super) fn edge(reader: &mut Reader) -> EdgePolicy {
             let network: IpNet = text
                 .parse()
                 .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-                .map_err(|_| "is neither private, none, everyone nor a CIDR".to_owned())?;
+                .map_err(|_| "expected private, none, everyone, or CIDRs".to_owned())?;
             Ok(network)
         }))
     };
     if let TrustedProxies::Networks(networks) = &trusted {
-        // Two halves are the whole as well.
+        // Aggregated first: 0.0.0.0/1 and 128.0.0.0/1 together cover every address.
         let everyone = IpNet::aggregate(networks).iter().any(|network| network.prefix_len() == 0);
         if everyone && !trusts_everyone {
             reader.problem(
                 "GATEWAY_TRUSTED_PROXIES",
-                "trusts every address; if that is intended, set GATEWAY_TRUSTED_PROXIES=everyone",
+                "covers every address; to trust all peers, set GATEWAY_TRUSTED_PROXIES=everyone",
             );
         }
     }
     let front_door = reader.read("GATEWAY_FRONT_DOOR_ID", |text| {
-        Uuid::try_parse(text).map_err(|_| "is not a GUID".to_owned())
+        Uuid::try_parse(text).map_err(|_| "expected a GUID".to_owned())
     });
     EdgePolicy { public_urls, trusted, front_door }
 }

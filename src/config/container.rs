@@ -1,21 +1,21 @@
-//! Limits of the container, read from the process's control groups.
+//! Memory limit of the container, from the process's control groups.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Limits from here on mean none (version 1 has a number of its own for that).
+/// Values from here on mean no limit: cgroup v1 has a large number for that.
 const NONE: usize = 1 << 62;
 
-/// The memory limit in bytes, the least of the process's control group and those above it: `memory.max` of
-/// version 2, `memory.limit_in_bytes` of version 1.
+/// Memory limit in bytes: the smallest of the process's control group and its parents, from `memory.max`
+/// (cgroup v2) or `memory.limit_in_bytes` (v1).
 pub(super) fn memory_limit() -> Option<usize> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     memory_limit_in(Path::new("/sys/fs/cgroup"), &groups)
 }
 
-/// `groups`: lines `ID:CONTROLLERS:PATH`, as `/proc/self/cgroup` has them (cgroups(7)).
+/// The same below `mount`. `groups`: lines `ID:CONTROLLERS:PATH` of `/proc/self/cgroup` (cgroups(7)).
 fn memory_limit_in(mount: &Path, groups: &str) -> Option<usize> {
     groups.lines().filter_map(|line| limit_of(mount, line)).min()
 }
@@ -33,7 +33,7 @@ fn limit_of(mount: &Path, line: &str) -> Option<usize> {
         let text = fs::read_to_string(folder.join(file)).ok()?;
         text.trim().parse().ok().filter(|limit| *limit < NONE)
     };
-    // A container may see its own group as the root, whatever path `/proc/self/cgroup` names.
+    // A container may see its own group as the root, regardless of the path in `/proc/self/cgroup`.
     let groups = |mount: &PathBuf| {
         let group = mount.join(path.trim_start_matches('/'));
         group.ancestors().take_while(|at| at.starts_with(mount)).filter_map(limit).min()
@@ -45,7 +45,7 @@ fn limit_of(mount: &Path, line: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// A mount of control groups with these files.
+    /// A cgroup mount with these files.
     fn mount(files: &[(&str, &str)]) -> tempfile::TempDir {
         let mount = tempfile::tempdir().unwrap();
         for (path, text) in files {
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_limit_above_the_process_counts() {
+    fn the_smallest_limit_of_the_process_and_its_parents_applies() {
         let v2 = &[
             ("kubepods/memory.max", "1000000\n"),
             ("kubepods/pod/memory.max", "268435456\n"),

@@ -1,4 +1,4 @@
-//! The database of the activity log and the administrator's switch.
+//! Settings of the database and the activity log.
 
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -12,20 +12,20 @@ use super::{
     reader::{duration, size, word},
 };
 
-/// Where it is and how it is kept.
+/// Location and migration of the database.
 #[derive(Debug)]
 pub(crate) struct DatabaseConfig {
     pub(crate) target: DatabaseTarget,
-    /// Whether it is brought up to date by whoever opens it.
+    /// True if the process that opens the database also migrates it.
     pub(crate) migrates: bool,
 }
 
-/// Which database.
+/// Location of the database.
 #[derive(Clone)]
 pub(crate) enum DatabaseTarget {
-    /// A file.
+    /// A SQLite file.
     Sqlite(PathBuf),
-    /// PostgreSQL: how to connect, the password among it.
+    /// A PostgreSQL server: connection options, password included.
     Postgres(Box<PgConnectOptions>),
 }
 
@@ -38,25 +38,25 @@ impl fmt::Debug for DatabaseTarget {
     }
 }
 
-/// What is refused while the database is away.
+/// Operations that are refused while the database is unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ActivityRequired {
-    /// Administrators' decisions.
+    /// Administrators' decisions that grant more access.
     Decisions,
-    /// Logins as well.
+    /// Those and logins.
     All,
-    /// Nothing.
+    /// None.
     None,
 }
 
-/// What is kept of who came in.
+/// Settings of the activity log.
 #[derive(Debug)]
 pub(crate) struct ActivityConfig {
-    /// `None`: it is told in the log and by telemetry alone.
+    /// `None`: activity is reported in the log and in telemetry only.
     pub(crate) database: Option<DatabaseConfig>,
-    /// How long records are kept.
+    /// Age at which records are removed.
     pub(crate) retention: Duration,
-    /// Size in bytes beyond which the oldest records are removed.
+    /// Size in bytes above which the oldest records are removed.
     pub(crate) max_size: u64,
     pub(crate) required: ActivityRequired,
 }
@@ -64,11 +64,11 @@ pub(crate) struct ActivityConfig {
 pub(super) fn activity(reader: &mut Reader) -> ActivityConfig {
     let target = reader.read("DATABASE_URL", target);
     if let Some(DatabaseTarget::Postgres(options)) = &target
-        && is_met_unchecked(options)
+        && is_unverified(options)
     {
         reader.warn(
             "DATABASE_URL",
-            "the server's certificate is not checked: add ?sslmode=verify-full, and &sslrootcert=FILE for a private authority",
+            "the server's certificate is not verified: add ?sslmode=verify-full, and &sslrootcert=FILE for a private CA",
         );
     }
     let migrates = reader.read("GATEWAY_MIGRATE", word(&[("auto", true), ("off", false)]));
@@ -91,46 +91,46 @@ pub(super) fn activity(reader: &mut Reader) -> ActivityConfig {
     }
 }
 
-/// Whether anybody on the way could answer in the server's place.
-fn is_met_unchecked(options: &PgConnectOptions) -> bool {
+/// True if the server is remote and its certificate is not verified, so that it could be impersonated.
+fn is_unverified(options: &PgConnectOptions) -> bool {
     let host = options.get_host();
-    let is_here = options.get_socket().is_some()
+    let is_local = options.get_socket().is_some()
         || host.starts_with('/')
         || host == "localhost"
         || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-    let is_checked = matches!(options.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull);
-    !is_here && !is_checked
+    let is_verified = matches!(options.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+    !is_local && !is_verified
 }
 
-/// The database itself keeps records for a day.
+/// At least one day: the database refuses to delete younger records.
 fn retention(text: &str) -> Result<Duration, String> {
     let retention = duration(text)?;
     let is_sound = retention >= Duration::from_hours(24);
-    if is_sound { Ok(retention) } else { Err("is shorter than 1d".to_owned()) }
+    if is_sound { Ok(retention) } else { Err("expected at least 1d".to_owned()) }
 }
 
-/// An empty database has 80 KiB.
+/// At least 256 KiB: an empty database has 80 KiB.
 fn max_size(text: &str) -> Result<u64, String> {
     let size = size(text)?;
-    if size >= 256 << 10 { Ok(size as u64) } else { Err("is smaller than 256KiB".to_owned()) }
+    if size >= 256 << 10 { Ok(size as u64) } else { Err("expected at least 256KiB".to_owned()) }
 }
 
 fn target(text: &str) -> Result<DatabaseTarget, String> {
     if let Some(path) = text.strip_prefix("sqlite:") {
-        // sqlite:///path is what others write.
+        // Other programs write sqlite:///path.
         let path = path.strip_prefix("//").unwrap_or(path);
         if !path.starts_with('/') || path.ends_with('/') || path.contains('?') {
-            return Err("is not sqlite:/absolute/path".to_owned());
+            return Err("expected sqlite:/absolute/path".to_owned());
         }
         return Ok(DatabaseTarget::Sqlite(PathBuf::from(path)));
     }
     if text.starts_with("postgres://") || text.starts_with("postgresql://") {
         let options = PgConnectOptions::from_str(text)
-            .map_err(|_| "is not postgres://user:password@host/database".to_owned())?;
+            .map_err(|_| "expected postgres://user:password@host/database".to_owned())?;
         let options = options.application_name("simplechat-gateway").disable_statement_logging();
         return Ok(DatabaseTarget::Postgres(Box::new(options)));
     }
-    Err("is neither sqlite:/absolute/path nor postgres://…".to_owned())
+    Err("expected sqlite:/absolute/path or postgres://…".to_owned())
 }
 
 #[cfg(test)]
@@ -159,8 +159,8 @@ mod tests {
     }
 
     #[test]
-    fn a_server_elsewhere_is_to_be_checked() {
-        for (url, unchecked) in [
+    fn a_remote_server_without_certificate_verification_is_reported() {
+        for (url, unverified) in [
             ("postgres://u:p@127.0.0.1/d", false),
             ("postgres://u:p@localhost/d", false),
             ("postgres:///d?host=/run/postgresql", false),
@@ -169,7 +169,7 @@ mod tests {
             ("postgres://u:p@db.example/d?sslmode=verify-full", false),
         ] {
             let Ok(DatabaseTarget::Postgres(options)) = target(url) else { panic!("{url}") };
-            assert_eq!(is_met_unchecked(&options), unchecked, "{url}");
+            assert_eq!(is_unverified(&options), unverified, "{url}");
         }
     }
 

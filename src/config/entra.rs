@@ -1,4 +1,4 @@
-//! Which tenant's tokens count, and where its documents are.
+//! Settings of the tenant, the app and the cloud, and the addresses of its OpenID Connect documents.
 
 use url::Url;
 use uuid::Uuid;
@@ -6,20 +6,20 @@ use uuid::Uuid;
 use super::{Reader, reader::word};
 use crate::authz::token::ExpectedClaims;
 
-/// `AZURE_ENVIRONMENT`.
+/// Value of `AZURE_ENVIRONMENT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cloud {
-    /// Azure's worldwide one.
+    /// Azure's worldwide cloud.
     Public,
     /// Azure Government (US).
     UsGovernment,
     /// Azure operated by 21Vianet.
     China,
-    /// Another, by its own URLs.
+    /// Another cloud, named by its URLs.
     Custom,
 }
 
-/// Where keys and issuers come from.
+/// Expected claims of tokens, and the sources of keys and issuers.
 #[derive(Debug, Clone)]
 pub(crate) struct EntraConfig {
     pub(crate) cloud: Cloud,
@@ -28,17 +28,17 @@ pub(crate) struct EntraConfig {
     pub(crate) metadata_v2: Url,
     /// The tenant's v1 OpenID Connect metadata.
     pub(crate) metadata_v1: Url,
-    /// The v2 and v1 metadata of the app itself, whose keys sign its tokens where claims mapping gave it some of
-    /// its own; `None` where the documents above are the app's.
+    /// The app's own v2 and v1 metadata: with claims mapping the app has its own signing keys. `None` if the
+    /// documents above are already the app's.
     pub(crate) metadata_of_app: Option<[Url; 2]>,
-    /// What counts as the v1 issuer where the v1 metadata does not exist; `None`: it must exist.
+    /// v1 issuer to use if the v1 metadata answers 404; `None`: the metadata is required.
     pub(crate) issuer_v1_fallback: Option<String>,
-    /// `authorization_servers` of our own metadata.
+    /// `authorization_servers` of the gateway's own metadata.
     pub(crate) authority: String,
 }
 
 pub(super) fn read(reader: &mut Reader) -> EntraConfig {
-    let guid = |text: &str| Uuid::try_parse(text).map_err(|_| "is not a GUID".to_owned());
+    let guid = |text: &str| Uuid::try_parse(text).map_err(|_| "expected a GUID".to_owned());
     let tenant = reader.require("TENANT_ID", guid).unwrap_or_default();
     let client_id = reader.require("CLIENT_ID", guid).unwrap_or_default();
     let audiences = reader
@@ -61,7 +61,7 @@ pub(super) fn read(reader: &mut Reader) -> EntraConfig {
     };
     let document = |authority: &str| {
         Url::parse(&format!("{authority}/.well-known/openid-configuration"))
-            .map_err(|_| "is not a URL".to_owned())
+            .map_err(|_| "expected a URL".to_owned())
     };
     if let Some(host) = host {
         let authority = format!("{host}/{tenant}/v2.0");
@@ -104,8 +104,8 @@ pub(super) fn read(reader: &mut Reader) -> EntraConfig {
     }
 }
 
-/// The app's own metadata: the tenant's with the query parameter `appid` (Microsoft identity platform, "Access
-/// tokens", "Validate the signature").
+/// URLs of the app's own metadata: the tenant's with the query parameter `appid` (Microsoft identity
+/// platform, "Access tokens", "Validate the signature").
 fn of_app(metadata: [&Url; 2], client_id: Uuid) -> Option<[Url; 2]> {
     let is_of_app = |url: &&Url| url.query_pairs().any(|(name, _)| name == "appid");
     if metadata.iter().any(is_of_app) {
@@ -123,9 +123,9 @@ fn placeholder_url() -> Url {
     Url::parse("https://invalid.invalid/").expect("a URL")
 }
 
-/// `https://`, or `http://` on loopback.
+/// A URL with `https://`, or with `http://` on loopback.
 fn identity_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|_| "is not a URL".to_owned())?;
+    let url = Url::parse(text).map_err(|_| "expected a URL".to_owned())?;
     let is_loopback = match url.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
@@ -135,7 +135,7 @@ fn identity_url(text: &str) -> Result<Url, String> {
     match url.scheme() {
         "https" => Ok(url),
         "http" if is_loopback => Ok(url),
-        "http" => Err("is http://, which counts on loopback only".to_owned()),
-        _ => Err("is neither https:// nor http://".to_owned()),
+        "http" => Err("expected https://; http:// is accepted on loopback only".to_owned()),
+        _ => Err("expected https://".to_owned()),
     }
 }

@@ -1,5 +1,5 @@
-//! The settings, read once. Nothing else of ours reads the environment; what libraries read of it stands in
-//! `docs/operating.md`.
+//! Configuration: settings from the environment and a TOML file, read once into typed values. No other part
+//! of the gateway reads the environment; `docs/reference/cli.md` lists the variables that libraries read.
 
 mod callers;
 mod container;
@@ -32,7 +32,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use self::reader::Problems;
 pub(crate) use self::reader::duration;
-use self::reader::{Given, Reader, at_least_one, or_off, read_file, size, span, time_out};
+use self::reader::{Given, Reader, at_least_one, delay, or_off, read_file, size, timeout};
 pub(crate) use self::{
     callers::{ExternalAccessMode, ResourceConfig, RootMetadata},
     database::{ActivityConfig, ActivityRequired, DatabaseConfig, DatabaseTarget},
@@ -46,13 +46,13 @@ pub(crate) use self::{
 };
 use crate::authz::{client_info::EdgePolicy, policy::Policy};
 
-/// Everything an operator decided.
+/// Every setting as a typed value.
 #[derive(Debug)]
 pub struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) ops_listen: Option<SocketAddr>,
     pub(crate) workers: usize,
-    /// Bytes that the process may use; `None`: no limit is known.
+    /// Memory limit of the process in bytes; `None`: unknown.
     pub(crate) memory_limit: Option<usize>,
     pub(crate) external_access: ExternalAccessMode,
     pub(crate) entra: EntraConfig,
@@ -71,16 +71,16 @@ pub struct Config {
     pub(crate) telemetry: TelemetryConfig,
     pub(crate) activity: ActivityConfig,
     pub(crate) platform: Platform,
-    /// How often upstream is tried; `None`: never.
+    /// Time between two canary runs; `None`: off.
     pub(crate) canary_interval: Option<Duration>,
     pub(crate) warnings: Vec<String>,
     given: Given,
-    /// Whether a file holds any of them.
+    /// True if the TOML file holds any setting.
     has_file: bool,
 }
 
 impl Config {
-    /// Reads the environment, and the TOML file it or `file` names.
+    /// Reads the environment and the TOML file: `file`, or the one that `GATEWAY_CONFIG` names.
     ///
     /// # Errors
     /// All problems together, each naming its setting.
@@ -97,26 +97,25 @@ impl Config {
         Ok(Self { warnings: reader.finish()?, given, has_file, ..config })
     }
 
-    /// `later` as far as it can count without a new start, and the settings that differ.
+    /// `self` with the reloadable settings of `later`, and every setting that differs.
     ///
     /// # Errors
-    /// When what can change does not go with what cannot.
+    /// When the new values conflict with those that need a restart.
     pub(crate) fn renewed(&self, later: &Self) -> Result<(Self, Vec<&'static Setting>), Problems> {
-        // A file that is being written: every guard in it would be off.
+        // An editor may have truncated the file: every guard in it would be disabled.
         if self.has_file && !later.has_file {
-            return Err(Problems::one("the configuration file holds no setting any more"));
+            return Err(Problems::one("the configuration file no longer holds any setting"));
         }
         let differences = self.given.differences(&later.given);
         let mut given = later.given.clone();
         for setting in differences.iter().filter(|setting| !setting.live) {
             given.take_over(setting, &self.given);
         }
-        let renewed = Self::of(Reader::again(given))?;
+        let renewed = Self::of(Reader::from_given(given))?;
         Ok((Self { has_file: later.has_file, ..renewed }, differences))
     }
 
-    /// Every setting with its effective value, secrets masked, for a terminal; and what is wrong with
-    /// them.
+    /// Table of every setting with its effective value, secrets masked, for a terminal; and the problems.
     ///
     /// # Errors
     /// When the TOML file cannot be read.
@@ -130,7 +129,7 @@ impl Config {
         Ok((table::plain(&reader, config), reader.finish().map(drop)))
     }
 
-    /// Every setting as a Markdown table, without values; for the README.
+    /// Tables of every setting in Markdown, without values, for `docs/reference/settings.md`.
     #[must_use]
     pub fn markdown_table() -> String {
         table::markdown()
@@ -151,8 +150,8 @@ fn open(
     Ok(Reader::new(environment, file))
 }
 
-/// Reads every setting. Where one is wrong the reader notes it and a placeholder stands in: the
-/// result is only handed out when there was nothing to note.
+/// Reads every setting. An invalid one becomes a problem and a placeholder: callers use the result only if
+/// there is no problem.
 fn assemble(reader: &mut Reader) -> Config {
     let listen = reader.require("GATEWAY_LISTEN", socket_address);
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
@@ -161,7 +160,7 @@ fn assemble(reader: &mut Reader) -> Config {
     let mut own = vec![("GATEWAY_LISTEN", listen)];
     own.extend(ops_listen.map(|address| ("GATEWAY_OPS_LISTEN", address)));
     if ops_listen == Some(listen) && listen.port() != 0 {
-        reader.problem("GATEWAY_OPS_LISTEN", "is the same as GATEWAY_LISTEN");
+        reader.problem("GATEWAY_OPS_LISTEN", "is the same address as GATEWAY_LISTEN");
     }
     let policy = callers::policy(reader);
     let entra = entra::read(reader);
@@ -182,11 +181,11 @@ fn assemble(reader: &mut Reader) -> Config {
         sessions: sessions::sessions(reader),
         cookie: sessions::cookie(reader),
         upstream: upstream::read(reader, &own),
-        timeout_head: time_out(reader, "GATEWAY_TIMEOUT_HEAD"),
-        timeout_idle: time_out(reader, "GATEWAY_TIMEOUT_IDLE"),
-        timeout_send: time_out(reader, "GATEWAY_TIMEOUT_SEND"),
-        drain_delay: span(reader, "GATEWAY_DRAIN_DELAY"),
-        drain_timeout: span(reader, "GATEWAY_DRAIN_TIMEOUT"),
+        timeout_head: timeout(reader, "GATEWAY_TIMEOUT_HEAD"),
+        timeout_idle: timeout(reader, "GATEWAY_TIMEOUT_IDLE"),
+        timeout_send: timeout(reader, "GATEWAY_TIMEOUT_SEND"),
+        drain_delay: delay(reader, "GATEWAY_DRAIN_DELAY"),
+        drain_timeout: delay(reader, "GATEWAY_DRAIN_TIMEOUT"),
         log_filter: reader.read("RUST_LOG", log_filter).unwrap_or_default(),
         telemetry: telemetry::read(reader),
         activity: database::activity(reader),
@@ -202,35 +201,35 @@ fn assemble(reader: &mut Reader) -> Config {
     }
 }
 
-/// More threads than any machine has cores are a slip.
+/// At most 1024: more threads than any machine has cores are a typing mistake.
 fn workers(text: &str) -> Result<usize, String> {
     let workers = at_least_one(text)?;
-    if workers <= 1024 { Ok(workers) } else { Err("is more than 1024".to_owned()) }
+    if workers <= 1024 { Ok(workers) } else { Err("expected at most 1024".to_owned()) }
 }
 
-/// With less it could not serve.
+/// At least 32 MiB: the gateway cannot serve with less.
 fn memory_limit(text: &str) -> Result<usize, String> {
     let bytes = size(text)?;
-    if bytes >= 32 << 20 { Ok(bytes) } else { Err("is less than 32MiB".to_owned()) }
+    if bytes >= 32 << 20 { Ok(bytes) } else { Err("expected at least 32MiB".to_owned()) }
 }
 
-/// More often would be a load on upstream.
+/// At least 1 s: shorter intervals would load upstream.
 fn canary_interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval >= Duration::from_secs(1) {
         Ok(interval)
     } else {
-        Err("is shorter than 1s".to_owned())
+        Err("expected at least 1s".to_owned())
     }
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("is not a filter: {error}")),
+        Err(error) => Err(format!("expected a log filter: {error}")),
     }
 }
 
 fn socket_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "is not address:port, like 0.0.0.0:8080 or [::]:8080".to_owned())
+    text.parse().map_err(|_| "expected address:port, such as 0.0.0.0:8080 or [::]:8080".to_owned())
 }

@@ -1,17 +1,17 @@
-//! What App Service says of its own sign-in ("Easy Auth"), in variables that it sets itself.
+//! App Service authentication ("Easy Auth"), from the variables that App Service sets.
 
 use super::Reader;
 
-/// App Service's own sign-in, as far as an app is told of it.
+/// App Service authentication, as far as the app's environment shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Platform {
-    /// Whether this runs on App Service.
+    /// True on App Service.
     pub(crate) is_app_service: bool,
-    /// Whether its own sign-in stands in front of this app.
+    /// True if App Service authentication is enabled for this app.
     pub(crate) signs_in_itself: bool,
-    /// The issuer that it takes tokens of.
+    /// Issuer whose tokens it accepts.
     pub(crate) issuer: Option<String>,
-    /// Scopes of metadata that it publishes itself.
+    /// Scopes in the metadata that it publishes itself.
     pub(crate) metadata_scopes: Option<String>,
 }
 

@@ -1,37 +1,37 @@
-//! How Redis lets the gateway in: by a key, by the app's identity, or by a key out of Key Vault.
+//! Redis authentication: an access key, the app's managed identity, or a key in Key Vault.
 
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use super::{Reader, reader::word};
 
-/// How Redis lets the gateway in.
+/// Redis authentication method.
 #[derive(Debug, Clone)]
 pub(crate) enum RedisAuth {
-    /// By the URL's key, or this one in its place.
+    /// Access key: this one, or else the one in the URL.
     Key(Option<SecretString>),
-    /// By tokens of the app's identity.
+    /// Tokens of the app's identity.
     ManagedIdentity {
-        /// Whose.
+        /// Identity that requests the tokens.
         identity: AzureIdentity,
-        /// What for.
+        /// Scope of the tokens.
         scope: String,
     },
-    /// By a key that lies in Key Vault.
+    /// Access key stored in Key Vault.
     KeyVault {
-        /// Who may read it.
+        /// Identity that may read the secret.
         identity: AzureIdentity,
-        /// Where.
+        /// Location of the secret.
         secret: VaultSecret,
     },
 }
 
-/// The identity that Azure gives this app.
+/// The app's identity in Azure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AzureIdentity {
-    /// Which, where there are several.
+    /// Client id, required if the app has several identities.
     pub(crate) client_id: Option<String>,
-    /// Whether it is had for a token of Kubernetes.
+    /// True for workload identity: a Kubernetes token is exchanged for the identity's.
     pub(crate) is_federated: bool,
 }
 
@@ -41,11 +41,11 @@ pub(crate) struct VaultSecret {
     /// `https://VAULT.vault.azure.net`.
     pub(crate) vault: String,
     pub(crate) name: String,
-    /// `None`: whichever is the newest.
+    /// `None`: the latest version.
     pub(crate) version: Option<String>,
 }
 
-/// Key Vault's, in the public, government and China clouds.
+/// Host suffixes of Key Vault in the public, US government and China clouds.
 const VAULTS: [&str; 3] = [".vault.azure.net", ".vault.usgovcloudapi.net", ".vault.azure.cn"];
 
 #[derive(Clone, Copy)]
@@ -55,7 +55,7 @@ enum AuthMethod {
     KeyVault,
 }
 
-/// `url` is Redis'.
+/// Reads the method and its settings. `url`: the Redis URL.
 pub(super) fn read(reader: &mut Reader, url: &SecretString) -> RedisAuth {
     let methods = [
         ("key", AuthMethod::Key),
@@ -73,11 +73,17 @@ pub(super) fn read(reader: &mut Reader, url: &SecretString) -> RedisAuth {
         return RedisAuth::Key(password);
     }
     if password.is_some() {
-        reader.problem("REDIS_PASSWORD", "is set, and REDIS_AUTH has the key from elsewhere");
+        reader.problem(
+            "REDIS_PASSWORD",
+            "must not be set: REDIS_AUTH names another source of the key",
+        );
     }
     let url = Url::parse(url.expose_secret()).ok();
     if url.as_ref().is_some_and(|url| url.password().is_some()) {
-        reader.problem("REDIS_URL", "holds a password, and REDIS_AUTH has the key from elsewhere");
+        reader.problem(
+            "REDIS_URL",
+            "must not hold a password: REDIS_AUTH names another source of the key",
+        );
     }
     let identity = identity(reader);
     if let AuthMethod::KeyVault = method {
@@ -90,15 +96,16 @@ pub(super) fn read(reader: &mut Reader, url: &SecretString) -> RedisAuth {
         return RedisAuth::KeyVault { identity, secret };
     }
     if url.as_ref().is_some_and(|url| !url.username().is_empty()) {
-        let why = "names a user, and with REDIS_AUTH=managed_identity that is the token's oid";
+        let why =
+            "must not name a user: with REDIS_AUTH=managed_identity the user is the token's oid";
         reader.problem("REDIS_URL", why);
     }
     if url.as_ref().is_some_and(sends_in_the_clear) {
-        reader.warn("REDIS_URL", "is without TLS: the identity's tokens can be read on the way");
+        reader.warn("REDIS_URL", "has no TLS: the identity's tokens are sent in clear text");
     }
     let scope = reader.text("REDIS_TOKEN_SCOPE").unwrap_or_default();
     if !scope.ends_with("/.default") {
-        reader.problem("REDIS_TOKEN_SCOPE", "does not end in /.default");
+        reader.problem("REDIS_TOKEN_SCOPE", "must end in /.default");
     }
     RedisAuth::ManagedIdentity { identity, scope }
 }
@@ -121,15 +128,15 @@ fn sends_in_the_clear(url: &Url) -> bool {
         && match url.host() {
             Some(Host::Ipv4(address)) => !address.is_loopback(),
             Some(Host::Ipv6(address)) => !address.is_loopback(),
-            // Schemes that are not the web's keep an address as a name.
+            // `url` parses an IPv4 address as a name if the scheme is not a web scheme.
             Some(Host::Domain(name)) => name != "localhost" && !name.starts_with("127."),
             None => false,
         }
 }
 
-/// `https://VAULT.vault.azure.net/secrets/NAME[/VERSION]`.
+/// A secret's URL: `https://VAULT.vault.azure.net/secrets/NAME[/VERSION]`.
 fn vault_secret(text: &str) -> Result<VaultSecret, String> {
-    let wrong = || "is not https://VAULT.vault.azure.net/secrets/NAME[/VERSION]".to_owned();
+    let wrong = || "expected https://VAULT.vault.azure.net/secrets/NAME[/VERSION]".to_owned();
     let url = Url::parse(text).map_err(|_| wrong())?;
     let host = url.host_str().ok_or_else(wrong)?;
     let is_plain = url.scheme() == "https"
@@ -142,7 +149,7 @@ fn vault_secret(text: &str) -> Result<VaultSecret, String> {
         return Err(wrong());
     }
     if !VAULTS.iter().any(|vault| host.strip_suffix(vault).is_some_and(|name| !name.is_empty())) {
-        return Err(format!("lies in no Key Vault (*{})", VAULTS.join(", *")));
+        return Err(format!("expected a Key Vault host: *{}", VAULTS.join(", *")));
     }
     let is_name = |part: &&str| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -168,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_lies_in_a_vault_of_some_cloud() {
+    fn a_secret_url_names_a_vault_of_a_known_cloud() {
         for vault in ["kv.vault.azure.net", "kv.vault.usgovcloudapi.net", "kv.vault.azure.cn"] {
             let secret = vault_secret(&format!("https://{vault}/secrets/redis-key")).unwrap();
             assert_eq!(secret.vault, format!("https://{vault}"));

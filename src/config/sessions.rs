@@ -116,16 +116,12 @@ pub(super) fn sessions(reader: &mut Reader) -> SessionsConfig {
 
 /// `600/1m`.
 fn limit(text: &str) -> Result<Limit, String> {
-    let wrong = || "is neither a limit like 600/1m nor off".to_owned();
+    let wrong = || "expected a limit such as 600/1m, or off".to_owned();
     let (max, per) = text.split_once('/').ok_or_else(wrong)?;
     let max = max.trim().parse().ok().filter(|max| *max > 0).ok_or_else(wrong)?;
     let per = duration(per.trim())?;
     let is_sound = per >= Duration::from_secs(1) && per <= Duration::from_hours(24);
-    if is_sound {
-        Ok(Limit { max, per })
-    } else {
-        Err("does not lie between 1s and 24h".to_owned())
-    }
+    if is_sound { Ok(Limit { max, per }) } else { Err("expected a period of 1s to 24h".to_owned()) }
 }
 
 /// A cookie can name any key under it.
@@ -158,7 +154,7 @@ fn files(reader: &mut Reader) -> StoreConfig {
     for (name, path) in [("SESSION_FILE_DIR", &directory), ("GATEWAY_STATE_DIR", &state)] {
         let is_plain = path.components().all(|part| !matches!(part, Component::ParentDir));
         if !path.is_absolute() || !is_plain {
-            reader.problem(name, "is not an absolute path without ..");
+            reader.problem(name, "must be an absolute path without ..");
         }
     }
     if state.starts_with(&directory) || directory.starts_with(&state) {
@@ -184,7 +180,7 @@ fn redis_port(host: &str) -> u16 {
 fn redis_url(text: &str) -> Result<SecretString, String> {
     if text.contains(',') && text.contains('=') && !text.contains("://") {
         return Err(
-            "is a connection string of StackExchange.Redis; set the host name alone (the part before \
+            "expected a URL or a host name, not a connection string of StackExchange.Redis; set the host name alone (the part before \
              the port), and the part after password= in REDIS_PASSWORD"
                 .to_owned(),
         );
@@ -201,7 +197,7 @@ fn redis_url(text: &str) -> Result<SecretString, String> {
     if is_redis && fred::types::config::Config::from_url(&url).is_ok() {
         Ok(SecretString::from(url))
     } else {
-        Err("is not a Redis URL".to_owned())
+        Err("expected a Redis URL or a host name".to_owned())
     }
 }
 
@@ -211,12 +207,12 @@ pub(super) fn cookie(reader: &mut Reader) -> CookieConfig {
         if text.bytes().all(is_token) {
             Ok(text.to_owned())
         } else {
-            Err("is not a cookie name".to_owned())
+            Err("expected a cookie name".to_owned())
         }
     });
     let attribute = |text: &str| {
         let is_plain = text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b';' && b != b',');
-        if is_plain { Ok(text.to_owned()) } else { Err("is not a cookie attribute".to_owned()) }
+        if is_plain { Ok(text.to_owned()) } else { Err("expected a cookie attribute".to_owned()) }
     };
     let same_site = [("Lax", "Lax"), ("Strict", "Strict"), ("None", "None")];
     let secure = [("auto", None), ("true", Some(true)), ("false", Some(false))];

@@ -20,11 +20,11 @@ pub(super) fn plain(reader: &Reader, config: Option<&Config>) -> String {
             let default = if setting.default.is_empty() { "none" } else { setting.default };
             let _ = writeln!(
                 text,
-                "{}={value}\n    {}\n    form: {}; default: {default}{}\n",
+                "{}={value}\n    {}\n    type: {}; default: {default}{}\n",
                 setting.name,
                 setting.meaning,
-                setting.form,
-                if setting.live { "; counts at SIGHUP" } else { "" }
+                setting.value_type,
+                if setting.live { "; reloadable" } else { "" }
             );
         }
     }
@@ -69,7 +69,7 @@ pub(super) fn markdown() -> String {
     let mut text = String::new();
     for group in &GROUPS {
         let _ = writeln!(text, "\n### {}\n", group.title);
-        text.push_str("| name | form | default | meaning | SIGHUP |\n|---|---|---|---|---|\n");
+        text.push_str("| name | type | default | meaning | reloadable |\n|---|---|---|---|---|\n");
         for setting in group.settings {
             let default = match setting.default {
                 "" => String::new(),
@@ -79,7 +79,7 @@ pub(super) fn markdown() -> String {
                 text,
                 "| `{}` | {} | {default} | {} | {} |",
                 setting.name,
-                setting.form,
+                setting.value_type,
                 setting.meaning,
                 if setting.live { "yes" } else { "" }
             );
@@ -121,8 +121,8 @@ mod tests {
             };
             let (plain, page) = (below(&plain, "# "), below(&page, "### "));
             assert!(group.settings.len() > 2, "{title}");
-            for Setting { name, form, meaning, .. } in group.settings {
-                assert!(!form.is_empty() && !meaning.is_empty(), "{name}");
+            for Setting { name, value_type, meaning, .. } in group.settings {
+                assert!(!value_type.is_empty() && !meaning.is_empty(), "{name}");
                 assert!(plain.contains(&format!("\n{name}=")), "{name} is not below {title}");
                 assert!(page.contains(&format!("\n| `{name}` |")), "{name} is not below {title}");
             }

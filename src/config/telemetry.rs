@@ -1,4 +1,5 @@
-//! Where traces, metrics and logs go: the names and forms of the OpenTelemetry specification.
+//! Telemetry settings: destinations, sampling and queues, with the names and forms of the OpenTelemetry
+//! specification.
 
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
@@ -14,15 +15,15 @@ use super::{
 };
 use crate::tls;
 
-/// Where telemetry goes, and how much of it may wait.
+/// Destinations, sampling and queues of telemetry.
 #[derive(Debug)]
 pub(crate) struct TelemetryConfig {
     pub(crate) service_name: String,
-    /// Further attributes of the resource.
+    /// Additional resource attributes.
     pub(crate) attributes: Vec<(String, String)>,
-    /// The collector, if there is one.
+    /// OpenTelemetry collector.
     pub(crate) otlp: Option<OtlpConfig>,
-    /// Application Insights, if it is wanted.
+    /// Connection string of Application Insights.
     pub(crate) application_insights: Option<SecretString>,
     pub(crate) sampler: Sampler,
     pub(crate) spans: Queue,
@@ -30,23 +31,23 @@ pub(crate) struct TelemetryConfig {
     pub(crate) metric_interval: Duration,
 }
 
-/// A collector that takes OTLP over HTTP.
+/// A collector that receives OTLP over HTTP.
 #[derive(Debug)]
 pub(crate) struct OtlpConfig {
-    /// Where each signal goes; `None`: it does not.
+    /// URL for each signal; `None`: the signal is not exported.
     pub(crate) traces: Option<Url>,
     pub(crate) metrics: Option<Url>,
     pub(crate) logs: Option<Url>,
-    /// Sent with every batch; their values are secrets.
+    /// Headers of every request; the values are secrets.
     pub(crate) headers: Vec<(String, SecretString)>,
-    /// For one batch.
+    /// Timeout of one export.
     pub(crate) timeout: Duration,
-    /// PEM certificates beside the system's.
+    /// PEM certificates trusted in addition to the system's.
     pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl OtlpConfig {
-    /// The headers as the exporter takes them.
+    /// The headers in the exporter's form, in clear text.
     pub(crate) fn exposed_headers(&self) -> HashMap<String, String> {
         let expose = |(name, value): &(String, SecretString)| {
             (name.clone(), value.expose_secret().to_owned())
@@ -55,19 +56,19 @@ impl OtlpConfig {
     }
 }
 
-/// Which traces are recorded.
+/// Sampling of traces.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Sampler {
-    /// Whether a parent's decision counts.
+    /// True if a parent's sampling decision is followed.
     pub(crate) is_parent_based: bool,
-    /// The share of those that are decided here: 0.0 to 1.0.
+    /// Share of the other traces that is recorded: 0.0 to 1.0.
     pub(crate) ratio: f64,
 }
 
-/// What waits to be exported.
+/// Export queue of one signal.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Queue {
-    /// More are lost.
+    /// Capacity; items beyond it are dropped.
     pub(crate) max: usize,
     pub(crate) batch: usize,
     pub(crate) delay: Duration,
@@ -111,7 +112,10 @@ fn otlp(reader: &mut Reader) -> Option<OtlpConfig> {
         own.or(below).filter(|_| {
             let is_otlp = reader.is_word(exporter, "otlp");
             if !is_otlp && !reader.is_word(exporter, "none") {
-                reader.warn(exporter, "is neither otlp nor none: nothing goes to the collector");
+                reader.warn(
+                    exporter,
+                    "is neither otlp nor none: this signal is not exported to the collector",
+                );
             }
             is_otlp
         })
@@ -123,64 +127,64 @@ fn otlp(reader: &mut Reader) -> Option<OtlpConfig> {
     let headers = reader.list("OTEL_EXPORTER_OTLP_HEADERS", header);
     let timeout = reader.read("OTEL_EXPORTER_OTLP_TIMEOUT", millis).unwrap_or_default();
     let ca_file = reader.read("OTEL_EXPORTER_OTLP_CERTIFICATE", certificates);
-    let is_anything = traces.is_some() || metrics.is_some() || logs.is_some();
-    let is_spoken = is_anything && speaks_over_http(reader);
-    is_spoken.then_some(OtlpConfig { traces, metrics, logs, headers, timeout, ca_file })
+    let has_endpoint = traces.is_some() || metrics.is_some() || logs.is_some();
+    let is_exported = has_endpoint && uses_http_protobuf(reader);
+    is_exported.then_some(OtlpConfig { traces, metrics, logs, headers, timeout, ca_file })
 }
 
-/// The agent of a Container Apps environment puts its endpoint and `grpc` into every container: no reason
-/// not to serve.
-fn speaks_over_http(reader: &mut Reader) -> bool {
+/// True if the protocol is `http/protobuf`; only that is supported. Another one is a warning, because the agent
+/// of a Container Apps environment sets its endpoint and `grpc` in every container.
+fn uses_http_protobuf(reader: &mut Reader) -> bool {
     const NAME: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
     let is_http = reader.is_word(NAME, "http/protobuf");
     if !is_http {
-        reader.warn(
-            NAME,
-            "is not http/protobuf, the only one that is spoken: nothing goes to the collector",
-        );
+        reader.warn(NAME, "only http/protobuf is supported: nothing is exported to the collector");
     }
     is_http
 }
 
 fn certificates(path: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(path);
-    tls::client(Some(&path)).map(|_| path).map_err(|error| format!("cannot be used: {error}"))
+    tls::client(Some(&path))
+        .map(|_| path)
+        .map_err(|error| format!("expected a file of PEM certificates: {error}"))
 }
 
 fn endpoint(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|_| "is not a URL".to_owned())?;
+    let url = Url::parse(text).map_err(|_| "expected a URL".to_owned())?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err("is neither http:// nor https://".to_owned());
+        return Err("expected http:// or https://".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("bears a user: use OTEL_EXPORTER_OTLP_HEADERS".to_owned());
+        return Err("expected no user in the URL; use OTEL_EXPORTER_OTLP_HEADERS".to_owned());
     }
     if url.query().is_some() {
-        return Err("bears a query, which would be told: use OTEL_EXPORTER_OTLP_HEADERS".to_owned());
+        return Err("expected no query in the URL, because it would be logged; use OTEL_EXPORTER_OTLP_HEADERS".to_owned());
     }
     Ok(url)
 }
 
-/// One of `name=value,…`, percent-encoded (W3C Baggage, without properties).
+/// One entry of `name=value,…`, percent-encoded (W3C Baggage, without properties).
 fn pair(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or_else(|| "is not name=value".to_owned())?;
+    let (name, value) = text.split_once('=').ok_or_else(|| "expected name=value".to_owned())?;
     let value = percent_decode_str(value.trim()).decode_utf8();
-    let value = value.map_err(|_| "is not percent-encoded UTF-8".to_owned())?;
+    let value = value.map_err(|_| "expected percent-encoded UTF-8".to_owned())?;
     match name.trim() {
-        "" => Err("has no name".to_owned()),
+        "" => Err("expected a name before =".to_owned()),
         name => Ok((name.to_owned(), value.into_owned())),
     }
 }
 
 fn header(text: &str) -> Result<(String, SecretString), String> {
     let (name, value) = pair(text)?;
-    HeaderName::from_bytes(name.as_bytes()).map_err(|_| "has no name of a header".to_owned())?;
-    HeaderValue::from_str(&value).map_err(|_| "has no value of a header".to_owned())?;
+    HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| "expected a header name before =".to_owned())?;
+    HeaderValue::from_str(&value).map_err(|_| "expected a header value after =".to_owned())?;
     Ok((name, value.into()))
 }
 
-/// `name=value;…` as the exporter reads it. Empty parts and white space around `;` and `=` are removed, as the
-/// SDKs of .NET and Node.js do; the exporter validates the rest.
+/// A connection string: `name=value;…`. Empty parts and white space around `;` and `=` are removed, as in the
+/// SDKs of .NET and Node.js; the exporter validates the rest.
 fn connection_string(text: &str) -> Result<SecretString, String> {
     let parts = text.split(';').map(str::trim).filter(|part| !part.is_empty());
     let parts: Vec<String> = parts
@@ -192,7 +196,7 @@ fn connection_string(text: &str) -> Result<SecretString, String> {
     let text = parts.join(";");
     Exporter::new_from_connection_string(&text, ())
         .map(|_| text.into())
-        .map_err(|error| format!("is no connection string of Application Insights: {error}"))
+        .map_err(|error| format!("expected a connection string of Application Insights: {error}"))
 }
 
 fn sampler(reader: &mut Reader) -> Sampler {
@@ -209,7 +213,7 @@ fn sampler(reader: &mut Reader) -> Sampler {
     );
     let ratio = reader.read("OTEL_TRACES_SAMPLER_ARG", |text| {
         let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
-        ratio.ok_or_else(|| "is not a number from 0.0 to 1.0".to_owned())
+        ratio.ok_or_else(|| "expected a number from 0.0 to 1.0".to_owned())
     });
     let (is_parent_based, fixed) = kind.unwrap_or((true, Some(1.0)));
     Sampler { is_parent_based, ratio: fixed.or(ratio).unwrap_or(1.0) }
@@ -224,15 +228,17 @@ fn queue(reader: &mut Reader, max: &str, batch: &str, delay: &str) -> Queue {
     }
 }
 
-/// Memory for as many is taken at once.
+/// At most a million: memory for all entries is allocated at start.
 fn count(text: &str) -> Result<usize, String> {
     let count = at_least_one(text)?;
-    if count <= 1_000_000 { Ok(count) } else { Err("is more than 1000000".to_owned()) }
+    if count <= 1_000_000 { Ok(count) } else { Err("expected at most 1000000".to_owned()) }
 }
 
 fn millis(text: &str) -> Result<Duration, String> {
     let millis = text.parse().ok().filter(|millis| *millis > 0);
-    millis.map(Duration::from_millis).ok_or_else(|| "is not a number of milliseconds".to_owned())
+    millis
+        .map(Duration::from_millis)
+        .ok_or_else(|| "expected a number of milliseconds, 1 or more".to_owned())
 }
 
 #[cfg(test)]
@@ -242,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_headers_and_connection_strings_are_judged_before_anything_starts() {
+    fn malformed_endpoints_headers_and_connection_strings_are_refused() {
         for bad in
             ["collector:4318", "ftp://c", "http://", "http://u:p@collector", "http://c/?key=x"]
         {

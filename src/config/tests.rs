@@ -8,13 +8,13 @@ use crate::authz::client_info::Origin;
 const GUID: &str = "11111111-2222-3333-4444-555555555555";
 
 fn read(more: &[(&str, &str)]) -> Result<Config, String> {
-    let least = [("TENANT_ID", GUID), ("CLIENT_ID", GUID)];
-    let pairs = least.iter().chain(more).map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+    let required = [("TENANT_ID", GUID), ("CLIENT_ID", GUID)];
+    let pairs = required.iter().chain(more).map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
     Config::read(pairs, None).map_err(|problems| problems.to_string())
 }
 
 #[test]
-fn the_defaults_serve_with_two_ids() {
+fn two_ids_are_enough_and_the_rest_has_defaults() {
     let config = read(&[]).unwrap();
     assert_eq!(config.external_access, ExternalAccessMode::Off);
     assert_eq!(
@@ -28,10 +28,17 @@ fn the_defaults_serve_with_two_ids() {
 }
 
 #[test]
-fn all_problems_are_told_together() {
+fn all_problems_are_reported_together() {
     let problems = Config::read(
-        [("GATEWAY_LISTEM", "1"), ("GATEWAY_DRAIN_DELAY", "soon"), ("SESSION_KEY_PREFIX", "")]
-            .map(|(n, v)| (n.to_owned(), v.to_owned())),
+        [
+            ("GATEWAY_LISTEM", "1"),
+            ("GATEWAY_SOMETHING_ELSE", "1"),
+            ("GATEWAY_DRAIN_DELAY", "soon"),
+            ("GATEWAY_EXTERNAL_ACCESS", "yes"),
+            ("GATEWAY_ALLOWED_CLIENTS", "11111111-2222-3333-4444-555555555555,ada"),
+            ("SESSION_KEY_PREFIX", ""),
+        ]
+        .map(|(n, v)| (n.to_owned(), v.to_owned())),
         None,
     )
     .unwrap_err()
@@ -39,8 +46,11 @@ fn all_problems_are_told_together() {
     for expected in [
         "TENANT_ID: is required",
         "CLIENT_ID: is required",
-        "GATEWAY_LISTEM: there is no such setting; did you mean GATEWAY_LISTEN?",
-        "GATEWAY_DRAIN_DELAY: \"soon\" is not a duration",
+        "GATEWAY_LISTEM: unknown setting; did you mean GATEWAY_LISTEN?",
+        "GATEWAY_SOMETHING_ELSE: unknown setting\n",
+        "GATEWAY_DRAIN_DELAY: invalid value \"soon\" (expected a duration such as 30s, 15m, 8h or 365d)",
+        "GATEWAY_EXTERNAL_ACCESS: invalid value \"yes\" (expected off, on, managed)",
+        "GATEWAY_ALLOWED_CLIENTS: invalid value \"11111111-2222-3333-4444-555555555555,ada\" (\"ada\": expected a GUID)",
         "SESSION_KEY_PREFIX: is empty",
     ] {
         assert!(problems.contains(expected), "{expected} in {problems}");
@@ -133,7 +143,7 @@ fn a_bare_redis_host_has_the_port_of_its_azure_service_over_tls() {
         ("redis.azure.net", "redis.azure.net:6380"),
         ("c.redis.azure.net.example", "c.redis.azure.net.example:6380"),
         ("notredis.azure.net", "notredis.azure.net:6380"),
-        // As it comes out of a file or a portal.
+        // As copied from a file or a portal.
         (" c.westeurope.redis.azure.net \r\n", "c.westeurope.redis.azure.net:10000"),
     ] {
         let config = read(&[("REDIS_URL", given)]).unwrap();
@@ -144,14 +154,14 @@ fn a_bare_redis_host_has_the_port_of_its_azure_service_over_tls() {
 
 /// Azure's portal hands out connection strings of StackExchange.Redis.
 #[test]
-fn a_connection_string_of_redis_is_refused_with_what_to_set_instead() {
+fn a_redis_connection_string_is_refused_with_the_settings_to_use_instead() {
     let given = "c.redis.cache.windows.net:6380,password=hunter2=,ssl=True,abortConnect=False";
     let problems = read(&[("REDIS_URL", given)]).unwrap_err();
     assert!(problems.contains("the host name alone"), "{problems}");
     assert!(problems.contains("in REDIS_PASSWORD") && !problems.contains("hunter2"));
 }
 
-/// Whoever writes `on` in capitals writes `Off` as well.
+/// Operators write `Off` and `OFF` as well as `off`.
 #[test]
 fn words_are_read_in_any_case_and_with_blanks_around_them() {
     use crate::authz::{client_info::TrustedProxies, policy::RoleCeiling};
@@ -169,7 +179,7 @@ fn words_are_read_in_any_case_and_with_blanks_around_them() {
         assert!(off.sessions.login_limit.is_none() && off.sessions.failure_limit.is_none());
         assert!(!off.policy.bind_subject);
     }
-    for (spelling, is_expected) in [
+    for (spelling, expected) in [
         (" Private,", TrustedProxies::Private),
         ("NONE", TrustedProxies::None),
         (
@@ -178,7 +188,7 @@ fn words_are_read_in_any_case_and_with_blanks_around_them() {
         ),
     ] {
         let config = read(&[("GATEWAY_TRUSTED_PROXIES", spelling)]).unwrap();
-        assert_eq!(config.edge.trusted, is_expected, "{spelling:?}");
+        assert_eq!(config.edge.trusted, expected, "{spelling:?}");
     }
     let config = read(&[
         ("GATEWAY_LOGIN_SCOPES", "None "),
@@ -200,7 +210,7 @@ fn words_are_read_in_any_case_and_with_blanks_around_them() {
 
 /// PowerShell writes UTF-8 with a byte order mark.
 #[test]
-fn a_byte_order_mark_in_a_file_is_no_part_of_a_secret() {
+fn a_byte_order_mark_in_a_file_is_not_part_of_a_secret() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret");
     let text = path.display().to_string();
@@ -227,7 +237,7 @@ fn a_byte_order_mark_in_a_file_is_no_part_of_a_secret() {
 }
 
 #[test]
-fn a_platforms_own_agent_keeps_nobody_from_serving() {
+fn telemetry_variables_of_a_platforms_agent_never_prevent_a_start() {
     let injected = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://agent:4317"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
@@ -236,8 +246,8 @@ fn a_platforms_own_agent_keeps_nobody_from_serving() {
     assert!(config.telemetry.otlp.is_none());
     assert!(config.warnings[0].starts_with("OTEL_EXPORTER_OTLP_PROTOCOL: "));
     assert!(read(&injected[..1]).unwrap().telemetry.otlp.is_some());
-    let strange = [injected[0], ("OTEL_TRACES_EXPORTER", "console")];
-    let config = read(&strange).unwrap();
+    let unsupported = [injected[0], ("OTEL_TRACES_EXPORTER", "console")];
+    let config = read(&unsupported).unwrap();
     assert!(config.warnings[0].starts_with("OTEL_TRACES_EXPORTER: "));
     let otlp = config.telemetry.otlp.unwrap();
     assert!(otlp.traces.is_none() && otlp.logs.is_some());
@@ -245,17 +255,17 @@ fn a_platforms_own_agent_keeps_nobody_from_serving() {
 }
 
 #[test]
-fn platform_names_join_a_list_that_was_begun() {
+fn platform_host_names_are_added_to_listed_public_urls() {
     let platform = [
         ("WEBSITE_HOSTNAME", "chat.azurewebsites.net"),
         ("CONTAINER_APP_NAME", "chat"),
         ("CONTAINER_APP_ENV_DNS_SUFFIX", "blue.region.azurecontainerapps.io"),
     ];
     assert!(read(&platform).unwrap().edge.public_urls.is_empty());
-    let mut begun = vec![("GATEWAY_PUBLIC_URLS", "https://chat.example")];
-    begun.extend(platform);
+    let mut listed = vec![("GATEWAY_PUBLIC_URLS", "https://chat.example")];
+    listed.extend(platform);
     let urls: Vec<_> =
-        read(&begun).unwrap().edge.public_urls.iter().map(Origin::to_string).collect();
+        read(&listed).unwrap().edge.public_urls.iter().map(Origin::to_string).collect();
     assert_eq!(
         urls,
         [
@@ -267,7 +277,7 @@ fn platform_names_join_a_list_that_was_begun() {
 }
 
 #[test]
-fn a_removed_setting_is_refused_with_what_to_do_instead() {
+fn a_removed_setting_is_refused_with_the_action_to_take() {
     for (name, value, instead) in [
         ("GATEWAY_FORWARDED_HEADER", "x-forwarded", "only X-Forwarded-For, -Proto and -Host"),
         ("GATEWAY_FORWARDED_HEADER", "forwarded", "only X-Forwarded-For, -Proto and -Host"),
@@ -313,7 +323,7 @@ fn secrets_are_masked_in_the_table() {
         ("GATEWAY_PUBLIC_URLS", "https://chat.example,https://u:hunter2@chat.example"),
         ("GATEWAY_ALLOWED_ORIGINS", "https://u:hunter2@chat.example"),
     ] {
-        let told = read(&[(name, value)]).unwrap_err();
-        assert!(!told.contains("hunter2"), "{told}");
+        let problems = read(&[(name, value)]).unwrap_err();
+        assert!(!problems.contains("hunter2"), "{problems}");
     }
 }

@@ -1,4 +1,4 @@
-//! How upstream is reached.
+//! Settings of the upstream connection, its retries and its request buffers.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,62 +11,64 @@ use url::Url;
 
 use super::{
     Reader,
-    reader::{at_least_one, flag, size, span, time_out},
+    reader::{at_least_one, delay, flag, size, timeout},
 };
 use crate::authz::client_info::Authority;
 
-/// How upstream is reached.
+/// Address, timeouts and buffers of upstream.
 #[derive(Debug, Clone)]
 pub(crate) struct UpstreamConfig {
     pub(crate) target: UpstreamTarget,
     /// `Host` sent; `None`: the caller's.
     pub(crate) host: Option<String>,
-    /// `Host` where neither is known (HTTP/1.0): upstream's own.
+    /// `Host` of requests that have none (HTTP/1.0): upstream's own address.
     pub(crate) authority: String,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
-    /// Most bytes of one request's body that are held before it is passed on.
+    /// Bytes of one request body that are buffered before it is forwarded.
     pub(crate) request_hold: usize,
-    /// Most bytes of all bodies held.
+    /// Limit of all buffered bodies together, in bytes.
     pub(crate) request_hold_total: usize,
-    /// Longer bodies that are passed on at a time.
+    /// Number of longer bodies forwarded at the same time.
     pub(crate) streaming_uploads: usize,
-    /// How long others wait for their turn.
+    /// Time that further ones wait for an upload slot.
     pub(crate) slot_timeout: Duration,
-    /// Whether a fresh worker's answer to a stranger is asked for again.
+    /// True if a request that a fresh worker treated as anonymous is repeated once.
     pub(crate) retry_anonymous: bool,
-    /// How long App Service's warm-up request waits for upstream.
+    /// Time that App Service's warm-up request waits for upstream.
     pub(crate) warmup_wait: Duration,
 }
 
-/// Where upstream listens.
+/// Address of upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UpstreamTarget {
-    /// Host and port, plain or over TLS.
+    /// Host and port, with or without TLS.
     Tcp { host: String, port: u16, tls: bool },
     /// A Unix socket.
     Unix(PathBuf),
 }
 
 impl UpstreamTarget {
-    /// Whether connections to it use TLS.
+    /// True if connections to it use TLS.
     pub(crate) fn has_tls(&self) -> bool {
         matches!(self, Self::Tcp { tls: true, .. })
     }
 }
 
-/// `own`: the gateway's own listeners, by setting.
+/// Reads the settings. `own`: the gateway's own listeners, by setting.
 pub(super) fn read(reader: &mut Reader, own: &[(&str, SocketAddr)]) -> UpstreamConfig {
     let target = reader.require("GATEWAY_UPSTREAM_URL", upstream_target);
     let target = target.unwrap_or_else(|| UpstreamTarget::Unix(PathBuf::new()));
     for (setting, own) in own {
         if is_at(&target, own) {
-            let problem = format!("names the gateway's own listener ({setting})");
+            let problem = format!("is the gateway's own listener ({setting})");
             reader.problem("GATEWAY_UPSTREAM_URL", &problem);
         }
     }
     let host = reader.read("GATEWAY_UPSTREAM_HOST", |text| {
-        Authority::parse(text).map(|a| a.to_string()).ok_or_else(|| "is not host[:port]".to_owned())
+        Authority::parse(text)
+            .map(|a| a.to_string())
+            .ok_or_else(|| "expected host[:port]".to_owned())
     });
     let authority = match &target {
         UpstreamTarget::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
@@ -76,22 +78,22 @@ pub(super) fn read(reader: &mut Reader, own: &[(&str, SocketAddr)]) -> UpstreamC
     let request_hold = reader.require("GATEWAY_REQUEST_HOLD", size).unwrap_or_default();
     let request_hold_total = reader.require("GATEWAY_REQUEST_HOLD_TOTAL", size).unwrap_or_default();
     if request_hold_total < request_hold {
-        reader.problem("GATEWAY_REQUEST_HOLD_TOTAL", "is less than GATEWAY_REQUEST_HOLD");
+        reader.problem("GATEWAY_REQUEST_HOLD_TOTAL", "must be at least GATEWAY_REQUEST_HOLD");
     }
     UpstreamConfig {
         target,
         host,
         authority,
-        connect_timeout: time_out(reader, "GATEWAY_TIMEOUT_CONNECT"),
-        response_timeout: time_out(reader, "GATEWAY_TIMEOUT_RESPONSE"),
+        connect_timeout: timeout(reader, "GATEWAY_TIMEOUT_CONNECT"),
+        response_timeout: timeout(reader, "GATEWAY_TIMEOUT_RESPONSE"),
         request_hold,
         request_hold_total,
         streaming_uploads: reader
             .require("GATEWAY_STREAMING_UPLOADS", at_least_one)
             .map_or(1, |max| max.min(Semaphore::MAX_PERMITS)),
-        slot_timeout: time_out(reader, "GATEWAY_TIMEOUT_SLOT"),
+        slot_timeout: timeout(reader, "GATEWAY_TIMEOUT_SLOT"),
         retry_anonymous: reader.require("GATEWAY_RETRY_ANONYMOUS", flag).unwrap_or_default(),
-        warmup_wait: span(reader, "GATEWAY_WARMUP_WAIT"),
+        warmup_wait: delay(reader, "GATEWAY_WARMUP_WAIT"),
     }
 }
 
@@ -100,8 +102,8 @@ fn is_at(target: &UpstreamTarget, own: &SocketAddr) -> bool {
     let address = host.parse::<IpAddr>();
     let is_local = host == "localhost"
         || address.as_ref().is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified());
-    let hears_local = own.ip().is_unspecified() || own.ip().is_loopback();
-    *port == own.port() && (address == Ok(own.ip()) || is_local && hears_local)
+    let listens_locally = own.ip().is_unspecified() || own.ip().is_loopback();
+    *port == own.port() && (address == Ok(own.ip()) || is_local && listens_locally)
 }
 
 fn upstream_target(text: &str) -> Result<UpstreamTarget, String> {
@@ -110,14 +112,14 @@ fn upstream_target(text: &str) -> Result<UpstreamTarget, String> {
         return if path.is_absolute() {
             Ok(UpstreamTarget::Unix(path))
         } else {
-            Err("names no absolute path".to_owned())
+            Err("expected unix:/absolute/path".to_owned())
         };
     }
-    let url = Url::parse(text).map_err(|_| "is not a URL".to_owned())?;
+    let url = Url::parse(text).map_err(|_| "expected a URL".to_owned())?;
     let tls = match url.scheme() {
         "http" => false,
         "https" => true,
-        _ => return Err("is neither http://, https:// nor unix:".to_owned()),
+        _ => return Err("expected http://, https:// or unix:".to_owned()),
     };
     let is_bare = matches!(url.path(), "" | "/")
         && url.query().is_none()
@@ -133,6 +135,6 @@ fn upstream_target(text: &str) -> Result<UpstreamTarget, String> {
             };
             Ok(UpstreamTarget::Tcp { host, port, tls })
         }
-        _ => Err("must be scheme, host and port alone".to_owned()),
+        _ => Err("expected scheme, host and port only".to_owned()),
     }
 }

@@ -34,11 +34,11 @@ pub(crate) fn settings(data: &[u8]) {
             value.push_str(MARK);
         }
     }
-    let told = match Config::read(pairs.clone(), None) {
+    let messages = match Config::read(pairs.clone(), None) {
         Ok(config) => config.warnings.join("\n"),
         Err(problems) => problems.to_string(),
     };
     let table = Config::table(pairs, None).map(|(table, _)| table).unwrap_or_default();
-    assert!(!told.contains(MARK), "{told}");
+    assert!(!messages.contains(MARK), "{messages}");
     assert!(!table.contains(MARK), "{table}");
 }

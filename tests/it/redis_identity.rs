@@ -224,18 +224,21 @@ async fn conflicting_redis_settings_exit_with_78_and_name_the_problem() {
     drop(gateway);
     let vault = "https://kv.vault.azure.net/secrets/redis-key";
     for (more, problem) in [
-        (&[("REDIS_AUTH", "certificate")][..], "REDIS_AUTH: \"certificate\" is none of"),
+        (
+            &[("REDIS_AUTH", "certificate")][..],
+            "REDIS_AUTH: invalid value \"certificate\" (expected key, managed_identity, key_vault)",
+        ),
         (&[("REDIS_AUTH", "key_vault")], "REDIS_KEY_VAULT_SECRET_URL: is required"),
         (
             &[
                 ("REDIS_AUTH", "key_vault"),
                 ("REDIS_KEY_VAULT_SECRET_URL", "https://kv.example/secrets/a"),
             ],
-            "lies in no Key Vault",
+            "expected a Key Vault host: *.vault.azure.net, ",
         ),
         (
             &[("REDIS_AUTH", "managed_identity"), ("REDIS_PASSWORD", "a key")],
-            "REDIS_PASSWORD: is set",
+            "REDIS_PASSWORD: must not be set: REDIS_AUTH names another source of the key",
         ),
         (
             &[
@@ -243,15 +246,15 @@ async fn conflicting_redis_settings_exit_with_78_and_name_the_problem() {
                 ("REDIS_KEY_VAULT_SECRET_URL", vault),
                 ("REDIS_URL", "rediss://:hunter2@cache:6380/0"),
             ],
-            "REDIS_URL: holds a password",
+            "REDIS_URL: must not hold a password: REDIS_AUTH names another source of the key",
         ),
         (
             &[("REDIS_AUTH", "managed_identity"), ("REDIS_URL", "rediss://user@cache:6380/0")],
-            "REDIS_URL: names a user",
+            "REDIS_URL: must not name a user: ",
         ),
         (
             &[("REDIS_AUTH", "managed_identity"), ("REDIS_TOKEN_SCOPE", "https://redis.azure.com")],
-            "REDIS_TOKEN_SCOPE: does not end in /.default",
+            "REDIS_TOKEN_SCOPE: must end in /.default",
         ),
         (
             &[("REDIS_AUTH", "managed_identity"), ("AZURE_FEDERATED_TOKEN_FILE", "/a/token")],

@@ -105,7 +105,7 @@ async fn an_invalid_file_keeps_the_old_settings_and_logs_the_reason() {
         ("GATEWAY_EXTERNAL_ACCESS = \"on\"", "GATEWAY_EXPOSURE_ACCEPTED_BY: is required"),
         ("GATEWAY_EXTERNAL_ACESS = \"off\"", "did you mean GATEWAY_EXTERNAL_ACCESS?"),
         ("GATEWAY_TIMEOUT_HEAD = 7", "GATEWAY_TIMEOUT_HEAD"),
-        ("", "holds no setting any more"),
+        ("", "no longer holds any setting"),
     ] {
         ground.reload(text, "settings not reloaded: the old ones stay").await;
         assert_eq!(ground.status(METADATA).await, 200, "{text}");

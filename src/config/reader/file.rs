@@ -7,19 +7,19 @@ use super::{Problems, Values};
 /// U+FEFF at the beginning of a file (Unicode, section 23.8).
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The text of a file in UTF-8, without the byte order mark that PowerShell and Windows editors put before it.
+/// Reads a UTF-8 file and removes the byte order mark that PowerShell and Windows editors write.
 pub(super) fn read_text(path: &Path) -> io::Result<String> {
     let bytes = fs::read(path)?;
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         return Err(io::Error::other(
-            "is UTF-16; write it as UTF-8 (in PowerShell: Set-Content -Encoding utf8)",
+            "the file is UTF-16; write it as UTF-8 (in PowerShell: Set-Content -Encoding utf8)",
         ));
     }
-    let text = String::from_utf8(bytes).map_err(|_| io::Error::other("is not UTF-8"))?;
+    let text = String::from_utf8(bytes).map_err(|_| io::Error::other("the file is not UTF-8"))?;
     Ok(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text).to_owned())
 }
 
-/// The TOML file's values: strings, numbers, booleans and lists of strings, under the same names.
+/// Values of the TOML file by name: strings, numbers, booleans, and lists of those.
 pub(in crate::config) fn read_file(path: &Path) -> Result<Values, Problems> {
     let one = |problem: String| Problems(vec![format!("{}: {problem}", path.display())]);
     let text = read_text(path).map_err(|error| one(format!("cannot read: {error}")))?;

@@ -1,4 +1,4 @@
-//! Text to values, every problem noted on the way.
+//! Reader of settings: looks up text by name, parses it, and collects problems and warnings.
 
 mod file;
 mod value;
@@ -9,15 +9,14 @@ use self::file::read_text;
 pub(crate) use self::value::duration;
 pub(super) use self::{
     file::read_file,
-    value::{at_least_one, flag, or_off, size, span, time_out, word},
+    value::{at_least_one, delay, flag, or_off, size, timeout, word},
 };
-
 use super::{
     removed::Removed,
     settings::{self, PLATFORM_NAMES, Setting, is_injected_by_kubernetes},
 };
 
-/// What is wrong with the settings: all of it.
+/// All problems of a configuration, each naming its setting.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Problems(Vec<String>);
 
@@ -32,16 +31,16 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 impl Problems {
-    /// One alone.
+    /// A single problem.
     pub(crate) fn one(problem: &str) -> Self {
         Self(vec![problem.to_owned()])
     }
 }
 
-/// Values by name, from the environment or a file.
+/// Text by name, from the environment or a file.
 pub(super) type Values = BTreeMap<String, String>;
 
-/// What was given, by name: secrets among it.
+/// Text of every setting as the operator set it, secrets included.
 #[derive(Clone, Default)]
 pub(super) struct Given(Values);
 
@@ -52,13 +51,13 @@ impl fmt::Debug for Given {
 }
 
 impl Given {
-    /// The settings in which `self` and `other` differ.
+    /// Settings with different text in `self` and `other`.
     pub(super) fn differences(&self, other: &Self) -> Vec<&'static Setting> {
         let differs = |setting: &&Setting| self.0.get(setting.name) != other.0.get(setting.name);
         settings::all().filter(differs).collect()
     }
 
-    /// Takes a setting's value over from `other`.
+    /// Copies the text of a setting from `other`.
     pub(super) fn take_over(&mut self, setting: &Setting, other: &Self) {
         match other.0.get(setting.name) {
             Some(value) => self.0.insert(setting.name.to_owned(), value.clone()),
@@ -67,52 +66,52 @@ impl Given {
     }
 }
 
-/// Hands out settings by name and collects what is wrong with them.
+/// Settings by name, with the problems and warnings found so far.
 pub(crate) struct Reader {
     values: Values,
-    /// Whether a file holds any setting.
+    /// True if a file holds any setting.
     has_file: bool,
     problems: Vec<String>,
     warnings: Vec<String>,
 }
 
 impl Reader {
-    /// `environment` wins over `file`.
+    /// Merges both sources; `environment` wins over `file`.
     pub(super) fn new(environment: Values, file: Values) -> Self {
         let has_file = !file.is_empty();
         let mut reader =
             Self { values: file, has_file, problems: Vec::new(), warnings: Vec::new() };
-        reader.refuse_foreign_names_in_file();
+        reader.refuse_unknown_names_in_file();
         reader.values.extend(environment);
         reader.refuse_removed_settings();
-        reader.refuse_what_is_not_text();
+        reader.refuse_values_that_are_not_utf8();
         reader.resolve_files();
         reader.refuse_unknown_names();
         reader
     }
 
-    /// Hands out what was given before.
-    pub(super) fn again(given: Given) -> Self {
+    /// Reads text that was checked before, without the checks of names.
+    pub(super) fn from_given(given: Given) -> Self {
         Self { values: given.0, has_file: false, problems: Vec::new(), warnings: Vec::new() }
     }
 
-    /// Whether a file holds any setting.
+    /// True if a file holds any setting.
     pub(super) fn has_file(&self) -> bool {
         self.has_file
     }
 
-    /// What was given.
+    /// Text of every setting as set.
     pub(super) fn to_given(&self) -> Given {
-        let counts = |name: &str| is_known(name) || PLATFORM_NAMES.contains(&name);
-        let given = self.values.iter().filter(|(name, _)| counts(name));
+        let is_read = |name: &str| is_known(name) || PLATFORM_NAMES.contains(&name);
+        let given = self.values.iter().filter(|(name, _)| is_read(name));
         Given(given.map(|(name, value)| (name.clone(), value.clone())).collect())
     }
 
-    fn refuse_foreign_names_in_file(&mut self) {
-        let foreign =
+    fn refuse_unknown_names_in_file(&mut self) {
+        let is_unknown =
             |name: &&String| !is_known(name) && !is_removed(name) && !name.starts_with("GATEWAY_");
-        for name in self.values.keys().filter(foreign) {
-            self.problems.push(format!("{name}: the configuration file holds an unknown name"));
+        for name in self.values.keys().filter(is_unknown) {
+            self.problems.push(format!("{name}: unknown setting in the configuration file"));
         }
     }
 
@@ -125,13 +124,13 @@ impl Reader {
         }
     }
 
-    fn refuse_what_is_not_text(&mut self) {
+    fn refuse_values_that_are_not_utf8(&mut self) {
         let known = self.values.iter().filter(|(name, _)| is_known(name));
-        let marred = known.filter(|(_, value)| value.contains(char::REPLACEMENT_CHARACTER));
-        self.problems.extend(marred.map(|(name, _)| format!("{name}: is not UTF-8")));
+        let malformed = known.filter(|(_, value)| value.contains(char::REPLACEMENT_CHARACTER));
+        self.problems.extend(malformed.map(|(name, _)| format!("{name}: the value is not UTF-8")));
     }
 
-    /// `NAME_FILE=/path` stands for `NAME` with the file's content, for secrets.
+    /// Replaces `NAME_FILE=/path` of a secret by `NAME` with the file's content.
     fn resolve_files(&mut self) {
         for secret in settings::all().filter(|setting| setting.secret) {
             let file_name = format!("{}_FILE", secret.name);
@@ -139,13 +138,16 @@ impl Reader {
                 continue;
             };
             if self.values.get(secret.name).is_some_and(|value| !value.is_empty()) {
-                self.problems.push(format!("{file_name}: {} is set as well; set one", secret.name));
+                self.problems.push(format!(
+                    "{file_name}: {} is also set; set only one of them",
+                    secret.name
+                ));
                 continue;
             }
             match read_text(Path::new(path)) {
                 Ok(text) => {
                     let text = text.trim_end_matches(['\r', '\n']).to_owned();
-                    // One that is being written must not turn a guard off.
+                    // An editor may have truncated it: an empty value must not disable a guard.
                     if text.is_empty() {
                         self.problems.push(format!("{file_name}: {path} is empty"));
                     }
@@ -165,8 +167,8 @@ impl Reader {
             .filter(|name| name.starts_with("GATEWAY_"))
             .filter(|name| !is_known(name) && !is_removed(name) && !is_injected_by_kubernetes(name))
             .map(|name| match nearest(name) {
-                Some(near) => format!("{name}: there is no such setting; did you mean {near}?"),
-                None => format!("{name}: there is no such setting"),
+                Some(near) => format!("{name}: unknown setting; did you mean {near}?"),
+                None => format!("{name}: unknown setting"),
             })
             .collect();
         let words = [("error", false), ("warn", true)];
@@ -177,7 +179,7 @@ impl Reader {
         }
     }
 
-    /// The text of a setting, its default when it is unset or empty; `None` when there is neither.
+    /// Text of a setting, or its default; `None` if it has neither.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         let given = self.given(name);
         given.or_else(|| {
@@ -186,8 +188,8 @@ impl Reader {
         })
     }
 
-    /// The text as it was set, an empty one counting as unset. White space around it is removed, except
-    /// where it may be part of the value.
+    /// Text as set; an empty one counts as unset. Surrounding white space is removed, except where it may
+    /// be part of the value.
     pub(crate) fn given(&self, name: &str) -> Option<String> {
         debug_assert!(is_known(name) || PLATFORM_NAMES.contains(&name), "{name}");
         let is_exact = matches!(name, "REDIS_PASSWORD" | "SECRET_KEY" | "SESSION_KEY_PREFIX");
@@ -195,18 +197,18 @@ impl Reader {
         given.filter(|text| !text.is_empty()).map(str::to_owned)
     }
 
-    /// Whether a setting is this word, in any case; entries of a list that are empty are passed over.
+    /// True if a setting is this word, in any case. Empty list entries beside it are ignored.
     pub(crate) fn is_word(&self, name: &str, word: &str) -> bool {
         let text = self.text(name).unwrap_or_default();
         text.trim_matches([',', ' ', '\t']).eq_ignore_ascii_case(word)
     }
 
-    /// Whether a setting was set, to something empty.
+    /// True if a setting is set to an empty text.
     pub(crate) fn is_set_empty(&self, name: &str) -> bool {
         self.values.get(name).is_some_and(|value| value.trim().is_empty())
     }
 
-    /// Reads a setting with `parse`; a failure is noted, and `None` returned.
+    /// Reads a setting with `parse`. An error is collected, and the result is `None`.
     pub(crate) fn read<T>(
         &mut self,
         name: &str,
@@ -216,13 +218,14 @@ impl Reader {
         match parse(&text) {
             Ok(value) => Some(value),
             Err(problem) => {
-                self.problem(name, &format!("{} {problem}", shown(name, &format!("{text:?}"))));
+                let text = shown(name, &format!("{text:?}"));
+                self.problem(name, &format!("invalid value {text} ({problem})"));
                 None
             }
         }
     }
 
-    /// As [`Self::read`], and a missing value is a problem too.
+    /// As [`Self::read`]; a missing value is a problem.
     pub(crate) fn require<T>(
         &mut self,
         name: &str,
@@ -234,7 +237,7 @@ impl Reader {
         self.read(name, parse)
     }
 
-    /// Reads a comma-separated list; entries are trimmed, empty ones passed over.
+    /// Reads a comma-separated list. Entries are trimmed; empty ones are ignored.
     pub(crate) fn list<T>(
         &mut self,
         name: &str,
@@ -247,7 +250,7 @@ impl Reader {
                 if is_alone {
                     problem
                 } else {
-                    format!("({}) {problem}", shown(name, &format!("{entry:?}")))
+                    format!("{}: {problem}", shown(name, &format!("{entry:?}")))
                 }
             };
             entries.map(|entry| parse(entry).map_err(|problem| of_entry(entry, problem))).collect()
@@ -255,22 +258,22 @@ impl Reader {
         .unwrap_or_default()
     }
 
-    /// Notes a problem.
+    /// Collects a problem.
     pub(crate) fn problem(&mut self, name: &str, problem: &str) {
         self.problems.push(format!("{name}: {problem}"));
     }
 
-    /// Notes something to tell the operator that does not stand in the way.
+    /// Collects a warning, which does not prevent a start.
     pub(crate) fn warn(&mut self, name: &str, warning: &str) {
         self.warnings.push(format!("{name}: {warning}"));
     }
 
-    /// Whether there is anything wrong so far.
+    /// True if any problem was found so far.
     pub(super) fn has_problems(&self) -> bool {
         !self.problems.is_empty()
     }
 
-    /// The warnings, or the problems if there are any.
+    /// The warnings, or the problems if there is any.
     pub(super) fn finish(self) -> Result<Vec<String>, Problems> {
         if self.problems.is_empty() { Ok(self.warnings) } else { Err(Problems(self.problems)) }
     }
@@ -278,14 +281,14 @@ impl Reader {
 
 fn setting(name: &str) -> &'static Setting {
     static PLATFORM: Setting =
-        Setting { name: "", form: "", default: "", meaning: "", secret: false, live: false };
+        Setting { name: "", value_type: "", default: "", meaning: "", secret: false, live: false };
     settings::all().find(|setting| setting.name == name).unwrap_or(&PLATFORM)
 }
 
-/// A value as operators may see it: neither a secret nor a URL's user and password.
+/// A value for display: secrets and URLs with a user or password are masked.
 pub(super) fn shown(name: &str, text: &str) -> String {
-    let bears_credentials = text.contains("://") && text.contains('@');
-    if setting(name).secret || bears_credentials { "********".to_owned() } else { text.to_owned() }
+    let has_credentials = text.contains("://") && text.contains('@');
+    if setting(name).secret || has_credentials { "********".to_owned() } else { text.to_owned() }
 }
 
 fn is_known(name: &str) -> bool {
@@ -298,15 +301,15 @@ fn is_removed(name: &str) -> bool {
     Removed::of(name).is_some()
 }
 
-/// The known name that shares the longest beginning and end with a mistyped one.
+/// The setting whose name shares the longest prefix and suffix with a mistyped one.
 fn nearest(name: &str) -> Option<&'static str> {
-    let likeness = |known: &str| {
+    let similarity = |known: &str| {
         let front = known.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
         let back = known.bytes().rev().zip(name.bytes().rev()).take_while(|(a, b)| a == b).count();
         front + back
     };
     settings::all()
         .map(|setting| setting.name)
-        .filter(|known| likeness(known) + 2 >= known.len().max(name.len()))
-        .max_by_key(|known| likeness(known))
+        .filter(|known| similarity(known) + 2 >= known.len().max(name.len()))
+        .max_by_key(|known| similarity(known))
 }

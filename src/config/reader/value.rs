@@ -1,10 +1,10 @@
-//! Parsers of single values. Each error is the rest of a sentence about the value.
+//! Parsers of single values. An error names the expected form: "expected …".
 
 use std::time::Duration;
 
 use super::Reader;
 
-/// `30s`, `15m`, `8h`, `365d`, `250ms`.
+/// A duration with a unit: `250ms`, `30s`, `15m`, `8h`, `365d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -26,18 +26,18 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| DURATION.to_owned())
 }
 
-const DURATION: &str = "is not a duration like 30s, 15m, 8h or 365d";
+const DURATION: &str = "expected a duration such as 30s, 15m, 8h or 365d";
 
-/// `true`/`false` in the spellings Flask's and App Service's users write.
+/// A boolean, in the spellings of Flask and App Service.
 pub(in crate::config) fn flag(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Ok(true),
         "false" | "no" | "off" | "0" => Ok(false),
-        _ => Err("is neither true nor false".to_owned()),
+        _ => Err("expected true, false, on, off, yes, no, 1 or 0".to_owned()),
     }
 }
 
-/// `off` in any case, which is `None`, or what `parse` reads.
+/// A value that `parse` reads, or `None` for `off` in any case.
 pub(in crate::config) fn or_off<T>(
     parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> impl FnOnce(&str) -> Result<Option<T>, String> {
@@ -46,7 +46,7 @@ pub(in crate::config) fn or_off<T>(
     }
 }
 
-/// One of a few words, in any case.
+/// One of the listed words, in any case.
 pub(in crate::config) fn word<'a, T: Copy>(
     words: &'a [(&'a str, T)],
 ) -> impl FnOnce(&str) -> Result<T, String> + 'a {
@@ -54,26 +54,26 @@ pub(in crate::config) fn word<'a, T: Copy>(
         let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
         found.map(|(_, value)| *value).ok_or_else(|| {
             let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-            format!("is none of {}", words.join(", "))
+            format!("expected {}", words.join(", "))
         })
     }
 }
 
-/// A duration that must be there; it may be nothing.
-pub(in crate::config) fn span(reader: &mut Reader, name: &str) -> Duration {
+/// A required duration; zero is valid.
+pub(in crate::config) fn delay(reader: &mut Reader, name: &str) -> Duration {
     reader.require(name, duration).unwrap_or_default()
 }
 
-/// How long to wait for something, which cannot be no time at all.
-pub(in crate::config) fn time_out(reader: &mut Reader, name: &str) -> Duration {
+/// A required duration above zero.
+pub(in crate::config) fn timeout(reader: &mut Reader, name: &str) -> Duration {
     let positive = |text: &str| match duration(text)? {
-        Duration::ZERO => Err("leaves no time at all".to_owned()),
-        wait => Ok(wait),
+        Duration::ZERO => Err("expected a duration above zero".to_owned()),
+        timeout => Ok(timeout),
     };
     reader.require(name, positive).unwrap_or_default()
 }
 
-/// `512`, `256KiB`, `64MiB`, `1GiB`, in bytes.
+/// A number of bytes: `512`, `256KiB`, `64MiB`, `1GiB`.
 pub(in crate::config) fn size(text: &str) -> Result<usize, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -89,10 +89,11 @@ pub(in crate::config) fn size(text: &str) -> Result<usize, String> {
         .ok()
         .zip(bytes)
         .and_then(|(number, unit)| number.checked_mul(unit))
-        .ok_or_else(|| "is not a size like 256KiB or 64MiB".to_owned())
+        .ok_or_else(|| "expected a size such as 256KiB or 64MiB".to_owned())
 }
 
-/// A number of things.
+/// A whole number, 1 or more.
 pub(in crate::config) fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "is not a number of 1 or more".to_owned())
+    let expected = || "expected a whole number, 1 or more".to_owned();
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(expected)
 }

@@ -6,30 +6,30 @@ pub(super) static SETTINGS: &[Setting] = &[
     secret(
         "DATABASE_URL",
         "sqlite:/path, postgres://",
-        "The activity log and what administrators decide; PostgreSQL where there are several instances. Required with managed. Without it the activity is told in the log and by telemetry alone",
+        "Database of the activity log and of administrators' decisions; PostgreSQL for several instances. Required with GATEWAY_EXTERNAL_ACCESS=managed; without it activity is reported in the log and in telemetry only",
     ),
     setting(
         "GATEWAY_MIGRATE",
         "auto, off",
         "auto",
-        "Whether the gateway brings the database up to date at its start; off: the migrate command does. SQLite's is always brought up to date",
+        "Database migration at start; off: by the migrate command only. SQLite is always migrated",
     ),
     setting(
         "GATEWAY_ACTIVITY_RETENTION",
         "duration",
         "365d",
-        "How long activity records are kept; a day at least",
+        "Retention of activity records, 1d or more",
     ),
     setting(
         "GATEWAY_ACTIVITY_MAX_SIZE",
         "size",
         "1GiB",
-        "Size of the activity log in the database beyond which the oldest records are removed: denials first, decisions last; 256KiB at least",
+        "Maximum size of the activity log in the database, 256KiB or more; above it the oldest records are removed, denials first and decisions last",
     ),
     setting(
         "GATEWAY_ACTIVITY_REQUIRED",
         "decisions, all, none",
         "decisions",
-        "What is refused while the database is away: decisions that let more in, logins as well, or nothing",
+        "Fail-closed scope while the database is unavailable: decisions that grant more access are refused (decisions), logins as well (all), or nothing (none)",
     ),
 ];

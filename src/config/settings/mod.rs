@@ -1,4 +1,4 @@
-//! Table of settings: name, form, default and meaning, in groups. Source of the reader, of the
+//! Table of settings: name, type, default and meaning, in groups. Source of the reader, of the
 //! `settings` command and of `docs/reference/settings.md`.
 
 mod database;
@@ -15,17 +15,17 @@ pub(super) use self::telemetry::TUNING;
 /// One setting.
 #[derive(Debug)]
 pub(crate) struct Setting {
-    /// As in the environment and in the TOML file.
+    /// Name in the environment and in the TOML file.
     pub(crate) name: &'static str,
-    /// What a value looks like.
-    pub(crate) form: &'static str,
-    /// What counts when it is not set; empty: nothing.
+    /// Type: form or accepted words of a value.
+    pub(crate) value_type: &'static str,
+    /// Value of an unset setting; empty: none.
     pub(crate) default: &'static str,
-    /// What it decides.
+    /// Meaning, as the reference page prints it; begins with a noun phrase.
     pub(crate) meaning: &'static str,
-    /// Never shown; may come from a file named by `NAME_FILE`.
+    /// True for secrets: never shown, and readable from the file that `NAME_FILE` names.
     pub(crate) secret: bool,
-    /// Whether a change counts at SIGHUP; else at the next start.
+    /// True if SIGHUP applies a change; others require a restart.
     pub(crate) live: bool,
 }
 
@@ -37,30 +37,30 @@ impl Setting {
 
 const fn setting(
     name: &'static str,
-    form: &'static str,
+    value_type: &'static str,
     default: &'static str,
     meaning: &'static str,
 ) -> Setting {
-    Setting { name, form, default, meaning, secret: false, live: false }
+    Setting { name, value_type, default, meaning, secret: false, live: false }
 }
 
-const fn secret(name: &'static str, form: &'static str, meaning: &'static str) -> Setting {
-    Setting { name, form, default: "", meaning, secret: true, live: false }
+const fn secret(name: &'static str, value_type: &'static str, meaning: &'static str) -> Setting {
+    Setting { name, value_type, default: "", meaning, secret: true, live: false }
 }
 
-/// Standard setting outside the table: neither its form nor its meaning is printed.
+/// A setting outside the table: neither its type nor its meaning is printed.
 const fn tuning(name: &'static str, default: &'static str) -> Setting {
     setting(name, "", default, "")
 }
 
-/// Settings that one heading of the table covers.
+/// Settings below one heading of the table.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) title: &'static str,
     pub(super) settings: &'static [Setting],
 }
 
-/// The table, in the order of `settings` and of the reference page.
+/// The table, in the order in which it is printed.
 pub(super) static GROUPS: [Group; 8] = [
     Group { title: "Required and general", settings: required::SETTINGS },
     Group { title: "Exposure", settings: exposure::SETTINGS },
@@ -77,8 +77,8 @@ pub(super) fn all() -> impl Iterator<Item = &'static Setting> {
     GROUPS.iter().flat_map(|group| group.settings).chain(TUNING)
 }
 
-/// Names that platforms put into every container: they join a list of public origins that the
-/// operator began (App Service; Container Apps).
+/// Variables that platforms set in every container (App Service, Container Apps, workload identity). They
+/// are read, but an operator does not set them.
 pub(crate) static PLATFORM_NAMES: &[&str] = &[
     "WEBSITE_HOSTNAME",
     "WEBSITE_AUTH_ENABLED",
@@ -89,7 +89,7 @@ pub(crate) static PLATFORM_NAMES: &[&str] = &[
     "CONTAINER_APP_ENV_DNS_SUFFIX",
 ];
 
-/// Whether Kubernetes injected a name for a Service called `gateway` or `gateway-…`:
+/// True if Kubernetes injects a name for a Service called `gateway` or `gateway-…`:
 /// `GATEWAY_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_.*)?)`.
 pub(crate) fn is_injected_by_kubernetes(name: &str) -> bool {
     let Some(rest) = name.strip_prefix("GATEWAY_") else { return false };
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_kubernetes_injects_is_told_from_a_typo() {
+    fn names_that_kubernetes_injects_are_distinguished_from_typing_mistakes() {
         for injected in [
             "GATEWAY_SERVICE_HOST",
             "GATEWAY_SERVICE_PORT",
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_stands_twice() {
+    fn setting_names_are_unique() {
         let mut names: Vec<_> = all().map(|setting| setting.name).collect();
         names.sort_unstable();
         names.dedup();

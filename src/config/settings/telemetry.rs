@@ -7,54 +7,54 @@ pub(super) static SETTINGS: &[Setting] = &[
         "RUST_LOG",
         "filter",
         "info",
-        "What is logged to stderr, as tracing-subscriber's EnvFilter reads it",
+        "Log filter for stderr, in the syntax of tracing-subscriber's EnvFilter",
     )
     .live(),
     setting(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "http://, https://",
         "",
-        "An OpenTelemetry collector (OTLP over HTTP): traces, metrics and logs go to /v1/… below it; empty: none",
+        "OpenTelemetry collector (OTLP over HTTP): traces, metrics and logs are sent to /v1/… below this URL; empty: none",
     ),
     secret(
         "OTEL_EXPORTER_OTLP_HEADERS",
         "name=value, comma-separated",
-        "Headers sent to the collector, values percent-encoded: a key, perhaps",
+        "Headers sent to the collector, for example an API key; values are percent-encoded",
     ),
-    setting("OTEL_SERVICE_NAME", "name", "simplechat-gateway", "service.name of what is exported"),
+    setting("OTEL_SERVICE_NAME", "name", "simplechat-gateway", "Resource attribute service.name"),
     setting(
         "OTEL_RESOURCE_ATTRIBUTES",
         "name=value, comma-separated",
         "",
-        "Further attributes of what is exported, percent-encoded",
+        "Additional resource attributes; values are percent-encoded",
     ),
     setting(
         "OTEL_TRACES_SAMPLER",
         "always_on, always_off, traceidratio, parentbased_…",
         "parentbased_always_on",
-        "Which traces are recorded; parentbased: as the trusted peer decided, where it sent a traceparent",
+        "Trace sampler; parentbased_: follows the decision in the traceparent of a trusted peer",
     ),
     setting(
         "OTEL_TRACES_SAMPLER_ARG",
         "0.0 to 1.0",
         "1.0",
-        "For traceidratio: the share that is recorded",
+        "Share of traces that traceidratio records",
     ),
     setting(
         "OTEL_SDK_DISABLED",
         "true, false",
         "false",
-        "Turns all exporters off, whatever else is set",
+        "Switch that disables all exporters, regardless of other settings",
     ),
     secret(
         "APPLICATIONINSIGHTS_CONNECTION_STRING",
         "InstrumentationKey=…;IngestionEndpoint=https://…",
-        "Application Insights: traces, metrics and logs go there as well; empty: none",
+        "Connection string of Application Insights, which then also receives traces, metrics and logs; empty: none",
     ),
 ];
 
-/// Standard OpenTelemetry variables that few operators need: honoured with the specification's
-/// meaning and default, and not listed in the table.
+/// Standard OpenTelemetry variables that few operators set: read with the specification's meaning and
+/// default, and not listed in the table.
 pub(crate) static TUNING: &[Setting] = &[
     tuning("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ""),
     tuning("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", ""),
