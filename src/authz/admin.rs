@@ -1,28 +1,28 @@
-//! Why somebody does not administer.
+//! Reasons for refusing administrative access.
 
-/// Why somebody who is known is not let do it.
+/// Reason for refusing an administrative request of a known user.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AdminDenial {
-    /// A machine's session.
+    /// The session was issued by the gateway.
     #[error(
-        "A session that the gateway minted does not administer it; sign in to SimpleChat itself"
+        "A gateway-issued session cannot administer the gateway; sign in to SimpleChat in a browser"
     )]
     MintedSession,
-    /// Without the app role.
-    #[error("Only users with SimpleChat's app role Admin may do this")]
+    /// The user lacks the app role `Admin`.
+    #[error("SimpleChat's app role Admin is required")]
     NotAnAdministrator,
-    /// A page of another origin asks.
+    /// The request came from a page of another origin.
     #[error(
-        "Pages of another origin may not ask this of your browser; if you are at the right address, the gateway takes it for another one: see GATEWAY_PUBLIC_URLS and GATEWAY_TRUSTED_PROXIES"
+        "Request from a page of another origin. If the address in your browser is correct, check GATEWAY_PUBLIC_URLS and GATEWAY_TRUSTED_PROXIES: the gateway derived another one"
     )]
     ForeignOrigin,
-    /// Not from a form of ours, or from one of another session.
-    #[error("This form does not belong to your session; load the page again")]
+    /// The anti-forgery token is missing or belongs to another session.
+    #[error("This form does not belong to your session; reload the page")]
     Csrf,
 }
 
 impl AdminDenial {
-    /// For records, logs and metrics.
+    /// Reason code for records, logs and metrics.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::MintedSession => "minted_session",

@@ -1,15 +1,15 @@
-//! Which way a request came: the client's address and the public origin, from forwarding headers
-//! times trusted peers.
+//! Client information: the client's address, scheme and public origin, from the peer, `X-Forwarded-*` headers
+//! and the trusted proxies.
 //!
 //! ```text
 //! X-Forwarded-For: 198.51.100.7, 203.0.113.9, 10.0.0.4     peer 10.0.0.2
-//!                  └ never read  └ the client └ trusted      └ trusted
+//!                  └ not read    └ the client └ trusted      └ trusted
 //! ```
 //!
-//! The chain is walked from the right over trusted addresses; the first that is not trusted is the
-//! client. Scheme and host count as the outermost trusted proxy wrote them: every proxy that appends
-//! to a list adds one entry, so the entry counts that stands as far from the right as there are
-//! trusted hops. A header that an untrusted peer sent is never read.
+//! The chain is walked from the right over trusted addresses; the first untrusted address is the client.
+//! Scheme and host are those that the outermost trusted proxy wrote: every proxy that appends to a list adds
+//! one entry, so a list holds at most as many entries as there are trusted hops. Headers of an untrusted peer
+//! are not read. `Forwarded` (RFC 7239) is never read.
 
 use std::{
     fmt,
@@ -19,12 +19,12 @@ use std::{
 use ipnet::IpNet;
 use uuid::Uuid;
 
-/// `http` or `https`.
+/// Scheme of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
-    /// Plain.
+    /// Without TLS.
     Http,
-    /// Over TLS.
+    /// With TLS.
     Https,
 }
 
@@ -39,7 +39,7 @@ impl Scheme {
         }
     }
 
-    /// In lower case, as upstream wants it.
+    /// Name in lower case, as upstream expects it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -55,7 +55,7 @@ impl Scheme {
     }
 }
 
-/// `host[:port]` as in a `Host` header (RFC 9110 §7.2): in lower case, no user information.
+/// `host[:port]` of a `Host` header (RFC 9110 §7.2), in lower case, without user information.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Authority {
     host: String,
@@ -63,8 +63,8 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// `None` when it is not a host name, an IPv4 address or an IPv6 address in brackets. An empty port
-    /// (`host:`) is valid and means none (RFC 3986 §3.2.3).
+    /// Parses a host name, an IPv4 address or an IPv6 address in brackets, with an optional port. An empty
+    /// port (`host:`) is valid and means none (RFC 3986 §3.2.3).
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -88,7 +88,7 @@ impl Authority {
         is_host.then(|| Self { host: host.to_ascii_lowercase(), port })
     }
 
-    /// Without the port.
+    /// The host without the port.
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
@@ -103,7 +103,7 @@ impl fmt::Display for Authority {
     }
 }
 
-/// `scheme://host[:port]` (RFC 6454 §6.2), without a port that the scheme implies.
+/// An origin: `scheme://host[:port]` (RFC 6454 §6.2), without the scheme's default port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Origin {
     scheme: Scheme,
@@ -111,7 +111,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Reads an origin; a single trailing slash is let pass, a path, query or user is not.
+    /// Parses an origin. One trailing slash is accepted; a path, query or user is not.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
         let authority = Authority::parse(rest.strip_suffix('/').unwrap_or(rest))?;
@@ -136,14 +136,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Whose forwarding headers count.
+/// Peers whose forwarding headers are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TrustedProxies {
-    /// Nobody's.
+    /// None.
     None,
-    /// Private addresses: for scheme and client address, for the host only where it is listed.
+    /// Private addresses: for scheme and client address, and for listed hosts.
     Private,
-    /// These networks, for any host.
+    /// These networks, also for any host.
     Networks(Vec<IpNet>),
 }
 
@@ -157,7 +157,7 @@ impl TrustedProxies {
     }
 }
 
-/// Loopback, RFC 1918, RFC 6598, link-local and unique local addresses.
+/// True for loopback, RFC 1918, RFC 6598, link-local and unique local addresses.
 pub(crate) fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -168,10 +168,10 @@ pub(crate) fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// The headers that take part, one entry a line, in order.
+/// Headers that determine [`ClientInfo`]: one entry per field line, in order.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Forwarding<'a> {
-    /// `Host`; `None` when the request has none or it is not text.
+    /// `Host`; `None` if the request has none.
     pub(crate) host: Option<&'a str>,
     /// `X-Forwarded-For`.
     pub(crate) x_for: Vec<&'a str>,
@@ -179,13 +179,13 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) x_proto: Vec<&'a str>,
     /// `X-Forwarded-Host`.
     pub(crate) x_host: Vec<&'a str>,
-    /// `X-Azure-FDID`: which WorkerService Door it came through.
+    /// `X-Azure-FDID`: id of the Azure Front Door that forwarded the request.
     pub(crate) front_door: Vec<&'a str>,
-    /// `X-Azure-ClientIP`: who came to it.
+    /// `X-Azure-ClientIP`: client address of that Front Door.
     pub(crate) front_door_client: Vec<&'a str>,
 }
 
-/// Why a request cannot be placed.
+/// Reasons for which the public origin cannot be determined.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OriginError {
     #[error("The Host header is malformed")]
@@ -196,36 +196,36 @@ pub(crate) enum OriginError {
     ForwardedHost,
 }
 
-/// The origin under which a caller knows us.
+/// Public origin of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PublicOrigin {
-    /// This one.
+    /// A known origin.
     Known(Origin),
-    /// The request bears a host that is not on the operator's list; the list begins with this one.
+    /// The request's host is not in `GATEWAY_PUBLIC_URLS`; the value is the first origin there.
     Unlisted(Origin),
-    /// No host at all (HTTP/1.0), and no list.
+    /// The request has no host (HTTP/1.0), and `GATEWAY_PUBLIC_URLS` is empty.
     Unnamed,
 }
 
-/// Which way a request came.
+/// A client's address and scheme, and the public origin of its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientInfo {
     /// The client's address.
     pub(crate) client: IpAddr,
-    /// Client first, then the trusted proxies, the peer last: `X-Forwarded-For` for upstream.
+    /// `X-Forwarded-For` for upstream: the client, then the trusted proxies, the peer last.
     pub(crate) chain: Vec<IpAddr>,
-    /// Whether the peer's headers count at all.
+    /// True if the peer's forwarding headers are read.
     pub(crate) peer_is_trusted: bool,
-    /// As the client spoke to the outermost proxy.
+    /// Scheme between the client and the outermost proxy.
     pub(crate) scheme: Scheme,
-    /// Where the client believes to be.
+    /// Public origin that the client used.
     pub(crate) origin: PublicOrigin,
-    /// Whether it came the way the operator wants: through the front door, where there is one.
+    /// True if the request came through the configured Front Door, or if none is configured.
     pub(crate) is_via_front_door: bool,
 }
 
 impl ClientInfo {
-    /// The public host, for upstream's `X-Forwarded-Host`.
+    /// Public host, for upstream's `X-Forwarded-Host`.
     pub(crate) fn public_host(&self) -> Option<&Authority> {
         match &self.origin {
             PublicOrigin::Known(origin) => Some(&origin.authority),
@@ -234,19 +234,22 @@ impl ClientInfo {
     }
 }
 
-/// The operator's decisions about proxies and public names.
+/// Settings of proxies and public origins.
 #[derive(Debug, Clone)]
 pub(crate) struct EdgePolicy {
-    /// Public origins, the canonical one first; empty: derived per request.
+    /// Public origins, the canonical one first; empty: derived from each request.
     pub(crate) public_urls: Vec<Origin>,
-    /// Whose headers count.
+    /// Peers whose forwarding headers are read.
     pub(crate) trusted: TrustedProxies,
-    /// The Azure WorkerService Door that all requests must come through.
+    /// Id of the Azure Front Door that every request must come through.
     pub(crate) front_door: Option<Uuid>,
 }
 
 impl EdgePolicy {
-    /// Places a request that came from `peer`.
+    /// Determines the client information of a request from `peer`.
+    ///
+    /// # Errors
+    /// A malformed `Host`, or a malformed or repeated forwarding header of a trusted peer.
     pub(crate) fn resolve(
         &self,
         peer: IpAddr,
@@ -254,11 +257,11 @@ impl EdgePolicy {
     ) -> Result<ClientInfo, OriginError> {
         let peer = peer.to_canonical();
         let peer_is_trusted = self.trusted.trusts(peer);
-        // From the peer outwards, over addresses that are trusted.
+        // From the peer outwards, over trusted addresses.
         let mut chain = vec![peer];
         let mut trusted_hops = usize::from(peer_is_trusted);
-        let written: Vec<_> = list(&headers.x_for).filter(|_| peer_is_trusted).collect();
-        for entry in written.into_iter().rev() {
+        let entries: Vec<_> = list(&headers.x_for).filter(|_| peer_is_trusted).collect();
+        for entry in entries.into_iter().rev() {
             let Some(from) = node(entry) else { break };
             chain.push(from);
             if !self.trusted.trusts(from) {
@@ -273,7 +276,7 @@ impl EdgePolicy {
             && let Some(client) = node(client)
             && chain.last() != Some(&client)
         {
-            // Whoever stands in between, WorkerService Door knows who came to it.
+            // Front Door knows its client, regardless of the hops in between.
             chain.push(client);
         }
         let client = *chain.last().unwrap_or(&peer);
@@ -305,7 +308,7 @@ impl EdgePolicy {
                 let listed = [forwarded_host, own_host]
                     .into_iter()
                     .flatten()
-                    .find_map(|bears| self.public_urls.iter().find(|origin| origin.is_at(&bears)));
+                    .find_map(|host| self.public_urls.iter().find(|origin| origin.is_at(&host)));
                 match listed {
                     Some(origin) => (origin.scheme, PublicOrigin::Known(origin.clone())),
                     None => (scheme, PublicOrigin::Unlisted(canonical.clone())),
@@ -321,7 +324,7 @@ impl EdgePolicy {
         id.parse::<Uuid>().is_ok_and(|id| id == ours)
     }
 
-    /// Names of the request headers that [`Self::place`] may read, for `Vary`.
+    /// Names of the request headers that [`Self::resolve`] may read, for `Vary`.
     pub(crate) fn varies_on(&self) -> &'static str {
         match self.trusted {
             TrustedProxies::None => "Host",
@@ -331,20 +334,21 @@ impl EdgePolicy {
         }
     }
 
-    fn host_counts(&self) -> bool {
+    fn reads_forwarded_host(&self) -> bool {
         matches!(self.trusted, TrustedProxies::Networks(_)) || !self.public_urls.is_empty()
     }
 
-    /// Scheme and host as the outermost trusted proxy wrote them.
+    /// Scheme and host that the outermost trusted proxy wrote.
     fn outermost<'a>(
         &self,
         headers: &Forwarding<'a>,
         trusted_hops: usize,
     ) -> Result<(Option<&'a str>, Option<&'a str>), OriginError> {
-        let proto =
-            aligned(&headers.x_proto, trusted_hops).map_err(|()| OriginError::ForwardedProto)?;
-        let host = if self.host_counts() {
-            aligned(&headers.x_host, trusted_hops).map_err(|()| OriginError::ForwardedHost)?
+        let proto = outermost_entry(&headers.x_proto, trusted_hops)
+            .map_err(|()| OriginError::ForwardedProto)?;
+        let host = if self.reads_forwarded_host() {
+            outermost_entry(&headers.x_host, trusted_hops)
+                .map_err(|()| OriginError::ForwardedHost)?
         } else {
             None
         };
@@ -352,9 +356,9 @@ impl EdgePolicy {
     }
 }
 
-/// The entry of a one-line header that the outermost of `trusted_hops` proxies wrote. A second line,
-/// or more entries than proxies that could have written them, is somebody's attempt.
-fn aligned<'a>(lines: &[&'a str], trusted_hops: usize) -> Result<Option<&'a str>, ()> {
+/// Entry of a one-line header that the outermost of `trusted_hops` proxies wrote. A second line, or more
+/// entries than trusted proxies, is an error: a client may have sent the surplus.
+fn outermost_entry<'a>(lines: &[&'a str], trusted_hops: usize) -> Result<Option<&'a str>, ()> {
     match lines {
         [] => Ok(None),
         [line] => {
@@ -370,7 +374,7 @@ fn list<'a>(lines: &[&'a str]) -> impl Iterator<Item = &'a str> {
     lines.iter().flat_map(|line| line.split(',')).map(str::trim).filter(|entry| !entry.is_empty())
 }
 
-/// An address, perhaps with a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
+/// Parses an address with an optional port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
 fn node(entry: &str) -> Option<IpAddr> {
     let bracketed = || entry.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
     entry
@@ -409,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn an_untrusted_peer_is_the_client_whatever_it_says() {
+    fn an_untrusted_peer_is_the_client_regardless_of_its_headers() {
         let headers = Forwarding {
             host: Some("gw.example"),
             x_for: vec!["10.0.0.1"],
@@ -424,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_proxy_counts_for_scheme_and_client_but_not_for_an_unlisted_host() {
+    fn a_private_proxy_sets_scheme_and_client_but_not_an_unlisted_host() {
         let headers = Forwarding {
             host: Some("gw.example"),
             x_for: vec!["not an address, 198.51.100.7:4711"],
@@ -440,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn named_proxies_count_for_any_host_and_ports_survive() {
+    fn listed_proxies_set_any_host_with_its_port() {
         let headers = Forwarding {
             host: Some("10.0.0.9:8080"),
             x_proto: vec!["https"],
@@ -453,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn two_proxies_in_a_row_count_as_the_outer_one_wrote() {
+    fn of_two_proxies_the_outer_one_sets_scheme_and_client() {
         let headers = Forwarding {
             host: Some("gw.example"),
             x_for: vec!["198.51.100.7", "10.0.0.4"],
@@ -464,32 +468,32 @@ mod tests {
         let client_info = at.resolve(ip("10.0.0.2"), &headers).unwrap();
         assert_eq!(client_info.client, ip("198.51.100.7"));
         assert_eq!(known(&client_info), "https://gw.example");
-        // The same list from one proxy holds an entry that the caller wrote.
+        // With one proxy the same list holds an entry that the client wrote.
         let headers = Forwarding { x_for: vec!["198.51.100.7"], ..headers };
         assert_eq!(at.resolve(ip("10.0.0.2"), &headers), Err(OriginError::ForwardedProto));
     }
 
     #[test]
-    fn a_listed_origin_is_found_by_forwarded_host_then_host_and_nothing_else_is_echoed() {
+    fn a_listed_origin_is_found_by_forwarded_host_then_host_and_no_other_host_is_echoed() {
         let at =
             edge(&["https://chat.example", "http://[2001:db8::1]:8080"], TrustedProxies::Private);
         let peer = ip("10.0.0.2");
-        let bears = |host, x_host| {
+        let origin = |host, x_host| {
             let headers = Forwarding { host: Some(host), x_host, ..Forwarding::default() };
             at.resolve(peer, &headers).unwrap().origin
         };
         let first = PublicOrigin::Known(Origin::parse("https://chat.example").unwrap());
         let second = PublicOrigin::Known(Origin::parse("http://[2001:DB8::1]:8080").unwrap());
-        assert_eq!(bears("internal", vec!["chat.example"]), first);
-        assert_eq!(bears("CHAT.example:443", vec!["unlisted.example"]), first);
-        assert_eq!(bears("[2001:db8::1]:8080", vec![]), second);
+        assert_eq!(origin("internal", vec!["chat.example"]), first);
+        assert_eq!(origin("CHAT.example:443", vec!["unlisted.example"]), first);
+        assert_eq!(origin("[2001:db8::1]:8080", vec![]), second);
         let unlisted = PublicOrigin::Unlisted(Origin::parse("https://chat.example").unwrap());
-        assert_eq!(bears("evil.example", vec![]), unlisted);
-        assert_eq!(bears("chat.example:8443", vec![]), unlisted);
+        assert_eq!(origin("evil.example", vec![]), unlisted);
+        assert_eq!(origin("chat.example:8443", vec![]), unlisted);
     }
 
     #[test]
-    fn malformed_values_that_would_be_used_are_refused() {
+    fn malformed_values_of_headers_that_are_read_are_refused() {
         let at = edge(&["https://chat.example"], TrustedProxies::Private);
         let peer = ip("10.0.0.2");
         let proto = |x_proto| {
@@ -530,29 +534,33 @@ mod tests {
     }
 
     #[test]
-    fn a_front_door_is_known_by_its_id_and_tells_who_came() {
+    fn a_front_door_is_identified_by_its_id_and_names_the_client() {
         let id = "11111111-2222-3333-4444-aaaaaaaaaaaa";
         let at = EdgePolicy {
             front_door: Some(id.parse().unwrap()),
             ..edge(&[], TrustedProxies::Private)
         };
-        let place = |front_door, front_door_client| {
+        let resolve = |front_door, front_door_client| {
             let x_for = vec!["192.0.2.99, 203.0.113.9"];
             let headers =
                 Forwarding { x_for, front_door, front_door_client, ..Forwarding::default() };
             at.resolve(ip("10.0.0.2"), &headers).unwrap()
         };
-        let came = place(vec!["11111111-2222-3333-4444-AAAAAAAAAAAA"], vec!["198.51.100.7"]);
-        assert!(came.is_via_front_door);
-        assert_eq!(came.client, ip("198.51.100.7"));
-        assert_eq!(came.chain, [ip("198.51.100.7"), ip("203.0.113.9"), ip("10.0.0.2")]);
-        for clients in [vec![], vec!["nobody"], vec!["198.51.100.7", "198.51.100.8"]] {
-            assert_eq!(place(vec![id], clients).client, ip("203.0.113.9"), "as without");
+        let info = resolve(vec!["11111111-2222-3333-4444-AAAAAAAAAAAA"], vec!["198.51.100.7"]);
+        assert!(info.is_via_front_door);
+        assert_eq!(info.client, ip("198.51.100.7"));
+        assert_eq!(info.chain, [ip("198.51.100.7"), ip("203.0.113.9"), ip("10.0.0.2")]);
+        for clients in [vec![], vec!["not an address"], vec!["198.51.100.7", "198.51.100.8"]] {
+            assert_eq!(
+                resolve(vec![id], clients).client,
+                ip("203.0.113.9"),
+                "as without the header"
+            );
         }
         for ids in [vec![], vec!["22222222-2222-3333-4444-aaaaaaaaaaaa"], vec![id, id], vec![""]] {
-            let came = place(ids, vec!["198.51.100.7"]);
-            assert!(!came.is_via_front_door);
-            assert_eq!(came.client, ip("203.0.113.9"), "anybody may say so");
+            let info = resolve(ids, vec!["198.51.100.7"]);
+            assert!(!info.is_via_front_door);
+            assert_eq!(info.client, ip("203.0.113.9"), "any client can send the header");
         }
     }
 }

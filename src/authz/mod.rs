@@ -1,7 +1,7 @@
-//! Decides: who the caller is, which way they came, what they may do.
+//! Authorization: the caller's identity, address and public origin, and the caller's permissions.
 //!
-//! Nothing here does I/O or knows HTTP. Time, keys and header values are arguments, and each type is
-//! made only from the one before it: [`token::BearerToken`] → [`token::Claims`] → [`policy::Grant`]
+//! Pure: no I/O and no HTTP types. Time, keys and header values are arguments, and each type is made only
+//! from the one before it: [`token::BearerToken`] → [`token::Claims`] → [`policy::Grant`]
 //! → [`session::SessionRecord`] → [`session::SessionId`].
 
 pub(crate) mod admin;

@@ -1,4 +1,4 @@
-//! What verified claims admit to: `/external/*` ([`Admission`]) or a session ([`Grant`]).
+//! Policy: access of verified claims to `/external/*` ([`Admission`]) and to a session ([`Grant`]).
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use uuid::Uuid;
 use super::token::{Caller, Claims, Identity};
 use crate::flask::forms::SubjectBinding;
 
-/// The app role that lets machines in. Nothing else does: not `User`, not `Admin`.
+/// App role of external applications. No other role replaces it: not `User`, not `Admin`.
 pub(crate) const EXTERNAL_API: &str = "ExternalApi";
 
-/// Why a good token is not enough.
+/// Reasons for refusing a caller with a valid token.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Denial {
     #[error("The app role ExternalApi is not assigned to this caller")]
     RoleMissing,
-    /// Consent to a scope would cure it.
-    #[error("The access token lacks a scope that admits to signing in")]
+    /// Curable: the client can request the scope.
+    #[error("Missing a scope required to sign in")]
     ScopeMissing,
     #[error("This client app is not allowed")]
     ClientNotAllowed,
-    #[error("App-only tokens may not sign in here")]
+    #[error("Sign-in with app-only tokens is disabled")]
     AppOnlyNotAllowed,
 }
 
@@ -37,10 +37,10 @@ impl Denial {
     }
 }
 
-/// Which roles a minted session may carry.
+/// Roles that a minted session may carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RoleCeiling {
-    /// `*`: whatever the token has.
+    /// `*`: all roles of the token.
     All,
     /// These, by exact name.
     Only(Vec<String>),
@@ -55,54 +55,54 @@ impl RoleCeiling {
     }
 }
 
-/// When a minted session counts.
+/// Token that must accompany a minted session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionBinding {
-    /// By itself; beside a valid token only if that is of the same subject.
+    /// None; a valid token beside the session must be of the same subject.
     WhenPresent,
-    /// Beside a valid token of its subject only.
+    /// A valid token of the session's subject.
     Required,
 }
 
-/// The operator's decisions about callers.
+/// Settings of accepted callers and of their sessions.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
     /// Accepted `azp`/`appid`; empty: any.
     pub(crate) allowed_clients: Vec<Uuid>,
-    /// Delegated scopes that admit to login, beside the role.
+    /// Delegated scopes that permit login, in addition to the role.
     pub(crate) login_scopes: Vec<String>,
-    /// Whether app-only tokens may log in.
+    /// True if app-only tokens may log in.
     pub(crate) login_app_only: bool,
     /// Roles a minted session may carry.
     pub(crate) session_roles: RoleCeiling,
-    /// Cap on a minted session's life.
+    /// Maximum lifetime of a minted session.
     pub(crate) session_max_age: Duration,
-    /// When a minted session counts.
+    /// Token that must accompany a minted session.
     pub(crate) session_binding: SessionBinding,
-    /// Whether a user's token reaches that user's documents alone.
+    /// True if a user's token gives access to that user's documents only.
     pub(crate) bind_subject: bool,
 }
 
-/// Proof that a caller may reach `/external/*`. Made by [`Policy::admit`] alone.
+/// Proof of access to `/external/*`. Made by [`Policy::admit`] only.
 #[derive(Debug)]
 pub(crate) struct Admission {
     binding: Option<SubjectBinding>,
 }
 
 impl Admission {
-    /// What every `user_id` of the request must be; `None`: the caller may name anybody.
+    /// Required value of every `user_id` in the request; `None`: any value.
     pub(crate) fn into_binding(self) -> Option<SubjectBinding> {
         self.binding
     }
 }
 
-/// Whose the canary's sessions are: `canary` in ASCII. No object id of Entra's looks like it.
+/// Subject of canary sessions: `canary` in ASCII. Entra does not issue such an object id.
 pub(crate) const CANARY: Uuid = Uuid::from_u128(0x6361_6e61_7279);
-/// How long a canary's session lives, in seconds.
+/// Lifetime of a canary session, in seconds.
 const CANARY_LIFE: i64 = 120;
 
-/// Proof that a session may be minted, with what it may hold. Made by [`Policy::grant`], and by
-/// [`Grant::canary`] for nobody.
+/// Proof that a session may be minted, with its contents. Made by [`Policy::grant`] for a caller and by
+/// [`Grant::canary`] for the canary.
 #[derive(Debug)]
 pub(crate) struct Grant {
     subject: Uuid,
@@ -113,7 +113,7 @@ pub(crate) struct Grant {
 }
 
 impl Policy {
-    /// Whether this caller reaches `/external/*`.
+    /// Decides access to `/external/*`.
     pub(crate) fn admit(&self, identity: &Identity) -> Result<Admission, Denial> {
         self.check_client(identity)?;
         if !identity.has_role(EXTERNAL_API) {
@@ -123,7 +123,7 @@ impl Policy {
         Ok(Admission { binding: is_bound.then(|| SubjectBinding::to(identity.subject())) })
     }
 
-    /// Whether these claims may be exchanged for a session; `now` in Unix seconds.
+    /// Decides on the exchange of claims for a session. `now`: Unix seconds.
     pub(crate) fn grant(&self, claims: Claims, now: i64) -> Result<Grant, Denial> {
         let identity = claims.identity();
         self.check_client(identity)?;
@@ -148,8 +148,8 @@ impl Policy {
         let upstream_will_refuse = !roles.iter().any(|role| role == "User" || role == "Admin");
         let (subject, client) = (identity.subject(), identity.client().to_owned());
         let mut user = claims.into_all();
-        // Flask reads a string here as a list of letters: always a list. `insert` keeps the place
-        // of a member that is already there.
+        // Always a list: Flask would read a string as a list of letters. `insert` preserves the position of an
+        // existing member.
         user.insert("roles".to_owned(), Value::from(roles));
         Ok(Grant { subject, client, user, expires_at, upstream_will_refuse })
     }
@@ -167,9 +167,8 @@ impl Policy {
 }
 
 impl Grant {
-    /// For the gateway's own proof that upstream reads what it writes: the session of a subject that
-    /// does not exist, without any role, for two minutes. No caller ever gets its id. `now` in Unix
-    /// seconds.
+    /// Grant of the canary, which tests that upstream reads the gateway's records: a subject that does not
+    /// exist, no role, two minutes. No caller receives the session id. `now`: Unix seconds.
     pub(crate) fn canary(now: i64) -> Self {
         let mut user = Map::new();
         user.insert("oid".to_owned(), Value::from(CANARY.to_string()));
@@ -184,28 +183,28 @@ impl Grant {
         }
     }
 
-    /// Whose session it will be.
+    /// Subject of the session.
     pub(crate) fn subject(&self) -> Uuid {
         self.subject
     }
 
-    /// The client app it was asked for by.
+    /// Client app that requested the session.
     pub(crate) fn client(&self) -> &str {
         &self.client
     }
 
-    /// The session's `user` map: the token's claims in their order, `roles` cut to the ceiling.
+    /// The session's `user` map: the token's claims in their order, `roles` limited to the ceiling.
     pub(crate) fn into_user(self) -> Map<String, Value> {
         self.user
     }
 
-    /// When the session ends, in Unix seconds.
+    /// End of the session, in Unix seconds.
     pub(crate) fn expires_at(&self) -> i64 {
         self.expires_at
     }
 
-    /// True when nearly all of upstream's `/api` will answer 403: neither `User` nor `Admin` is
-    /// among the stored roles.
+    /// True if upstream will answer 403 to nearly all of `/api`: the stored roles hold neither `User` nor
+    /// `Admin`.
     pub(crate) fn upstream_will_refuse(&self) -> bool {
         self.upstream_will_refuse
     }

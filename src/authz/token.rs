@@ -1,8 +1,8 @@
-//! Entra access tokens: from the text a caller sent to claims that may be relied on.
+//! Entra access tokens: from the received text to verified claims.
 //!
-//! v1 and v2 tokens of one tenant for one app. An ID token of the same app has the same issuer,
-//! keys, audience and even `roles`, so the type is judged as well (Microsoft identity platform,
-//! "Access tokens" and "Claims validation").
+//! v1 and v2 tokens of one tenant for one app. ID tokens of the same app have the same issuer, keys, audience
+//! and even `roles`, so the token type is checked too (Microsoft identity platform, "Access tokens" and
+//! "Claims validation").
 
 use std::{fmt, sync::Arc};
 
@@ -17,15 +17,14 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-/// Longest token accepted, in bytes.
+/// Maximum length of a token, in bytes.
 pub(crate) const LONGEST: usize = 16 * 1024;
-/// How far clocks may be apart, in seconds.
+/// Tolerated clock difference, in seconds.
 const LEEWAY: i64 = 60;
-/// Longest life a token may claim, in seconds: Entra's longest (continuous access evaluation) is
-/// 28 hours.
-const LONGEST_LIFE: f64 = 28.0 * 3600.0 + 600.0;
+/// Maximum lifetime of a token, in seconds: Entra's longest (continuous access evaluation) is 28 hours.
+const MAX_LIFETIME: f64 = 28.0 * 3600.0 + 600.0;
 
-/// `aud` of tokens for Microsoft Graph, without `https://` and the slash at its end: its application id and its
+/// `aud` of tokens for Microsoft Graph, without `https://` and the trailing slash: its application id and its
 /// hosts in Azure's clouds (Microsoft Graph, "National cloud deployments").
 const GRAPH: [&str; 6] = [
     "00000003-0000-0000-c000-000000000000",
@@ -36,11 +35,11 @@ const GRAPH: [&str; 6] = [
     "graph.microsoft.de",
 ];
 
-/// A bearer token as it came: `b64token` by RFC 6750 §2.1, otherwise unread.
+/// A received bearer token, checked for the syntax `b64token` (RFC 6750 §2.1) only.
 pub(crate) struct BearerToken(String);
 
 impl BearerToken {
-    /// Takes what stands behind `Bearer `; `None` when it is not one `b64token`.
+    /// Takes the text after `Bearer `; `None` if it is not one `b64token`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let body = text.trim_end_matches('=');
         let is_b64token = |b: u8| {
@@ -49,7 +48,7 @@ impl BearerToken {
         (!body.is_empty() && body.bytes().all(is_b64token)).then(|| Self(text.to_owned()))
     }
 
-    /// A name for this very token that does not give it away: its SHA-256.
+    /// SHA-256 of the token: identifies it without disclosing it.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.0.as_bytes());
         let mut bytes = [0; 32];
@@ -57,14 +56,14 @@ impl BearerToken {
         Fingerprint(bytes)
     }
 
-    /// The id of the key that the token says it is signed with.
+    /// Id of the key that the token names (`kid`).
     pub(crate) fn unverified_key_id(&self) -> Result<String, TokenError> {
         let kid = self.unverified_header()?.kid;
         kid.filter(|kid| !kid.is_empty()).ok_or(TokenError::Malformed("no kid"))
     }
 
-    /// The header, when it is one that Entra could have written (RFC 7515 §4). Nothing but `kid` in it is
-    /// ever acted on: no `jku`, `x5u`, `jwk` or `x5c`.
+    /// The header, if Entra could have written it (RFC 7515 §4). Only `kid` is used: never `jku`, `x5u`, `jwk`
+    /// or `x5c`.
     pub(crate) fn unverified_header(&self) -> Result<Header, TokenError> {
         if self.0.len() > LONGEST {
             return Err(TokenError::Malformed("longer than 16 KiB"));
@@ -91,8 +90,8 @@ impl BearerToken {
         Ok(header)
     }
 
-    /// True for tokens that name Microsoft Graph as their audience. Entra hashes the `nonce` in the header of those
-    /// before it signs, so that only Graph can verify them. For the error text alone: nothing is verified.
+    /// True for tokens with Microsoft Graph as audience. Entra hashes the `nonce` in their header before it
+    /// signs, so that only Graph can verify them. For the error text only: nothing is verified.
     pub(crate) fn is_for_graph(&self) -> bool {
         #[derive(Deserialize)]
         struct Audience {
@@ -110,7 +109,7 @@ impl BearerToken {
         has_nonce() || audience().is_some_and(|Audience { aud }| is_graph(&aud))
     }
 
-    /// Checks the signature and every claim that matters; `now` in Unix seconds.
+    /// Verifies the signature and validates the claims. `now`: Unix seconds.
     pub(crate) fn verify(
         &self,
         key: &SigningKey,
@@ -118,15 +117,15 @@ impl BearerToken {
         expected: &ExpectedClaims,
         now: i64,
     ) -> Result<Claims, TokenError> {
-        // Not jsonwebtoken's `decode`: it parses the key each time, its own claim checks pass over
-        // claims that are missing or of another type, and it reads a clock of its own.
+        // Not jsonwebtoken's `decode`: it parses the key each time, its claim checks accept missing claims and
+        // claims of another type, and it reads a clock itself.
         let payload = self.payload_signed_by(key)?;
         let UniqueMembers(all) = serde_json::from_slice(&payload)
             .map_err(|_| TokenError::Malformed("claims are not one JSON object"))?;
         Claims::validate(all, key, issuers, expected, now)
     }
 
-    /// The payload, when this key signed it.
+    /// The payload, if this key signed it.
     pub(crate) fn payload_signed_by(&self, key: &SigningKey) -> Result<Vec<u8>, TokenError> {
         let malformed = TokenError::Malformed("not a signed JWT");
         let (message, signature) = self.0.rsplit_once('.').ok_or(malformed)?;
@@ -145,7 +144,7 @@ impl fmt::Debug for BearerToken {
     }
 }
 
-/// Names a token without giving it away; base64url as text.
+/// SHA-256 of a token, displayed as base64url.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Fingerprint([u8; 32]);
 
@@ -155,7 +154,7 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// A key that may have signed a token, parsed once.
+/// A public key of Entra, parsed once.
 #[derive(Clone)]
 pub(crate) struct SigningKey {
     verifying: Arc<ParsedPublicKey>,
@@ -163,8 +162,8 @@ pub(crate) struct SigningKey {
 }
 
 impl SigningKey {
-    /// From an RSA key's numbers, big-endian; `None` when they are no key. `issuer` is the key's own
-    /// `issuer` member in Entra's key document, if it has one.
+    /// Builds an RSA key from its big-endian numbers; `None` if they are not a valid key. `issuer`: the key's
+    /// `issuer` member in Entra's key document.
     pub(crate) fn new(modulus: &[u8], exponent: &[u8], issuer: Option<String>) -> Option<Self> {
         let key: PublicEncryptingKey =
             PublicKeyComponents { n: without_zeros(modulus), e: without_zeros(exponent) }
@@ -175,7 +174,7 @@ impl SigningKey {
         Some(Self { verifying: Arc::new(verifying), issuer })
     }
 
-    /// Whether a signature of a message is this key's (RSASSA-PKCS1-v1_5 with SHA-256).
+    /// True if this key made the signature of the message (RSASSA-PKCS1-v1_5 with SHA-256).
     pub(crate) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
         self.verifying.verify_sig(message, signature).is_ok()
     }
@@ -186,16 +185,16 @@ fn without_zeros(number: &[u8]) -> &[u8] {
     &number[zeros..]
 }
 
-/// Who may have issued tokens, as the tenant's own metadata documents say.
+/// Accepted issuers, from the tenant's metadata documents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Issuers {
-    /// Of v2 tokens; `None` while the v2 document has not been read.
+    /// Issuer of v2 tokens; `None` until the v2 document is read.
     pub(crate) v2: Option<String>,
-    /// Of v1 tokens; likewise.
+    /// Issuer of v1 tokens; `None` until the v1 document is read.
     pub(crate) v1: Option<String>,
 }
 
-/// What a token must say about us.
+/// Claim values that a token must have.
 #[derive(Debug, Clone)]
 pub(crate) struct ExpectedClaims {
     /// The Entra tenant.
@@ -206,40 +205,40 @@ pub(crate) struct ExpectedClaims {
     pub(crate) audiences: Vec<String>,
 }
 
-/// Why a token does not count. What callers read is [`fmt::Display`]: fixed words, nothing of the
-/// token itself, and never the text `scope` or `error` with an equals sign (some clients search for
-/// those with a regular expression).
+/// Reasons for rejecting a token. Callers receive the text of [`fmt::Display`]: fixed words, nothing of the
+/// token itself, and never `scope` or `error` with an equals sign (some clients search for those with a
+/// regular expression).
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TokenError {
     #[error("The access token is malformed: {0}")]
     Malformed(&'static str),
     #[error("The access token is signed with an unknown key")]
     UnknownKey,
-    #[error("The signature of the access token is not valid")]
+    #[error("Invalid token signature")]
     Signature,
-    #[error("The access token lacks a valid {0} claim")]
+    #[error("Missing or invalid token claim: {0}")]
     Claim(&'static str),
     #[error("The access token expired")]
     Expired,
     #[error("The access token is not valid yet")]
     NotYetValid,
-    #[error("The access token was issued by somebody else")]
+    #[error("Invalid token issuer")]
     Issuer,
-    #[error("The access token is meant for another application")]
+    #[error("Invalid token audience")]
     Audience,
     /// Only Graph can verify the signature of these tokens: see [`BearerToken::is_for_graph`].
     #[error("The access token is meant for Microsoft Graph")]
     ForGraph,
-    #[error("The access token belongs to another tenant")]
+    #[error("Invalid token tenant")]
     Tenant,
-    #[error("This is not an access token")]
+    #[error("Not an access token")]
     WrongType,
-    /// Not the token's fault: the metadata for its version has not been read yet.
-    #[error("The issuer of tokens of this version is not known yet")]
+    /// Temporary: the metadata for the token's version has not been read yet.
+    #[error("The issuer for this token version has not been loaded yet")]
     IssuerUnknownYet,
 }
 
-/// On whose behalf a token was issued.
+/// Kind of caller that a token was issued to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Caller {
     /// A user, through a client app, with these scopes.
@@ -247,11 +246,11 @@ pub(crate) enum Caller {
         /// `scp`, split at spaces.
         scopes: Vec<String>,
     },
-    /// An app on its own.
+    /// An app without a user.
     AppOnly,
 }
 
-/// Whom a token that was verified speaks for; made by [`BearerToken::verify`] alone.
+/// Subject, client and roles of a verified token; made by [`BearerToken::verify`] only.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     subject: Uuid,
@@ -261,7 +260,7 @@ pub(crate) struct Identity {
     expires_at: i64,
 }
 
-/// The claims of a token that was verified; made by [`BearerToken::verify`] alone.
+/// Claims of a verified token; made by [`BearerToken::verify`] only.
 #[derive(Clone)]
 pub(crate) struct Claims {
     all: Map<String, Value>,
@@ -291,7 +290,7 @@ impl Claims {
         if issuer != accepted.as_ref().ok_or(TokenError::IssuerUnknownYet)? {
             return Err(TokenError::Issuer);
         }
-        // A key's own issuer: the v1 key documents name none, and some name the v2 issuer for both.
+        // The v1 key documents name no issuer for a key, and some name the v2 issuer for both versions.
         let key_may_sign = key.issuer.as_ref().is_none_or(|template| {
             let filled = template.replace("{tenantid}", &tenant);
             filled == issuer || Some(filled) == issuers.v2
@@ -333,17 +332,17 @@ impl Claims {
         Ok(Self { all, identity })
     }
 
-    /// Whom the token speaks for.
+    /// Subject, client and roles of the token.
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// The same, without the claims.
+    /// As [`Self::identity`], without the claims.
     pub(crate) fn into_identity(self) -> Identity {
         self.identity
     }
 
-    /// A claim's value, where it is a string.
+    /// Value of a claim, if it is a string.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.all.get(name).and_then(Value::as_str)
     }
@@ -365,17 +364,17 @@ impl Identity {
         &self.client
     }
 
-    /// On whose behalf the token was issued.
+    /// Kind of caller that the token was issued to.
     pub(crate) fn caller(&self) -> &Caller {
         &self.caller
     }
 
-    /// Whether `roles` is a list that holds this very string.
+    /// True if `roles` is a list that holds exactly this string.
     pub(crate) fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|held| held == role)
     }
 
-    /// `roles`, empty when it is missing or not a list.
+    /// `roles`; empty if missing or not a list.
     pub(crate) fn roles(&self) -> &[String] {
         &self.roles
     }
@@ -385,7 +384,7 @@ impl Identity {
         self.expires_at
     }
 
-    /// Whether a token that once was good still is; `now` in Unix seconds.
+    /// Checks the expiry of a token that was verified before. `now`: Unix seconds.
     pub(crate) fn recheck(&self, now: i64) -> Result<(), TokenError> {
         if self.expires_at + LEEWAY > now { Ok(()) } else { Err(TokenError::Expired) }
     }
@@ -397,7 +396,7 @@ impl fmt::Debug for Claims {
     }
 }
 
-/// `exp`, `nbf`, `iat`: numbers (RFC 7519 §2, NumericDate), all three required.
+/// Checks `exp`, `nbf` and `iat`: numbers (RFC 7519 §2, NumericDate), all three required. Returns `exp`.
 fn check_times(all: &Map<String, Value>, now: i64) -> Result<i64, TokenError> {
     let seconds =
         |name: &'static str| all.get(name).and_then(Value::as_f64).ok_or(TokenError::Claim(name));
@@ -410,16 +409,16 @@ fn check_times(all: &Map<String, Value>, now: i64) -> Result<i64, TokenError> {
     if nbf > latest || iat > latest {
         return Err(TokenError::NotYetValid);
     }
-    if exp - iat > LONGEST_LIFE {
+    if exp - iat > MAX_LIFETIME {
         return Err(TokenError::Claim("exp"));
     }
     #[expect(clippy::cast_possible_truncation, reason = "near `now`, as just checked")]
     Ok(exp.floor() as i64)
 }
 
-/// Access token of a user or of an app, by the claims only such tokens carry. Agent identities get
-/// app-only tokens with the scope `/`, which is none. An app to which no role is assigned gets a token
-/// without `roles`: a good one, that admits to nothing.
+/// Distinguishes access tokens of users and of apps, by the claims that only those carry. Agent identities get
+/// app-only tokens with the scope `/`, which is not a scope. An app without an assigned role gets a valid token
+/// without `roles`, which gives no access.
 fn check_type(all: &Map<String, Value>, v2: bool) -> Result<Caller, TokenError> {
     let scopes: Vec<String> = match all.get("scp") {
         None => Vec::new(),
@@ -444,12 +443,12 @@ fn check_type(all: &Map<String, Value>, v2: bool) -> Result<Caller, TokenError> 
     }
 }
 
-/// A GUID in its hyphenated form, as Entra writes it.
+/// Parses a GUID in Entra's hyphenated form.
 fn guid(text: &str) -> Option<Uuid> {
     (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten()
 }
 
-/// A JSON object none of whose members stands twice (RFC 7519 §4 lets a reader refuse those).
+/// A JSON object without duplicate members (RFC 7519 §4 permits rejecting those).
 pub(super) struct UniqueMembers(pub(super) Map<String, Value>);
 
 impl<'de> Deserialize<'de> for UniqueMembers {
@@ -469,7 +468,7 @@ impl<'de> Deserialize<'de> for UniqueMembers {
                 let mut members = Map::new();
                 while let Some((name, value)) = map.next_entry::<String, Value>()? {
                     if members.insert(name, value).is_some() {
-                        return Err(de::Error::custom("a member stands twice"));
+                        return Err(de::Error::custom("duplicate member"));
                     }
                 }
                 Ok(UniqueMembers(members))

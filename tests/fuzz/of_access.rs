@@ -100,7 +100,7 @@ pub(crate) fn token(data: &[u8]) {
             return;
         };
         let _ = token.unverified_key_id();
-        assert!(token.verify(&key, &issuers, &expected, now).is_err(), "nobody has signed this");
+        assert!(token.verify(&key, &issuers, &expected, now).is_err(), "this is not signed");
         return;
     }
     let Ok(UniqueMembers(all)) = serde_json::from_slice(bytes) else { return };

@@ -121,7 +121,7 @@ async fn check_tests_every_dependency_and_names_those_that_fail() {
     assert!(text(&ended.stdout).contains("FAILED  upstream"), "{}", text(&ended.stdout));
     assert!(text(&ended.stdout).contains("ok      signing keys"), "{}", text(&ended.stdout));
     dead.push(("SESSION_TYPE".to_owned(), "redis".to_owned()));
-    let url = world.store.redis().url().replace("redis://", "redis://nobody:hunter2@");
+    let url = world.store.redis().url().replace("redis://", "redis://unknown:hunter2@");
     for (url, cause) in [
         ("redis://127.0.0.1:1/0", "127.0.0.1:1: connection refused"),
         ("redis://nowhere.invalid:6379/0", "nowhere.invalid:6379: host name not found"),

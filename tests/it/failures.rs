@@ -343,7 +343,7 @@ async fn a_token_for_another_application_gets_a_challenge_with_the_scope_to_requ
     let (on, entra, _store) = alone(&[("GATEWAY_LOGIN_FAILURE_LIMIT", "off")]).await;
     let (off, entra_of_off, _store) = alone(&[("GATEWAY_EXTERNAL_ACCESS", "off")]).await;
     let graph = "The access token is meant for Microsoft Graph";
-    let another = "The access token is meant for another application";
+    let another = "Invalid token audience";
     for (audience, text) in [
         ("00000003-0000-0000-c000-000000000000", graph),
         ("https://graph.microsoft.com", graph),
