@@ -36,7 +36,7 @@ pub(crate) fn reload(
     }
     let (live, fixed): (Vec<_>, Vec<_>) = changed.into_iter().partition(|setting| setting.live);
     for setting in fixed {
-        tracing::warn!(setting = setting.name, "has changed; it counts at the next start");
+        tracing::warn!(setting = setting.name, "changed setting requires a restart");
     }
     let names: Vec<_> = live.iter().map(|setting| setting.name).collect();
     tracing::info!(changed = names.join(","), "settings reloaded");

@@ -149,7 +149,7 @@ async fn settings_fixed_at_start_wait_for_a_restart_and_the_rest_apply() {
     for name in ["GATEWAY_WORKERS", "SESSION_COOKIE_NAME"] {
         let log = ground.gateway().process.log();
         let is_reported =
-            |line: &str| line.contains(name) && line.contains("counts at the next start");
+            |line: &str| line.contains(name) && line.contains("changed setting requires a restart");
         assert!(log.lines().any(is_reported), "{name}: {log}");
     }
     assert_eq!(ground.log_lines("\"changed\":\"GATEWAY_FRONT_DOOR_ID\""), 1);
