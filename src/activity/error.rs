@@ -4,8 +4,6 @@ use std::path::PathBuf;
 
 use sqlx::migrate::MigrateError;
 
-use crate::{cli::exit::Failure, telemetry};
-
 /// Failures of the database. None of them means "not found".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ActivityError {
@@ -66,15 +64,6 @@ impl From<MigrateError> for ActivityError {
 }
 
 impl ActivityError {
-    /// Exit code and message of a program that ends with this error.
-    pub(crate) fn into_failure(self) -> Failure {
-        let chain = telemetry::chain(&self);
-        match self {
-            Self::Unusable(..) | Self::Missing(_) => Failure::Misconfigured(chain),
-            _ => Failure::Unavailable(chain),
-        }
-    }
-
     /// True if the database may not be the gateway's, or has another version's schema.
     pub(crate) fn is_of_the_settings(&self) -> bool {
         matches!(self, Self::NoDatabase | Self::NotMigrated | Self::TooNew | Self::Missing(_))

@@ -8,10 +8,7 @@ use uuid::Uuid;
 
 use super::{author, exit::Failure, no_database, print, report::block_on};
 use crate::{
-    activity::{
-        AccessState, Activity, ActivityError, Block, BlockInForce, Blocked, Restriction,
-        RunningInstance,
-    },
+    activity::{AccessState, Activity, Block, BlockInForce, Blocked, Restriction, RunningInstance},
     clock,
     config::{Config, ExternalAccessMode},
     control::{
@@ -167,7 +164,7 @@ async fn decide(
             }
             return Ok(Recording::Recorded(changed));
         }
-        Err(error) if error.is_of_the_settings() => return Err(error.into_failure()),
+        Err(error) if error.is_of_the_settings() => return Err(error.into()),
         Err(error) => telemetry::chain(&error),
     };
     let stored = async {
@@ -211,7 +208,7 @@ async fn twice(attempt: impl AsyncFn() -> Result<(), SessionsError>) -> Result<(
 fn not_decided(error: DecisionError) -> Failure {
     match error {
         DecisionError::Sessions(error) => not_recorded_first(error),
-        DecisionError::Activity(error) => error.into_failure(),
+        DecisionError::Activity(error) => error.into(),
     }
 }
 
@@ -243,9 +240,8 @@ fn refuse_where_a_setting_decides(config: &Config) -> Result<(), Failure> {
 }
 
 async fn status(config: &Config, activity: &Activity, as_json: bool) -> Result<(), Failure> {
-    let failed = ActivityError::into_failure;
-    let (state, blocks) = activity.read().await.map_err(failed)?;
-    let instances = activity.instances().await.map_err(failed)?;
+    let (state, blocks) = activity.read().await?;
+    let instances = activity.instances().await?;
     let (in_force, fault) = match waiting(config, activity).await {
         Ok(restrictions) => (restrictions.in_force(), None),
         Err(error) => (Arc::default(), Some(telemetry::chain(&error))),

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{exit::Failure, no_database, print, report::block_on};
 use crate::{
-    activity::{Activity, ActivityError, EventKind, Filter, Record},
+    activity::{Activity, EventKind, Filter, Record},
     clock,
     config::{Config, duration},
 };
@@ -66,7 +66,7 @@ pub fn activity(config: &Config, command: ActivityCommand) -> Result<(), Failure
             ..Filter::default()
         };
         loop {
-            let found = activity.find(filter.clone()).await.map_err(ActivityError::into_failure)?;
+            let found = activity.find(filter.clone()).await?;
             for record in &found {
                 print(&if command.json { as_json(record)? } else { as_text(record) });
             }

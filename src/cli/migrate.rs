@@ -1,10 +1,7 @@
 //! `migrate`: the database is brought up to date, whatever `GATEWAY_MIGRATE` says.
 
 use super::{exit::Failure, no_database, print, report::block_on};
-use crate::{
-    activity::{Activity, ActivityError},
-    config::Config,
-};
+use crate::{activity::Activity, config::Config};
 
 /// Brings the database up to date.
 ///
@@ -16,7 +13,7 @@ pub fn migrate(config: &Config) -> Result<(), Failure> {
     }
     block_on(async {
         let activity = Activity::open_existing(&config.activity);
-        activity.migrate().await.map_err(ActivityError::into_failure)?;
+        activity.migrate().await?;
         print("the database is up to date");
         Ok(())
     })?

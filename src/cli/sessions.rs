@@ -8,8 +8,7 @@ use crate::{
     activity::Activity,
     config::Config,
     control::{restrictions::Restrictions, revocation},
-    sessions::{MintedSession, Sessions, SessionsError, Which},
-    telemetry,
+    sessions::{MintedSession, Sessions, Which},
 };
 
 /// What to do about minted sessions.
@@ -78,12 +77,12 @@ impl WhichSessions {
 /// When the store cannot be reached.
 pub fn sessions(config: &Config, command: SessionsCommand) -> Result<(), Failure> {
     block_on(async {
-        let sessions = Sessions::connected(config.sessions.clone()).await.map_err(away)?;
+        let sessions = Sessions::connected(config.sessions.clone()).await?;
         match command {
             SessionsCommand::List { subject, client, json, limit } => {
                 let of_client = || client.map(|id| Which::Client(id.to_string()));
                 let which = subject.map(Which::Subject).or_else(of_client).unwrap_or(Which::All);
-                let listed = sessions.list(&which, limit).await.map_err(away)?;
+                let listed = sessions.list(&which, limit).await?;
                 for one in listed.into_iter().map(MintedSession::from) {
                     print(&if json { as_json(&one)? } else { as_text(&one) });
                 }
@@ -104,11 +103,10 @@ async fn end(
     let (mut count, mut unknown) = (0, 0);
     for which in which.each() {
         let author = author(by.clone());
-        let mut ended =
-            revocation::end(&restrictions, &which, &author, None).await.map_err(away)?;
+        let mut ended = revocation::end(&restrictions, &which, &author, None).await?;
         if !matches!(which, Which::Handle(_)) {
             let late = revocation::end_latecomers(restrictions.clone(), which.clone(), author);
-            ended += late.await.map_err(away)?;
+            ended += late.await?;
         }
         count += ended;
         if let (0, Which::Handle(_)) = (ended, &which) {
@@ -126,11 +124,6 @@ async fn end(
         print(&format!("{unknown} of the named ones do not live (any more)"));
     }
     Ok(())
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn away(error: SessionsError) -> Failure {
-    Failure::Unavailable(telemetry::chain(&error))
 }
 
 fn as_json(one: &MintedSession) -> Result<String, Failure> {

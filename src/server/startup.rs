@@ -67,7 +67,7 @@ async fn try_database(external_access: &ExternalAccess) -> Result<(), Failure> {
     };
     match usable.await {
         Ok(()) => Ok(()),
-        Err(error) if error.is_lasting() => Err(error.into_failure()),
+        Err(error) if error.is_lasting() => Err(error.into()),
         Err(error) => {
             let error = telemetry::chain(&error);
             tracing::warn!(

@@ -9,7 +9,7 @@ mod exporters;
 mod line_queue;
 mod lines;
 
-use std::{error::Error, fmt::Write as _, sync::mpsc, thread};
+use std::{error::Error, fmt::Write as _, io, sync::mpsc, thread};
 
 use opentelemetry::{global, metrics::Meter, trace::TracerProvider};
 use opentelemetry_sdk::{
@@ -20,10 +20,19 @@ use opentelemetry_sdk::{
 use prometheus::{Registry, TextEncoder};
 
 use self::{drops::Drops, lines::Lines};
-use crate::{cli::exit::Failure, config::Config, timeouts};
+use crate::{config::Config, timeouts};
 
 /// Name of the instrumentation scope.
 const SCOPE: &str = "simplechat-gateway";
+
+/// Reasons for which telemetry cannot start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TelemetryError {
+    #[error("telemetry: {0}")]
+    Exporters(Box<dyn Error>),
+    #[error("cannot log to stderr: {0}")]
+    Stderr(io::Error),
+}
 
 /// Log and exporters of the process. Call [`Self::end`] at the stop, outside any runtime.
 pub(crate) struct Telemetry {
@@ -40,16 +49,16 @@ impl Telemetry {
     ///
     /// # Errors
     /// When an exporter cannot be built, or no thread can be started.
-    pub(crate) fn start(config: &Config) -> Result<Self, Failure> {
+    pub(crate) fn start(config: &Config) -> Result<Self, TelemetryError> {
         let exporters = exporters::build(&config.telemetry, config.ops_listen.is_some())
-            .map_err(|error| Failure::Unavailable(format!("telemetry: {error}")))?;
+            .map_err(TelemetryError::Exporters)?;
         if let Some(metrics) = &exporters.metrics {
             global::set_meter_provider(metrics.clone());
             exporters.drops.observe(&meter());
         }
         // Last: the libraries' messages about their own start are not logged.
         let lines = Lines::start(&config.log_filter, exporters.logs.as_ref(), &exporters.drops)
-            .map_err(|error| Failure::Internal(format!("cannot log to stderr: {error}")))?;
+            .map_err(TelemetryError::Stderr)?;
         let exporters::Exporters { traces, logs, metrics, scrape, drops } = exporters;
         Ok(Self { traces, logs, metrics, scrape: scrape.map(Scrape), drops, lines })
     }
@@ -128,8 +137,6 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
