@@ -1,4 +1,4 @@
-//! The command line in, an exit code out (`sysexits.h`).
+//! Entry point: parses the command line, runs a command, returns its exit code (`sysexits.h`).
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -14,12 +14,32 @@ const BAD_COMMAND_LINE: u8 = 64;
 /// `EX_CONFIG`
 const BAD_SETTINGS: u8 = 78;
 
-/// Lets machines into SimpleChat.
+/// Shown below the options of `--help`.
+const AFTER_HELP: &str = "\
+Environment:
+  GATEWAY_CONFIG  TOML file with settings, where --config is not given
+  RUST_LOG        Log filter (default: info)
+  Every setting is an environment variable; `simplechat-gateway settings` lists them.
+
+Exit codes:
+  0   success
+  64  invalid command line
+  69  required service unavailable
+  70  internal error
+  78  invalid settings";
+
+/// Reverse proxy that signs MCP servers and scripts in to SimpleChat with Microsoft Entra tokens.
 #[derive(Parser)]
-#[command(name = "simplechat-gateway", version = VERSION, about, max_term_width = 100)]
+#[command(
+    name = "simplechat-gateway", version = VERSION, after_help = AFTER_HELP, max_term_width = 100
+)]
 struct Arguments {
-    /// A TOML file with settings; the environment wins.
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        help = "TOML file with settings; environment variables take precedence [env: GATEWAY_CONFIG]"
+    )]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -27,51 +47,51 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the gateway (the default).
+    /// Run the gateway (default command).
     Serve,
-    /// Read the settings and try everything they name.
+    /// Validate configuration and test all dependencies.
     Check,
-    /// Check, then prove that upstream honours a minted session, and print what the app registration
-    /// must hold.
+    /// Run `check`, test an issued session on SimpleChat, and print the required app registration.
     Doctor,
-    /// Ask the running gateway whether it is ready.
+    /// Test whether the running gateway is ready.
     Healthcheck,
     #[command(about = "Print the OpenAPI document")]
     Openapi,
-    /// Bring the database up to date.
+    /// Apply database migrations.
     Migrate,
-    /// The administrator's switch.
+    /// Manage external access and blocks.
     Access {
         #[command(subcommand)]
         command: AccessCommand,
     },
-    /// The administrator's log, newest first.
+    /// Print the activity log, newest first.
     Activity(ActivityCommand),
-    /// Minted sessions.
+    /// List and end gateway-issued sessions.
     Sessions {
         #[command(subcommand)]
         command: SessionsCommand,
     },
     /// Print every setting: name, meaning, form, default and effective value.
     Settings {
-        /// As a Markdown table, without values.
+        /// Print a Markdown table, without values.
         #[arg(long)]
         markdown: bool,
     },
 }
 
-enum Ending {
+/// Reason for which the program ends with an exit code other than 0.
+enum ExitReason {
     Settings(Problems),
     Failure(Failure),
 }
 
-impl From<Problems> for Ending {
+impl From<Problems> for ExitReason {
     fn from(problems: Problems) -> Self {
         Self::Settings(problems)
     }
 }
 
-impl From<Failure> for Ending {
+impl From<Failure> for ExitReason {
     fn from(failure: Failure) -> Self {
         Self::Failure(failure)
     }
@@ -95,18 +115,18 @@ fn main() -> ExitCode {
     let print_error = if is_service { print_error_in_time } else { print_error };
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Ending::Settings(problems)) => {
+        Err(ExitReason::Settings(problems)) => {
             print_error(&problems.to_string());
             ExitCode::from(BAD_SETTINGS)
         }
-        Err(Ending::Failure(failure)) => {
+        Err(ExitReason::Failure(failure)) => {
             print_error(&failure.to_string());
             ExitCode::from(failure.exit_code())
         }
     }
 }
 
-fn run(arguments: Arguments) -> Result<(), Ending> {
+fn run(arguments: Arguments) -> Result<(), ExitReason> {
     let file = arguments.config;
     let named = file.clone();
     let read = move || Config::read(environment(), named.as_deref());
@@ -130,7 +150,7 @@ fn run(arguments: Arguments) -> Result<(), Ending> {
     Ok(())
 }
 
-/// The environment. What is not UTF-8 is marked with U+FFFD, which no setting may hold.
+/// Environment variables. Bytes that are not UTF-8 become U+FFFD, which no setting may contain.
 fn environment() -> impl Iterator<Item = (String, String)> {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     std::env::vars_os().map(move |(name, value)| (text(name), text(value)))

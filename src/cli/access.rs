@@ -1,4 +1,4 @@
-//! `access`: the administrator's switch, and who is kept out.
+//! `access`: external access and blocks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,61 +20,61 @@ use crate::{
     telemetry,
 };
 
-/// What to do about external access.
+/// Subcommands of `access`.
 #[derive(Debug, Subcommand)]
 pub enum AccessCommand {
-    /// Let machines in. Tenant and app ids become public.
+    /// Enable external access. Tenant and app IDs become public.
     Enable {
-        /// Who accepts that.
+        /// Name of the approver.
         #[arg(long, value_name = "NAME")]
         accepted_by: String,
-        /// That it is understood.
+        /// Confirm that tenant and app IDs become public.
         #[arg(long, required = true)]
         i_understand_ids_become_public: bool,
     },
-    /// Let no machines in any more. Sessions live on: end them with `sessions end --all`.
+    /// Disable external access. Sessions remain valid: end them with `sessions end --all`.
     Disable {
-        /// Who decides it.
+        /// Name of the administrator, for the activity log [default: command line].
         #[arg(long, value_name = "NAME")]
         by: Option<String>,
     },
-    /// How it stands, on which instances, and who is kept out.
+    /// Show status, instances and blocks.
     Status {
-        /// As JSON.
+        /// Output JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Keep a user or a client app out for a while, and end its sessions.
+    /// Block a user or client app temporarily and end its sessions.
     Block {
-        /// Whom or what it is about.
+        /// Caller to block or unblock.
         #[command(flatten)]
         whom: Whom,
-        /// For how long, like 24h.
+        /// Duration of the block, such as 24h.
         #[arg(long = "for", value_name = "DURATION", value_parser = Block::span)]
         span: Duration,
-        /// Who decides it.
+        /// Name of the administrator, for the activity log [default: command line].
         #[arg(long, value_name = "NAME")]
         by: Option<String>,
     },
-    /// Let a user or a client app in again.
+    /// Remove a block.
     Unblock {
-        /// Whom or what it is about.
+        /// Caller to block or unblock.
         #[command(flatten)]
         whom: Whom,
-        /// Who decides it.
+        /// Name of the administrator, for the activity log [default: command line].
         #[arg(long, value_name = "NAME")]
         by: Option<String>,
     },
 }
 
-/// Whom it is about.
+/// User or client app.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct Whom {
-    /// A user or service principal: Entra's object id.
+    /// Object ID of a user or service principal in Entra.
     #[arg(long, value_name = "OID")]
     subject: Option<Uuid>,
-    /// A client app's id.
+    /// Application (client) ID of a client app.
     #[arg(long, value_name = "APPID")]
     client: Option<Uuid>,
 }
@@ -86,11 +86,11 @@ impl Whom {
     }
 }
 
-/// Does it.
+/// Runs `access`.
 ///
 /// # Errors
-/// When there is no database, or it cannot be written: then nothing has changed. Disabling and blocking
-/// need the database or the session store, either of them.
+/// When no database is set, or it cannot be written: then nothing has changed. `disable` and `block`
+/// need either the database or the session store.
 pub fn access(config: &Config, command: AccessCommand) -> Result<(), Failure> {
     if config.activity.database.is_none() {
         return Err(no_database());
@@ -104,54 +104,57 @@ pub fn access(config: &Config, command: AccessCommand) -> Result<(), Failure> {
 async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Result<(), Failure> {
     match command {
         AccessCommand::Enable { accepted_by, .. } => {
-            refuse_where_a_setting_decides(config)?;
+            check_that_access_is_managed(config)?;
             if accepted_by.trim().is_empty() {
                 return Err(Failure::Usage("--accepted-by: is empty".to_owned()));
             }
-            let restrictions = waiting(config, activity).await.map_err(not_recorded_first)?;
+            let restrictions = pending(config, activity).await.map_err(not_recorded_first)?;
             let text = exposure::text(&config.entra.authority, &config.resource);
             let author = author(Some(accepted_by));
-            let turned = record_enabled(&restrictions, activity, text.clone(), author);
-            let turned = turned.await.map_err(not_decided)?;
-            print(if turned { "external access is on" } else { "external access was on already" });
+            let changed = record_enabled(&restrictions, activity, text.clone(), author);
+            let changed = changed.await.map_err(not_decided)?;
+            print(if changed { "external access is on" } else { "external access was already on" });
             print(&text);
-            advise_without_instances(activity).await;
+            warn_without_instances(activity).await;
             if config.external_access == ExternalAccessMode::Off {
                 print(
-                    "advice  GATEWAY_EXTERNAL_ACCESS: is off here; this counts for gateways where it is managed",
+                    "warning GATEWAY_EXTERNAL_ACCESS: is off here; the change applies to gateways where it is managed",
                 );
             }
         }
         AccessCommand::Disable { by } => {
-            refuse_where_a_setting_decides(config)?;
-            let taken = decide(config, activity, Restriction::access(&author(by))).await?;
-            print(match taken {
-                Recording::Recorded(false) => "external access was off already",
+            check_that_access_is_managed(config)?;
+            let recording = decide(config, activity, Restriction::access(&author(by))).await?;
+            print(match recording {
+                Recording::Recorded(false) => "external access was already off",
                 Recording::Recorded(true) | Recording::Waits(_) => "external access is off",
             });
-            warn_of_record(&taken);
+            warn_of_record(&recording);
         }
         AccessCommand::Status { json } => status(config, activity, json).await?,
         AccessCommand::Block { whom, span, by } => {
             let Some(blocked) = whom.blocked() else { return Ok(()) };
             let (restriction, until) = blocked_for(blocked, span, &author(by));
-            let taken = decide(config, activity, restriction).await?;
-            print(&format!("blocked until {}; gateways end its sessions", clock::rfc3339(until)));
-            warn_of_record(&taken);
-            advise_without_instances(activity).await;
+            let recording = decide(config, activity, restriction).await?;
+            print(&format!(
+                "blocked until {}; gateways end the caller's sessions",
+                clock::rfc3339(until)
+            ));
+            warn_of_record(&recording);
+            warn_without_instances(activity).await;
         }
         AccessCommand::Unblock { whom, by } => {
             let Some(blocked) = whom.blocked() else { return Ok(()) };
-            let restrictions = waiting(config, activity).await.map_err(not_recorded_first)?;
-            let was = record_unblocked(&restrictions, activity, blocked, author(by));
-            let was = was.await.map_err(not_decided)?;
-            print(if was { "not blocked any more" } else { "was not blocked" });
+            let restrictions = pending(config, activity).await.map_err(not_recorded_first)?;
+            let changed = record_unblocked(&restrictions, activity, blocked, author(by));
+            let changed = changed.await.map_err(not_decided)?;
+            print(if changed { "unblocked" } else { "was not blocked" });
         }
     }
     Ok(())
 }
 
-/// Takes a restriction: by the database, or by the session store where the database cannot be written.
+/// Records a restriction in the database, or in the session store if the database cannot be written.
 async fn decide(
     config: &Config,
     activity: &Activity,
@@ -181,30 +184,31 @@ async fn decide(
     }
 }
 
-fn warn_of_record(taken: &Recording) {
-    if let Recording::Waits(why) = taken {
+fn warn_of_record(recording: &Recording) {
+    if let Recording::Waits(reason) = recording {
         print(&format!(
-            "warning the database could not be written: {why}; the decision counts all the same, and a gateway records it as soon as it can"
+            "warning the database could not be written: {reason}. The change applies now; a gateway records it when the database is available"
         ));
     }
 }
 
-/// Restrictions that wait in the session store for their records.
-async fn waiting(config: &Config, activity: &Activity) -> Result<Restrictions, SessionsError> {
+/// Reads the restrictions in the session store that the database has not recorded yet.
+async fn pending(config: &Config, activity: &Activity) -> Result<Restrictions, SessionsError> {
     let sessions = Sessions::open_store(config.sessions.clone())?;
     let restrictions = Restrictions::new(activity, &sessions);
     twice(async || restrictions.follow().await).await?;
     Ok(restrictions)
 }
 
-/// Tries again once: the connection to the session store may not have been made yet.
+/// Retries once: the first attempt fails if the session store is not connected yet.
 async fn twice(attempt: impl AsyncFn() -> Result<(), SessionsError>) -> Result<(), SessionsError> {
     match attempt().await {
         Err(_) => attempt().await,
-        done => done,
+        success => success,
     }
 }
 
+/// Failure of `enable` or `unblock`.
 fn not_decided(error: DecisionError) -> Failure {
     match error {
         DecisionError::Sessions(error) => not_recorded_first(error),
@@ -212,27 +216,30 @@ fn not_decided(error: DecisionError) -> Failure {
     }
 }
 
-/// Decisions that wait in the session store cannot be recorded before one that enables or unblocks.
+/// Failure to read the pending decisions of the session store, which must be recorded before `enable` and
+/// `unblock`.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn not_recorded_first(error: SessionsError) -> Failure {
     Failure::Unavailable(format!(
-        "nothing has changed: decisions that wait in the session store are recorded first, and it cannot be read: {}",
+        "nothing has changed: decisions in the session store must be recorded first, and it cannot be read: {}",
         telemetry::chain(&error)
     ))
 }
 
-/// A decision in a database that no gateway reads must not look as if it counted.
-async fn advise_without_instances(activity: &Activity) {
+/// Warns that no gateway reads this database, so that the change has no effect.
+async fn warn_without_instances(activity: &Activity) {
     if activity.instances().await.is_ok_and(|instances| instances.is_empty()) {
-        print("advice  DATABASE_URL: no gateway runs over this database; is it the gateway's own?");
+        print(
+            "warning DATABASE_URL: no running gateway uses this database; check that it is the gateway's",
+        );
     }
 }
 
-/// A switch that turns nothing must not look as if it did.
-fn refuse_where_a_setting_decides(config: &Config) -> Result<(), Failure> {
+/// Refuses a change that has no effect, because the setting overrides it.
+fn check_that_access_is_managed(config: &Config) -> Result<(), Failure> {
     if let ExternalAccessMode::On { .. } = config.external_access {
         return Err(Failure::Misconfigured(
-            "GATEWAY_EXTERNAL_ACCESS: is on, and that decides; set it to managed to decide here, or to off"
+            "GATEWAY_EXTERNAL_ACCESS: is on and overrides this command; set it to managed to use the command, or to off"
                 .to_owned(),
         ));
     }
@@ -242,7 +249,7 @@ fn refuse_where_a_setting_decides(config: &Config) -> Result<(), Failure> {
 async fn status(config: &Config, activity: &Activity, as_json: bool) -> Result<(), Failure> {
     let (state, blocks) = activity.read().await?;
     let instances = activity.instances().await?;
-    let (in_force, fault) = match waiting(config, activity).await {
+    let (in_force, fault) = match pending(config, activity).await {
         Ok(restrictions) => (restrictions.in_force(), None),
         Err(error) => (Arc::default(), Some(telemetry::chain(&error))),
     };
@@ -273,11 +280,13 @@ async fn status(config: &Config, activity: &Activity, as_json: bool) -> Result<(
     let word = if state.enabled { "on" } else { "off" };
     print(&format!("external access   {word}{since}{by} (GATEWAY_EXTERNAL_ACCESS here: {mode})"));
     if disabled.is_some() {
-        print("warning the database has not recorded this yet: a gateway does as soon as it can");
+        print(
+            "warning not recorded in the database yet; a gateway records it when the database is available",
+        );
     }
     if let Some(fault) = fault {
         print(&format!(
-            "advice  session store: not read, so decisions that wait there for their records are not shown: {fault}"
+            "warning session store: cannot be read, so decisions that are not recorded yet are not shown: {fault}"
         ));
     }
     for one in &instances {

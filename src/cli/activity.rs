@@ -1,4 +1,4 @@
-//! `activity`: the administrator's log.
+//! `activity`: the activity log.
 
 use std::{borrow::Cow, fmt::Write as _, time::Duration};
 
@@ -12,28 +12,28 @@ use crate::{
     config::{Config, duration},
 };
 
-/// Records read at a time.
+/// Records read per query.
 const PAGE: u32 = 1000;
 
-/// Which records, and how they are printed.
+/// Options of `activity`.
 #[derive(Debug, Args)]
 pub struct ActivityCommand {
-    /// How far back, like 24h or 30d.
+    /// Age of the oldest record, such as 24h or 30d.
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     since: Duration,
-    /// A line of JSON each.
+    /// Output JSON Lines.
     #[arg(long)]
     json: bool,
-    /// Of this kind alone, like `login_denied`.
+    /// Only records of this kind, such as `login_denied`.
     #[arg(long, value_parser = kind)]
     kind: Option<EventKind>,
-    /// Of this person alone: part of an object id, a name or an e-mail address.
+    /// Only records of this person: part of an object ID, a name or an e-mail address.
     #[arg(long)]
     person: Option<String>,
-    /// Of this client app alone.
+    /// Only records of this client app: its application (client) ID.
     #[arg(long, value_name = "APPID")]
     client: Option<Uuid>,
-    /// Of this session alone, by its handle.
+    /// Only records of this session: its handle.
     #[arg(long, value_name = "HANDLE")]
     session: Option<String>,
 }
@@ -41,14 +41,14 @@ pub struct ActivityCommand {
 fn kind(text: &str) -> Result<EventKind, String> {
     EventKind::of(text).ok_or_else(|| {
         let names: Vec<_> = EventKind::ALL.into_iter().map(EventKind::name).collect();
-        format!("is none of {}", names.join(", "))
+        format!("expected one of {}", names.join(", "))
     })
 }
 
 /// Prints records, newest first.
 ///
 /// # Errors
-/// When there is no database, or it cannot be reached.
+/// When no database is set, or it cannot be reached.
 pub fn activity(config: &Config, command: ActivityCommand) -> Result<(), Failure> {
     if config.activity.database.is_none() {
         return Err(no_database());
@@ -99,7 +99,7 @@ fn as_text(record: &Record) -> String {
         ("text", text.as_ref()),
     ] {
         if let Some(value) = value {
-            // A name is whatever somebody called themselves: no line of its own, no colours.
+            // Users choose their names: escape line breaks and terminal control characters.
             // Writing to a String cannot fail.
             let _ = write!(line, "  {name}={}", value.escape_debug());
         }

@@ -1,12 +1,12 @@
-//! `migrate`: the database is brought up to date, whatever `GATEWAY_MIGRATE` says.
+//! `migrate`: applies database migrations, with any value of `GATEWAY_MIGRATE`.
 
 use super::{exit::Failure, no_database, print, report::block_on};
 use crate::{activity::Activity, config::Config};
 
-/// Brings the database up to date.
+/// Applies database migrations.
 ///
 /// # Errors
-/// When there is none, or it cannot be reached or changed.
+/// When no database is set, or it cannot be reached or changed.
 pub fn migrate(config: &Config) -> Result<(), Failure> {
     if config.activity.database.is_none() {
         return Err(no_database());

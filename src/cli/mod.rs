@@ -1,5 +1,5 @@
-//! The administrator's page without a page: the same decisions, log and sessions, for pipelines and for
-//! hosts where nobody can open a browser.
+//! Commands of the program. `access`, `activity` and `sessions` offer the functions of the administration
+//! pages to pipelines and to hosts without a browser.
 
 mod access;
 mod activity;
@@ -20,7 +20,7 @@ pub use self::{
 use self::{exit::Failure, output::print_line as print};
 use crate::activity::{Actor, Author};
 
-/// Who decides where no session says it.
+/// Author of a change made on the command line.
 fn author(name: Option<String>) -> Author {
     let name =
         name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| "command line".to_owned());
@@ -29,6 +29,6 @@ fn author(name: Option<String>) -> Author {
 
 fn no_database() -> Failure {
     Failure::Misconfigured(
-        "DATABASE_URL: is required for this command, as the gateway has it".to_owned(),
+        "DATABASE_URL: is required for this command; use the value of the gateway".to_owned(),
     )
 }

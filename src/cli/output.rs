@@ -1,4 +1,4 @@
-//! Text for people on stdout and stderr, apart from log lines. Control characters are escaped.
+//! Output on stdout and stderr, except log lines. Control characters are escaped.
 
 use std::{
     io::{self, Write},
@@ -8,12 +8,12 @@ use std::{
 
 use crate::{telemetry::escape::escape, timeouts};
 
-/// Characters that lay out a text of several lines.
+/// Control characters that a text of several lines may contain.
 const LAYOUT: &[char] = &['\n', '\t'];
 
 /// Prints a text to stdout.
 pub fn print(text: &str) {
-    // A reader that closed the pipe needs no more.
+    // The reader may have closed the pipe.
     let _ = io::stdout().write_all(escape(text, LAYOUT).as_bytes());
 }
 
@@ -27,29 +27,29 @@ pub fn print_error(message: &str) {
     let _ = io::stderr().write_all(error_text(message).as_bytes());
 }
 
-/// Prints a message to stderr; gives up when it is not read for [`timeouts::MESSAGE`].
+/// Prints a message to stderr; gives up after [`timeouts::MESSAGE`] if nothing reads it.
 pub fn print_error_in_time(message: &str) {
-    match write_aside(io::stderr(), error_text(message)) {
+    match write_in_thread(io::stderr(), error_text(message)) {
         Ok(written) => drop(written.recv_timeout(timeouts::MESSAGE)),
-        // Without another thread it may wait.
+        // No thread could be started: write here, without a timeout.
         Err(_) => print_error(message),
     }
 }
 
-/// Prints one line to stdout from a thread of its own. Never waits for the reader.
+/// Prints one line to stdout from a thread of its own, without waiting for the reader.
 ///
 /// # Errors
 /// When the thread cannot be started.
 pub(crate) fn announce(line: &str) -> io::Result<()> {
-    write_aside(io::stdout(), format!("{}\n", escape(line, &[]))).map(drop)
+    write_in_thread(io::stdout(), format!("{}\n", escape(line, &[]))).map(drop)
 }
 
 fn error_text(message: &str) -> String {
     format!("{}\n", escape(message, LAYOUT))
 }
 
-/// Writes from a thread of its own. The receiver is disconnected when that is done.
-fn write_aside(mut out: impl Write + Send + 'static, text: String) -> io::Result<Receiver<()>> {
+/// Writes from a thread of its own. The receiver is disconnected when the write ends.
+fn write_in_thread(mut out: impl Write + Send + 'static, text: String) -> io::Result<Receiver<()>> {
     let (writing, written) = mpsc::channel();
     thread::Builder::new().name("output".to_owned()).spawn(move || {
         let _ = out.write_all(text.as_bytes());

@@ -1,66 +1,66 @@
-//! What commands print: a line for each thing tried, as soon as it was.
+//! Report of `check` and `doctor`: one line per test, printed when the test ends.
 
 use super::{
     exit::Failure,
     output::{print, print_line},
 };
 
-/// Lines on stdout, and what failed so far.
+/// Writes lines to stdout and collects the parts that failed.
 #[derive(Default)]
 pub(crate) struct Report {
     failed: Vec<&'static str>,
 }
 
 impl Report {
-    /// Prints the result of a part; `advice` completes a failure that names no remedy itself.
-    pub(crate) fn line(&mut self, part: &'static str, result: Result<(), String>, advice: &str) {
+    /// Prints the result of a test. `fix` is added to a failure that does not name a remedy itself.
+    pub(crate) fn line(&mut self, part: &'static str, result: Result<(), String>, fix: &str) {
         let text = match result {
             Ok(()) => format!("ok      {part}"),
             Err(problem) => {
                 self.failed.push(part);
-                let advice = if advice.is_empty() { String::new() } else { format!(" ({advice})") };
-                format!("FAILED  {part}: {problem}{advice}")
+                let fix = if fix.is_empty() { String::new() } else { format!(". Fix: {fix}") };
+                format!("FAIL    {part}: {problem}{fix}")
             }
         };
         print_line(&text);
     }
 
-    /// What is as it should be, and would fail nothing if it were not.
+    /// Prints a passed test that does not change the exit code.
     #[expect(clippy::unused_self, reason = "lines come from a report alone")]
-    pub(crate) fn fine(&self, what: &str) {
-        print_line(&format!("ok      {what}"));
+    pub(crate) fn pass(&self, test: &str) {
+        print_line(&format!("ok      {test}"));
     }
 
-    /// What would be better otherwise; fails nothing.
+    /// Prints a recommendation. Does not change the exit code.
     #[expect(clippy::unused_self, reason = "lines come from a report alone")]
-    pub(crate) fn advise(&self, advice: &str) {
-        print_line(&format!("advice  {advice}"));
+    pub(crate) fn warn(&self, advice: &str) {
+        print_line(&format!("warning {advice}"));
     }
 
-    /// What could not be tried from here.
+    /// Prints a test that cannot be run from here.
     #[expect(clippy::unused_self, reason = "lines come from a report alone")]
-    pub(crate) fn untried(&self, what: &str) {
-        print_line(&format!("untried {what}"));
+    pub(crate) fn skip(&self, test: &str) {
+        print_line(&format!("skipped {test}"));
     }
 
-    /// A text to copy, under a title.
+    /// Prints a text to copy, under a title.
     #[expect(clippy::unused_self, reason = "lines come from a report alone")]
     pub(crate) fn block(&self, title: &str, text: &str) {
         print(&format!("\n{title}:\n\n{text}\n\n"));
     }
 
     /// # Errors
-    /// [`Failure::Unavailable`] when anything failed.
+    /// [`Failure::Unavailable`] when a test failed.
     pub(crate) fn finish(self) -> Result<(), Failure> {
         if self.failed.is_empty() {
             Ok(())
         } else {
-            Err(Failure::Unavailable(format!("could not serve: {}", self.failed.join(", "))))
+            Err(Failure::Unavailable(format!("Not ready: {}", self.failed.join(", "))))
         }
     }
 }
 
-/// Runs a command's work to its end.
+/// Runs the work of a command on a runtime of its own.
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

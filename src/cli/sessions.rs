@@ -1,4 +1,4 @@
-//! `sessions`: minted sessions, listed and ended. Sessions of browser users are left alone.
+//! `sessions`: list and end minted sessions. Sessions of browser users are not affected.
 
 use clap::{Args, Subcommand};
 use uuid::Uuid;
@@ -11,50 +11,51 @@ use crate::{
     sessions::{MintedSession, Sessions, Which},
 };
 
-/// What to do about minted sessions.
+/// Subcommands of `sessions`.
 #[derive(Debug, Subcommand)]
 pub enum SessionsCommand {
-    /// Those that live, newest first.
+    /// List active sessions, newest first.
     List {
-        /// Of this user or service principal alone.
+        /// Only sessions of this user or service principal: its object ID in Entra.
         #[arg(long, value_name = "OID")]
         subject: Option<Uuid>,
-        /// Of this client app alone.
+        /// Only sessions of this client app: its application (client) ID.
         #[arg(long, value_name = "APPID", conflicts_with = "subject")]
         client: Option<Uuid>,
-        /// A line of JSON each.
+        /// Output JSON Lines.
         #[arg(long)]
         json: bool,
-        /// How many at most.
+        /// Maximum number of sessions.
         #[arg(long, default_value_t = 1000)]
         limit: usize,
     },
-    /// End sessions for good, on all instances within two seconds. Those of many are ended once more after
-    /// that: logins may be under way.
+    /// End sessions permanently, on all instances within two seconds.
+    ///
+    /// With --subject, --client or --all, ends them again after that, for sign-ins in progress.
     End {
-        /// Whom or what it is about.
+        /// Sessions to end.
         #[command(flatten)]
         which: WhichSessions,
-        /// Who decides it.
+        /// Name of the administrator, for the activity log [default: command line].
         #[arg(long, value_name = "NAME")]
         by: Option<String>,
     },
 }
 
-/// Which sessions.
+/// Sessions to end.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct WhichSessions {
-    /// These: handles, as `sessions list` has them, or ids.
+    /// Handles, as `sessions list` prints them, or complete session IDs.
     #[arg(value_name = "ID")]
     ids: Vec<String>,
-    /// All of this user or service principal.
+    /// All sessions of this user or service principal: its object ID in Entra.
     #[arg(long, value_name = "OID")]
     subject: Option<Uuid>,
-    /// All of this client app.
+    /// All sessions of this client app: its application (client) ID.
     #[arg(long, value_name = "APPID")]
     client: Option<Uuid>,
-    /// All.
+    /// All gateway-issued sessions.
     #[arg(long)]
     all: bool,
 }
@@ -71,10 +72,10 @@ impl WhichSessions {
     }
 }
 
-/// Does it.
+/// Runs `sessions`.
 ///
 /// # Errors
-/// When the store cannot be reached.
+/// When the session store cannot be reached.
 pub fn sessions(config: &Config, command: SessionsCommand) -> Result<(), Failure> {
     block_on(async {
         let sessions = Sessions::connected(config.sessions.clone()).await?;
@@ -114,14 +115,14 @@ async fn end(
         }
     }
     print(&format!("{count} ended"));
-    if let Some(why) = restrictions.unrecorded() {
+    if let Some(reason) = restrictions.unrecorded() {
         print(&format!(
-            "warning the database could not be written: {why}; a gateway records it as soon as it can"
+            "warning the database could not be written: {reason}. A gateway records the change when the database is available"
         ));
     }
     if unknown > 0 {
-        // By number: a whole id opens a session, or did.
-        print(&format!("{unknown} of the named ones do not live (any more)"));
+        // Prints a number and no ID: a complete ID gives access to its session.
+        print(&format!("{unknown} of the named sessions not found; they may have ended already"));
     }
     Ok(())
 }

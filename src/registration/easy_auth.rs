@@ -1,21 +1,21 @@
-//! App Service's own sign-in ("Easy Auth"): what it must let pass.
+//! Settings of App Service authentication ("Easy Auth") that the gateway requires.
 
 use serde_json::{Value, json};
 
 use super::inputs::RegistrationInputs;
 
-/// What must reach the gateway without App Service's sign-in.
+/// Paths that must reach the gateway without App Service authentication.
 const EXCLUDED: [&str; 2] = ["/.well-known/oauth-protected-resource*", "/external/*"];
 
-/// The part of authsettingsV2 that the gateway needs.
-pub(super) fn settings(wanted: &RegistrationInputs, issuer: &str) -> Value {
+/// Required entries of authsettingsV2.
+pub(super) fn settings(inputs: &RegistrationInputs, issuer: &str) -> Value {
     json!({
         "properties": {
             "globalValidation": { "excludedPaths": EXCLUDED },
             "identityProviders": {
                 "azureActiveDirectory": {
-                    "registration": { "clientId": wanted.client, "openIdIssuer": issuer },
-                    "validation": { "allowedAudiences": wanted.audiences },
+                    "registration": { "clientId": inputs.client, "openIdIssuer": issuer },
+                    "validation": { "allowedAudiences": inputs.audiences },
                 },
             },
         },

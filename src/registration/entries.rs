@@ -1,4 +1,4 @@
-//! The app role and the scopes as an app registration's manifest has them.
+//! Manifest entries of the app role and the scopes.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
@@ -6,11 +6,11 @@ use uuid::{Builder, Uuid};
 
 use crate::authz::policy::EXTERNAL_API;
 
-/// SimpleChat's id for its app role `ExternalApi`, and its words (deployers/azurecli).
+/// Id and description of SimpleChat's app role `ExternalApi`, from its `deployers/azurecli`.
 const ROLE_ID: &str = "b0288440-5195-4264-9a33-cf9a4635d634";
 const ROLE_DESCRIPTION: &str = "Allows External API access.";
 
-/// SimpleChat's own app role.
+/// Entry of SimpleChat's app role `ExternalApi`.
 pub(super) fn role_entry() -> Value {
     json!({
         "id": ROLE_ID,
@@ -22,7 +22,8 @@ pub(super) fn role_entry() -> Value {
     })
 }
 
-/// Entra takes a scope that is called like a role if both have the same id and the same words.
+/// Entry of a scope. Entra accepts a scope with the name of a role only if id, display name and description
+/// are equal.
 pub(super) fn scope_entry(scope: &str, client: Uuid) -> Value {
     let (name, description) = if scope == EXTERNAL_API {
         (EXTERNAL_API.to_owned(), ROLE_DESCRIPTION)
@@ -41,7 +42,7 @@ pub(super) fn scope_entry(scope: &str, client: Uuid) -> Value {
     })
 }
 
-/// The same each time, so that a second run changes nothing.
+/// Id of a scope. Deterministic, so that a second run of the commands changes nothing.
 pub(super) fn scope_id(scope: &str, client: Uuid) -> String {
     if scope == EXTERNAL_API {
         return ROLE_ID.to_owned();

@@ -1,7 +1,7 @@
-//! The commands that bring an app registration there, in the order that Entra needs.
+//! Commands that configure the app registration, in the order that Entra requires.
 //!
-//! Microsoft Graph replaces lists as a whole, and refuses to drop what is in use: so each command
-//! adds to what there is.
+//! Microsoft Graph replaces complete lists, and rejects the removal of entries that are in use: each command
+//! adds to the existing entries.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -12,22 +12,23 @@ use super::{
 };
 use crate::{authz::policy::EXTERNAL_API, config::Cloud};
 
-/// One command, and why it comes where it does.
+/// Command for a shell.
 pub(crate) struct Command {
-    pub(crate) why: &'static str,
+    /// Purpose, and the reason for its position.
+    pub(crate) purpose: &'static str,
     pub(crate) line: String,
 }
 
-/// `uris`, `scopes` and `clients`: those that Entra takes.
+/// `uris`, `scopes` and `clients`: entries that Entra accepts.
 pub(super) fn commands(
-    wanted: &RegistrationInputs,
+    inputs: &RegistrationInputs,
     version: u8,
     uris: &[String],
     scopes: &[String],
     clients: &[Uuid],
 ) -> Vec<Command> {
-    let client = wanted.client;
-    let (cloud, graph) = match wanted.cloud {
+    let client = inputs.client;
+    let (cloud, graph) = match inputs.cloud {
         Cloud::Public => ("az cloud set --name AzureCloud", "https://graph.microsoft.com"),
         Cloud::UsGovernment => {
             ("az cloud set --name AzureUSGovernment", "https://graph.microsoft.us")
@@ -35,7 +36,7 @@ pub(super) fn commands(
         Cloud::China => {
             ("az cloud set --name AzureChinaCloud", "https://microsoftgraph.chinacloudapi.cn")
         }
-        Cloud::Custom => ("GRAPH=https://…  # your cloud's Microsoft Graph", "$GRAPH"),
+        Cloud::Custom => ("GRAPH=https://…  # Microsoft Graph of your cloud", "$GRAPH"),
     };
     let patch = |file: &str| {
         format!(
@@ -50,34 +51,34 @@ pub(super) fn commands(
     };
     let mut commands = vec![
         Command {
-            why: "the cloud and the tenant",
-            line: format!("{cloud}\naz login --tenant {} --allow-no-subscriptions", wanted.tenant),
+            purpose: "select cloud and tenant",
+            line: format!("{cloud}\naz login --tenant {} --allow-no-subscriptions", inputs.tenant),
         },
         Command {
-            why: "keep what is there",
+            purpose: "back up the current registration",
             line: format!("az ad app show --id {client} > before.json"),
         },
         Command {
-            why: "the version of access tokens first: Entra takes https:// identifier URIs by version 2 alone, and SimpleChat's check reads version 1 alone",
+            purpose: "set the version of access tokens first: Entra accepts https:// identifier URIs with version 2 only, and SimpleChat's own check accepts version 1 only",
             line: patch(&format!("'{{\"api\":{{\"requestedAccessTokenVersion\":{version}}}}}'")),
         },
     ];
     if uris.len() > 1 {
         commands.push(Command {
-            why: "the domains of the next command's URIs, or ones above them, must be among these",
+            purpose: "list the verified domains: they must include the domains of the URIs in the next command, or parent domains",
             line: format!("az rest --method GET --url \"{graph}/v1.0/domains\" --query \"value[?isVerified].id\""),
         });
     }
     let uris = json!(uris);
     commands.push(Command {
-        why: "identifier URIs",
+        purpose: "add identifier URIs",
         line: format!("az ad app update --id {client} --identifier-uris $(az ad app show --id {client} | jq -r '.identifierUris + {uris} | unique | .[]')"),
     });
     let role = role_entry();
     let entries: Vec<Value> = scopes.iter().map(|scope| scope_entry(scope, client)).collect();
     let entries = json!(entries);
     commands.push(Command {
-        why: "the app role and the scopes, together: a scope called like a role must have its id and its words",
+        purpose: "add app role and scopes together: a scope with the name of a role must have the same id and description",
         line: edit(&format!(
             "(.appRoles | map(del(.origin))) as $had | ($had + (if any($had[]; .value == \"{EXTERNAL_API}\") then [] else [{role}] end)) as $roles | ($roles[] | select(.value == \"{EXTERNAL_API}\")) as $role | .api.oauth2PermissionScopes as $old | {{appRoles: $roles, api: {{oauth2PermissionScopes: ($old + ({entries} | map(select(.value as $v | any($old[]; .value == $v) | not)) | map(if .value == $role.value then . + {{id: $role.id, isEnabled: $role.isEnabled, adminConsentDisplayName: $role.displayName, adminConsentDescription: $role.description}} else . end)))}}}}"
         ), "roles.json"),
@@ -85,7 +86,7 @@ pub(super) fn commands(
     if !clients.is_empty() {
         let (names, ids) = (json!(scopes), json!(clients));
         commands.push(Command {
-            why: "clients that need no consent: only now that the scopes are there",
+            purpose: "pre-authorize clients that need no consent: the scopes must exist first",
             line: edit(&format!(
                 "(.api.oauth2PermissionScopes | map(select(.value as $v | any({names}[]; . == $v)) | .id)) as $ids | {{api: {{preAuthorizedApplications: (.api.preAuthorizedApplications + ({ids} | map({{appId: ., delegatedPermissionIds: $ids}})) | group_by(.appId) | map({{appId: .[0].appId, delegatedPermissionIds: (map(.delegatedPermissionIds) | add | unique)}}))}}}}"
             ), "clients.json"),

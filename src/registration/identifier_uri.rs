@@ -1,14 +1,14 @@
-//! Which public URLs Entra takes as identifier URIs of an app registration.
+//! Public URLs that Entra accepts as identifier URIs of an app registration.
 //!
-//! An `https://` one needs a domain that is verified in the tenant, or a name below it. Nobody can
-//! verify a domain that belongs to a platform.
+//! An `https://` URI needs a domain that is verified in the tenant, or a subdomain. No tenant can verify a
+//! domain that belongs to a platform.
 
 use url::{Host, Url};
 
 use crate::authz::client_info::Origin;
 
-/// The resources that have metadata of their own: clients send their URLs to Entra as `resource`. The
-/// bare origin is left out: clients make `https://host/` of it, and Entra takes no trailing slash.
+/// Resources with metadata of their own: clients send their URLs to Entra as `resource`. The bare origin is
+/// omitted: clients send it as `https://host/`, and Entra accepts no trailing slash.
 pub(super) const PATHS: [&str; 2] = ["/external/login", "/external"];
 
 /// Domains that belong to a platform.
@@ -53,7 +53,7 @@ const PLATFORMS: [&str; 38] = [
     "amazonaws.com",
 ];
 
-/// Names that are of no public domain (RFC 6761, RFC 6762, RFC 8375, and habit).
+/// Top-level names that are not public domains (RFC 6761, RFC 6762, RFC 8375, and common usage).
 const PRIVATE: [&str; 11] = [
     "localhost",
     "local",
@@ -68,8 +68,8 @@ const PRIVATE: [&str; 11] = [
     "arpa",
 ];
 
-/// Reason for which Entra refuses identifier URIs at an origin, as the end of "Entra takes no identifier URI …";
-/// `None`: it takes them if the domain is verified.
+/// Reason for which Entra rejects identifier URIs at an origin, as the end of "Entra accepts no identifier
+/// URI …"; `None`: it accepts them if the domain is verified.
 pub(super) fn refusal(origin: &Origin) -> Option<String> {
     let Ok(url) = Url::parse(&origin.to_string()) else {
         return Some("that is not a URL".to_owned());
@@ -99,10 +99,9 @@ pub(super) fn refusal(origin: &Origin) -> Option<String> {
     let is_below = |platform: &&&str| {
         host.strip_suffix(**platform).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    PLATFORMS
-        .iter()
-        .find(is_below)
-        .map(|platform| format!("in {platform}, a platform's domain, which no tenant can verify"))
+    PLATFORMS.iter().find(is_below).map(|platform| {
+        format!("in {platform}, a domain of the platform, which no tenant can verify")
+    })
 }
 
 #[cfg(test)]
@@ -114,14 +113,14 @@ mod tests {
         for origin in
             ["https://localhost:8443", "https://10.0.0.4:8443", "https://a.azurewebsites.net:8443"]
         {
-            let refused = refusal(&Origin::parse(origin).unwrap());
-            assert_eq!(refused.as_deref(), Some("with a port"), "{origin}");
+            let reason = refusal(&Origin::parse(origin).unwrap());
+            assert_eq!(reason.as_deref(), Some("with a port"), "{origin}");
         }
     }
 
     #[test]
     fn platforms_private_names_and_addresses_are_refused() {
-        for refused in [
+        for rejected in [
             "https://chat.azurewebsites.net",
             "https://chat.azurewebsites.us",
             "https://chat.scm.azurewebsites.net",
@@ -139,15 +138,15 @@ mod tests {
             "https://chat_1.contoso.com",
             "https://chat.contoso.com.",
         ] {
-            assert!(refusal(&Origin::parse(refused).unwrap()).is_some(), "{refused}");
+            assert!(refusal(&Origin::parse(rejected).unwrap()).is_some(), "{rejected}");
         }
-        for taken in [
+        for accepted in [
             "https://chat.contoso.com",
             "https://contoso.onmicrosoft.com",
             "https://notazurewebsites.net",
             "https://chat.contoso.com:443",
         ] {
-            assert_eq!(refusal(&Origin::parse(taken).unwrap()), None, "{taken}");
+            assert_eq!(refusal(&Origin::parse(accepted).unwrap()), None, "{accepted}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What an app registration and App Service's sign-in depend on.
+//! Inputs of the app registration and of App Service authentication.
 
 use uuid::Uuid;
 
@@ -7,13 +7,13 @@ use crate::{
     config::{Cloud, Config},
 };
 
-/// Settings, and what upstream is.
+/// Settings and properties of upstream.
 #[derive(Debug, Clone)]
 pub(crate) struct RegistrationInputs {
     pub(crate) tenant: Uuid,
     pub(crate) client: Uuid,
     pub(crate) cloud: Cloud,
-    /// Where users sign in.
+    /// URL at which users sign in.
     pub(crate) authority: String,
     pub(crate) public_urls: Vec<Origin>,
     pub(crate) scopes: Vec<String>,
@@ -21,13 +21,13 @@ pub(crate) struct RegistrationInputs {
     pub(crate) allowed_clients: Vec<Uuid>,
     pub(crate) audiences: Vec<String>,
     pub(crate) version_1_only: Option<bool>,
-    /// Whether App Service signs users in before the gateway.
+    /// App Service authentication is enabled in front of the gateway.
     pub(crate) app_service_signs_in: bool,
 }
 
 impl RegistrationInputs {
-    /// `version_1_only`: whether upstream checks some tokens itself, as version 1 alone; `None`: that
-    /// is not known.
+    /// `version_1_only`: true if upstream checks some tokens itself and accepts version 1 only; `None`:
+    /// unknown.
     pub(crate) fn of(config: &Config, version_1_only: Option<bool>) -> Self {
         Self {
             tenant: config.entra.expected.tenant,
@@ -44,7 +44,7 @@ impl RegistrationInputs {
         }
     }
 
-    /// That tokens of a version have.
+    /// Issuer of tokens of a version.
     pub(crate) fn issuer(&self, version: u8) -> String {
         let tenant = self.tenant;
         match (version, self.cloud) {

@@ -1,4 +1,4 @@
-//! SimpleChat's own check of bearer tokens, which decides about their version.
+//! SimpleChat's own check of bearer tokens, which determines the required token version.
 
 use std::time::Duration;
 
@@ -6,16 +6,15 @@ use tokio::time::timeout;
 
 use crate::upstream::Upstream;
 
-/// Where it is; not every version has it.
+/// Path with the check. Not every version of SimpleChat has it.
 const CHECKED_BY_UPSTREAM: &str = "/external/public_documents";
-/// For the question.
+/// Timeout of the request.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether upstream has its own check of bearer tokens, which takes version 1 alone; `None`: it did
-/// not say.
+/// True if upstream has its own check of bearer tokens, which accepts version 1 only; `None`: unknown.
 pub(crate) async fn takes_version_1_alone(upstream: &Upstream) -> Option<bool> {
-    let asked = timeout(UPSTREAM_TIMEOUT, upstream.ask("GET", CHECKED_BY_UPSTREAM, "")).await;
-    match asked.ok()?.ok()?.status {
+    let response = timeout(UPSTREAM_TIMEOUT, upstream.ask("GET", CHECKED_BY_UPSTREAM, "")).await;
+    match response.ok()?.ok()?.status {
         401 => Some(true),
         400..500 => Some(false),
         _ => None,

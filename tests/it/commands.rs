@@ -106,7 +106,7 @@ async fn check_tests_every_dependency_and_names_those_that_fail() {
     let good = settings(&world.entra, Some(&world.flask), &world.store, &[]);
     let ended = run(&good, &["check"]).await;
     assert_eq!(ended.status.code(), Some(0), "{}{}", text(&ended.stdout), text(&ended.stderr));
-    for part in ["upstream", "session store", "signing keys"] {
+    for part in ["SimpleChat", "session store", "signing keys"] {
         assert!(
             text(&ended.stdout).contains(&format!("ok      {part}")),
             "{}",
@@ -118,7 +118,7 @@ async fn check_tests_every_dependency_and_names_those_that_fail() {
     let mut dead = settings(&entra, None, &store, &[]);
     let ended = run(&dead, &["check"]).await;
     assert_eq!(ended.status.code(), Some(69));
-    assert!(text(&ended.stdout).contains("FAILED  upstream"), "{}", text(&ended.stdout));
+    assert!(text(&ended.stdout).contains("FAIL    SimpleChat"), "{}", text(&ended.stdout));
     assert!(text(&ended.stdout).contains("ok      signing keys"), "{}", text(&ended.stdout));
     dead.push(("SESSION_TYPE".to_owned(), "redis".to_owned()));
     let url = world.store.redis().url().replace("redis://", "redis://unknown:hunter2@");
@@ -130,7 +130,7 @@ async fn check_tests_every_dependency_and_names_those_that_fail() {
         dead.push(("REDIS_URL".to_owned(), url.to_owned()));
         let printed = text(&run(&dead, &["check"]).await.stdout);
         let line =
-            printed.lines().find(|line| line.contains("FAILED  session store")).expect(&printed);
+            printed.lines().find(|line| line.contains("FAIL    session store")).expect(&printed);
         assert!(line.contains("no connection to Redis: ") && line.contains(cause), "{line}");
     }
 }
@@ -150,37 +150,37 @@ async fn check_names_the_address_the_cause_and_the_setting_of_each_failure() {
         (
             "GATEWAY_UPSTREAM_URL",
             "http://127.0.0.1:1",
-            "upstream",
-            &["127.0.0.1:1: connection refused (", "GATEWAY_UPSTREAM_URL"][..],
+            "SimpleChat",
+            &["127.0.0.1:1: connection refused. Fix: ", "GATEWAY_UPSTREAM_URL"][..],
         ),
         (
             "GATEWAY_UPSTREAM_URL",
             "http://nowhere.invalid:5000",
-            "upstream",
+            "SimpleChat",
             &["nowhere.invalid:5000: host name not found", "GATEWAY_UPSTREAM_URL"],
         ),
         (
             "GATEWAY_UPSTREAM_URL",
             "unix:/nowhere/simplechat.sock",
-            "upstream",
+            "SimpleChat",
             &["/nowhere/simplechat.sock: no such socket", "GATEWAY_UPSTREAM_URL"],
         ),
         (
             "GATEWAY_UPSTREAM_URL",
             &format!("http://{silent}"),
-            "upstream",
+            "SimpleChat",
             &[&format!("{silent}: SimpleChat did not respond in time"), "GATEWAY_UPSTREAM_URL"],
         ),
         (
             "GATEWAY_UPSTREAM_URL",
             &format!("https://localhost:{}", redis.port()),
-            "upstream",
+            "SimpleChat",
             &[&format!("localhost:{}: certificate not trusted", redis.port()), "SSL_CERT_FILE"],
         ),
         (
             "GATEWAY_UPSTREAM_URL",
             &entra.url().replace("http://", "https://"),
-            "upstream",
+            "SimpleChat",
             &["127.0.0.1:", ": the server does not speak TLS", "http:// in GATEWAY_UPSTREAM_URL"],
         ),
         (custom, &missing, "signing keys", &[&missing, ": answered 404", custom]),
@@ -189,7 +189,7 @@ async fn check_names_the_address_the_cause_and_the_setting_of_each_failure() {
     ] {
         let more = [(name.to_owned(), value.to_owned())];
         let text = text(&run(&settings(&entra, None, &store, &more), &["check"]).await.stdout);
-        let begin = format!("FAILED  {part}: ");
+        let begin = format!("FAIL    {part}: ");
         let line = text.lines().find(|line| line.starts_with(&begin)).expect(&text);
         for expected in expected {
             assert!(line.contains(expected), "{expected} is not in {line}");

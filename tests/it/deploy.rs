@@ -520,7 +520,7 @@ async fn the_gateway_reaches_the_compose_redis_by_tls() {
     .await;
     settings.retain(|(name, _)| name != "REDIS_CA_FILE");
     let printed = text(&run(&settings, &["check"]).await.stdout);
-    assert!(printed.contains("FAILED  session store"), "its certificate is not trusted: {printed}");
+    assert!(printed.contains("FAIL    session store"), "its certificate is not trusted: {printed}");
 }
 
 #[tokio::test]

@@ -156,7 +156,7 @@ async fn other_upstream(app: Router) -> String {
 }
 
 const HEARTBEAT: &str = "/api/session/heartbeat";
-const HONOURED: &str = "canary: upstream honours the session";
+const HONOURED: &str = "canary: session accepted by SimpleChat";
 
 #[tokio::test]
 async fn the_canary_passes_on_both_stores_and_leaves_no_data() {
@@ -167,14 +167,14 @@ async fn the_canary_passes_on_both_stores_and_leaves_no_data() {
         let report = ground.doctor(&flask.url(), &[]).await;
         report
             .ends_with(0)
-            .shows("ok      upstream\n")
-            .shows("ok      canary: upstream refuses a stranger\n")
-            .shows("ok      canary: minted\n")
-            .shows("ok      canary: upstream honours the session\n")
-            .shows("ok      canary: upstream honours its end\n")
-            .shows("ok      canary: removed\n")
-            .omits("FAILED")
-            .shows("ok      upstream answers at none of the gateway's paths\n");
+            .shows("ok      SimpleChat\n")
+            .shows("ok      canary: anonymous request rejected\n")
+            .shows("ok      canary: session created\n")
+            .shows("ok      canary: session accepted by SimpleChat\n")
+            .shows("ok      canary: ended session rejected by SimpleChat\n")
+            .shows("ok      canary: session removed\n")
+            .omits("FAIL")
+            .shows("ok      SimpleChat has no route at the gateway's paths\n");
         if kind == Kind::Redis {
             assert!(before.contains("0 and 0 ended"), "{before:?}");
         }
@@ -190,7 +190,7 @@ async fn fresh_workers_that_refuse_their_first_requests_do_not_fail_the_canary()
     let ground = Ground::start(Kind::Redis).await;
     let flask =
         Flask::start_unprimed(&ground.upstream_settings(&[("UPSTREAM_WORKERS", "4")])).await;
-    ground.doctor(&flask.url(), &[]).await.ends_with(0).shows("ok      canary: removed");
+    ground.doctor(&flask.url(), &[]).await.ends_with(0).shows("ok      canary: session removed");
 
     // Which worker answers is random there; here six fresh ones answer for certain.
     let shown = Arc::new(AtomicUsize::new(0));
@@ -204,7 +204,11 @@ async fn fresh_workers_that_refuse_their_first_requests_do_not_fail_the_canary()
         }
     };
     let url = other_upstream(Router::new().route(HEARTBEAT, routing::post(heartbeat))).await;
-    ground.doctor(&url, &[]).await.ends_with(0).shows("ok      canary: upstream honours its end\n");
+    ground
+        .doctor(&url, &[])
+        .await
+        .ends_with(0)
+        .shows("ok      canary: ended session rejected by SimpleChat\n");
 }
 
 #[tokio::test]
@@ -217,7 +221,7 @@ async fn the_canary_also_verifies_signed_cookies() {
         .doctor(&flask.url(), &[])
         .await
         .ends_with(69)
-        .shows("FAILED  canary: upstream honours the session")
+        .shows("FAIL    canary: session accepted by SimpleChat")
         .shows("SESSION_USE_SIGNER (here off)");
 }
 
@@ -238,12 +242,12 @@ async fn mismatched_session_settings_fail_the_canary_are_named_and_leave_no_data
         report
             .ends_with(69)
             .shows(&format!(
-                "FAILED  {HONOURED}: upstream rejected the session in 48 of 48 requests, with 401 ("
+                "FAIL    {HONOURED}: upstream rejected the session in 48 of 48 requests, with 401. Fix: "
             ))
             .shows(advice)
-            .shows("ok      canary: removed\n")
-            .omits("canary: upstream honours its end")
-            .shows("could not serve: canary");
+            .shows("ok      canary: session removed\n")
+            .omits("canary: ended session rejected by SimpleChat")
+            .shows("Not ready: canary");
         assert_eq!(ground.contents(), before, "{more:?}");
     }
 }
@@ -261,7 +265,7 @@ async fn doctor_detects_workers_that_fell_back_to_files() {
         .doctor(&flask.url(), &[])
         .await
         .ends_with(69)
-        .shows("FAILED  canary: upstream honours the session")
+        .shows("FAIL    canary: session accepted by SimpleChat")
         .shows("uses files until it is restarted");
 }
 
@@ -282,7 +286,7 @@ async fn an_upstream_whose_workers_disagree_fails_the_canary() {
         .ends_with(69)
         .shows("in 24 of 48 requests: its workers disagree")
         .shows("restart SimpleChat")
-        .shows("ok      canary: removed");
+        .shows("ok      canary: session removed");
     assert_eq!(ground.contents(), before);
 }
 
@@ -295,8 +299,8 @@ async fn an_upstream_without_authentication_or_heartbeat_fails_the_canary() {
         .doctor(&other_upstream(open).await, &[])
         .await
         .ends_with(69)
-        .shows("FAILED  canary: upstream refuses a stranger: upstream accepts an anonymous POST")
-        .omits("canary: minted");
+        .shows("FAIL    canary: anonymous request rejected: upstream accepts an anonymous POST")
+        .omits("canary: session created");
     ground
         .doctor(&other_upstream(Router::new()).await, &[])
         .await
@@ -317,9 +321,9 @@ async fn an_upstream_that_ignores_revocation_fails_the_canary() {
         .doctor(&url, &[])
         .await
         .ends_with(69)
-        .shows("ok      canary: upstream honours the session\n")
+        .shows("ok      canary: session accepted by SimpleChat\n")
         .shows(
-            "FAILED  canary: upstream honours its end: upstream accepts the session after its revocation",
+            "FAIL    canary: ended session rejected by SimpleChat: upstream accepts the session after its revocation",
         );
     assert_eq!(ground.contents(), before);
 }
@@ -363,10 +367,10 @@ async fn an_upstream_that_answers_at_the_gateways_paths_is_reported() {
     ground
         .doctor(&other_upstream(app).await, &[])
         .await
-        .shows("advice  upstream answers 401 to POST /external/login itself")
-        .shows("untried GET /gateway/health/live on upstream: it answers 503")
+        .shows("warning SimpleChat answers 401 to POST /external/login itself")
+        .shows("skipped GET /gateway/health/live on SimpleChat: it answers 503")
         .omits("/external/logout")
-        .omits("answers at none");
+        .omits("has no route at the gateway's paths");
 }
 
 /// Lines of the documents part below a document's path.
@@ -397,7 +401,7 @@ async fn the_documents_of_a_later_simplechat_are_named_with_the_clients_that_fin
             .ends_with(0)
             .shows(login)
             .shows(endpoint)
-            .shows("ok      upstream answers at none of the gateway's paths\n")
+            .shows("ok      SimpleChat has no route at the gateway's paths\n")
             .shows(&format!("GATEWAY_ROOT_METADATA={setting}, GATEWAY_EXTERNAL_ACCESS=on"));
         let off = "with external access off: SimpleChat's document";
         for (path, on) in
@@ -407,7 +411,7 @@ async fn the_documents_of_a_later_simplechat_are_named_with_the_clients_that_fin
             assert!(lines.contains(off), "{path}: {lines}");
             assert!(lines.ends_with(&format!("with external access on: {on}")), "{path}: {lines}");
         }
-        let advice = "advice  GATEWAY_ROOT_METADATA=gateway: SimpleChat has a document";
+        let advice = "warning GATEWAY_ROOT_METADATA=gateway: SimpleChat has a document";
         if setting == "gateway" {
             report.shows(advice).shows("set GATEWAY_ROOT_METADATA=upstream");
         } else {
@@ -420,7 +424,7 @@ async fn the_documents_of_a_later_simplechat_are_named_with_the_clients_that_fin
     ground
         .doctor(&flask.url(), &host)
         .await
-        .shows("advice  GATEWAY_UPSTREAM_HOST: SimpleChat's documents name");
+        .shows("warning GATEWAY_UPSTREAM_HOST: SimpleChat's documents name");
 }
 
 #[tokio::test]
@@ -431,7 +435,7 @@ async fn a_simplechat_without_documents_of_its_own_is_reported_as_such() {
     report
         .ends_with(0)
         .shows("ok      client of /api/mcp: none to serve; SimpleChat answers 404 there")
-        .shows("advice  GATEWAY_ROOT_METADATA=upstream: SimpleChat has no document")
+        .shows("warning GATEWAY_ROOT_METADATA=upstream: SimpleChat has no document")
         .omits("GATEWAY_UPSTREAM_HOST");
     let lines = of_document(&report, "/.well-known/oauth-protected-resource/api/mcp");
     assert_eq!(lines.matches("404 of SimpleChat").count(), 2, "{lines}");
@@ -470,7 +474,7 @@ async fn an_mcp_endpoint_without_metadata_documents_gets_advice() {
         ),
     ] {
         let report = ground.doctor(&other_upstream(app).await, &[]).await;
-        report.shows("advice  client of /api/mcp: ").shows(&advice);
+        report.shows("warning client of /api/mcp: ").shows(&advice);
         let server = of_document(&report, "/.well-known/oauth-authorization-server");
         assert!(
             server.ends_with("with external access on: 404, in place of SimpleChat's 302"),
@@ -482,7 +486,7 @@ async fn an_mcp_endpoint_without_metadata_documents_gets_advice() {
 #[tokio::test]
 async fn a_public_url_with_a_port_is_not_an_identifier_uri() {
     let report = registration(&[("GATEWAY_PUBLIC_URLS", "https://localhost:8443")]).await;
-    report.shows("advice  Entra takes no identifier URI with a port (https://localhost:8443). ");
+    report.shows("warning Entra accepts no identifier URI with a port (https://localhost:8443). ");
     assert_eq!(report.manifest()["identifierUris"], json!([format!("api://{CLIENT}")]));
 }
 
@@ -501,19 +505,23 @@ async fn an_upstream_reachable_past_the_gateway_is_reported() {
     report.ends_with(0);
     let Some(address) = address else {
         // Without any network there is no other address.
-        report.shows("ok      upstream's port answers on no other address");
+        report.shows("ok      SimpleChat's port answers on no other address");
         return;
     };
     report
-        .shows(&format!("answers at {} as well", SocketAddr::new(address, port)))
+        .shows(&format!("SimpleChat's port also answers at {}. ", SocketAddr::new(address, port)))
         .shows(&format!("Set GUNICORN_BIND=127.0.0.1:{port}"));
 
     let report = ground.doctor(&format!("http://{address}:{port}"), &[]).await;
-    report.ends_with(0).shows(&format!("GATEWAY_UPSTREAM_URL: {address} is no loopback address"));
+    report
+        .ends_with(0)
+        .shows(&format!("GATEWAY_UPSTREAM_URL: {address} is not a loopback address"));
 
     let alone = Flask::start(&ground.upstream_settings(&[])).await;
     let report = ground.doctor(&alone.url(), &[]).await;
-    report.ends_with(0).shows("ok      upstream's port answers on no other address of this host\n");
+    report
+        .ends_with(0)
+        .shows("ok      SimpleChat's port answers on no other address of this host\n");
 }
 
 #[tokio::test]
@@ -529,10 +537,10 @@ async fn app_service_sign_in_is_detected_by_its_answers_and_by_its_variables() {
     report
         .shows(&format!("{public} does not lead to a running gateway from here (302 Found)"))
         .shows("is answered by a sign-in in front of the gateway (302 to /.auth/login/aad)")
-        .shows("every call to /api must carry the bearer token")
-        .shows("untried App Service's settings themselves")
+        .shows("every request to /api must carry the bearer token")
+        .shows("skipped current authentication settings of App Service")
         .omits("hunter2");
-    let part = &report.json("App Service's sign-in")["properties"];
+    let part = &report.json("App Service authentication")["properties"];
     assert_eq!(
         part["globalValidation"]["excludedPaths"],
         json!(["/.well-known/oauth-protected-resource*", "/external/*"])
@@ -548,15 +556,15 @@ async fn app_service_sign_in_is_detected_by_its_answers_and_by_its_variables() {
     ];
     let report = ground.doctor(dead, &by_variables).await;
     let issuer = format!("https://login.microsoftonline.com/{TENANT}/v2.0");
-    report.shows("advice  App Service signs users in before the gateway (WEBSITE_AUTH_ENABLED)")
+    report.shows("warning App Service authentication is enabled in front of the gateway (WEBSITE_AUTH_ENABLED)")
         .shows("WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES: unset it")
-        .shows(&format!("App Service takes tokens of https://sts.windows.net/elsewhere/; version 2 access tokens have the issuer {issuer}"));
-    let part = report.json("App Service's sign-in");
+        .shows(&format!("App Service accepts tokens of the issuer https://sts.windows.net/elsewhere/; version 2 access tokens have the issuer {issuer}"));
+    let part = report.json("App Service authentication");
     let entra = &part["properties"]["identityProviders"]["azureActiveDirectory"];
     assert_eq!(entra["registration"]["openIdIssuer"], issuer);
 
     let off = [("WEBSITE_HOSTNAME", "chat.azurewebsites.net"), ("WEBSITE_AUTH_ENABLED", "False")];
-    ground.doctor(dead, &off).await.shows("ok      App Service's own sign-in is off");
+    ground.doctor(dead, &off).await.shows("ok      App Service authentication is off");
 }
 
 const ROLE: &str = "b0288440-5195-4264-9a33-cf9a4635d634";
@@ -606,7 +614,7 @@ async fn the_manifest_has_the_role_and_a_scope_that_entra_accepts_beside_it() {
 
     let report = registration(&[("GATEWAY_LOGIN_SCOPES", "User,it's")]).await;
     assert_eq!(report.manifest()["api"]["oauth2PermissionScopes"], json!([]));
-    report.shows("User is left out below").shows(r#""it's" is left out below"#);
+    report.shows("User is omitted below").shows(r#""it's" is omitted below"#);
 }
 
 #[tokio::test]
@@ -620,7 +628,9 @@ async fn allowed_clients_are_pre_authorized_and_vs_code_is_suggested() {
         report.manifest()["api"]["preAuthorizedApplications"],
         json!([{"appId": VS_CODE, "delegatedPermissionIds": [ROLE]}])
     );
-    report.omits("Visual Studio Code");
+    report.omits("Visual Studio Code").shows(&format!(
+        "client id {AZURE_CLI} to api.preAuthorizedApplications and GATEWAY_ALLOWED_CLIENTS"
+    ));
 }
 
 #[tokio::test]
@@ -655,7 +665,7 @@ async fn identifier_uris_cover_every_public_url_that_entra_accepts() {
         assert_eq!(manifest["identifierUris"], json!(uris), "{urls}");
         assert_eq!(manifest["api"]["requestedAccessTokenVersion"], version, "{urls}");
         if !expected.is_empty() {
-            report.shows("are verified in tenant");
+            report.shows("must be verified in tenant");
             let commands = report.commands();
             let at = |part: &str| {
                 commands.iter().position(|command| command.contains(part)).expect(part)
@@ -666,7 +676,7 @@ async fn identifier_uris_cover_every_public_url_that_entra_accepts() {
     }
     registration(&[("GATEWAY_PUBLIC_URLS", "https://no-such.azurewebsites.net")])
         .await
-        .shows("Entra takes no identifier URI in azurewebsites.net, a platform's domain, which no tenant can verify (https://no-such.azurewebsites.net)")
+        .shows("Entra accepts no identifier URI in azurewebsites.net, a domain of the platform, which no tenant can verify (https://no-such.azurewebsites.net)")
         .shows("send no `resource`");
 }
 
@@ -733,11 +743,11 @@ async fn inconsistent_scopes_and_audiences_are_reported() {
     ])
     .await;
     report.shows("GATEWAY_SCOPES: mcp.read has no prefix")
-        .shows("GATEWAY_SCOPES: https://no-such.azurewebsites.net/user_impersonation begins with no identifier URI")
+        .shows("GATEWAY_SCOPES: https://no-such.azurewebsites.net/user_impersonation does not begin with an identifier URI")
         .shows(&format!("GATEWAY_SCOPES: api://{CLIENT}/Other names a scope that is not in GATEWAY_LOGIN_SCOPES"))
         .omits("GATEWAY_SCOPES: openid")
         .omits(&format!("GATEWAY_SCOPES: api://{CLIENT}/ExternalApi"))
-        .shows(&format!("it lacks api://{CLIENT}, https://chat.contoso.example/external/login, https://chat.contoso.example/external"));
+        .shows(&format!("the client requested; add api://{CLIENT}, https://chat.contoso.example/external/login, https://chat.contoso.example/external"));
     registration(&[]).await.shows("ok      GATEWAY_SCOPES").omits("GATEWAY_AUDIENCES");
 }
 
@@ -752,6 +762,6 @@ async fn upstream_version_1_tokens_are_requested_unless_an_https_identifier_uri_
         ("HTTPS_PROXY", "http://127.0.0.1:1"),
     ];
     let report = ground.doctor(&flask.url(), &proxied).await;
-    report.ends_with(0).shows("takes version 1 alone (audience api://");
+    report.ends_with(0).shows("accepts version 1 only (audience api://");
     assert_eq!(report.manifest()["api"]["requestedAccessTokenVersion"], 2);
 }

@@ -69,7 +69,7 @@ async fn decisions_of_an_administrator_apply_to_all_instances_within_seconds() {
     soon("metadata answers", &both, async |it| metadata(it).await == 200).await;
     assert!(printed.starts_with("external access is on\n"), "{printed}");
     assert_eq!((login(&one, &token).await, login(&other, &token).await), (200, 200));
-    assert!(ground.command(ENABLE).await.starts_with("external access was on already"));
+    assert!(ground.command(ENABLE).await.starts_with("external access was already on"));
     until("both report that access is on", async || {
         let state = ground.documents("access status --json").await.remove(0);
         let instances = state["instances"].as_array().unwrap();

@@ -114,7 +114,7 @@ async fn check_and_doctor_measure_the_header_limit_of_upstream_and_name_the_sett
             match longest {
                 Some(longest) => {
                     let longest = format!("at most {longest} bytes");
-                    assert!(line.starts_with("advice") && line.contains(&longest), "{line}");
+                    assert!(line.starts_with("warning ") && line.contains(&longest), "{line}");
                     assert!(line.ends_with(ADVICE), "{line}");
                 }
                 None => assert!(line.starts_with("ok "), "{line}"),

@@ -177,7 +177,7 @@ async fn the_rights_in_redis_that_the_hardening_page_gives_are_enough() {
     .await;
     let doctor = run(&world.settings_with(&[("REDIS_URL", &url)]), &["doctor"]).await;
     let told = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    assert!(told.contains("ok      canary: removed"), "{told}");
+    assert!(told.contains("ok      canary: session removed"), "{told}");
     let ready = world.gateway.ops_url("/health/ready").expect("operators' listener");
     let ready = json(client().get(ready).send().await.unwrap()).await;
     assert_eq!(ready["degraded"], json!([]), "{ready}");

@@ -133,7 +133,7 @@ async fn an_unavailable_identity_service_is_retried_and_breaks_no_open_connectio
         doings.life = Duration::from_secs(12);
     }
     let line = ground.line(&ground.by_identity()).await;
-    assert!(line.starts_with("FAILED") && line.contains("no credentials: "), "{line}");
+    assert!(line.starts_with("FAIL ") && line.contains("no credentials: "), "{line}");
     // The message names the address and the setting to check.
     let address = ground.store.redis().address();
     assert!(line.contains(&format!("{address}: no credentials: ")), "{line}");

@@ -61,7 +61,7 @@ async fn redis_certificates_are_verified_by_authority_and_name() {
         let settings = with(&ground, more);
         let (line_of_check, gateway) = tokio::join!(line(&settings), Gateway::start(&settings));
         assert!(
-            line_of_check.starts_with("FAILED") && line_of_check.contains(why),
+            line_of_check.starts_with("FAIL ") && line_of_check.contains(why),
             "{line_of_check}"
         );
         gateway.wait_until_it_has_keys().await;
@@ -129,7 +129,7 @@ async fn each_failure_of_redis_names_its_address_its_cause_and_a_setting() {
         more.push(("REDIS_URL", url));
         let line_of_check = line(&with(&plain, &more)).await;
         let expected =
-            format!("FAILED  session store: no connection to Redis: {address}: {cause}; ");
+            format!("FAIL    session store: no connection to Redis: {address}: {cause}; ");
         assert!(line_of_check.starts_with(&expected), "{line_of_check}\nis not\n{expected}");
         assert!(line_of_check.contains(setting), "{line_of_check} does not name {setting}");
         assert!(
@@ -189,7 +189,7 @@ async fn the_redis_key_may_come_from_the_url_a_variable_or_a_file() {
     {
         let line_of_check = line(&with(&ground, &[more])).await;
         assert!(
-            line_of_check.starts_with("FAILED") && line_of_check.contains(why),
+            line_of_check.starts_with("FAIL ") && line_of_check.contains(why),
             "{line_of_check}"
         );
     }

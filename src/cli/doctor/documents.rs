@@ -1,4 +1,4 @@
-//! OAuth documents of SimpleChat and of the gateway: which client finds which, with external access on and off.
+//! OAuth documents of SimpleChat and of the gateway that clients find, with external access on and off.
 //!
 //! SimpleChat 0.250 and later has an MCP endpoint, `/api/mcp`, and publishes protected resource metadata (RFC 9728)
 //! and authorization server metadata (RFC 8414) for it.
@@ -16,13 +16,13 @@ use crate::{
     upstream::Upstream,
 };
 
-/// For one request.
+/// Timeout of one request.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of the origin as a whole.
+/// Metadata path of the origin as a whole.
 const ROOT: &str = "/.well-known/oauth-protected-resource";
-/// Of SimpleChat's MCP endpoint.
+/// Metadata path of SimpleChat's MCP endpoint.
 const MCP: &str = "/.well-known/oauth-protected-resource/api/mcp";
-/// Of the same endpoint, for clients that know it by its short name.
+/// Metadata path of the same endpoint under its short name.
 const SHORT_MCP: &str = "/.well-known/oauth-protected-resource/mcp";
 const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
 const ENDPOINT: &str = "/api/mcp";
@@ -64,7 +64,7 @@ impl Answer {
             Self::Nothing => "404 of SimpleChat".to_owned(),
             Self::SignIn(status) => format!("{status} of SimpleChat, no document"),
             Self::Other(status) => format!("{status} of SimpleChat, not a JSON document"),
-            Self::Missing(problem) => format!("not known ({problem})"),
+            Self::Missing(problem) => format!("unknown ({problem})"),
         }
     }
 
@@ -82,15 +82,15 @@ impl Answer {
     }
 }
 
-/// Asks upstream for all four documents and prints what clients find.
-pub(super) async fn look(config: &Config, upstream: &Upstream, report: &Report) {
+/// Requests all four documents from upstream and prints which ones clients find.
+pub(super) async fn report_documents(config: &Config, upstream: &Upstream, report: &Report) {
     let root = config.resource.root_metadata;
     let mut lines = Vec::new();
     let mut answers = Vec::new();
     for path in [ROOT, MCP, SHORT_MCP, AUTHORIZATION_SERVER] {
         let answer = Answer::of(upstream, path).await;
         if let Answer::Missing(problem) = &answer {
-            report.untried(&format!("GET {path} on upstream: {problem}"));
+            report.skip(&format!("GET {path} on SimpleChat: {problem}"));
         }
         lines.push(format!(
             "GET {path}\n    from SimpleChat itself, and with external access off: {}\n    with external access on: {}",
@@ -99,7 +99,7 @@ pub(super) async fn look(config: &Config, upstream: &Upstream, report: &Report) 
         ));
         answers.push(answer);
     }
-    report.fine(&format!(
+    report.pass(&format!(
         "client of /external/login: its 401 names {METADATA}, the gateway's document; with external access off that path belongs to SimpleChat and login is 404"
     ));
     let [at_root, _, _, authorization_server] = &answers[..] else { return };
@@ -125,13 +125,13 @@ async fn endpoint(
     let head = match ask(upstream, "POST", ENDPOINT).await {
         Ok(head) => head,
         Err(problem) => {
-            report.untried(&format!("POST {ENDPOINT} on upstream: {problem}"));
+            report.skip(&format!("POST {ENDPOINT} on SimpleChat: {problem}"));
             return;
         }
     };
     let named = head.fields.all("www-authenticate").find_map(resource_metadata);
     let Some(path) = named.filter(|_| head.status == 401) else {
-        report.fine(&format!(
+        report.pass(&format!(
             "client of {ENDPOINT}: none to serve; SimpleChat answers {} there, without a challenge that names a document (SimpleChat before 0.250, or its MCP server is disabled)",
             head.status
         ));
@@ -139,24 +139,24 @@ async fn endpoint(
     };
     let answer = Answer::of(upstream, &path).await;
     if answer != Answer::Document {
-        report.advise(&format!(
+        report.warn(&format!(
             "client of {ENDPOINT}: SimpleChat's 401 names {path}, which holds no document: {}. Update SimpleChat; the gateway forwards that path unchanged",
             answer.unchanged()
         ));
         return;
     }
     if path == ROOT && root == RootMetadata::Gateway {
-        report.advise(&format!(
+        report.warn(&format!(
             "client of {ENDPOINT}: SimpleChat's 401 names {path}, where the gateway answers while external access is on. Set GATEWAY_ROOT_METADATA=upstream"
         ));
         return;
     }
     if *authorization_server == Answer::Document {
-        report.fine(&format!(
+        report.pass(&format!(
             "client of {ENDPOINT}: its 401 names {path}; that and {AUTHORIZATION_SERVER} are SimpleChat's documents, with external access on and off"
         ));
     } else {
-        report.advise(&format!(
+        report.warn(&format!(
             "client of {ENDPOINT}: its 401 names {path}, SimpleChat's document, but {AUTHORIZATION_SERVER} holds none: {}. Clients that take SimpleChat for the authorization server cannot sign in",
             authorization_server.unchanged()
         ));
@@ -166,14 +166,14 @@ async fn endpoint(
 /// Prints advice on `GATEWAY_ROOT_METADATA` and `GATEWAY_UPSTREAM_HOST`.
 fn advise(config: &Config, at_root: &Answer, answers: &[Answer], report: &Report) {
     match (at_root, config.resource.root_metadata) {
-        (Answer::Document, RootMetadata::Gateway) => report.advise(&format!(
+        (Answer::Document, RootMetadata::Gateway) => report.warn(&format!(
             "GATEWAY_ROOT_METADATA=gateway: SimpleChat has a document at {ROOT} as well. While external access is on, a client of {ENDPOINT} finds the gateway's there if it reads only this path, or goes on to it from {MCP} (PyPI mcp does where SimpleChat names api://CLIENT_ID as its resource). If such clients are in use, set GATEWAY_ROOT_METADATA=upstream; clients of /external/login find their own document by the 401"
         )),
-        (Answer::Document, RootMetadata::Upstream) => report.fine(&format!(
+        (Answer::Document, RootMetadata::Upstream) => report.pass(&format!(
             "{ROOT} is SimpleChat's document, with external access on and off (GATEWAY_ROOT_METADATA=upstream)"
         )),
         (Answer::Nothing | Answer::SignIn(_) | Answer::Other(_), RootMetadata::Upstream) => {
-            report.advise(&format!(
+            report.warn(&format!(
                 "GATEWAY_ROOT_METADATA=upstream: SimpleChat has no document at {ROOT}. A client that reads only this path finds none; set GATEWAY_ROOT_METADATA=gateway"
             ));
         }
@@ -182,7 +182,7 @@ fn advise(config: &Config, at_root: &Answer, answers: &[Answer], report: &Report
     if let Some(host) = &config.upstream.host
         && answers.contains(&Answer::Document)
     {
-        report.advise(&format!(
+        report.warn(&format!(
             "GATEWAY_UPSTREAM_HOST: SimpleChat's documents name the host that it is called by, {host}. Clients compare it with the public one: leave GATEWAY_UPSTREAM_HOST empty where {ENDPOINT} is in use"
         ));
     }

@@ -1,4 +1,4 @@
-//! App Service's own sign-in ("Easy Auth"): whether it stands in front, and what it must let pass.
+//! App Service authentication ("Easy Auth") in front of the gateway, and the settings that it needs.
 
 use crate::{
     cli::report::Report,
@@ -9,9 +9,9 @@ use crate::{
     },
 };
 
-/// Looks at what App Service says of itself and at each public URL; prints what its sign-in must hold
-/// where it stands in front.
-pub(super) async fn look(
+/// Detects App Service authentication by its environment variables and at each public URL. Where it is
+/// in front of the gateway, prints the settings that it needs.
+pub(super) async fn report_easy_auth(
     config: &Config,
     registration_inputs: &RegistrationInputs,
     registration: &Registration,
@@ -20,54 +20,54 @@ pub(super) async fn look(
     let version = registration.version;
     let mut is_in_front = config.platform.signs_in_itself;
     if is_in_front {
-        report.advise("App Service signs users in before the gateway (WEBSITE_AUTH_ENABLED): see below for what it must let pass");
+        report.warn("App Service authentication is enabled in front of the gateway (WEBSITE_AUTH_ENABLED): see the required settings below");
     }
     if let Some(scopes) = &config.platform.metadata_scopes {
-        report.advise(&format!(
-            "WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES: unset it ({scopes:?}); App Service would answer the metadata in the gateway's place, with these scopes as they stand"
+        report.warn(&format!(
+            "WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES: unset it ({scopes:?}); App Service would serve the metadata in place of the gateway, with these scopes unchanged"
         ));
     }
     for origin in &config.edge.public_urls {
         let url = format!("{origin}{METADATA}");
         match metadata_at(origin).await {
             ProbeOutcome::Metadata { resource } if resource.as_deref() == Some(&format!("{origin}/external/login")) => {
-                report.fine(&format!("metadata at {url}"));
+                report.pass(&format!("metadata at {url}"));
             }
-            ProbeOutcome::Metadata { resource } => report.advise(&format!(
-                "{url} answers metadata of {resource:?}, which clients compare with the URL they used: see GATEWAY_PUBLIC_URLS, GATEWAY_TRUSTED_PROXIES and WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES"
+            ProbeOutcome::Metadata { resource } => report.warn(&format!(
+                "metadata at {url} names the resource {resource:?}, which clients compare with the URL they used: check GATEWAY_PUBLIC_URLS, GATEWAY_TRUSTED_PROXIES and WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES"
             )),
-            ProbeOutcome::SignIn(how) => {
+            ProbeOutcome::SignIn(description) => {
                 is_in_front = true;
-                report.advise(&format!(
-                    "{url} is answered by a sign-in in front of the gateway ({how}): machines never get to it. See below for what it must let pass"
+                report.warn(&format!(
+                    "{url} is answered by a sign-in in front of the gateway ({description}): external applications cannot reach the gateway. See the required settings below"
                 ));
             }
             ProbeOutcome::Other(404) if config.external_access == ExternalAccessMode::Off => {
-                report.fine(&format!("no metadata at {url}: external access is off"));
+                report.pass(&format!("no metadata at {url}: external access is off"));
             }
-            ProbeOutcome::Other(status) => report.untried(&format!(
-                "the metadata at {url}: the answer is {status}; is the gateway running there?"
+            ProbeOutcome::Other(status) => report.skip(&format!(
+                "metadata at {url}: answered {status}; check that the gateway is running there"
             )),
-            ProbeOutcome::Away(why) => report.untried(&format!("the metadata at {url} ({why})")),
+            ProbeOutcome::Away(reason) => report.skip(&format!("metadata at {url}: {reason}")),
         }
     }
     if config.edge.public_urls.is_empty() {
-        report.untried("whether App Service's own sign-in stands in front: no public URL is known (GATEWAY_PUBLIC_URLS)");
+        report.skip("App Service authentication in front of the gateway: no public URL is known (GATEWAY_PUBLIC_URLS)");
     }
     if is_in_front {
         let issuer = registration_inputs.issuer(version);
-        if let Some(given) = config.platform.issuer.as_ref().filter(|given| **given != issuer) {
-            report.advise(&format!(
-                "App Service takes tokens of {given}; version {version} access tokens have the issuer {issuer}"
+        if let Some(accepted) = config.platform.issuer.as_ref().filter(|it| **it != issuer) {
+            report.warn(&format!(
+                "App Service accepts tokens of the issuer {accepted}; version {version} access tokens have the issuer {issuer}"
             ));
         }
-        report.advise("behind App Service's sign-in every call to /api must carry the bearer token beside the session cookie; only the paths in excludedPaths do without");
-        report.untried("App Service's settings themselves: compare config/authsettingsV2 of the app with the part below, which adds to what is there");
+        report.warn("behind App Service authentication every request to /api must carry the bearer token in addition to the session cookie; only the paths in excludedPaths do not need it");
+        report.skip("current authentication settings of App Service: compare config/authsettingsV2 of the app with the settings below, and add missing entries");
         report.block(
-            "App Service's sign-in: the part of authsettingsV2 that the gateway needs",
+            "App Service authentication: required settings in authsettingsV2",
             &format!("{:#}", registration.easy_auth(registration_inputs)),
         );
     } else if config.platform.is_app_service {
-        report.fine("App Service's own sign-in is off (WEBSITE_AUTH_ENABLED)");
+        report.pass("App Service authentication is off (WEBSITE_AUTH_ENABLED)");
     }
 }

@@ -1,15 +1,15 @@
-//! `doctor`: `check`, then the live proof, then what App Service and the app registration must hold.
+//! `doctor`: `check`, the canary, then the required settings of App Service and the app registration.
 
 mod bypass;
+mod canary;
 mod documents;
 mod easy_auth;
-mod proof;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    check::try_everything,
+    check::run_tests,
     exit::Failure,
     report::{Report, block_on},
 };
@@ -19,59 +19,59 @@ use crate::{
     upstream::Upstream,
 };
 
-/// Tries everything that the settings name, proves on upstream itself that it honours a minted session,
-/// and prints what cannot be tried from here: the app registration, and App Service's own sign-in.
+/// Tests every dependency, verifies on upstream that it accepts a minted session, and prints the required
+/// app registration and App Service authentication, which cannot be tested from here.
 ///
 /// # Errors
-/// [`Failure::Unavailable`] when the gateway could not serve like this, or the proof does not hold.
+/// [`Failure::Unavailable`] when a test failed or the command was interrupted.
 pub fn doctor(config: &Config) -> Result<(), Failure> {
     block_on(async {
         let mut report = Report::default();
-        let found = try_everything(config, &mut report).await;
-        // From here on an interrupt waits until the canary is gone.
+        let checked = run_tests(config, &mut report).await;
+        // From here on an interrupt is handled after the canary session is removed.
         let stopping = stop_signal()?;
-        if let (Some(upstream), Some(sessions)) = (&found.upstream, &found.sessions) {
-            proof::run(config, upstream, sessions, &stopping, &mut report).await;
+        if let (Some(upstream), Some(sessions)) = (&checked.upstream, &checked.sessions) {
+            canary::run(config, upstream, sessions, &stopping, &mut report).await;
         } else {
-            report.untried("canary: upstream and the session store must be there first");
+            report.skip("canary: needs SimpleChat and the session store");
         }
         tokio::select! {
             biased;
             () = stopping.cancelled() => {
                 Err(Failure::Unavailable("interrupted".to_owned()))
             }
-            () = look_around(config, found.upstream.as_ref(), &report) => report.finish(),
+            () = run_advisory_tests(config, checked.upstream.as_ref(), &report) => report.finish(),
         }
     })?
 }
 
-/// What is advice alone.
-async fn look_around(config: &Config, upstream: Option<&Upstream>, report: &Report) {
+/// Runs the tests that do not change the exit code.
+async fn run_advisory_tests(config: &Config, upstream: Option<&Upstream>, report: &Report) {
     let mut version_1_only = None;
     if let Some(upstream) = upstream {
         bypass::reserved_paths(upstream, report).await;
-        documents::look(config, upstream, report).await;
+        documents::report_documents(config, upstream, report).await;
         bypass::bypass_routes(config, report).await;
         version_1_only = takes_version_1_alone(upstream).await;
     } else {
-        report.untried("whether upstream is reachable past the gateway, and answers at its paths");
+        report.skip("direct access to SimpleChat, and SimpleChat routes at the gateway's paths: SimpleChat is unavailable");
     }
     let registration_inputs = RegistrationInputs::of(config, version_1_only);
     let registration = Registration::new(&registration_inputs);
-    easy_auth::look(config, &registration_inputs, &registration, report).await;
+    easy_auth::report_easy_auth(config, &registration_inputs, &registration, report).await;
     print(&registration, report);
 }
 
 fn print(registration: &Registration, report: &Report) {
-    registration.fine.iter().for_each(|line| report.fine(line));
-    registration.advice.iter().for_each(|line| report.advise(line));
-    registration.untried.iter().for_each(|line| report.untried(line));
+    registration.passed.iter().for_each(|line| report.pass(line));
+    registration.advice.iter().for_each(|line| report.warn(line));
+    registration.skipped.iter().for_each(|line| report.skip(line));
     report.block(
-        "App registration: the part of its manifest that the gateway needs, beside what is there",
+        "App registration: required manifest entries, in addition to existing ones",
         &format!("{:#}", registration.manifest),
     );
     report.block(
-        "The same by commands, in the order that Entra needs (they keep what is there; az and jq)",
+        "Equivalent az and jq commands, in the order that Entra requires (existing values are preserved)",
         &registration.commands_as_text(),
     );
 }

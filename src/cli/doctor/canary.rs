@@ -1,4 +1,4 @@
-//! The canary's lines.
+//! Canary of `doctor`: prints the result of each step.
 
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +11,7 @@ use crate::{
     upstream::Upstream,
 };
 
-/// Makes the proof and tells each step.
+/// Runs the canary and prints one line for each step.
 pub(super) async fn run(
     config: &Config,
     upstream: &Upstream,
@@ -21,19 +21,19 @@ pub(super) async fn run(
 ) {
     let findings = Canary { sessions, upstream, cookie: &config.cookie }.prove(stopping).await;
     for (step, finding) in findings {
-        let advice =
+        let fix =
             finding.as_ref().err().map(|doubt| advice(doubt, &config.sessions, &config.cookie));
-        let advice = advice.unwrap_or_default();
-        report.line(part(step), finding.map_err(|doubt| telemetry::chain(&doubt)), &advice);
+        let fix = fix.unwrap_or_default();
+        report.line(part(step), finding.map_err(|doubt| telemetry::chain(&doubt)), &fix);
     }
 }
 
 fn part(step: Step) -> &'static str {
     match step {
-        Step::StrangerRefused => "canary: upstream refuses a stranger",
-        Step::Minted => "canary: minted",
-        Step::Honoured => "canary: upstream honours the session",
-        Step::EndHonoured => "canary: upstream honours its end",
-        Step::Removed => "canary: removed",
+        Step::StrangerRefused => "canary: anonymous request rejected",
+        Step::Minted => "canary: session created",
+        Step::Honoured => "canary: session accepted by SimpleChat",
+        Step::EndHonoured => "canary: ended session rejected by SimpleChat",
+        Step::Removed => "canary: session removed",
     }
 }
