@@ -33,8 +33,10 @@ const OTHER_ROLES: [&str; 8] = [
     "DeepResearchUser",
 ];
 /// Clients that are suggested for pre-authorization: name and client id.
-const SUGGESTED_CLIENTS: [(&str, Uuid); 1] =
-    [("Visual Studio Code", Uuid::from_u128(0xaebc_6443_996d_45c2_90f0_388f_f96f_aa56))];
+const SUGGESTED_CLIENTS: [(&str, Uuid); 2] = [
+    ("Visual Studio Code", Uuid::from_u128(0xaebc_6443_996d_45c2_90f0_388f_f96f_aa56)),
+    ("the Azure CLI", Uuid::from_u128(0x04b0_7795_8ddb_461a_bbee_02f9_e1bf_7b46)),
+];
 /// Scopes of OpenID Connect, which no app exposes.
 const OF_OPENID: [&str; 4] = ["openid", "profile", "email", "offline_access"];
 

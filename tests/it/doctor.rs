@@ -569,6 +569,7 @@ async fn app_service_sign_in_is_detected_by_its_answers_and_by_its_variables() {
 
 const ROLE: &str = "b0288440-5195-4264-9a33-cf9a4635d634";
 const VS_CODE: &str = "aebc6443-996d-45c2-90f0-388ff96faa56";
+const AZURE_CLI: &str = "04b07795-8ddb-461a-bbee-02f9e1bf7b46";
 
 /// Runs `doctor` with settings alone: no dependency is reachable.
 async fn registration(more: Pairs<'_>) -> Report {
@@ -618,10 +619,10 @@ async fn the_manifest_has_the_role_and_a_scope_that_entra_accepts_beside_it() {
 }
 
 #[tokio::test]
-async fn allowed_clients_are_pre_authorized_and_vs_code_is_suggested() {
+async fn allowed_clients_are_pre_authorized_and_microsoft_clients_are_suggested() {
     let report = registration(&[]).await;
     assert_eq!(report.manifest()["api"]["preAuthorizedApplications"], json!([]));
-    report.shows(VS_CODE);
+    report.shows(VS_CODE).shows(AZURE_CLI).shows("AADSTS65001");
     let allowed = format!("{VS_CODE},{CLIENT},{VS_CODE}");
     let report = registration(&[("GATEWAY_ALLOWED_CLIENTS", &allowed)]).await;
     assert_eq!(
