@@ -1,16 +1,17 @@
-//! A request target as upstream would route it.
+//! Request target as upstream routes it.
 //!
-//! gunicorn 25 percent-decodes a path once; Werkzeug 3.1 strips leading slashes to one, merges runs
-//! of slashes (with a redirect) and compares case-sensitively: [`upstream_path`]. Dot segments stay as
-//! they are. What proxies before us and later versions behind us may do in addition (remove dot
-//! segments, decode twice) is read as well, so that nothing reaches `/external/` by being read in
-//! another way.
+//! gunicorn 25 percent-decodes a path once; Werkzeug 3.1 reduces leading slashes to one, merges runs of
+//! slashes (with a redirect) and compares case-sensitively: [`upstream_path`]. Both leave dot segments
+//! unchanged. Proxies in front of the gateway and later upstream versions may also remove dot segments or
+//! decode twice. [`Target::read`] covers these readings too, so that no spelling of a path under
+//! `/external/` bypasses the guard.
 
 use percent_encoding::{percent_decode, percent_decode_str};
 
-/// The path that upstream compares its routes with: `split_request_uri` and `PATH_INFO` of gunicorn
-/// 25.0.3 (`gunicorn/util.py`, `gunicorn/http/wsgi.py`), then `MapAdapter.match` of Werkzeug 3.1.6
-/// (`werkzeug/routing/map.py`). Of a target without bytes that must be escaped, as `wire` lets pass.
+/// Path that upstream compares with its routes: `split_request_uri` and `PATH_INFO` of gunicorn 25.0.3
+/// (`gunicorn/util.py`, `gunicorn/http/wsgi.py`), then `MapAdapter.match` of Werkzeug 3.1.6
+/// (`werkzeug/routing/map.py`). The target must not contain bytes that need an escape; `h1::message` rejects
+/// those.
 pub(crate) fn upstream_path(target: &[u8]) -> Vec<u8> {
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
     let decoded: Vec<u8> = percent_decode(path).collect();
@@ -18,27 +19,27 @@ pub(crate) fn upstream_path(target: &[u8]) -> Vec<u8> {
     [b"/", &decoded[slashes..]].concat()
 }
 
-/// What the guard must do about a target.
+/// Classification of a target for the guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Target {
-    /// Upstream does not route it under `/external/`.
+    /// No reader routes it under `/external/`.
     Open,
-    /// Under `/external/`, spelled in the one way that all readers agree on.
+    /// Under `/external/`, in a spelling that every reader interprets alike.
     Guarded,
-    /// Under `/external/` for some reader, spelled in a way that not all readers agree on.
+    /// Under `/external/` for at least one reader, in a spelling that readers interpret differently.
     NonCanonical,
 }
 
 impl Target {
-    /// Reads the path of a request target (RFC 9112 §3.2.1), without its query.
+    /// Classifies the path of a request target (RFC 9112 §3.2.1), without its query.
     pub(crate) fn read(path: &str) -> Self {
         if is_plain(path) {
             return if is_external(path) { Self::Guarded } else { Self::Open };
         }
         let once = decode(path);
         let twice = decode(&once);
-        // In whatever order a reader decodes, merges slashes and removes dot segments, one of these
-        // is what it arrives at.
+        // Readers decode, merge slashes and remove dot segments in different orders; each result is one
+        // of these.
         let readings = [
             flat(&String::from_utf8_lossy(&upstream_path(path.as_bytes()))),
             flat(path),
@@ -59,7 +60,7 @@ impl Target {
     }
 }
 
-/// Whether all readers read a path alike: nothing to decode, no empty or dotted segments.
+/// True if all readers agree on a path: no escapes, no empty or dotted segments.
 fn is_plain(path: &str) -> bool {
     let mut before = 0;
     path.starts_with('/')
@@ -77,14 +78,14 @@ fn is_external(path: &str) -> bool {
     path == "/external" || path.starts_with("/external/")
 }
 
-/// Percent-decodes once and drops what `urlsplit` drops anywhere in a target: TAB, CR, LF.
+/// Percent-decodes once and removes TAB, CR and LF, which Python's `urlsplit` removes anywhere in a target.
 fn decode(path: &str) -> String {
     let mut decoded = percent_decode_str(path).decode_utf8_lossy().into_owned();
     decoded.retain(|c| !matches!(c, '\t' | '\r' | '\n'));
     decoded
 }
 
-/// One leading slash, no empty segments, nothing below U+0021 in front.
+/// Path with one leading slash, without empty segments and without leading characters below U+0021.
 fn flat(path: &str) -> String {
     let path = path.trim_start_matches(|c: char| c <= ' ');
     let mut flat = String::with_capacity(path.len() + 1);
@@ -98,7 +99,7 @@ fn flat(path: &str) -> String {
     flat
 }
 
-/// RFC 3986 §5.2.4.
+/// Removes dot segments (RFC 3986 §5.2.4).
 fn without_dots(path: &str) -> String {
     let mut remaining: Vec<&str> = Vec::new();
     for segment in path.split('/') {
@@ -113,8 +114,8 @@ fn without_dots(path: &str) -> String {
     format!("/{}", remaining.join("/"))
 }
 
-/// Literal `/external`, then non-empty segments without dots, and escapes only for bytes that have
-/// no other spelling.
+/// True for a literal `/external`, followed by non-empty segments other than `.` and `..`, with escapes only
+/// for bytes that have no other spelling.
 fn is_canonical(path: &str) -> bool {
     is_external(path)
         && !path.contains("//")
@@ -139,14 +140,14 @@ mod tests {
 
     use super::*;
 
-    /// Whether Werkzeug answers from a route under `/external/`, or with a redirect to one.
+    /// True if Werkzeug answers from a route under `/external/`, or with a redirect to one.
     fn is_routed_externally(path: &[u8]) -> bool {
         let mut merged = path.to_vec();
         merged.dedup_by(|b, a| *a == b'/' && *b == b'/');
         merged == b"/external" || merged.starts_with(b"/external/")
     }
 
-    /// A byte of the word, plain or escaped once or twice, or something that could hide it.
+    /// Byte of `/external/login`, plain or escaped once or twice, or a character that may hide it.
     fn piece() -> impl Strategy<Value = String> {
         let word = prop::sample::select(&b"/external/login"[..]).prop_flat_map(|byte| {
             prop_oneof![
@@ -169,7 +170,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
 
         #[test]
-        fn what_is_open_is_not_routed_under_external(
+        fn open_paths_are_not_routed_under_external(
             pieces in prop::collection::vec(piece(), 0..16),
             begins in prop::sample::select(&["/", "//", "/external", "/%65xternal", "/x/../external/"][..]),
         ) {
@@ -177,13 +178,13 @@ mod tests {
             let read = Target::read(&path);
             let is_external = is_routed_externally(&upstream_path(path.as_bytes()));
             prop_assert!(!is_external || read != Target::Open, "{}", path);
-            // What may pass the guard is read alike by everybody.
+            // All readers agree on paths that may pass the guard.
             prop_assert!(read != Target::Guarded || path.starts_with("/external"), "{}", path);
         }
     }
 
     #[test]
-    fn every_spelling_that_upstream_routes_under_external_is_guarded() {
+    fn unusual_spellings_of_paths_under_external_are_non_canonical() {
         for path in [
             "//external/login",
             "/%65xternal/login",
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_spellings_are_guarded_and_may_pass() {
+    fn canonical_paths_under_external_are_guarded() {
         for path in [
             "/external",
             "/external/",

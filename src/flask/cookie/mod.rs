@@ -1,8 +1,8 @@
-//! The session cookie, read as Werkzeug 3.1 reads it and written as Flask does.
+//! Session cookie: read as Werkzeug 3.1 reads it, written as Flask writes it.
 //!
-//! Werkzeug undoes quotes and octal escapes and strips whitespace; the first pair wins. A minted id
-//! must not slip past us in a spelling that upstream still understands, so a pair that is the session
-//! by that reading, but not plainly spelled, is dropped.
+//! Werkzeug removes quotes, octal escapes and whitespace, and uses the first pair of a name. Upstream must
+//! not accept a minted id in a spelling that the gateway does not recognize: a session pair that is not
+//! plainly spelled is dropped.
 
 mod pairs;
 
@@ -17,25 +17,24 @@ use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::forma
 use self::pairs::{CookiePair, pairs, strip};
 use crate::{authz::session::SessionId, config::CookieConfig, sessions::FlaskId};
 
-/// More sessions than that nobody bears.
+/// Maximum number of minted ids read from one request.
 const MAX_MINTED: usize = 8;
 
-/// What a request's cookies say about minted sessions.
+/// Cookies of a request, with its minted sessions.
 #[derive(Default)]
 pub(crate) struct Cookies<'a> {
-    /// What is left of the `Cookie` header for upstream, borrowed where it is as it came; `None`:
-    /// nothing.
+    /// `Cookie` header for upstream, borrowed if unchanged; `None`: no cookies are left.
     pub(crate) header: Option<Cow<'a, [u8]>>,
-    /// What upstream will take for its session, where that is a minted one that lives.
+    /// Active minted session that upstream will use as its session.
     pub(crate) live: Option<MintedCookie>,
-    /// The first minted id that was dropped because it is over.
+    /// First minted id that was dropped because its session has ended.
     pub(crate) over: Option<SessionId>,
 }
 
-/// A minted session that lives, as a cookie names it.
+/// Active minted session named by a cookie.
 pub(crate) struct MintedCookie {
     pub(crate) id: SessionId,
-    /// The cookie's value.
+    /// Value of the cookie.
     pub(crate) value: String,
 }
 
@@ -44,8 +43,8 @@ pub(crate) struct MintedCookie {
 pub(crate) struct SessionCookie<'a>(pub(crate) &'a CookieConfig);
 
 impl SessionCookie<'_> {
-    /// Goes through the lines of a request's cookies. `is_over` says whether a minted session has
-    /// ended; its error ends the reading.
+    /// Reads the `Cookie` lines of a request and drops ended minted sessions. `is_over` returns true for an
+    /// ended session; its error is returned.
     pub(crate) fn read<'a, E>(
         self,
         lines: impl Iterator<Item = &'a [u8]>,
@@ -53,16 +52,16 @@ impl SessionCookie<'_> {
     ) -> Result<Cookies<'a>, E> {
         let mut text = joined(lines);
         let mut cookies = Cookies::default();
-        // Without some pairs the rest may read otherwise (an open quote): read until nothing is
-        // dropped any more.
+        // Dropping a pair may change how the rest is parsed (an open quote): repeat until no pair is
+        // dropped.
         loop {
-            let mut pool: Vec<&[u8]> = Vec::new();
+            let mut forwarded: Vec<&[u8]> = Vec::new();
             let mut is_first = true;
             let all = pairs(&text);
             cookies.live = None;
             for pair in &all {
                 if !self.is_session(pair) {
-                    pool.push(pair.raw);
+                    forwarded.push(pair.raw);
                     continue;
                 }
                 let Some(value) = self.plainly_spelled(pair.raw) else { continue };
@@ -77,19 +76,18 @@ impl SessionCookie<'_> {
                     }
                 }
                 is_first = false;
-                pool.push(pair.raw);
+                forwarded.push(pair.raw);
             }
-            if pool.len() == all.len() {
+            if forwarded.len() == all.len() {
                 break;
             }
-            text = Cow::Owned(pool.join(b"; ".as_slice()));
+            text = Cow::Owned(forwarded.join(b"; ".as_slice()));
         }
         cookies.header = (!text.is_empty()).then_some(text);
         Ok(cookies)
     }
 
-    /// The minted ids among a request's cookies, in whatever spelling upstream would read them; the
-    /// first [`MAX_MINTED`].
+    /// First [`MAX_MINTED`] minted ids in the cookies of a request, in every spelling that upstream reads.
     pub(crate) fn minted_in(self, headers: &HeaderMap) -> Vec<SessionId> {
         let mut found = Vec::new();
         for pair in pairs(&joined(lines(headers))).iter().filter(|pair| self.is_session(pair)) {
@@ -104,8 +102,8 @@ impl SessionCookie<'_> {
         found
     }
 
-    /// Under which of Flask's own ids a request comes, as Werkzeug reads its cookies: the first session
-    /// among them counts, signed where upstream signs. `None`: under none, or under a minted one.
+    /// Flask's own session id of a request: the first session cookie, as Werkzeug reads it, with a valid
+    /// signature if upstream signs. `None`: no session cookie, or a minted id.
     pub(crate) fn flask_id(self, headers: &HeaderMap) -> Option<FlaskId> {
         let text = joined(lines(headers));
         let first = pairs(&text).into_iter().find(|pair| self.is_session(pair))?;
@@ -118,7 +116,7 @@ impl SessionCookie<'_> {
         FlaskId::parse(id)
     }
 
-    /// Whether a request bears a session cookie that names anything.
+    /// True if a request has a session cookie with a value.
     pub(crate) fn is_borne(self, headers: &HeaderMap) -> bool {
         pairs(&joined(lines(headers)))
             .iter()
@@ -129,16 +127,16 @@ impl SessionCookie<'_> {
         pair.name == self.0.name.as_bytes()
     }
 
-    /// The value, if the pair is spelled `NAME=[A-Za-z0-9_.-]*`.
+    /// Value of a pair that is spelled `NAME=[A-Za-z0-9_.-]*`.
     fn plainly_spelled(self, raw: &[u8]) -> Option<&str> {
         let value = raw.strip_prefix(self.0.name.as_bytes())?.strip_prefix(b"=")?;
         let is_plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         value.iter().all(is_plain).then(|| std::str::from_utf8(value).ok()).flatten()
     }
 
-    /// `Some` if a plainly spelled value has the form of a minted id, with the id if it is one that
-    /// could exist. A signature is not checked here: upstream does.
-    #[expect(clippy::option_option, reason = "not ours, ours but impossible, ours")]
+    /// `Some` if a plainly spelled value has the form of a minted id; with the id if it is valid. The
+    /// signature is not verified here: upstream verifies it.
+    #[expect(clippy::option_option, reason = "not a minted id, an invalid one, a valid one")]
     fn minted(self, value: &str) -> Option<Option<SessionId>> {
         let id = match &self.0.signing_key {
             Some(_) => value.rsplit_once('.')?.0,
@@ -147,7 +145,7 @@ impl SessionCookie<'_> {
         SessionId::is_formed_like_one(id).then(|| SessionId::parse(id))
     }
 
-    /// The value of a cookie that names a session.
+    /// Value of the cookie for a session.
     pub(crate) fn value(self, id: &SessionId) -> String {
         let id = id.to_string();
         match &self.0.signing_key {
@@ -159,7 +157,7 @@ impl SessionCookie<'_> {
         }
     }
 
-    /// `Set-Cookie` (RFC 6265 §4.1) for a session; `over_https` as the caller came.
+    /// `Set-Cookie` (RFC 6265 §4.1) for a session. `over_https`: the scheme of the caller's request.
     pub(crate) fn set(self, id: &SessionId, over_https: bool) -> Option<HeaderValue> {
         const IMF_FIXDATE: &[BorrowedFormatItem<'_>] = format_description!(
             "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
@@ -176,23 +174,23 @@ impl SessionCookie<'_> {
         .ok()
     }
 
-    /// Whether a `Set-Cookie` of upstream's renews this very cookie: it would take Secure and
-    /// `SameSite` off and promise 31 days. One that deletes it has another value.
+    /// True if a `Set-Cookie` of upstream renews this cookie. That would remove `Secure` and `SameSite` and
+    /// extend it to 31 days. A `Set-Cookie` that deletes the cookie has another value.
     pub(crate) fn renews(self, set_cookie: &[u8], value: &str) -> bool {
         let pair = set_cookie.split(|b| *b == b';').next().unwrap_or_default();
         self.plainly_spelled(strip(pair)) == Some(value)
     }
 }
 
-/// itsdangerous 2.2 `Signer(SECRET_KEY, salt="flask-session", key_derivation="hmac")`: HMAC-SHA1 with
-/// a key that is the HMAC of the salt.
+/// Key of itsdangerous 2.2 `Signer(SECRET_KEY, salt="flask-session", key_derivation="hmac")`: HMAC-SHA1 with
+/// the HMAC of the salt as key.
 fn signing_key(secret_key: &str) -> hmac::Key {
     let algorithm = hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
     let derived = hmac::sign(&hmac::Key::new(algorithm, secret_key.as_bytes()), b"flask-session");
     hmac::Key::new(algorithm, derived.as_ref())
 }
 
-/// Several `Cookie` lines are one list (RFC 9113 §8.2.3); gunicorn would join them with a comma.
+/// Joins `Cookie` lines with a semicolon (RFC 9113 §8.2.3); gunicorn would use a comma.
 fn joined<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Cow<'a, [u8]> {
     let mut text = Cow::Borrowed(lines.next().unwrap_or_default());
     for line in lines {
@@ -231,7 +229,7 @@ mod tests {
         lines.iter().map(|line| (header::COOKIE, HeaderValue::from_bytes(line).unwrap())).collect()
     }
 
-    fn left(lines: &[&[u8]], over: bool) -> Option<String> {
+    fn forwarded(lines: &[&[u8]], over: bool) -> Option<String> {
         let config = config(None);
         let read =
             SessionCookie(&config).read::<Infallible>(lines.iter().copied(), |_| Ok(over)).unwrap();
@@ -239,26 +237,26 @@ mod tests {
     }
 
     #[test]
-    fn other_cookies_pass_unchanged_and_lines_are_joined() {
-        assert_eq!(left(&[b"a=1;b = 2;  c"], true).as_deref(), Some("a=1;b = 2;  c"));
-        assert_eq!(left(&[b"a=1", b"b=\"x; y\""], true).as_deref(), Some("a=1; b=\"x; y\""));
-        assert_eq!(left(&[], true), None);
+    fn other_cookies_are_forwarded_unchanged_and_lines_are_joined() {
+        assert_eq!(forwarded(&[b"a=1;b = 2;  c"], true).as_deref(), Some("a=1;b = 2;  c"));
+        assert_eq!(forwarded(&[b"a=1", b"b=\"x; y\""], true).as_deref(), Some("a=1; b=\"x; y\""));
+        assert_eq!(forwarded(&[], true), None);
     }
 
     #[test]
-    fn a_session_that_is_over_is_dropped_in_every_place() {
+    fn an_ended_session_is_dropped_in_every_position() {
         let id = SessionId::new(Id::default(), 1_795_384_800).to_string();
         let text = format!("a=1; session={id}; b=2; session={id}");
-        assert_eq!(left(&[text.as_bytes()], true).as_deref(), Some("a=1; b=2"));
-        assert_eq!(left(&[text.as_bytes()], false), Some(text));
+        assert_eq!(forwarded(&[text.as_bytes()], true).as_deref(), Some("a=1; b=2"));
+        assert_eq!(forwarded(&[text.as_bytes()], false), Some(text));
         let impossible = format!("session={id}00000000000000000000; c=3");
-        assert_eq!(left(&[impossible.as_bytes()], false).as_deref(), Some("c=3"));
+        assert_eq!(forwarded(&[impossible.as_bytes()], false).as_deref(), Some("c=3"));
     }
 
     #[test]
-    fn flask_ids_pass_and_odd_spellings_do_not() {
+    fn flask_ids_are_forwarded_and_unusual_spellings_are_dropped() {
         let flask = format!("session={}", "a".repeat(43));
-        assert_eq!(left(&[flask.as_bytes()], true), Some(flask));
+        assert_eq!(forwarded(&[flask.as_bytes()], true), Some(flask));
         for odd in [
             b"session=\"abc\"".as_slice(),
             b"session =abc",
@@ -270,7 +268,7 @@ mod tests {
             b"session",
             b"session=a,b",
         ] {
-            let cookies = left(&[odd], false);
+            let cookies = forwarded(&[odd], false);
             assert!(!cookies.unwrap_or_default().contains("session"), "{}", odd.escape_ascii());
         }
     }
@@ -308,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_session_counts_if_it_is_one_of_flasks_own() {
+    fn flask_id_is_the_first_session_cookie_unless_it_is_minted() {
         let plain = config(None);
         let of = |text: &str| SessionCookie(&plain).flask_id(&request(&[text.as_bytes()]));
         let (one, other) = ("aB3_-".repeat(9)[..43].to_owned(), "b".repeat(43));
@@ -339,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn where_upstream_signs_an_id_counts_with_its_signature_alone() {
+    fn with_a_signing_key_only_signed_flask_ids_are_accepted() {
         // Signer("secret", salt="flask-session", key_derivation="hmac").sign("a" * 43)
         const SIGNED: &str =
             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.Lw-LrlpGD9dbPB9QKqzX_UtdF8Q";
@@ -349,15 +347,15 @@ mod tests {
             SessionCookie(config).flask_id(&request(&[format!("session={value}").as_bytes()]))
         };
         assert!(of(&right, SIGNED) == FlaskId::parse(&bare) && of(&right, SIGNED).is_some());
-        assert!(of(&wrong, SIGNED).is_none(), "another's signature");
+        assert!(of(&wrong, SIGNED).is_none(), "signature with another key");
         assert!(of(&right, &SIGNED.replacen('a', "b", 1)).is_none(), "another id");
         assert!(of(&right, &bare).is_none(), "unsigned");
-        assert!(of(&right, &format!("{bare}.")).is_none(), "signed with nothing");
-        assert!(of(&config(None), SIGNED).is_none(), "nobody signs");
+        assert!(of(&right, &format!("{bare}.")).is_none(), "empty signature");
+        assert!(of(&config(None), SIGNED).is_none(), "upstream does not sign");
     }
 
     #[test]
-    fn a_renewal_is_told_from_a_deletion() {
+    fn renews_is_true_for_a_renewal_and_false_for_a_deletion() {
         let config = config(None);
         let cookie = SessionCookie(&config);
         let renewal = b"session=abc.1; Expires=Thu, 01 Jan 2027 00:00:00 GMT; Path=/";

@@ -1,19 +1,19 @@
 //! Pairs of a `Cookie` header, parsed as Werkzeug 3.1 parses them.
 
-/// A pair in a `Cookie` header, as `werkzeug/sansio/http.py`, `parse_cookie` (3.1.6) finds it.
+/// Pair of a `Cookie` header (`werkzeug/sansio/http.py`, `parse_cookie`, 3.1.6).
 pub(super) struct CookiePair<'a> {
-    /// As it stands, without the separator.
+    /// Unchanged bytes, without the separator.
     pub(super) raw: &'a [u8],
     pub(super) name: &'a [u8],
     pub(super) value: Vec<u8>,
 }
 
-/// `\s` under `re.ASCII`.
+/// `\s` of Python's `re` with `re.ASCII`.
 fn is_ascii_space(byte: u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | b' ')
 }
 
-/// What `str.strip` takes off a text decoded as Latin-1.
+/// Whitespace that `str.strip` removes from a text decoded as Latin-1.
 fn is_latin1_space(byte: u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | 0x1c..=b' ' | 0x85 | 0xa0)
 }
@@ -32,7 +32,7 @@ pub(super) fn strip(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// The pairs of a `Cookie` header whose lines are joined.
+/// Pairs of a `Cookie` header. Its lines must be joined.
 pub(super) fn pairs(header: &[u8]) -> Vec<CookiePair<'_>> {
     let mut pairs = Vec::new();
     let mut rest = header;
@@ -58,7 +58,7 @@ pub(super) fn pairs(header: &[u8]) -> Vec<CookiePair<'_>> {
     pairs
 }
 
-/// Where the pair ends if its value is quoted and nothing but whitespace follows the quotes.
+/// End of a pair whose value is quoted, with only whitespace after the closing quote.
 fn quoted_end(bytes: &[u8], start: usize) -> Option<usize> {
     if bytes.get(start) != Some(&b'"') {
         return None;
@@ -76,6 +76,7 @@ fn quoted_end(bytes: &[u8], start: usize) -> Option<usize> {
     matches!(bytes.get(end), None | Some(b';')).then_some(end)
 }
 
+/// Value without quotes and escapes, as Werkzeug decodes it.
 fn unquoted(value: &[u8]) -> Vec<u8> {
     let [b'"', inner @ .., b'"'] = value else { return value.to_vec() };
     let mut plain = Vec::with_capacity(inner.len());

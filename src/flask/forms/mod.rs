@@ -1,9 +1,8 @@
-//! Whose documents a guarded request is about: SimpleChat's `/external/public_documents` takes `user_id`
-//! from the caller, so every `user_id` a user's token comes with must be that user's own.
+//! Subject binding of guarded requests: SimpleChat's `/external/public_documents` trusts the `user_id` of the
+//! caller, so every `user_id` in a request with a user's token must be the id of that user.
 //!
-//! What SimpleChat reads as a form, Flask 3.1 reads by Werkzeug 3.1 (`werkzeug/formparser.py`,
-//! `werkzeug/sansio/multipart.py`, 3.1.6): bodies of two media types. A body that Werkzeug could read in
-//! another way than we do is refused.
+//! Flask 3.1 reads forms of two media types with Werkzeug 3.1 (`werkzeug/formparser.py`,
+//! `werkzeug/sansio/multipart.py`, 3.1.6). A body that Werkzeug could read differently is rejected.
 
 mod multipart;
 mod urlencoded;
@@ -12,20 +11,20 @@ use uuid::Uuid;
 
 use self::{multipart::Multipart, urlencoded::Urlencoded};
 
-/// The field that names a user.
+/// Form field that names a user.
 const USER_ID: &[u8] = b"user_id";
 
-/// Why a request is not passed on, or not to its end.
+/// Reasons for rejecting a request, before or during its body.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SubjectFault {
     #[error("Every user_id must be the subject of this token")]
     Mismatch,
-    /// Two readers could find other fields in it.
+    /// Two parsers could find different fields.
     #[error("The form could be read in more than one way: {0}")]
     Unreadable(&'static str),
 }
 
-/// The only value that `user_id` may have.
+/// The only permitted value of `user_id`.
 #[derive(Debug, Clone)]
 pub(crate) struct SubjectBinding(Box<str>);
 
@@ -34,14 +33,14 @@ impl SubjectBinding {
         Self(subject.to_string().into())
     }
 
-    /// Judges the query of a request target, without its question mark.
+    /// Checks the query of a request target, without its question mark.
     pub(crate) fn check_query(&self, query: &[u8]) -> Result<(), SubjectFault> {
         let mut reader = Urlencoded::new(self.value());
         reader.read(query)?;
         reader.end()
     }
 
-    /// What will judge a body with these `Content-Type` lines; `None`: SimpleChat finds no fields in it.
+    /// Parser for a body with these `Content-Type` lines; `None`: SimpleChat reads no form fields from it.
     pub(crate) fn reader<'a>(
         &self,
         mut content_types: impl Iterator<Item = &'a [u8]>,
@@ -74,17 +73,17 @@ impl SubjectBinding {
     }
 }
 
-/// Reads a form as its bytes go by. Whatever has been read without a fault may go on; the end may not
-/// before [`Self::end`].
+/// Streaming form parser. Bytes that were read without a fault may be forwarded; the end of the body only
+/// after [`Self::end`].
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one a request at most, in a box")]
+#[expect(clippy::large_enum_variant, reason = "at most one per request, boxed")]
 pub(crate) enum FormReader {
     Urlencoded(Urlencoded),
     Multipart(Multipart),
 }
 
 impl FormReader {
-    /// Reads on.
+    /// Parses the next bytes.
     pub(crate) fn read(&mut self, data: &[u8]) -> Result<(), SubjectFault> {
         match self {
             Self::Urlencoded(reader) => reader.read(data),
@@ -92,7 +91,7 @@ impl FormReader {
         }
     }
 
-    /// That was all.
+    /// Checks that the form is complete.
     pub(crate) fn end(&mut self) -> Result<(), SubjectFault> {
         match self {
             Self::Urlencoded(reader) => reader.end(),
@@ -101,7 +100,7 @@ impl FormReader {
     }
 }
 
-/// Compares a value as it comes.
+/// Streaming comparison with the expected value.
 #[derive(Debug)]
 struct ExpectedValue {
     value: Box<str>,
@@ -137,7 +136,7 @@ mod tests {
         SubjectBinding::to(OID.parse().unwrap())
     }
 
-    /// However a body is cut, it is judged alike.
+    /// Result for a body; the same for every division into chunks.
     fn check(content_type: &str, body: &str) -> Result<(), SubjectFault> {
         let checked: Vec<_> = [1, 2, 7, 64, usize::MAX]
             .into_iter()
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn an_urlencoded_body_is_judged_like_a_query() {
+    fn an_urlencoded_body_is_checked_like_a_query() {
         for form in ["application/x-www-form-urlencoded", "Application/X-WWW-Form-Urlencoded ; a=b"]
         {
             assert_eq!(check(form, &format!("a=b&user_id={OID}")), Ok(()));
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_multipart_body_is_judged_by_its_parts() {
+    fn every_user_id_in_a_multipart_body_must_be_the_subject() {
         let form = "multipart/form-data; boundary=B";
         let file =
             part("form-data; name=\"file\"; filename=\"a;b \u{e4}.pdf\"", "%PDF\r\n-\n--\r\n--A");
@@ -223,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_multipart_body_that_reads_two_ways_is_refused() {
+    fn an_ambiguous_multipart_body_is_rejected() {
         let form = "multipart/form-data; boundary=B";
         let good = part("form-data; name=\"user_id\"", OID);
         for body in [
@@ -261,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_content_type_that_reads_two_ways_is_refused() {
+    fn an_ambiguous_content_type_is_rejected() {
         for content_type in [
             "multipart/form-data",
             "multipart/form-data; boundary=",

@@ -1,16 +1,16 @@
-//! `multipart/form-data` (RFC 7578), in the one spelling that all readers read alike.
+//! `multipart/form-data` (RFC 7578), restricted to the spelling on which all parsers agree.
 //!
 //! ```text
 //! --B CRLF                                             begins with the boundary
-//! Content-Disposition: form-data; name="user_id" CRLF  names plainly quoted, once each
+//! Content-Disposition: form-data; name="user_id" CRLF  plainly quoted, each name once
 //! CRLF
 //! VALUE CRLF
 //! --B-- [CRLF]                                         nothing after it
 //! ```
 //!
-//! Werkzeug ends lines at CR or LF alone as well, skips what stands before the first boundary, and knows
-//! continued, extended and escaped parameters (RFC 2231). All that is refused, and so is `--B` anywhere
-//! but in a boundary.
+//! Werkzeug also ends lines at a single CR or LF, skips bytes before the first boundary, and accepts
+//! continued, extended and escaped parameters (RFC 2231). All of these are rejected, and so is `--B` outside
+//! a boundary.
 
 use memchr::memmem::Finder;
 
@@ -21,7 +21,7 @@ const MAX_HEADER: usize = 8 * 1024;
 /// Longest boundary (RFC 2046 §5.1.1).
 const MAX_BOUNDARY: usize = 70;
 
-/// The boundary among a media type's parameters.
+/// Boundary in the parameters of a media type.
 pub(super) fn boundary(parameters: &[u8]) -> Result<Vec<u8>, SubjectFault> {
     let unreadable = SubjectFault::Unreadable("the parameters of its Content-Type");
     let mut boundary = None;
@@ -29,7 +29,7 @@ pub(super) fn boundary(parameters: &[u8]) -> Result<Vec<u8>, SubjectFault> {
         let parameter = parameter.trim_ascii();
         let equals = parameter.iter().position(|b| *b == b'=').ok_or(unreadable)?;
         let (name, value) = (&parameter[..equals], &parameter[equals + 1..]);
-        // What Werkzeug takes for a token, and within quotes what it does not decode.
+        // Characters of a token in Werkzeug, and characters that it does not decode within quotes.
         let in_token = |b: &u8| b.is_ascii_alphanumeric() || b"-_.+'".contains(b);
         let in_quotes = |b: &u8| in_token(b) || b"(),/:=?".contains(b);
         let is_boundary = name.eq_ignore_ascii_case(b"boundary");
@@ -49,14 +49,14 @@ pub(super) fn boundary(parameters: &[u8]) -> Result<Vec<u8>, SubjectFault> {
     boundary.ok_or(unreadable)
 }
 
-/// Reads parts as they come.
+/// Streaming parser of parts.
 #[derive(Debug)]
 pub(crate) struct Multipart {
     expected: ExpectedValue,
-    /// Finds `--B`.
+    /// Searches for `--B`.
     dashes: Finder<'static>,
     at: MultipartState,
-    /// Read and not judged yet.
+    /// Bytes that are not checked yet.
     held: Vec<u8>,
 }
 
@@ -65,11 +65,11 @@ enum MultipartState {
     /// Before the first boundary.
     Start,
     Header,
-    /// In a part's value; whether the part is `user_id`.
+    /// In the value of a part.
     Value {
         is_user_id: bool,
     },
-    /// Disposition the last boundary.
+    /// After the last boundary.
     End,
 }
 
@@ -87,10 +87,10 @@ impl Multipart {
 
     pub(super) fn end(&mut self) -> Result<(), SubjectFault> {
         let is_whole = self.at == MultipartState::End && matches!(&*self.held, b"" | b"\r\n");
-        if is_whole { Ok(()) } else { Err(SubjectFault::Unreadable("it has no end")) }
+        if is_whole { Ok(()) } else { Err(SubjectFault::Unreadable("it is incomplete")) }
     }
 
-    /// Judges what is held as far as can be; false: more is needed.
+    /// Checks held bytes as far as possible; false: more bytes are needed.
     fn step(&mut self) -> Result<bool, SubjectFault> {
         match self.at {
             MultipartState::Start => {
@@ -104,11 +104,11 @@ impl Multipart {
             MultipartState::Header => self.header(),
             MultipartState::Value { is_user_id } => self.value(is_user_id),
             MultipartState::End if b"\r\n".starts_with(&self.held) => Ok(false),
-            MultipartState::End => Err(SubjectFault::Unreadable("it goes on after its end")),
+            MultipartState::End => Err(SubjectFault::Unreadable("bytes follow its end")),
         }
     }
 
-    /// What stands behind a boundary that begins at `start`.
+    /// Reads the bytes after a boundary that begins at `start`.
     fn pass_boundary(&mut self, start: usize) -> Result<bool, SubjectFault> {
         let end = start + self.dashes.needle().len();
         match self.held.get(end..end + 2) {
@@ -128,11 +128,11 @@ impl Multipart {
             return if within.len() < MAX_HEADER {
                 Ok(false)
             } else {
-                Err(SubjectFault::Unreadable("a part's header has no end"))
+                Err(SubjectFault::Unreadable("the header of a part is too long"))
             };
         };
         if self.dashes.find(&within[..end]).is_some() {
-            return Err(SubjectFault::Unreadable("its boundary stands within a part's header"));
+            return Err(SubjectFault::Unreadable("its boundary occurs in the header of a part"));
         }
         let is_user_id = name_of(&within[..end])? == USER_ID;
         self.expected.begin();
@@ -144,18 +144,18 @@ impl Multipart {
     fn value(&mut self, is_user_id: bool) -> Result<bool, SubjectFault> {
         if let Some(start) = self.dashes.find(&self.held) {
             let Some(value) = self.held[..start].strip_suffix(b"\r\n") else {
-                return Err(SubjectFault::Unreadable("its boundary stands within a value"));
+                return Err(SubjectFault::Unreadable("its boundary occurs in a value"));
             };
             if is_user_id {
                 self.expected.take(value)?;
                 self.expected.end()?;
             }
-            // Should more be needed, an empty rest of the value is judged again.
+            // If more bytes are needed, the next call checks an empty rest of the value.
             let checked = value.len();
             self.held.drain(..checked);
             return self.pass_boundary(b"\r\n".len());
         }
-        // What could be the beginning of a boundary stays.
+        // Bytes that may begin a boundary are retained.
         let retained = b"\r\n".len() + self.dashes.needle().len() - 1;
         let checked = self.held.len().saturating_sub(retained);
         if is_user_id {
@@ -166,7 +166,7 @@ impl Multipart {
     }
 }
 
-/// The `name` of the part that a header belongs to.
+/// `name` of a part, from its header.
 fn name_of(header: &[u8]) -> Result<&[u8], SubjectFault> {
     let unreadable = SubjectFault::Unreadable("a part's header");
     let text = std::str::from_utf8(header).map_err(|_| unreadable)?;
@@ -187,7 +187,7 @@ fn name_of(header: &[u8]) -> Result<&[u8], SubjectFault> {
     name.map(str::as_bytes).ok_or(unreadable)
 }
 
-/// `form-data; name="…"`, perhaps with `filename="…"`, and nothing else.
+/// Name in `form-data; name="…"`, with an optional `filename="…"` and no other parameters.
 fn plain_name(disposition: &str) -> Option<&str> {
     let mut rest = disposition.strip_prefix("form-data")?;
     let (mut name, mut filename) = (None, None);

@@ -1,28 +1,29 @@
 //! `application/x-www-form-urlencoded` as Python's `urllib.parse.parse_qsl` reads it, which Werkzeug uses
-//! for queries and bodies: pairs at `&`, cut at the first `=`, `+` a space, escapes undone once.
+//! for queries and bodies: pairs are separated by `&` and split at the first `=`, `+` is a space, escapes
+//! are decoded once.
 
 use percent_encoding::percent_decode;
 
 use super::{ExpectedValue, SubjectFault, USER_ID};
 
-/// Every byte of a name or value may be an escape.
+/// Maximum number of bytes that encode one byte: an escape.
 const ESCAPED: usize = 3;
 
-/// Reads pairs as they come.
+/// Streaming parser of pairs.
 #[derive(Debug)]
 pub(crate) struct Urlencoded {
     expected: ExpectedValue,
     at: UrlencodedState,
-    /// Of the name or the value, undecoded, as far as it matters.
+    /// Undecoded bytes of the name or value, up to the length that can match.
     raw: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UrlencodedState {
     Name,
-    /// Of `user_id`.
+    /// In the value of `user_id`.
     Value,
-    /// In a pair of another name.
+    /// In a pair with another name.
     Other,
 }
 
@@ -41,7 +42,7 @@ impl Urlencoded {
             };
             let end = rest.iter().position(stops);
             let (part, after) = rest.split_at(end.unwrap_or(rest.len()));
-            self.note(part)?;
+            self.append(part)?;
             match after.first() {
                 Some(b'=') => self.name_ends(),
                 Some(_) => self.pair_ends()?,
@@ -56,7 +57,7 @@ impl Urlencoded {
         self.pair_ends()
     }
 
-    fn note(&mut self, part: &[u8]) -> Result<(), SubjectFault> {
+    fn append(&mut self, part: &[u8]) -> Result<(), SubjectFault> {
         let max = match self.at {
             UrlencodedState::Other => return Ok(()),
             UrlencodedState::Name => USER_ID.len() * ESCAPED,
@@ -85,7 +86,7 @@ impl Urlencoded {
     }
 
     fn pair_ends(&mut self) -> Result<(), SubjectFault> {
-        // A name alone has an empty value.
+        // A name without `=` has an empty value.
         self.name_ends();
         if self.at == UrlencodedState::Value {
             self.expected.begin();
@@ -98,7 +99,7 @@ impl Urlencoded {
     }
 }
 
-/// A space is neither in the name nor in any value looked for, so `+` need not become one.
+/// Decodes escapes. `+` is not decoded: neither the name nor the expected value contains a space.
 fn decoded(raw: &[u8]) -> Vec<u8> {
     percent_decode(raw).collect()
 }
