@@ -104,7 +104,7 @@ pub fn access(config: &Config, command: AccessCommand) -> Result<(), Failure> {
 async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Result<(), Failure> {
     match command {
         AccessCommand::Enable { accepted_by, .. } => {
-            check_that_access_is_managed(config)?;
+            check_not_overridden_by_setting(config)?;
             if accepted_by.trim().is_empty() {
                 return Err(Failure::Usage("--accepted-by: is empty".to_owned()));
             }
@@ -123,7 +123,7 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
             }
         }
         AccessCommand::Disable { by } => {
-            check_that_access_is_managed(config)?;
+            check_not_overridden_by_setting(config)?;
             let recording = decide(config, activity, Restriction::access(&author(by))).await?;
             print(match recording {
                 Recording::Recorded(false) => "external access was already off",
@@ -160,7 +160,7 @@ async fn decide(
     activity: &Activity,
     restriction: Restriction,
 ) -> Result<Recording, Failure> {
-    let failed = match activity.restrict_in_time(&restriction).await {
+    let database_error = match activity.restrict_in_time(&restriction).await {
         Ok(changed) => {
             if changed {
                 restriction.emit();
@@ -173,12 +173,12 @@ async fn decide(
     let stored = async {
         let sessions = Sessions::open_store(config.sessions.clone())?;
         let restrictions = Restrictions::new(activity, &sessions);
-        twice(async || restrictions.leave(&restriction).await).await
+        with_retry(async || restrictions.leave(&restriction).await).await
     };
     match stored.await {
-        Ok(()) => Ok(Recording::Waits(failed)),
+        Ok(()) => Ok(Recording::Waits(database_error)),
         Err(error) => Err(Failure::Unavailable(format!(
-            "nothing has changed: neither the database nor the session store can be written: {failed}; {}",
+            "nothing has changed: neither the database nor the session store can be written: {database_error}; {}",
             telemetry::chain(&error)
         ))),
     }
@@ -196,12 +196,14 @@ fn warn_of_record(recording: &Recording) {
 async fn pending(config: &Config, activity: &Activity) -> Result<Restrictions, SessionsError> {
     let sessions = Sessions::open_store(config.sessions.clone())?;
     let restrictions = Restrictions::new(activity, &sessions);
-    twice(async || restrictions.follow().await).await?;
+    with_retry(async || restrictions.follow().await).await?;
     Ok(restrictions)
 }
 
 /// Retries once: the first attempt fails if the session store is not connected yet.
-async fn twice(attempt: impl AsyncFn() -> Result<(), SessionsError>) -> Result<(), SessionsError> {
+async fn with_retry(
+    attempt: impl AsyncFn() -> Result<(), SessionsError>,
+) -> Result<(), SessionsError> {
     match attempt().await {
         Err(_) => attempt().await,
         success => success,
@@ -236,7 +238,7 @@ async fn warn_without_instances(activity: &Activity) {
 }
 
 /// Refuses a change that has no effect, because the setting overrides it.
-fn check_that_access_is_managed(config: &Config) -> Result<(), Failure> {
+fn check_not_overridden_by_setting(config: &Config) -> Result<(), Failure> {
     if let ExternalAccessMode::On { .. } = config.external_access {
         return Err(Failure::Misconfigured(
             "GATEWAY_EXTERNAL_ACCESS: is on and overrides this command; set it to managed to use the command, or to off"

@@ -23,8 +23,8 @@ const COLUMNS: &str = "outcome, actor_oid, actor_name, actor_email, client, subj
 
 /// Records of a kind, oldest first.
 fn of_kind(ground: &Recorded, kind: &str) -> Vec<Vec<String>> {
-    let asked = format!("SELECT {COLUMNS} FROM activity WHERE kind = '{kind}' ORDER BY at, id");
-    let rows = ground.database.ask(&asked);
+    let query = format!("SELECT {COLUMNS} FROM activity WHERE kind = '{kind}' ORDER BY at, id");
+    let rows = ground.database.ask(&query);
     rows.lines().map(|row| row.split('|').map(str::to_owned).collect()).collect()
 }
 
@@ -221,7 +221,7 @@ async fn the_collector_receives_the_same_records_as_the_database() {
         "request_id",
         "reason",
     ];
-    let asked = format!("SELECT {columns} FROM activity ORDER BY id");
+    let query = format!("SELECT {columns} FROM activity ORDER BY id");
     let exported = || -> Vec<String> {
         let mut exported = Vec::new();
         for record in collector.records() {
@@ -239,7 +239,7 @@ async fn the_collector_receives_the_same_records_as_the_database() {
         exported
     };
     until("the collector has all records", async || {
-        let written = ground.database.ask(&asked);
+        let written = ground.database.ask(&query);
         let mut written: Vec<_> = written.lines().collect();
         written.sort_unstable();
         written.len() >= 5 && exported() == written

@@ -103,18 +103,18 @@ fn bicep(file: &str) -> &'static Value {
 fn gateways() -> Vec<(&'static str, Settings)> {
     let app_service = bicep("deploy/app-service/main.bicep");
     let names = app_service["environments"]["environmentVariables"].as_object().expect("names");
-    let taken = names.iter().map(|(name, from)| {
+    let set_by_name = names.iter().map(|(name, from)| {
         let from = from.as_str().expect("the name of an app setting");
         let set = app_service["settings"].get(from);
         (name.clone(), set.unwrap_or_else(|| panic!("no app setting {from}")).clone())
     });
-    let taken = Value::Object(taken.collect());
+    let environment = Value::Object(set_by_name.collect());
     let container_apps = &bicep("deploy/container-apps/main.bicep")["environments"];
     let own = &container_apps["gatewaySettings"];
     let mut with_redis = filled_in(own, &container_apps["redisSettings"]);
     with_redis.extend(filled_in(&container_apps["databaseSettings"], &Value::Null));
     vec![
-        ("App Service", filled_in(&taken, &Value::Null)),
+        ("App Service", filled_in(&environment, &Value::Null)),
         ("Container Apps with Redis and a database", with_redis),
         ("Container Apps with files", filled_in(own, &container_apps["fileSettings"])),
         (

@@ -1,5 +1,4 @@
-//! `doctor`: the live canary on real upstreams, its other findings, and its part about the app
-//! registration.
+//! `doctor`: canary on real upstreams, other tests, and the required app registration.
 
 use std::{
     collections::BTreeSet,
@@ -272,9 +271,9 @@ async fn doctor_detects_workers_that_fell_back_to_files() {
 #[tokio::test]
 async fn an_upstream_whose_workers_disagree_fails_the_canary() {
     let ground = Ground::start(Kind::Redis).await;
-    let asked = Arc::new(AtomicUsize::new(0));
+    let requests = Arc::new(AtomicUsize::new(0));
     let heartbeat = async move |headers: HeaderMap| {
-        let is_good_worker = asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+        let is_good_worker = requests.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
         let is_let_in = headers.contains_key("cookie") && is_good_worker;
         if is_let_in { StatusCode::OK } else { StatusCode::UNAUTHORIZED }
     };
@@ -728,9 +727,9 @@ async fn commands_use_the_graph_endpoint_of_the_cloud() {
     ] {
         let report = registration(&[("AZURE_ENVIRONMENT", cloud)]).await;
         report.shows(&format!("az cloud set --name {name}\n"));
-        let asked: Vec<_> =
+        let calls: Vec<_> =
             report.commands().into_iter().filter(|line| line.contains("az rest")).collect();
-        assert!(asked.len() >= 2 && asked.iter().all(|line| line.contains(graph)), "{asked:?}");
+        assert!(calls.len() >= 2 && calls.iter().all(|line| line.contains(graph)), "{calls:?}");
     }
 }
 

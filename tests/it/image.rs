@@ -110,7 +110,7 @@ async fn writing_to_the_root_fails() {
     let (gateway, ..) = alone(Kind::Redis, &[]).await;
     for place in ["x", "tmp/x", "etc/x", "app/flask_session/x", "usr/local/bin/simplechat-gateway"]
     {
-        // Written as root, whom permissions would not stop.
+        // Written as root, which file permissions do not restrict.
         let written = fs::write(of_process(&gateway, "root").join(place), "x");
         assert_eq!(written.unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem, "{place}");
     }
@@ -166,8 +166,8 @@ async fn a_database_needs_no_writable_path_but_its_volume() {
     let mut ground = Recorded::start(DatabaseKind::Sqlite).await;
     let gateway = ground.gateway(&WITHOUT_LIMITS).await;
     assert_eq!(writable(&gateway), ["/app/database"]);
-    // Many records are written in one statement, and many are removed in one: SQLite would put the
-    // data to undo that elsewhere.
+    // Many records are written in one statement, and many are removed in one: without its
+    // settings SQLite would write rollback data to another path.
     let outage = ground.database.make_unavailable().await;
     let url = gateway.url("/external/login");
     let logins = Logins::start(&[url], &ground.entra, 64, Duration::ZERO);

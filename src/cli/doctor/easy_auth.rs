@@ -34,7 +34,8 @@ pub(super) async fn report_easy_auth(
                 report.pass(&format!("metadata at {url}"));
             }
             ProbeOutcome::Metadata { resource } => report.warn(&format!(
-                "metadata at {url} names the resource {resource:?}, which clients compare with the URL they used: check GATEWAY_PUBLIC_URLS, GATEWAY_TRUSTED_PROXIES and WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES"
+                "metadata at {url} names the resource {}, which clients compare with the URL they used: check GATEWAY_PUBLIC_URLS, GATEWAY_TRUSTED_PROXIES and WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES",
+                resource.as_deref().unwrap_or("(none)")
             )),
             ProbeOutcome::SignIn(description) => {
                 is_in_front = true;
