@@ -84,8 +84,8 @@ const LONGEST_LIFE: i64 = 31 * 86_400;
 /// So long a note outlives its session, in seconds.
 const META_OUTLIVES: i64 = LONG_AGO + 60;
 
-const EXPIRIES: &str = "gateway:{metas}:expiries";
-const INSTANCES: &str = "gateway:{metas}:instances";
+const EXPIRIES: &str = "gateway:{notes}:expiries";
+const INSTANCES: &str = "gateway:{notes}:instances";
 const ENDED: &str = "gateway:ended";
 /// Before a stream's first entry.
 const BEGINNING: &str = "0-0";
