@@ -20,10 +20,10 @@ use crate::{
         session::SessionId,
     },
     clock,
-    flask::cookie::SessionCookie,
+    flask::{account::Account, cookie::SessionCookie},
     gateway::Gateway,
     http::{context::RequestContext, endpoint::Endpoint, error::Refusal},
-    sessions::{Account, SessionStatus, Sessions, SessionsError},
+    sessions::{SessionStatus, Sessions, SessionsError},
 };
 
 /// An authorized administrator, made only by [`check`].

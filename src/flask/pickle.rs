@@ -42,7 +42,7 @@ struct Machine<'a> {
 /// The value that a pickle builds, with null for what is not plain data and without members whose names
 /// are no texts. `None` when it is malformed, nests deeper than `deepest`, is longer than 4 MiB, or builds
 /// more than that.
-pub(crate) fn read(pickle: &[u8], deepest: usize) -> Option<Value> {
+pub(super) fn read(pickle: &[u8], deepest: usize) -> Option<Value> {
     if pickle.len() > LARGEST {
         return None;
     }

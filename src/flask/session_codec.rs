@@ -16,8 +16,8 @@
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::pickle;
-use crate::{config::SerializationFormat, sessions::SessionsError};
+use super::{FormatError, pickle};
+use crate::config::SerializationFormat;
 
 /// A session that was read.
 pub(crate) type FlaskSession = Map<String, Value>;
@@ -32,45 +32,43 @@ impl Serialize for SessionMembers<'_> {
 }
 
 /// How deep a stored session may nest before it is refused.
-pub(crate) const DEEPEST: usize = 64;
+pub(super) const DEEPEST: usize = 64;
 
 /// For Redis.
 pub(crate) fn to_redis(
     session: &impl Serialize,
     format: SerializationFormat,
-) -> Result<Vec<u8>, SessionsError> {
+) -> Result<Vec<u8>, FormatError> {
     match format {
         SerializationFormat::Msgpack => {
-            rmp_serde::to_vec_named(session).map_err(|_| SessionsError::Encoding)
+            rmp_serde::to_vec_named(session).map_err(|_| FormatError::Encoding)
         }
-        SerializationFormat::Json => {
-            serde_json::to_vec(session).map_err(|_| SessionsError::Encoding)
-        }
+        SerializationFormat::Json => serde_json::to_vec(session).map_err(|_| FormatError::Encoding),
     }
 }
 
 /// From Redis, in either format, as Flask-Session reads both.
-pub(crate) fn from_redis(bytes: &[u8]) -> Result<FlaskSession, SessionsError> {
+pub(crate) fn from_redis(bytes: &[u8]) -> Result<FlaskSession, FormatError> {
     if bytes.first() == Some(&b'{') {
-        return serde_json::from_slice(bytes).map_err(|_| SessionsError::Decoding);
+        return serde_json::from_slice(bytes).map_err(|_| FormatError::Decoding);
     }
     let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
     reader.set_max_depth(DEEPEST);
-    serde::Deserialize::deserialize(&mut reader).map_err(|_| SessionsError::Decoding)
+    serde::Deserialize::deserialize(&mut reader).map_err(|_| FormatError::Decoding)
 }
 
 /// For one of cachelib's files; `expires_at` in Unix seconds, 0 for never.
-pub(crate) fn to_file(value: &impl Serialize, expires_at: u32) -> Result<Vec<u8>, SessionsError> {
+pub(crate) fn to_file(value: &impl Serialize, expires_at: u32) -> Result<Vec<u8>, FormatError> {
     let mut bytes = expires_at.to_ne_bytes().to_vec();
     let pickled = serde_pickle::to_vec(value, serde_pickle::SerOptions::new());
-    bytes.extend(pickled.map_err(|_| SessionsError::Encoding)?);
+    bytes.extend(pickled.map_err(|_| FormatError::Encoding)?);
     Ok(bytes)
 }
 
 /// From one of cachelib's files: the expiry and what was pickled.
-pub(crate) fn from_file(bytes: &[u8]) -> Result<(u32, Value), SessionsError> {
-    let (expiry, pickled) = bytes.split_first_chunk().ok_or(SessionsError::Decoding)?;
-    let value = pickle::read(pickled, DEEPEST).ok_or(SessionsError::Decoding)?;
+pub(crate) fn from_file(bytes: &[u8]) -> Result<(u32, Value), FormatError> {
+    let (expiry, pickled) = bytes.split_first_chunk().ok_or(FormatError::Decoding)?;
+    let value = pickle::read(pickled, DEEPEST).ok_or(FormatError::Decoding)?;
     Ok((u32::from_ne_bytes(*expiry), value))
 }
 

@@ -11,8 +11,11 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-use super::session_codec::{DEEPEST, from_file};
-use crate::sessions::{SessionsError, account::Account};
+use super::{
+    FormatError,
+    account::Account,
+    session_codec::{DEEPEST, from_file},
+};
 
 /// The members that we ask for.
 const USER: &str = "user";
@@ -40,14 +43,14 @@ impl FlaskRecord {
 
     /// When its user was last seen, in Unix milliseconds.
     #[expect(clippy::cast_possible_truncation, reason = "saturates, and SimpleChat rounds too")]
-    pub(crate) fn last_seen(&self) -> Option<i64> {
+    pub(crate) fn last_activity(&self) -> Option<i64> {
         let epoch = self.last_activity.as_ref()?;
         let whole = epoch.as_i64().map(|seconds| seconds.saturating_mul(1000));
         whole.or_else(|| epoch.as_f64().map(|seconds| (seconds * 1000.0) as i64))
     }
 
     /// From Redis, msgpack or JSON, as Flask-Session reads both.
-    pub(crate) fn from_redis(bytes: &[u8]) -> Result<Self, SessionsError> {
+    pub(crate) fn from_redis(bytes: &[u8]) -> Result<Self, FormatError> {
         let read = match bytes.first() {
             // Nothing at all is a session in which nobody is signed in.
             None => return Ok(Self::default()),
@@ -59,11 +62,11 @@ impl FlaskRecord {
                 read.filter(|_| reader.get_ref().is_empty())
             }
         };
-        read.ok_or(SessionsError::Decoding)
+        read.ok_or(FormatError::Decoding)
     }
 
     /// From one of cachelib's files; `None`: it has expired. `now` in Unix seconds.
-    pub(crate) fn from_file(bytes: &[u8], now: i64) -> Result<Option<Self>, SessionsError> {
+    pub(crate) fn from_file(bytes: &[u8], now: i64) -> Result<Option<Self>, FormatError> {
         let (expires_at, value) = from_file(bytes)?;
         if expires_at != 0 && i64::from(expires_at) <= now {
             return Ok(None);
@@ -71,7 +74,7 @@ impl FlaskRecord {
         let mut members = match value {
             Value::Object(members) => members,
             Value::Null => Map::new(),
-            _ => return Err(SessionsError::Decoding),
+            _ => return Err(FormatError::Decoding),
         };
         let mut take = |name| members.remove(name);
         Ok(Some(Self { user: take(USER), last_activity: take(LAST_ACTIVITY) }))
@@ -216,7 +219,7 @@ mod tests {
         for stored in [MSGPACK, JSON] {
             let record = FlaskRecord::from_redis(stored).unwrap();
             assert_eq!(record.account(), Some(zoe()));
-            assert_eq!(record.last_seen(), Some(1_795_384_800_000));
+            assert_eq!(record.last_activity(), Some(1_795_384_800_000));
         }
         let zoe = zoe();
         assert_eq!(zoe.oid.unwrap().to_string(), "a1b2c3d4-0000-4000-8000-000000000001");
@@ -233,7 +236,7 @@ mod tests {
         assert!(account.is_admin());
         let (name, email) = (account.name.as_deref(), account.email.as_deref());
         assert_eq!((name, email), (Some("Z"), Some("z@example.org")));
-        assert_eq!(record.last_seen(), Some(1_795_384_800_000));
+        assert_eq!(record.last_activity(), Some(1_795_384_800_000));
         assert!(FlaskRecord::from_file(FILE, expires_at).unwrap().is_none());
         let never = [&[0; 4], &FILE[4..]].concat();
         assert!(FlaskRecord::from_file(&never, i64::MAX).unwrap().is_some());
@@ -283,7 +286,7 @@ mod tests {
         ] {
             let record = FlaskRecord::from_redis(stored).unwrap();
             assert_eq!(record.account(), None, "{}", stored.escape_ascii());
-            assert_eq!(record.last_seen(), None);
+            assert_eq!(record.last_activity(), None);
         }
         // pickle.dumps({"_permanent": True}, 5)
         let file =
@@ -304,7 +307,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_an_error_and_not_nobody() {
         let is_refused =
-            |stored: &[u8]| matches!(FlaskRecord::from_redis(stored), Err(SessionsError::Decoding));
+            |stored: &[u8]| matches!(FlaskRecord::from_redis(stored), Err(FormatError::Decoding));
         let nested =
             |levels: usize| [b"\x81\xa1x".as_slice(), &vec![0x91; levels], b"\xc0"].concat();
         assert!(!is_refused(&nested(50)));
@@ -325,29 +328,17 @@ mod tests {
             assert!(is_refused(odd), "{}", odd.escape_ascii());
         }
         for odd in [b"\0\0\0".as_slice(), b"\0\0\0\0", b"\0\0\0\0].", &FILE[..FILE.len() - 1]] {
-            assert!(matches!(FlaskRecord::from_file(odd, 0), Err(SessionsError::Decoding)));
+            assert!(matches!(FlaskRecord::from_file(odd, 0), Err(FormatError::Decoding)));
         }
     }
 
     #[test]
     fn when_somebody_was_last_seen_may_be_any_number() {
-        let of = |stored: &[u8]| FlaskRecord::from_redis(stored).unwrap().last_seen();
+        let of = |stored: &[u8]| FlaskRecord::from_redis(stored).unwrap().last_activity();
         let name = b"\x81\xb3last_activity_epoch".as_slice();
         assert_eq!(of(&[name, b"\xcb\x40\x00\x00\x00\x00\x00\x00\x00"].concat()), Some(2000));
         assert_eq!(of(&[name, b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff"].concat()), Some(i64::MAX));
         assert_eq!(of(&[name, b"\xa1x"].concat()), None);
         assert_eq!(of(&[name, b"\xc0"].concat()), None);
-    }
-
-    #[test]
-    fn an_id_of_flasks_has_43_characters() {
-        use crate::sessions::FlaskId;
-        let id = FlaskId::parse(&"aB0_-".repeat(9)[..43]).unwrap();
-        assert_eq!(id.as_str(), &"aB0_-".repeat(9)[..43]);
-        assert_eq!(format!("{id:?}"), "FlaskId(..)");
-        for odd in ["", &"a".repeat(42), &"a".repeat(44), &format!("{}.", "a".repeat(42))] {
-            assert!(FlaskId::parse(odd).is_none(), "{odd}");
-        }
-        assert!(FlaskId::parse(&format!("{}é", "a".repeat(41))).is_none());
     }
 }

@@ -1,86 +1,23 @@
-//! Who is signed in to SimpleChat itself: what a session that Flask wrote says of its user.
-
-use std::fmt;
-
-use serde_json::Value;
-use uuid::Uuid;
+//! Accounts of SimpleChat users, read from their sessions.
 
 use super::{Sessions, SessionsError, in_time};
 use crate::{
-    authz::session::{SessionId, email},
+    authz::session::SessionId,
     clock,
+    flask::account::{Account, FlaskId},
 };
 
-/// How long nobody needs to have been at SimpleChat for the session to count no more here, in milliseconds:
-/// SimpleChat itself keeps it for 31 days, unless its idle time-out is on.
-const IDLE: i64 = 8 * 3_600_000;
-
-/// One of Flask-Session's own ids: `secrets.token_urlsafe(32)`, 43 characters of base64url. A minted id
-/// is never one. Whoever knows it holds the session: never logged.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct FlaskId(String);
-
-impl FlaskId {
-    /// Exactly `[A-Za-z0-9_-]{43}`.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let is_base64url = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-        (text.len() == 43 && text.bytes().all(is_base64url)).then(|| Self(text.to_owned()))
-    }
-
-    /// As the cookie has it, and the store behind the prefix.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for FlaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FlaskId(..)")
-    }
-}
-
-/// What a session of SimpleChat's says of its user: claims of the ID token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Account {
-    /// Entra's object id.
-    pub(crate) oid: Option<Uuid>,
-    pub(crate) name: Option<String>,
-    /// See [`email`].
-    pub(crate) email: Option<String>,
-    roles: Vec<String>,
-}
-
-impl Account {
-    /// Of the member `user` of a session.
-    pub(crate) fn of(user: &Value) -> Self {
-        let text = |name| user.get(name).and_then(Value::as_str).map(str::to_owned);
-        let roles = user.get("roles").and_then(Value::as_array).map(Vec::as_slice);
-        Self {
-            oid: text("oid").and_then(|oid| oid.parse().ok()),
-            name: text("name"),
-            email: email(|name| user.get(name).and_then(Value::as_str)),
-            // In a text upstream would look for a part of it: "SuperUser" has "User".
-            roles: roles
-                .unwrap_or_default()
-                .iter()
-                .filter_map(|role| role.as_str().map(str::to_owned))
-                .collect(),
-        }
-    }
-
-    /// Whether its roles are a list that holds exactly `Admin`.
-    pub(crate) fn is_admin(&self) -> bool {
-        self.roles.iter().any(|role| role == "Admin")
-    }
-}
+/// Longest idle time of a session that the gateway still accepts, in milliseconds. SimpleChat itself accepts
+/// it for 31 days, unless its idle timeout is on.
+const MAX_IDLE: i64 = 8 * 3_600_000;
 
 impl Sessions {
-    /// Who is signed in to SimpleChat under one of Flask's ids; `None`: nobody, or nobody who has been there
-    /// lately. A record that cannot be read is [`SessionsError::Decoding`].
+    /// Account signed in to SimpleChat under one of Flask's ids; `None` when there is no user, or the session
+    /// was idle for more than 8 hours. A malformed record is [`FormatError::Decoding`](crate::flask::FormatError).
     pub(crate) async fn account(&self, id: &FlaskId) -> Result<Option<Account>, SessionsError> {
         let record = in_time(self.0.backend.record(id.as_str())).await?;
-        let long_ago = clock::millis() - IDLE;
-        let in_use = record.filter(|record| record.last_seen().is_none_or(|seen| seen >= long_ago));
+        let oldest = clock::millis() - MAX_IDLE;
+        let in_use = record.filter(|record| record.last_activity().is_none_or(|at| at >= oldest));
         Ok(in_use.and_then(|record| record.account()))
     }
 
@@ -103,7 +40,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        flask::session_codec::to_file,
+        flask::{FormatError, session_codec::to_file},
         sessions::test_support::{folders, instance},
     };
 
@@ -113,7 +50,7 @@ mod tests {
     const MD5_OF_COUNT: &str = "2029240f6d1128be89ddc32729463129";
 
     #[tokio::test]
-    async fn whoever_is_signed_in_is_read_from_flasks_file_by_either_name() {
+    async fn accounts_are_read_from_flask_files_named_by_sha_256_or_md5() {
         let folders = folders();
         let (sessions, flask) = (instance(folders.path()), folders.path().join("flask_session"));
         let id = FlaskId::parse(&"a".repeat(43)).unwrap();
@@ -123,22 +60,25 @@ mod tests {
             fs::write(flask.join(file), to_file(&session(name), expires_at).unwrap()).unwrap();
         };
         assert_eq!(sessions.account(&id).await.unwrap(), None);
-        let left = |hours: i64| {
-            let seen = clock::now() - hours * 3600;
-            let left = json!({"user": {"name": "left"}, "last_activity_epoch": seen});
-            fs::write(flask.join(SHA_256), to_file(&left, 0).unwrap()).unwrap();
+        let put_idle = |hours: i64| {
+            let last_activity = clock::now() - hours * 3600;
+            let idle = json!({"user": {"name": "idle"}, "last_activity_epoch": last_activity});
+            fs::write(flask.join(SHA_256), to_file(&idle, 0).unwrap()).unwrap();
         };
-        left(9);
-        assert_eq!(sessions.account(&id).await.unwrap(), None, "nobody has been there lately");
-        left(7);
+        put_idle(9);
+        assert_eq!(sessions.account(&id).await.unwrap(), None, "idle for too long");
+        put_idle(7);
         assert!(sessions.account(&id).await.unwrap().is_some());
         put(SHA_256, "new", 60);
         let account = sessions.account(&id).await.unwrap().unwrap();
         assert_eq!((account.name.as_deref(), account.is_admin()), (Some("new"), true));
         put(SHA_256, "expired", -1);
         assert_eq!(sessions.account(&id).await.unwrap(), None);
-        fs::write(flask.join(SHA_256), b"odd").unwrap();
-        assert!(matches!(sessions.account(&id).await, Err(SessionsError::Decoding)));
+        fs::write(flask.join(SHA_256), b"malformed").unwrap();
+        assert!(matches!(
+            sessions.account(&id).await,
+            Err(SessionsError::Format(FormatError::Decoding))
+        ));
 
         for file in fs::read_dir(&flask).unwrap() {
             fs::remove_file(file.unwrap().path()).unwrap();

@@ -9,7 +9,10 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use uuid::Uuid;
 
 use super::{Sessions, SessionsError, backend::SessionMeta};
-use crate::authz::{policy::CANARY, session::SessionId};
+use crate::{
+    authz::{policy::CANARY, session::SessionId},
+    flask::FormatError,
+};
 
 /// Those that wait to be heard of; more are told with a later sweep.
 const MAX_WAITING: usize = 1024;
@@ -110,7 +113,7 @@ impl Sessions {
             };
             // Whose note is gone, that was ended, perhaps elsewhere.
             let meta = match self.0.backend.meta(id.id()).await {
-                Err(SessionsError::Decoding) => None,
+                Err(SessionsError::Format(FormatError::Decoding)) => None,
                 meta => meta?.filter(|meta| meta.session_id() == *id && meta.subject != CANARY),
             };
             if let Some(meta) = meta.filter(|_| !self.is_revoked(id)) {

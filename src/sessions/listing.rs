@@ -13,7 +13,7 @@ use super::{
 use crate::{
     authz::{policy::CANARY, session::SessionId},
     clock,
-    flask::session_record::FlaskRecord,
+    flask::{FormatError, session_record::FlaskRecord},
     telemetry,
 };
 
@@ -212,7 +212,7 @@ async fn look_at(
 ) -> Result<Option<LiveSession>, SessionsError> {
     let meta = match backend.meta(id.id()).await {
         // An odd one is as good as none.
-        Err(SessionsError::Decoding) => None,
+        Err(SessionsError::Format(FormatError::Decoding)) => None,
         meta => meta?.filter(|meta| meta.session_id() == id),
     };
     if meta.as_ref().is_some_and(|meta| !which.means(meta.subject, &meta.client)) {
@@ -220,7 +220,7 @@ async fn look_at(
     }
     let record = match backend.record(&id.to_string()).await {
         // There it is, whatever it holds.
-        Err(SessionsError::Decoding) => Some(FlaskRecord::default()),
+        Err(SessionsError::Format(FormatError::Decoding)) => Some(FlaskRecord::default()),
         record => record?,
     };
     if meta.is_none() && record.is_none() {
@@ -238,7 +238,7 @@ async fn look_at(
         return Ok(None);
     }
     let (name, email) = account.map(|account| (account.name, account.email)).unwrap_or_default();
-    let last_seen = record.last_seen();
+    let last_seen = record.last_activity();
     let listed = Listed { id, subject, client, opened_at, last_seen, name, email };
     Ok(Some(LiveSession { listed, has_record }))
 }

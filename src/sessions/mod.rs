@@ -4,7 +4,7 @@
 //! its id says so, or when it stands in the set of ended ones; every instance holds that set in memory
 //! and reads on in the store's twice a second. Records that Flask brought back are swept.
 
-pub(crate) mod account;
+mod account;
 mod backend;
 mod expired;
 mod instances;
@@ -36,13 +36,6 @@ use tokio::{
 use tower_sessions::{SessionStore, session::Record, session_store};
 use uuid::Uuid;
 
-#[expect(unused_imports, reason = "the pages and commands to come name them")]
-pub(crate) use self::{
-    account::{Account, FlaskId},
-    expired::Expired,
-    listing::{Listed, Which},
-    view::MintedSession,
-};
 use self::{
     backend::{
         Cursor, Quota, SessionBackend, SessionMeta, files::Files, metrics::InstrumentedBackend,
@@ -56,6 +49,12 @@ pub(crate) use self::{
     backend::{Waiting, redis_fault::RedisFault},
     limits::Network,
 };
+#[expect(unused_imports, reason = "the pages and commands to come name them")]
+pub(crate) use self::{
+    expired::Expired,
+    listing::{Listed, Which},
+    view::MintedSession,
+};
 use crate::{
     authz::{
         policy::CANARY,
@@ -63,6 +62,7 @@ use crate::{
     },
     clock,
     config::{SessionsConfig, StoreConfig},
+    flask::FormatError,
     telemetry,
 };
 
@@ -123,10 +123,8 @@ pub(crate) enum SessionsError {
     },
     #[error("upstream has not opened its SESSION_FILE_DIR yet")]
     UpstreamNotStarted,
-    #[error("a session could not be encoded")]
-    Encoding,
-    #[error("a stored session could not be decoded")]
-    Decoding,
+    #[error(transparent)]
+    Format(#[from] FormatError),
     #[error("the store did not confirm in time")]
     TimedOut,
     #[error("the work was interrupted")]
@@ -151,8 +149,8 @@ impl SessionsError {
             Self::FolderMissing(_) => "folder_missing",
             Self::OtherUser { .. } => "other_user",
             Self::UpstreamNotStarted => "upstream_not_started",
-            Self::Encoding => "encoding",
-            Self::Decoding => "decoding",
+            Self::Format(FormatError::Encoding) => "encoding",
+            Self::Format(FormatError::Decoding) => "decoding",
             Self::TimedOut => "timed_out",
             Self::Interrupted => "interrupted",
             Self::Store(_) => "store",
@@ -347,7 +345,7 @@ impl Sessions {
         for oldest in live.iter().take(surplus).filter(|id| *id != newest) {
             let meta = match self.meta(oldest).await {
                 // It goes all the same.
-                Err(SessionsError::Decoding) => None,
+                Err(SessionsError::Format(FormatError::Decoding)) => None,
                 meta => meta?,
             };
             self.end_of(oldest, subject).await?;
@@ -365,7 +363,7 @@ impl Sessions {
         for id in ids {
             let meta = match self.meta(id).await {
                 // What we did not write is not ours.
-                Err(SessionsError::Decoding) => None,
+                Err(SessionsError::Format(FormatError::Decoding)) => None,
                 meta => meta?,
             };
             if let Some(meta) = meta.filter(|meta| meta.subject == subject) {
@@ -621,7 +619,7 @@ impl Sessions {
 
 async fn create(store: &FlaskStore, session: SessionRecord) -> Result<Opened, SessionsError> {
     let expiry_date = OffsetDateTime::from_unix_timestamp(session.expires_at())
-        .map_err(|_| SessionsError::Encoding)?;
+        .map_err(|_| FormatError::Encoding)?;
     let id = store::fresh_id().map_err(SessionsError::Store)?;
     let meta = SessionMeta {
         id,

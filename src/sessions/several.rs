@@ -67,7 +67,7 @@ mod tests {
     #[tokio::test]
     async fn answers_come_in_order_and_failures_stay_alone() {
         let work = |number: u32| async move {
-            if number == 50 { Err(SessionsError::Decoding) } else { Ok(number * 2) }
+            if number == 50 { Err(SessionsError::NotRead) } else { Ok(number * 2) }
         };
         let results = each((0..100).collect(), work).await;
         for (at, result) in results.iter().enumerate() {

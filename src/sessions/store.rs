@@ -27,7 +27,11 @@ use super::{
     SessionsError,
     backend::{Added, Quota, SessionBackend, SessionMeta},
 };
-use crate::{authz::session::SessionId, clock, flask::session_codec::SessionMembers};
+use crate::{
+    authz::session::SessionId,
+    clock,
+    flask::{FormatError, session_codec::SessionMembers},
+};
 
 /// The member of [`Record::data`] that holds the [`SessionMeta`]; it is kept apart from what Flask reads.
 pub(super) const NOTE: &str = "gateway";
@@ -169,8 +173,8 @@ fn flask_part(record: &Record) -> SessionMembers<'_> {
 impl From<SessionsError> for session_store::Error {
     fn from(error: SessionsError) -> Self {
         match error {
-            SessionsError::Encoding => Self::Encode(error.to_string()),
-            SessionsError::Decoding => Self::Decode(error.to_string()),
+            SessionsError::Format(FormatError::Encoding) => Self::Encode(error.to_string()),
+            SessionsError::Format(FormatError::Decoding) => Self::Decode(error.to_string()),
             other => Self::Backend(crate::telemetry::chain(&other)),
         }
     }

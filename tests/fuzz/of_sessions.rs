@@ -17,7 +17,7 @@ fn depth(value: &Value) -> usize {
 /// Values in Redis: msgpack or JSON.
 pub(crate) fn stored(data: &[u8]) {
     if let Ok(record) = FlaskRecord::from_redis(data) {
-        let _ = (record.account(), record.client(), record.last_seen());
+        let _ = (record.account(), record.client(), record.last_activity());
     }
     if let Ok(session) = session_codec::from_redis(data) {
         assert!(depth(&Value::Object(session)) <= 128);

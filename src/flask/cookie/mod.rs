@@ -15,7 +15,8 @@ use secrecy::ExposeSecret;
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
 use self::pairs::{CookiePair, pairs, strip};
-use crate::{authz::session::SessionId, config::CookieConfig, sessions::FlaskId};
+use super::account::FlaskId;
+use crate::{authz::session::SessionId, config::CookieConfig};
 
 /// Maximum number of minted ids read from one request.
 const MAX_MINTED: usize = 8;

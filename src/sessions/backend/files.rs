@@ -40,6 +40,7 @@ use crate::{
     authz::session::SessionId,
     clock,
     flask::{
+        FormatError,
         session_codec::{self, FlaskSession, SessionMembers},
         session_record::FlaskRecord,
     },
@@ -281,16 +282,15 @@ impl Folders {
     fn record(&self, id: &str, now: i64) -> Result<Option<FlaskRecord>, SessionsError> {
         let bytes = if_there(fs::read(self.flask.join(self.flask_name(id)?)))?;
         match bytes {
-            Some(bytes) => FlaskRecord::from_file(&bytes, now),
+            Some(bytes) => Ok(FlaskRecord::from_file(&bytes, now)?),
             None => Ok(None),
         }
     }
 
     fn meta(&self, id: Id) -> Result<Option<SessionMeta>, SessionsError> {
         let bytes = if_there(fs::read(self.sessions.join(id.to_string())))?;
-        bytes
-            .map(|bytes| serde_json::from_slice(&bytes).map_err(|_| SessionsError::Decoding))
-            .transpose()
+        let meta = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+        Ok(meta.map_err(|_| FormatError::Decoding)?)
     }
 
     fn add_meta(&self, meta: &SessionMeta) -> Result<bool, SessionsError> {
@@ -303,7 +303,7 @@ impl Folders {
         write_whole(
             &self.sessions,
             &name,
-            &serde_json::to_vec(meta).map_err(|_| SessionsError::Encoding)?,
+            &serde_json::to_vec(meta).map_err(|_| FormatError::Encoding)?,
         )?;
         write_whole(&of_subject, &meta.session_id().to_string(), b"")?;
         Ok(true)
@@ -339,8 +339,7 @@ impl Folders {
         longest: Duration,
     ) -> Result<Vec<(String, String)>, SessionsError> {
         let name = name_of(instance);
-        let ours =
-            serde_json::to_vec(&(instance, database)).map_err(|_| SessionsError::Encoding)?;
+        let ours = serde_json::to_vec(&(instance, database)).map_err(|_| FormatError::Encoding)?;
         write_whole(&self.instances, &name, &ours)?;
         let mut instances = Vec::new();
         for name in names_in(&self.instances)?.iter().filter(|name| !name.ends_with(TEMPORARY)) {
@@ -451,7 +450,7 @@ impl SessionBackend for Files {
                 .transpose()?
             {
                 Some((_, Value::Object(session))) => Ok(Some(session)),
-                Some(_) => Err(SessionsError::Decoding),
+                Some(_) => Err(FormatError::Decoding.into()),
                 None => Ok(None),
             }
         })

@@ -59,6 +59,7 @@ use crate::{
     authz::session::SessionId,
     config::{Limit, RedisAuth, SerializationFormat},
     flask::{
+        FormatError,
         session_codec::{self, FlaskSession, SessionMembers},
         session_record::FlaskRecord,
     },
@@ -375,14 +376,14 @@ impl SessionBackend for Redis {
     async fn get(&self, id: &SessionId) -> Result<Option<FlaskSession>, SessionsError> {
         let bytes: Option<Vec<u8>> =
             self.client().get(self.flask_key(id)).await.map_err(|error| self.failed(error))?;
-        bytes.map(|bytes| session_codec::from_redis(&bytes)).transpose()
+        Ok(bytes.map(|bytes| session_codec::from_redis(&bytes)).transpose()?)
     }
 
     async fn record(&self, id: &str) -> Result<Option<FlaskRecord>, SessionsError> {
         let key = format!("{}{id}", self.key_prefix);
         let bytes: Option<Vec<u8>> =
             self.client().get(key).await.map_err(|error| self.failed(error))?;
-        bytes.map(|bytes| FlaskRecord::from_redis(&bytes)).transpose()
+        Ok(bytes.map(|bytes| FlaskRecord::from_redis(&bytes)).transpose()?)
     }
 
     async fn has(&self, id: &SessionId) -> Result<bool, SessionsError> {
@@ -410,7 +411,7 @@ impl SessionBackend for Redis {
         quota: &Quota,
         now: i64,
     ) -> Result<Added, SessionsError> {
-        let text = serde_json::to_string(meta).map_err(|_| SessionsError::Encoding)?;
+        let text = serde_json::to_string(meta).map_err(|_| FormatError::Encoding)?;
         let keys = [
             meta_key(meta.id),
             subject_key(meta.subject),
@@ -465,8 +466,8 @@ impl SessionBackend for Redis {
     async fn meta(&self, id: Id) -> Result<Option<SessionMeta>, SessionsError> {
         let text: Option<String> =
             self.client().get(meta_key(id)).await.map_err(|error| self.failed(error))?;
-        text.map(|text| serde_json::from_str(&text).map_err(|_| SessionsError::Decoding))
-            .transpose()
+        let meta = text.map(|text| serde_json::from_str(&text)).transpose();
+        Ok(meta.map_err(|_| FormatError::Decoding)?)
     }
 
     async fn sessions_of(&self, subject: Uuid, now: i64) -> Result<Vec<SessionId>, SessionsError> {
@@ -592,7 +593,7 @@ impl SessionBackend for Redis {
         since: i64,
     ) -> Result<Vec<(String, String)>, SessionsError> {
         let member =
-            serde_json::to_string(&(instance, database)).map_err(|_| SessionsError::Encoding)?;
+            serde_json::to_string(&(instance, database)).map_err(|_| FormatError::Encoding)?;
         let client = self.client();
         let members = async {
             client
