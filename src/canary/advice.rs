@@ -16,7 +16,7 @@ pub(crate) fn advice(doubt: &Doubt, sessions: &SessionsConfig, cookie: &CookieCo
         Doubt::Store(_) => "check REDIS_URL, or SESSION_FILE_DIR".to_owned(),
         Doubt::Refused { .. } => matching_settings(sessions, cookie),
         Doubt::Failed(_) => {
-            "check upstream's log: its session store may be unavailable, or its SESSION_SERIALIZATION_FORMAT may differ from the gateway's".to_owned()
+            "check upstream's log: its session store may be unavailable. SESSION_SERIALIZATION_FORMAT must be unset in SimpleChat, or msgpack".to_owned()
         }
         Doubt::HonouredBySome { .. } => {
             "some workers use another session store: a worker that found no Redis at startup uses files until it is restarted; restart SimpleChat, or wait if it is still starting".to_owned()
@@ -42,16 +42,8 @@ fn matching_settings(sessions: &SessionsConfig, cookie: &CookieConfig) -> String
             directory.display()
         ),
     };
-    let format = match &sessions.store {
-        StoreConfig::Redis { .. } => ", SESSION_SERIALIZATION_FORMAT",
-        StoreConfig::Files { .. } => "",
-    };
-    let signer = match &cookie.signing_key {
-        Some(_) => "SESSION_USE_SIGNER (here on) with the same SECRET_KEY",
-        None => "SESSION_USE_SIGNER (here off)",
-    };
     format!(
-        "upstream does not find the session. The gateway and upstream need {place}; and the same SESSION_KEY_PREFIX (here {:?}), SESSION_COOKIE_NAME (here {:?}), {signer}{format}",
+        "upstream does not find the session. The gateway and upstream need {place}; and the same SESSION_KEY_PREFIX (here {:?}), SESSION_COOKIE_NAME (here {:?}); SESSION_USE_SIGNER must be unset in SimpleChat, or false",
         sessions.key_prefix, cookie.name
     )
 }

@@ -39,7 +39,7 @@ pub(crate) use self::{
     entra::{Cloud, EntraConfig},
     platform::Platform,
     redis_auth::{AzureIdentity, RedisAuth, VaultSecret},
-    sessions::{CookieConfig, Limit, SerializationFormat, SessionsConfig, StoreConfig},
+    sessions::{CookieConfig, Limit, SessionsConfig, StoreConfig},
     settings::Setting,
     telemetry::{OtlpConfig, Queue, Sampler, TelemetryConfig},
     upstream::{UpstreamConfig, UpstreamTarget},

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Reader,
-    reader::{at_least_one, duration, flag, or_off, word},
+    reader::{at_least_one, duration, or_off, word},
     redis_auth::{self, RedisAuth},
 };
 
@@ -18,7 +18,6 @@ use super::{
 pub(crate) struct SessionsConfig {
     pub(crate) store: StoreConfig,
     pub(crate) key_prefix: String,
-    pub(crate) format: SerializationFormat,
     pub(crate) per_subject: usize,
     /// Logins of one subject; `None`: as many as it likes.
     pub(crate) login_limit: Option<Limit>,
@@ -64,15 +63,6 @@ impl StoreConfig {
     }
 }
 
-/// `SESSION_SERIALIZATION_FORMAT`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SerializationFormat {
-    /// MessagePack.
-    Msgpack,
-    /// JSON.
-    Json,
-}
-
 /// The cookie that login sets, and that upstream reads.
 #[derive(Debug, Clone)]
 pub(crate) struct CookieConfig {
@@ -82,8 +72,6 @@ pub(crate) struct CookieConfig {
     pub(crate) same_site: &'static str,
     /// `None`: when the caller came over https.
     pub(crate) secure: Option<bool>,
-    /// Set when upstream signs ids (itsdangerous).
-    pub(crate) signing_key: Option<SecretString>,
 }
 
 pub(super) fn sessions(reader: &mut Reader) -> SessionsConfig {
@@ -102,12 +90,9 @@ pub(super) fn sessions(reader: &mut Reader) -> SessionsConfig {
         files(reader)
     };
     let key_prefix = key_prefix(reader);
-    let formats = [("msgpack", SerializationFormat::Msgpack), ("json", SerializationFormat::Json)];
-    let format = reader.read("SESSION_SERIALIZATION_FORMAT", word(&formats));
     SessionsConfig {
         store,
         key_prefix,
-        format: format.unwrap_or(SerializationFormat::Msgpack),
         per_subject: reader.read("GATEWAY_SESSIONS_PER_SUBJECT", at_least_one).unwrap_or(1),
         login_limit: reader.require("GATEWAY_LOGIN_LIMIT", or_off(limit)).flatten(),
         failure_limit: reader.require("GATEWAY_LOGIN_FAILURE_LIMIT", or_off(limit)).flatten(),
@@ -216,29 +201,17 @@ pub(super) fn cookie(reader: &mut Reader) -> CookieConfig {
     };
     let same_site = [("Lax", "Lax"), ("Strict", "Strict"), ("None", "None")];
     let secure = [("auto", None), ("true", Some(true)), ("false", Some(false))];
-    let use_signer = reader.read("SESSION_USE_SIGNER", flag).unwrap_or_default();
-    let secret_key = reader.given("SECRET_KEY").map(SecretString::from);
-    let signing_key = match (use_signer, secret_key) {
-        (true, None) => {
-            reader.problem("SECRET_KEY", "is required with SESSION_USE_SIGNER=true");
-            None
-        }
-        (true, key) => key,
-        (false, Some(_)) => {
-            reader.warn(
-                "SECRET_KEY",
-                "is not used without SESSION_USE_SIGNER; remove it here (SimpleChat's Bicep puts the client secret there)",
-            );
-            None
-        }
-        (false, None) => None,
-    };
+    if reader.given("SECRET_KEY").is_some() {
+        reader.warn(
+            "SECRET_KEY",
+            "is not used; remove it from the gateway's environment (SimpleChat's Bicep puts the client secret there)",
+        );
+    }
     CookieConfig {
         name: name.unwrap_or_default(),
         path: reader.read("SESSION_COOKIE_PATH", attribute).unwrap_or_default(),
         domain: reader.read("SESSION_COOKIE_DOMAIN", attribute),
         same_site: reader.read("SESSION_COOKIE_SAMESITE", word(&same_site)).unwrap_or("Lax"),
         secure: reader.read("SESSION_COOKIE_SECURE", word(&secure)).flatten(),
-        signing_key,
     }
 }

@@ -115,6 +115,7 @@ fn each_wrong_value_is_refused() {
         ("SESSION_TYPE", "memcached"),
         ("SESSION_TYPE", "redis"),
         ("SESSION_USE_SIGNER", "true"),
+        ("SESSION_SERIALIZATION_FORMAT", "json"),
         ("SESSION_COOKIE_NAME", "a b"),
         ("REDIS_URL", "http://redis"),
         ("REDIS_URL", "redis://redis:port/0"),
@@ -326,4 +327,44 @@ fn secrets_are_masked_in_the_table() {
         let problems = read(&[(name, value)]).unwrap_err();
         assert!(!problems.contains("hunter2"), "{problems}");
     }
+}
+
+#[test]
+fn removed_settings_are_refused_with_one_sentence_unless_they_ask_for_the_supported() {
+    let sentence = "Flask-Session's signer and JSON serialization are not supported, and SimpleChat uses neither; remove this setting";
+    for (name, value) in [
+        ("SESSION_USE_SIGNER", "true"),
+        ("SESSION_USE_SIGNER", "1"),
+        ("SESSION_SERIALIZATION_FORMAT", "json"),
+    ] {
+        let problems = read(&[(name, value)]).unwrap_err();
+        let expected = format!("1 problem with the settings:\n  {name}: {sentence}");
+        assert_eq!(problems, expected);
+    }
+    for (name, value) in [
+        ("SESSION_USE_SIGNER", "false"),
+        ("SESSION_USE_SIGNER", "0"),
+        ("SESSION_SERIALIZATION_FORMAT", "msgpack"),
+    ] {
+        assert_eq!(read(&[(name, value)]).unwrap().warnings, [""; 0], "{name}={value}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gateway.toml");
+    let required = format!("TENANT_ID = \"{GUID}\"\nCLIENT_ID = \"{GUID}\"\n");
+    std::fs::write(&path, format!("{required}SESSION_USE_SIGNER = true\n")).unwrap();
+    let problems = Config::read(Vec::new(), Some(&path)).unwrap_err().to_string();
+    assert_eq!(problems, format!("1 problem with the settings:\n  SESSION_USE_SIGNER: {sentence}"));
+    std::fs::write(&path, format!("{required}SESSION_USE_SIGNER = false\n")).unwrap();
+    assert!(Config::read(Vec::new(), Some(&path)).is_ok());
+}
+
+#[test]
+fn secret_key_is_ignored_with_advice_to_remove_it() {
+    let warnings = read(&[("SECRET_KEY", "hunter2")]).unwrap().warnings;
+    assert_eq!(
+        warnings,
+        [
+            "SECRET_KEY: is not used; remove it from the gateway's environment (SimpleChat's Bicep puts the client secret there)"
+        ]
+    );
 }

@@ -1,6 +1,6 @@
 //! Flask-Session 0.8.0's own bytes: what stands under a key in Redis, and in cachelib's files.
 //!
-//! Redis (`flask_session/base.py`, `MsgSpecSerializer`): a msgpack or JSON map.
+//! Redis (`flask_session/base.py`, `MsgSpecSerializer`): a msgpack map.
 //!
 //! ```text
 //! 83 aa "_permanent" c3 a4 "user" de 0018 a3 "aud" d9 2a "api://…" … b3 "last_activity_epoch" ce …
@@ -17,7 +17,6 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{FormatError, pickle};
-use crate::config::SerializationFormat;
 
 /// A session that was read.
 pub(crate) type FlaskSession = Map<String, Value>;
@@ -35,23 +34,12 @@ impl Serialize for SessionMembers<'_> {
 pub(super) const DEEPEST: usize = 64;
 
 /// For Redis.
-pub(crate) fn to_redis(
-    session: &impl Serialize,
-    format: SerializationFormat,
-) -> Result<Vec<u8>, FormatError> {
-    match format {
-        SerializationFormat::Msgpack => {
-            rmp_serde::to_vec_named(session).map_err(|_| FormatError::Encoding)
-        }
-        SerializationFormat::Json => serde_json::to_vec(session).map_err(|_| FormatError::Encoding),
-    }
+pub(crate) fn to_redis(session: &impl Serialize) -> Result<Vec<u8>, FormatError> {
+    rmp_serde::to_vec_named(session).map_err(|_| FormatError::Encoding)
 }
 
-/// From Redis, in either format, as Flask-Session reads both.
+/// From Redis.
 pub(crate) fn from_redis(bytes: &[u8]) -> Result<FlaskSession, FormatError> {
-    if bytes.first() == Some(&b'{') {
-        return serde_json::from_slice(bytes).map_err(|_| FormatError::Decoding);
-    }
     let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
     reader.set_max_depth(DEEPEST);
     serde::Deserialize::deserialize(&mut reader).map_err(|_| FormatError::Decoding)
@@ -86,15 +74,13 @@ mod tests {
 
     #[test]
     fn msgpack_is_a_map_in_the_order_given() {
-        let bytes = to_redis(&session(), SerializationFormat::Msgpack).unwrap();
+        let bytes = to_redis(&session()).unwrap();
         assert!(bytes.starts_with(b"\x82\xaa_permanent\xc3\xa4user\x87\xa4name\xa4Zo\xc3\xab"));
         assert_eq!(from_redis(&bytes).unwrap(), session());
     }
 
     #[test]
-    fn json_and_files_read_back_as_written() {
-        let bytes = to_redis(&session(), SerializationFormat::Json).unwrap();
-        assert_eq!(from_redis(&bytes).unwrap(), session());
+    fn files_read_back_as_written() {
         let value = Value::Object(session());
         assert_eq!(from_file(&to_file(&value, 7).unwrap()).unwrap(), (7, value));
     }
@@ -102,6 +88,7 @@ mod tests {
     #[test]
     fn what_is_not_a_session_is_refused() {
         assert!(from_redis(b"\x93\x01\x02\x03").is_err());
+        assert!(from_redis(&serde_json::to_vec(&session()).unwrap()).is_err(), "JSON");
         assert!(from_redis(&[b"\x81\xa1a".as_slice(), &[0x91; 5000], b"\xc0"].concat()).is_err());
         assert!(from_file(b"\0\0\0").is_err());
     }

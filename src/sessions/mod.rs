@@ -219,13 +219,7 @@ impl Sessions {
         let limits = ArcSwap::from_pointee(LoginLimits::new(&config));
         let backend: Arc<dyn SessionBackend> = match &config.store {
             StoreConfig::Redis { url, auth, ca_file } => {
-                let redis = Redis::connect(
-                    url,
-                    auth,
-                    ca_file.as_deref(),
-                    config.key_prefix,
-                    config.format,
-                )?;
+                let redis = Redis::connect(url, auth, ca_file.as_deref(), config.key_prefix)?;
                 Arc::new(InstrumentedBackend::new(redis, "redis"))
             }
             StoreConfig::Files { directory, state } => {

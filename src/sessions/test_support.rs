@@ -14,7 +14,7 @@ use super::{
 use crate::{
     authz::session::SessionId,
     clock,
-    config::{SerializationFormat, SessionsConfig, StoreConfig},
+    config::{SessionsConfig, StoreConfig},
     flask::session_codec::{self, SessionMembers},
 };
 
@@ -36,10 +36,9 @@ pub(super) fn instance(folders: &Path) -> Sessions {
 }
 
 pub(super) fn open_store(store: StoreConfig) -> Sessions {
-    let (key_prefix, format) = ("session:".to_owned(), SerializationFormat::Msgpack);
+    let key_prefix = "session:".to_owned();
     let (login_limit, failure_limit) = (None, None);
-    let config =
-        SessionsConfig { store, key_prefix, format, per_subject: 16, login_limit, failure_limit };
+    let config = SessionsConfig { store, key_prefix, per_subject: 16, login_limit, failure_limit };
     Sessions::open_store(config).unwrap()
 }
 

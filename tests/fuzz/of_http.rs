@@ -15,7 +15,6 @@ pub(crate) fn cookie(data: &[u8]) {
         domain: None,
         same_site: "Lax",
         secure: None,
-        signing_key: None,
     };
     let cookie = SessionCookie(&config);
     let Ok(read) = cookie.read::<Infallible>(lines.iter().copied(), |_| Ok(true));

@@ -14,7 +14,7 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// Values in Redis: msgpack or JSON.
+/// Values in Redis: msgpack.
 pub(crate) fn stored(data: &[u8]) {
     if let Ok(record) = FlaskRecord::from_redis(data) {
         let _ = (record.account(), record.client(), record.last_activity());

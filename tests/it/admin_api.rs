@@ -128,9 +128,8 @@ async fn the_admin_api_works_end_to_end_with_file_sessions() {
 }
 
 #[tokio::test]
-async fn the_admin_api_works_end_to_end_with_redis_sessions_and_signed_cookies() {
-    let signed = [("SESSION_USE_SIGNER", "true"), ("SECRET_KEY", "a-long-word-for-signing")];
-    administer(Kind::Redis, &signed).await;
+async fn the_admin_api_works_end_to_end_with_redis_sessions_under_another_key_prefix() {
+    administer(Kind::Redis, &[("SESSION_KEY_PREFIX", "chat:")]).await;
 }
 
 #[tokio::test]

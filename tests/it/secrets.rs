@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-const SIGNING_KEY: &str = "a signing key that must stay secret";
+const SECRET_KEY: &str = "SimpleChat's key that must stay secret";
 
 /// Text of an answer's head and body.
 async fn whole(answer: Response) -> String {
@@ -23,11 +23,7 @@ async fn whole(answer: Response) -> String {
 
 #[tokio::test]
 async fn no_refusal_repeats_what_the_caller_sent() {
-    let more = [
-        ("SESSION_USE_SIGNER", "true"),
-        ("SECRET_KEY", SIGNING_KEY),
-        ("GATEWAY_TIMEOUT_CONNECT", "1s"),
-    ];
+    let more = [("SECRET_KEY", SECRET_KEY), ("GATEWAY_TIMEOUT_CONNECT", "1s")];
     let mut world = World::with(Kind::Redis, &more).await;
     let http = client();
     let token = world.entra.token().build();

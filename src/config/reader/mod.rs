@@ -192,7 +192,7 @@ impl Reader {
     /// be part of the value.
     pub(crate) fn given(&self, name: &str) -> Option<String> {
         debug_assert!(is_known(name) || PLATFORM_NAMES.contains(&name), "{name}");
-        let is_exact = matches!(name, "REDIS_PASSWORD" | "SECRET_KEY" | "SESSION_KEY_PREFIX");
+        let is_exact = matches!(name, "REDIS_PASSWORD" | "SESSION_KEY_PREFIX");
         let given = self.values.get(name).map(|text| if is_exact { text } else { text.trim() });
         given.filter(|text| !text.is_empty()).map(str::to_owned)
     }

@@ -80,23 +80,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         "Secure attribute of the cookie that login sets; auto: set for requests over https",
     )
     .live(),
-    setting(
-        "SESSION_USE_SIGNER",
-        "true, false",
-        "false",
-        "Signed session ids, same as SimpleChat's",
-    ),
-    setting(
-        "SESSION_SERIALIZATION_FORMAT",
-        "msgpack, json",
-        "msgpack",
-        "Serialization format, same as SimpleChat's",
-    ),
-    secret(
-        "SECRET_KEY",
-        "text",
-        "Signing key, same as SimpleChat's; required with SESSION_USE_SIGNER, otherwise ignored",
-    ),
+    secret("SECRET_KEY", "text", "Not used; remove it from the gateway's environment"),
     setting(
         "GATEWAY_RETRY_ANONYMOUS",
         "on, off",

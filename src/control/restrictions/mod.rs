@@ -321,8 +321,8 @@ mod tests {
     use crate::{
         activity::{Author, Blocked, EventKind, Filter, Record},
         config::{
-            ActivityConfig, ActivityRequired, DatabaseConfig, DatabaseTarget, SerializationFormat,
-            SessionsConfig, StoreConfig,
+            ActivityConfig, ActivityRequired, DatabaseConfig, DatabaseTarget, SessionsConfig,
+            StoreConfig,
         },
     };
 
@@ -335,7 +335,6 @@ mod tests {
                 state: folder.path().join("state"),
             },
             key_prefix: "session:".to_owned(),
-            format: SerializationFormat::Msgpack,
             per_subject: 16,
             login_limit: None,
             failure_limit: None,

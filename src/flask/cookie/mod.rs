@@ -8,10 +8,7 @@ mod pairs;
 
 use std::borrow::Cow;
 
-use aws_lc_rs::hmac;
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header};
-use secrecy::ExposeSecret;
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
 use self::pairs::{CookiePair, pairs, strip};
@@ -39,7 +36,7 @@ pub(crate) struct MintedCookie {
     pub(crate) value: String,
 }
 
-/// Reads, signs and writes the session cookie.
+/// Reads and writes the session cookie.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SessionCookie<'a>(pub(crate) &'a CookieConfig);
 
@@ -66,7 +63,7 @@ impl SessionCookie<'_> {
                     continue;
                 }
                 let Some(value) = self.plainly_spelled(pair.raw) else { continue };
-                if let Some(id) = self.minted(value) {
+                if let Some(id) = minted(value) {
                     let Some(id) = id else { continue };
                     if is_over(&id)? {
                         cookies.over.get_or_insert(id);
@@ -92,7 +89,7 @@ impl SessionCookie<'_> {
     pub(crate) fn minted_in(self, headers: &HeaderMap) -> Vec<SessionId> {
         let mut found = Vec::new();
         for pair in pairs(&joined(lines(headers))).iter().filter(|pair| self.is_session(pair)) {
-            let id = std::str::from_utf8(&pair.value).ok().and_then(|value| self.minted(value));
+            let id = std::str::from_utf8(&pair.value).ok().and_then(|value| minted(value));
             if let Some(Some(id)) = id
                 && !found.contains(&id)
                 && found.len() < MAX_MINTED
@@ -103,18 +100,12 @@ impl SessionCookie<'_> {
         found
     }
 
-    /// Flask's own session id of a request: the first session cookie, as Werkzeug reads it, with a valid
-    /// signature if upstream signs. `None`: no session cookie, or a minted id.
+    /// Flask's own session id of a request: the first session cookie, as Werkzeug reads it. `None`: no session
+    /// cookie, or a minted id.
     pub(crate) fn flask_id(self, headers: &HeaderMap) -> Option<FlaskId> {
         let text = joined(lines(headers));
         let first = pairs(&text).into_iter().find(|pair| self.is_session(pair))?;
-        let value = String::from_utf8(first.value).ok()?;
-        let Some(key) = &self.0.signing_key else { return FlaskId::parse(&value) };
-        let (id, signature) = value.rsplit_once('.')?;
-        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        let key = signing_key(key.expose_secret());
-        hmac::verify(&key, id.as_bytes(), &signature).ok()?;
-        FlaskId::parse(id)
+        FlaskId::parse(std::str::from_utf8(&first.value).ok()?)
     }
 
     /// True if a request has a session cookie with a value.
@@ -135,29 +126,6 @@ impl SessionCookie<'_> {
         value.iter().all(is_plain).then(|| std::str::from_utf8(value).ok()).flatten()
     }
 
-    /// `Some` if a plainly spelled value has the form of a minted id; with the id if it is valid. The
-    /// signature is not verified here: upstream verifies it.
-    #[expect(clippy::option_option, reason = "not a minted id, an invalid one, a valid one")]
-    fn minted(self, value: &str) -> Option<Option<SessionId>> {
-        let id = match &self.0.signing_key {
-            Some(_) => value.rsplit_once('.')?.0,
-            None => value,
-        };
-        SessionId::is_formed_like_one(id).then(|| SessionId::parse(id))
-    }
-
-    /// Value of the cookie for a session.
-    pub(crate) fn value(self, id: &SessionId) -> String {
-        let id = id.to_string();
-        match &self.0.signing_key {
-            None => id,
-            Some(key) => {
-                let signature = hmac::sign(&signing_key(key.expose_secret()), id.as_bytes());
-                format!("{id}.{}", URL_SAFE_NO_PAD.encode(signature))
-            }
-        }
-    }
-
     /// `Set-Cookie` (RFC 6265 §4.1) for a session. `over_https`: the scheme of the caller's request.
     pub(crate) fn set(self, id: &SessionId, over_https: bool) -> Option<HeaderValue> {
         const IMF_FIXDATE: &[BorrowedFormatItem<'_>] = format_description!(
@@ -166,11 +134,10 @@ impl SessionCookie<'_> {
         let CookieConfig { name, path, domain, same_site, secure, .. } = self.0;
         let expires = OffsetDateTime::from_unix_timestamp(id.expires_at()).ok()?;
         let expires = expires.format(IMF_FIXDATE).ok()?;
-        let value = self.value(id);
         let domain = domain.as_ref().map(|d| format!("; Domain={d}")).unwrap_or_default();
         let secure = if secure.unwrap_or(over_https) { "; Secure" } else { "" };
         HeaderValue::try_from(format!(
-            "{name}={value}; HttpOnly; Path={path}; SameSite={same_site}; Expires={expires}{domain}{secure}"
+            "{name}={id}; HttpOnly; Path={path}; SameSite={same_site}; Expires={expires}{domain}{secure}"
         ))
         .ok()
     }
@@ -183,12 +150,10 @@ impl SessionCookie<'_> {
     }
 }
 
-/// Key of itsdangerous 2.2 `Signer(SECRET_KEY, salt="flask-session", key_derivation="hmac")`: HMAC-SHA1 with
-/// the HMAC of the salt as key.
-fn signing_key(secret_key: &str) -> hmac::Key {
-    let algorithm = hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
-    let derived = hmac::sign(&hmac::Key::new(algorithm, secret_key.as_bytes()), b"flask-session");
-    hmac::Key::new(algorithm, derived.as_ref())
+/// `Some` if a plainly spelled value has the form of a minted id; with the id if it is valid.
+#[expect(clippy::option_option, reason = "not a minted id, an invalid one, a valid one")]
+fn minted(value: &str) -> Option<Option<SessionId>> {
+    SessionId::is_formed_like_one(value).then(|| SessionId::parse(value))
 }
 
 /// Joins `Cookie` lines with a semicolon (RFC 9113 §8.2.3); gunicorn would use a comma.
@@ -210,19 +175,17 @@ fn lines(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use std::convert::Infallible;
 
-    use secrecy::SecretString;
     use tower_sessions::session::Id;
 
     use super::*;
 
-    fn config(signing_key: Option<&str>) -> CookieConfig {
+    fn config() -> CookieConfig {
         CookieConfig {
             name: "session".to_owned(),
             path: "/".to_owned(),
             domain: None,
             same_site: "Lax",
             secure: None,
-            signing_key: signing_key.map(SecretString::from),
         }
     }
 
@@ -231,7 +194,7 @@ mod tests {
     }
 
     fn forwarded(lines: &[&[u8]], over: bool) -> Option<String> {
-        let config = config(None);
+        let config = config();
         let read =
             SessionCookie(&config).read::<Infallible>(lines.iter().copied(), |_| Ok(over)).unwrap();
         read.header.map(|header| String::from_utf8_lossy(&header).into_owned())
@@ -277,7 +240,7 @@ mod tests {
     #[test]
     fn minted_ids_are_found_in_every_spelling() {
         let id = SessionId::new(Id::default(), 1_795_384_800);
-        let config = config(None);
+        let config = config();
         let octal: Vec<String> = id.to_string().bytes().map(|b| format!("\\{b:03o}")).collect();
         let octal = octal.concat();
         for text in [
@@ -295,20 +258,8 @@ mod tests {
     }
 
     #[test]
-    fn signatures_are_those_of_itsdangerous() {
-        // Signer("secret", salt="flask-session", key_derivation="hmac").sign("abc")
-        let config = config(Some("secret"));
-        let cookie = SessionCookie(&config);
-        let signature = hmac::sign(&signing_key("secret"), b"abc");
-        assert_eq!(URL_SAFE_NO_PAD.encode(signature), "UOOlglGtLOKQM3OFkrI8bWIohNg");
-        let id = SessionId::new(Id::default(), 1_795_384_800);
-        assert_eq!(cookie.minted(&cookie.value(&id)), Some(Some(id)));
-        assert_eq!(cookie.minted(&id.to_string()), None, "unsigned");
-    }
-
-    #[test]
     fn flask_id_is_the_first_session_cookie_unless_it_is_minted() {
-        let plain = config(None);
+        let plain = config();
         let of = |text: &str| SessionCookie(&plain).flask_id(&request(&[text.as_bytes()]));
         let (one, other) = ("aB3_-".repeat(9)[..43].to_owned(), "b".repeat(43));
         let expected = FlaskId::parse(&one);
@@ -338,26 +289,27 @@ mod tests {
     }
 
     #[test]
-    fn with_a_signing_key_only_signed_flask_ids_are_accepted() {
+    fn signed_ids_are_neither_flask_ids_nor_minted_ids() {
         // Signer("secret", salt="flask-session", key_derivation="hmac").sign("a" * 43)
         const SIGNED: &str =
             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.Lw-LrlpGD9dbPB9QKqzX_UtdF8Q";
-        let (right, wrong) = (config(Some("secret")), config(Some("another")));
-        let bare = "a".repeat(43);
-        let of = |config: &CookieConfig, value: &str| {
-            SessionCookie(config).flask_id(&request(&[format!("session={value}").as_bytes()]))
-        };
-        assert!(of(&right, SIGNED) == FlaskId::parse(&bare) && of(&right, SIGNED).is_some());
-        assert!(of(&wrong, SIGNED).is_none(), "signature with another key");
-        assert!(of(&right, &SIGNED.replacen('a', "b", 1)).is_none(), "another id");
-        assert!(of(&right, &bare).is_none(), "unsigned");
-        assert!(of(&right, &format!("{bare}.")).is_none(), "empty signature");
-        assert!(of(&config(None), SIGNED).is_none(), "upstream does not sign");
+        let config = config();
+        let request = request(&[format!("session={SIGNED}").as_bytes()]);
+        assert!(SessionCookie(&config).flask_id(&request).is_none());
+        assert_eq!(SessionCookie(&config).minted_in(&request), []);
+    }
+
+    #[test]
+    fn a_signed_minted_id_is_not_minted() {
+        let config = config();
+        let id = SessionId::new(Id::default(), 1_795_384_800);
+        let text = format!("session={id}.UOOlglGtLOKQM3OFkrI8bWIohNg");
+        assert_eq!(SessionCookie(&config).minted_in(&request(&[text.as_bytes()])), []);
     }
 
     #[test]
     fn renews_is_true_for_a_renewal_and_false_for_a_deletion() {
-        let config = config(None);
+        let config = config();
         let cookie = SessionCookie(&config);
         let renewal = b"session=abc.1; Expires=Thu, 01 Jan 2027 00:00:00 GMT; Path=/";
         assert!(cookie.renews(renewal, "abc.1"));

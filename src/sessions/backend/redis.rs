@@ -57,7 +57,7 @@ use super::{
 };
 use crate::{
     authz::session::SessionId,
-    config::{Limit, RedisAuth, SerializationFormat},
+    config::{Limit, RedisAuth},
     flask::{
         FormatError,
         session_codec::{self, FlaskSession, SessionMembers},
@@ -96,7 +96,6 @@ pub(crate) struct Redis {
     live: ArcSwap<RedisConnection>,
     settings: ConnectionSettings,
     key_prefix: String,
-    format: SerializationFormat,
     add_meta: Script,
     count_failure: Script,
     /// How far the stream has been trimmed.
@@ -165,7 +164,6 @@ impl Redis {
         auth: &RedisAuth,
         ca_file: Option<&Path>,
         key_prefix: String,
-        format: SerializationFormat,
     ) -> Result<Self, SessionsError> {
         let mut config = Config::from_url(url.expose_secret()).map_err(|error| {
             let endpoint = Endpoint {
@@ -229,7 +227,6 @@ impl Redis {
             settings,
             endpoint,
             key_prefix,
-            format,
             add_meta: Script::new(include_str!("add_meta.lua")),
             count_failure: Script::new(include_str!("count_failure.lua")),
             trimmed: Mutex::new(BEGINNING.to_owned()),
@@ -362,7 +359,7 @@ impl SessionBackend for Redis {
         is_new: bool,
         now: i64,
     ) -> Result<bool, SessionsError> {
-        let bytes = session_codec::to_redis(session, self.format)?;
+        let bytes = session_codec::to_redis(session)?;
         let options = if is_new { SetOptions::NX } else { SetOptions::XX };
         let expire = Expiration::EX((id.expires_at() - now).max(1));
         let answer: Option<String> = self
