@@ -13,7 +13,7 @@ use std::fmt::{self, Write as _};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value};
-use tower_sessions::session::Id;
+use tower_sessions_core::session::Id;
 use uuid::{Builder, Uuid};
 
 use super::policy::Grant;

@@ -8,11 +8,8 @@ use std::{
 use tokio::sync::mpsc::{self, error::TrySendError};
 use uuid::Uuid;
 
-use super::{Sessions, SessionsError, backend::SessionMeta};
-use crate::{
-    authz::{policy::CANARY, session::SessionId},
-    flask::FormatError,
-};
+use super::{Sessions, SessionsError, backend::SessionMeta, error::malformed_as_none};
+use crate::authz::{policy::CANARY, session::SessionId};
 
 /// Those that wait to be heard of; more are told with a later sweep.
 const MAX_WAITING: usize = 1024;
@@ -112,10 +109,8 @@ impl Sessions {
                 Err(TrySendError::Full(()) | TrySendError::Closed(())) => return Ok(()),
             };
             // Whose note is gone, that was ended, perhaps elsewhere.
-            let meta = match self.0.backend.meta(id.id()).await {
-                Err(SessionsError::Format(FormatError::Decoding)) => None,
-                meta => meta?.filter(|meta| meta.session_id() == *id && meta.subject != CANARY),
-            };
+            let meta = malformed_as_none(self.0.backend.meta(id.id()).await)?;
+            let meta = meta.filter(|meta| meta.session_id() == *id && meta.subject != CANARY);
             if let Some(meta) = meta.filter(|_| !self.is_revoked(id)) {
                 room.send(Expired::of(id, meta));
             }
@@ -211,8 +206,9 @@ mod tests {
 
     #[test]
     fn a_record_id_is_a_session_ids_own() {
-        let of =
-            |end| SessionId::new(tower_sessions::session::Id(0), end).record_id("session_expired");
+        let of = |end| {
+            SessionId::new(tower_sessions_core::session::Id(0), end).record_id("session_expired")
+        };
         // printf session_expired:AAAAAAAAAAAAAAAAAAAAAA.1795384800 | sha256sum
         assert_eq!(of(1_795_384_800).to_string(), "1cde9912-f551-81af-9ef7-ff6c7d240417");
         assert_ne!(of(1_795_384_800), of(1_795_384_801));

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{
     Sessions, SessionsError,
     backend::{SessionBackend, Unended},
+    error::malformed_as_none,
     in_time,
     several::each,
 };
@@ -210,11 +211,8 @@ async fn look_at(
     id: SessionId,
     which: Which,
 ) -> Result<Option<LiveSession>, SessionsError> {
-    let meta = match backend.meta(id.id()).await {
-        // An odd one is as good as none.
-        Err(SessionsError::Format(FormatError::Decoding)) => None,
-        meta => meta?.filter(|meta| meta.session_id() == id),
-    };
+    let meta = malformed_as_none(backend.meta(id.id()).await)?;
+    let meta = meta.filter(|meta| meta.session_id() == id);
     if meta.as_ref().is_some_and(|meta| !which.means(meta.subject, &meta.client)) {
         return Ok(None);
     }

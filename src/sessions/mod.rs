@@ -6,12 +6,13 @@
 
 mod account;
 mod backend;
+mod error;
 mod expired;
 mod instances;
 mod limits;
 mod listing;
+mod mint;
 mod several;
-mod store;
 #[cfg(test)]
 mod test_support;
 mod view;
@@ -19,35 +20,26 @@ mod waiting;
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
-    path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use moka::sync::Cache;
-use serde_json::Value;
-use time::OffsetDateTime;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
-use tower_sessions::{SessionStore, session::Record, session_store};
 use uuid::Uuid;
 
+pub(crate) use self::{backend::Waiting, error::SessionsError, limits::Network, mint::Opened};
 use self::{
     backend::{
-        Cursor, Quota, SessionBackend, SessionMeta, files::Files, metrics::InstrumentedBackend,
+        Cursor, SessionBackend, SessionMeta, files::Files, metrics::InstrumentedBackend,
         redis::Redis,
     },
     expired::ExpiryEvents,
     limits::LoginLimits,
-    store::{FlaskStore, NOTE},
-};
-pub(crate) use self::{
-    backend::{Waiting, redis_fault::RedisFault},
-    limits::Network,
 };
 #[expect(unused_imports, reason = "the pages and commands to come name them")]
 pub(crate) use self::{
@@ -56,13 +48,9 @@ pub(crate) use self::{
     view::MintedSession,
 };
 use crate::{
-    authz::{
-        policy::CANARY,
-        session::{SessionId, SessionRecord},
-    },
+    authz::session::SessionId,
     clock,
     config::{SessionsConfig, StoreConfig},
-    flask::FormatError,
     telemetry,
 };
 
@@ -92,74 +80,6 @@ const MAX_FORGOTTEN: usize = 256;
 /// Sessions whose subject is remembered; the least used give way.
 const MAX_SUBJECTS: u64 = 10_000;
 
-/// The member of Flask's session that says whose it is.
-const USER: &str = "user";
-
-/// What can go wrong with the store. None of it means "no session".
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SessionsError {
-    #[error("Redis: {0}")]
-    Redis(RedisFault),
-    #[error("no connection to Redis: {0}")]
-    RedisAway(RedisFault),
-    #[error("TLS for Redis")]
-    Tls(#[source] io::Error),
-    #[error("a client for Azure")]
-    Azure(#[source] reqwest::Error),
-    #[error("session files")]
-    Io(#[from] io::Error),
-    #[error("{} does not exist: mount upstream's SESSION_FILE_DIR here, one volume for both (SESSION_FILE_DIR)", .0.display())]
-    FolderMissing(PathBuf),
-    #[error("{} cannot be written: give the gateway a folder of its own (GATEWAY_STATE_DIR)", .0.display())]
-    StateFolder(PathBuf, #[source] Arc<io::Error>),
-    #[error(
-        "the gateway runs as user {ours}, upstream as user {theirs}: session files need the same user for both"
-    )]
-    OtherUser {
-        /// Our user id.
-        ours: u32,
-        /// Upstream's.
-        theirs: u32,
-    },
-    #[error("upstream has not opened its SESSION_FILE_DIR yet")]
-    UpstreamNotStarted,
-    #[error(transparent)]
-    Format(#[from] FormatError),
-    #[error("the store did not confirm in time")]
-    TimedOut,
-    #[error("the work was interrupted")]
-    Interrupted,
-    #[error("session store")]
-    Store(#[source] session_store::Error),
-    #[error("too many logins")]
-    TooOften(Duration),
-    #[error("whether the session has ended is not known: the store is away")]
-    NotRead,
-}
-
-impl SessionsError {
-    /// In one of a few words, for metrics.
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Redis(_) => "redis",
-            Self::RedisAway(_) => "redis_away",
-            Self::Tls(_) => "tls",
-            Self::Azure(_) => "azure",
-            Self::Io(_) | Self::StateFolder(..) => "io",
-            Self::FolderMissing(_) => "folder_missing",
-            Self::OtherUser { .. } => "other_user",
-            Self::UpstreamNotStarted => "upstream_not_started",
-            Self::Format(FormatError::Encoding) => "encoding",
-            Self::Format(FormatError::Decoding) => "decoding",
-            Self::TimedOut => "timed_out",
-            Self::Interrupted => "interrupted",
-            Self::Store(_) => "store",
-            Self::TooOften(_) => "too_often",
-            Self::NotRead => "not_read",
-        }
-    }
-}
-
 /// Where a minted session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionStatus {
@@ -167,17 +87,6 @@ pub(crate) enum SessionStatus {
     Active,
     /// Past its end, or ended before.
     Ended,
-}
-
-/// A session that was minted.
-pub(crate) struct Opened {
-    pub(crate) id: SessionId,
-    /// The claims that were stored: an object.
-    pub(crate) user: Value,
-    /// Minted ones of the same subject that came along, and ended.
-    pub(crate) replaced: Vec<EndedSession>,
-    /// The subject's oldest, that gave way.
-    pub(crate) crowded_out: Vec<EndedSession>,
 }
 
 /// A session that was ended.
@@ -262,50 +171,6 @@ impl Sessions {
         self.0.limits.load().per_subject
     }
 
-    /// Mints a session under a fresh id; ready once the store has confirmed it. The subject's oldest give way
-    /// beyond the limit, and those of `replaced` that are minted ones of the same subject end. Done to
-    /// the end even if the caller hangs up; then, or when any of it fails, no session is left behind.
-    /// [`SessionsError::TooOften`] when the subject, or `from` where it is tried, must wait; `None`: the
-    /// gateway itself tries, as often as it likes.
-    pub(crate) async fn open(
-        &self,
-        record: SessionRecord,
-        replaced: Vec<SessionId>,
-        from: Option<Network>,
-    ) -> Result<Opened, SessionsError> {
-        if from.is_some()
-            && !self.0.backend.counts_logins()
-            && let Some(wait) = self.0.limits.load().login(record.subject())
-        {
-            return Err(SessionsError::TooOften(wait));
-        }
-        let (answer, answered) = oneshot::channel();
-        let sessions = self.clone();
-        tokio::spawn(async move {
-            let (subject, opened_at) = (record.subject(), record.opened_at());
-            let (logins, failures) = sessions.0.limits.load().both();
-            let quota =
-                Quota { logins: logins.filter(|_| from.is_some()), failures: failures.zip(from) };
-            let store = FlaskStore::new(Arc::clone(&sessions.0.backend), quota);
-            let opened = in_time(async {
-                let mut opened = create(&store, record).await?;
-                // Canaries of several instances must not end one another.
-                if subject != CANARY && store.crowd() > sessions.0.limits.load().per_subject {
-                    let room = sessions.make_room(subject, opened_at, &opened.id);
-                    opened.crowded_out = room.await?;
-                }
-                opened.replaced = sessions.end_replaced(&replaced, subject).await?;
-                Ok(opened)
-            })
-            .await;
-            let has_failed = opened.is_err();
-            if answer.send(opened).is_err() || has_failed {
-                sessions.discard(store.attempt(), subject);
-            }
-        });
-        answered.await.unwrap_or(Err(SessionsError::Interrupted))
-    }
-
     /// How long an address must wait that has failed to log in as often as may be.
     pub(crate) fn failure_limit_wait(&self, from: Network) -> Option<Duration> {
         self.0.limits.load().failure_limit_wait(&from)
@@ -325,70 +190,10 @@ impl Sessions {
         everywhere.or(here)
     }
 
-    async fn make_room(
-        &self,
-        subject: Uuid,
-        now: i64,
-        newest: &SessionId,
-    ) -> Result<Vec<EndedSession>, SessionsError> {
-        let mut live = self.0.backend.sessions_of(subject, now).await?;
-        live.retain(|id| !self.is_revoked(id));
-        let surplus = live.len().saturating_sub(self.0.limits.load().per_subject);
-        let mut ended_sessions = Vec::new();
-        // Of those who log in at once each ends only what is older than itself.
-        for oldest in live.iter().take(surplus).filter(|id| *id != newest) {
-            let meta = match self.meta(oldest).await {
-                // It goes all the same.
-                Err(SessionsError::Format(FormatError::Decoding)) => None,
-                meta => meta?,
-            };
-            self.end_of(oldest, subject).await?;
-            ended_sessions.push(EndedSession::of(oldest, meta));
-        }
-        Ok(ended_sessions)
-    }
-
-    async fn end_replaced(
-        &self,
-        ids: &[SessionId],
-        subject: Uuid,
-    ) -> Result<Vec<EndedSession>, SessionsError> {
-        let mut ended_sessions = Vec::new();
-        for id in ids {
-            let meta = match self.meta(id).await {
-                // What we did not write is not ours.
-                Err(SessionsError::Format(FormatError::Decoding)) => None,
-                meta => meta?,
-            };
-            if let Some(meta) = meta.filter(|meta| meta.subject == subject) {
-                self.end_of(id, subject).await?;
-                ended_sessions.push(EndedSession::of(id, Some(meta)));
-            }
-        }
-        Ok(ended_sessions)
-    }
-
     /// The note of a session whose end has not come.
     async fn meta(&self, id: &SessionId) -> Result<Option<SessionMeta>, SessionsError> {
         let meta = self.0.backend.meta(id.id()).await?;
         Ok(meta.filter(|meta| meta.session_id() == *id && meta.expires_at > clock::now()))
-    }
-
-    /// Takes back what nobody will learn of: also where the store had not confirmed it, and does so
-    /// later. It counts as ended from now on; the sweep sees to what this leaves.
-    fn discard(&self, attempt: Option<SessionId>, subject: Uuid) {
-        let Some(id) = attempt else { return };
-        self.merge([id]);
-        let store = Arc::clone(&self.0.backend);
-        tokio::spawn(async move {
-            let removed = async {
-                store.remove(&[id]).await?;
-                store.remove_meta(&id, subject).await
-            };
-            if let Err(error) = removed.await {
-                tracing::debug!(error = %telemetry::chain(&error), "a session could not be taken back");
-            }
-        });
     }
 
     /// Ends sessions for good, those of them that there are, and tells which. `Ok` once the store has
@@ -609,36 +414,6 @@ impl Sessions {
         let over = self.0.backend.sweep(now, long_ago).await?;
         self.report_expired(&over, long_ago).await
     }
-}
-
-async fn create(store: &FlaskStore, session: SessionRecord) -> Result<Opened, SessionsError> {
-    let expiry_date = OffsetDateTime::from_unix_timestamp(session.expires_at())
-        .map_err(|_| FormatError::Encoding)?;
-    let id = store::fresh_id().map_err(SessionsError::Store)?;
-    let meta = SessionMeta {
-        id,
-        expires_at: session.expires_at(),
-        opened_at: clock::millis(),
-        subject: session.subject(),
-        client: session.client().to_owned(),
-        token: session.token_fingerprint().to_owned(),
-    };
-    let meta = store::as_value(&meta).map_err(SessionsError::Store)?;
-    let members = [
-        ("_permanent", Value::Bool(true)),
-        ("last_activity_epoch", Value::from(session.opened_at())),
-        (USER, Value::Object(session.into_user())),
-        (NOTE, meta),
-    ];
-    let data = members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let mut record = Record { id, data, expiry_date };
-    store.create(&mut record).await.map_err(|error| match store.wait() {
-        Some(wait) => SessionsError::TooOften(wait),
-        None => SessionsError::Store(error),
-    })?;
-    let id = SessionId::new(record.id, expiry_date.unix_timestamp());
-    let user = record.data.remove(USER).unwrap_or_default();
-    Ok(Opened { id, user, replaced: Vec::new(), crowded_out: Vec::new() })
 }
 
 /// One after the other, so that nobody can make the store busy with cookies.

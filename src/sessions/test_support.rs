@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     Sessions,
     backend::{Added, Quota, SessionMeta},
-    store::fresh_id,
+    mint::fresh_id,
 };
 use crate::{
     authz::session::SessionId,
@@ -63,7 +63,7 @@ pub(super) async fn put(
     assert!(matches!(added, Added::New { .. }));
     let (seen, user) = (json!(opened_at / 1000 + 7), user(subject, client));
     let members = SessionMembers(vec![("user", &user), ("last_activity_epoch", &seen)]);
-    assert!(backend.put(&meta.session_id(), &members, true, now).await.unwrap());
+    assert!(backend.create(&meta.session_id(), &members, now).await.unwrap());
     meta.session_id()
 }
 

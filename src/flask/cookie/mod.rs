@@ -175,7 +175,7 @@ fn lines(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use std::convert::Infallible;
 
-    use tower_sessions::session::Id;
+    use tower_sessions_core::session::Id;
 
     use super::*;
 

@@ -30,7 +30,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use md5::{Digest, Md5};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
-use tower_sessions::session::Id;
+use tower_sessions_core::session::Id;
 use uuid::Uuid;
 
 use super::{
@@ -41,7 +41,7 @@ use crate::{
     clock,
     flask::{
         FormatError,
-        session_codec::{self, FlaskSession, SessionMembers},
+        session_codec::{self, SessionMembers},
         session_record::FlaskRecord,
     },
     sessions::SessionsError,
@@ -253,16 +253,14 @@ impl Folders {
         }
     }
 
-    fn put(&self, id: &SessionId, file: &[u8], is_new: bool) -> Result<bool, SessionsError> {
+    fn create(&self, id: &SessionId, file: &[u8]) -> Result<bool, SessionsError> {
         self.refuse_other_user()?;
         let name = self.flask_name(id)?;
-        if fs::exists(self.flask.join(&name))? == is_new {
+        if fs::exists(self.flask.join(&name))? {
             return Ok(false);
         }
         write_whole(&self.flask, &name, file)?;
-        if is_new {
-            self.count(1);
-        }
+        self.count(1);
         Ok(true)
     }
 
@@ -429,32 +427,15 @@ impl Folders {
 
 #[async_trait]
 impl SessionBackend for Files {
-    async fn put(
+    async fn create(
         &self,
         id: &SessionId,
         session: &SessionMembers<'_>,
-        is_new: bool,
         now: i64,
     ) -> Result<bool, SessionsError> {
         let expires_at = u32::try_from(now + FLASK_LIFETIME).unwrap_or(0);
         let (id, file) = (*id, session_codec::to_file(session, expires_at)?);
-        self.run(move |folders| folders.put(&id, &file, is_new)).await
-    }
-
-    async fn get(&self, id: &SessionId) -> Result<Option<FlaskSession>, SessionsError> {
-        let id = *id;
-        self.run(move |folders| {
-            let path = folders.flask.join(folders.flask_name(id)?);
-            match if_there(fs::read(path))?
-                .map(|bytes| session_codec::from_file(&bytes))
-                .transpose()?
-            {
-                Some((_, Value::Object(session))) => Ok(Some(session)),
-                Some(_) => Err(FormatError::Decoding.into()),
-                None => Ok(None),
-            }
-        })
-        .await
+        self.run(move |folders| folders.create(&id, &file)).await
     }
 
     async fn record(&self, id: &str) -> Result<Option<FlaskRecord>, SessionsError> {
@@ -482,7 +463,7 @@ impl SessionBackend for Files {
         let meta = meta.clone();
         let is_new = self.run(move |folders| folders.add_meta(&meta)).await?;
         // Counting them is no less work than reading them.
-        Ok(if is_new { Added::New { crowd: usize::MAX } } else { Added::Recording })
+        Ok(if is_new { Added::New { subject_sessions: usize::MAX } } else { Added::Taken })
     }
 
     async fn meta(&self, id: Id) -> Result<Option<SessionMeta>, SessionsError> {

@@ -7,17 +7,14 @@ use opentelemetry::{
     KeyValue,
     metrics::{Gauge, Histogram},
 };
-use tower_sessions::session::Id;
+use tower_sessions_core::session::Id;
 use uuid::Uuid;
 
 use super::{Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting};
 use crate::{
     authz::session::SessionId,
     config::Limit,
-    flask::{
-        session_codec::{FlaskSession, SessionMembers},
-        session_record::FlaskRecord,
-    },
+    flask::{session_codec::SessionMembers, session_record::FlaskRecord},
     sessions::{SessionsError, limits::Network},
     telemetry::meter,
 };
@@ -95,18 +92,13 @@ impl<S: SessionBackend> Drop for Stopwatch<'_, S> {
 
 #[async_trait]
 impl<S: SessionBackend> SessionBackend for InstrumentedBackend<S> {
-    async fn put(
+    async fn create(
         &self,
         id: &SessionId,
         session: &SessionMembers<'_>,
-        is_new: bool,
         now: i64,
     ) -> Result<bool, SessionsError> {
-        self.timed("put", self.inner.put(id, session, is_new, now)).await
-    }
-
-    async fn get(&self, id: &SessionId) -> Result<Option<FlaskSession>, SessionsError> {
-        self.timed("get", self.inner.get(id)).await
+        self.timed("put", self.inner.create(id, session, now)).await
     }
 
     async fn record(&self, id: &str) -> Result<Option<FlaskRecord>, SessionsError> {

@@ -13,17 +13,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tower_sessions::session::Id;
+use tower_sessions_core::session::Id;
 use uuid::Uuid;
 
 use super::{SessionsError, limits::Network};
 use crate::{
     authz::session::SessionId,
     config::Limit,
-    flask::{
-        session_codec::{FlaskSession, SessionMembers},
-        session_record::FlaskRecord,
-    },
+    flask::{session_codec::SessionMembers, session_record::FlaskRecord},
 };
 
 /// What the gateway remembers of a session it minted; Flask never sees it.
@@ -54,7 +51,7 @@ impl SessionMeta {
 /// As its 22 characters: JSON has no numbers of 128 bits.
 mod id_as_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    use tower_sessions::session::Id;
+    use tower_sessions_core::session::Id;
 
     pub(super) fn serialize<S: Serializer>(id: &Id, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(id)
@@ -76,10 +73,13 @@ pub(super) struct Quota {
 /// What became of a note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Added {
-    /// It is there; so many sessions its subject has by now, or more.
-    New { crowd: usize },
-    /// There was one of this id.
-    Recording,
+    /// Stored.
+    New {
+        /// Sessions of the subject including this one, or more.
+        subject_sessions: usize,
+    },
+    /// The id has metadata already.
+    Taken,
     /// Too often: to be tried again after so long.
     TooOften(Duration),
 }
@@ -130,17 +130,13 @@ pub(super) struct Unended {
 /// A store. Whatever it answers `Ok` to is confirmed by the store itself.
 #[async_trait]
 pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
-    /// Puts Flask's record; with `is_new` it must not be there yet, without it must. False: it
-    /// is (or is not), and nothing was written.
-    async fn put(
+    /// Writes Flask's record; false if there is one already, and nothing was written.
+    async fn create(
         &self,
         id: &SessionId,
         session: &SessionMembers<'_>,
-        is_new: bool,
         now: i64,
     ) -> Result<bool, SessionsError>;
-    /// Flask's record.
-    async fn get(&self, id: &SessionId) -> Result<Option<FlaskSession>, SessionsError>;
     /// What Flask's record under an id says, a minted one or one of its own; `None`: there is none.
     async fn record(&self, id: &str) -> Result<Option<FlaskRecord>, SessionsError>;
     /// Whether Flask's record is there, whatever it holds.

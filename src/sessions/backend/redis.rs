@@ -46,7 +46,7 @@ use tokio::{
     sync::broadcast::{self, error::TryRecvError},
     task::JoinHandle,
 };
-use tower_sessions::session::Id;
+use tower_sessions_core::session::Id;
 use uuid::Uuid;
 
 use super::{
@@ -60,7 +60,7 @@ use crate::{
     config::{Limit, RedisAuth},
     flask::{
         FormatError,
-        session_codec::{self, FlaskSession, SessionMembers},
+        session_codec::{self, SessionMembers},
         session_record::FlaskRecord,
     },
     sessions::{LONG_AGO, SessionsError, limits::Network},
@@ -262,7 +262,7 @@ impl Redis {
         self.find_outage_cause();
         match self.why_away.load_full() {
             Some(why) if !self.live.load().client.is_connected() => {
-                SessionsError::RedisAway((*why).clone())
+                SessionsError::RedisUnavailable((*why).clone())
             }
             _ => SessionsError::Redis(RedisFault::new(&error, None, &self.endpoint)),
         }
@@ -352,28 +352,20 @@ fn subject_key(subject: Uuid) -> String {
 
 #[async_trait]
 impl SessionBackend for Redis {
-    async fn put(
+    async fn create(
         &self,
         id: &SessionId,
         session: &SessionMembers<'_>,
-        is_new: bool,
         now: i64,
     ) -> Result<bool, SessionsError> {
         let bytes = session_codec::to_redis(session)?;
-        let options = if is_new { SetOptions::NX } else { SetOptions::XX };
         let expire = Expiration::EX((id.expires_at() - now).max(1));
         let answer: Option<String> = self
             .client()
-            .set(self.flask_key(id), bytes.as_slice(), Some(expire), Some(options), false)
+            .set(self.flask_key(id), bytes.as_slice(), Some(expire), Some(SetOptions::NX), false)
             .await
             .map_err(|error| self.failed(error))?;
         Ok(answer.is_some())
-    }
-
-    async fn get(&self, id: &SessionId) -> Result<Option<FlaskSession>, SessionsError> {
-        let bytes: Option<Vec<u8>> =
-            self.client().get(self.flask_key(id)).await.map_err(|error| self.failed(error))?;
-        Ok(bytes.map(|bytes| session_codec::from_redis(&bytes)).transpose()?)
     }
 
     async fn record(&self, id: &str) -> Result<Option<FlaskRecord>, SessionsError> {
@@ -438,11 +430,11 @@ impl SessionBackend for Redis {
             .await
             .map_err(|error| self.failed(error))?;
         Ok(match answer {
-            Value::Null => Added::Recording,
+            Value::Null => Added::Taken,
             Value::Array(wait) => Added::TooOften(Duration::from_secs(
                 wait.first().and_then(Value::as_u64).unwrap_or(1),
             )),
-            crowd => Added::New { crowd: crowd.as_usize().unwrap_or(usize::MAX) },
+            count => Added::New { subject_sessions: count.as_usize().unwrap_or(usize::MAX) },
         })
     }
 
