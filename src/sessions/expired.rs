@@ -73,9 +73,9 @@ impl ExpiryEvents {
         self.reported.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
     }
 
-    fn forget_before(&self, long_ago: i64) {
+    fn forget_before(&self, forget_before: i64) {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        reported.retain(|id| id.expires_at() >= long_ago);
+        reported.retain(|id| id.expires_at() >= forget_before);
     }
 }
 
@@ -84,7 +84,7 @@ impl Sessions {
     /// once. Each is told once by this process; other instances, and a process that comes after this one,
     /// tell the same ones again, under the same [`Expired::record_id`].
     pub(crate) fn expired(&self) -> Option<mpsc::Receiver<Expired>> {
-        self.0.telling.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.expiry_events.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Tells of those among sessions whose end has passed that were not ended before, as many as there
@@ -92,19 +92,19 @@ impl Sessions {
     pub(super) async fn report_expired(
         &self,
         over: &[SessionId],
-        long_ago: i64,
+        forget_before: i64,
     ) -> Result<(), SessionsError> {
-        let telling = &self.0.telling;
-        telling.forget_before(long_ago);
-        if !telling.has_listener() {
+        let events = &self.0.expiry_events;
+        events.forget_before(forget_before);
+        if !events.has_listener() {
             return Ok(());
         }
-        for id in over.iter().filter(|id| id.expires_at() >= long_ago) {
-            if telling.is_reported(id) {
+        for id in over.iter().filter(|id| id.expires_at() >= forget_before) {
+            if events.is_reported(id) {
                 continue;
             }
             // What has no room now is told with a later sweep.
-            let room = match telling.sender.try_reserve() {
+            let room = match events.sender.try_reserve() {
                 Ok(room) => room,
                 Err(TrySendError::Full(()) | TrySendError::Closed(())) => return Ok(()),
             };
@@ -114,7 +114,7 @@ impl Sessions {
             if let Some(meta) = meta.filter(|_| !self.is_revoked(id)) {
                 room.send(Expired::of(id, meta));
             }
-            telling.remember(*id);
+            events.remember(*id);
         }
         Ok(())
     }
@@ -126,7 +126,7 @@ mod tests {
     use crate::{
         clock,
         sessions::{
-            LONG_AGO,
+            RETENTION,
             test_support::{folders, instance, put},
         },
     };
@@ -147,7 +147,7 @@ mod tests {
         let ended = put(&sessions, (ZOE, "app"), 1_000, -5).await;
         sessions.end_of(&ended, ZOE).await.unwrap();
         let ended_elsewhere = put(&sessions, (ZOE, "app"), 1_000, -5).await;
-        instance(folders.path()).mark(&ended_elsewhere).await.unwrap();
+        instance(folders.path()).revoke(&ended_elsewhere).await.unwrap();
 
         // Nobody listens yet, and nothing is lost.
         sessions.read_revocations().await.unwrap();
@@ -177,7 +177,7 @@ mod tests {
         let mut reported = sessions.expired().unwrap();
         let (first, second) =
             (put(&sessions, (ZOE, "app"), 1, -5).await, put(&sessions, (ZOE, "app"), 2, -6).await);
-        let crowd = sessions.0.telling.sender.reserve_many(MAX_WAITING - 1).await.unwrap();
+        let crowd = sessions.0.expiry_events.sender.reserve_many(MAX_WAITING - 1).await.unwrap();
         sessions.sweep().await.unwrap();
         let one = received(&mut reported);
         assert_eq!(one.len(), 1);
@@ -199,7 +199,7 @@ mod tests {
         sessions.sweep().await.unwrap();
         assert!(sessions.0.backend.meta(over.id()).await.unwrap().is_some());
         assert_eq!(sessions.subject_of(&over).await.unwrap(), None);
-        let long_over = put(&sessions, (ZOE, "app"), 1, -LONG_AGO - 5).await;
+        let long_over = put(&sessions, (ZOE, "app"), 1, -RETENTION - 5).await;
         sessions.sweep().await.unwrap();
         assert!(sessions.0.backend.meta(long_over.id()).await.unwrap().is_none());
     }

@@ -7,17 +7,21 @@ use std::{
     fmt,
     hash::Hash,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
     time::Duration,
 };
 
 use moka::sync::Cache;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
+use super::Sessions;
 use crate::config::{Limit, SessionsConfig};
 
 /// Subjects, and addresses, that are counted at a time; the least used give way.
 const MAX_COUNTED: u64 = 20_000;
+/// Longest wait of a caller whose login failed for the count of all instances.
+const COUNT_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// An address as it is counted: an IPv6 caller commands a network of 64 bits (RFC 4291 §2.5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -143,6 +147,37 @@ impl LoginLimits {
     /// Learns that an address has failed too often on all instances together.
     pub(super) fn limit_failures(&self, network: Network, wait: Duration) {
         self.failures.merge(network, wait);
+    }
+}
+
+impl Sessions {
+    /// Replaces the limits and resets all counters.
+    pub(crate) fn limit(&self, config: &SessionsConfig) {
+        self.0.limits.store(Arc::new(LoginLimits::new(config)));
+    }
+
+    /// `GATEWAY_SESSIONS_PER_SUBJECT`.
+    pub(crate) fn per_subject(&self) -> usize {
+        self.0.limits.load().per_subject
+    }
+
+    /// Remaining wait of an address whose failures have reached the limit.
+    pub(crate) fn failure_limit_wait(&self, from: Network) -> Option<Duration> {
+        self.0.limits.load().failure_limit_wait(&from)
+    }
+
+    /// Counts a failed login; returns the wait when it exceeds the limit. While the store is unavailable the
+    /// count of this instance applies.
+    pub(crate) async fn count_failure(&self, from: Network) -> Option<Duration> {
+        let limits = self.0.limits.load_full();
+        let limit = limits.both().1?;
+        let here = limits.failure(from);
+        let shared = timeout(COUNT_TIMEOUT, self.0.backend.count_failure(from, limit)).await;
+        let everywhere = shared.ok().and_then(Result::ok).flatten();
+        if let Some(wait) = everywhere {
+            limits.limit_failures(from, wait);
+        }
+        everywhere.or(here)
     }
 }
 

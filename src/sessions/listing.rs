@@ -130,7 +130,7 @@ impl Sessions {
     /// What cannot be removed is left to the sweep: it counts as ended all the same.
     async fn end_listed(self, listed: Listed) -> Result<(), SessionsError> {
         let id = listed.id;
-        self.mark(&id).await?;
+        self.revoke(&id).await?;
         let (store, gone) = (&self.0.backend, [id]);
         let removed = tokio::try_join!(store.remove(&gone), store.remove_meta(&id, listed.subject));
         if let Err(error) = removed {
@@ -147,7 +147,7 @@ impl Sessions {
         wanted: impl Fn(&LiveSession) -> bool,
     ) -> Result<Matches, SessionsError> {
         // Else the ended ones would pass for live ones.
-        if self.0.read.load().is_none() {
+        if !self.0.revocations.was_read() {
             self.read_revocations().await?;
         }
         let now = clock::now();
@@ -310,7 +310,7 @@ mod tests {
         let gone = put(&here, (ZOE, "app"), 2_000, 900).await;
         here.0.backend.remove(&[gone]).await.unwrap();
         assert_eq!(ids(&here.list(&Which::All, 10).await.unwrap()), [id], "upstream let one go");
-        here.mark(&id).await.unwrap();
+        here.revoke(&id).await.unwrap();
         assert_eq!(here.list(&Which::All, 10).await.unwrap(), []);
         assert_eq!(elsewhere.list(&Which::All, 10).await.unwrap(), []);
         assert_eq!(elsewhere.list(&Which::Handle(id.to_string()), 10).await.unwrap(), []);

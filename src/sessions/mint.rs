@@ -193,7 +193,7 @@ impl Sessions {
     /// confirmed it. The sweep removes the rest.
     fn discard(&self, attempt: Option<SessionId>, subject: Uuid) {
         let Some(id) = attempt else { return };
-        self.merge([id]);
+        self.revoke_here(id);
         let backend = Arc::clone(&self.0.backend);
         tokio::spawn(async move {
             let removed = async {

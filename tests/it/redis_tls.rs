@@ -70,7 +70,8 @@ async fn redis_certificates_are_verified_by_authority_and_name() {
         assert!(!answer.headers().contains_key("set-cookie"));
         until("the log has the reason", async || {
             let log = gateway.process.log();
-            let mut lines = log.lines().filter(|line| line.contains("session store is away"));
+            let mut lines =
+                log.lines().filter(|line| line.contains("session store is unavailable"));
             lines.any(|line| line.contains(why) && !line.contains("kind: "))
         })
         .await;

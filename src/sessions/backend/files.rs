@@ -34,7 +34,7 @@ use tower_sessions_core::session::Id;
 use uuid::Uuid;
 
 use super::{
-    Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting, reserve::Reserve,
+    Added, Cursor, Quota, Revoked, SessionBackend, SessionMeta, Unended, Waiting, reserve::Reserve,
 };
 use crate::{
     authz::session::SessionId,
@@ -390,7 +390,7 @@ impl Folders {
         Ok(())
     }
 
-    fn sweep(&self, now: i64, long_ago: i64) -> Result<Vec<SessionId>, SessionsError> {
+    fn sweep(&self, now: i64, forget_before: i64) -> Result<Vec<SessionId>, SessionsError> {
         self.fill_reserve();
         let mut all = Vec::new();
         for subject in names_in(&self.subjects)? {
@@ -399,13 +399,13 @@ impl Folders {
             let over: Vec<SessionId> =
                 ids.into_iter().filter(|id| id.expires_at() <= now).collect();
             self.remove(&over)?;
-            for id in over.iter().filter(|id| id.expires_at() < long_ago) {
+            for id in over.iter().filter(|id| id.expires_at() < forget_before) {
                 self.remove_meta(id, oid)?;
             }
             all.extend(over);
         }
         for id in ids_in(&self.ended)? {
-            if id.expires_at() < long_ago {
+            if id.expires_at() < forget_before {
                 if_there(fs::remove_file(self.ended.join(id.to_string())))?;
             }
         }
@@ -413,15 +413,15 @@ impl Folders {
     }
 
     /// All of them, unless the folder has not changed since.
-    fn ended(&self, since: Option<&Cursor>) -> Result<Ended, SessionsError> {
+    fn revoked(&self, since: Option<&Cursor>) -> Result<Revoked, SessionsError> {
         let modified = fs::metadata(&self.ended)?.modified()?;
         let cursor = Some(Cursor(format!("{modified:?}")));
         // Files made within one tick of the clock leave the same time behind.
         let has_settled = modified.elapsed().is_ok_and(|age| age > Duration::from_secs(2));
         if has_settled && since == cursor.as_ref() {
-            return Ok(Ended { ids: Vec::new(), is_whole: false, cursor });
+            return Ok(Revoked { ids: Vec::new(), is_whole: false, cursor });
         }
-        Ok(Ended { ids: ids_in(&self.ended)?, is_whole: true, cursor })
+        Ok(Revoked { ids: ids_in(&self.ended)?, is_whole: true, cursor })
     }
 }
 
@@ -490,9 +490,9 @@ impl SessionBackend for Files {
         self.run(move |folders| folders.write_urgent(&folders.ended, &id.to_string(), b"")).await
     }
 
-    async fn ended(&self, since: Option<&Cursor>) -> Result<Ended, SessionsError> {
+    async fn revoked(&self, since: Option<&Cursor>) -> Result<Revoked, SessionsError> {
         let since = since.cloned();
-        self.run(move |folders| folders.ended(since.as_ref())).await
+        self.run(move |folders| folders.revoked(since.as_ref())).await
     }
 
     async fn erase(&self, id: &SessionId) -> Result<(), SessionsError> {
@@ -503,8 +503,8 @@ impl SessionBackend for Files {
         .await
     }
 
-    async fn sweep(&self, now: i64, long_ago: i64) -> Result<Vec<SessionId>, SessionsError> {
-        self.run(move |folders| folders.sweep(now, long_ago)).await
+    async fn sweep(&self, now: i64, forget_before: i64) -> Result<Vec<SessionId>, SessionsError> {
+        self.run(move |folders| folders.sweep(now, forget_before)).await
     }
 
     async fn count(&self, now: i64) -> Result<u64, SessionsError> {

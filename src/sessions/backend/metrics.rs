@@ -10,7 +10,7 @@ use opentelemetry::{
 use tower_sessions_core::session::Id;
 use uuid::Uuid;
 
-use super::{Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting};
+use super::{Added, Cursor, Quota, Revoked, SessionBackend, SessionMeta, Unended, Waiting};
 use crate::{
     authz::session::SessionId,
     config::Limit,
@@ -146,8 +146,8 @@ impl<S: SessionBackend> SessionBackend for InstrumentedBackend<S> {
         self.timed("mark_ended", self.inner.revoke(id)).await
     }
 
-    async fn ended(&self, since: Option<&Cursor>) -> Result<Ended, SessionsError> {
-        self.timed("ended", self.inner.ended(since)).await
+    async fn revoked(&self, since: Option<&Cursor>) -> Result<Revoked, SessionsError> {
+        self.timed("ended", self.inner.revoked(since)).await
     }
 
     async fn count_failure(
@@ -162,8 +162,8 @@ impl<S: SessionBackend> SessionBackend for InstrumentedBackend<S> {
         self.timed("erase", self.inner.erase(id)).await
     }
 
-    async fn sweep(&self, now: i64, long_ago: i64) -> Result<Vec<SessionId>, SessionsError> {
-        self.timed("sweep", self.inner.sweep(now, long_ago)).await
+    async fn sweep(&self, now: i64, forget_before: i64) -> Result<Vec<SessionId>, SessionsError> {
+        self.timed("sweep", self.inner.sweep(now, forget_before)).await
     }
 
     async fn count(&self, now: i64) -> Result<u64, SessionsError> {
@@ -194,8 +194,8 @@ impl<S: SessionBackend> SessionBackend for InstrumentedBackend<S> {
         self.timed("remove_waiting", self.inner.remove_waiting(of, text)).await
     }
 
-    fn start_over(&self) {
-        self.inner.start_over();
+    fn reconnect(&self) {
+        self.inner.reconnect();
     }
 
     fn trouble(&self) -> Option<String> {

@@ -109,7 +109,7 @@ impl Waiting {
 
 /// Ended sessions, as far as asked for.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(super) struct Revoked {
     /// Their ids.
     pub(super) ids: Vec<SessionId>,
     /// Whether these are all there are, or those since the bookmark.
@@ -168,7 +168,7 @@ pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
     /// Writes down, for all instances and across restarts, that a session has ended.
     async fn revoke(&self, id: &SessionId) -> Result<(), SessionsError>;
     /// The ended sessions, all of them or those since a bookmark.
-    async fn ended(&self, since: Option<&Cursor>) -> Result<Ended, SessionsError>;
+    async fn revoked(&self, since: Option<&Cursor>) -> Result<Revoked, SessionsError>;
 
     /// Counts a login that failed, for all instances together; how long to wait when it is one too many.
     /// A store that only one instance has need not.
@@ -184,8 +184,8 @@ pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
     async fn erase(&self, id: &SessionId) -> Result<(), SessionsError>;
 
     /// Removes Flask's records of sessions whose end has passed, and, once no request of theirs can
-    /// be in flight any more (`long_ago`, Unix seconds), what was noted about them. Which those are.
-    async fn sweep(&self, now: i64, long_ago: i64) -> Result<Vec<SessionId>, SessionsError>;
+    /// be in flight any more (`forget_before`, Unix seconds), what was noted about them. Which those are.
+    async fn sweep(&self, now: i64, forget_before: i64) -> Result<Vec<SessionId>, SessionsError>;
     /// How many sessions there are whose end has not come.
     async fn count(&self, now: i64) -> Result<u64, SessionsError>;
     /// Writes down that an instance is there, with its database; all that were since `since` (Unix
@@ -204,7 +204,7 @@ pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
     /// Removes a text from those that wait.
     async fn remove_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError>;
     /// Drops its connection and makes a new one, if it has any: this one answers no more.
-    fn start_over(&self) {}
+    fn reconnect(&self) {}
     /// What will keep the store from letting us in before long.
     fn trouble(&self) -> Option<String> {
         None

@@ -50,7 +50,7 @@ use tower_sessions_core::session::Id;
 use uuid::Uuid;
 
 use super::{
-    Added, Cursor, Ended, Quota, SessionBackend, SessionMeta, Unended, Waiting,
+    Added, Cursor, Quota, Revoked, SessionBackend, SessionMeta, Unended, Waiting,
     redis_credentials::{Credentials, Source},
     redis_fault::{Auth, Endpoint, RedisFault},
     redis_script::Script,
@@ -63,7 +63,7 @@ use crate::{
         session_codec::{self, SessionMembers},
         session_record::FlaskRecord,
     },
-    sessions::{LONG_AGO, SessionsError, limits::Network},
+    sessions::{RETENTION, SessionsError, limits::Network},
     tls,
 };
 
@@ -83,7 +83,7 @@ const BATCH: u16 = 500;
 const LONGEST_LIFE: i64 = 31 * 86_400;
 
 /// So long a note outlives its session, in seconds.
-const META_OUTLIVES: i64 = LONG_AGO + 60;
+const META_OUTLIVES: i64 = RETENTION + 60;
 
 const EXPIRIES: &str = "gateway:{notes}:expiries";
 const INSTANCES: &str = "gateway:{notes}:instances";
@@ -269,7 +269,7 @@ impl Redis {
     }
 
     /// Takes what no longer matters out of the stream: a batch each time, round and round.
-    async fn trim(&self, long_ago: i64) -> Result<(), SessionsError> {
+    async fn trim(&self, forget_before: i64) -> Result<(), SessionsError> {
         let at = {
             let mut trimmed = self.trimmed.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *trimmed, BEGINNING.to_owned())
@@ -278,7 +278,7 @@ impl Redis {
         if let Some((last, _)) = batch.last().filter(|_| batch.len() == usize::from(BATCH)) {
             last.clone_into(&mut self.trimmed.lock().unwrap_or_else(PoisonError::into_inner));
         }
-        let is_over = |id: &Option<SessionId>| id.is_none_or(|id| id.expires_at() < long_ago);
+        let is_over = |id: &Option<SessionId>| id.is_none_or(|id| id.expires_at() < forget_before);
         let over: Vec<String> =
             batch.into_iter().filter(|(_, id)| is_over(id)).map(|(at, _)| at).collect();
         if over.is_empty() {
@@ -508,7 +508,7 @@ impl SessionBackend for Redis {
             .map_err(|error| self.failed(error))
     }
 
-    async fn ended(&self, since: Option<&Cursor>) -> Result<Ended, SessionsError> {
+    async fn revoked(&self, since: Option<&Cursor>) -> Result<Revoked, SessionsError> {
         let since = since.filter(|_| !self.was_reconnected());
         let mut at = since.map_or_else(|| BEGINNING.to_owned(), |cursor| cursor.0.clone());
         let mut ids = Vec::new();
@@ -520,7 +520,7 @@ impl SessionBackend for Redis {
             let is_last = batch.len() < usize::from(BATCH);
             ids.extend(batch.into_iter().filter_map(|(_, id)| id));
             if is_last {
-                return Ok(Ended { ids, is_whole: since.is_none(), cursor: Some(Cursor(at)) });
+                return Ok(Revoked { ids, is_whole: since.is_none(), cursor: Some(Cursor(at)) });
             }
         }
     }
@@ -542,7 +542,7 @@ impl SessionBackend for Redis {
         client.xdel::<(), _, _>(ENDED, entries).await.map_err(|error| self.failed(error))
     }
 
-    async fn sweep(&self, now: i64, long_ago: i64) -> Result<Vec<SessionId>, SessionsError> {
+    async fn sweep(&self, now: i64, forget_before: i64) -> Result<Vec<SessionId>, SessionsError> {
         let mut over = Vec::new();
         let mut offset = 0;
         loop {
@@ -562,10 +562,10 @@ impl SessionBackend for Redis {
             offset += i64::from(BATCH);
         }
         self.client()
-            .zremrangebyscore::<(), _, _, _>(EXPIRIES, f64::NEG_INFINITY, score(long_ago))
+            .zremrangebyscore::<(), _, _, _>(EXPIRIES, f64::NEG_INFINITY, score(forget_before))
             .await
             .map_err(|error| self.failed(error))?;
-        self.trim(long_ago).await?;
+        self.trim(forget_before).await?;
         Ok(over)
     }
 
@@ -620,7 +620,7 @@ impl SessionBackend for Redis {
             .map_err(|error| self.failed(error))
     }
 
-    fn start_over(&self) {
+    fn reconnect(&self) {
         self.find_outage_cause();
         self.live.store(Arc::new(RedisConnection::begin(&self.settings)));
     }
