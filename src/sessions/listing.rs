@@ -1,15 +1,22 @@
-//! Live minted sessions, for administrators: which there are, and the end of them.
+//! Listing of live minted sessions for administrators, and bulk ending.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
+use futures_util::{Stream, StreamExt, TryStreamExt, future::ready, stream};
 use uuid::Uuid;
 
 use super::{
     Sessions, SessionsError,
-    backend::{SessionBackend, Unended},
+    backend::{SessionBackend, Unexpired},
     error::malformed_as_none,
     in_time,
-    several::each,
 };
 use crate::{
     authz::{policy::CANARY, session::SessionId},
@@ -18,107 +25,133 @@ use crate::{
     telemetry,
 };
 
-/// Ids looked at together, at least and at most.
+/// Ids read together, minimum and maximum.
 const BATCH: (usize, usize) = (50, 500);
-/// Disposition so many failures the store is away, and no more is read.
-const TOO_MANY_FAILURES: usize = 50;
+/// Operations in flight: enough to hide the store's latency, few enough not to delay callers.
+const CONCURRENCY: usize = 32;
+/// Failures after which no further operation is begun: the store is unavailable.
+const MAX_FAILURES: usize = 32;
 
 /// A live minted session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listed {
     pub(crate) id: SessionId,
-    /// Entra's object id; nil where neither note nor record tells.
+    /// Entra's object id; nil when neither metadata nor record holds it.
     pub(crate) subject: Uuid,
     /// The client app's id.
     pub(crate) client: String,
-    /// Unix milliseconds; 0 where the note is lost.
+    /// Unix milliseconds; 0 when the metadata is lost.
     pub(crate) opened_at: i64,
     /// Flask's `last_activity_epoch`, in Unix milliseconds.
-    pub(crate) last_seen: Option<i64>,
+    pub(crate) last_activity: Option<i64>,
     pub(crate) name: Option<String>,
     pub(crate) email: Option<String>,
 }
 
-/// Which sessions are meant.
+/// Selection of sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Which {
     All,
-    /// Those of a person or a service.
+    /// Sessions of a user or a service.
     Subject(Uuid),
-    /// Those that a client app was given, by its id in any case.
+    /// Sessions of a client app, by its id in any case.
     Client(String),
-    /// One, by its handle or its whole id.
+    /// One session, by its handle or its whole id.
     Handle(String),
 }
 
 impl Which {
-    /// Whether a session of theirs can be meant. Canaries' never are.
-    fn means(&self, subject: Uuid, client: &str) -> bool {
+    /// True if a session of this subject and client can be selected. Canaries never are.
+    fn includes(&self, subject: Uuid, client: &str) -> bool {
         subject != CANARY
             && match self {
-                Self::Subject(meant) => *meant == subject,
-                Self::Client(meant) => meant.eq_ignore_ascii_case(client),
+                Self::Subject(selected) => *selected == subject,
+                Self::Client(selected) => selected.eq_ignore_ascii_case(client),
                 Self::All | Self::Handle(_) => true,
             }
     }
-}
 
-/// What is known of a session whose end has not come.
-struct LiveSession {
-    listed: Listed,
-    /// Whether Flask's record is there; without it upstream takes the caller for a stranger.
-    has_record: bool,
-}
-
-/// What was found of those meant.
-struct Matches {
-    known: Vec<LiveSession>,
-    /// Why there may be more.
-    missed: Option<SessionsError>,
-}
-
-impl Matches {
-    fn nothing(why: SessionsError) -> Self {
-        Self { known: Vec::new(), missed: Some(why) }
+    fn includes_id(&self, id: &SessionId) -> bool {
+        match self {
+            Self::Handle(text) => id.to_string() == *text || id.handle() == *text,
+            Self::All | Self::Subject(_) | Self::Client(_) => true,
+        }
     }
 }
 
+/// A session that has neither expired nor been ended.
+struct LiveSession {
+    listed: Listed,
+    /// False if Flask's record is missing; upstream then treats the caller as anonymous.
+    has_record: bool,
+}
+
+/// Result of a selection.
+struct Matches {
+    found: Vec<LiveSession>,
+    /// Failure that may have hidden further sessions.
+    failure: Option<SessionsError>,
+}
+
+/// Results of work on many items, [`CONCURRENCY`] at a time and in any order. After [`MAX_FAILURES`] failures
+/// no further item is begun.
+fn each<T, R, F>(
+    items: Vec<T>,
+    work: impl FnMut(T) -> F,
+) -> impl Stream<Item = Result<R, SessionsError>>
+where
+    F: Future<Output = Result<R, SessionsError>>,
+{
+    let failures = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&failures);
+    stream::iter(items)
+        .take_while(move |_| ready(failures.load(Ordering::Relaxed) < MAX_FAILURES))
+        .map(work)
+        .buffer_unordered(CONCURRENCY)
+        .inspect_err(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        })
+}
+
 impl Sessions {
-    /// How many minted sessions there are whose end has not come; in Redis also those ended before.
+    /// Number of minted sessions that have not expired; in Redis it includes revoked ones.
     pub(crate) async fn count(&self) -> Result<u64, SessionsError> {
         in_time(self.0.backend.count(clock::now())).await
     }
 
-    /// Live minted sessions, canaries left out, newest first. Where there are many more than `limit`,
-    /// it is chosen from those that end last: not all are read.
+    /// Live minted sessions without canaries, newest first. Where there are many more than `limit`, the
+    /// selection is made among those that expire last: the others are not read.
     pub(crate) async fn list(
         &self,
         which: &Which,
         limit: usize,
     ) -> Result<Vec<Listed>, SessionsError> {
-        let Matches { known, missed } = self.known(which, limit, |known| known.has_record).await?;
-        if let Some(error) = missed {
+        let Matches { found, failure } = self.select(which, limit, |live| live.has_record).await?;
+        if let Some(error) = failure {
             return Err(error);
         }
-        let mut listed: Vec<_> = known.into_iter().map(|known| known.listed).collect();
-        listed.sort_by_key(|listed| std::cmp::Reverse(listed.opened_at));
+        let mut listed: Vec<_> = found.into_iter().map(|live| live.listed).collect();
+        listed.sort_by_cached_key(|listed| (Reverse(listed.opened_at), listed.id.to_string()));
         listed.truncate(limit);
         Ok(listed)
     }
 
-    /// Those whose end has not come and that were not ended, also such as have no record of Flask's (any
-    /// more); and why there may be more.
+    /// Sessions that have neither expired nor been ended, also those without a record of Flask's; and the
+    /// failure that may have hidden further ones.
     pub(crate) async fn unended(&self, which: &Which) -> (Vec<Listed>, Option<SessionsError>) {
-        let found = self.known(which, usize::MAX, |_| true).await;
-        let Matches { known, missed } = found.unwrap_or_else(Matches::nothing);
-        (known.into_iter().map(|known| known.listed).collect(), missed)
+        match self.select(which, usize::MAX, |_| true).await {
+            Ok(Matches { found, failure }) => {
+                (found.into_iter().map(|live| live.listed).collect(), failure)
+            }
+            Err(error) => (Vec::new(), Some(error)),
+        }
     }
 
-    /// Ends sessions for good, however many; how many were, and why not all.
+    /// Ends any number of sessions; returns how many were ended, and the last failure.
     pub(crate) async fn end_these(&self, listed: Vec<Listed>) -> (usize, Option<SessionsError>) {
-        let sessions = self.clone();
         let (mut ended, mut failure) = (0, None);
-        for result in each(listed, move |listed| sessions.clone().end_listed(listed)).await {
+        let mut results = std::pin::pin!(each(listed, |listed| self.end_listed(listed)));
+        while let Some(result) = results.next().await {
             match result {
                 Ok(()) => ended += 1,
                 Err(error) => failure = Some(error),
@@ -127,32 +160,33 @@ impl Sessions {
         (ended, failure)
     }
 
-    /// What cannot be removed is left to the sweep: it counts as ended all the same.
-    async fn end_listed(self, listed: Listed) -> Result<(), SessionsError> {
+    /// The revocation ends a session; a failed removal is left to the sweep.
+    async fn end_listed(&self, listed: Listed) -> Result<(), SessionsError> {
         let id = listed.id;
         self.revoke(&id).await?;
-        let (store, gone) = (&self.0.backend, [id]);
-        let removed = tokio::try_join!(store.remove(&gone), store.remove_meta(&id, listed.subject));
+        let (backend, ids) = (&self.0.backend, [id]);
+        let removed =
+            tokio::try_join!(backend.remove(&ids), backend.remove_meta(&id, listed.subject));
         if let Err(error) = removed {
-            tracing::debug!(error = %telemetry::chain(&error), "what is left of a session is left to the sweep");
+            tracing::debug!(error = %telemetry::chain(&error), "an ended session is left to the sweep");
         }
         Ok(())
     }
 
-    /// What is known of those meant, `limit` of them or a few more; fewer where the store fails.
-    async fn known(
+    /// Selected sessions, `limit` of them or a few more; fewer when the store fails.
+    async fn select(
         &self,
         which: &Which,
         limit: usize,
-        wanted: impl Fn(&LiveSession) -> bool,
+        is_wanted: impl Fn(&LiveSession) -> bool,
     ) -> Result<Matches, SessionsError> {
-        // Else the ended ones would pass for live ones.
+        // Before the first read, revoked sessions would be listed.
         if !self.0.revocations.was_read() {
             self.read_revocations().await?;
         }
         let now = clock::now();
-        let mut seen = HashSet::new();
-        let (mut found, mut missed, mut failures) = (Vec::new(), None, 0);
+        let mut known = HashSet::new();
+        let (mut found, mut failure, mut failures) = (Vec::new(), None, 0);
         let batch = match which {
             Which::All => limit.clamp(BATCH.0, BATCH.1),
             _ => BATCH.1,
@@ -165,59 +199,53 @@ impl Sessions {
                     (SessionId::parse(text).into_iter().collect(), true)
                 }
                 Which::All | Which::Client(_) | Which::Handle(_) => {
-                    let Unended { ids, is_last } = self.0.backend.unended(now, skip, batch).await?;
+                    let Unexpired { ids, is_last } =
+                        self.0.backend.unexpired(now, skip, batch).await?;
                     (ids, is_last)
                 }
             };
             skip += batch;
-            let meant = |id: &SessionId| match which {
-                Which::Handle(text) => id.to_string() == *text || id.handle() == *text,
-                _ => true,
-            };
-            // Newest first also where the shelf has the oldest first.
             let mut ids: Vec<_> = ids
                 .into_iter()
-                .filter(|id| id.expires_at() > now && meant(id) && !self.is_revoked(id))
-                .filter(|id| seen.insert(*id))
+                .filter(|id| id.expires_at() > now && which.includes_id(id))
+                .filter(|id| !self.is_revoked(id) && known.insert(*id))
                 .collect();
-            ids.sort_by_key(|id| std::cmp::Reverse(id.expires_at()));
-            let looked_at = each(ids, {
-                let (store, which) = (Arc::clone(&self.0.backend), which.clone());
-                move |id| look_at(Arc::clone(&store), id, which.clone())
-            });
-            for known in looked_at.await {
-                match known {
-                    Ok(known) => found.extend(known.filter(&wanted)),
+            // Backends differ in their order.
+            ids.sort_by_key(|id| Reverse(id.expires_at()));
+            let mut results = std::pin::pin!(each(ids, |id| look_up(&*self.0.backend, id, which)));
+            while let Some(result) = results.next().await {
+                match result {
+                    Ok(live) => found.extend(live.filter(&is_wanted)),
                     Err(error) => {
-                        missed = Some(error);
+                        failure = Some(error);
                         failures += 1;
                     }
                 }
             }
             if is_last
-                || failures >= TOO_MANY_FAILURES
+                || failures >= MAX_FAILURES
                 || found.len() >= limit
                 || (matches!(which, Which::Handle(_)) && !found.is_empty())
             {
-                return Ok(Matches { known: found, missed });
+                return Ok(Matches { found, failure });
             }
         }
     }
 }
 
-/// What note and record tell of a session; `None`: there is neither, or it is not meant.
-async fn look_at(
-    backend: Arc<dyn SessionBackend>,
+/// Reads metadata and record of a session; `None` when it has neither, or is not selected.
+async fn look_up(
+    backend: &dyn SessionBackend,
     id: SessionId,
-    which: Which,
+    which: &Which,
 ) -> Result<Option<LiveSession>, SessionsError> {
     let meta = malformed_as_none(backend.meta(id.id()).await)?;
     let meta = meta.filter(|meta| meta.session_id() == id);
-    if meta.as_ref().is_some_and(|meta| !which.means(meta.subject, &meta.client)) {
+    if meta.as_ref().is_some_and(|meta| !which.includes(meta.subject, &meta.client)) {
         return Ok(None);
     }
     let record = match backend.record(&id.to_string()).await {
-        // There it is, whatever it holds.
+        // A malformed record is a record.
         Err(SessionsError::Format(FormatError::Decoding)) => Some(FlaskRecord::default()),
         record => record?,
     };
@@ -232,12 +260,12 @@ async fn look_at(
         Some(meta) => (meta.subject, meta.client, meta.opened_at),
         None => (oid, record.client().unwrap_or_default(), 0),
     };
-    if !which.means(subject, &client) {
+    if !which.includes(subject, &client) {
         return Ok(None);
     }
     let (name, email) = account.map(|account| (account.name, account.email)).unwrap_or_default();
-    let last_seen = record.last_activity();
-    let listed = Listed { id, subject, client, opened_at, last_seen, name, email };
+    let last_activity = record.last_activity();
+    let listed = Listed { id, subject, client, opened_at, last_activity, name, email };
     Ok(Some(LiveSession { listed, has_record }))
 }
 
@@ -259,8 +287,8 @@ mod tests {
     }
 
     async fn end_all(sessions: &Sessions, which: &Which) -> Vec<Listed> {
-        let (found, missed) = sessions.unended(which).await;
-        assert!(missed.is_none());
+        let (found, failure) = sessions.unended(which).await;
+        assert!(failure.is_none());
         let (ended, failed) = sessions.end_these(found.clone()).await;
         assert!(ended == found.len() && failed.is_none());
         found
@@ -283,7 +311,7 @@ mod tests {
             subject: ZOE,
             client: "App".to_owned(),
             opened_at: 1_000,
-            last_seen: Some(8_000),
+            last_activity: Some(8_000),
             name: Some("Zoë".to_owned()),
             email: Some("zoe@example.org".to_owned()),
         };
@@ -295,21 +323,25 @@ mod tests {
         assert_eq!(of(Which::Client("aPP".to_owned())).await, [old]);
         assert_eq!(of(Which::Handle(new.handle())).await, [new]);
         assert_eq!(of(Which::Handle(new.to_string())).await, [new]);
-        for nobody in ["", "0", &new.handle()[1..], "AAAAAAAAAAAAAAAAAAAAAA.1795384800"] {
-            assert_eq!(of(Which::Handle(nobody.to_owned())).await, [], "{nobody}");
+        for unknown in ["", "0", &new.handle()[1..], "AAAAAAAAAAAAAAAAAAAAAA.1795384800"] {
+            assert_eq!(of(Which::Handle(unknown.to_owned())).await, [], "{unknown}");
         }
         assert_eq!(of(Which::Subject(CANARY)).await, []);
         assert_eq!(ids(&sessions.list(&Which::All, 1).await.unwrap()), [new]);
     }
 
     #[tokio::test]
-    async fn what_has_ended_is_not_listed_by_anybody() {
+    async fn ended_sessions_are_listed_by_no_instance() {
         let folders = folders();
         let (here, elsewhere) = (instance(folders.path()), instance(folders.path()));
         let id = put(&here, (ZOE, "app"), 1_000, 900).await;
-        let gone = put(&here, (ZOE, "app"), 2_000, 900).await;
-        here.0.backend.remove(&[gone]).await.unwrap();
-        assert_eq!(ids(&here.list(&Which::All, 10).await.unwrap()), [id], "upstream let one go");
+        let removed = put(&here, (ZOE, "app"), 2_000, 900).await;
+        here.0.backend.remove(&[removed]).await.unwrap();
+        assert_eq!(
+            ids(&here.list(&Which::All, 10).await.unwrap()),
+            [id],
+            "upstream removed one record"
+        );
         here.revoke(&id).await.unwrap();
         assert_eq!(here.list(&Which::All, 10).await.unwrap(), []);
         assert_eq!(elsewhere.list(&Which::All, 10).await.unwrap(), []);
@@ -317,7 +349,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_meant_are_ended_for_good_and_no_others() {
+    async fn selected_sessions_are_ended_permanently_and_no_others() {
         let folders = folders();
         let sessions = instance(folders.path());
         let mut of_zoe = Vec::new();
@@ -338,7 +370,7 @@ mod tests {
         }
         assert_eq!(end_all(&sessions, &Which::Subject(ZOE)).await, []);
         assert_eq!(sessions.status(&of_yan, clock::now()).unwrap(), SessionStatus::Active);
-        // One that starts afterwards knows it as well.
+        // An instance that starts afterwards reads the revocations.
         let restarted = instance(folders.path());
         assert_eq!(ids(&restarted.list(&Which::All, 10).await.unwrap()), [of_yan]);
 
@@ -349,7 +381,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_odd_note_keeps_nobody_from_ending_all() {
+    async fn malformed_metadata_does_not_prevent_ending_all_sessions() {
         let folders = folders();
         let sessions = instance(folders.path());
         let mut all = Vec::new();
@@ -357,12 +389,12 @@ mod tests {
             all.push(put(&sessions, (ZOE, "app"), number, 900).await);
         }
         let metas = folders.path().join("state/sessions");
-        fs::write(metas.join(all[1].id().to_string()), "odd").unwrap();
+        fs::write(metas.join(all[1].id().to_string()), "malformed").unwrap();
         fs::remove_file(metas.join(all[2].id().to_string())).unwrap();
 
         let listed = sessions.list(&Which::All, 10).await.unwrap();
         assert_eq!(listed.len(), 3);
-        // The record tells of them.
+        // Subject and client come from the record.
         let of_zoe = |listed: &Listed| listed.subject == ZOE && listed.client == "app";
         assert!(listed.iter().all(of_zoe), "{listed:?}");
         assert_eq!(end_all(&sessions, &Which::Client("app".to_owned())).await.len(), 3);
@@ -372,18 +404,50 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn there_may_be_more_than_are_read_at_once() {
+    async fn sessions_beyond_one_batch_are_listed() {
         let folders = folders();
         let sessions = instance(folders.path());
         for number in 0..60 {
             put(&sessions, (ZOE, "app"), number, 900).await;
         }
         assert_eq!(sessions.list(&Which::All, 7).await.unwrap().len(), 7);
-        let mut seen = HashSet::new();
+        let mut known = HashSet::new();
         for skip in (0..70).step_by(10) {
-            let ids = sessions.0.backend.unended(clock::now(), skip, 10).await.unwrap().ids;
-            assert!(ids.into_iter().all(|id| seen.insert(id)));
+            let ids = sessions.0.backend.unexpired(clock::now(), skip, 10).await.unwrap().ids;
+            assert!(ids.into_iter().all(|id| known.insert(id)));
         }
-        assert_eq!(seen.len(), 60);
+        assert_eq!(known.len(), 60);
+    }
+
+    #[tokio::test]
+    async fn a_failure_leaves_the_other_items_alone() {
+        let work = |number: u32| async move {
+            if number == 50 { Err(SessionsError::TimedOut) } else { Ok(number * 2) }
+        };
+        let results: Vec<_> = each((0..100).collect(), work).collect().await;
+        let (done, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+        let mut done: Vec<_> = done.into_iter().map(Result::unwrap).collect();
+        done.sort_unstable();
+        let expected: Vec<u32> = (0..100).filter(|number| *number != 50).map(|n| n * 2).collect();
+        assert_eq!(done, expected);
+        assert_eq!(failed.len(), 1);
+        assert_eq!(each(Vec::new(), work).count().await, 0);
+    }
+
+    #[tokio::test]
+    async fn work_stops_after_a_number_of_failures() {
+        let tried = AtomicUsize::new(0);
+        let work = |_: u32| {
+            tried.fetch_add(1, Ordering::Relaxed);
+            async {
+                tokio::task::yield_now().await;
+                Err::<(), _>(SessionsError::TimedOut)
+            }
+        };
+        let results: Vec<_> = each((0..1000).collect(), work).collect().await;
+        assert!(results.iter().all(Result::is_err));
+        let tried = tried.load(Ordering::Relaxed);
+        assert_eq!(results.len(), tried, "each one that was begun has a result");
+        assert!((MAX_FAILURES..MAX_FAILURES + CONCURRENCY).contains(&tried), "{tried}");
     }
 }

@@ -14,7 +14,6 @@ mod limits;
 mod listing;
 mod mint;
 mod revocations;
-mod several;
 mod sweep;
 #[cfg(test)]
 mod test_support;

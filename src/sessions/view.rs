@@ -46,7 +46,7 @@ impl From<Listed> for MintedSession {
             email: listed.email,
             opened_at: (listed.opened_at > 0).then(|| clock::rfc3339(listed.opened_at)),
             expires_at: clock::rfc3339(listed.id.expires_at().saturating_mul(1000)),
-            last_seen: listed.last_seen.map(clock::rfc3339),
+            last_seen: listed.last_activity.map(clock::rfc3339),
         }
     }
 }

@@ -16,7 +16,7 @@
 
 use std::{
     cmp::Reverse,
-    fmt::{self, Write as _},
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
@@ -34,7 +34,8 @@ use tower_sessions_core::session::Id;
 use uuid::Uuid;
 
 use super::{
-    Added, Cursor, Quota, Revoked, SessionBackend, SessionMeta, Unended, Waiting, reserve::Reserve,
+    Added, Cursor, Quota, Revoked, SessionBackend, SessionMeta, Unexpired, Waiting,
+    reserve::Reserve,
 };
 use crate::{
     authz::session::SessionId,
@@ -82,18 +83,10 @@ enum Naming {
 impl Naming {
     fn of(self, key: &str) -> String {
         match self {
-            Self::Md5 => hex(&Md5::digest(key.as_bytes())),
-            Self::Sha256 => hex(digest(&SHA256, key.as_bytes()).as_ref()),
+            Self::Md5 => hex::encode(Md5::digest(key.as_bytes())),
+            Self::Sha256 => hex::encode(digest(&SHA256, key.as_bytes())),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 impl Files {
@@ -176,7 +169,7 @@ fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 
 /// A file's name for any text.
 fn name_of(text: &str) -> String {
-    hex(digest(&SHA256, text.as_bytes()).as_ref())
+    hex::encode(digest(&SHA256, text.as_bytes()))
 }
 
 fn names_in(folder: &Path) -> Result<Vec<String>, SessionsError> {
@@ -319,7 +312,7 @@ impl Folders {
         Ok(found.into_iter().map(|(_, id)| id).collect())
     }
 
-    fn unended(&self, now: i64) -> Result<Vec<SessionId>, SessionsError> {
+    fn unexpired(&self, now: i64) -> Result<Vec<SessionId>, SessionsError> {
         let mut found = Vec::new();
         for subject in names_in(&self.subjects)? {
             found.extend(ids_in(&self.subjects.join(&subject))?);
@@ -474,10 +467,15 @@ impl SessionBackend for Files {
         self.run(move |folders| folders.sessions_of(subject, now)).await
     }
 
-    async fn unended(&self, now: i64, skip: usize, max: usize) -> Result<Unended, SessionsError> {
-        let all = self.run(move |folders| folders.unended(now)).await?;
+    async fn unexpired(
+        &self,
+        now: i64,
+        skip: usize,
+        max: usize,
+    ) -> Result<Unexpired, SessionsError> {
+        let all = self.run(move |folders| folders.unexpired(now)).await?;
         let is_last = all.len() <= skip.saturating_add(max);
-        Ok(Unended { ids: all.into_iter().skip(skip).take(max).collect(), is_last })
+        Ok(Unexpired { ids: all.into_iter().skip(skip).take(max).collect(), is_last })
     }
 
     async fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
@@ -508,7 +506,7 @@ impl SessionBackend for Files {
     }
 
     async fn count(&self, now: i64) -> Result<u64, SessionsError> {
-        self.run(move |folders| Ok(folders.unended(now)?.len() as u64)).await
+        self.run(move |folders| Ok(folders.unexpired(now)?.len() as u64)).await
     }
 
     async fn register(

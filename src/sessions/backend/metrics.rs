@@ -10,7 +10,7 @@ use opentelemetry::{
 use tower_sessions_core::session::Id;
 use uuid::Uuid;
 
-use super::{Added, Cursor, Quota, Revoked, SessionBackend, SessionMeta, Unended, Waiting};
+use super::{Added, Cursor, Quota, Revoked, SessionBackend, SessionMeta, Unexpired, Waiting};
 use crate::{
     authz::session::SessionId,
     config::Limit,
@@ -134,8 +134,13 @@ impl<S: SessionBackend> SessionBackend for InstrumentedBackend<S> {
         self.timed("sessions_of", self.inner.sessions_of(subject, now)).await
     }
 
-    async fn unended(&self, now: i64, skip: usize, max: usize) -> Result<Unended, SessionsError> {
-        self.timed("unended", self.inner.unended(now, skip, max)).await
+    async fn unexpired(
+        &self,
+        now: i64,
+        skip: usize,
+        max: usize,
+    ) -> Result<Unexpired, SessionsError> {
+        self.timed("unended", self.inner.unexpired(now, skip, max)).await
     }
 
     async fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {

@@ -120,7 +120,7 @@ pub(super) struct Revoked {
 
 /// A part of the sessions whose end has not come.
 #[derive(Debug)]
-pub(super) struct Unended {
+pub(super) struct Unexpired {
     /// Their ids.
     pub(super) ids: Vec<SessionId>,
     /// Whether there are no more after them.
@@ -161,7 +161,12 @@ pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
     async fn sessions_of(&self, subject: Uuid, now: i64) -> Result<Vec<SessionId>, SessionsError>;
     /// Sessions whose end has not come, also such as were ended before: those that end last first, `most`
     /// of them after the first `skip`.
-    async fn unended(&self, now: i64, skip: usize, max: usize) -> Result<Unended, SessionsError>;
+    async fn unexpired(
+        &self,
+        now: i64,
+        skip: usize,
+        max: usize,
+    ) -> Result<Unexpired, SessionsError>;
     /// Removes a note.
     async fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError>;
 

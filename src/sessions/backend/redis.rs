@@ -50,7 +50,7 @@ use tower_sessions_core::session::Id;
 use uuid::Uuid;
 
 use super::{
-    Added, Cursor, Quota, Revoked, SessionBackend, SessionMeta, Unended, Waiting,
+    Added, Cursor, Quota, Revoked, SessionBackend, SessionMeta, Unexpired, Waiting,
     redis_credentials::{Credentials, Source},
     redis_fault::{Auth, Endpoint, RedisFault},
     redis_script::Script,
@@ -476,7 +476,12 @@ impl SessionBackend for Redis {
     }
 
     /// By rank, as Redis before 6.2 can: the last ones end last.
-    async fn unended(&self, now: i64, skip: usize, max: usize) -> Result<Unended, SessionsError> {
+    async fn unexpired(
+        &self,
+        now: i64,
+        skip: usize,
+        max: usize,
+    ) -> Result<Unexpired, SessionsError> {
         let rank = |from_the_end: usize| -i64::try_from(from_the_end).unwrap_or(i64::MAX);
         let members: Vec<String> = self
             .client()
@@ -487,7 +492,7 @@ impl SessionBackend for Redis {
             members.iter().rev().filter_map(|member| SessionId::parse(member)).collect();
         let has_over = ids.last().is_some_and(|id| id.expires_at() <= now);
         ids.retain(|id| id.expires_at() > now);
-        Ok(Unended { ids, is_last: has_over || members.len() < max })
+        Ok(Unexpired { ids, is_last: has_over || members.len() < max })
     }
 
     async fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {

@@ -1,7 +1,5 @@
 //! Scripts that Redis runs, sent whole only when it does not know them.
 
-use std::fmt::Write as _;
-
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use fred::{
     error::Error,
@@ -20,12 +18,7 @@ pub(crate) struct Script {
 impl Script {
     pub(crate) fn new(text: &'static str) -> Self {
         let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
-        let mut name = String::new();
-        for byte in digest.as_ref() {
-            // Writing to a String cannot fail.
-            let _ = write!(name, "{byte:02x}");
-        }
-        Self { text, name }
+        Self { text, name: hex::encode(digest) }
     }
 
     /// Runs it. Not by fred's own `evalsha`, which lets nothing else be sent until it is answered.
