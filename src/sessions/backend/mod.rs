@@ -1,13 +1,16 @@
 //! What a store must be able to keep: Flask's records, and our notes about them.
 
-pub(crate) mod azure;
-pub(crate) mod files;
-pub(crate) mod metrics;
-pub(crate) mod redis;
-pub(crate) mod redis_credentials;
-pub(crate) mod redis_fault;
-pub(crate) mod redis_script;
-pub(crate) mod reserve;
+mod azure;
+mod cachelib;
+mod disk;
+pub(super) mod files;
+pub(super) mod metrics;
+pub(super) mod redis;
+mod redis_connection;
+mod redis_credentials;
+pub(super) mod redis_fault;
+mod redis_script;
+mod reserve;
 
 use std::time::Duration;
 

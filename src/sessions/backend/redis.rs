@@ -1,59 +1,43 @@
-//! Redis as the store that Flask reads too, and for our notes.
+//! Redis as session backend: Flask's records, and the gateway's own data.
 //!
 //! ```text
-//! session:ID                        Flask's record         string, TTL
-//! gateway:{notes}:session:22CHARS   note                   string, TTL: a while beyond its end
-//! gateway:{notes}:subject:OID       a subject's sessions   sorted set by opening time
-//! gateway:{notes}:expiries          all minted sessions    sorted set by expiry
-//! gateway:{notes}:logins:OID        logins in a window     counter, TTL
-//! gateway:{notes}:failures:ADDRESS  failures in a window   counter, TTL
-//! gateway:{notes}:instances         instances              sorted set by when last seen
+//! session:ID                        Flask's record              string, TTL
+//! gateway:{notes}:session:22CHARS   metadata of a session       string, TTL beyond its expiry
+//! gateway:{notes}:subject:OID       sessions of a subject       sorted set by opening time
+//! gateway:{notes}:expiries          all minted sessions         sorted set by expiry
+//! gateway:{notes}:logins:OID        logins in a window          counter, TTL
+//! gateway:{notes}:failures:ADDRESS  failures in a window        counter, TTL
+//! gateway:{notes}:instances         instances                   sorted set by heartbeat
 //! gateway:{notes}:waiting:decisions decisions that wait for the database  sorted set by time
-//! gateway:{notes}:waiting:records   records that do                       sorted set by time
-//! gateway:ended                     ended sessions         stream, read by every instance
+//! gateway:{notes}:waiting:records   records that wait for the database    sorted set by time
+//! gateway:ended                     revoked sessions            stream, read by every instance
 //! ```
 //!
-//! Ours never begin with Flask's prefix: a cookie can name any key under that. In a cluster the notes
-//! lie on one node, by their hash tag, so that one script reaches them.
+//! The gateway's keys never begin with Flask's prefix: a cookie can name any key under that. In a cluster the
+//! hash tag `{notes}` puts them on one node, so that one script reaches them.
 
 use std::{
     collections::HashMap,
     fmt,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use fred::{
     error::Error,
-    interfaces::{
-        ClientLike, EventInterface, KeysInterface, SortedSetsInterface, StreamsInterface,
-    },
+    interfaces::{ClientLike, KeysInterface, SortedSetsInterface, StreamsInterface},
     prelude::Client,
-    types::{
-        ConnectHandle, Expiration, SetOptions, Value,
-        config::{
-            Config, ConnectionConfig, CredentialProvider, PerformanceConfig, ReconnectPolicy,
-            Server, TlsConfig, UnresponsiveConfig,
-        },
-        streams::XReadResponse,
-    },
+    types::{Expiration, SetOptions, Value, streams::XReadResponse},
 };
-use secrecy::{ExposeSecret, SecretString};
-use tokio::{
-    sync::broadcast::{self, error::TryRecvError},
-    task::JoinHandle,
-};
+use secrecy::SecretString;
 use tower_sessions_core::session::Id;
 use uuid::Uuid;
 
 use super::{
     Added, Cursor, Quota, Revoked, SessionBackend, SessionMeta, Unexpired, Waiting,
-    redis_credentials::{Credentials, Source},
-    redis_fault::{Auth, Endpoint, RedisFault},
-    redis_script::Script,
+    redis_connection::RedisConnection, redis_script::Script,
 };
 use crate::{
     authz::session::SessionId,
@@ -64,91 +48,29 @@ use crate::{
         session_record::FlaskRecord,
     },
     sessions::{RETENTION, SessionsError, limits::Network},
-    tls,
 };
 
-/// For one command, the wait for a connection included.
-const COMMAND_TIMEOUT: Duration = Duration::from_millis(1500);
-/// A connection whose server has said nothing for so long is dropped. Shorter than a command may take:
-/// one that timed out is no longer looked at.
-const UNRESPONSIVE: Duration = Duration::from_secs(1);
-/// Between attempts to connect, in milliseconds.
-const RECONNECT_DELAY: u32 = 200;
-/// Commands that may wait for a connection; more are refused at once.
-const LONGEST_QUEUE: usize = 4096;
 /// Entries read in one command.
 const BATCH: u16 = 500;
-
-/// Of any session, in seconds (`GATEWAY_SESSION_MAX_AGE` goes no higher).
-const LONGEST_LIFE: i64 = 31 * 86_400;
-
-/// So long a note outlives its session, in seconds.
-const META_OUTLIVES: i64 = RETENTION + 60;
+/// Longest life of a session, in seconds (maximum of `GATEWAY_SESSION_MAX_AGE`).
+const MAX_LIFE: i64 = 31 * 86_400;
+/// Seconds that metadata outlives its session.
+const META_RETENTION: i64 = RETENTION + 60;
 
 const EXPIRIES: &str = "gateway:{notes}:expiries";
 const INSTANCES: &str = "gateway:{notes}:instances";
-const ENDED: &str = "gateway:ended";
-/// Before a stream's first entry.
+const REVOKED: &str = "gateway:ended";
+/// Position before a stream's first entry.
 const BEGINNING: &str = "0-0";
 
-/// A connection that mends itself, and is made anew when it does not.
+/// Redis as session backend.
 pub(crate) struct Redis {
-    live: ArcSwap<RedisConnection>,
-    settings: ConnectionSettings,
+    connection: RedisConnection,
     key_prefix: String,
     add_meta: Script,
     count_failure: Script,
-    /// How far the stream has been trimmed.
+    /// Position up to which the stream of revocations is trimmed.
     trimmed: Mutex<String>,
-    endpoint: Endpoint,
-    /// Why the last connection could not be made, or ended.
-    why_away: ArcSwapOption<RedisFault>,
-}
-
-/// What a client is made of.
-struct ConnectionSettings {
-    config: Config,
-    performance: PerformanceConfig,
-    connection: ConnectionConfig,
-    /// Where they do not stand in `config`.
-    credentials: Option<Arc<Credentials>>,
-}
-
-/// One client with its connection.
-struct RedisConnection {
-    client: Client,
-    connecting: ConnectHandle,
-    following: Option<JoinHandle<()>>,
-    reconnects: Mutex<broadcast::Receiver<Server>>,
-    errors: Mutex<broadcast::Receiver<(Error, Option<Server>)>>,
-}
-
-impl RedisConnection {
-    /// Begins to connect, and goes on trying.
-    fn begin(settings: &ConnectionSettings) -> Self {
-        let ConnectionSettings { config, performance, connection, credentials } = settings;
-        let forever = ReconnectPolicy::new_constant(0, RECONNECT_DELAY);
-        let client = Client::new(
-            config.clone(),
-            Some(performance.clone()),
-            Some(connection.clone()),
-            Some(forever),
-        );
-        let reconnects = Mutex::new(client.reconnect_rx());
-        let errors = Mutex::new(client.error_rx());
-        let following = credentials.clone().map(|them| tokio::spawn(them.follow(client.clone())));
-        let connecting = client.connect();
-        Self { client, connecting, following, reconnects, errors }
-    }
-}
-
-impl Drop for RedisConnection {
-    fn drop(&mut self) {
-        self.connecting.abort();
-        if let Some(following) = &self.following {
-            following.abort();
-        }
-    }
 }
 
 impl fmt::Debug for Redis {
@@ -158,123 +80,42 @@ impl fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// Begins to connect; waits for nothing.
+    /// Starts to connect; does not wait for the connection.
     pub(crate) fn connect(
         url: &SecretString,
         auth: &RedisAuth,
         ca_file: Option<&Path>,
         key_prefix: String,
     ) -> Result<Self, SessionsError> {
-        let mut config = Config::from_url(url.expose_secret()).map_err(|error| {
-            let endpoint = Endpoint {
-                address: "REDIS_URL".to_owned(),
-                has_tls: false,
-                auth: Auth::from(auth),
-            };
-            SessionsError::Redis(RedisFault::new(&error, None, &endpoint))
-        })?;
-        config.fail_fast = false;
-        let hosts = config.server.hosts();
-        let endpoint = Endpoint {
-            address: hosts.iter().map(Server::to_string).collect::<Vec<_>>().join(", "),
-            has_tls: config.tls.is_some(),
-            auth: Auth::from(auth),
-        };
-        let credentials = match auth {
-            RedisAuth::Key(None) => None,
-            RedisAuth::Key(Some(password)) => {
-                config.password = Some(password.expose_secret().to_owned());
-                None
-            }
-            RedisAuth::ManagedIdentity { identity, scope } => {
-                Some((identity, Source::Identity { scope: scope.clone() }))
-            }
-            RedisAuth::KeyVault { identity, secret } => {
-                let user = config.username.take();
-                Some((identity, Source::Vault { secret: secret.clone(), user }))
-            }
-        };
-        let credentials = credentials
-            .map(|(identity, source)| Credentials::run(identity.clone(), source).map(Arc::new))
-            .transpose()
-            .map_err(SessionsError::Azure)?;
-        config.credential_provider =
-            credentials.clone().map(|credentials| credentials as Arc<dyn CredentialProvider>);
-        if config.tls.is_some() {
-            let client = tls::client(ca_file).map_err(SessionsError::Tls)?;
-            config.tls = Some(TlsConfig::from(client));
-        }
-        // fred's defaults never time out and queue without bounds.
-        let performance = PerformanceConfig {
-            default_command_timeout: COMMAND_TIMEOUT,
-            ..PerformanceConfig::default()
-        };
-        let connection = ConnectionConfig {
-            connection_timeout: COMMAND_TIMEOUT,
-            internal_command_timeout: COMMAND_TIMEOUT,
-            max_command_attempts: 3,
-            max_command_buffer_len: LONGEST_QUEUE,
-            unresponsive: UnresponsiveConfig {
-                max_timeout: Some(UNRESPONSIVE),
-                interval: UNRESPONSIVE / 4,
-            },
-            reconnect_on_auth_error: true,
-            ..ConnectionConfig::default()
-        };
-        let settings = ConnectionSettings { config, performance, connection, credentials };
         Ok(Self {
-            live: ArcSwap::from_pointee(RedisConnection::begin(&settings)),
-            settings,
-            endpoint,
+            connection: RedisConnection::start(url, auth, ca_file)?,
             key_prefix,
             add_meta: Script::new(include_str!("add_meta.lua")),
             count_failure: Script::new(include_str!("count_failure.lua")),
             trimmed: Mutex::new(BEGINNING.to_owned()),
-            why_away: ArcSwapOption::empty(),
         })
     }
 
     fn client(&self) -> Client {
-        self.live.load().client.clone()
+        self.connection.client()
     }
 
-    fn flask_key(&self, id: &SessionId) -> String {
+    fn failed(&self, error: Error) -> SessionsError {
+        self.connection.failed(error)
+    }
+
+    /// Key of Flask's record, by its whole id, minted or Flask's own.
+    fn flask_key(&self, id: impl fmt::Display) -> String {
         format!("{}{id}", self.key_prefix)
     }
 
-    /// Whether a connection was made since this was last asked: perhaps to another server.
-    fn was_reconnected(&self) -> bool {
-        last(&self.live.load().reconnects).is_some()
-    }
-
-    fn find_outage_cause(&self) {
-        if let Some((why, server)) = last(&self.live.load().errors) {
-            tracing::debug!(error = %why, "Redis");
-            let fault = RedisFault::new(&why, server.as_ref(), &self.endpoint);
-            self.why_away.store(Some(Arc::new(fault)));
-        }
-    }
-
-    /// What a command's failure means. While there is no connection, commands only tell that they waited;
-    /// the reason is why there is none.
-    #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-    fn failed(&self, error: Error) -> SessionsError {
-        self.find_outage_cause();
-        match self.why_away.load_full() {
-            Some(why) if !self.live.load().client.is_connected() => {
-                SessionsError::RedisUnavailable((*why).clone())
-            }
-            _ => SessionsError::Redis(RedisFault::new(&error, None, &self.endpoint)),
-        }
-    }
-
-    /// Takes what no longer matters out of the stream: a batch each time, round and round.
+    /// Removes expired entries from the stream: one batch per call, then from the beginning again.
     async fn trim(&self, forget_before: i64) -> Result<(), SessionsError> {
         let at = {
             let mut trimmed = self.trimmed.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *trimmed, BEGINNING.to_owned())
         };
-        let batch = self.ended_batch(&at).await?;
+        let batch = self.revoked_batch(&at).await?;
         if let Some((last, _)) = batch.last().filter(|_| batch.len() == usize::from(BATCH)) {
             last.clone_into(&mut self.trimmed.lock().unwrap_or_else(PoisonError::into_inner));
         }
@@ -284,21 +125,21 @@ impl Redis {
         if over.is_empty() {
             return Ok(());
         }
-        self.client().xdel::<(), _, _>(ENDED, over).await.map_err(|error| self.failed(error))
+        self.client().xdel::<(), _, _>(REVOKED, over).await.map_err(|error| self.failed(error))
     }
 
-    /// Reads one batch of the stream after an entry.
-    async fn ended_batch(
+    /// Reads one batch of the stream after a position.
+    async fn revoked_batch(
         &self,
         after: &str,
     ) -> Result<Vec<(String, Option<SessionId>)>, SessionsError> {
         type Read = XReadResponse<String, String, String, String>;
         let answer: Value = self
             .client()
-            .xread(Some(u64::from(BATCH)), None, ENDED, after)
+            .xread(Some(u64::from(BATCH)), None, REVOKED, after)
             .await
             .map_err(|error| self.failed(error))?;
-        // Nothing since is no map at all.
+        // Redis answers null when there are no entries.
         let read: Read = match answer {
             Value::Null => Read::new(),
             entries => entries.into_xread_response().map_err(|error| self.failed(error))?,
@@ -310,21 +151,8 @@ impl Redis {
     }
 }
 
-/// The last of what was told since this was last asked. Only the oldest get lost, so there is always a last.
-fn last<T: Clone>(events: &Mutex<broadcast::Receiver<T>>) -> Option<T> {
-    let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut last = None;
-    loop {
-        match events.try_recv() {
-            Ok(one) => last = Some(one),
-            Err(TryRecvError::Lagged(_)) => {}
-            Err(TryRecvError::Empty | TryRecvError::Closed) => return last,
-        }
-    }
-}
-
-/// Unix time as a sorted set's score: whole numbers up to 52 bits are exact.
-#[expect(clippy::cast_precision_loss, reason = "as just said")]
+/// Unix time as score of a sorted set.
+#[expect(clippy::cast_precision_loss, reason = "whole numbers of up to 53 bits are exact")]
 fn score(time: i64) -> f64 {
     time as f64
 }
@@ -337,7 +165,7 @@ fn failures_key(from: Network) -> String {
     format!("gateway:{{notes}}:failures:{from}")
 }
 
-/// A limit's window, in whole seconds.
+/// Window of a limit, in whole seconds.
 fn seconds(limit: Limit) -> i64 {
     i64::try_from(limit.per.as_secs().max(1)).unwrap_or(i64::MAX)
 }
@@ -369,9 +197,8 @@ impl SessionBackend for Redis {
     }
 
     async fn record(&self, id: &str) -> Result<Option<FlaskRecord>, SessionsError> {
-        let key = format!("{}{id}", self.key_prefix);
         let bytes: Option<Vec<u8>> =
-            self.client().get(key).await.map_err(|error| self.failed(error))?;
+            self.client().get(self.flask_key(id)).await.map_err(|error| self.failed(error))?;
         Ok(bytes.map(|bytes| FlaskRecord::from_redis(&bytes)).transpose()?)
     }
 
@@ -380,7 +207,7 @@ impl SessionBackend for Redis {
     }
 
     async fn remove(&self, ids: &[SessionId]) -> Result<(), SessionsError> {
-        // One key a command: in a cluster they lie on different nodes.
+        // One key per command: in a cluster the keys lie on different nodes.
         for id in ids {
             self.client()
                 .del::<(), _>(self.flask_key(id))
@@ -406,11 +233,11 @@ impl SessionBackend for Redis {
             subject_key(meta.subject),
             EXPIRIES.to_owned(),
             format!("gateway:{{notes}}:logins:{}", meta.subject),
-            // Neither is looked at where there is no limit.
+            // Without a limit the script does not use the last key.
             quota.failures.map_or_else(|| EXPIRIES.to_owned(), |(_, from)| failures_key(from)),
         ];
-        // The sweep tells whose session has expired.
-        let life = (meta.expires_at - now).max(1) + META_OUTLIVES;
+        // The sweep reports the expiry with it.
+        let life = (meta.expires_at - now).max(1) + META_RETENTION;
         let id = meta.session_id().to_string();
         let max = |limit: Option<Limit>| Value::from(limit.map_or(0, |limit| i64::from(limit.max)));
         let args: [Value; 9] = [
@@ -418,7 +245,7 @@ impl SessionBackend for Redis {
             life.into(),
             id.into(),
             meta.opened_at.into(),
-            LONGEST_LIFE.into(),
+            MAX_LIFE.into(),
             meta.expires_at.into(),
             max(quota.logins),
             quota.logins.map_or(0, seconds).into(),
@@ -475,14 +302,14 @@ impl SessionBackend for Redis {
         Ok(live.iter().filter_map(|member| SessionId::parse(member)).collect())
     }
 
-    /// By rank, as Redis before 6.2 can: the last ones end last.
+    /// By rank from the end, which works in Redis before 6.2.
     async fn unexpired(
         &self,
         now: i64,
         skip: usize,
         max: usize,
     ) -> Result<Unexpired, SessionsError> {
-        let rank = |from_the_end: usize| -i64::try_from(from_the_end).unwrap_or(i64::MAX);
+        let rank = |from_end: usize| -i64::try_from(from_end).unwrap_or(i64::MAX);
         let members: Vec<String> = self
             .client()
             .zrange(EXPIRIES, rank(skip + max), rank(skip + 1), None, false, None, false)
@@ -490,9 +317,9 @@ impl SessionBackend for Redis {
             .map_err(|error| self.failed(error))?;
         let mut ids: Vec<_> =
             members.iter().rev().filter_map(|member| SessionId::parse(member)).collect();
-        let has_over = ids.last().is_some_and(|id| id.expires_at() <= now);
+        let has_expired = ids.last().is_some_and(|id| id.expires_at() <= now);
         ids.retain(|id| id.expires_at() > now);
-        Ok(Unexpired { ids, is_last: has_over || members.len() < max })
+        Ok(Unexpired { ids, is_last: has_expired || members.len() < max })
     }
 
     async fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError> {
@@ -507,18 +334,18 @@ impl SessionBackend for Redis {
 
     async fn revoke(&self, id: &SessionId) -> Result<(), SessionsError> {
         self.client()
-            .xadd::<String, _, _, _, _>(ENDED, false, None, "*", ("id", id.to_string()))
+            .xadd::<String, _, _, _, _>(REVOKED, false, None, "*", ("id", id.to_string()))
             .await
             .map(drop)
             .map_err(|error| self.failed(error))
     }
 
     async fn revoked(&self, since: Option<&Cursor>) -> Result<Revoked, SessionsError> {
-        let since = since.filter(|_| !self.was_reconnected());
+        let since = since.filter(|_| !self.connection.was_reconnected());
         let mut at = since.map_or_else(|| BEGINNING.to_owned(), |cursor| cursor.0.clone());
         let mut ids = Vec::new();
         loop {
-            let batch = self.ended_batch(&at).await?;
+            let batch = self.revoked_batch(&at).await?;
             if let Some((last, _)) = batch.last() {
                 at.clone_from(last);
             }
@@ -534,17 +361,17 @@ impl SessionBackend for Redis {
         type Entry = (String, HashMap<String, String>);
         let (client, text) = (self.client(), id.to_string());
         client.zrem::<(), _, _>(EXPIRIES, &text).await.map_err(|error| self.failed(error))?;
-        // It was written a moment ago: it is among the last.
+        // It was added a moment ago: it is among the last entries.
         let last: Vec<Entry> = client
-            .xrevrange_values(ENDED, "+", "-", Some(u64::from(BATCH)))
+            .xrevrange_values(REVOKED, "+", "-", Some(u64::from(BATCH)))
             .await
             .map_err(|error| self.failed(error))?;
-        let of_it = |(_, fields): &Entry| fields.get("id") == Some(&text);
-        let entries: Vec<String> = last.into_iter().filter(of_it).map(|(at, _)| at).collect();
+        let names_it = |(_, fields): &Entry| fields.get("id") == Some(&text);
+        let entries: Vec<String> = last.into_iter().filter(names_it).map(|(at, _)| at).collect();
         if entries.is_empty() {
             return Ok(());
         }
-        client.xdel::<(), _, _>(ENDED, entries).await.map_err(|error| self.failed(error))
+        client.xdel::<(), _, _>(REVOKED, entries).await.map_err(|error| self.failed(error))
     }
 
     async fn sweep(&self, now: i64, forget_before: i64) -> Result<Vec<SessionId>, SessionsError> {
@@ -599,7 +426,7 @@ impl SessionBackend for Redis {
             client.zrange::<Vec<String>, _, _, _>(INSTANCES, 0, -1, None, false, None, false).await
         };
         let members = members.await.map_err(|error| self.failed(error))?;
-        // What another version wrote otherwise is passed over.
+        // Entries of another version with another form are skipped.
         Ok(members.iter().filter_map(|member| serde_json::from_str(member).ok()).collect())
     }
 
@@ -626,13 +453,11 @@ impl SessionBackend for Redis {
     }
 
     fn reconnect(&self) {
-        self.find_outage_cause();
-        self.live.store(Arc::new(RedisConnection::begin(&self.settings)));
+        self.connection.replace();
     }
 
     fn trouble(&self) -> Option<String> {
-        let why = self.settings.credentials.as_ref()?.trouble()?;
-        Some(format!("credentials for Redis could not be renewed: {why}"))
+        self.connection.trouble()
     }
 
     async fn ping(&self) -> Result<(), SessionsError> {

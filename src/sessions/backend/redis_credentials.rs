@@ -91,7 +91,7 @@ impl Credentials {
     ///
     /// # Errors
     /// When there can be no TLS.
-    pub(crate) fn run(identity: AzureIdentity, source: Source) -> reqwest::Result<Self> {
+    pub(crate) fn start(identity: AzureIdentity, source: Source) -> reqwest::Result<Self> {
         let azure = Azure::new(identity)?;
         let (sender, state) = watch::channel(CredentialState::default());
         let doubt = Arc::new(Notify::new());
@@ -106,7 +106,7 @@ impl Credentials {
 
     /// Shows a client's connection what is new, and notes what Redis does not believe; for as long as there
     /// is a client.
-    pub(crate) async fn follow(self: Arc<Self>, client: Client) {
+    pub(crate) async fn authenticate_loop(self: Arc<Self>, client: Client) {
         let (mut state, mut errors) = (self.state.clone(), client.error_rx());
         loop {
             tokio::select! {
