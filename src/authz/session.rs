@@ -1,4 +1,4 @@
-//! Minted sessions: what they hold, and ids that carry their own end.
+//! Minted sessions: content, and ids that carry their expiry.
 //!
 //! ```text
 //! URfDrEuKzgWg3bXogAhUAw . 1795384800
@@ -6,8 +6,8 @@
 //!   128 random bits, 22 characters of base64url
 //! ```
 //!
-//! Flask extends a session for 31 days on every request and never looks at `exp`. With the end in
-//! the id, every instance knows it on every request without asking anybody.
+//! Flask extends a session by 31 days on every request and never reads `exp`. With the expiry in the id, every
+//! instance knows it on every request without a read.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ use uuid::{Builder, Uuid};
 
 use super::policy::Grant;
 
-/// The id of a minted session. Whoever knows it holds the session: never logged.
+/// Id of a minted session. A bearer credential: never logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SessionId {
     id: Id,
@@ -26,20 +26,20 @@ pub(crate) struct SessionId {
 }
 
 impl SessionId {
-    /// An id made by tower-sessions, and the end of the session it names in Unix seconds.
+    /// `expires_at` in Unix seconds.
     pub(crate) fn new(id: Id, expires_at: i64) -> Self {
         Self { id, expires_at }
     }
 
-    /// Reads an id in exactly the form [`fmt::Display`] writes; anything else is not one of ours.
+    /// Parses an id in exactly the form that [`fmt::Display`] writes.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (id, expires_at) = text.split_once('.')?;
         let parsed = Self { id: id.parse().ok()?, expires_at: expires_at.parse().ok()? };
         (parsed.to_string() == text).then_some(parsed)
     }
 
-    /// Whether a text has the outer form of a minted id, so that upstream's own ids (43 characters)
-    /// are told apart even when the rest does not parse.
+    /// True if a text has the outer form of a minted id, even if it does not parse. Upstream's own ids (43
+    /// characters) never have it.
     pub(crate) fn is_formed_like_one(text: &str) -> bool {
         text.split_once('.').is_some_and(|(id, expires_at)| {
             id.len() == 22
@@ -48,29 +48,27 @@ impl SessionId {
         })
     }
 
-    /// tower-sessions' part.
+    /// tower-sessions' part of the id.
     pub(crate) fn id(&self) -> Id {
         self.id
     }
 
-    /// When the session ends, in Unix seconds.
+    /// Expiry, in Unix seconds.
     pub(crate) fn expires_at(&self) -> i64 {
         self.expires_at
     }
 
-    /// What the session is called where its id must not stand, as in pages and records: the first 16 hex
-    /// digits of the SHA-256 of the id's text.
+    /// Name of the session in pages and records, which must not contain the id: the first 16 hex digits of the
+    /// SHA-256 of the id's text.
     pub(crate) fn handle(&self) -> String {
         let digest = digest(&SHA256, self.to_string().as_bytes());
         hex::encode(&digest.as_ref()[..8])
     }
-}
 
-impl SessionId {
-    /// The id of the record that tells of something which happens to a session once: whoever tells of it,
-    /// and however often, gives the same. From the SHA-256 of `what:` and the id; version 8 (RFC 9562 §5.8).
-    pub(crate) fn record_id(&self, what: &str) -> Uuid {
-        let digest = digest(&SHA256, format!("{what}:{self}").as_bytes());
+    /// Record id of an event that happens to a session at most once, equal for every instance and attempt. From
+    /// the SHA-256 of `EVENT:ID`; version 8 (RFC 9562 §5.8).
+    pub(crate) fn record_id(&self, event: &str) -> Uuid {
+        let digest = digest(&SHA256, format!("{event}:{self}").as_bytes());
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest.as_ref()[..16]);
         Builder::from_custom_bytes(bytes).into_uuid()
@@ -89,14 +87,14 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// E-mail address of a user: the first of these claims, of a token or a session, that is a text which is not blank.
-/// A guest's token may hold `unique_name` alone.
+/// E-mail address of a user: the first of these claims of a token or a session that is not blank. The token of a
+/// guest may have only `unique_name`.
 pub(crate) fn email<'a>(claim: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
     let names = ["preferred_username", "email", "upn", "unique_name"];
     names.into_iter().filter_map(claim).find(|text| !text.trim().is_empty()).map(str::to_owned)
 }
 
-/// A session that may be opened: made from a [`Grant`] alone.
+/// A session that may be minted. Made only from a [`Grant`].
 #[derive(Debug)]
 pub(crate) struct SessionRecord {
     grant: Grant,
@@ -110,37 +108,37 @@ impl SessionRecord {
         Self { grant, token_fingerprint, opened_at }
     }
 
-    /// Whose session it is.
+    /// Subject of the session.
     pub(crate) fn subject(&self) -> Uuid {
         self.grant.subject()
     }
 
-    /// The client app it was asked for by.
+    /// Client app that requested the session.
     pub(crate) fn client(&self) -> &str {
         self.grant.client()
     }
 
-    /// Which token it was minted from.
+    /// SHA-256 of the token from which the session is minted.
     pub(crate) fn token_fingerprint(&self) -> &str {
         &self.token_fingerprint
     }
 
-    /// In Unix seconds.
+    /// Opening time, in Unix seconds.
     pub(crate) fn opened_at(&self) -> i64 {
         self.opened_at
     }
 
-    /// In Unix seconds.
+    /// Expiry, in Unix seconds.
     pub(crate) fn expires_at(&self) -> i64 {
         self.grant.expires_at()
     }
 
-    /// The claims that upstream will read.
+    /// Claims for upstream.
     pub(crate) fn into_user(self) -> Map<String, Value> {
         self.grant.into_user()
     }
 
-    /// Whether upstream will answer 403 to nearly all of its API.
+    /// True if upstream will answer 403 to nearly all of its API.
     pub(crate) fn upstream_will_refuse(&self) -> bool {
         self.grant.upstream_will_refuse()
     }
@@ -151,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_reads_back_as_it_was_written() {
+    fn ids_parse_back_from_their_text() {
         let id = SessionId::new(Id::default(), 1_795_384_800);
         let text = id.to_string();
         assert_eq!(text.len(), 22 + 1 + 10);
@@ -160,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_is_the_beginning_of_the_digest_of_the_id() {
+    fn a_handle_is_the_first_16_digits_of_the_digest_of_the_id() {
         // printf AAAAAAAAAAAAAAAAAAAAAA.1795384800 | sha256sum
         let id = SessionId::new(Id(0), 1_795_384_800);
         assert_eq!(id.handle(), "5b477192a010a287");
     }
 
     #[test]
-    fn other_spellings_are_not_ids_but_may_be_formed_like_one() {
+    fn other_spellings_are_not_ids_but_may_have_their_outer_form() {
         let id = SessionId::new(Id::default(), 1_795_384_800).to_string();
         for odd in [
             id.replace(".1", ".01"),

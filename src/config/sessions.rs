@@ -1,4 +1,4 @@
-//! Where upstream keeps its sessions, in which form, and under which cookie.
+//! Settings of the session store, the login limits and the session cookie.
 
 use std::{
     path::{Component, PathBuf},
@@ -13,49 +13,49 @@ use super::{
     redis_auth::{self, RedisAuth},
 };
 
-/// Where upstream keeps its sessions, and in which form.
+/// Session store and login limits.
 #[derive(Debug, Clone)]
 pub(crate) struct SessionsConfig {
     pub(crate) store: StoreConfig,
     pub(crate) key_prefix: String,
     pub(crate) per_subject: usize,
-    /// Logins of one subject; `None`: as many as it likes.
+    /// Logins per subject; `None` for no limit.
     pub(crate) login_limit: Option<Limit>,
-    /// Failed logins from one address; `None`: as many as it likes.
+    /// Failed logins per address; `None` for no limit.
     pub(crate) failure_limit: Option<Limit>,
 }
 
 impl SessionsConfig {
-    /// Whether it limits otherwise.
+    /// True if the limits differ.
     pub(crate) fn limits_differ(&self, other: &Self) -> bool {
         let of = |config: &Self| (config.per_subject, config.login_limit, config.failure_limit);
         of(self) != of(other)
     }
 }
 
-/// So many within a time.
+/// Maximum number of events within a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limit {
     pub(crate) max: u32,
     pub(crate) per: Duration,
 }
 
-/// Which store.
+/// Session store of upstream.
 #[derive(Debug, Clone)]
 pub(crate) enum StoreConfig {
     /// Redis.
     Redis { url: SecretString, auth: RedisAuth, ca_file: Option<PathBuf> },
-    /// cachelib's files.
+    /// Files of cachelib.
     Files {
-        /// Upstream's own.
+        /// `SESSION_FILE_DIR`, upstream's folder.
         directory: PathBuf,
-        /// Ours.
+        /// `GATEWAY_STATE_DIR`, the gateway's folder.
         state: PathBuf,
     },
 }
 
 impl StoreConfig {
-    /// The number of the database that a Redis URL names.
+    /// Database number of the Redis URL.
     pub(crate) fn database(&self) -> Option<u8> {
         let Self::Redis { url, .. } = self else { return None };
         let config = fred::types::config::Config::from_url(url.expose_secret()).ok()?;
@@ -63,14 +63,14 @@ impl StoreConfig {
     }
 }
 
-/// The cookie that login sets, and that upstream reads.
+/// The session cookie, set by login and read by upstream.
 #[derive(Debug, Clone)]
 pub(crate) struct CookieConfig {
     pub(crate) name: String,
     pub(crate) path: String,
     pub(crate) domain: Option<String>,
     pub(crate) same_site: &'static str,
-    /// `None`: when the caller came over https.
+    /// `None`: `Secure` is set for callers that use https.
     pub(crate) secure: Option<bool>,
 }
 
@@ -99,7 +99,7 @@ pub(super) fn sessions(reader: &mut Reader) -> SessionsConfig {
     }
 }
 
-/// `600/1m`.
+/// Parses `600/1m`.
 fn limit(text: &str) -> Result<Limit, String> {
     let wrong = || "expected a limit such as 600/1m, or off".to_owned();
     let (max, per) = text.split_once('/').ok_or_else(wrong)?;
@@ -109,7 +109,7 @@ fn limit(text: &str) -> Result<Limit, String> {
     if is_sound { Ok(Limit { max, per }) } else { Err("expected a period of 1s to 24h".to_owned()) }
 }
 
-/// A cookie can name any key under it.
+/// Refuses prefixes that overlap the gateway's keys: a cookie can name any key under the prefix.
 fn key_prefix(reader: &mut Reader) -> String {
     const OURS: &str = "gateway:";
     let prefix = reader.text("SESSION_KEY_PREFIX").unwrap_or_default();
@@ -121,7 +121,7 @@ fn key_prefix(reader: &mut Reader) -> String {
     } else if OURS.starts_with(&prefix) || prefix.starts_with(OURS) {
         reader.problem(
             "SESSION_KEY_PREFIX",
-            "overlaps gateway:, where the gateway keeps its own notes: a cookie could name those",
+            "overlaps gateway:, the prefix of the gateway's own keys: a cookie could name those",
         );
     }
     prefix
@@ -145,23 +145,23 @@ fn files(reader: &mut Reader) -> StoreConfig {
     if state.starts_with(&directory) || directory.starts_with(&state) {
         reader.problem(
             "GATEWAY_STATE_DIR",
-            "and SESSION_FILE_DIR, where upstream deletes files, must lie beside one another",
+            "must be separate from SESSION_FILE_DIR, where upstream deletes files: neither may contain the other",
         );
     }
     StoreConfig::Files { directory, state }
 }
 
-/// Suffixes of the host names of Azure Managed Redis and of the Enterprise tiers, whose port is 10000, as
-/// SimpleChat since 0.261.010 has them.
+/// Host name suffixes of Azure Managed Redis and of the Enterprise tiers, which use port 10000. The same list as in
+/// SimpleChat since 0.261.010.
 const MANAGED_REDIS: [&str; 2] = [".redis.azure.net", ".redisenterprise.cache.azure.net"];
 
-/// Port that a host name without one has over TLS.
+/// Default TLS port of a host name.
 fn redis_port(host: &str) -> u16 {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     if MANAGED_REDIS.iter().any(|suffix| host.ends_with(suffix)) { 10_000 } else { 6380 }
 }
 
-/// A URL, or a bare host name as SimpleChat stores it: Azure's Redis over TLS.
+/// Parses a URL, or a bare host name as SimpleChat stores it: Azure's Redis over TLS.
 fn redis_url(text: &str) -> Result<SecretString, String> {
     if text.contains(',') && text.contains('=') && !text.contains("://") {
         return Err(
@@ -178,7 +178,7 @@ fn redis_url(text: &str) -> Result<SecretString, String> {
     let scheme = url.split("://").next().unwrap_or_default();
     let base = scheme.trim_end_matches("-cluster").trim_end_matches("-sentinel");
     let is_redis = matches!(base, "redis" | "rediss" | "valkey" | "valkeys");
-    // What the client library says of it could hold the password.
+    // The client library's error is not shown: it may contain the password.
     if is_redis && fred::types::config::Config::from_url(&url).is_ok() {
         Ok(SecretString::from(url))
     } else {

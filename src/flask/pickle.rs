@@ -1,19 +1,19 @@
-//! Reads the pickles that cachelib writes: plain data.
+//! Reader of the pickles that cachelib writes: plain data.
 //!
-//! A pickle is a program for a stack machine, and unpickling runs it. This machine knows the opcodes of
-//! Python's `pickletools`, protocols 2 to 5, and builds plain data alone. What would have to be looked up,
-//! called or constructed is none of that: nothing is, and null stands in its place.
+//! A pickle is a program for a stack machine, and unpickling runs it. This machine implements the opcodes of
+//! Python's `pickletools`, protocols 2 to 5, and builds plain data only. It never looks up, calls or constructs
+//! anything: such values become null.
 
 use std::collections::HashMap;
 
 use serde_json::{Map, Number, Value};
 
-/// Largest pickle read, in bytes; and the most text in what it builds.
-const LARGEST: usize = 4 * 1024 * 1024;
-/// Most values on the stack, in the memo, made, and in what is built.
+/// Maximum size of a pickle in bytes, and of the text in the value it builds.
+const MAX_SIZE: usize = 4 * 1024 * 1024;
+/// Maximum of values on the stack, in the memo, made, and in the value that is built.
 const MAX_VALUES: usize = 256 * 1024;
 
-/// A value, by its place among [`Machine::made`].
+/// Index of a value in [`Machine::made`].
 type Place = usize;
 
 /// A slot of the stack.
@@ -23,12 +23,12 @@ enum Slot {
     Value(Place),
 }
 
-/// What was made. Containers know their items by place: an item may lie in several of them.
+/// A value made by the program. Containers refer to items by index: several may share one.
 enum Made {
     Plain(Value),
     List(Vec<Place>),
     Map(Vec<(Place, Place)>),
-    /// An object of some class, or the class: whatever is done to it, it stays null.
+    /// A class or an object of a class: null, whatever the program does with it.
     Unknown,
 }
 
@@ -39,11 +39,10 @@ struct Machine<'a> {
     memo: HashMap<u64, Place>,
 }
 
-/// The value that a pickle builds, with null for what is not plain data and without members whose names
-/// are no texts. `None` when it is malformed, nests deeper than `deepest`, is longer than 4 MiB, or builds
-/// more than that.
-pub(super) fn read(pickle: &[u8], deepest: usize) -> Option<Value> {
-    if pickle.len() > LARGEST {
+/// Value that a pickle builds, with null for everything that is not plain data, and without members whose names
+/// are not strings. `None` when it is malformed, nests deeper than `max_depth`, or has or builds more than 4 MiB.
+pub(super) fn read(pickle: &[u8], max_depth: usize) -> Option<Value> {
+    if pickle.len() > MAX_SIZE {
         return None;
     }
     let (made, stack, memo) = (Vec::new(), Vec::new(), HashMap::new());
@@ -51,8 +50,8 @@ pub(super) fn read(pickle: &[u8], deepest: usize) -> Option<Value> {
     while machine.step()? {}
     match machine.stack[..] {
         [Slot::Value(place)] => {
-            let (values, text) = (MAX_VALUES, LARGEST);
-            ValueBuilder { made: &machine.made, values, text }.build(place, deepest)
+            let (values, text) = (MAX_VALUES, MAX_SIZE);
+            ValueBuilder { made: &machine.made, values, text }.build(place, max_depth)
         }
         _ => None,
     }
@@ -89,7 +88,7 @@ impl Machine<'_> {
                 let length = self.length(4)?;
                 self.make_number(length, true)?;
             }
-            // BINFLOAT: JSON knows no infinity.
+            // BINFLOAT: JSON has no infinity.
             b'G' => {
                 let float = f64::from_be_bytes(self.take(8)?.try_into().ok()?);
                 self.make_plain(Number::from_f64(float).map_or(Value::Null, Value::Number))?;
@@ -102,13 +101,13 @@ impl Machine<'_> {
             b'C' | b'U' => self.make_bytes(1)?,
             b'B' | b'T' => self.make_bytes(4)?,
             0x8e | 0x96 => self.make_bytes(8)?,
-            opcode => return self.step_on(opcode),
+            opcode => return self.run_container_or_object(opcode),
         }
         Some(true)
     }
 
-    /// Containers, the memo, and what would be constructed.
-    fn step_on(&mut self, opcode: u8) -> Option<bool> {
+    /// Runs an opcode of containers, the memo, or objects.
+    fn run_container_or_object(&mut self, opcode: u8) -> Option<bool> {
         match opcode {
             // EMPTY_DICT, EMPTY_LIST, EMPTY_TUPLE, EMPTY_SET
             b'}' => self.make(Made::Map(Vec::new()))?,
@@ -188,7 +187,7 @@ impl Machine<'_> {
             // REDUCE and NEWOBJ; NEWOBJ_EX, which has named arguments as well
             b'R' | 0x81 => self.construct(1)?,
             0x92 => self.construct(2)?,
-            // BUILD: the state goes, the object stays
+            // BUILD: drops the state, keeps the object
             b'b' => {
                 self.pop()?;
                 let object = self.top()?;
@@ -225,7 +224,7 @@ impl Machine<'_> {
         usize::try_from(self.number(length_bytes)?).ok()
     }
 
-    /// One beyond 64 bits is null.
+    /// A number beyond 64 bits is null.
     fn make_number(&mut self, length: usize, signed: bool) -> Option<()> {
         let taken = self.take(length)?;
         let is_negative = signed && taken.last().is_some_and(|last| last & 0x80 != 0);
@@ -244,7 +243,7 @@ impl Machine<'_> {
 
     fn make_text(&mut self, length_bytes: usize) -> Option<()> {
         let length = self.length(length_bytes)?;
-        // Python writes half a surrogate pair as if it were a character; JSON knows no such text.
+        // Python encodes a lone surrogate like a character; JSON has no such string.
         let text = String::from_utf8(self.take(length)?.to_vec());
         self.make_plain(text.map_or(Value::Null, Value::String))
     }
@@ -266,7 +265,7 @@ impl Machine<'_> {
         (place < MAX_VALUES).then_some(())
     }
 
-    /// Puts null in the place of what is called and its arguments.
+    /// Replaces a callable and its arguments by null.
     fn construct(&mut self, arguments: usize) -> Option<()> {
         for _ in 0..arguments {
             self.pop()?;
@@ -339,18 +338,18 @@ impl Machine<'_> {
     }
 }
 
-/// Turns what was made into one value. What lies in several containers is copied into each: the copies are
-/// counted, and one that holds itself nests too deep.
+/// Builds one value. A value that several containers share is copied into each: the copies count, and a container
+/// that contains itself exceeds the depth.
 struct ValueBuilder<'a> {
     made: &'a [Made],
-    /// So many values may still be built.
+    /// Values that may still be built.
     values: usize,
-    /// With so many bytes of text.
+    /// Bytes of text that may still be built.
     text: usize,
 }
 
 impl ValueBuilder<'_> {
-    /// `levels`: how deep it may nest.
+    /// `levels`: remaining depth.
     fn build(&mut self, place: Place, levels: usize) -> Option<Value> {
         self.values = self.values.checked_sub(1)?;
         Some(match self.made.get(place)? {
@@ -386,7 +385,7 @@ mod tests {
 
     use super::*;
 
-    /// A session with all that Python may put in one, by protocols 2, 3 and 5: aware and naive times, a UUID, a
+    /// A session with many Python types, in protocols 2, 3 and 5: aware and naive times, a UUID, a
     /// decimal, an `OrderedDict`, a `defaultdict`, one list in two places, sets, bytes, infinity, whole numbers
     /// of any size, a number as a key, half a surrogate pair, a complex number.
     const WITH_OBJECTS: [&[u8]; 3] = [
@@ -396,7 +395,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_python_pickles_is_read() {
+    fn pickles_of_python_are_read() {
         // pickle.dumps({"_permanent": True, "user": {"roles": ["User", "User"], "n": -1, "f": 0.5}}, 5)
         let pickled = b"\x80\x05\x95D\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\n_permanent\x94\x88\x8c\x04user\x94}\x94(\x8c\x05roles\x94]\x94(\x8c\x04User\x94h\x06e\x8c\x01n\x94J\xff\xff\xff\xff\x8c\x01f\x94G?\xe0\x00\x00\x00\x00\x00\x00uu.";
         let expected =
@@ -427,12 +426,12 @@ mod tests {
                 "last": "here",
             });
             assert_eq!(read(pickled, 64), Some(expected));
-            // Whatever is cut off, it is no pickle any more.
+            // Every truncation is malformed.
             for end in 0..pickled.len() {
                 assert_eq!(read(&pickled[..end], 64), None, "{end}");
             }
         }
-        // 2**3000: LONG4, with more bytes than any number of ours has
+        // 2**3000: LONG4, with more bytes than any supported number
         let huge = [b"\x80\x05]\x8bx\x01\x00\x00".as_slice(), &[0; 375], b"\x01aK\x07a."].concat();
         assert_eq!(read(&huge, 64), Some(json!([null, 7])));
     }
@@ -446,14 +445,14 @@ mod tests {
             Some(Value::Null)
         );
         assert_eq!(read(b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x04true\x94\x85\x94R\x94.", 64), Some(Value::Null));
-        // What is no class cannot be called.
+        // Only classes can be called.
         assert_eq!(read(b"\x80\x04\x8c\x04true)R.", 64), None);
         assert_eq!(read(b"\x80\x04})\x81.", 64), None);
         assert_eq!(read(b"\x80\x04}}b.", 64), None);
     }
 
     #[test]
-    fn what_an_object_is_filled_with_stays_out_of_its_neighbours() {
+    fn the_content_of_an_object_does_not_leak_into_other_values() {
         // [OrderedDict(roles=["Admin"])]
         let filled =
             b"\x80\x04]ccollections\nOrderedDict\n)R\x8c\x05roles](\x8c\x05AdminesN\x8c\x01xsa.";

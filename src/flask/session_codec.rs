@@ -1,4 +1,4 @@
-//! Flask-Session 0.8.0's own bytes: what stands under a key in Redis, and in cachelib's files.
+//! Bytes of Flask-Session 0.8.0: values in Redis, and cachelib's files.
 //!
 //! Redis (`flask_session/base.py`, `MsgSpecSerializer`): a msgpack map.
 //!
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::{FormatError, pickle};
 
-/// A session to write: its members, in the order in which they are written.
+/// A session to write: members in the order of writing.
 pub(crate) struct SessionMembers<'a>(pub(crate) Vec<(&'a str, &'a Value)>);
 
 impl Serialize for SessionMembers<'_> {
@@ -27,15 +27,15 @@ impl Serialize for SessionMembers<'_> {
     }
 }
 
-/// How deep a stored session may nest before it is refused.
-pub(super) const DEEPEST: usize = 64;
+/// Maximum nesting of a stored session.
+pub(super) const MAX_DEPTH: usize = 64;
 
-/// For Redis.
+/// Encodes a session for Redis.
 pub(crate) fn to_redis(session: &impl Serialize) -> Result<Vec<u8>, FormatError> {
     rmp_serde::to_vec_named(session).map_err(|_| FormatError::Encoding)
 }
 
-/// For one of cachelib's files; `expires_at` in Unix seconds, 0 for never.
+/// Encodes a value for one of cachelib's files; `expires_at` in Unix seconds, 0 for never.
 pub(crate) fn to_file(value: &impl Serialize, expires_at: u32) -> Result<Vec<u8>, FormatError> {
     let mut bytes = expires_at.to_ne_bytes().to_vec();
     let pickled = serde_pickle::to_vec(value, serde_pickle::SerOptions::new());
@@ -43,10 +43,10 @@ pub(crate) fn to_file(value: &impl Serialize, expires_at: u32) -> Result<Vec<u8>
     Ok(bytes)
 }
 
-/// From one of cachelib's files: the expiry and what was pickled.
+/// Decodes one of cachelib's files: expiry and pickled value.
 pub(crate) fn from_file(bytes: &[u8]) -> Result<(u32, Value), FormatError> {
     let (expiry, pickled) = bytes.split_first_chunk().ok_or(FormatError::Decoding)?;
-    let value = pickle::read(pickled, DEEPEST).ok_or(FormatError::Decoding)?;
+    let value = pickle::read(pickled, MAX_DEPTH).ok_or(FormatError::Decoding)?;
     Ok((u32::from_ne_bytes(*expiry), value))
 }
 

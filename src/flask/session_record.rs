@@ -1,7 +1,7 @@
-//! What we ask of a record that Flask wrote: its user, and when that was last seen.
+//! User and last activity of a session record that Flask wrote.
 //!
-//! Such a record holds whatever SimpleChat put there. msgspec writes times as extension types, numbers
-//! beyond JSON's, keys that are no texts: what we do not know is passed over, or read as null.
+//! SimpleChat may store any value there. msgspec writes times as extension types, numbers beyond JSON's, and keys that
+//! are not strings: unknown values are skipped, or read as null.
 
 use std::fmt;
 
@@ -14,14 +14,14 @@ use serde_json::{Map, Number, Value};
 use super::{
     FormatError,
     account::Account,
-    session_codec::{DEEPEST, from_file},
+    session_codec::{MAX_DEPTH, from_file},
 };
 
-/// The members that we ask for.
+/// Members that are read.
 const USER: &str = "user";
 const LAST_ACTIVITY: &str = "last_activity_epoch";
 
-/// A record of Flask's, as far as we ask.
+/// The members of a record that the gateway reads.
 #[derive(Default)]
 pub(crate) struct FlaskRecord {
     user: Option<Value>,
@@ -29,19 +29,19 @@ pub(crate) struct FlaskRecord {
 }
 
 impl FlaskRecord {
-    /// Whose session it is; `None`: nobody's.
+    /// Account of the session's user; `None` when there is none.
     pub(crate) fn account(&self) -> Option<Account> {
         self.user.as_ref().filter(|user| !user.is_null()).map(Account::of)
     }
 
-    /// The client app that it was minted for, by the token's claims.
+    /// Client app of a minted session, from the token's claims.
     pub(crate) fn client(&self) -> Option<String> {
         let user = self.user.as_ref()?;
         let client = ["azp", "appid"].iter().find_map(|name| user.get(name)?.as_str());
         client.map(str::to_owned)
     }
 
-    /// When its user was last seen, in Unix milliseconds.
+    /// Time of the last activity, in Unix milliseconds.
     #[expect(clippy::cast_possible_truncation, reason = "saturates, and SimpleChat rounds too")]
     pub(crate) fn last_activity(&self) -> Option<i64> {
         let epoch = self.last_activity.as_ref()?;
@@ -49,22 +49,19 @@ impl FlaskRecord {
         whole.or_else(|| epoch.as_f64().map(|seconds| (seconds * 1000.0) as i64))
     }
 
-    /// From Redis.
+    /// Decodes a value of Redis.
     pub(crate) fn from_redis(bytes: &[u8]) -> Result<Self, FormatError> {
-        let read = match bytes.first() {
-            // Nothing at all is a session in which nobody is signed in.
-            None => return Ok(Self::default()),
-            Some(_) => {
-                let mut reader = rmp_serde::Deserializer::new(bytes);
-                reader.set_max_depth(DEEPEST);
-                let read = Self::deserialize(&mut reader).ok();
-                read.filter(|_| reader.get_ref().is_empty())
-            }
-        };
-        read.ok_or(FormatError::Decoding)
+        // An empty value is a session without a user.
+        if bytes.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut reader = rmp_serde::Deserializer::new(bytes);
+        reader.set_max_depth(MAX_DEPTH);
+        let read = Self::deserialize(&mut reader).ok();
+        read.filter(|_| reader.get_ref().is_empty()).ok_or(FormatError::Decoding)
     }
 
-    /// From one of cachelib's files; `None`: it has expired. `now` in Unix seconds.
+    /// Decodes one of cachelib's files; `None` when it has expired. `now` in Unix seconds.
     pub(crate) fn from_file(bytes: &[u8], now: i64) -> Result<Option<Self>, FormatError> {
         let (expires_at, value) = from_file(bytes)?;
         if expires_at != 0 && i64::from(expires_at) <= now {
@@ -99,7 +96,7 @@ impl<'de> Visitor<'de> for RecordVisitor {
         Ok(FlaskRecord::default())
     }
 
-    /// Of members that come twice the last one counts, as in Python.
+    /// Of repeated members the last one applies, as in Python.
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
         let mut record = FlaskRecord::default();
         while let Some(Plain(name)) = members.next_key()? {
@@ -115,7 +112,7 @@ impl<'de> Visitor<'de> for RecordVisitor {
     }
 }
 
-/// A value with null for whatever JSON cannot say.
+/// A value with null for everything that JSON cannot represent.
 struct Plain(Value);
 
 impl<'de> Deserialize<'de> for Plain {
@@ -178,7 +175,7 @@ impl<'de> Visitor<'de> for PlainVisitor {
         Ok(Plain(Value::Array(list)))
     }
 
-    /// SessionMembers whose names are no texts are left out.
+    /// Members whose names are not strings are dropped.
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Plain, A::Error> {
         let mut map = Map::new();
         while let Some(Plain(name)) = members.next_key()? {
@@ -195,11 +192,11 @@ impl<'de> Visitor<'de> for PlainVisitor {
 mod tests {
     use super::*;
 
-    /// What Flask-Session 0.8.0's encoder (msgspec 0.22.0) makes of a session with times of 4, 8 and 12 bytes,
-    /// bytes, the largest number, infinity, a number as a key, and a message to show.
+    /// Output of Flask-Session 0.8.0's encoder (msgspec 0.22.0) for a session with times of 4, 8 and 12 bytes, bytes,
+    /// the largest number, infinity, a number as a key, and a flashed message.
     const MSGPACK: &[u8] = b"\x8b\xaa_permanent\xc3\xa4user\x86\xa3oid\xd9$a1b2c3d4-0000-4000-8000-000000000001\xa4name\xa4Zo\xc3\xab\xb2preferred_username\xafzoe@example.org\xa5roles\x92\xa4User\xa5Admin\xa4seen\xd6\xffk\x08;`\xa3iat\xcek\x03W\xd0\xb3last_activity_epoch\xcek\x03e\xe0\xa4when\xd6\xffk\x08;`\xa4fine\xd7\xff\x00\x00N k\x08;`\xa4late\xc7\x0c\xff\x00\x00\x00\x00\x00\x00\x00:\xfe\x13\x0e\x00\xa3raw\xc4\x02\x00\xff\xa3max\xcf\xff\xff\xff\xff\xff\xff\xff\xff\xa3inf\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00\x07\xa5seven\xa8_flashes\x91\x92\xa7message\xa2hi";
     const JSON: &[u8] = b"{\"_permanent\":true,\"user\":{\"oid\":\"a1b2c3d4-0000-4000-8000-000000000001\",\"name\":\"Zo\xc3\xab\",\"preferred_username\":\"zoe@example.org\",\"roles\":[\"User\",\"Admin\"],\"seen\":\"2026-11-26T14:00:00Z\",\"iat\":1795381200},\"last_activity_epoch\":1795384800,\"when\":\"2026-11-26T14:00:00Z\",\"fine\":\"2026-11-26T14:00:00.000005Z\",\"late\":\"9999-01-01T00:00:00Z\",\"raw\":\"AP8=\",\"max\":18446744073709551615,\"inf\":null,\"7\":\"seven\",\"_flashes\":[[\"message\",\"hi\"]]}";
-    /// What cachelib 0.17.0 leaves in a file: a session with a time in it, until 1798063478.
+    /// File of cachelib 0.17.0: a session with a time in it, which expires at 1798063478.
     const FILE: &[u8] = b"vE,k\x80\x05\x95\xcc\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\n_permanent\x94\x88\x8c\x04user\x94}\x94(\x8c\x03oid\x94\x8c$a1b2c3d4-0000-4000-8000-000000000001\x94\x8c\x04name\x94\x8c\x01Z\x94\x8c\x05email\x94\x8c\x0dz@example.org\x94\x8c\x05roles\x94]\x94\x8c\x05Admin\x94au\x8c\x13last_activity_epoch\x94J\xe0e\x03k\x8c\x04when\x94\x8c\x08datetime\x94\x8c\x08datetime\x94\x93\x94C\n\x07\xea\x0b\x1a\x00\x00\x00\x00\x00\x00\x94\x85\x94R\x94u.";
 
     fn zoe() -> Account {
@@ -214,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_with_times_and_the_like_in_it_is_read_from_redis() {
+    fn sessions_with_times_and_other_python_types_are_read_from_redis() {
         let record = FlaskRecord::from_redis(MSGPACK).unwrap();
         assert_eq!(record.account(), Some(zoe()));
         assert_eq!(record.last_activity(), Some(1_795_384_800_000));
@@ -269,14 +266,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_user_nobody_is_signed_in() {
+    fn records_without_a_user_have_no_account() {
         for stored in [
             b"".as_slice(),
             b"\x80",
             b"\xc0",
             b"\x81\xaa_permanent\xc3",
             b"\x81\xa4user\xc0",
-            // Neither bytes nor a number are the name of a member.
+            // Bytes and numbers are not names of members.
             b"\x81\xc4\x04user\x81\xa5roles\x91\xa5Admin",
             b"\x81\x00\x81\xa5roles\x91\xa5Admin",
         ] {
@@ -288,20 +285,20 @@ mod tests {
         let file =
             b"\0\0\0\0\x80\x05\x95\x12\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\n_permanent\x94\x88s.";
         assert_eq!(FlaskRecord::from_file(file, 0).unwrap().unwrap().account(), None);
-        // Somebody, but nobody knows who.
+        // A user without any claim.
         let odd = FlaskRecord::from_redis(b"\x81\xa4user\xa3abc").unwrap().account().unwrap();
         assert_eq!((odd.oid, &odd.name, odd.is_admin()), (None, &None, false));
     }
 
     #[test]
-    fn of_members_that_come_twice_the_last_one_counts() {
+    fn of_repeated_members_the_last_one_applies() {
         let twice = b"\x82\xa4user\x81\xa5roles\x91\xa5Admin\xa4user\x82\xa5roles\x91\xa5Admin\xa5roles\x90";
         let account = FlaskRecord::from_redis(twice).unwrap().account().unwrap();
         assert!(!account.is_admin());
     }
 
     #[test]
-    fn what_cannot_be_read_is_an_error_and_not_nobody() {
+    fn malformed_records_are_errors_and_not_missing_users() {
         let is_refused =
             |stored: &[u8]| matches!(FlaskRecord::from_redis(stored), Err(FormatError::Decoding));
         let nested =
@@ -330,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn when_somebody_was_last_seen_may_be_any_number() {
+    fn the_last_activity_may_be_any_number() {
         let of = |stored: &[u8]| FlaskRecord::from_redis(stored).unwrap().last_activity();
         let name = b"\x81\xb3last_activity_epoch".as_slice();
         assert_eq!(of(&[name, b"\xcb\x40\x00\x00\x00\x00\x00\x00\x00"].concat()), Some(2000));

@@ -1,4 +1,4 @@
-//! Sessions that came to their end by themselves, told once.
+//! Events of sessions that expired without being ended, sent once.
 
 use std::{
     collections::HashSet,
@@ -11,15 +11,15 @@ use uuid::Uuid;
 use super::{Sessions, SessionsError, backend::SessionMeta, error::malformed_as_none};
 use crate::authz::{policy::CANARY, session::SessionId};
 
-/// Those that wait to be heard of; more are told with a later sweep.
-const MAX_WAITING: usize = 1024;
+/// Capacity of the event channel; a later sweep sends the rest.
+const CAPACITY: usize = 1024;
 
-/// A session whose end has passed, and that nobody had ended before.
+/// A session that expired, and had not been ended before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Expired {
     /// [`SessionId::handle`].
     pub(crate) handle: String,
-    /// Whoever tells of this session, and however often, gives the same.
+    /// Equal for every event of this session, of any instance.
     pub(crate) record_id: Uuid,
     /// Entra's object id.
     pub(crate) subject: Uuid,
@@ -27,7 +27,7 @@ pub(crate) struct Expired {
     pub(crate) client: String,
     /// Unix milliseconds.
     pub(crate) opened_at: i64,
-    /// When it expired, in Unix milliseconds.
+    /// Expiry, in Unix milliseconds.
     pub(crate) at: i64,
 }
 
@@ -44,25 +44,25 @@ impl Expired {
     }
 }
 
-/// Who is told, and of which he was told already.
+/// Channel of expiry events, and the sessions already reported.
 #[derive(Debug)]
 pub(super) struct ExpiryEvents {
     sender: mpsc::Sender<Expired>,
-    /// Until somebody takes it nothing is told.
+    /// Nothing is sent until the receiver is taken.
     receiver: Mutex<Option<mpsc::Receiver<Expired>>>,
-    /// Those of which there is nothing more to tell.
+    /// Sessions that need no further event.
     reported: Mutex<HashSet<SessionId>>,
 }
 
 impl ExpiryEvents {
     pub(super) fn new() -> Self {
-        let (sender, receiver) = mpsc::channel(MAX_WAITING);
+        let (sender, receiver) = mpsc::channel(CAPACITY);
         Self { sender, receiver: Mutex::new(Some(receiver)), reported: Mutex::default() }
     }
 
-    fn has_listener(&self) -> bool {
-        let untaken = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        !untaken && !self.sender.is_closed()
+    fn has_receiver(&self) -> bool {
+        let is_untaken = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        !is_untaken && !self.sender.is_closed()
     }
 
     fn is_reported(&self, id: &SessionId) -> bool {
@@ -80,39 +80,38 @@ impl ExpiryEvents {
 }
 
 impl Sessions {
-    /// Where sessions are told of that expire from now on, and that expired a short while ago; given out
-    /// once. Each is told once by this process; other instances, and a process that comes after this one,
-    /// tell the same ones again, under the same [`Expired::record_id`].
+    /// Receiver of the sessions that expire from now on or expired up to 20 minutes ago; `None` after the first call.
+    /// This process sends each session once. Other instances and later processes send it again, under the same
+    /// [`Expired::record_id`].
     pub(crate) fn expired(&self) -> Option<mpsc::Receiver<Expired>> {
         self.0.expiry_events.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Tells of those among sessions whose end has passed that were not ended before, as many as there
-    /// is room for.
+    /// Sends events for those of the expired sessions that were not ended, as many as the channel admits.
     pub(super) async fn report_expired(
         &self,
-        over: &[SessionId],
+        expired: &[SessionId],
         forget_before: i64,
     ) -> Result<(), SessionsError> {
         let events = &self.0.expiry_events;
         events.forget_before(forget_before);
-        if !events.has_listener() {
+        if !events.has_receiver() {
             return Ok(());
         }
-        for id in over.iter().filter(|id| id.expires_at() >= forget_before) {
+        for id in expired.iter().filter(|id| id.expires_at() >= forget_before) {
             if events.is_reported(id) {
                 continue;
             }
-            // What has no room now is told with a later sweep.
-            let room = match events.sender.try_reserve() {
-                Ok(room) => room,
+            // A later sweep sends the rest.
+            let permit = match events.sender.try_reserve() {
+                Ok(permit) => permit,
                 Err(TrySendError::Full(()) | TrySendError::Closed(())) => return Ok(()),
             };
-            // Whose note is gone, that was ended, perhaps elsewhere.
+            // Without metadata the session was ended, perhaps by another instance.
             let meta = malformed_as_none(self.0.backend.meta(id.id()).await)?;
             let meta = meta.filter(|meta| meta.session_id() == *id && meta.subject != CANARY);
             if let Some(meta) = meta.filter(|_| !self.is_revoked(id)) {
-                room.send(Expired::of(id, meta));
+                permit.send(Expired::of(id, meta));
             }
             events.remember(*id);
         }
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_that_expires_is_told_once() {
+    async fn an_expired_session_is_reported_once() {
         let folders = folders();
         let sessions = instance(folders.path());
         let id = put(&sessions, (ZOE, "app"), 1_000, -5).await;
@@ -149,11 +148,11 @@ mod tests {
         let ended_elsewhere = put(&sessions, (ZOE, "app"), 1_000, -5).await;
         instance(folders.path()).revoke(&ended_elsewhere).await.unwrap();
 
-        // Nobody listens yet, and nothing is lost.
+        // Without a receiver nothing is lost.
         sessions.read_revocations().await.unwrap();
         sessions.sweep().await.unwrap();
         let mut reported = sessions.expired().unwrap();
-        assert!(sessions.expired().is_none(), "given out once");
+        assert!(sessions.expired().is_none(), "a second call returns none");
         sessions.sweep().await.unwrap();
         sessions.sweep().await.unwrap();
         let events = received(&mut reported);
@@ -162,7 +161,7 @@ mod tests {
         assert_eq!((&*expired.client, expired.opened_at), ("app", 1_000));
         assert_eq!(expired.at, id.expires_at() * 1000);
 
-        // Another process tells the same, by the same name.
+        // Another process sends the same event under the same record id.
         let another = instance(folders.path());
         let mut reported = another.expired().unwrap();
         another.read_revocations().await.unwrap();
@@ -171,17 +170,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_has_no_room_is_told_later() {
+    async fn events_beyond_the_capacity_are_sent_by_a_later_sweep() {
         let folders = folders();
         let sessions = instance(folders.path());
         let mut reported = sessions.expired().unwrap();
         let (first, second) =
             (put(&sessions, (ZOE, "app"), 1, -5).await, put(&sessions, (ZOE, "app"), 2, -6).await);
-        let crowd = sessions.0.expiry_events.sender.reserve_many(MAX_WAITING - 1).await.unwrap();
+        let permits = sessions.0.expiry_events.sender.reserve_many(CAPACITY - 1).await.unwrap();
         sessions.sweep().await.unwrap();
         let one = received(&mut reported);
         assert_eq!(one.len(), 1);
-        drop(crowd);
+        drop(permits);
         sessions.sweep().await.unwrap();
         let other = received(&mut reported);
         let mut both: Vec<_> = one.into_iter().chain(other).map(|one| one.handle).collect();
@@ -192,20 +191,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_note_outlives_its_session_but_is_no_session() {
+    async fn metadata_outlives_its_session_without_being_a_session() {
         let folders = folders();
         let sessions = instance(folders.path());
-        let over = put(&sessions, (ZOE, "app"), 1, -5).await;
+        let expired = put(&sessions, (ZOE, "app"), 1, -5).await;
         sessions.sweep().await.unwrap();
-        assert!(sessions.0.backend.meta(over.id()).await.unwrap().is_some());
-        assert_eq!(sessions.subject_of(&over).await.unwrap(), None);
-        let long_over = put(&sessions, (ZOE, "app"), 1, -RETENTION - 5).await;
+        assert!(sessions.0.backend.meta(expired.id()).await.unwrap().is_some());
+        assert_eq!(sessions.subject_of(&expired).await.unwrap(), None);
+        let long_expired = put(&sessions, (ZOE, "app"), 1, -RETENTION - 5).await;
         sessions.sweep().await.unwrap();
-        assert!(sessions.0.backend.meta(long_over.id()).await.unwrap().is_none());
+        assert!(sessions.0.backend.meta(long_expired.id()).await.unwrap().is_none());
     }
 
     #[test]
-    fn a_record_id_is_a_session_ids_own() {
+    fn record_ids_are_derived_from_the_whole_session_id() {
         let of = |end| {
             SessionId::new(tower_sessions_core::session::Id(0), end).record_id("session_expired")
         };

@@ -1,14 +1,14 @@
-//! Instances of the gateway that share a store notice one another there.
+//! Registry of the gateway's instances in the shared session store.
 
 use super::{Sessions, SessionsError, in_time};
 use crate::clock;
 
-/// One that has not been seen for so long is gone, in seconds.
+/// Seconds without a heartbeat after which an instance is no longer listed.
 const STALE_AFTER: i64 = 15;
 
 impl Sessions {
-    /// Says that this instance is there, and which database it writes to; the others that have said so
-    /// lately, each with its database. Neither may be a secret.
+    /// Records a heartbeat of this instance and the database it writes to; returns the other instances with a recent
+    /// heartbeat, each with its database. Neither may be a secret.
     pub(crate) async fn register(
         &self,
         instance: &str,
@@ -30,19 +30,23 @@ mod tests {
     use crate::sessions::test_support::{folders, instance};
 
     #[tokio::test]
-    async fn instances_see_one_another_until_they_are_gone() {
+    async fn instances_list_one_another_until_their_heartbeat_is_stale() {
         let folders = folders();
         let (one, other) = (instance(folders.path()), instance(folders.path()));
         let pair = |name: &str, database: &str| (name.to_owned(), database.to_owned());
         assert_eq!(one.register("one", "sqlite:/a b/c").await.unwrap(), []);
         assert_eq!(other.register("other", "d").await.unwrap(), [pair("one", "sqlite:/a b/c")]);
         assert_eq!(one.register("one", "e").await.unwrap(), [pair("other", "d")]);
-        assert_eq!(other.register("other", "d").await.unwrap(), [pair("one", "e")], "it moved");
+        assert_eq!(
+            other.register("other", "d").await.unwrap(),
+            [pair("one", "e")],
+            "the database changed"
+        );
 
-        let seen = std::fs::read_dir(folders.path().join("state/instances")).unwrap();
+        let entries = std::fs::read_dir(folders.path().join("state/instances")).unwrap();
         let hours_ago = std::fs::metadata(folders.path()).unwrap().modified().unwrap()
             - Duration::from_hours(1);
-        for entry in seen {
+        for entry in entries {
             let file = std::fs::File::options().write(true).open(entry.unwrap().path()).unwrap();
             file.set_modified(hours_ago).unwrap();
         }

@@ -1,7 +1,7 @@
-//! How often may be tried: logins by subject, failures by client address. Counted here, bounded in
-//! memory. Where Redis is the store, it counts logins for all instances together, and failures as well.
+//! Login limits: logins per subject, failures per client address. Counted in bounded memory; with Redis as the store,
+//! Redis counts both for all instances together.
 //!
-//! A window begins with the first that is counted in it.
+//! A window begins with its first event.
 
 use std::{
     fmt,
@@ -18,12 +18,12 @@ use uuid::Uuid;
 use super::Sessions;
 use crate::config::{Limit, SessionsConfig};
 
-/// Subjects, and addresses, that are counted at a time; the least used give way.
+/// Maximum of subjects, and of addresses, that are counted; the least used are evicted.
 const MAX_COUNTED: u64 = 20_000;
 /// Longest wait of a caller whose login failed for the count of all instances.
 const COUNT_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// An address as it is counted: an IPv6 caller commands a network of 64 bits (RFC 4291 §2.5.4).
+/// Unit of counting: an IPv4 address or an IPv6 /64, the network of one caller (RFC 4291 §2.5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Network(IpAddr);
 
@@ -48,14 +48,14 @@ impl fmt::Display for Network {
     }
 }
 
-/// What was counted in a window.
+/// A window and its count.
 #[derive(Debug, Clone, Copy)]
 struct Window {
     count: u32,
     ends: Instant,
 }
 
-/// Counts of one kind; no limit: nothing is counted.
+/// Counter with one window per key. Without a limit it counts nothing.
 struct Counter<K> {
     limit: Option<Limit>,
     windows: Cache<K, Window>,
@@ -68,7 +68,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> Counter<K> {
         Self { limit, windows }
     }
 
-    /// Counts one more; how long to wait when that was too many.
+    /// Counts one event; returns the wait when it exceeds the limit.
     fn add(&self, key: K) -> Option<Duration> {
         let Limit { max, per } = self.limit?;
         let now = Instant::now();
@@ -82,14 +82,14 @@ impl<K: Hash + Eq + Send + Sync + 'static> Counter<K> {
         (window.count > max).then(|| window.ends - now)
     }
 
-    /// How long to wait, when as many as may be were counted.
-    fn is_full(&self, key: &K) -> Option<Duration> {
+    /// Remaining wait when the limit is reached.
+    fn wait(&self, key: &K) -> Option<Duration> {
         let max = self.limit?.max;
         let window = self.windows.get(key).filter(|window| window.count >= max)?;
-        window.ends.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+        window.ends.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero())
     }
 
-    /// Learns that elsewhere there were too many, for so long.
+    /// Applies a limit that all instances together have reached, for `wait`.
     fn merge(&self, key: K, wait: Duration) {
         if let Some(Limit { max, .. }) = self.limit {
             self.windows.insert(key, Window { count: max, ends: Instant::now() + wait });
@@ -97,7 +97,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> Counter<K> {
     }
 }
 
-/// Both counters, and how many sessions of one subject may live.
+/// Both counters, and the maximum of live sessions per subject.
 pub(super) struct LoginLimits {
     pub(super) per_subject: usize,
     logins: Counter<Uuid>,
@@ -106,7 +106,7 @@ pub(super) struct LoginLimits {
 
 impl fmt::Debug for LoginLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Limits")
+        f.debug_tuple("LoginLimits")
             .field(&self.per_subject)
             .field(&self.logins.limit)
             .field(&self.failures.limit)
@@ -115,7 +115,7 @@ impl fmt::Debug for LoginLimits {
 }
 
 impl LoginLimits {
-    /// Nothing is counted yet.
+    /// Limits with empty counters.
     pub(super) fn new(config: &SessionsConfig) -> Self {
         Self {
             per_subject: config.per_subject,
@@ -124,27 +124,27 @@ impl LoginLimits {
         }
     }
 
-    /// The limits themselves: of logins, of failures.
+    /// Limits of logins and of failures.
     pub(super) fn both(&self) -> (Option<Limit>, Option<Limit>) {
         (self.logins.limit, self.failures.limit)
     }
 
-    /// Counts a login; how long to wait when it is one too many.
+    /// Counts a login; returns the wait when it exceeds the limit.
     pub(super) fn login(&self, subject: Uuid) -> Option<Duration> {
         self.logins.add(subject)
     }
 
-    /// Counts a login that failed; how long to wait when it is one too many.
+    /// Counts a failed login; returns the wait when it exceeds the limit.
     pub(super) fn failure(&self, from: Network) -> Option<Duration> {
         self.failures.add(from)
     }
 
-    /// How long an address must wait that has failed as often as may be.
+    /// Remaining wait of an address that has reached the limit of failures.
     pub(super) fn failure_limit_wait(&self, network: &Network) -> Option<Duration> {
-        self.failures.is_full(network)
+        self.failures.wait(network)
     }
 
-    /// Learns that an address has failed too often on all instances together.
+    /// Applies the limit of failures that all instances together have counted.
     pub(super) fn limit_failures(&self, network: Network, wait: Duration) {
         self.failures.merge(network, wait);
     }
@@ -186,24 +186,24 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_window_lets_so_many_in_and_ends() {
+    async fn a_window_admits_up_to_its_limit_and_ends() {
         let limit = Limit { max: 2, per: Duration::from_mins(1) };
         let counter = Counter::new(Some(limit));
-        assert_eq!((counter.add("a"), counter.is_full(&"a")), (None, None));
+        assert_eq!((counter.add("a"), counter.wait(&"a")), (None, None));
         tokio::time::advance(Duration::from_secs(20)).await;
         assert_eq!(counter.add("a"), None);
-        assert_eq!(counter.is_full(&"a"), Some(Duration::from_secs(40)));
+        assert_eq!(counter.wait(&"a"), Some(Duration::from_secs(40)));
         assert_eq!(counter.add("a"), Some(Duration::from_secs(40)));
-        assert_eq!(counter.add("b"), None, "others are counted apart");
+        assert_eq!(counter.add("b"), None, "keys are counted separately");
         tokio::time::advance(Duration::from_secs(40)).await;
-        assert_eq!((counter.is_full(&"a"), counter.add("a")), (None, None), "a new window");
+        assert_eq!((counter.wait(&"a"), counter.add("a")), (None, None), "a new window");
         counter.merge("c", Duration::from_secs(5));
-        assert_eq!(counter.is_full(&"c"), Some(Duration::from_secs(5)));
+        assert_eq!(counter.wait(&"c"), Some(Duration::from_secs(5)));
         assert_eq!(Counter::new(None).add("a"), None);
     }
 
     #[test]
-    fn an_ipv6_caller_is_counted_by_its_network() {
+    fn ipv6_callers_are_counted_by_their_64_bit_network() {
         let of = |text: &str| Network::from(text.parse::<IpAddr>().unwrap()).to_string();
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::1"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));

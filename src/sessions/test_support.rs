@@ -1,4 +1,4 @@
-//! Sessions as tests put them on a shelf: without a grant, with the times they please.
+//! Test sessions stored directly in a backend: without a grant, with any times.
 
 use std::{fs, path::Path};
 
@@ -18,7 +18,7 @@ use crate::{
     flask::session_codec::{self, SessionMembers},
 };
 
-/// Two folders that upstream has been in already.
+/// Two folders that upstream has initialized.
 pub(super) fn folders() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let flask = folder.path().join("flask_session");
@@ -29,7 +29,7 @@ pub(super) fn folders() -> TempDir {
     folder
 }
 
-/// An instance of the gateway over them.
+/// An instance of the gateway over these folders.
 pub(super) fn instance(folders: &Path) -> Sessions {
     let (directory, state) = (folders.join("flask_session"), folders.join("state"));
     open_store(StoreConfig::Files { directory, state })
@@ -42,7 +42,7 @@ pub(super) fn open_store(store: StoreConfig) -> Sessions {
     Sessions::open_store(config).unwrap()
 }
 
-/// A session that ends in so many seconds, opened at a Unix time in milliseconds.
+/// Stores a session that expires in `life` seconds; `opened_at` in Unix milliseconds.
 pub(super) async fn put(
     sessions: &Sessions,
     (subject, client): (Uuid, &str),
@@ -61,8 +61,8 @@ pub(super) async fn put(
     let (backend, quota) = (&sessions.0.backend, Quota { logins: None, failures: None });
     let added = backend.add_meta(&meta, &quota, now).await.unwrap();
     assert!(matches!(added, Added::New { .. }));
-    let (seen, user) = (json!(opened_at / 1000 + 7), user(subject, client));
-    let members = SessionMembers(vec![("user", &user), ("last_activity_epoch", &seen)]);
+    let (last_activity, user) = (json!(opened_at / 1000 + 7), user(subject, client));
+    let members = SessionMembers(vec![("user", &user), ("last_activity_epoch", &last_activity)]);
     assert!(backend.create(&meta.session_id(), &members, now).await.unwrap());
     meta.session_id()
 }

@@ -1,16 +1,16 @@
-//! Texts that every instance reads until the database has what they say: the store keeps them, and knows no more
-//! of them.
+//! Texts in the session store that every instance reads until the database has stored their content. The store does
+//! not interpret them.
 
 use super::{Sessions, SessionsError, Waiting, in_time};
 use crate::clock;
 
 impl Sessions {
-    /// Adds a text, for all instances and for those that start later; again is harmless.
+    /// Adds a text, for all instances and for those that start later. Idempotent.
     pub(crate) async fn add_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError> {
         in_time(self.0.backend.add_waiting(of, text, clock::now())).await
     }
 
-    /// Texts that wait, `most` of them.
+    /// Reads up to `max` waiting texts.
     pub(crate) async fn waiting(
         &self,
         of: Waiting,
@@ -19,7 +19,7 @@ impl Sessions {
         in_time(self.0.backend.waiting(of, max)).await
     }
 
-    /// Removes a text: the database has it.
+    /// Removes a text after the database has stored it.
     pub(crate) async fn remove_waiting(
         &self,
         of: Waiting,
@@ -35,7 +35,7 @@ mod tests {
     use crate::sessions::test_support::{folders, instance};
 
     #[tokio::test]
-    async fn texts_wait_for_every_instance_until_one_removes_them() {
+    async fn texts_are_read_by_every_instance_until_one_removes_them() {
         let folders = folders();
         let (one, other) = (instance(folders.path()), instance(folders.path()));
         for text in ["a", "b", "a"] {

@@ -89,7 +89,7 @@ impl SessionCookie<'_> {
     pub(crate) fn minted_in(self, headers: &HeaderMap) -> Vec<SessionId> {
         let mut found = Vec::new();
         for pair in pairs(&joined(lines(headers))).iter().filter(|pair| self.is_session(pair)) {
-            let id = std::str::from_utf8(&pair.value).ok().and_then(|value| minted(value));
+            let id = std::str::from_utf8(&pair.value).ok().and_then(minted);
             if let Some(Some(id)) = id
                 && !found.contains(&id)
                 && found.len() < MAX_MINTED

@@ -1,8 +1,8 @@
--- Adds a note, unless there is one of this id (then nil) or there are too many logins: then {seconds to
--- wait}. Else how many sessions its subject has by now.
--- KEYS: note, the subject's sessions, all expiries, the subject's logins, its address' failures.
--- ARGV: note, its life in seconds, id, opened at, the longest life in seconds, expires at, most logins (0: any
--- number), their window in seconds, most failures (0: any number).
+-- Adds metadata of a session. Returns nil if the id has metadata already, {seconds to wait} if a limit is
+-- reached, else the number of the subject's sessions.
+-- KEYS: metadata, the subject's sessions, all expiries, the subject's logins, the address' failures.
+-- ARGV: metadata, its TTL in seconds, id, opening time, maximum life in seconds, expiry, maximum of logins (0: no
+-- limit), their window in seconds, maximum of failures (0: no limit).
 local failures = tonumber(ARGV[9])
 if failures > 0 and tonumber(redis.call('GET', KEYS[5]) or 0) >= failures then
   return {math.max(math.ceil(redis.call('PTTL', KEYS[5]) / 1000), 1)}
@@ -21,7 +21,7 @@ if not redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2], 'NX') then
   return false
 end
 redis.call('ZADD', KEYS[2], ARGV[4], ARGV[3])
--- Others of the subject's may end later than this one; none after the longest life.
+-- Other sessions of the subject may expire later than this one; none later than the maximum life.
 redis.call('EXPIRE', KEYS[2], ARGV[5])
 redis.call('ZADD', KEYS[3], ARGV[6], ARGV[3])
 return redis.call('ZCARD', KEYS[2])

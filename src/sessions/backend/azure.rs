@@ -1,4 +1,4 @@
-//! What the identity that Azure gives this app is good for: tokens, and secrets out of Key Vault.
+//! Azure identity of the app: access tokens, and secrets of Key Vault.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -21,40 +21,40 @@ use secrecy::SecretString;
 
 use crate::config::{AzureIdentity, VaultSecret};
 
-/// For one request.
+/// Time-out of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The app's identity.
+/// Azure identity of the app.
 pub(crate) struct Azure {
     identity: AzureIdentity,
-    /// For what lies on this host or this network, and for what lies beyond.
-    here: ClientOptions,
-    beyond: ClientOptions,
+    /// Client without a proxy, for the platform's own endpoint.
+    local: ClientOptions,
+    /// Client for endpoints on the Internet.
+    remote: ClientOptions,
     credential: OnceLock<Arc<dyn TokenCredential>>,
 }
 
 impl Azure {
     /// # Errors
-    /// When there can be no TLS.
+    /// When TLS cannot be set up.
     pub(crate) fn new(identity: AzureIdentity) -> reqwest::Result<Self> {
         let client =
             || reqwest::Client::builder().timeout(REQUEST_TIMEOUT).redirect(Policy::none());
         let options = |client: reqwest::Client| ClientOptions {
-            // Whoever asks tries again.
+            // The caller retries.
             retry: RetryOptions::none(),
             transport: Some(Transport::new(Arc::new(client))),
             ..ClientOptions::default()
         };
         Ok(Self {
             identity,
-            // An endpoint of the platform's own is not behind a proxy.
-            here: options(client().no_proxy().build()?),
-            beyond: options(client().build()?),
+            local: options(client().no_proxy().build()?),
+            remote: options(client().build()?),
             credential: OnceLock::new(),
         })
     }
 
-    /// Made when there is what it is made of: Kubernetes' own token may come late.
+    /// Created on first use: Kubernetes may mount its token late.
     fn credential(&self) -> azure_core::Result<Arc<dyn TokenCredential>> {
         if let Some(credential) = self.credential.get() {
             return Ok(Arc::clone(credential));
@@ -68,7 +68,7 @@ impl Azure {
         if self.identity.is_federated {
             let options = WorkloadIdentityCredentialOptions {
                 credential_options: ClientAssertionCredentialOptions {
-                    client_options: self.beyond.clone(),
+                    client_options: self.remote.clone(),
                 },
                 client_id,
                 ..WorkloadIdentityCredentialOptions::default()
@@ -77,20 +77,20 @@ impl Azure {
         }
         let options = ManagedIdentityCredentialOptions {
             user_assigned_id: client_id.map(UserAssignedId::ClientId),
-            client_options: self.here.clone(),
+            client_options: self.local.clone(),
         };
         Ok(ManagedIdentityCredential::new(Some(options))?)
     }
 
-    /// A token for a scope.
+    /// Requests a token for a scope.
     pub(crate) async fn token(&self, scope: &str) -> azure_core::Result<AccessToken> {
         self.credential()?.get_token(&[scope], None).await
     }
 
-    /// A secret's value.
+    /// Reads the value of a secret.
     pub(crate) async fn secret(&self, secret: &VaultSecret) -> azure_core::Result<SecretString> {
         let options =
-            SecretClientOptions { client_options: self.beyond.clone(), ..Default::default() };
+            SecretClientOptions { client_options: self.remote.clone(), ..Default::default() };
         let client = SecretClient::new(&secret.vault, self.credential()?, Some(options))?;
         let options = SecretClientGetSecretOptions {
             secret_version: secret.version.clone(),

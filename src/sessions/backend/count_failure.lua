@@ -1,5 +1,5 @@
--- Counts a failure; seconds to wait when it is one too many, else 0.
--- KEYS: the address' failures. ARGV: most, their window in seconds.
+-- Counts a failed login. Returns the seconds to wait when it exceeds the limit, else 0.
+-- KEYS: the address' failures. ARGV: maximum, window in seconds.
 local count = redis.call('INCR', KEYS[1])
 if count == 1 then
   redis.call('EXPIRE', KEYS[1], ARGV[2])

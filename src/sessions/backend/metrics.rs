@@ -1,4 +1,4 @@
-//! A shelf, and how long each of its answers took.
+//! Metrics of a session backend: duration of each operation, number of live sessions.
 
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,10 @@ use crate::{
     telemetry::meter,
 };
 
-/// Bounds in seconds; no caller waits longer than 1.8 s.
+/// Histogram boundaries in seconds; no caller waits longer than 1.8 s.
 const BOUNDS: [f64; 9] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 1.0, 2.5];
 
-/// Passes everything on to another, and measures.
+/// Decorator that measures another backend.
 #[derive(Debug)]
 pub(crate) struct InstrumentedBackend<S> {
     inner: S,
@@ -76,7 +76,7 @@ impl<S: SessionBackend> InstrumentedBackend<S> {
     }
 }
 
-/// An operation under way. Who loses patience drops it.
+/// An operation in progress. Dropped at a time-out, it records `abandoned`.
 struct Stopwatch<'a, S: SessionBackend> {
     backend: &'a InstrumentedBackend<S>,
     operation: &'static str,

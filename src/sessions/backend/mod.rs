@@ -1,4 +1,4 @@
-//! What a store must be able to keep: Flask's records, and our notes about them.
+//! Session backends: storage of Flask's records and of the gateway's own data.
 
 mod azure;
 mod cachelib;
@@ -26,32 +26,32 @@ use crate::{
     flask::{session_codec::SessionMembers, session_record::FlaskRecord},
 };
 
-/// What the gateway remembers of a session it minted; Flask never sees it.
+/// Metadata of a minted session. Flask does not read it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SessionMeta {
-    /// tower-sessions' part of the id.
+    /// tower-sessions' part of the session id.
     #[serde(with = "id_as_text")]
     pub(crate) id: Id,
     /// Unix seconds.
     pub(crate) expires_at: i64,
-    /// Unix milliseconds: logins of one second have an order too.
+    /// Unix milliseconds, so that logins of one second have an order.
     pub(crate) opened_at: i64,
     /// Entra's object id.
     pub(crate) subject: Uuid,
     /// The client app's id.
     pub(crate) client: String,
-    /// SHA-256 of the token it was minted from.
+    /// SHA-256 of the token that the session was minted from.
     pub(crate) token: String,
 }
 
 impl SessionMeta {
-    /// The whole id.
+    /// The whole session id.
     pub(crate) fn session_id(&self) -> SessionId {
         SessionId::new(self.id, self.expires_at)
     }
 }
 
-/// As its 22 characters: JSON has no numbers of 128 bits.
+/// Serializes an id as its 22 characters: JSON has no 128-bit numbers.
 mod id_as_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use tower_sessions_core::session::Id;
@@ -65,15 +65,15 @@ mod id_as_text {
     }
 }
 
-/// How often may be logged in, and have failed.
+/// Login limits that a new session must respect.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quota {
     pub(super) logins: Option<Limit>,
-    /// Failures from where it is tried.
+    /// Failures from the caller's network.
     pub(super) failures: Option<(Limit, Network)>,
 }
 
-/// What became of a note.
+/// Result of [`SessionBackend::add_meta`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Added {
     /// Stored.
@@ -83,25 +83,25 @@ pub(super) enum Added {
     },
     /// The id has metadata already.
     Taken,
-    /// Too often: to be tried again after so long.
+    /// A limit is reached; retry after this time.
     TooOften(Duration),
 }
 
-/// Where reading the ended sessions left off; made and understood by a shelf alone.
+/// Position in the revocation list. Opaque outside the backend that made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cursor(pub(super) String);
 
-/// Texts of the gateway's own that every instance reads until the database has what they say.
+/// Kinds of texts that every instance reads until the database has stored their content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waiting {
     /// Decisions in force.
     Decisions,
-    /// Records of what was done.
+    /// Activity records.
     Records,
 }
 
 impl Waiting {
-    /// In keys and as a folder's name.
+    /// Part of the key, and name of the folder.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Decisions => "decisions",
@@ -110,27 +110,25 @@ impl Waiting {
     }
 }
 
-/// Ended sessions, as far as asked for.
+/// Revoked sessions read from the store.
 #[derive(Debug)]
 pub(super) struct Revoked {
-    /// Their ids.
     pub(super) ids: Vec<SessionId>,
-    /// Whether these are all there are, or those since the bookmark.
+    /// True for the whole list, false for additions since the cursor.
     pub(super) is_whole: bool,
-    /// For the next time.
+    /// Position for the next read.
     pub(super) cursor: Option<Cursor>,
 }
 
-/// A part of the sessions whose end has not come.
+/// A page of the sessions that have not expired.
 #[derive(Debug)]
 pub(super) struct Unexpired {
-    /// Their ids.
     pub(super) ids: Vec<SessionId>,
-    /// Whether there are no more after them.
+    /// True if no further page follows.
     pub(super) is_last: bool,
 }
 
-/// A store. Whatever it answers `Ok` to is confirmed by the store itself.
+/// A session store. `Ok` means that the store itself has confirmed the operation.
 #[async_trait]
 pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
     /// Writes Flask's record; false if there is one already, and nothing was written.
@@ -140,46 +138,46 @@ pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
         session: &SessionMembers<'_>,
         now: i64,
     ) -> Result<bool, SessionsError>;
-    /// What Flask's record under an id says, a minted one or one of its own; `None`: there is none.
+    /// Reads Flask's record under an id, minted or Flask's own; `None` when there is none.
     async fn record(&self, id: &str) -> Result<Option<FlaskRecord>, SessionsError>;
-    /// Whether Flask's record is there, whatever it holds.
+    /// True if Flask's record exists, even a malformed one.
     async fn has(&self, id: &SessionId) -> Result<bool, SessionsError>;
-    /// Removes Flask's records; those that are gone already are passed over.
+    /// Removes Flask's records; missing ones are skipped.
     async fn remove(&self, ids: &[SessionId]) -> Result<(), SessionsError>;
 
-    /// Whether [`Self::add_note`] itself holds logins to the quota, for all instances together.
+    /// True if [`Self::add_meta`] enforces the quota for all instances together.
     fn counts_logins(&self) -> bool {
         false
     }
-    /// Adds a note, if the quota has not been used up by all instances together.
+    /// Adds metadata, unless the quota is used up.
     async fn add_meta(
         &self,
         meta: &SessionMeta,
         quota: &Quota,
         now: i64,
     ) -> Result<Added, SessionsError>;
-    /// The note of an id; it is kept for a while after the session's end.
+    /// Reads metadata; it outlives its session by about 20 minutes.
     async fn meta(&self, id: Id) -> Result<Option<SessionMeta>, SessionsError>;
-    /// The sessions of a subject whose end has not come, oldest first.
+    /// Sessions of a subject that have not expired, oldest first.
     async fn sessions_of(&self, subject: Uuid, now: i64) -> Result<Vec<SessionId>, SessionsError>;
-    /// Sessions whose end has not come, also such as were ended before: those that end last first, `most`
-    /// of them after the first `skip`.
+    /// Sessions that have not expired, revoked ones included, latest expiry first: up to `max` after the first
+    /// `skip`.
     async fn unexpired(
         &self,
         now: i64,
         skip: usize,
         max: usize,
     ) -> Result<Unexpired, SessionsError>;
-    /// Removes a note.
+    /// Removes metadata.
     async fn remove_meta(&self, id: &SessionId, subject: Uuid) -> Result<(), SessionsError>;
 
-    /// Writes down, for all instances and across restarts, that a session has ended.
+    /// Adds a session to the revocation list, for all instances and across restarts.
     async fn revoke(&self, id: &SessionId) -> Result<(), SessionsError>;
-    /// The ended sessions, all of them or those since a bookmark.
+    /// Reads the revocation list: all of it, or additions since a cursor.
     async fn revoked(&self, since: Option<&Cursor>) -> Result<Revoked, SessionsError>;
 
-    /// Counts a login that failed, for all instances together; how long to wait when it is one too many.
-    /// A store that only one instance has need not.
+    /// Counts a failed login for all instances together; returns the wait when it exceeds the limit. A backend of
+    /// a single instance does not count.
     async fn count_failure(
         &self,
         _from: Network,
@@ -188,16 +186,16 @@ pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Takes out what [`Self::mark_ended`] wrote down about a session, and what was kept for the sweep.
+    /// Removes a session from the revocation list and from the sweep's index.
     async fn erase(&self, id: &SessionId) -> Result<(), SessionsError>;
 
-    /// Removes Flask's records of sessions whose end has passed, and, once no request of theirs can
-    /// be in flight any more (`forget_before`, Unix seconds), what was noted about them. Which those are.
+    /// Removes Flask's records of expired sessions and returns their ids. Of those that expired before
+    /// `forget_before` (Unix seconds) metadata and revocations are removed as well.
     async fn sweep(&self, now: i64, forget_before: i64) -> Result<Vec<SessionId>, SessionsError>;
-    /// How many sessions there are whose end has not come.
+    /// Number of sessions that have not expired.
     async fn count(&self, now: i64) -> Result<u64, SessionsError>;
-    /// Writes down that an instance is there, with its database; all that were since `since` (Unix
-    /// seconds), this one among them.
+    /// Records a heartbeat of an instance with its database; returns all instances with a heartbeat since `since`
+    /// (Unix seconds), this one included.
     async fn register(
         &self,
         instance: &str,
@@ -205,18 +203,18 @@ pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
         now: i64,
         since: i64,
     ) -> Result<Vec<(String, String)>, SessionsError>;
-    /// Adds a text to those that wait; again is harmless. `now` in Unix seconds.
+    /// Adds a waiting text. Idempotent. `now` in Unix seconds.
     async fn add_waiting(&self, of: Waiting, text: &str, now: i64) -> Result<(), SessionsError>;
-    /// Texts that wait, `most` of them.
+    /// Reads up to `max` waiting texts.
     async fn waiting(&self, of: Waiting, max: usize) -> Result<Vec<String>, SessionsError>;
-    /// Removes a text from those that wait.
+    /// Removes a waiting text.
     async fn remove_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError>;
-    /// Drops its connection and makes a new one, if it has any: this one answers no more.
+    /// Replaces the connection, if the backend has one.
     fn reconnect(&self) {}
-    /// What will keep the store from letting us in before long.
+    /// Reason why the store will refuse the gateway before long.
     fn trouble(&self) -> Option<String> {
         None
     }
-    /// Whether the store is there.
+    /// Checks that the store answers.
     async fn ping(&self) -> Result<(), SessionsError>;
 }

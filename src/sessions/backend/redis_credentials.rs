@@ -1,5 +1,5 @@
-//! Credentials for Redis that do not last: had from Azure, renewed before they end, and shown on
-//! connections that stand. What Azure does not answer is asked again; what was had counts until it ends.
+//! Short-lived credentials for Redis: fetched from Azure, renewed before they expire, and presented on open
+//! connections. Failed requests are retried; credentials stay valid until they expire.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -25,33 +25,33 @@ use crate::{
     connect_fault::ConnectFault,
 };
 
-/// For all that is asked for one renewal.
+/// Time-out of one renewal with all its requests.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
-/// Disposition Azure did not answer, and at least between two renewals.
-const PAUSE: Duration = Duration::from_secs(2);
-/// Between looks at a key that says nothing of its end.
-const LOOK_AGAIN: Duration = Duration::from_mins(5);
-/// So long before its end a token is renewed, in seconds. `azure_identity` keeps one until 300 s before,
-/// and Redis wants to see the next 180 s before.
-const AHEAD: u64 = 290;
+/// Delay after a failed request, and minimum between two renewals.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
+/// Renewal interval of a key without expiry.
+const KEY_INTERVAL: Duration = Duration::from_mins(5);
+/// Seconds before its expiry at which a token is renewed. `azure_identity` caches a token until 300 s before its
+/// expiry, and Redis requires the next one 180 s before.
+const RENEW_BEFORE: u64 = 290;
 
-/// Where they come from.
+/// Source of credentials.
 pub(crate) enum Source {
     /// Tokens of the app's identity.
     Identity {
-        /// What for.
+        /// Requested scope.
         scope: String,
     },
     /// A key in Key Vault.
     Vault {
-        /// Where.
+        /// Address of the secret.
         secret: VaultSecret,
-        /// Whose key it is; `None`: the default user's.
+        /// User of the key; `None` for the default user.
         user: Option<String>,
     },
 }
 
-/// A user and what lets him in.
+/// User and password.
 struct Credential {
     user: Option<String>,
     password: SecretString,
@@ -60,24 +60,24 @@ struct Credential {
 }
 
 impl Credential {
-    fn is_over(&self) -> bool {
+    fn has_expired(&self) -> bool {
         self.ends_at.is_some_and(|end| end <= clock::now())
     }
 }
 
-/// What is known.
+/// Current credentials.
 #[derive(Clone, Default)]
 struct CredentialState {
     credential: Option<Arc<Credential>>,
-    /// Why the last attempt to renew it failed.
+    /// Reason of the last failed renewal.
     trouble: Option<Arc<str>>,
 }
 
-/// Credentials that renew themselves for as long as anybody holds them.
+/// Credentials that a background task renews until this is dropped.
 pub(crate) struct Credentials {
     state: watch::Receiver<CredentialState>,
-    /// Redis does not believe them.
-    doubt: Arc<Notify>,
+    /// Notified when Redis rejects them.
+    rejected: Arc<Notify>,
 }
 
 impl fmt::Debug for Credentials {
@@ -87,25 +87,25 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Begins to fetch them; waits for nothing.
+    /// Starts the background task; does not wait for the first credentials.
     ///
     /// # Errors
-    /// When there can be no TLS.
+    /// When TLS cannot be set up.
     pub(crate) fn start(identity: AzureIdentity, source: Source) -> reqwest::Result<Self> {
         let azure = Azure::new(identity)?;
         let (sender, state) = watch::channel(CredentialState::default());
-        let doubt = Arc::new(Notify::new());
-        tokio::spawn(renew(azure, source, sender, Arc::clone(&doubt)));
-        Ok(Self { state, doubt })
+        let rejected = Arc::new(Notify::new());
+        tokio::spawn(renew(azure, source, sender, Arc::clone(&rejected)));
+        Ok(Self { state, rejected })
     }
 
-    /// Why they could not be renewed, where that is so.
+    /// Reason of the last failed renewal, until one succeeds.
     pub(crate) fn trouble(&self) -> Option<Arc<str>> {
         self.state.borrow().trouble.clone()
     }
 
-    /// Shows a client's connection what is new, and notes what Redis does not believe; for as long as there
-    /// is a client.
+    /// Presents renewed credentials on a client's connection, and requests a renewal when Redis rejects them. Runs
+    /// until the client closes.
     pub(crate) async fn authenticate_loop(self: Arc<Self>, client: Client) {
         let (mut state, mut errors) = (self.state.clone(), client.error_rx());
         loop {
@@ -116,11 +116,11 @@ impl Credentials {
                         return;
                     }
                     if let Some(credential) = credential.filter(|_| client.is_connected()) {
-                        self.show(&client, &credential).await;
+                        self.present(&client, &credential).await;
                     }
                 }
                 error = errors.recv() => match error {
-                    Ok((error, _)) if *error.kind() == ErrorKind::Auth => self.doubt.notify_one(),
+                    Ok((error, _)) if *error.kind() == ErrorKind::Auth => self.rejected.notify_one(),
                     Err(broadcast::error::RecvError::Closed) => return,
                     _ => {}
                 },
@@ -128,11 +128,11 @@ impl Credentials {
         }
     }
 
-    async fn show(&self, client: &Client, credential: &Credential) {
+    async fn present(&self, client: &Client, credential: &Credential) {
         let password = credential.password.expose_secret();
         if let Err(error) = client.auth(credential.user.clone(), password).await {
-            tracing::warn!(error = %error, "Redis does not take the new credentials yet");
-            self.doubt.notify_one();
+            tracing::warn!(error = %error, "Redis rejected the renewed credentials");
+            self.rejected.notify_one();
         }
     }
 }
@@ -147,7 +147,7 @@ impl CredentialProvider for Credentials {
         let CredentialState { credential, trouble } =
             state.wait_for(is_settled).await.map_err(stopped)?.clone();
         match (credential, trouble) {
-            (Some(credential), trouble) if trouble.is_none() || !credential.is_over() => {
+            (Some(credential), trouble) if trouble.is_none() || !credential.has_expired() => {
                 Ok((credential.user.clone(), Some(credential.password.expose_secret().to_owned())))
             }
             (_, trouble) => Err(Error::new(
@@ -158,19 +158,19 @@ impl CredentialProvider for Credentials {
     }
 }
 
-/// Renews for as long as anybody wants to know.
+/// Renews until all receivers are dropped.
 async fn renew(
     azure: Azure,
     source: Source,
     sender: watch::Sender<CredentialState>,
-    doubt: Arc<Notify>,
+    rejected: Arc<Notify>,
 ) {
     loop {
         let fetched = timeout(FETCH_TIMEOUT, fetch(&azure, &source)).await;
         let fetched = fetched.unwrap_or_else(|_| Err("Azure did not answer in time".to_owned()));
         let wait = match fetched {
             Ok(credential) => {
-                let wait = credential.ends_at.map_or(LOOK_AGAIN, until_renewal);
+                let wait = credential.ends_at.map_or(KEY_INTERVAL, until_renewal);
                 settle(&sender, credential);
                 wait
             }
@@ -183,13 +183,13 @@ async fn renew(
                     state.trouble = Some(why.into());
                     is_first
                 });
-                PAUSE
+                RETRY_DELAY
             }
         };
         tokio::select! {
             () = sender.closed() => return,
             () = sleep(wait) => {}
-            () = async { sleep(PAUSE).await; doubt.notified().await } => {}
+            () = async { sleep(RETRY_DELAY).await; rejected.notified().await } => {}
         }
     }
 }
@@ -204,21 +204,21 @@ fn settle(sender: &watch::Sender<CredentialState>, credential: Credential) {
             .as_ref()
             .is_some_and(|old| old.password.expose_secret() == credential.password.expose_secret());
         if !is_same {
-            tracing::info!(ends_at = credential.ends_at, "new credentials for Redis");
+            tracing::info!(ends_at = credential.ends_at, "credentials for Redis renewed");
         }
         state.credential = Some(Arc::new(credential));
         !is_same
     });
 }
 
-/// One that ends soon is renewed after half of what is left.
+/// Wait before the renewal. Half of the remaining life for a token that expires soon.
 fn until_renewal(ends_at: i64) -> Duration {
-    let left = u64::try_from(ends_at - clock::now()).unwrap_or_default();
-    Duration::from_secs(left.checked_sub(AHEAD).unwrap_or(left / 2).max(1))
+    let remaining = u64::try_from(ends_at - clock::now()).unwrap_or_default();
+    Duration::from_secs(remaining.checked_sub(RENEW_BEFORE).unwrap_or(remaining / 2).max(1))
 }
 
 async fn fetch(azure: &Azure, source: &Source) -> Result<Credential, String> {
-    // Azure's texts end in a line that leads to its own pages.
+    // The last line of Azure's messages links to its documentation.
     let azure_error = |from: &str, error: azure_core::Error| match ConnectFault::of(&error) {
         Some(fault) => format!("{from}: {fault}"),
         None => error.to_string().lines().next().unwrap_or_default().to_owned(),
@@ -246,7 +246,7 @@ async fn fetch(azure: &Azure, source: &Source) -> Result<Credential, String> {
     }
 }
 
-/// A token's `oid`. Azure gave it to us a moment ago: its signature is for Redis to look at.
+/// `oid` of a token. Azure issued it over TLS; Redis verifies the signature.
 fn subject(token: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct OidClaim {

@@ -1,4 +1,4 @@
-//! Failures of Redis in words for operators: where, what, and which setting to change.
+//! Messages for operators about failures of Redis: address, cause, and the setting to change.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use fred::{
 
 use crate::{config::RedisAuth, connect_fault::ConnectFault};
 
-/// Where Redis is and how the gateway signs in there, as far as advice depends on it.
+/// Address of Redis and the way the gateway authenticates there, as input for the advice.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     /// `HOST:PORT`, several separated by commas.
@@ -18,7 +18,7 @@ pub(crate) struct Endpoint {
     pub(crate) auth: Auth,
 }
 
-/// Where the credentials come from.
+/// Source of the credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Auth {
     Key,
@@ -44,7 +44,7 @@ pub(crate) struct RedisFault {
 }
 
 impl RedisFault {
-    /// What an error of the client library means. `server`: where it came from, if that is known.
+    /// Describes an error of the client library. `server`: its origin, if known.
     pub(crate) fn new(error: &Error, server: Option<&Server>, endpoint: &Endpoint) -> Self {
         let address = server.map_or_else(|| endpoint.address.clone(), Server::to_string);
         let (cause, advice) = Cause::of(error).described(endpoint);
@@ -55,15 +55,15 @@ impl RedisFault {
 
 enum Cause<'a> {
     Connect(ConnectFault),
-    /// The server refused what was shown, in its words.
+    /// The server rejected the credentials.
     WrongCredentials,
-    /// It wants credentials, and none were shown.
+    /// The server requires credentials, and none were sent.
     CredentialsRequired,
-    /// Credentials were shown, and the server has none to compare them with.
+    /// Credentials were sent, and the server has none configured for the user.
     CredentialsNotExpected,
-    /// The user may not run a command.
+    /// The user lacks the permission for a command.
     NotPermitted(&'a str),
-    /// Azure handed out no credentials.
+    /// Azure issued no credentials.
     NoCredentials(&'a str),
     Other(String),
 }
@@ -75,7 +75,7 @@ impl<'a> Cause<'a> {
         if let Some(why) = details.strip_prefix(NO_CREDENTIALS) {
             return Self::NoCredentials(why);
         }
-        // The second is of Redis before 6.
+        // The second message is that of Redis before 6.
         if begins(&["WRONGPASS", "ERR invalid password"]) {
             return Self::WrongCredentials;
         }
@@ -99,14 +99,14 @@ impl<'a> Cause<'a> {
         }
     }
 
-    /// The cause, and what to do about it.
+    /// Cause, and advice for the operator.
     fn described(self, endpoint: &Endpoint) -> (String, &'static str) {
         let advice = match &self {
             Self::Connect(fault) => return (fault.to_string(), connect_advice(*fault, endpoint)),
             Self::WrongCredentials => match endpoint.auth {
                 Auth::Key => "see REDIS_PASSWORD, or user and password in REDIS_URL",
                 Auth::ManagedIdentity => {
-                    "with REDIS_AUTH=managed_identity the identity must be a user of this Redis (AZURE_CLIENT_ID picks the identity)"
+                    "with REDIS_AUTH=managed_identity the identity must be a user of this Redis (AZURE_CLIENT_ID selects the identity)"
                 }
                 Auth::KeyVault => "see the secret at REDIS_KEY_VAULT_SECRET_URL",
             },
@@ -139,14 +139,14 @@ impl fmt::Display for Cause<'_> {
     }
 }
 
-/// How an error of [`crate::sessions::backend::redis_credentials`] begins.
+/// Prefix of errors of [`crate::sessions::backend::redis_credentials`].
 pub(crate) const NO_CREDENTIALS: &str = "no credentials: ";
 
 fn connect_advice(fault: ConnectFault, endpoint: &Endpoint) -> &'static str {
     match fault {
-        ConnectFault::NameNotFound => "see the host in REDIS_URL, and the name servers",
+        ConnectFault::NameNotFound => "check the host in REDIS_URL and the DNS servers",
         ConnectFault::Refused => "does Redis run there? See the port in REDIS_URL",
-        // A server that expects no TLS waits for the rest of what it takes for a command.
+        // A server without TLS takes the handshake for the beginning of a command and waits.
         ConnectFault::TimedOut if endpoint.has_tls => {
             "does Redis speak TLS at this port? Else write redis:// in REDIS_URL; does a firewall or private endpoint let the gateway through?"
         }
@@ -165,14 +165,16 @@ fn connect_advice(fault: ConnectFault, endpoint: &Endpoint) -> &'static str {
         ConnectFault::CertificateForAnotherName => {
             "write the host name that the certificate holds in REDIS_URL"
         }
-        ConnectFault::CertificateExpired => "renew Redis' certificate, or see this host's clock",
+        ConnectFault::CertificateExpired => {
+            "renew the certificate of Redis, or check this host's clock"
+        }
         ConnectFault::Closed | ConnectFault::NoSocket | ConnectFault::NotPermitted => {
             "see REDIS_URL"
         }
     }
 }
 
-/// A text of the library without the `Debug` form around it.
+/// Message of the library, extracted from its `Debug` form.
 fn plain(details: &str) -> String {
     let is_debug = details.contains(" { ") && details.contains(": ");
     let quoted = details.rsplit_once('"').and_then(|(rest, _)| rest.rsplit_once('"'));
@@ -188,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_text_of_a_library_is_shown_in_its_debug_form() {
+    fn library_errors_are_shown_without_their_debug_form() {
         let endpoint = Endpoint { address: "h:6380".to_owned(), has_tls: true, auth: Auth::Key };
         for (kind, details, expected) in [
             (

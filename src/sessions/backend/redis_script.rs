@@ -1,4 +1,4 @@
-//! Scripts that Redis runs, sent whole only when it does not know them.
+//! Lua scripts for Redis, sent by their SHA-1, and as text only when Redis does not have them.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use fred::{
@@ -8,10 +8,10 @@ use fred::{
     types::{ClusterHash, CustomCommand, Value},
 };
 
-/// A script in Lua. Its keys must lie in one slot of a cluster.
+/// A Lua script. Its keys must share one slot of a cluster.
 pub(crate) struct Script {
     text: &'static str,
-    /// SHA-1, in hexadecimal digits: Redis' name for it.
+    /// SHA-1 in hexadecimal digits, the argument of `EVALSHA`.
     name: String,
 }
 
@@ -21,7 +21,7 @@ impl Script {
         Self { text, name: hex::encode(digest) }
     }
 
-    /// Runs it. Not by fred's own `evalsha`, which lets nothing else be sent until it is answered.
+    /// Runs the script. fred's own `evalsha` is not used: it admits no other command until it is answered.
     pub(crate) async fn run<R: FromValue>(
         &self,
         client: &Client,

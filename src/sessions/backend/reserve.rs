@@ -1,5 +1,5 @@
-//! Disk space that is held ready in a folder, so that a few small files can be written although the disk is full: the
-//! ends of sessions, and decisions while the database cannot be written.
+//! Reserved disk space in a folder. When the disk is full it admits a few small files: revocations, and decisions
+//! while the database is unavailable.
 
 use std::{
     fs, io,
@@ -10,9 +10,9 @@ use rustix::fs::statvfs;
 
 /// Bytes of one piece: a block of most file systems.
 const PIECE: usize = 4096;
-/// Pieces. Each is a file, so that inodes are held ready as well.
+/// Number of pieces. Each is a file, so that inodes are reserved as well.
 const PIECES: usize = 64;
-/// Free space, in reserves, that the disk must have before the reserve is filled: the database comes first.
+/// Free space required before the reserve is filled, in multiples of the reserve: the database has priority.
 const FREE: u64 = 4;
 
 /// The reserve.
@@ -22,7 +22,7 @@ pub(crate) struct Reserve {
 }
 
 impl Reserve {
-    /// In this folder, which must exist.
+    /// A reserve in this folder, which must exist.
     pub(crate) fn new(folder: PathBuf) -> Self {
         Self { folder }
     }
@@ -31,7 +31,7 @@ impl Reserve {
         &self.folder
     }
 
-    /// Writes the missing pieces. Does nothing where the disk is nearly full.
+    /// Writes the missing pieces. Does nothing when the disk is nearly full.
     pub(crate) fn fill(&self) -> io::Result<()> {
         let missing: Vec<_> =
             (0..PIECES).map(|at| self.piece(at)).filter(|it| !is_whole(it)).collect();
@@ -42,7 +42,7 @@ impl Reserve {
         if disk.f_bavail.saturating_mul(disk.f_frsize) < FREE * (PIECES * PIECE) as u64 {
             return Ok(());
         }
-        // Random: a file system that compresses would reserve nothing for zeros.
+        // Random bytes: a compressing file system would reserve nothing for zeros.
         let mut bytes = [0; PIECE];
         aws_lc_rs::rand::fill(&mut bytes).map_err(io::Error::other)?;
         for piece in missing {
@@ -51,7 +51,8 @@ impl Reserve {
         Ok(())
     }
 
-    /// Writes a file of so many bytes. While that fails for lack of space, pieces are removed and it is tried again.
+    /// Runs `write`, which writes a file of `length` bytes. While it fails for lack of space, pieces are removed and
+    /// it is retried.
     pub(crate) fn write(
         &self,
         length: usize,
@@ -65,7 +66,7 @@ impl Reserve {
         }
     }
 
-    /// Removes so many pieces. False: there are none left.
+    /// Removes up to `count` pieces; false when none is left.
     fn release(&self, count: usize) -> bool {
         let removed = (0..PIECES).filter(|at| fs::remove_file(self.piece(*at)).is_ok());
         removed.take(count).count() > 0
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_without_space_is_tried_again_with_less_of_the_reserve() {
+    fn a_write_without_space_is_retried_after_pieces_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let reserve = Reserve::new(folder.path().to_owned());
         reserve.fill().unwrap();
@@ -100,7 +101,7 @@ mod tests {
         assert_eq!(left(), PIECES - 6);
         let denied = || Err(io::ErrorKind::PermissionDenied.into());
         assert!(reserve.write(0, denied).is_err());
-        assert_eq!(left(), PIECES - 6, "of no use against other faults");
+        assert_eq!(left(), PIECES - 6, "other errors do not use it");
         let always = || Err(io::ErrorKind::StorageFull.into());
         assert!(reserve.write(0, always).is_err());
         assert_eq!(left(), 0);
