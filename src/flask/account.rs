@@ -44,7 +44,7 @@ pub(crate) struct Account {
 
 impl Account {
     /// Reads the member `user` of a session.
-    pub(crate) fn of(user: &Value) -> Self {
+    pub(super) fn of(user: &Value) -> Self {
         let text = |name| user.get(name).and_then(Value::as_str).map(str::to_owned);
         let roles = user.get("roles").and_then(Value::as_array).map(Vec::as_slice);
         Self {

@@ -39,13 +39,13 @@ impl<S: SessionBackend> InstrumentedBackend<S> {
             kind,
             durations: meter()
                 .f64_histogram("simplechat.gateway.session_store.operation.duration")
-                .with_description("What the session store was asked")
+                .with_description("Duration of session store operations")
                 .with_unit("s")
                 .with_boundaries(BOUNDS.to_vec())
                 .build(),
             live: meter()
                 .u64_gauge("simplechat.gateway.sessions.live")
-                .with_description("Minted sessions whose end has not come, of all instances; in Redis also those ended before")
+                .with_description("Minted sessions that have not expired, of all instances; in Redis it includes revoked ones")
                 .build(),
         }
     }

@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     redis_credentials::{Credentials, Source},
-    redis_fault::{Auth, Endpoint, RedisFault},
+    redis_fault::{Auth, RedisEndpoint, RedisFault},
 };
 use crate::{config::RedisAuth, sessions::SessionsError, tls};
 
@@ -44,7 +44,7 @@ const MAX_QUEUE: usize = 4096;
 pub(super) struct RedisConnection {
     client: ArcSwap<ConnectingClient>,
     settings: ConnectionSettings,
-    endpoint: Endpoint,
+    endpoint: RedisEndpoint,
     /// Reason why the last attempt to connect failed, or the connection ended.
     outage_cause: ArcSwapOption<RedisFault>,
 }
@@ -105,7 +105,7 @@ impl RedisConnection {
         ca_file: Option<&Path>,
     ) -> Result<Self, SessionsError> {
         let mut config = Config::from_url(url.expose_secret()).map_err(|error| {
-            let endpoint = Endpoint {
+            let endpoint = RedisEndpoint {
                 address: "REDIS_URL".to_owned(),
                 has_tls: false,
                 auth: Auth::from(auth),
@@ -114,7 +114,7 @@ impl RedisConnection {
         })?;
         config.fail_fast = false;
         let hosts = config.server.hosts();
-        let endpoint = Endpoint {
+        let endpoint = RedisEndpoint {
             address: hosts.iter().map(Server::to_string).collect::<Vec<_>>().join(", "),
             has_tls: config.tls.is_some(),
             auth: Auth::from(auth),

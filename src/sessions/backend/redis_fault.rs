@@ -11,7 +11,7 @@ use crate::{config::RedisAuth, connect_fault::ConnectFault};
 
 /// Address of Redis and the way the gateway authenticates there, as input for the advice.
 #[derive(Debug, Clone)]
-pub(crate) struct Endpoint {
+pub(crate) struct RedisEndpoint {
     /// `HOST:PORT`, several separated by commas.
     pub(crate) address: String,
     pub(crate) has_tls: bool,
@@ -45,7 +45,7 @@ pub(crate) struct RedisFault {
 
 impl RedisFault {
     /// Describes an error of the client library. `server`: its origin, if known.
-    pub(crate) fn new(error: &Error, server: Option<&Server>, endpoint: &Endpoint) -> Self {
+    pub(crate) fn new(error: &Error, server: Option<&Server>, endpoint: &RedisEndpoint) -> Self {
         let address = server.map_or_else(|| endpoint.address.clone(), Server::to_string);
         let (cause, advice) = Cause::of(error).described(endpoint);
         let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
@@ -100,7 +100,7 @@ impl<'a> Cause<'a> {
     }
 
     /// Cause, and advice for the operator.
-    fn described(self, endpoint: &Endpoint) -> (String, &'static str) {
+    fn described(self, endpoint: &RedisEndpoint) -> (String, &'static str) {
         let advice = match &self {
             Self::Connect(fault) => return (fault.to_string(), connect_advice(*fault, endpoint)),
             Self::WrongCredentials => match endpoint.auth {
@@ -142,7 +142,7 @@ impl fmt::Display for Cause<'_> {
 /// Prefix of errors of [`crate::sessions::backend::redis_credentials`].
 pub(crate) const NO_CREDENTIALS: &str = "no credentials: ";
 
-fn connect_advice(fault: ConnectFault, endpoint: &Endpoint) -> &'static str {
+fn connect_advice(fault: ConnectFault, endpoint: &RedisEndpoint) -> &'static str {
     match fault {
         ConnectFault::NameNotFound => "check the host in REDIS_URL and the DNS servers",
         ConnectFault::Refused => "does Redis run there? See the port in REDIS_URL",
@@ -191,7 +191,8 @@ mod tests {
 
     #[test]
     fn library_errors_are_shown_without_their_debug_form() {
-        let endpoint = Endpoint { address: "h:6380".to_owned(), has_tls: true, auth: Auth::Key };
+        let endpoint =
+            RedisEndpoint { address: "h:6380".to_owned(), has_tls: true, auth: Auth::Key };
         for (kind, details, expected) in [
             (
                 ErrorKind::IO,
