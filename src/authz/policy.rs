@@ -6,7 +6,6 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::token::{Caller, Claims, Identity};
-use crate::flask::forms::SubjectBinding;
 
 /// App role of external applications. No other role replaces it: not `User`, not `Admin`.
 pub(crate) const EXTERNAL_API: &str = "ExternalApi";
@@ -86,13 +85,13 @@ pub(crate) struct Policy {
 /// Proof of access to `/external/*`. Made by [`Policy::admit`] only.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    binding: Option<SubjectBinding>,
+    bound_subject: Option<Uuid>,
 }
 
 impl Admission {
     /// Required value of every `user_id` in the request; `None`: any value.
-    pub(crate) fn into_binding(self) -> Option<SubjectBinding> {
-        self.binding
+    pub(crate) fn bound_subject(&self) -> Option<Uuid> {
+        self.bound_subject
     }
 }
 
@@ -120,7 +119,7 @@ impl Policy {
             return Err(Denial::RoleMissing);
         }
         let is_bound = self.bind_subject && *identity.caller() != Caller::AppOnly;
-        Ok(Admission { binding: is_bound.then(|| SubjectBinding::to(identity.subject())) })
+        Ok(Admission { bound_subject: is_bound.then(|| identity.subject()) })
     }
 
     /// Decides on the exchange of claims for a session. `now`: Unix seconds.

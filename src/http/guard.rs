@@ -7,7 +7,7 @@ use crate::{
     control::external_access::ExternalAccess,
     entra::Entra,
     flask::{
-        forms::{FormReader, SubjectFault},
+        forms::{FormReader, SubjectBinding, SubjectFault},
         path::Target,
     },
     h1::message::Length,
@@ -30,7 +30,8 @@ impl Passage {
 
     /// Passage of an admitted request. Every user id in its head must be the token's subject.
     fn admitted(admission: Admission, request: &ValidRequest<'_>) -> Result<Self, SubjectFault> {
-        let Some(binding) = admission.into_binding() else { return Ok(Self::OPEN) };
+        let Some(subject) = admission.bound_subject() else { return Ok(Self::OPEN) };
+        let binding = SubjectBinding::to(subject);
         if let Some(at) = memchr::memchr(b'?', &request.target) {
             binding.check_query(&request.target[at + 1..])?;
         }
