@@ -9,6 +9,7 @@ use crate::clock;
 /// Kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = Kind)]
 pub(crate) enum EventKind {
     /// An administrator enabled external access.
     ExternalAccessEnabled,

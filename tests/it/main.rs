@@ -82,3 +82,4 @@ mod upstream_connections;
 mod upstream_documents;
 mod upstream_reading;
 mod websockets;
+mod wording;
