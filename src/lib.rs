@@ -5,8 +5,8 @@
 //! `docs/architecture.md` describes the modules. Imports point one way:
 //!
 //! ```text
-//! main → lib → cli · server → admin · openapi → http → canary · gateway → control → sessions · entra · activity
-//!      → upstream → h1 → flask → authz → config
+//! main → lib → cli · server → admin · openapi → http → canary · gateway → control · registration
+//!      → sessions · entra · activity · upstream → h1 → flask → config → authz
 //! ```
 
 mod activity;

@@ -26,7 +26,7 @@ use crate::{
 pub(crate) enum SignInError {
     #[error(transparent)]
     Entra(#[from] EntraError),
-    /// The request comes from a page of an origin that is not listed (login CSRF).
+    /// The request was sent by a page of an origin that is not listed (login CSRF).
     #[error("Origin not allowed")]
     ForeignOrigin,
     #[error(transparent)]

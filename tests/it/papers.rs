@@ -10,10 +10,11 @@ use crate::world::{
     process::until, session_in, status, try_login,
 };
 
-const PAPERS: [&str; 18] = [
+const PAPERS: [&str; 19] = [
     "README.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
+    "docs/architecture.md",
     "docs/threat-model.md",
     "docs/asvs.md",
     "docs/hardening.md",
