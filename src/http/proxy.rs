@@ -18,7 +18,7 @@ use crate::{
         path::upstream_path,
     },
     h1::{
-        caller::{Caller, Disposition, is_persistent},
+        caller::{Caller, Disposition},
         connection_limit::Requests,
         hop_headers::{self, ClientHead, CookieLine, UpstreamHead},
         inspected_body::InspectedBody,
@@ -27,7 +27,7 @@ use crate::{
     sessions::{SessionStatus, Sessions, SessionsError},
     upstream::{
         BodyHold, Connection, ConnectionPool, UpstreamError,
-        exchange::{Exchange, ExchangeError, Gathered, gather, upstream_is_persistent},
+        exchange::{Exchange, ExchangeError, Gathered, gather},
     },
 };
 
@@ -122,7 +122,7 @@ impl Proxy<'_> {
             may_repeat: has_no_body && is_idempotent(head.method()),
             may_retry_anonymous: has_no_body
                 && config.retry_anonymous
-                && cookies.live.is_some()
+                && cookies.active.is_some()
                 && matches!(head.method(), "GET" | "HEAD"),
             cookies,
         };
@@ -216,7 +216,7 @@ impl Proxy<'_> {
                 continue;
             }
             self.check_sign_in(&answer)?;
-            let closes = !is_persistent(head)
+            let closes = !head.is_persistent()
                 || exchange.is_callers_last()
                 || length == Length::UntilClose
                 || decodes;
@@ -269,7 +269,7 @@ impl Proxy<'_> {
         mut used: Connection,
         buffered: &BufferedResponse,
     ) -> Result<Connection, UpstreamError> {
-        if upstream_is_persistent(&buffered.head) && used.buffered.held.is_empty() {
+        if buffered.head.is_persistent() && used.buffered.held.is_empty() {
             used.is_reused = true;
             return Ok(used);
         }
@@ -302,8 +302,8 @@ impl Proxy<'_> {
         request: &'a ValidRequest<'_>,
     ) -> Result<Cookies<'a>, Refusal> {
         let cookies = self.without_ended_sessions(request)?;
-        if let Some(live) = &cookies.live {
-            Box::pin(self.binding.check(&live.id, &request.head.fields)).await?;
+        if let Some(active) = &cookies.active {
+            Box::pin(self.binding.check(&active.id, &request.head.fields)).await?;
         }
         Ok(cookies)
     }
@@ -326,7 +326,7 @@ impl Proxy<'_> {
         };
         let cookies = SessionCookie(self.cookie).read(fields.all("cookie"), is_dropped)?;
         // Upstream would have used the first one; the sweep deletes the others.
-        if let Some(id) = cookies.over
+        if let Some(id) = cookies.ended
             && !signs_in(&request.target)
         {
             self.sessions.forget(id);
@@ -344,7 +344,7 @@ impl Proxy<'_> {
     ) -> Vec<u8> {
         let cookie = SessionCookie(self.cookie);
         let withholds = |set_cookie: &[u8]| {
-            cookies.live.as_ref().is_some_and(|live| cookie.renews(set_cookie, &live.value))
+            cookies.active.as_ref().is_some_and(|active| cookie.renews(set_cookie, &active.value))
         };
         // 426 names the protocol that upstream requires (RFC 9110 §15.5.22).
         let names_protocol = matches!(answer.status, 101 | 426);
@@ -399,7 +399,7 @@ impl Cookies<'_> {
 /// body it may not: gunicorn responds before it has read a body that the app ignores, and may consume the
 /// next request with the rest of that body; the next request would never get a response.
 fn is_reusable(answer: &ResponseHead, length: Length) -> bool {
-    upstream_is_persistent(answer) && length != Length::UntilClose
+    answer.is_persistent() && length != Length::UntilClose
 }
 
 /// True for idempotent methods (RFC 9110 §9.2.2). `TRACE`, the sixth, is refused.

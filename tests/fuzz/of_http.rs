@@ -18,9 +18,9 @@ pub(crate) fn cookie(data: &[u8]) {
     };
     let cookie = SessionCookie(&config);
     let Ok(read) = cookie.read::<Infallible>(lines.iter().copied(), |_| Ok(true));
-    assert!(read.live.is_none());
+    assert!(read.active.is_none());
     let Some(left) = read.header else { return };
     let Ok(again) = cookie.read::<Infallible>([&*left].into_iter(), |_| Ok(true));
     assert_eq!(again.header.as_deref(), Some(&*left), "{}", left.escape_ascii());
-    assert!(again.over.is_none(), "{}", left.escape_ascii());
+    assert!(again.ended.is_none(), "{}", left.escape_ascii());
 }

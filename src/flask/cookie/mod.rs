@@ -24,9 +24,9 @@ pub(crate) struct Cookies<'a> {
     /// `Cookie` header for upstream, borrowed if unchanged; `None`: no cookies are left.
     pub(crate) header: Option<Cow<'a, [u8]>>,
     /// Active minted session that upstream will use as its session.
-    pub(crate) live: Option<MintedCookie>,
+    pub(crate) active: Option<MintedCookie>,
     /// First minted id that was dropped because its session has ended.
-    pub(crate) over: Option<SessionId>,
+    pub(crate) ended: Option<SessionId>,
 }
 
 /// Active minted session named by a cookie.
@@ -41,12 +41,12 @@ pub(crate) struct MintedCookie {
 pub(crate) struct SessionCookie<'a>(pub(crate) &'a CookieConfig);
 
 impl SessionCookie<'_> {
-    /// Reads the `Cookie` lines of a request and drops ended minted sessions. `is_over` returns true for an
+    /// Reads the `Cookie` lines of a request and drops ended minted sessions. `is_ended` returns true for an
     /// ended session; its error is returned.
     pub(crate) fn read<'a, E>(
         self,
         lines: impl Iterator<Item = &'a [u8]>,
-        mut is_over: impl FnMut(&SessionId) -> Result<bool, E>,
+        mut is_ended: impl FnMut(&SessionId) -> Result<bool, E>,
     ) -> Result<Cookies<'a>, E> {
         let mut text = joined(lines);
         let mut cookies = Cookies::default();
@@ -56,7 +56,7 @@ impl SessionCookie<'_> {
             let mut forwarded: Vec<&[u8]> = Vec::new();
             let mut is_first = true;
             let all = pairs(&text);
-            cookies.live = None;
+            cookies.active = None;
             for pair in &all {
                 if !self.is_session(pair) {
                     forwarded.push(pair.raw);
@@ -65,12 +65,12 @@ impl SessionCookie<'_> {
                 let Some(value) = self.plainly_spelled(pair.raw) else { continue };
                 if let Some(id) = minted(value) {
                     let Some(id) = id else { continue };
-                    if is_over(&id)? {
-                        cookies.over.get_or_insert(id);
+                    if is_ended(&id)? {
+                        cookies.ended.get_or_insert(id);
                         continue;
                     }
                     if is_first {
-                        cookies.live = Some(MintedCookie { id, value: value.to_owned() });
+                        cookies.active = Some(MintedCookie { id, value: value.to_owned() });
                     }
                 }
                 is_first = false;
@@ -193,10 +193,11 @@ mod tests {
         lines.iter().map(|line| (header::COOKIE, HeaderValue::from_bytes(line).unwrap())).collect()
     }
 
-    fn forwarded(lines: &[&[u8]], over: bool) -> Option<String> {
+    fn forwarded(lines: &[&[u8]], ended: bool) -> Option<String> {
         let config = config();
-        let read =
-            SessionCookie(&config).read::<Infallible>(lines.iter().copied(), |_| Ok(over)).unwrap();
+        let read = SessionCookie(&config)
+            .read::<Infallible>(lines.iter().copied(), |_| Ok(ended))
+            .unwrap();
         read.header.map(|header| String::from_utf8_lossy(&header).into_owned())
     }
 

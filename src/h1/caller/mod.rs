@@ -264,7 +264,7 @@ impl Caller {
     ) -> Disposition {
         let has_close = response.headers().get(header::CONNECTION).is_some();
         let closes = has_close
-            || !request.is_some_and(is_persistent)
+            || !request.is_some_and(RequestHead::is_persistent)
             || matches!(unread, Unread::Some)
             || self.is_last();
         // The response's extensions must live until it has been sent.
@@ -285,16 +285,6 @@ impl Caller {
             }
             Unread::Some => Disposition::Linger,
         }
-    }
-}
-
-/// True if a request leaves its connection open (RFC 9112 §9.3).
-pub(crate) fn is_persistent(head: &RequestHead) -> bool {
-    let has_option =
-        |option: &[u8]| head.fields.list("connection").any(|o| o.eq_ignore_ascii_case(option));
-    match head.version {
-        Version::Http11 => !has_option(b"close"),
-        Version::Http10 => has_option(b"keep-alive") && !has_option(b"close"),
     }
 }
 

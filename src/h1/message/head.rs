@@ -58,6 +58,11 @@ pub(crate) struct RequestHead {
 }
 
 impl RequestHead {
+    /// True if the sender leaves its connection open after this message (RFC 9112 §9.3).
+    pub(crate) fn is_persistent(&self) -> bool {
+        is_persistent(self.version, &self.fields)
+    }
+
     /// Parses a complete head. Precondition: every LF follows a CR (see [`find_end`]).
     pub(crate) fn parse(bytes: Bytes) -> Result<Self, HeadError> {
         let malformed = |what| Err(Malformed(what).into());
@@ -107,6 +112,11 @@ pub(crate) struct ResponseHead {
 }
 
 impl ResponseHead {
+    /// True if the sender leaves its connection open after this message (RFC 9112 §9.3).
+    pub(crate) fn is_persistent(&self) -> bool {
+        is_persistent(self.version, &self.fields)
+    }
+
     /// Parses a complete head. Precondition: every LF follows a CR (see [`find_end`]).
     pub(crate) fn parse(bytes: Bytes) -> Result<Self, HeadError> {
         let malformed = |what| Err(Malformed(what).into());
@@ -151,6 +161,15 @@ pub(super) fn is_token(byte: u8) -> bool {
 /// True for bytes other than white space, control bytes, and those at which some parsers cut a target.
 fn may_be_in_target(byte: u8) -> bool {
     byte > b' ' && byte != 0x7f && !matches!(byte, b'#' | b'<' | b'>')
+}
+
+fn is_persistent(version: Version, fields: &Fields) -> bool {
+    let has_option =
+        |option: &[u8]| fields.list("connection").any(|one| one.eq_ignore_ascii_case(option));
+    match version {
+        Version::Http11 => !has_option(b"close"),
+        Version::Http10 => has_option(b"keep-alive") && !has_option(b"close"),
+    }
 }
 
 #[cfg(test)]

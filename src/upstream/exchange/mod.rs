@@ -18,7 +18,7 @@ use super::{Connection, ConnectionPool, UpstreamError};
 use crate::h1::{
     caller::{Caller, Disposition},
     flow::{Flow, FlowError, Waits},
-    message::{self, Body, Length, ResponseHead, Version},
+    message::{self, Body, Length, ResponseHead},
     min_rate::MinBodyRate,
 };
 
@@ -365,15 +365,5 @@ impl<'a> Exchange<'a> {
                 Ok(if is_delimited_by_length { Disposition::Close } else { Disposition::Abort })
             }
         }
-    }
-}
-
-/// True if upstream leaves its connection open after a response (RFC 9112 §9.3).
-pub(crate) fn upstream_is_persistent(head: &ResponseHead) -> bool {
-    let has_option =
-        |option: &[u8]| head.fields.list("connection").any(|o| o.eq_ignore_ascii_case(option));
-    match head.version {
-        Version::Http11 => !has_option(b"close"),
-        Version::Http10 => has_option(b"keep-alive") && !has_option(b"close"),
     }
 }
