@@ -13,6 +13,6 @@ pub(crate) fn is_fips() -> bool {
 }
 
 /// False if this is a FIPS build and the FIPS module is not in use.
-pub(crate) fn is_as_promised() -> bool {
+pub(crate) fn is_consistent() -> bool {
     !cfg!(feature = "fips") || is_fips()
 }

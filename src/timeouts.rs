@@ -82,11 +82,11 @@
 //! |---|---|---|
 //! | not ready, still accepting connections | `GATEWAY_DRAIN_DELAY` (5 s) | |
 //! | requests in flight | `GATEWAY_DRAIN_TIMEOUT` (20 s) | |
-//! | activity records, deregistration of the instance, the canary's session, ends of threads: concurrently | [`RECORDS`] (5 s) | `QUERY_TIMEOUT`, `STORE_TIMEOUT`, [`BLOCKING`] of worker threads |
-//! | blocking calls: file system, name resolution | [`BLOCKING`] (0.5 s) | |
-//! | export of telemetry | [`EXPORT`] (2.5 s) | [`EXPORT_EACH`] (1.25 s) for one exporter |
-//! | queued log lines to stderr | [`LINES`] (0.5 s) | |
-//! | the message of a failure to stderr | [`MESSAGE`] (0.5 s) | |
+//! | activity records, deregistration of the instance, the canary's session, ends of threads: concurrently | [`RECORDS_TIMEOUT`] (5 s) | `QUERY_TIMEOUT`, `STORE_TIMEOUT`, [`BLOCKING_TIMEOUT`] of worker threads |
+//! | blocking calls: file system, name resolution | [`BLOCKING_TIMEOUT`] (0.5 s) | |
+//! | export of telemetry | [`EXPORT_TIMEOUT`] (2.5 s) | [`EXPORTER_TIMEOUT`] (1.25 s) for one exporter |
+//! | queued log lines to stderr | [`LINES_TIMEOUT`] (0.5 s) | |
+//! | the message of a failure to stderr | [`MESSAGE_TIMEOUT`] (0.5 s) | |
 //!
 //! A signal during the start skips both drains: no request has been served yet.
 
@@ -95,17 +95,17 @@ use std::{io, time::Duration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Activity records, deregistration, the canary's session and ends of threads, concurrently.
-pub(crate) const RECORDS: Duration = Duration::from_secs(5);
-/// Blocking calls of a thread: file system and name resolution. That of worker threads is within [`RECORDS`].
-pub(crate) const BLOCKING: Duration = Duration::from_millis(500);
+pub(crate) const RECORDS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Blocking calls of a thread: file system and name resolution. That of worker threads is within [`RECORDS_TIMEOUT`].
+pub(crate) const BLOCKING_TIMEOUT: Duration = Duration::from_millis(500);
 /// Export of all queued telemetry.
-pub(crate) const EXPORT: Duration = Duration::from_millis(2500);
+pub(crate) const EXPORT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// Export by one exporter: one that hangs leaves the same time for the other.
-pub(crate) const EXPORT_EACH: Duration = Duration::from_millis(1250);
+pub(crate) const EXPORTER_TIMEOUT: Duration = Duration::from_millis(1250);
 /// Writing of the queued log lines to stderr.
-pub(crate) const LINES: Duration = Duration::from_millis(500);
+pub(crate) const LINES_TIMEOUT: Duration = Duration::from_millis(500);
 /// Writing of the message of a failure to stderr.
-pub(crate) const MESSAGE: Duration = Duration::from_millis(500);
+pub(crate) const MESSAGE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Handlers of SIGTERM and SIGINT.
 #[derive(Debug)]
@@ -159,7 +159,8 @@ mod tests {
     /// decocms/studio#3975.
     #[test]
     fn documentation_and_deployment_files_contain_the_sum_of_the_timeouts() {
-        let sum = RECORDS + BLOCKING + EXPORT + LINES + MESSAGE;
+        let sum =
+            RECORDS_TIMEOUT + BLOCKING_TIMEOUT + EXPORT_TIMEOUT + LINES_TIMEOUT + MESSAGE_TIMEOUT;
         let documented = format!("{} seconds", sum.as_secs_f64());
         let grace = format!("`GATEWAY_DRAIN_DELAY` + `GATEWAY_DRAIN_TIMEOUT` + {GRACE} s");
         assert!(sum < Duration::from_secs(GRACE));
@@ -176,7 +177,7 @@ mod tests {
             let text = read(page).replace('\n', " ");
             assert!(text.contains(&grace), "{page}: {grace}");
         }
-        for (value, setting) in [(RECORDS, "database"), (EXPORT, "telemetry")] {
+        for (value, setting) in [(RECORDS_TIMEOUT, "database"), (EXPORT_TIMEOUT, "telemetry")] {
             let page = read(&format!("docs/{setting}.md"));
             let value = format!("{} s", value.as_secs_f64());
             assert!(page.contains(&value), "docs/{setting}.md: {value}");

@@ -24,7 +24,7 @@ const PROTECTED: i64 = 86_400_000 + 60_000;
 
 /// Removes the oldest records when the log is larger than `max` bytes, until it is a tenth smaller than that. Returns
 /// the number of records.
-pub(super) async fn hold(database: &Database, max: i64) -> Result<u64, ActivityError> {
+pub(super) async fn shrink(database: &Database, max: i64) -> Result<u64, ActivityError> {
     let used = database.run_slowly(move |held| {
         Box::pin(
             async move { with_connection!(held, connection => connection.bytes_used(max).await) },

@@ -167,8 +167,8 @@ impl Database {
                 drop(connection);
                 ActivityError::NoConnection
             }
-            Ok(Err(ActivityError::TimedOut)) | Err(_) => ActivityError::Away(at, None),
-            Ok(Err(error)) => ActivityError::Away(at, Some(Box::new(with_advice(error)))),
+            Ok(Err(ActivityError::TimedOut)) | Err(_) => ActivityError::Unavailable(at, None),
+            Ok(Err(error)) => ActivityError::Unavailable(at, Some(Box::new(with_advice(error)))),
         }
     }
 

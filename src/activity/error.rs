@@ -43,13 +43,13 @@ pub(crate) enum ActivityError {
         advice: &'static str,
     },
     #[error("PostgreSQL at {0} cannot be reached (DATABASE_URL)")]
-    Away(String, #[source] Option<Box<ActivityError>>),
+    Unavailable(String, #[source] Option<Box<ActivityError>>),
     #[error("no database connection became available in time")]
     NoConnection,
     #[error("the database did not respond in time: the operation may or may not have been applied")]
     TimedOut,
     #[error("the activity log is over capacity")]
-    Behind,
+    SchemaOutdated,
     #[error("the operation was interrupted")]
     Interrupted,
 }
@@ -65,7 +65,7 @@ impl From<MigrateError> for ActivityError {
 
 impl ActivityError {
     /// True if the database may not be the gateway's, or has another version's schema.
-    pub(crate) fn is_of_the_settings(&self) -> bool {
+    pub(crate) fn is_misconfiguration(&self) -> bool {
         matches!(self, Self::NoDatabase | Self::NotMigrated | Self::TooNew | Self::Missing(_))
     }
 
@@ -82,10 +82,10 @@ impl ActivityError {
             | Self::DiskFull(..)
             | Self::Disk(..)
             | Self::Server { .. }
-            | Self::Away(..)
+            | Self::Unavailable(..)
             | Self::NoConnection
             | Self::TimedOut
-            | Self::Behind
+            | Self::SchemaOutdated
             | Self::Interrupted => false,
         }
     }

@@ -32,7 +32,7 @@ use self::{
     denials::Denials,
     metrics::ActivityMetrics,
     queue::{LogWriter, REPETITION_WINDOW, count_loop},
-    writer::{Trouble, Writer},
+    writer::{Writer, WriterError},
 };
 pub(crate) use self::{
     decisions::{AccessState, Block, Blocked, Restriction},
@@ -73,17 +73,23 @@ impl Activity {
     pub(crate) fn open_existing(config: &ActivityConfig) -> Self {
         let written = config.database.as_ref().map(|config| {
             let database = Database::new(config);
-            let trouble = Trouble::default();
+            let last_error = WriterError::default();
             let metrics = ActivityMetrics::new();
             let (writer, entries) =
-                Writer::new(database.clone(), metrics.clone(), Arc::clone(&trouble));
+                Writer::new(database.clone(), metrics.clone(), Arc::clone(&last_error));
             let queue = entries.downgrade();
             ActivityMetrics::watch(move || {
                 queue.upgrade().map(|entries| entries.max_capacity() - entries.capacity())
             });
             let (end, stop) = oneshot::channel();
             let writing = tokio::spawn(writer.run(stop));
-            LogWriter { database, entries, metrics, trouble, end: Mutex::new(Some((end, writing))) }
+            LogWriter {
+                database,
+                entries,
+                metrics,
+                last_error,
+                end: Mutex::new(Some((end, writing))),
+            }
         });
         let repeated = Cache::builder()
             .max_capacity(MAX_REPEATING_CALLERS)
@@ -150,8 +156,8 @@ mod tests {
         let mut records =
             vec![of(EventKind::Login), Record::refused(EventKind::LoginDenied, "why")];
         records.push(Record { text: Some("a\0b".to_owned()), ..Record::new(EventKind::Logout) });
-        activity.decided(records.clone()).await.unwrap();
-        activity.decided(records.clone()).await.unwrap();
+        activity.record_decisions(records.clone()).await.unwrap();
+        activity.record_decisions(records.clone()).await.unwrap();
         let everything = || Filter { limit: 10, ..Filter::default() };
         let found = activity.find(everything()).await.unwrap();
         assert_eq!(found.len(), 3, "each once");
@@ -229,7 +235,7 @@ mod tests {
             at: clock::millis() - hours * 3_600_000,
             ..Record::new(if hours > 24 { EventKind::Login } else { EventKind::Logout })
         };
-        activity.decided(vec![aged(25), aged(23)]).await.unwrap();
+        activity.record_decisions(vec![aged(25), aged(23)]).await.unwrap();
         assert!(
             activity.prune(Duration::from_hours(1)).await.is_err(),
             "the last day is protected"
@@ -243,14 +249,14 @@ mod tests {
     async fn queued_records_are_written_at_shutdown() {
         let (activity, folder) = open();
         for _ in 0..1000 {
-            activity.happened(Record::new(EventKind::SessionExpired)).await;
+            activity.record(Record::new(EventKind::SessionExpired)).await;
         }
         for _ in 0..700 {
-            activity.denied(Record::refused(EventKind::LoginDenied, "expired"));
+            activity.record_denial(Record::refused(EventKind::LoginDenied, "expired"));
         }
         let slot = activity.reserve().await.unwrap();
         slot.write(Record::new(EventKind::Login)).await.unwrap();
-        activity.happened(Record::new(EventKind::Logout)).await;
+        activity.record(Record::new(EventKind::Logout)).await;
         activity.end(Duration::from_secs(5)).await;
         let again = Activity::open(&config(&folder.path().join("gateway.db")));
         let found = again.find(Filter { limit: 3000, ..Filter::default() }).await.unwrap();

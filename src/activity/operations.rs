@@ -119,7 +119,7 @@ impl Activity {
 
     /// Removes the oldest records, denials first and decisions last, when the log has more than `max` bytes. Returns
     /// the number of records.
-    pub(crate) async fn hold_to(&self, max: u64) -> Result<u64, ActivityError> {
-        bound::hold(self.database()?, i64::try_from(max).unwrap_or(i64::MAX)).await
+    pub(crate) async fn shrink_to(&self, max: u64) -> Result<u64, ActivityError> {
+        bound::shrink(self.database()?, i64::try_from(max).unwrap_or(i64::MAX)).await
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         denials::DenialSlot,
         metrics::ActivityMetrics,
         record::Record,
-        writer::{Entry, Failing, Trouble},
+        writer::{Entry, Failing, WriterError},
     },
     config::ActivityRequired,
 };
@@ -38,7 +38,7 @@ pub(super) struct LogWriter {
     pub(super) database: Database,
     pub(super) entries: mpsc::Sender<Entry>,
     pub(super) metrics: ActivityMetrics,
-    pub(super) trouble: Trouble,
+    pub(super) last_error: WriterError,
     /// Stops the writer: receives the flush timeout; the task ends after the flush.
     pub(super) end: Mutex<Option<(oneshot::Sender<Duration>, JoinHandle<()>)>>,
 }
@@ -81,7 +81,7 @@ impl Slot {
         let Inner { required, .. } = &*self.activity.0;
         match required {
             ActivityRequired::None => Ok(()),
-            ActivityRequired::Decisions if self.activity.trouble().is_some() => Ok(()),
+            ActivityRequired::Decisions if self.activity.last_error().is_some() => Ok(()),
             _ => {
                 let is_written = matches!(timeout(ENQUEUE_TIMEOUT, written).await, Ok(Ok(())));
                 if is_written || *required == ActivityRequired::Decisions {
@@ -102,8 +102,8 @@ impl Activity {
     pub(crate) async fn reserve(&self) -> Result<Slot, ActivityError> {
         let slot = |permit| Slot { activity: self.clone(), permit };
         let Some(written) = &self.0.written else { return Ok(slot(None)) };
-        if self.0.required == ActivityRequired::All && written.trouble.load().is_some() {
-            return Err(ActivityError::Behind);
+        if self.0.required == ActivityRequired::All && written.last_error.load().is_some() {
+            return Err(ActivityError::SchemaOutdated);
         }
         match timeout(ENQUEUE_TIMEOUT, written.entries.clone().reserve_owned()).await {
             Ok(Ok(permit)) => Ok(slot(Some(permit))),
@@ -111,7 +111,7 @@ impl Activity {
                 written.not_written(1);
                 Ok(slot(None))
             }
-            Ok(Err(_)) | Err(_) => Err(ActivityError::Behind),
+            Ok(Err(_)) | Err(_) => Err(ActivityError::SchemaOutdated),
         }
     }
 
@@ -120,7 +120,7 @@ impl Activity {
     ///
     /// # Errors
     /// When the records could not be written.
-    pub(crate) async fn decided(&self, records: Vec<Record>) -> Result<(), ActivityError> {
+    pub(crate) async fn record_decisions(&self, records: Vec<Record>) -> Result<(), ActivityError> {
         if let Some(written) = &self.0.written {
             match log::add(&written.database, records.clone()).await {
                 Ok(()) => {}
@@ -136,7 +136,7 @@ impl Activity {
 
     /// Emits and queues the record of an event that is already past. Waits for a place in the queue, not for the
     /// database.
-    pub(crate) async fn happened(&self, record: Record) {
+    pub(crate) async fn record(&self, record: Record) {
         record.emit();
         let Some(written) = &self.0.written else { return };
         let entry = Entry { record, written: None, _place: None };
@@ -148,7 +148,7 @@ impl Activity {
 
     /// Queues the record of a denial. Anonymous callers can cause any number of them, so denials beyond a rate for all
     /// callers together, or beyond their share of the queue, are only counted. Never waits.
-    pub(crate) fn denied(&self, record: Record) {
+    pub(crate) fn record_denial(&self, record: Record) {
         if let Some(place) = self.0.denials.admit(&record)
             && let Some(record) = self.enqueue_denial(record, place)
         {
@@ -178,11 +178,11 @@ impl Activity {
 
     /// [`Self::denied`] for denials that an authenticated caller can cause any number of times: records the first few
     /// of one caller (`whose`), until a minute passes without another.
-    pub(crate) fn denied_again(&self, whose: String, record: Record) {
+    pub(crate) fn record_repeated_denial(&self, whose: String, record: Record) {
         let times = self.0.repeated.entry(whose);
         let times = times.and_upsert_with(|times| times.map_or(1, |times| times.into_value() + 1));
         if times.into_value() <= MAX_REPETITIONS {
-            self.denied(record);
+            self.record_denial(record);
         }
     }
 
@@ -202,7 +202,7 @@ impl Activity {
     }
 
     /// Error of the writer's last attempt, if it failed.
-    pub(crate) fn trouble(&self) -> Option<Arc<String>> {
+    pub(crate) fn last_error(&self) -> Option<Arc<String>> {
         self.failing().map(|failing| Arc::clone(&failing.why))
     }
 
@@ -212,7 +212,7 @@ impl Activity {
     }
 
     fn failing(&self) -> Option<Arc<Failing>> {
-        self.0.written.as_ref()?.trouble.load_full()
+        self.0.written.as_ref()?.last_error.load_full()
     }
 
     /// Stops the writer after it has written the queue, within `flush_timeout`. Later records are only emitted.

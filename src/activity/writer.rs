@@ -22,7 +22,7 @@ const QUEUE: usize = 16_384;
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Failure of the writer's last attempt; empty after a success.
-pub(super) type Trouble = Arc<ArcSwapOption<Failing>>;
+pub(super) type WriterError = Arc<ArcSwapOption<Failing>>;
 
 /// Continuing failure of the writer.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) struct Writer {
     database: Database,
     entries: mpsc::Receiver<Entry>,
     metrics: ActivityMetrics,
-    trouble: Trouble,
+    last_error: WriterError,
 }
 
 impl Writer {
@@ -54,10 +54,10 @@ impl Writer {
     pub(super) fn new(
         database: Database,
         metrics: ActivityMetrics,
-        trouble: Trouble,
+        last_error: WriterError,
     ) -> (Self, mpsc::Sender<Entry>) {
         let (entry, entries) = mpsc::channel(QUEUE);
-        (Self { database, entries, metrics, trouble }, entry)
+        (Self { database, entries, metrics, last_error }, entry)
     }
 
     /// Runs until `stop`; then writes the queue within the received flush timeout.
@@ -108,7 +108,7 @@ impl Writer {
             match log::add(&self.database, records).await {
                 Ok(()) => {
                     self.metrics.written(group.len(), begun.elapsed());
-                    if self.trouble.swap(None).is_some() {
+                    if self.last_error.swap(None).is_some() {
                         tracing::info!(
                             "the database is available again: activity records are written"
                         );
@@ -121,9 +121,9 @@ impl Writer {
                 }
                 Err(error) => {
                     let error = telemetry::chain(&error);
-                    let since = self.trouble.load().as_ref().map_or(begun, |known| known.since);
+                    let since = self.last_error.load().as_ref().map_or(begun, |known| known.since);
                     let failing = Failing { since, why: Arc::new(error.clone()) };
-                    if self.trouble.swap(Some(Arc::new(failing))).is_none() {
+                    if self.last_error.swap(Some(Arc::new(failing))).is_none() {
                         tracing::error!(
                             error,
                             "the database is unavailable: activity records wait"

@@ -178,7 +178,7 @@ async fn deny(
     }
     let caller = record.session.as_deref().or(record.actor.oid.as_deref());
     let key = format!("{} {}", denial.reason(), caller.unwrap_or_default());
-    activity.denied_again(key, record);
+    activity.record_repeated_denial(key, record);
     denial.into()
 }
 

@@ -108,7 +108,7 @@ pub(crate) struct Grant {
     client: String,
     user: Map<String, Value>,
     expires_at: i64,
-    upstream_will_refuse: bool,
+    lacks_user_role: bool,
 }
 
 impl Policy {
@@ -144,13 +144,13 @@ impl Policy {
         let expires_at = identity.expires_at().min(now.saturating_add(max_age));
         let mut roles = identity.roles().to_vec();
         roles.retain(|role| self.session_roles.allows(role));
-        let upstream_will_refuse = !roles.iter().any(|role| role == "User" || role == "Admin");
+        let lacks_user_role = !roles.iter().any(|role| role == "User" || role == "Admin");
         let (subject, client) = (identity.subject(), identity.client().to_owned());
         let mut user = claims.into_all();
         // Always a list: Flask would read a string as a list of letters. `insert` preserves the position of an
         // existing member.
         user.insert("roles".to_owned(), Value::from(roles));
-        Ok(Grant { subject, client, user, expires_at, upstream_will_refuse })
+        Ok(Grant { subject, client, user, expires_at, lacks_user_role })
     }
 
     fn check_client(&self, identity: &Identity) -> Result<(), Denial> {
@@ -178,7 +178,7 @@ impl Grant {
             client: "canary".to_owned(),
             user,
             expires_at: now.saturating_add(CANARY_LIFE),
-            upstream_will_refuse: true,
+            lacks_user_role: true,
         }
     }
 
@@ -204,7 +204,7 @@ impl Grant {
 
     /// True if upstream will answer 403 to nearly all of `/api`: the stored roles hold neither `User` nor
     /// `Admin`.
-    pub(crate) fn upstream_will_refuse(&self) -> bool {
-        self.upstream_will_refuse
+    pub(crate) fn lacks_user_role(&self) -> bool {
+        self.lacks_user_role
     }
 }

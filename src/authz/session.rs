@@ -139,8 +139,8 @@ impl SessionRecord {
     }
 
     /// True if upstream will answer 403 to nearly all of its API.
-    pub(crate) fn upstream_will_refuse(&self) -> bool {
-        self.grant.upstream_will_refuse()
+    pub(crate) fn lacks_user_role(&self) -> bool {
+        self.grant.lacks_user_role()
     }
 }
 

@@ -1,33 +1,37 @@
 //! Advice for each failure of the canary.
 
-use super::Doubt;
+use super::CanaryFailure;
 use crate::config::{CookieConfig, SessionsConfig, StoreConfig};
 
 /// Advice for a failure, for operators.
-pub(crate) fn advice(doubt: &Doubt, sessions: &SessionsConfig, cookie: &CookieConfig) -> String {
-    match doubt {
-        Doubt::StrangerLetIn => {
+pub(crate) fn advice(
+    failure: &CanaryFailure,
+    sessions: &SessionsConfig,
+    cookie: &CookieConfig,
+) -> String {
+    match failure {
+        CanaryFailure::AnonymousAccepted => {
             "check GATEWAY_UPSTREAM_URL: SimpleChat requires a session for this request".to_owned()
         }
-        Doubt::NotSimpleChat(_) => {
+        CanaryFailure::NotSimpleChat(_) => {
             "check that GATEWAY_UPSTREAM_URL is the address of SimpleChat itself, not of another gateway or sign-in in front of it".to_owned()
         }
-        Doubt::Upstream(_) => "check upstream's log; a worker may be overloaded".to_owned(),
-        Doubt::Store(_) => "check REDIS_URL, or SESSION_FILE_DIR".to_owned(),
-        Doubt::Refused { .. } => matching_settings(sessions, cookie),
-        Doubt::Failed(_) => {
+        CanaryFailure::Upstream(_) => "check upstream's log; a worker may be overloaded".to_owned(),
+        CanaryFailure::Store(_) => "check REDIS_URL, or SESSION_FILE_DIR".to_owned(),
+        CanaryFailure::Refused { .. } => matching_settings(sessions, cookie),
+        CanaryFailure::Failed(_) => {
             "check upstream's log: its session store may be unavailable. SESSION_SERIALIZATION_FORMAT must be unset in SimpleChat, or msgpack".to_owned()
         }
-        Doubt::HonouredBySome { .. } => {
+        CanaryFailure::HonouredBySome { .. } => {
             "some workers use another session store: a worker that found no Redis at startup uses files until it is restarted; restart SimpleChat, or wait if it is still starting".to_owned()
         }
-        Doubt::EndIgnored => {
+        CanaryFailure::EndIgnored => {
             "check whether anything between the gateway and SimpleChat caches responses, and whether SimpleChat caches sessions".to_owned()
         }
-        Doubt::WrittenBack | Doubt::Unsettled => {
+        CanaryFailure::WrittenBack | CanaryFailure::Unsettled => {
             "a request with the session was still running; run doctor again".to_owned()
         }
-        Doubt::Interrupted => "run doctor again".to_owned(),
+        CanaryFailure::Interrupted => "run doctor again".to_owned(),
     }
 }
 

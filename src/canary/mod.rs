@@ -42,7 +42,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Upstream rejects an anonymous request; otherwise the other steps prove nothing.
-    StrangerRefused,
+    AnonymousRejected,
     /// The session store accepts a session.
     Minted,
     /// Upstream accepts requests with the session.
@@ -55,9 +55,9 @@ pub(crate) enum Step {
 
 /// Failures of the test.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Doubt {
+pub(crate) enum CanaryFailure {
     #[error("upstream accepts an anonymous POST {HEARTBEAT}: a session proves nothing there")]
-    StrangerLetIn,
+    AnonymousAccepted,
     #[error("upstream answers an anonymous POST {HEARTBEAT} with {0}; SimpleChat answers 401")]
     NotSimpleChat(u16),
     #[error("upstream")]
@@ -85,7 +85,7 @@ pub(crate) enum Doubt {
 }
 
 /// Step with its result.
-pub(crate) type Finding = (Step, Result<(), Doubt>);
+pub(crate) type Finding = (Step, Result<(), CanaryFailure>);
 
 /// Parts that the test uses.
 pub(crate) struct Canary<'a> {
@@ -101,7 +101,7 @@ impl Canary<'_> {
         let mut findings = Vec::new();
         let anonymous = self.anonymous_is_refused().await;
         let is_refused = anonymous.is_ok();
-        findings.push((Step::StrangerRefused, anonymous));
+        findings.push((Step::AnonymousRejected, anonymous));
         if !is_refused || stop.is_cancelled() {
             return findings;
         }
@@ -110,7 +110,7 @@ impl Canary<'_> {
         let id = match self.sessions.open(record, Vec::new(), None).await {
             Ok(opened) => opened.id,
             Err(error) => {
-                findings.push((Step::Minted, Err(Doubt::Store(error))));
+                findings.push((Step::Minted, Err(CanaryFailure::Store(error))));
                 return findings;
             }
         };
@@ -127,17 +127,17 @@ impl Canary<'_> {
         }
         let removed = match ended {
             Ok(()) => self.remove(&id, probe.is_settled).await,
-            Err(error) => Err(Doubt::Store(error)),
+            Err(error) => Err(CanaryFailure::Store(error)),
         };
         findings.push((Step::Removed, removed));
         findings
     }
 
-    async fn anonymous_is_refused(&self) -> Result<(), Doubt> {
-        match self.status_of("").await.map_err(Doubt::Upstream)? {
+    async fn anonymous_is_refused(&self) -> Result<(), CanaryFailure> {
+        match self.status_of("").await.map_err(CanaryFailure::Upstream)? {
             401 => Ok(()),
-            200 => Err(Doubt::StrangerLetIn),
-            status => Err(Doubt::NotSimpleChat(status)),
+            200 => Err(CanaryFailure::AnonymousAccepted),
+            status => Err(CanaryFailure::NotSimpleChat(status)),
         }
     }
 
@@ -159,16 +159,16 @@ impl Canary<'_> {
         }
     }
 
-    async fn remove(&self, id: &SessionId, is_settled: bool) -> Result<(), Doubt> {
-        if self.sessions.has(id).await.map_err(Doubt::Store)? {
+    async fn remove(&self, id: &SessionId, is_settled: bool) -> Result<(), CanaryFailure> {
+        if self.sessions.has(id).await.map_err(CanaryFailure::Store)? {
             // It stays in the revocation list, so the sweep removes it.
             self.sessions.forget(*id);
-            return Err(Doubt::WrittenBack);
+            return Err(CanaryFailure::WrittenBack);
         }
         if !is_settled {
-            return Err(Doubt::Unsettled);
+            return Err(CanaryFailure::Unsettled);
         }
-        self.sessions.erase(id).await.map_err(Doubt::Store)
+        self.sessions.erase(id).await.map_err(CanaryFailure::Store)
     }
 }
 
@@ -182,12 +182,12 @@ struct SessionProbe<'a> {
 }
 
 impl SessionProbe<'_> {
-    async fn is_honoured(&mut self, stop: &CancellationToken) -> Result<(), Doubt> {
+    async fn is_honoured(&mut self, stop: &CancellationToken) -> Result<(), CanaryFailure> {
         let (mut honoured, mut requests, mut in_a_row) = (0, 0, 0);
-        let mut refused = Err(Doubt::Interrupted);
+        let mut refused = Err(CanaryFailure::Interrupted);
         for _ in 0..MAX_ROUNDS {
             if stop.is_cancelled() {
-                return Err(Doubt::Interrupted);
+                return Err(CanaryFailure::Interrupted);
             }
             let mut all_accepted = true;
             for answer in self.round().await {
@@ -196,11 +196,11 @@ impl SessionProbe<'_> {
                     Ok(200) => honoured += 1,
                     // A worker that hangs gets no further requests.
                     Err(error @ UpstreamError::ResponseTimeout) => {
-                        return Err(Doubt::Upstream(error));
+                        return Err(CanaryFailure::Upstream(error));
                     }
                     other => {
                         all_accepted = false;
-                        refused = other.map_err(Doubt::Upstream);
+                        refused = other.map_err(CanaryFailure::Upstream);
                     }
                 }
             }
@@ -210,21 +210,21 @@ impl SessionProbe<'_> {
             }
         }
         Err(match refused? {
-            _ if honoured > 0 => Doubt::HonouredBySome { honoured, requests },
-            status @ 500.. => Doubt::Failed(status),
-            status => Doubt::Refused { status, requests },
+            _ if honoured > 0 => CanaryFailure::HonouredBySome { honoured, requests },
+            status @ 500.. => CanaryFailure::Failed(status),
+            status => CanaryFailure::Refused { status, requests },
         })
     }
 
-    async fn end_is_honoured(&mut self) -> Result<(), Doubt> {
+    async fn end_is_honoured(&mut self) -> Result<(), CanaryFailure> {
         let answers = self.round().await;
         if answers.iter().any(|answer| matches!(answer, Ok(200))) {
-            return Err(Doubt::EndIgnored);
+            return Err(CanaryFailure::EndIgnored);
         }
         answers
             .into_iter()
             .find_map(Result::err)
-            .map_or(Ok(()), |error| Err(Doubt::Upstream(error)))
+            .map_or(Ok(()), |error| Err(CanaryFailure::Upstream(error)))
     }
 
     /// Sends four requests at once, each on its own connection, so that they reach several workers of upstream.
@@ -236,7 +236,7 @@ impl SessionProbe<'_> {
         let (a, b, c, d) = tokio::join!(ask(), ask(), ask(), ask());
         let answers = [a, b, c, d];
         let is_settled = |answer: &Result<u16, UpstreamError>| {
-            !matches!(answer, Err(UpstreamError::ResponseTimeout | UpstreamError::BrokeOff(_)))
+            !matches!(answer, Err(UpstreamError::ResponseTimeout | UpstreamError::ClosedEarly(_)))
         };
         self.is_settled &= answers.iter().all(is_settled);
         answers

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Canary, Doubt, Step, advice};
+use super::{Canary, CanaryFailure, Step, advice};
 use crate::{
     config::{Config, CookieConfig, SessionsConfig},
     control::health_registry::CANARY,
@@ -44,7 +44,7 @@ impl Watch {
     pub(crate) async fn run(self, gateway: Gateway, stop: CancellationToken) {
         let mut is_on = gateway.external_access.changes();
         tokio::select! {
-            () = gateway.upstream.first_answer() => {}
+            () = gateway.upstream.first_response() => {}
             () = stop.cancelled() => return,
         }
         let honoured = Arc::new(AtomicU8::new(UNKNOWN));
@@ -87,7 +87,7 @@ impl Watch {
             // A failed removal is no failure of upstream; the sweep removes the session later.
             let mut doubts = findings.into_iter().filter(|(step, _)| *step != Step::Removed);
             let result = doubts.find_map(|(_, finding)| finding.err());
-            let result = result.map_or(Ok(()), |doubt| Err(self.describe(&doubt)));
+            let result = result.map_or(Ok(()), |failure| Err(self.describe(&failure)));
             honoured.store(result.is_ok().into(), Ordering::Relaxed);
             if previous.as_ref() != Some(&result) {
                 match &result {
@@ -111,8 +111,8 @@ impl Watch {
         }
     }
 
-    fn describe(&self, doubt: &Doubt) -> String {
-        let advice = advice(doubt, &self.sessions, &self.cookie);
-        format!("{}: {advice}", telemetry::chain(doubt))
+    fn describe(&self, failure: &CanaryFailure) -> String {
+        let advice = advice(failure, &self.sessions, &self.cookie);
+        format!("{}: {advice}", telemetry::chain(failure))
     }
 }

@@ -127,7 +127,7 @@ async fn run(config: &Config, activity: &Activity, command: AccessCommand) -> Re
             let recording = decide(config, activity, Restriction::access(&author(by))).await?;
             print(match recording {
                 Recording::Recorded(false) => "external access was already off",
-                Recording::Recorded(true) | Recording::Waits(_) => "external access is off",
+                Recording::Recorded(true) | Recording::Pending(_) => "external access is off",
             });
             warn_of_record(&recording);
         }
@@ -167,16 +167,16 @@ async fn decide(
             }
             return Ok(Recording::Recorded(changed));
         }
-        Err(error) if error.is_of_the_settings() => return Err(error.into()),
+        Err(error) if error.is_misconfiguration() => return Err(error.into()),
         Err(error) => telemetry::chain(&error),
     };
     let stored = async {
         let sessions = Sessions::open_store(config.sessions.clone())?;
         let restrictions = Restrictions::new(activity, &sessions);
-        with_retry(async || restrictions.leave(&restriction).await).await
+        with_retry(async || restrictions.store_pending(&restriction).await).await
     };
     match stored.await {
-        Ok(()) => Ok(Recording::Waits(database_error)),
+        Ok(()) => Ok(Recording::Pending(database_error)),
         Err(error) => Err(Failure::Unavailable(format!(
             "nothing has changed: neither the database nor the session store can be written: {database_error}; {}",
             telemetry::chain(&error)
@@ -185,7 +185,7 @@ async fn decide(
 }
 
 fn warn_of_record(recording: &Recording) {
-    if let Recording::Waits(reason) = recording {
+    if let Recording::Pending(reason) = recording {
         print(&format!(
             "warning the database could not be written: {reason}. The change applies now; a gateway records it when the database is available"
         ));

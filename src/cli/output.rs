@@ -27,10 +27,10 @@ pub fn print_error(message: &str) {
     let _ = io::stderr().write_all(error_text(message).as_bytes());
 }
 
-/// Prints a message to stderr; gives up after [`timeouts::MESSAGE`] if nothing reads it.
+/// Prints a message to stderr; gives up after [`timeouts::MESSAGE_TIMEOUT`] if nothing reads it.
 pub fn print_error_in_time(message: &str) {
     match write_in_thread(io::stderr(), error_text(message)) {
-        Ok(written) => drop(written.recv_timeout(timeouts::MESSAGE)),
+        Ok(written) => drop(written.recv_timeout(timeouts::MESSAGE_TIMEOUT)),
         // No thread could be started: write here, without a timeout.
         Err(_) => print_error(message),
     }

@@ -120,6 +120,6 @@ pub(crate) async fn record_expired_loop(activity: Activity, sessions: Sessions) 
             session: Some(one.handle),
             ..Record::new(EventKind::SessionExpired)
         };
-        activity.happened(record).await;
+        activity.record(record).await;
     }
 }

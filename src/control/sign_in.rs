@@ -135,9 +135,9 @@ impl SignIn {
             }
         };
         let (subject, client) = (record.subject(), record.client().to_owned());
-        let lacks_user_role = record.upstream_will_refuse();
+        let lacks_user_role = record.lacks_user_role();
         let length = field_length("Authorization", attempt.authorization_length);
-        let exceeds_field_limit = !self.upstream.takes_field(length).await;
+        let exceeds_field_limit = !self.upstream.accepts_field(length).await;
 
         // No session without its record.
         let slot = self.activity.reserve().await?;
@@ -150,14 +150,14 @@ impl SignIn {
             self.sessions.end(&[id]).await?;
             if let Some(reason) = error.denial() {
                 let denied = denied(Some(subject.to_string()), Some(client), reason);
-                self.activity.denied(denied.by(&author(Actor::default())));
+                self.activity.record_denial(denied.by(&author(Actor::default())));
             }
             return Err(error);
         }
 
         let actor = actor(subject, |name| claims.get(name).and_then(Value::as_str));
         for ended in ended_by_login(subject, replaced, crowded_out, self.sessions.per_subject()) {
-            self.activity.happened(ended.by(&author(actor.clone()))).await;
+            self.activity.record(ended.by(&author(actor.clone()))).await;
         }
         let about = |record: Record| Record {
             subject: Some(subject.to_string()),
@@ -168,7 +168,7 @@ impl SignIn {
         if let Err(error) = slot.write(about(Record::new(EventKind::Login))).await {
             self.sessions.end(&[id]).await?;
             let undone = Record::refused(EventKind::LoginDenied, "not_recorded");
-            self.activity.happened(about(undone)).await;
+            self.activity.record(about(undone)).await;
             return Err(error.into());
         }
         let Actor { name, email, .. } = actor;
@@ -222,7 +222,7 @@ impl SignIn {
     async fn record_failure(&self, client: IpAddr, denied: Record) -> Option<Duration> {
         let wait = self.sessions.count_failure(client.into()).await;
         let reason = wait.map(|_| "too_often".to_owned()).or(denied.reason.clone());
-        self.activity.denied(Record { reason, ..denied });
+        self.activity.record_denial(Record { reason, ..denied });
         wait
     }
 }

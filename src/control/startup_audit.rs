@@ -19,12 +19,12 @@ pub(crate) async fn record(activity: &Activity, config: &Config, instance: &str)
         env!("CARGO_PKG_VERSION"),
         env!("COMMIT"),
     );
-    activity.happened(Record { text: Some(text), ..Record::new(EventKind::SettingsSeen) }).await;
+    activity.record(Record { text: Some(text), ..Record::new(EventKind::SettingsSeen) }).await;
     if name.is_some() {
         let author = Author { actor: Actor { name, ..Actor::default() }, ..Author::default() };
         let text = exposure::text(&config.entra.authority, &config.resource);
         let (text, reason) = (Some(text), Some("setting".to_owned()));
         let accepted = Record { reason, text, ..Record::new(EventKind::ExposureAccepted) };
-        activity.happened(accepted.by(&author)).await;
+        activity.record(accepted.by(&author)).await;
     }
 }

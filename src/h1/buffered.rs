@@ -107,9 +107,9 @@ impl<S> Buffered<S> {
     }
 
     /// As [`Self::charge`], but may exceed the budget: for bytes that must not be lost.
-    pub(crate) fn charge_beyond(&mut self, buffers: &mut Buffers) {
+    pub(crate) fn charge_unchecked(&mut self, buffers: &mut Buffers) {
         let size = self.settle(buffers);
-        self.share.force_to(size, &buffers.memory);
+        self.share.grow_unchecked(size, &buffers.memory);
     }
 
     /// Moves the buffered bytes into a fitted buffer if they are few or memory is scarce. Returns the number of

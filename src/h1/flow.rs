@@ -33,7 +33,7 @@ pub(crate) enum FlowError {
 
 /// Side that a pending flow waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waits {
+pub(crate) enum Blocked {
     /// The source has no bytes.
     Source,
     /// The sink accepts no bytes.
@@ -60,7 +60,7 @@ pub(crate) struct Flow {
     /// Bytes read.
     pub(crate) read: u64,
     /// Valid while the flow is pending.
-    pub(crate) waits: Waits,
+    pub(crate) waits: Blocked,
     /// Bytes written.
     pub(crate) written: u64,
     /// Share for `ahead` while chunks are decoded: those bytes are in no buffer of the source.
@@ -85,7 +85,7 @@ impl Flow {
             has_ended: false,
             is_flushed: true,
             read: 0,
-            waits: Waits::Sink,
+            waits: Blocked::Sink,
             written: 0,
             share: Share::default(),
         }
@@ -130,11 +130,11 @@ impl Flow {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowError::Sink(error))),
                     Poll::Pending => {
-                        from.charge_beyond(buffers);
+                        from.charge_unchecked(buffers);
                         if self.decodes && self.ahead.len() > FREE {
-                            self.share.force_to(self.ahead.len(), buffers.memory());
+                            self.share.grow_unchecked(self.ahead.len(), buffers.memory());
                         }
-                        self.waits = Waits::Sink;
+                        self.waits = Blocked::Sink;
                         return Poll::Pending;
                     }
                 }
@@ -147,7 +147,7 @@ impl Flow {
                     // Bytes that arrive meanwhile may be forwarded.
                     Poll::Pending if !self.is_read() => {}
                     Poll::Pending => {
-                        self.waits = Waits::Sink;
+                        self.waits = Blocked::Sink;
                         return Poll::Pending;
                     }
                 }
@@ -164,8 +164,8 @@ impl Flow {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowError::Source(error))),
                 Poll::Pending => {
                     // For example the start of a chunk-size line.
-                    from.charge_beyond(buffers);
-                    self.waits = Waits::Source;
+                    from.charge_unchecked(buffers);
+                    self.waits = Blocked::Source;
                     return Poll::Pending;
                 }
             }

@@ -221,7 +221,7 @@ async fn waiting(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
 }
 
 async fn converse<S: Service>(mut caller: Caller, service: Rc<S>, registered: Registered) {
-    while caller.speaks().await {
+    while caller.wait_for_request().await {
         // Boxed, so that an idle connection does not hold the state that requests need.
         match Box::pin(serve_until_quiet(&mut caller, &*service)).await {
             Disposition::Next => {}

@@ -66,7 +66,7 @@ impl Share {
     /// When the budget is exhausted; the share is then unchanged.
     pub(crate) fn grow_to(&mut self, bytes: usize, memory: &Memory) -> Result<(), Exhausted> {
         let before = self.bytes;
-        self.force_to(bytes, memory);
+        self.grow_unchecked(bytes, memory);
         let more = self.bytes - before;
         if more > 0 && memory.taken() > memory.0.max {
             memory.0.taken.fetch_sub(more, Ordering::Relaxed);
@@ -77,7 +77,7 @@ impl Share {
     }
 
     /// As [`Self::grow_to`], but may exceed the budget: for bytes already in memory that must not be lost.
-    pub(crate) fn force_to(&mut self, bytes: usize, memory: &Memory) {
+    pub(crate) fn grow_unchecked(&mut self, bytes: usize, memory: &Memory) {
         if bytes <= self.bytes || !memory.is_limited() {
             return;
         }
@@ -118,7 +118,7 @@ mod tests {
         one.grow_to(30, &memory).unwrap();
         one.grow_to(50, &memory).unwrap();
         assert!(memory.is_exhausted());
-        other.force_to(70, &memory);
+        other.grow_unchecked(70, &memory);
         assert_eq!(memory.taken(), 120);
         other.release();
         drop(one);

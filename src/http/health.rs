@@ -65,7 +65,7 @@ pub(crate) async fn ready(
 fn readiness(upstream: &Upstream, draining: &Draining) -> (StatusCode, &'static str) {
     if draining.has_begun() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining")
-    } else if upstream.has_answered() {
+    } else if upstream.has_responded() {
         (StatusCode::OK, "ok")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "starting")
@@ -102,7 +102,7 @@ pub(crate) struct Degraded {
 }
 
 /// Checks every part.
-pub(crate) async fn look(
+pub(crate) async fn check(
     upstream: &Upstream,
     draining: &Draining,
     sessions: &Sessions,
@@ -113,7 +113,7 @@ pub(crate) async fn look(
     let mut degraded: Vec<_> = reported.map(|(part, reason)| Degraded { part, reason }).collect();
     if let Err(error) = sessions.ping().await {
         degraded.push(Degraded { part: "sessions", reason: telemetry::chain(&error) });
-    } else if let Some(reason) = sessions.trouble() {
+    } else if let Some(reason) = sessions.warning() {
         degraded.push(Degraded { part: "sessions", reason });
     }
     if !entra.has_keys() {
@@ -137,6 +137,6 @@ pub(crate) async fn detail(
     State(entra): State<Entra>,
     State(health): State<HealthRegistry>,
 ) -> Response {
-    let (code, detail) = look(&upstream, &draining, &sessions, &entra, &health).await;
+    let (code, detail) = check(&upstream, &draining, &sessions, &entra, &health).await;
     (code, Json(detail)).into_response()
 }

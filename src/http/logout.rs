@@ -47,7 +47,7 @@ pub(crate) async fn post(
     let minted = cookie.minted_in(&headers);
     let ended = if !minted.is_empty() {
         sessions.end(&minted).await?
-    } else if headers.contains_key(header::AUTHORIZATION) || !cookie.is_borne(&headers) {
+    } else if headers.contains_key(header::AUTHORIZATION) || !cookie.is_present(&headers) {
         let (token, now) = (bearer::of(&headers)?, clock::now());
         let identity = entra.identify(&token, now).await?;
         let fingerprint = token.fingerprint().to_string();
@@ -66,7 +66,7 @@ pub(crate) async fn post(
             session: Some(session.handle),
             ..Record::new(EventKind::Logout)
         };
-        activity.happened(logout.by(&author)).await;
+        activity.record(logout.by(&author)).await;
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -252,7 +252,7 @@ impl Proxy<'_> {
         let body = Body::new(request.length, hop_headers::may_trail);
         let body = InspectedBody::by(passage.into_reader(), body);
         if body.is_done() {
-            return Ok(Gathered::nothing(caller.timeouts.idle));
+            return Ok(Gathered::empty(caller.timeouts.idle));
         }
         if awaits_continue(request) && caller.buffered.held.is_empty() {
             let sent = Box::pin(caller.write(b"HTTP/1.1 100 Continue\r\n\r\n"));

@@ -17,9 +17,7 @@ use self::{
     graph::commands,
     identifier_uri::{PATHS, refusal},
 };
-pub(crate) use self::{
-    graph::Command, inputs::RegistrationInputs, own_check::takes_version_1_alone,
-};
+pub(crate) use self::{graph::Command, inputs::RegistrationInputs, own_check::requires_version_1};
 
 /// SimpleChat's other app roles. Entra allows no scope with the name of a role, unless both are identical.
 const OTHER_ROLES: [&str; 8] = [

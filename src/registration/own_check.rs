@@ -12,7 +12,7 @@ const CHECKED_BY_UPSTREAM: &str = "/external/public_documents";
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// True if upstream has its own check of bearer tokens, which accepts version 1 only; `None`: unknown.
-pub(crate) async fn takes_version_1_alone(upstream: &Upstream) -> Option<bool> {
+pub(crate) async fn requires_version_1(upstream: &Upstream) -> Option<bool> {
     let response = timeout(UPSTREAM_TIMEOUT, upstream.ask("GET", CHECKED_BY_UPSTREAM, "")).await;
     match response.ok()?.ok()?.status {
         401 => Some(true),

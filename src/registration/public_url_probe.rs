@@ -22,7 +22,7 @@ pub(crate) enum ProbeOutcome {
     /// Any other status.
     Other(u16),
     /// No answer, with the reason.
-    Away(String),
+    Unavailable(String),
 }
 
 /// Tests that a gateway answers at a public origin. The error is the reason, in plain words.
@@ -47,11 +47,11 @@ pub(crate) async fn metadata_at(origin: &Origin) -> ProbeOutcome {
         .build();
     let answer = match client {
         Ok(client) => client.get(&url).send().await,
-        Err(error) => return ProbeOutcome::Away(request_fault(error)),
+        Err(error) => return ProbeOutcome::Unavailable(request_fault(error)),
     };
     match answer {
         Ok(answer) => outcome(answer).await,
-        Err(error) => ProbeOutcome::Away(request_fault(error)),
+        Err(error) => ProbeOutcome::Unavailable(request_fault(error)),
     }
 }
 

@@ -60,12 +60,12 @@ pub fn serve(
     // Before anything else: without a handler, SIGTERM has no effect on the first process of a container.
     let signals = runtime.block_on(async { StopSignals::install() }).map_err(internal)?;
     let telemetry = Telemetry::start(&config)?;
-    let ended = if build_info::is_as_promised() {
+    let ended = if build_info::is_consistent() {
         runtime.block_on(run(config, read, &telemetry, signals))
     } else {
         Err(Failure::Internal("the FIPS module is not in use".to_owned()))
     };
-    runtime.shutdown_timeout(timeouts::BLOCKING);
+    runtime.shutdown_timeout(timeouts::BLOCKING_TIMEOUT);
     telemetry.end();
     ended
 }
@@ -98,8 +98,8 @@ async fn run(
         () = signals.next() => {
             tracing::info!("stopping before the first request");
             let Gateway { activity, external_access, .. } = gateway;
-            let deregistered = timeout(timeouts::RECORDS, external_access.deregister());
-            let _ = tokio::join!(deregistered, activity.end(timeouts::RECORDS));
+            let deregistered = timeout(timeouts::RECORDS_TIMEOUT, external_access.deregister());
+            let _ = tokio::join!(deregistered, activity.end(timeouts::RECORDS_TIMEOUT));
             return Ok(());
         }
     }

@@ -175,8 +175,8 @@ impl WorkerService {
     /// Waits for SimpleChat's first response, for `GATEWAY_WARMUP_WAIT` at most.
     async fn is_warm(&self) -> bool {
         let upstream = &self.pool.upstream;
-        upstream.has_answered()
-            || timeout(upstream.config().warmup_wait, upstream.first_answer()).await.is_ok()
+        upstream.has_responded()
+            || timeout(upstream.config().warmup_wait, upstream.first_response()).await.is_ok()
     }
 
     /// Forwards a request to SimpleChat. An error: the refusal, and true if the request's body has been read in

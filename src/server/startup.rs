@@ -55,7 +55,7 @@ pub(super) fn run_in_background(
     tokio::spawn(revocation::record_expired_loop(activity.clone(), sessions.clone()));
     tokio::spawn(sessions.clone().sweep_loop());
     tokio::spawn(entra.clone().refresh_loop());
-    tokio::spawn(upstream.clone().wait_for_first_answer());
+    tokio::spawn(upstream.clone().wait_for_first_response());
 }
 
 /// Reads and writes the database once. A database that is unavailable may recover; one that cannot be used ends the

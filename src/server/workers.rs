@@ -49,7 +49,7 @@ impl Serving {
                 let runtime = runtime()?;
                 let served = runtime.block_on(worker.serve(socket));
                 drop(serving);
-                runtime.shutdown_timeout(timeouts::BLOCKING);
+                runtime.shutdown_timeout(timeouts::BLOCKING_TIMEOUT);
                 served
             });
             threads.push(thread.map_err(internal)?);
@@ -80,9 +80,9 @@ impl Serving {
         let joined = spawn_blocking(|| join(self.threads));
         tasks.close();
         let (joined, _, ()) = tokio::join!(
-            timeout(timeouts::RECORDS, joined),
-            timeout(timeouts::RECORDS, tasks.wait()),
-            activity.end(timeouts::RECORDS)
+            timeout(timeouts::RECORDS_TIMEOUT, joined),
+            timeout(timeouts::RECORDS_TIMEOUT, tasks.wait()),
+            activity.end(timeouts::RECORDS_TIMEOUT)
         );
         let Ok(Ok(joined)) = joined else {
             return Err(Failure::Internal("a thread does not end".to_owned()));

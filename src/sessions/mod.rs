@@ -143,8 +143,8 @@ impl Sessions {
     }
 
     /// Reason why the store will refuse the gateway before long.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        self.0.backend.trouble()
+    pub(crate) fn warning(&self) -> Option<String> {
+        self.0.backend.warning()
     }
 
     /// Checks that the store answers.

@@ -28,7 +28,7 @@ type Refilter = Box<dyn Fn(EnvFilter)>;
 /// Target of panic records. Only a filter that names it can exclude them.
 const PANIC: &str = "panic";
 
-/// Running log. On drop the queued lines are written to stderr within [`timeouts::LINES`].
+/// Running log. On drop the queued lines are written to stderr within [`timeouts::LINES_TIMEOUT`].
 pub(super) struct Lines {
     refilters: Vec<Refilter>,
     queue: LineQueue,
@@ -36,7 +36,7 @@ pub(super) struct Lines {
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        self.queue.flush(timeouts::LINES);
+        self.queue.flush(timeouts::LINES_TIMEOUT);
     }
 }
 

@@ -78,7 +78,7 @@ impl Telemetry {
         self.scrape.clone()
     }
 
-    /// Exports the queued items within [`timeouts::EXPORT`], then writes the queued log lines. Items that are not
+    /// Exports the queued items within [`timeouts::EXPORT_TIMEOUT`], then writes the queued log lines. Items that are not
     /// delivered by then are counted.
     pub(crate) fn end(self) {
         let Self { traces, logs, metrics, drops, lines, .. } = self;
@@ -91,13 +91,13 @@ impl Telemetry {
                 drop(done);
             });
         };
-        let each = timeouts::EXPORT_EACH;
+        let each = timeouts::EXPORTER_TIMEOUT;
         finish(Box::new(move || drop(traces.map(|it| it.shutdown_with_timeout(each)))));
         finish(Box::new(move || drop(logs.map(|it| it.shutdown_with_timeout(each)))));
         finish(Box::new(move || drop(metrics.map(|it| it.shutdown_with_timeout(each)))));
         drop(done);
         // No value is sent: the channel closes when the last thread has finished.
-        let _ = all_done.recv_timeout(timeouts::EXPORT);
+        let _ = all_done.recv_timeout(timeouts::EXPORT_TIMEOUT);
         drops.report_remaining();
         drop(lines);
     }

@@ -57,7 +57,7 @@ impl FieldLimit {
 impl Upstream {
     /// True if upstream accepts a field of this length ([`field_length`]): from earlier measurements, else measured
     /// now, once for all callers. If that fails, gunicorn's default applies.
-    pub(crate) async fn takes_field(&self, length: usize) -> bool {
+    pub(crate) async fn accepts_field(&self, length: usize) -> bool {
         if length <= ALWAYS_TAKEN {
             return true;
         }
@@ -124,7 +124,7 @@ impl Upstream {
         match self.ask("GET", PROBE, &format!("{NAME}: {filler}\r\n")).await {
             Ok(head) if !REFUSALS.contains(&head.status) => return Ok(true),
             // Some servers close the connection without a response.
-            Ok(_) | Err(UpstreamError::BrokeOff(_)) => {}
+            Ok(_) | Err(UpstreamError::ClosedEarly(_)) => {}
             Err(error) => return Err(error.into()),
         }
         let status = self.ask("GET", PROBE, "").await?.status;

@@ -95,7 +95,7 @@ pub(crate) enum UpstreamError {
     #[error("SimpleChat did not respond in time")]
     ResponseTimeout,
     #[error("SimpleChat closed the connection before responding")]
-    BrokeOff(#[source] io::Error),
+    ClosedEarly(#[source] io::Error),
     #[error("SimpleChat sent a malformed response")]
     Malformed(#[from] HeadError),
     #[error("Upload limit reached; try again later")]
@@ -127,7 +127,7 @@ impl UpstreamError {
             Self::Connect(_) => "upstream_connect",
             Self::ConnectTimeout => "upstream_connect_timeout",
             Self::ResponseTimeout => "upstream_response_timeout",
-            Self::BrokeOff(_) => "upstream_broke_off",
+            Self::ClosedEarly(_) => "upstream_broke_off",
             Self::Malformed(_) => "upstream_malformed",
             Self::NoUploadSlot => "no_upload_slot",
             Self::HoldIsFull => "hold_is_full",
@@ -148,8 +148,8 @@ pub(crate) struct Upstream(Arc<Inner>);
 struct Inner {
     config: UpstreamConfig,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    has_answered: AtomicBool,
-    first_answer: Notify,
+    has_responded: AtomicBool,
+    first_response: Notify,
     /// Bytes of buffered request bodies.
     held: AtomicUsize,
     uploads: Semaphore,
@@ -180,8 +180,8 @@ impl Upstream {
             uploads: Semaphore::new(config.streaming_uploads),
             config,
             tls,
-            has_answered: AtomicBool::new(false),
-            first_answer: Notify::new(),
+            has_responded: AtomicBool::new(false),
+            first_response: Notify::new(),
             held: AtomicUsize::new(0),
             field_limit: Mutex::default(),
             metrics: UpstreamMetrics::new(),
@@ -202,29 +202,29 @@ impl Upstream {
     }
 
     /// True if upstream has responded since the start.
-    pub(crate) fn has_answered(&self) -> bool {
-        self.0.has_answered.load(Ordering::Relaxed)
+    pub(crate) fn has_responded(&self) -> bool {
+        self.0.has_responded.load(Ordering::Relaxed)
     }
 
     /// Records a response.
     pub(crate) fn answered(&self) {
-        if !self.has_answered() {
-            self.0.has_answered.store(true, Ordering::Relaxed);
-            self.0.first_answer.notify_waiters();
+        if !self.has_responded() {
+            self.0.has_responded.store(true, Ordering::Relaxed);
+            self.0.first_response.notify_waiters();
         }
     }
 
     /// Waits for the first response.
-    pub(crate) async fn first_answer(&self) {
-        let notified = self.0.first_answer.notified();
-        if !self.has_answered() {
+    pub(crate) async fn first_response(&self) {
+        let notified = self.0.first_response.notified();
+        if !self.has_responded() {
             notified.await;
         }
     }
 
     /// Probes until the first response; to be spawned.
-    pub(crate) async fn wait_for_first_answer(self) {
-        while !self.has_answered() {
+    pub(crate) async fn wait_for_first_response(self) {
+        while !self.has_responded() {
             if let Err(error) = self.probe().await {
                 tracing::debug!(error = %crate::telemetry::chain(&error), "upstream does not respond yet");
                 sleep(Duration::from_millis(500)).await;
@@ -257,8 +257,8 @@ impl Upstream {
             "{method} {target} HTTP/1.1\r\nHost: {host}\r\n{fields}Connection: close\r\n\r\n"
         );
         let mut buffered = self.fresh_connection().await?.buffered;
-        buffered.stream.write_all(request.as_bytes()).await.map_err(UpstreamError::BrokeOff)?;
-        buffered.stream.flush().await.map_err(UpstreamError::BrokeOff)?;
+        buffered.stream.write_all(request.as_bytes()).await.map_err(UpstreamError::ClosedEarly)?;
+        buffered.stream.flush().await.map_err(UpstreamError::ClosedEarly)?;
         loop {
             if let Some(end) = message::find_end(&buffered.held, 0)? {
                 let head = Bytes::copy_from_slice(&buffered.held[..end]);
@@ -270,7 +270,7 @@ impl Upstream {
                 Ok(_) => io::ErrorKind::UnexpectedEof.into(),
                 Err(error) => error,
             };
-            return Err(UpstreamError::BrokeOff(broke_off));
+            return Err(UpstreamError::ClosedEarly(broke_off));
         }
     }
 

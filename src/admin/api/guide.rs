@@ -27,7 +27,7 @@ use crate::{
     registration::{
         Registration, RegistrationInputs,
         public_url_probe::{METADATA, ProbeOutcome, leads_to_a_gateway, metadata_at},
-        takes_version_1_alone,
+        requires_version_1,
     },
     sessions::Sessions,
     telemetry,
@@ -175,8 +175,7 @@ impl SetUpGuide {
     /// Reads the values and runs all checks.
     pub(crate) async fn read(sources: &GuideSources, admin: &Admin) -> Self {
         let GuideSources { upstream, registration_inputs, .. } = sources;
-        let version =
-            async { timeout(UPSTREAM_TIMEOUT, takes_version_1_alone(upstream)).await.ok()? };
+        let version = async { timeout(UPSTREAM_TIMEOUT, requires_version_1(upstream)).await.ok()? };
         let (version_1_only, checks) = join!(version, checks(sources, admin));
         let registration_inputs =
             RegistrationInputs { version_1_only, ..(**registration_inputs).clone() };
@@ -289,7 +288,7 @@ async fn public(sources: &GuideSources, admin: &Admin) -> Vec<Check> {
         ProbeOutcome::Other(status) => {
             (CheckState::NotYet, format!("{origin}{METADATA} returns {status}"))
         }
-        ProbeOutcome::Away(problem) => {
+        ProbeOutcome::Unavailable(problem) => {
             let problem = cause::in_words(&problem);
             (CheckState::Unknown, format!("Not reachable from here: {problem}"))
         }

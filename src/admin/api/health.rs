@@ -39,7 +39,7 @@ impl HealthSources {
     /// Checks every part now.
     pub(crate) async fn check(&self) -> Detail {
         let Self { registry, upstream, draining, sessions, entra } = self;
-        health::look(upstream, draining, sessions, entra, registry).await.1
+        health::check(upstream, draining, sessions, entra, registry).await.1
     }
 }
 

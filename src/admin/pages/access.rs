@@ -153,7 +153,7 @@ pub(super) async fn post_disable(
     let flash = match decisions::disable(&external_access, author).await? {
         Recording::Recorded(true) => Flash::Disabled,
         Recording::Recorded(false) => Flash::WasOff,
-        Recording::Waits(_) => Flash::DisabledUnrecorded,
+        Recording::Pending(_) => Flash::DisabledUnrecorded,
     };
     if !form.is_ticked("end_sessions") {
         return Ok(flash.at(View::Access, None));

@@ -20,7 +20,7 @@ pub(super) async fn post(
     let author = form.admin.author();
     let flash = match decisions::block(&external_access, blocked, span, author).await? {
         Recording::Recorded(_) => Flash::Blocked,
-        Recording::Waits(_) => Flash::BlockedUnrecorded,
+        Recording::Pending(_) => Flash::BlockedUnrecorded,
     };
     Ok(flash.at(View::Access, None))
 }

@@ -22,15 +22,15 @@ pub(super) async fn run(
     let findings = Canary { sessions, upstream, cookie: &config.cookie }.prove(stopping).await;
     for (step, finding) in findings {
         let fix =
-            finding.as_ref().err().map(|doubt| advice(doubt, &config.sessions, &config.cookie));
+            finding.as_ref().err().map(|failure| advice(failure, &config.sessions, &config.cookie));
         let fix = fix.unwrap_or_default();
-        report.line(part(step), finding.map_err(|doubt| telemetry::chain(&doubt)), &fix);
+        report.line(part(step), finding.map_err(|failure| telemetry::chain(&failure)), &fix);
     }
 }
 
 fn part(step: Step) -> &'static str {
     match step {
-        Step::StrangerRefused => "canary: anonymous request rejected",
+        Step::AnonymousRejected => "canary: anonymous request rejected",
         Step::Minted => "canary: session created",
         Step::Honoured => "canary: session accepted by SimpleChat",
         Step::EndHonoured => "canary: ended session rejected by SimpleChat",

@@ -49,7 +49,7 @@ pub(super) async fn report_easy_auth(
             ProbeOutcome::Other(status) => report.skip(&format!(
                 "metadata at {url}: answered {status}; check that the gateway is running there"
             )),
-            ProbeOutcome::Away(reason) => report.skip(&format!("metadata at {url}: {reason}")),
+            ProbeOutcome::Unavailable(reason) => report.skip(&format!("metadata at {url}: {reason}")),
         }
     }
     if config.edge.public_urls.is_empty() {

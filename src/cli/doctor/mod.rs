@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    registration::{Registration, RegistrationInputs, takes_version_1_alone},
+    registration::{Registration, RegistrationInputs, requires_version_1},
     upstream::Upstream,
 };
 
@@ -52,7 +52,7 @@ async fn run_advisory_tests(config: &Config, upstream: Option<&Upstream>, report
         bypass::reserved_paths(upstream, report).await;
         documents::report_documents(config, upstream, report).await;
         bypass::bypass_routes(config, report).await;
-        version_1_only = takes_version_1_alone(upstream).await;
+        version_1_only = requires_version_1(upstream).await;
     } else {
         report.skip("direct access to SimpleChat, and SimpleChat routes at the gateway's paths: SimpleChat is unavailable");
     }

@@ -26,7 +26,7 @@ impl ExternalAccess {
                     read = Instant::now();
                     self.end_sessions_of_blocked();
                     let heartbeat_error = self.0.heartbeat_error.load_full();
-                    match self.0.activity.trouble().or(heartbeat_error) {
+                    match self.0.activity.last_error().or(heartbeat_error) {
                         None => self.0.health.clear(DATABASE),
                         Some(why) => drop(self.0.health.raise(DATABASE, why.to_string())),
                     }
@@ -117,7 +117,7 @@ impl ExternalAccess {
         let mut is_failing = false;
         loop {
             let begun = Instant::now();
-            let held = self.0.activity.hold_to(self.0.max_size).await;
+            let held = self.0.activity.shrink_to(self.0.max_size).await;
             let pause = match &held {
                 Ok(0) | Err(_) => MEASURE_INTERVAL.max(begun.elapsed() * 20),
                 Ok(_) => MEASURE_INTERVAL,

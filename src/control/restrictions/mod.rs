@@ -46,7 +46,7 @@ pub(crate) enum Recording {
     /// The record is written. False: the decision changed nothing.
     Recorded(bool),
     /// The record is not written yet; the error.
-    Waits(String),
+    Pending(String),
 }
 
 /// Failures of a decision that must be recorded after the pending ones.
@@ -144,7 +144,7 @@ impl Restrictions {
     }
 
     /// Applies a decision on this instance. [`PendingDecision::settle`] records it.
-    pub(crate) fn hold(&self, restriction: Restriction) -> PendingDecision {
+    pub(crate) fn apply(&self, restriction: Restriction) -> PendingDecision {
         let id = restriction.id().to_owned();
         self.lock().decisions.insert(id, (restriction.clone(), DecisionState::Deciding));
         self.publish();
@@ -152,7 +152,10 @@ impl Restrictions {
     }
 
     /// Adds a decision to the session store, from which every instance applies and records it.
-    pub(crate) async fn leave(&self, restriction: &Restriction) -> Result<(), SessionsError> {
+    pub(crate) async fn store_pending(
+        &self,
+        restriction: &Restriction,
+    ) -> Result<(), SessionsError> {
         self.0.sessions.add_waiting(Waiting::Decisions, &restriction.to_text()).await
     }
 
@@ -265,7 +268,7 @@ impl Restrictions {
     }
 
     async fn store(&self, restriction: &Restriction) {
-        match self.leave(restriction).await {
+        match self.store_pending(restriction).await {
             Ok(()) => drop(self.set(restriction.id(), DecisionState::Stored)),
             Err(error) => {
                 let error = telemetry::chain(&error);
@@ -381,7 +384,7 @@ mod tests {
     async fn a_recorded_decision_that_is_still_in_the_store_is_not_applied_again() {
         let (restrictions, _folder) = open();
         let disabled = Restriction::access(&Author::default());
-        restrictions.leave(&disabled).await.unwrap();
+        restrictions.store_pending(&disabled).await.unwrap();
         let long_ago = Instant::now().checked_sub(REMEMBERED * 2).unwrap();
         restrictions.lock().done.insert(disabled.id().to_owned(), long_ago);
         restrictions.follow().await.unwrap();
@@ -395,23 +398,23 @@ mod tests {
     #[tokio::test]
     async fn a_decision_that_settle_is_writing_is_not_recorded_by_others() {
         let (restrictions, _folder) = open();
-        let held = restrictions.hold(Restriction::access(&Author::default()));
+        let held = restrictions.apply(Restriction::access(&Author::default()));
         assert!(restrictions.in_force().disabled.is_some());
         assert_eq!(restrictions.record().await.unwrap(), 0);
         assert!(waiting(&restrictions, Waiting::Decisions).await.is_empty());
         drop(held);
         assert!(restrictions.in_force().disabled.is_some(), "also where the caller hangs up");
         assert_eq!(restrictions.record().await.unwrap(), 1);
-        let held = restrictions.hold(Restriction::access(&Author::default()));
-        assert_eq!(held.settle().await.unwrap(), Recording::Recorded(false));
+        let held = restrictions.apply(Restriction::access(&Author::default()));
+        assert_eq!(held.record().await.unwrap(), Recording::Recorded(false));
         assert_eq!(restrictions.record().await.unwrap(), 0);
     }
 
     #[tokio::test]
     async fn a_decision_that_could_not_be_written_is_added_to_the_store() {
         let (restrictions, _folder) = over(Path::new("/proc/none/gateway.db"));
-        let held = restrictions.hold(Restriction::access(&Author::default()));
-        assert!(matches!(held.settle().await.unwrap(), Recording::Waits(_)));
+        let held = restrictions.apply(Restriction::access(&Author::default()));
+        assert!(matches!(held.record().await.unwrap(), Recording::Pending(_)));
         assert_eq!(waiting(&restrictions, Waiting::Decisions).await.len(), 1);
         assert!(restrictions.record().await.is_err());
     }

@@ -19,7 +19,7 @@ impl PendingDecision {
     ///
     /// # Errors
     /// When the database is not the right one. Then the decision is no longer in force.
-    pub(crate) async fn settle(self) -> Result<Recording, ActivityError> {
+    pub(crate) async fn record(self) -> Result<Recording, ActivityError> {
         let Self { restrictions, restriction } = &self;
         match restrictions.0.activity.restrict_in_time(restriction).await {
             Ok(changed) => {
@@ -29,7 +29,7 @@ impl PendingDecision {
                 restrictions.mark_recorded(restriction).await;
                 Ok(Recording::Recorded(changed))
             }
-            Err(error) if error.is_of_the_settings() => {
+            Err(error) if error.is_misconfiguration() => {
                 restrictions.lock().decisions.remove(restriction.id());
                 restrictions.publish();
                 Err(error)
@@ -43,7 +43,7 @@ impl PendingDecision {
                     "a decision is in force without its record: it is recorded as soon as the database can be written"
                 );
                 restrictions.store(restriction).await;
-                Ok(Recording::Waits(error))
+                Ok(Recording::Pending(error))
             }
         }
     }

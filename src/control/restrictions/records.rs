@@ -23,7 +23,7 @@ impl Restrictions {
         for record in &records {
             handed_over.insert(record.id.clone(), ());
         }
-        let recorded = timeout(RECORD_TIMEOUT, activity.decided(records.clone())).await;
+        let recorded = timeout(RECORD_TIMEOUT, activity.record_decisions(records.clone())).await;
         let Err(error) = recorded.unwrap_or(Err(ActivityError::TimedOut)) else { return };
         let error = telemetry::chain(&error);
         tracing::error!(

@@ -109,7 +109,7 @@ impl SessionCookie<'_> {
     }
 
     /// True if a request has a session cookie with a value.
-    pub(crate) fn is_borne(self, headers: &HeaderMap) -> bool {
+    pub(crate) fn is_present(self, headers: &HeaderMap) -> bool {
         pairs(&joined(lines(headers)))
             .iter()
             .any(|pair| self.is_session(pair) && !pair.value.is_empty())

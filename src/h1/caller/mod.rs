@@ -135,7 +135,7 @@ impl Caller {
     }
 
     /// Waits for the first byte of a request. False: end of the stream, idle timeout or stop.
-    pub(crate) async fn speaks(&mut self) -> bool {
+    pub(crate) async fn wait_for_request(&mut self) -> bool {
         let Self { buffered, buffers, timer, timeouts, has_ended, waits_since, stop, .. } = self;
         if !buffered.held.is_empty() {
             return true;
@@ -242,7 +242,7 @@ impl Caller {
                 Poll::Pending => break,
             }
         }
-        buffered.charge_beyond(buffers);
+        buffered.charge_unchecked(buffers);
         Poll::Pending
     }
 
@@ -269,7 +269,7 @@ impl Caller {
             || self.is_last();
         // The response's extensions must live until it has been sent.
         let _extensions = response.extensions().clone();
-        let Some(bytes) = own_answer(response, request, closes).await else {
+        let Some(bytes) = serialize_response(response, request, closes).await else {
             return Disposition::Abort;
         };
         if self.write(&bytes).await.is_err() {
@@ -289,7 +289,7 @@ impl Caller {
 }
 
 /// Serializes the gateway's own response; `None`: its body failed.
-async fn own_answer(
+async fn serialize_response(
     response: Response<Body>,
     request: Option<&RequestHead>,
     closes: bool,

@@ -162,7 +162,7 @@ impl Answer {
         match error {
             UpstreamError::Connect(_)
             | UpstreamError::ConnectTimeout
-            | UpstreamError::BrokeOff(_)
+            | UpstreamError::ClosedEarly(_)
             | UpstreamError::Malformed(_) => Self::new(StatusCode::BAD_GATEWAY, reason),
             UpstreamError::ResponseTimeout => Self::new(StatusCode::GATEWAY_TIMEOUT, reason),
             UpstreamError::NoUploadSlot | UpstreamError::HoldIsFull => Self::unavailable(reason),

@@ -203,8 +203,8 @@ impl<S: SessionBackend> SessionBackend for InstrumentedBackend<S> {
         self.inner.reconnect();
     }
 
-    fn trouble(&self) -> Option<String> {
-        self.inner.trouble()
+    fn warning(&self) -> Option<String> {
+        self.inner.warning()
     }
 
     async fn ping(&self) -> Result<(), SessionsError> {

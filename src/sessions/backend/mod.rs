@@ -212,7 +212,7 @@ pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
     /// Replaces the connection, if the backend has one.
     fn reconnect(&self) {}
     /// Reason why the store will refuse the gateway before long.
-    fn trouble(&self) -> Option<String> {
+    fn warning(&self) -> Option<String> {
         None
     }
     /// Checks that the store answers.

@@ -456,8 +456,8 @@ impl SessionBackend for Redis {
         self.connection.replace();
     }
 
-    fn trouble(&self) -> Option<String> {
-        self.connection.trouble()
+    fn warning(&self) -> Option<String> {
+        self.connection.warning()
     }
 
     async fn ping(&self) -> Result<(), SessionsError> {

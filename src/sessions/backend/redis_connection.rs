@@ -185,8 +185,8 @@ impl RedisConnection {
     }
 
     /// Reason why the credentials could not be renewed.
-    pub(super) fn trouble(&self) -> Option<String> {
-        let why = self.settings.credentials.as_ref()?.trouble()?;
+    pub(super) fn warning(&self) -> Option<String> {
+        let why = self.settings.credentials.as_ref()?.warning()?;
         Some(format!("credentials for Redis could not be renewed: {why}"))
     }
 

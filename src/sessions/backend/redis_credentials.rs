@@ -70,7 +70,7 @@ impl Credential {
 struct CredentialState {
     credential: Option<Arc<Credential>>,
     /// Reason of the last failed renewal.
-    trouble: Option<Arc<str>>,
+    warning: Option<Arc<str>>,
 }
 
 /// Credentials that a background task renews until this is dropped.
@@ -100,8 +100,8 @@ impl Credentials {
     }
 
     /// Reason of the last failed renewal, until one succeeds.
-    pub(crate) fn trouble(&self) -> Option<Arc<str>> {
-        self.state.borrow().trouble.clone()
+    pub(crate) fn warning(&self) -> Option<Arc<str>> {
+        self.state.borrow().warning.clone()
     }
 
     /// Presents renewed credentials on a client's connection, and requests a renewal when Redis rejects them. Runs
@@ -142,17 +142,17 @@ impl CredentialProvider for Credentials {
     async fn fetch(&self, _: Option<&Server>) -> Result<(Option<String>, Option<String>), Error> {
         let mut state = self.state.clone();
         let is_settled =
-            |state: &CredentialState| state.credential.is_some() || state.trouble.is_some();
+            |state: &CredentialState| state.credential.is_some() || state.warning.is_some();
         let stopped = |_| Error::new(ErrorKind::Canceled, "credentials are no longer renewed");
-        let CredentialState { credential, trouble } =
+        let CredentialState { credential, warning } =
             state.wait_for(is_settled).await.map_err(stopped)?.clone();
-        match (credential, trouble) {
-            (Some(credential), trouble) if trouble.is_none() || !credential.has_expired() => {
+        match (credential, warning) {
+            (Some(credential), warning) if warning.is_none() || !credential.has_expired() => {
                 Ok((credential.user.clone(), Some(credential.password.expose_secret().to_owned())))
             }
-            (_, trouble) => Err(Error::new(
+            (_, warning) => Err(Error::new(
                 ErrorKind::Auth,
-                format!("{NO_CREDENTIALS}{}", trouble.as_deref().unwrap_or_default()),
+                format!("{NO_CREDENTIALS}{}", warning.as_deref().unwrap_or_default()),
             )),
         }
     }
@@ -175,12 +175,12 @@ async fn renew(
                 wait
             }
             Err(why) => {
-                if sender.borrow().trouble.is_none() {
+                if sender.borrow().warning.is_none() {
                     tracing::warn!(error = why, "credentials for Redis could not be renewed");
                 }
                 sender.send_if_modified(|state| {
                     let is_first = state.credential.is_none();
-                    state.trouble = Some(why.into());
+                    state.warning = Some(why.into());
                     is_first
                 });
                 RETRY_DELAY
@@ -196,7 +196,7 @@ async fn renew(
 
 fn settle(sender: &watch::Sender<CredentialState>, credential: Credential) {
     sender.send_if_modified(|state| {
-        if state.trouble.take().is_some() {
+        if state.warning.take().is_some() {
             tracing::info!("credentials for Redis are renewed again");
         }
         let is_same = state

@@ -29,7 +29,7 @@ pub(crate) struct Gathered {
 
 impl Gathered {
     /// The value for a request without a body.
-    pub(crate) fn nothing(silence: Duration) -> Self {
+    pub(crate) fn empty(silence: Duration) -> Self {
         let body = Body::new(Length::None, |_| true).into();
         Self { body, cleared: 0, rate: MinBodyRate::new(silence) }
     }

@@ -17,7 +17,7 @@ pub(crate) use self::gather::{Gathered, gather};
 use super::{Connection, ConnectionPool, UpstreamError};
 use crate::h1::{
     caller::{Caller, Disposition},
-    flow::{Flow, FlowError, Waits},
+    flow::{Blocked, Flow, FlowError},
     message::{self, Body, Length, ResponseHead},
     min_rate::MinBodyRate,
 };
@@ -101,7 +101,7 @@ impl<'a> Exchange<'a> {
         }
         match polled {
             Poll::Pending => {
-                if self.up.waits == Waits::Sink {
+                if self.up.waits == Blocked::Sink {
                     self.rate.stop();
                 }
                 Poll::Pending
@@ -117,7 +117,7 @@ impl<'a> Exchange<'a> {
     /// Deadline for the next progress, and true if the gateway waits for the caller (else for upstream).
     fn deadline_up(&mut self) -> (Instant, bool) {
         let waits_for_caller =
-            self.up_broke.is_none() && !self.up.is_done() && self.up.waits == Waits::Source;
+            self.up_broke.is_none() && !self.up.is_done() && self.up.waits == Blocked::Source;
         if waits_for_caller {
             (self.rate.deadline(), true)
         } else {
@@ -168,7 +168,7 @@ impl<'a> Exchange<'a> {
                     Poll::Ready(Err(error)) => error,
                     Poll::Pending => break,
                 };
-                return Poll::Ready(Err(UpstreamError::BrokeOff(failure).into()));
+                return Poll::Ready(Err(UpstreamError::ClosedEarly(failure).into()));
             }
             if up.is_ready()
                 && let Poll::Ready(error) = self.caller.poll_closed(context)
@@ -190,7 +190,7 @@ impl<'a> Exchange<'a> {
 
     /// Converts an exchange that failed before any response head.
     pub(crate) fn failed(self, error: ExchangeError) -> Failed {
-        let broke_off = matches!(error, ExchangeError::Upstream(UpstreamError::BrokeOff(_)));
+        let broke_off = matches!(error, ExchangeError::Upstream(UpstreamError::ClosedEarly(_)));
         let was_stale =
             broke_off && self.connection.is_reused && self.connection.buffered.held.is_empty();
         let (body, cleared) = self.up.into_rest();
@@ -292,7 +292,7 @@ impl<'a> Exchange<'a> {
                 match down.poll(context, from, &mut to.stream, &mut buffers.borrow_mut()) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending if down.waits == Waits::Sink => {
+                    Poll::Pending if down.waits == Blocked::Sink => {
                         if down_stalled.is_none() || down.written != before {
                             down_stalled = Some(Instant::now());
                         }

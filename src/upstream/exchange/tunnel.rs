@@ -16,7 +16,7 @@ use super::{Exchange, MAX_DOWN};
 use crate::h1::{
     buffered::{Buffered, Buffers},
     caller::{Caller, Disposition},
-    flow::{Flow, FlowError, Waits},
+    flow::{Blocked, Flow, FlowError},
     message::Body,
 };
 
@@ -52,7 +52,7 @@ impl TunnelDirection {
                 ended?;
                 self.is_shut = shut(context, to)?;
             }
-            Poll::Pending => waits_for_sink = self.flow.waits == Waits::Sink,
+            Poll::Pending => waits_for_sink = self.flow.waits == Blocked::Sink,
         }
         if self.is_shut || !waits_for_sink {
             self.stalled = None;
