@@ -90,7 +90,7 @@ pub(crate) struct Admission {
 
 impl Admission {
     /// Required value of every `user_id` in the request; `None`: any value.
-    pub(crate) fn bound_subject(&self) -> Option<Uuid> {
+    pub(crate) fn into_bound_subject(self) -> Option<Uuid> {
         self.bound_subject
     }
 }

@@ -30,7 +30,7 @@ impl Passage {
 
     /// Passage of an admitted request. Every user id in its head must be the token's subject.
     fn admitted(admission: Admission, request: &ValidRequest<'_>) -> Result<Self, SubjectFault> {
-        let Some(subject) = admission.bound_subject() else { return Ok(Self::OPEN) };
+        let Some(subject) = admission.into_bound_subject() else { return Ok(Self::OPEN) };
         let binding = SubjectBinding::to(subject);
         if let Some(at) = memchr::memchr(b'?', &request.target) {
             binding.check_query(&request.target[at + 1..])?;
