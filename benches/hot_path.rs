@@ -11,16 +11,17 @@ mod authz {
     pub mod client_info;
     pub mod token;
 }
-#[path = "../src/http/endpoint.rs"]
-mod endpoint;
 #[path = "../tests/entra/mod.rs"]
 mod entra;
 #[path = "../src/h1"]
 mod h1 {
     pub mod message;
 }
-#[path = "../src/http/metrics.rs"]
-mod metrics;
+#[path = "../src/http"]
+mod routing {
+    pub mod endpoint;
+    pub mod metrics;
+}
 
 #[path = "../src/flask"]
 mod flask {
@@ -40,10 +41,8 @@ use authz::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use divan::{Bencher, black_box};
-use endpoint::Endpoint;
 use flask::path::Target;
 use h1::message::{self, Body, Length, RequestHead};
-use metrics::ServerMetrics;
 use opentelemetry::{
     Context, KeyValue, global,
     trace::{SpanKind, TraceContextExt, Tracer, TracerProvider},
@@ -52,6 +51,10 @@ use opentelemetry_sdk::{
     error::OTelSdkResult,
     metrics::SdkMeterProvider,
     trace::{BatchSpanProcessor, SdkTracerProvider, SpanData, SpanExporter},
+};
+use routing::{
+    endpoint::{self, Endpoint},
+    metrics::ServerMetrics,
 };
 
 fn main() {

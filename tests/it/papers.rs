@@ -50,6 +50,7 @@ fn is_test(name: &str) -> bool {
         format!("tests/it/{module}.rs"),
         format!("src/{module}.rs"),
         format!("src/{module}/mod.rs"),
+        format!("src/{module}/tests.rs"),
     ];
     let files = places.iter().filter_map(|path| fs::read_to_string(in_repository(path)).ok());
     let lines: Vec<String> =
