@@ -55,7 +55,7 @@ impl ConnectFault {
     }
 
     /// True if the cause is the server's certificate.
-    pub(crate) fn is_of_certificate(self) -> bool {
+    pub(crate) fn is_certificate_error(self) -> bool {
         matches!(
             self,
             Self::CertificateNotTrusted

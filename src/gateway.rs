@@ -156,7 +156,7 @@ impl Gateway {
     }
 
     /// Returns the same components with the reloadable settings of `config` ([`Config::renewed`]).
-    pub(crate) fn renewed(&self, config: &Config) -> Self {
+    pub(crate) fn reloaded(&self, config: &Config) -> Self {
         Self {
             policy: Arc::new(config.policy.clone()),
             edge: Arc::new(config.edge.clone()),

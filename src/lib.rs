@@ -36,7 +36,8 @@ mod upstream;
 pub use crate::{
     build_info::VERSION,
     cli::{
-        AccessCommand, ActivityCommand, SessionsCommand, WhichSessions, Whom, access, activity,
+        AccessCommand, ActivityCommand, BlockTarget, SessionSelector, SessionsCommand, access,
+        activity,
         check::{check, healthcheck},
         doctor::doctor,
         exit::Failure,

@@ -25,9 +25,9 @@ const PROTECTED: i64 = 86_400_000 + 60_000;
 /// Removes the oldest records when the log is larger than `max` bytes, until it is a tenth smaller than that. Returns
 /// the number of records.
 pub(super) async fn shrink(database: &Database, max: i64) -> Result<u64, ActivityError> {
-    let used = database.run_slowly(move |held| {
+    let used = database.run_slowly(move |pooled| {
         Box::pin(
-            async move { with_connection!(held, connection => connection.bytes_used(max).await) },
+            async move { with_connection!(pooled, connection => connection.bytes_used(max).await) },
         )
     });
     if used.await? <= max {
@@ -36,7 +36,7 @@ pub(super) async fn shrink(database: &Database, max: i64) -> Result<u64, Activit
     let goal = max - max / 10;
     let mut removed = 0;
     loop {
-        match database.run_slowly(move |held| Box::pin(remove(held, goal))).await? {
+        match database.run_slowly(move |pooled| Box::pin(remove(pooled, goal))).await? {
             0 => return Ok(removed),
             count => removed += count,
         }
@@ -46,11 +46,11 @@ pub(super) async fn shrink(database: &Database, max: i64) -> Result<u64, Activit
 /// Removes some of the least important records if more than `goal` bytes are in use. Returns the number.
 ///
 /// The row of `pruning` is locked before the log is measured, so that instances do this one after the other.
-async fn remove(held: &mut PooledConnection, goal: i64) -> Result<u64, sqlx::Error> {
+async fn remove(pooled: &mut PooledConnection, goal: i64) -> Result<u64, sqlx::Error> {
     const SET: &str = "UPDATE pruning SET by_size = $1";
-    let begin = held.begin();
+    let begin = pooled.begin();
     let until = clock::millis() - PROTECTED;
-    with_connection!(held, connection => {
+    with_connection!(pooled, connection => {
         let mut transaction = connection.begin_with(begin).await?;
         sqlx::query(SET).bind(true).execute(&mut *transaction).await?;
         let excess = transaction.bytes_used(goal).await? - goal;

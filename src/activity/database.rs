@@ -178,7 +178,7 @@ impl Database {
         let mut is_ready = in_time(QUERY_TIMEOUT, waiting).await?;
         if !*is_ready {
             let is_up_to_date =
-                self.0.quick.work(QUERY_TIMEOUT, |held| Box::pin(versions(held))).await?;
+                self.0.quick.work(QUERY_TIMEOUT, |pooled| Box::pin(versions(pooled))).await?;
             let is_up_to_date = check_schema_version(&self.0.quick, is_up_to_date.as_deref())?;
             if !is_up_to_date && !self.0.migrates {
                 return Err(ActivityError::NotMigrated);
@@ -214,10 +214,10 @@ impl Database {
 
 /// Applied migrations; `None`: the table of migrations does not exist. Read before a migration, because the
 /// gateway's database user may lack the right to create tables.
-async fn versions(held: &mut PooledConnection) -> Result<Option<Vec<i64>>, sqlx::Error> {
+async fn versions(pooled: &mut PooledConnection) -> Result<Option<Vec<i64>>, sqlx::Error> {
     const TABLE: &str = "_sqlx_migrations";
     const VERSIONS: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
-    let is_there = match held {
+    let is_there = match pooled {
         PooledConnection::Sqlite(connection) => {
             const THERE: &str = "SELECT count(*) FROM sqlite_master WHERE name = $1";
             let there: i64 =
@@ -232,7 +232,7 @@ async fn versions(held: &mut PooledConnection) -> Result<Option<Vec<i64>>, sqlx:
     if !is_there {
         return Ok(None);
     }
-    with_connection!(held, connection => sqlx::query_scalar(VERSIONS).fetch_all(&mut **connection).await.map(Some))
+    with_connection!(pooled, connection => sqlx::query_scalar(VERSIONS).fetch_all(&mut **connection).await.map(Some))
 }
 
 /// True if all migrations of this version were applied.

@@ -221,8 +221,8 @@ pub(super) async fn read(
         "SELECT database, enabled, since, actor_oid, actor_name, actor_email FROM access";
     const BLOCKS: &str = "SELECT kind, who, since, until, actor_oid, actor_name, actor_email FROM blocks WHERE until > $1 ORDER BY since DESC";
     let (access, blocks): (AccessRow, Vec<BlockRow>) = database
-        .run(move |held| Box::pin(async move {
-            with_connection!(held, connection => {
+        .run(move |pooled| Box::pin(async move {
+            with_connection!(pooled, connection => {
                 let access = sqlx::query_as(ACCESS).fetch_one(&mut **connection).await?;
                 Ok((access, sqlx::query_as(BLOCKS).bind(now).fetch_all(&mut **connection).await?))
             })
@@ -348,10 +348,10 @@ async fn write(
     must_change: bool,
 ) -> Result<bool, ActivityError> {
     database
-        .run(move |held| {
+        .run(move |pooled| {
             Box::pin(async move {
-                let begin = held.begin();
-                with_connection!(held, connection => {
+                let begin = pooled.begin();
+                with_connection!(pooled, connection => {
                     let mut transaction = connection.begin_with(begin).await?;
                     // Before the change, so that only one of two concurrent writers of the same decision applies it.
                     let added = insertion(&records).build().execute(&mut *transaction).await?;
@@ -377,8 +377,8 @@ async fn write(
 pub(super) async fn prune(database: &Database, now: i64) -> Result<(), ActivityError> {
     const OVER: &str = "DELETE FROM blocks WHERE until <= $1";
     database
-        .run(move |held| Box::pin(async move {
-            with_connection!(held, connection => sqlx::query(OVER).bind(now).execute(&mut **connection).await.map(drop))
+        .run(move |pooled| Box::pin(async move {
+            with_connection!(pooled, connection => sqlx::query(OVER).bind(now).execute(&mut **connection).await.map(drop))
         }))
         .await
 }

@@ -95,7 +95,7 @@ impl Denials {
     }
 
     /// Removes and returns the counts, as long as there are places for their records.
-    pub(super) fn take_counted(&self) -> Vec<(Counted, DenialSlot)> {
+    pub(super) fn take_aggregated(&self) -> Vec<(Counted, DenialSlot)> {
         let mut all = Vec::new();
         let mut state = self.lock();
         while let Some(entry) = state.counted.first_entry() {
@@ -142,13 +142,13 @@ mod tests {
         for _ in 0..BURST {
             places.push(denials.admit(&denied("expired")).expect("within the burst"));
         }
-        assert!(denials.take_counted().is_empty());
+        assert!(denials.take_aggregated().is_empty());
         for _ in 0..3 {
             assert!(denials.admit(&denied("expired")).is_none());
         }
         assert!(denials.admit(&denied("audience")).is_none());
         let counted: Vec<_> = denials
-            .take_counted()
+            .take_aggregated()
             .into_iter()
             .map(|(counted, _)| counted.record())
             .map(|record| (record.reason.unwrap(), record.text.unwrap()))
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(counted[0].0, "audience");
         assert!(counted[0].1.starts_with("1 more denied of this kind since 20"), "{counted:?}");
         assert!(counted[1].1.starts_with("3 more denied of this kind"), "{counted:?}");
-        assert!(denials.take_counted().is_empty(), "once");
+        assert!(denials.take_aggregated().is_empty(), "once");
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
         };
         for reason in &reasons {
             denials.put_back(of(reason, 500, 1000));
-            let (taken, place) = denials.take_counted().remove(0);
+            let (taken, place) = denials.take_aggregated().remove(0);
             assert_eq!(taken, of(reason, 500, 1000));
             assert_eq!(taken.record().reason, *reason);
             drop(place);
@@ -180,7 +180,7 @@ mod tests {
             denials
                 .count(&Record { reason: reason.clone(), ..Record::new(EventKind::LoginDenied) });
             denials.put_back(taken);
-            let (taken, _) = denials.take_counted().remove(0);
+            let (taken, _) = denials.take_aggregated().remove(0);
             assert_eq!(taken, of(reason, 501, 1000));
         }
     }
@@ -203,8 +203,8 @@ mod tests {
         let places: Vec<_> = std::iter::from_fn(|| denials.place()).collect();
         assert_eq!(places.len(), MAX_QUEUED);
         assert!(denials.admit(&denied).is_none());
-        assert!(denials.take_counted().is_empty(), "the count stays where no record has room");
+        assert!(denials.take_aggregated().is_empty(), "the count stays where no record has room");
         drop(places);
-        assert_eq!(denials.take_counted().len(), 1);
+        assert_eq!(denials.take_aggregated().len(), 1);
     }
 }

@@ -31,8 +31,8 @@ pub(super) async fn heartbeat(
     const UPSERT: &str = "INSERT INTO instances (id, host, version, started_at, seen_at, is_on) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, is_on = excluded.is_on";
     const FORGET: &str = "DELETE FROM instances WHERE seen_at < $1";
     database
-        .run(move |held| Box::pin(async move {
-            with_connection!(held, connection => {
+        .run(move |pooled| Box::pin(async move {
+            with_connection!(pooled, connection => {
                 sqlx::query(FORGET).bind(instance.seen_at - 4 * STALE_AFTER).execute(&mut **connection).await?;
                 sqlx::query(UPSERT)
                     .bind(instance.id)
@@ -53,10 +53,10 @@ pub(super) async fn heartbeat(
 pub(super) async fn try_writing(database: &Database) -> Result<(), ActivityError> {
     const TRY: &str = "INSERT INTO instances (id, host, version, started_at, seen_at, is_on) VALUES ('', '', '', 0, 0, $1)";
     database
-        .run(move |held| {
+        .run(move |pooled| {
             Box::pin(async move {
-                let begin = held.begin();
-                with_connection!(held, connection => {
+                let begin = pooled.begin();
+                with_connection!(pooled, connection => {
                     let mut transaction = connection.begin_with(begin).await?;
                     sqlx::query(TRY).bind(false).execute(&mut *transaction).await?;
                     transaction.rollback().await
@@ -70,8 +70,8 @@ pub(super) async fn try_writing(database: &Database) -> Result<(), ActivityError
 pub(super) async fn deregister(database: &Database, id: String) -> Result<(), ActivityError> {
     const GOES: &str = "DELETE FROM instances WHERE id = $1";
     database
-        .run(move |held| Box::pin(async move {
-            with_connection!(held, connection => sqlx::query(GOES).bind(id).execute(&mut **connection).await.map(drop))
+        .run(move |pooled| Box::pin(async move {
+            with_connection!(pooled, connection => sqlx::query(GOES).bind(id).execute(&mut **connection).await.map(drop))
         }))
         .await
 }
@@ -80,8 +80,8 @@ pub(super) async fn deregister(database: &Database, id: String) -> Result<(), Ac
 pub(super) async fn all(database: &Database, now: i64) -> Result<Vec<Instance>, ActivityError> {
     const ALL: &str = "SELECT id, host, version, started_at, seen_at, is_on FROM instances WHERE seen_at > $1 ORDER BY started_at, id";
     database
-        .run(move |held| Box::pin(async move {
-            with_connection!(held, connection => sqlx::query_as(ALL).bind(now - STALE_AFTER).fetch_all(&mut **connection).await)
+        .run(move |pooled| Box::pin(async move {
+            with_connection!(pooled, connection => sqlx::query_as(ALL).bind(now - STALE_AFTER).fetch_all(&mut **connection).await)
         }))
         .await
 }

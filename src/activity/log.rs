@@ -104,9 +104,9 @@ pub(super) async fn add(database: &Database, records: Vec<Record>) -> Result<(),
     }
     let query_timeout = if records.len() > GROUP { LONG_QUERY_TIMEOUT } else { QUERY_TIMEOUT };
     database
-        .run_for(query_timeout, move |held| Box::pin(async move {
-            let begin = held.begin();
-            with_connection!(held, connection => {
+        .run_for(query_timeout, move |pooled| Box::pin(async move {
+            let begin = pooled.begin();
+            with_connection!(pooled, connection => {
                 let mut transaction = connection.begin_with(begin).await?;
                 for group in records.chunks(GROUP) {
                     insertion(group).build().persistent(false).execute(&mut *transaction).await?;
@@ -123,8 +123,8 @@ pub(super) async fn find(
     filter: Filter,
 ) -> Result<Vec<Record>, ActivityError> {
     let rows: Vec<RecordRow> = database
-        .run_slowly(move |held| Box::pin(async move {
-            with_connection!(held, connection => {
+        .run_slowly(move |pooled| Box::pin(async move {
+            with_connection!(pooled, connection => {
                 let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM activity WHERE 1 = 1"));
                 if let Some(kind) = filter.kind {
                     query.push(" AND kind = ").push_bind(kind.name());
@@ -176,8 +176,8 @@ pub(super) async fn prune(database: &Database, before: i64) -> Result<u64, Activ
     let mut removed = 0;
     loop {
         let batch = database
-            .run_slowly(move |held| Box::pin(async move {
-                with_connection!(held, connection => sqlx::query(OLD).bind(before).bind(BATCH).execute(&mut **connection).await.map(|done| done.rows_affected()))
+            .run_slowly(move |pooled| Box::pin(async move {
+                with_connection!(pooled, connection => sqlx::query(OLD).bind(before).bind(BATCH).execute(&mut **connection).await.map(|done| done.rows_affected()))
             }))
             .await?;
         removed += batch;

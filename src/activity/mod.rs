@@ -31,7 +31,7 @@ use self::{
     database::Database,
     denials::Denials,
     metrics::ActivityMetrics,
-    queue::{LogWriter, REPETITION_WINDOW, count_loop},
+    queue::{LogWriter, REPETITION_WINDOW, aggregate_loop},
     writer::{Writer, WriterError},
 };
 pub(crate) use self::{
@@ -55,7 +55,7 @@ struct Inner {
     /// Repetitions by caller and kind of denial.
     repeated: Cache<String, u32>,
     denials: Denials,
-    written: Option<LogWriter>,
+    writer: Option<LogWriter>,
 }
 
 impl Activity {
@@ -71,7 +71,7 @@ impl Activity {
 
     /// Opens the log for a command: creates no file, so that a typing error in `DATABASE_URL` creates no database.
     pub(crate) fn open_existing(config: &ActivityConfig) -> Self {
-        let written = config.database.as_ref().map(|config| {
+        let writer = config.database.as_ref().map(|config| {
             let database = Database::new(config);
             let last_error = WriterError::default();
             let metrics = ActivityMetrics::new();
@@ -96,14 +96,14 @@ impl Activity {
             .time_to_live(REPETITION_WINDOW)
             .build();
         let denials = Denials::new();
-        let inner = Arc::new(Inner { required: config.required, repeated, denials, written });
-        tokio::spawn(count_loop(Arc::downgrade(&inner)));
+        let inner = Arc::new(Inner { required: config.required, repeated, denials, writer });
+        tokio::spawn(aggregate_loop(Arc::downgrade(&inner)));
         Self(inner)
     }
 
     /// True if records are written to a database, not only emitted.
     pub(crate) fn has_database(&self) -> bool {
-        self.0.written.is_some()
+        self.0.writer.is_some()
     }
 
     /// Returns [`ActivityError::NoDatabase`] without a database.
@@ -112,7 +112,7 @@ impl Activity {
     }
 
     fn database(&self) -> Result<&Database, ActivityError> {
-        self.0.written.as_ref().map(|written| &written.database).ok_or(ActivityError::NoDatabase)
+        self.0.writer.as_ref().map(|writer| &writer.database).ok_or(ActivityError::NoDatabase)
     }
 }
 

@@ -59,7 +59,7 @@ impl Pool {
             connection.close();
             return Err(ActivityError::TimedOut);
         };
-        if done.as_ref().err().is_none_or(is_of_the_statement) {
+        if done.as_ref().err().is_none_or(is_statement_error) {
             connection.return_to_pool_in_time().await;
         } else {
             connection.close();
@@ -111,7 +111,7 @@ impl PooledConnection {
 /// (<https://sqlite.org/lang_transaction.html>, "Response To Errors Within A Transaction"); sqlx's own ROLLBACK
 /// then fails, its transaction depth never falls, and no later transaction begins on that connection.
 /// PostgreSQL's sessions can stay read-only (25006) after the server takes writes again.
-fn is_of_the_statement(error: &sqlx::Error) -> bool {
+fn is_statement_error(error: &sqlx::Error) -> bool {
     /// `SQLITE_CONSTRAINT`, the lower eight bits of its extended codes.
     const CONSTRAINT: u32 = 19;
     /// Classes of SQLSTATE: data exception, integrity constraint violation, syntax error or access rule

@@ -59,11 +59,11 @@ pub(crate) struct Slot {
 }
 
 /// Records counted denials every [`denials::INTERVAL`], until the log is dropped.
-pub(super) async fn count_loop(activity: Weak<Inner>) {
+pub(super) async fn aggregate_loop(activity: Weak<Inner>) {
     loop {
         sleep(denials::INTERVAL).await;
         let Some(inner) = activity.upgrade() else { return };
-        Activity(inner).enqueue_counted();
+        Activity(inner).enqueue_aggregated();
     }
 }
 
@@ -101,7 +101,7 @@ impl Activity {
     /// When the action must not take place because it could not be recorded (`GATEWAY_ACTIVITY_REQUIRED`).
     pub(crate) async fn reserve(&self) -> Result<Slot, ActivityError> {
         let slot = |permit| Slot { activity: self.clone(), permit };
-        let Some(written) = &self.0.written else { return Ok(slot(None)) };
+        let Some(written) = &self.0.writer else { return Ok(slot(None)) };
         if self.0.required == ActivityRequired::All && written.last_error.load().is_some() {
             return Err(ActivityError::SchemaOutdated);
         }
@@ -121,7 +121,7 @@ impl Activity {
     /// # Errors
     /// When the records could not be written.
     pub(crate) async fn record_decisions(&self, records: Vec<Record>) -> Result<(), ActivityError> {
-        if let Some(written) = &self.0.written {
+        if let Some(written) = &self.0.writer {
             match log::add(&written.database, records.clone()).await {
                 Ok(()) => {}
                 Err(_) if self.0.required == ActivityRequired::None => {
@@ -138,7 +138,7 @@ impl Activity {
     /// database.
     pub(crate) async fn record(&self, record: Record) {
         record.emit();
-        let Some(written) = &self.0.written else { return };
+        let Some(written) = &self.0.writer else { return };
         let entry = Entry { record, written: None, _place: None };
         let taken = timeout(ENQUEUE_TIMEOUT, written.entries.send(entry)).await;
         if !matches!(taken, Ok(Ok(()))) {
@@ -158,7 +158,7 @@ impl Activity {
 
     /// Queues the record of a denial. Returns the record when the queue is full.
     fn enqueue_denial(&self, record: Record, place: DenialSlot) -> Option<Record> {
-        let Some(written) = &self.0.written else {
+        let Some(written) = &self.0.writer else {
             record.emit();
             return None;
         };
@@ -168,8 +168,8 @@ impl Activity {
         None
     }
 
-    fn enqueue_counted(&self) {
-        for (counted, place) in self.0.denials.take_counted() {
+    fn enqueue_aggregated(&self) {
+        for (counted, place) in self.0.denials.take_aggregated() {
             if self.enqueue_denial(counted.record(), place).is_some() {
                 self.0.denials.put_back(counted);
             }
@@ -188,7 +188,7 @@ impl Activity {
 
     /// Queues records that were emitted before. False: the queue is full, and not all of them are in it.
     pub(crate) async fn wait_for(&self, records: Vec<Record>) -> bool {
-        let Some(written) = &self.0.written else { return true };
+        let Some(written) = &self.0.writer else { return true };
         let count = records.len();
         for (at, record) in records.into_iter().enumerate() {
             let entry = Entry { record, written: None, _place: None };
@@ -212,13 +212,13 @@ impl Activity {
     }
 
     fn failing(&self) -> Option<Arc<Failing>> {
-        self.0.written.as_ref()?.last_error.load_full()
+        self.0.writer.as_ref()?.last_error.load_full()
     }
 
     /// Stops the writer after it has written the queue, within `flush_timeout`. Later records are only emitted.
     pub(crate) async fn end(&self, flush_timeout: Duration) {
-        self.enqueue_counted();
-        let Some(written) = &self.0.written else { return };
+        self.enqueue_aggregated();
+        let Some(written) = &self.0.writer else { return };
         let end = written.end.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((end, writing)) = end {
             let _ = end.send(flush_timeout);

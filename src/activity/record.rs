@@ -28,7 +28,8 @@ pub(crate) enum EventKind {
     /// A session expired.
     SessionExpired,
     /// A gateway loaded its configuration: at startup or on a reload.
-    SettingsSeen,
+    #[serde(rename = "settings_seen")]
+    ConfigurationLoaded,
     /// Administrative access was denied.
     AdminDenied,
     /// A subject was blocked temporarily.
@@ -52,7 +53,7 @@ impl EventKind {
         Self::Logout,
         Self::SessionEndedByAdmin,
         Self::SessionExpired,
-        Self::SettingsSeen,
+        Self::ConfigurationLoaded,
         Self::AdminDenied,
         Self::SubjectBlocked,
         Self::SubjectUnblocked,
@@ -71,7 +72,7 @@ impl EventKind {
             Self::Logout => "logout",
             Self::SessionEndedByAdmin => "session_ended_by_admin",
             Self::SessionExpired => "session_expired",
-            Self::SettingsSeen => "settings_seen",
+            Self::ConfigurationLoaded => "settings_seen",
             Self::AdminDenied => "admin_denied",
             Self::SubjectBlocked => "subject_blocked",
             Self::SubjectUnblocked => "subject_unblocked",
@@ -88,7 +89,7 @@ impl EventKind {
             | Self::Logout
             | Self::SessionEndedByAdmin
             | Self::SessionExpired
-            | Self::SettingsSeen => Importance::Session,
+            | Self::ConfigurationLoaded => Importance::Session,
             Self::ExternalAccessEnabled
             | Self::ExternalAccessDisabled
             | Self::ExposureAccepted
@@ -115,7 +116,7 @@ impl EventKind {
             Self::Logout => "logged out",
             Self::SessionEndedByAdmin => "session ended by an administrator",
             Self::SessionExpired => "session expired",
-            Self::SettingsSeen => "configuration loaded",
+            Self::ConfigurationLoaded => "configuration loaded",
             Self::AdminDenied => "administrative access denied",
             Self::SubjectBlocked => "subject blocked",
             Self::SubjectUnblocked => "subject unblocked",

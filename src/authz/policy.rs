@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::token::{Caller, Claims, Identity};
+use super::token::{Claims, Identity, TokenKind};
 
 /// App role of external applications. No other role replaces it: not `User`, not `Admin`.
 pub(crate) const EXTERNAL_API: &str = "ExternalApi";
@@ -118,7 +118,7 @@ impl Policy {
         if !identity.has_role(EXTERNAL_API) {
             return Err(Denial::RoleMissing);
         }
-        let is_bound = self.bind_subject && *identity.caller() != Caller::AppOnly;
+        let is_bound = self.bind_subject && *identity.caller() != TokenKind::AppOnly;
         Ok(Admission { bound_subject: is_bound.then(|| identity.subject()) })
     }
 
@@ -127,12 +127,12 @@ impl Policy {
         let identity = claims.identity();
         self.check_client(identity)?;
         let scope_admits = match identity.caller() {
-            Caller::AppOnly if !self.login_app_only => return Err(Denial::AppOnlyNotAllowed),
-            Caller::AppOnly => false,
-            Caller::Delegated { scopes } => scopes.iter().any(|s| self.login_scopes.contains(s)),
+            TokenKind::AppOnly if !self.login_app_only => return Err(Denial::AppOnlyNotAllowed),
+            TokenKind::AppOnly => false,
+            TokenKind::Delegated { scopes } => scopes.iter().any(|s| self.login_scopes.contains(s)),
         };
         if !scope_admits && !identity.has_role(EXTERNAL_API) {
-            let curable = matches!(identity.caller(), Caller::Delegated { .. });
+            let curable = matches!(identity.caller(), TokenKind::Delegated { .. });
             return Err(if curable && !self.login_scopes.is_empty() {
                 Denial::ScopeMissing
             } else {

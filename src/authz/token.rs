@@ -240,7 +240,7 @@ pub(crate) enum TokenError {
 
 /// Kind of caller that a token was issued to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Caller {
+pub(crate) enum TokenKind {
     /// A user, through a client app, with these scopes.
     Delegated {
         /// `scp`, split at spaces.
@@ -255,7 +255,7 @@ pub(crate) enum Caller {
 pub(crate) struct Identity {
     subject: Uuid,
     client: String,
-    caller: Caller,
+    caller: TokenKind,
     roles: Vec<String>,
     expires_at: i64,
 }
@@ -365,7 +365,7 @@ impl Identity {
     }
 
     /// Kind of caller that the token was issued to.
-    pub(crate) fn caller(&self) -> &Caller {
+    pub(crate) fn caller(&self) -> &TokenKind {
         &self.caller
     }
 
@@ -419,7 +419,7 @@ fn check_times(all: &Map<String, Value>, now: i64) -> Result<i64, TokenError> {
 /// Distinguishes access tokens of users and of apps, by the claims that only those carry. Agent identities get
 /// app-only tokens with the scope `/`, which is not a scope. An app without an assigned role gets a valid token
 /// without `roles`, which gives no access.
-fn check_type(all: &Map<String, Value>, v2: bool) -> Result<Caller, TokenError> {
+fn check_type(all: &Map<String, Value>, v2: bool) -> Result<TokenKind, TokenError> {
     let scopes: Vec<String> = match all.get("scp") {
         None => Vec::new(),
         Some(Value::String(scp)) => {
@@ -436,9 +436,9 @@ fn check_type(all: &Map<String, Value>, v2: bool) -> Result<Caller, TokenError> 
     let is_confidential = credential.is_none_or(|acr| matches!(acr.as_str(), Some("1" | "2")));
     match (scopes.is_empty(), idtyp) {
         (false, Some("app")) => Err(TokenError::WrongType),
-        (false, _) => Ok(Caller::Delegated { scopes }),
-        (true, Some("app")) => Ok(Caller::AppOnly),
-        (true, None) if is_confidential => Ok(Caller::AppOnly),
+        (false, _) => Ok(TokenKind::Delegated { scopes }),
+        (true, Some("app")) => Ok(TokenKind::AppOnly),
+        (true, None) if is_confidential => Ok(TokenKind::AppOnly),
         (true, _) => Err(TokenError::WrongType),
     }
 }

@@ -48,7 +48,7 @@ pub enum AccessCommand {
     Block {
         /// Caller to block or unblock.
         #[command(flatten)]
-        whom: Whom,
+        whom: BlockTarget,
         /// Duration of the block, such as 24h.
         #[arg(long = "for", value_name = "DURATION", value_parser = Block::span)]
         span: Duration,
@@ -60,7 +60,7 @@ pub enum AccessCommand {
     Unblock {
         /// Caller to block or unblock.
         #[command(flatten)]
-        whom: Whom,
+        whom: BlockTarget,
         /// Name of the administrator, for the activity log [default: command line].
         #[arg(long, value_name = "NAME")]
         by: Option<String>,
@@ -70,7 +70,7 @@ pub enum AccessCommand {
 /// User or client app.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub struct Whom {
+pub struct BlockTarget {
     /// Object ID of a user or service principal in Entra.
     #[arg(long, value_name = "OID")]
     subject: Option<Uuid>,
@@ -79,7 +79,7 @@ pub struct Whom {
     client: Option<Uuid>,
 }
 
-impl Whom {
+impl BlockTarget {
     fn blocked(&self) -> Option<Blocked> {
         let subject = self.subject.map(|oid| Blocked::Subject(oid.to_string()));
         subject.or(self.client.map(|id| Blocked::Client(id.to_string())))

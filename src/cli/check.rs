@@ -102,7 +102,7 @@ async fn check_upstream(config: &Config) -> Result<Upstream, (String, &'static s
         Err(UpstreamError::Connect(error)) => {
             let fix = match error.fault() {
                 Some(ConnectFault::NotTls) => "use http:// in GATEWAY_UPSTREAM_URL",
-                Some(fault) if fault.is_of_certificate() => {
+                Some(fault) if fault.is_certificate_error() => {
                     "add the certificate of its authority to SSL_CERT_FILE"
                 }
                 _ => FIX,
@@ -131,7 +131,9 @@ async fn check_keys(config: &EntraConfig) -> (Result<(), String>, &'static str) 
         Err(error) => return (Err(telemetry::chain(&error)), "check SSL_CERT_FILE"),
     };
     let fix = match (&error, config.cloud) {
-        (DocumentError::Unreachable { fault: Some(fault), .. }, _) if fault.is_of_certificate() => {
+        (DocumentError::Unreachable { fault: Some(fault), .. }, _)
+            if fault.is_certificate_error() =>
+        {
             "add the certificate of its authority to SSL_CERT_FILE; a proxy that inspects TLS has one of its own"
         }
         (DocumentError::Unreachable { .. }, Cloud::Custom) => {

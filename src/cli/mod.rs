@@ -12,10 +12,10 @@ pub(crate) mod report;
 mod sessions;
 
 pub use self::{
-    access::{AccessCommand, Whom, access},
+    access::{AccessCommand, BlockTarget, access},
     activity::{ActivityCommand, activity},
     migrate::migrate,
-    sessions::{SessionsCommand, WhichSessions, sessions},
+    sessions::{SessionSelector, SessionsCommand, sessions},
 };
 use self::{exit::Failure, output::print_line as print};
 use crate::activity::{Actor, Author};

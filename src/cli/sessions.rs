@@ -35,7 +35,7 @@ pub enum SessionsCommand {
     End {
         /// Sessions to end.
         #[command(flatten)]
-        which: WhichSessions,
+        which: SessionSelector,
         /// Name of the administrator, for the activity log [default: command line].
         #[arg(long, value_name = "NAME")]
         by: Option<String>,
@@ -45,7 +45,7 @@ pub enum SessionsCommand {
 /// Sessions to end.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub struct WhichSessions {
+pub struct SessionSelector {
     /// Handles, as `sessions list` prints them, or complete session IDs.
     #[arg(value_name = "ID")]
     ids: Vec<String>,
@@ -60,7 +60,7 @@ pub struct WhichSessions {
     all: bool,
 }
 
-impl WhichSessions {
+impl SessionSelector {
     fn each(self) -> Vec<Which> {
         if self.all {
             return vec![Which::All];
@@ -97,7 +97,7 @@ pub fn sessions(config: &Config, command: SessionsCommand) -> Result<(), Failure
 async fn end(
     config: &Config,
     sessions: &Sessions,
-    which: WhichSessions,
+    which: SessionSelector,
     by: Option<String>,
 ) -> Result<(), Failure> {
     let restrictions = Restrictions::new(&Activity::open_existing(&config.activity), sessions);
@@ -106,7 +106,11 @@ async fn end(
         let author = author(by.clone());
         let mut ended = revocation::end(&restrictions, &which, &author, None).await?;
         if !matches!(which, Which::Handle(_)) {
-            let late = revocation::end_latecomers(restrictions.clone(), which.clone(), author);
+            let late = revocation::end_again_after_propagation(
+                restrictions.clone(),
+                which.clone(),
+                author,
+            );
             ended += late.await?;
         }
         count += ended;

@@ -101,7 +101,7 @@ impl Config {
     ///
     /// # Errors
     /// When the new values conflict with those that need a restart.
-    pub(crate) fn renewed(&self, later: &Self) -> Result<(Self, Vec<&'static Setting>), Problems> {
+    pub(crate) fn reloaded(&self, later: &Self) -> Result<(Self, Vec<&'static Setting>), Problems> {
         // An editor may have truncated the file: every guard in it would be disabled.
         if self.has_file && !later.has_file {
             return Err(Problems::one("the configuration file no longer holds any setting"));
@@ -111,8 +111,8 @@ impl Config {
         for setting in differences.iter().filter(|setting| !setting.live) {
             given.take_over(setting, &self.given);
         }
-        let renewed = Self::of(Reader::from_given(given))?;
-        Ok((Self { has_file: later.has_file, ..renewed }, differences))
+        let reloaded = Self::of(Reader::from_given(given))?;
+        Ok((Self { has_file: later.has_file, ..reloaded }, differences))
     }
 
     /// Table of every setting with its effective value, secrets masked, for a terminal; and the problems.

@@ -21,7 +21,7 @@ const APPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reasons why a decision was not taken.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotDecided {
+pub(crate) enum DecisionRefused {
     /// `GATEWAY_EXTERNAL_ACCESS` is `on` or `off`.
     #[error("external access is controlled by GATEWAY_EXTERNAL_ACCESS")]
     ManagedBySetting,
@@ -39,7 +39,7 @@ pub(crate) enum NotDecided {
     Activity(#[from] ActivityError),
 }
 
-impl From<DecisionError> for NotDecided {
+impl From<DecisionError> for DecisionRefused {
     fn from(error: DecisionError) -> Self {
         match error {
             DecisionError::Sessions(error) => Self::Sessions(error),
@@ -54,9 +54,9 @@ pub(crate) async fn enable(
     external_access: &ExternalAccess,
     accepted: Option<String>,
     author: Author,
-) -> Result<bool, NotDecided> {
+) -> Result<bool, DecisionRefused> {
     require_managed(external_access)?;
-    let accepted = accepted.ok_or(NotDecided::NotAccepted)?;
+    let accepted = accepted.ok_or(DecisionRefused::NotAccepted)?;
     let changed = external_access.enable(accepted, author).await?;
     applied_here(external_access, true).await;
     Ok(changed)
@@ -66,7 +66,7 @@ pub(crate) async fn enable(
 pub(crate) async fn disable(
     external_access: &ExternalAccess,
     author: &Author,
-) -> Result<Recording, NotDecided> {
+) -> Result<Recording, DecisionRefused> {
     require_managed(external_access)?;
     let recording = external_access.decide(Restriction::access(author)).await?;
     applied_here(external_access, false).await;
@@ -74,7 +74,9 @@ pub(crate) async fn disable(
 }
 
 /// Blocks in force, newest first.
-pub(crate) async fn blocks(external_access: &ExternalAccess) -> Result<Vec<Block>, NotDecided> {
+pub(crate) async fn blocks(
+    external_access: &ExternalAccess,
+) -> Result<Vec<Block>, DecisionRefused> {
     external_access.activity().needs_database()?;
     let are_all_recorded = external_access.restrictions().in_force().blocks.is_empty();
     // Blocks that may not be in the database yet are known without it.
@@ -91,9 +93,9 @@ pub(crate) async fn block(
     blocked: Blocked,
     span: &str,
     author: &Author,
-) -> Result<Recording, NotDecided> {
+) -> Result<Recording, DecisionRefused> {
     external_access.activity().needs_database()?;
-    let span = Block::span(span).map_err(|_| NotDecided::InvalidDuration)?;
+    let span = Block::span(span).map_err(|_| DecisionRefused::InvalidDuration)?;
     let (restriction, _) = blocked_for(blocked, span, author);
     Ok(external_access.decide(restriction).await?)
 }
@@ -103,7 +105,7 @@ pub(crate) async fn unblock(
     external_access: &ExternalAccess,
     blocked: Blocked,
     author: Author,
-) -> Result<bool, NotDecided> {
+) -> Result<bool, DecisionRefused> {
     external_access.activity().needs_database()?;
     Ok(external_access.unblock(blocked, author).await?)
 }
@@ -115,7 +117,11 @@ pub(crate) async fn end_all_sessions(
     author: &Author,
 ) -> Result<usize, SessionsError> {
     let count = revocation::end(restrictions, &Which::All, author, None).await?;
-    tokio::spawn(revocation::end_latecomers(restrictions.clone(), Which::All, author.clone()));
+    tokio::spawn(revocation::end_again_after_propagation(
+        restrictions.clone(),
+        Which::All,
+        author.clone(),
+    ));
     Ok(count)
 }
 
@@ -150,12 +156,12 @@ pub(crate) async fn record_unblocked(
 }
 
 /// Administrators decide only under `managed`, which needs a database.
-fn require_managed(external_access: &ExternalAccess) -> Result<(), NotDecided> {
+fn require_managed(external_access: &ExternalAccess) -> Result<(), DecisionRefused> {
     external_access.activity().needs_database()?;
     match &*external_access.mode() {
         ExternalAccessMode::Managed => Ok(()),
         ExternalAccessMode::Off | ExternalAccessMode::On { .. } => {
-            Err(NotDecided::ManagedBySetting)
+            Err(DecisionRefused::ManagedBySetting)
         }
     }
 }

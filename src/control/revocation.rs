@@ -75,7 +75,7 @@ async fn end_in_rounds(
 
 /// Revokes sessions again after a delay: logins may have been in progress, here or on an instance that did not know
 /// the decision yet.
-pub(crate) async fn end_latecomers(
+pub(crate) async fn end_again_after_propagation(
     restrictions: Restrictions,
     which: Which,
     author: Author,

@@ -19,7 +19,9 @@ pub(crate) async fn record(activity: &Activity, config: &Config, instance: &str)
         env!("CARGO_PKG_VERSION"),
         env!("COMMIT"),
     );
-    activity.record(Record { text: Some(text), ..Record::new(EventKind::SettingsSeen) }).await;
+    activity
+        .record(Record { text: Some(text), ..Record::new(EventKind::ConfigurationLoaded) })
+        .await;
     if name.is_some() {
         let author = Author { actor: Actor { name, ..Actor::default() }, ..Author::default() };
         let text = exposure::text(&config.entra.authority, &config.resource);

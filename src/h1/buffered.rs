@@ -11,7 +11,7 @@ use bytes::{Buf, BufMut, BytesMut};
 use socket2::TcpKeepalive;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::memory::{Exhausted, Memory, Share};
+use super::memory::{Exhausted, MemoryBudget, Reservation};
 
 /// Size of a read buffer in bytes: one read of a body, the largest read, behind a head. A connection has such a
 /// buffer only while the buffer is not empty; an idle connection has none.
@@ -27,17 +27,17 @@ const SLACK: usize = 512;
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     spare: Vec<BytesMut>,
-    memory: Memory,
+    memory: MemoryBudget,
 }
 
 impl Buffers {
     /// A pool whose connections charge the bytes that they buffer to `memory`.
-    pub(crate) fn of(memory: Memory) -> Self {
+    pub(crate) fn of(memory: MemoryBudget) -> Self {
         Self { spare: Vec::new(), memory }
     }
 
     /// The budget that connections charge.
-    pub(crate) fn memory(&self) -> &Memory {
+    pub(crate) fn memory(&self) -> &MemoryBudget {
         &self.memory
     }
 
@@ -67,29 +67,29 @@ pub(crate) fn keepalive() -> TcpKeepalive {
 pub(crate) struct Buffered<S> {
     pub(crate) stream: S,
     /// Bytes read and not consumed.
-    pub(crate) held: BytesMut,
+    pub(crate) filled: BytesMut,
     /// True: `held` is a buffer fitted to its content. False: it is borrowed from the pool, and any of its pages
     /// may be resident.
     is_fitted: bool,
     /// Charged for `held`.
-    share: Share,
+    share: Reservation,
 }
 
 impl<S> Buffered<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, held: BytesMut::new(), is_fitted: false, share: Share::default() }
+        Self { stream, filled: BytesMut::new(), is_fitted: false, share: Reservation::default() }
     }
 
     /// Discards the first `length` bytes of the buffer. An empty buffer goes back to the pool.
     pub(crate) fn consume(&mut self, length: usize, buffers: &mut Buffers) {
-        self.held.advance(length);
-        if self.held.is_empty() && (self.held.capacity() > 0 || self.is_fitted) {
+        self.filled.advance(length);
+        if self.filled.is_empty() && (self.filled.capacity() > 0 || self.is_fitted) {
             self.return_buffer(buffers);
         }
     }
 
     fn return_buffer(&mut self, buffers: &mut Buffers) {
-        let buffer = std::mem::take(&mut self.held);
+        let buffer = std::mem::take(&mut self.filled);
         if !std::mem::take(&mut self.is_fitted) {
             buffers.recycle(buffer);
         }
@@ -115,7 +115,7 @@ impl<S> Buffered<S> {
     /// Moves the buffered bytes into a fitted buffer if they are few or memory is scarce. Returns the number of
     /// bytes to charge.
     fn settle(&mut self, buffers: &mut Buffers) -> usize {
-        let length = self.held.len();
+        let length = self.filled.len();
         if length == 0 {
             return 0;
         }
@@ -123,12 +123,12 @@ impl<S> Buffered<S> {
         if !self.is_fitted && (is_small || length <= BUFFER_SIZE / 2 && buffers.memory.is_scarce())
         {
             let mut fitted = BytesMut::with_capacity(fitted_size(length));
-            fitted.extend_from_slice(&self.held);
-            buffers.recycle(std::mem::replace(&mut self.held, fitted));
+            fitted.extend_from_slice(&self.filled);
+            buffers.recycle(std::mem::replace(&mut self.filled, fitted));
             self.is_fitted = true;
             self.share.release();
         }
-        match self.held.capacity() {
+        match self.filled.capacity() {
             size if self.is_fitted && size <= fitted_size(FREE) => 0,
             size if self.is_fitted => size,
             size => size.max(BUFFER_SIZE),
@@ -151,33 +151,33 @@ impl<S: AsyncRead + Unpin> Buffered<S> {
         max: usize,
     ) -> Poll<io::Result<usize>> {
         if self.is_fitted {
-            if self.held.capacity() - self.held.len() < SLACK {
+            if self.filled.capacity() - self.filled.len() < SLACK {
                 let mut larger = buffers.acquire();
-                larger.extend_from_slice(&self.held);
-                self.held = larger;
+                larger.extend_from_slice(&self.filled);
+                self.filled = larger;
                 self.is_fitted = false;
             }
-        } else if self.held.capacity() == 0 {
-            self.held = buffers.acquire();
-        } else if self.held.capacity() - self.held.len() < max.min(BUFFER_SIZE) / 16 {
-            self.held.reserve(max.min(BUFFER_SIZE));
+        } else if self.filled.capacity() == 0 {
+            self.filled = buffers.acquire();
+        } else if self.filled.capacity() - self.filled.len() < max.min(BUFFER_SIZE) / 16 {
+            self.filled.reserve(max.min(BUFFER_SIZE));
         }
         let read = {
-            let mut into = (&mut self.held).limit(max);
+            let mut into = (&mut self.filled).limit(max);
             pin!(self.stream.read_buf(&mut into)).poll(context)
         };
-        if self.held.is_empty() {
+        if self.filled.is_empty() {
             self.return_buffer(buffers);
         }
         read
     }
 
     /// True if no bytes are available and the peer has not closed, as far as the kernel knows.
-    pub(crate) fn is_quiet(&mut self) -> bool {
+    pub(crate) fn is_idle(&mut self) -> bool {
         let mut byte = [0];
         let mut into = tokio::io::ReadBuf::new(&mut byte);
         let mut context = Context::from_waker(std::task::Waker::noop());
-        self.held.is_empty()
+        self.filled.is_empty()
             && Pin::new(&mut self.stream).poll_read(&mut context, &mut into).is_pending()
     }
 }

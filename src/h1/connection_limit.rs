@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 
-use super::memory::Memory;
+use super::memory::MemoryBudget;
 
 /// Descriptors for everything else: listeners, session store, Entra, management port, files.
 const OTHERS: u64 = 32;
@@ -28,7 +28,7 @@ const REQUEST_OVER_TLS: usize = 64 << 10;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Capacity {
     pub(crate) descriptors: u64,
-    /// Memory limit in bytes; `None`: no limit.
+    /// MemoryBudget limit in bytes; `None`: no limit.
     pub(crate) memory: Option<usize>,
     pub(crate) threads: usize,
     /// True if connections to upstream use TLS.
@@ -36,7 +36,7 @@ pub(crate) struct Capacity {
 }
 
 impl Capacity {
-    /// Memory for connections, requests and their bodies, in bytes.
+    /// MemoryBudget for connections, requests and their bodies, in bytes.
     fn for_callers(self) -> Option<usize> {
         let limit = self.memory?;
         let process = PROCESS.saturating_add(THREAD.saturating_mul(self.threads));
@@ -44,8 +44,8 @@ impl Capacity {
     }
 
     /// The budget for unfinished heads, bodies and responses: a quarter of the memory for callers.
-    pub(crate) fn budget(self) -> Memory {
-        self.for_callers().map_or_else(Memory::default, |bytes| Memory::of(bytes / 4))
+    pub(crate) fn budget(self) -> MemoryBudget {
+        self.for_callers().map_or_else(MemoryBudget::default, |bytes| MemoryBudget::of(bytes / 4))
     }
 }
 
@@ -96,31 +96,31 @@ impl ConnectionLimit {
 
 /// Counter of the requests of one thread that are at upstream.
 #[derive(Debug)]
-pub(crate) struct Requests {
+pub(crate) struct UpstreamRequestLimit {
     max: usize,
     now: Cell<usize>,
 }
 
-impl Requests {
+impl UpstreamRequestLimit {
     pub(crate) fn of(bounds: ConnectionLimit) -> Self {
         Self { max: bounds.requests, now: Cell::new(0) }
     }
 
     /// Counts one more request until the guard is dropped; `None`: the limit is reached.
-    pub(crate) fn begin(&self) -> Option<AtUpstream<'_>> {
+    pub(crate) fn begin(&self) -> Option<UpstreamRequest<'_>> {
         let now = self.now.get();
         (now < self.max).then(|| {
             self.now.set(now + 1);
-            AtUpstream(&self.now)
+            UpstreamRequest(&self.now)
         })
     }
 }
 
 /// Guard that counts one request at upstream.
 #[derive(Debug)]
-pub(crate) struct AtUpstream<'a>(&'a Cell<usize>);
+pub(crate) struct UpstreamRequest<'a>(&'a Cell<usize>);
 
-impl Drop for AtUpstream<'_> {
+impl Drop for UpstreamRequest<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn requests_at_upstream_are_counted_until_they_end() {
-        let requests = Requests { max: 1, now: Cell::new(0) };
+        let requests = UpstreamRequestLimit { max: 1, now: Cell::new(0) };
         let one = requests.begin();
         assert!(one.is_some() && requests.begin().is_none());
         drop(one);

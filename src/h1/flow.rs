@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{
     buffered::{Buffered, Buffers, FREE},
     inspected_body::{BodyFault, InspectedBody},
-    memory::Share,
+    memory::Reservation,
 };
 
 /// Reasons for an incomplete flow.
@@ -33,7 +33,7 @@ pub(crate) enum FlowError {
 
 /// Side that a pending flow waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Blocked {
+pub(crate) enum PendingOn {
     /// The source has no bytes.
     Source,
     /// The sink accepts no bytes.
@@ -44,10 +44,10 @@ pub(crate) enum Blocked {
 #[derive(Debug)]
 pub(crate) struct Flow {
     /// Written before the body: a head, or decoded data.
-    ahead: Bytes,
+    prefix: Bytes,
     body: InspectedBody,
     /// Length of the buffered bytes that belong to the body and may be forwarded.
-    cleared: usize,
+    accepted: usize,
     /// Length of the buffered bytes that have been parsed.
     scanned: usize,
     /// The chunked coding is removed.
@@ -60,34 +60,34 @@ pub(crate) struct Flow {
     /// Bytes read.
     pub(crate) read: u64,
     /// Valid while the flow is pending.
-    pub(crate) waits: Blocked,
+    pub(crate) waits: PendingOn,
     /// Bytes written.
     pub(crate) written: u64,
-    /// Share for `ahead` while chunks are decoded: those bytes are in no buffer of the source.
-    share: Share,
+    /// Reservation for `ahead` while chunks are decoded: those bytes are in no buffer of the source.
+    share: Reservation,
 }
 
 impl Flow {
     /// A flow of `ahead` and then a body, of which `cleared` parsed bytes are in the source's buffer.
     pub(crate) fn new(
-        ahead: Bytes,
+        prefix: Bytes,
         body: impl Into<InspectedBody>,
-        cleared: usize,
+        accepted: usize,
         max: usize,
     ) -> Self {
         Self {
-            ahead,
+            prefix,
             body: body.into(),
-            cleared,
-            scanned: cleared,
+            accepted,
+            scanned: accepted,
             decodes: false,
             max,
             has_ended: false,
             is_flushed: true,
             read: 0,
-            waits: Blocked::Sink,
+            waits: PendingOn::Sink,
             written: 0,
-            share: Share::default(),
+            share: Reservation::default(),
         }
     }
 
@@ -98,7 +98,7 @@ impl Flow {
 
     /// True if all bytes have been written and flushed.
     pub(crate) fn is_done(&self) -> bool {
-        self.is_flushed && self.ahead.is_empty() && self.cleared == 0 && self.is_read()
+        self.is_flushed && self.prefix.is_empty() && self.accepted == 0 && self.is_read()
     }
 
     /// True if all bytes have been read; they may not be written yet.
@@ -108,7 +108,7 @@ impl Flow {
 
     /// The unread rest of the body, and the length of its parsed bytes in the source's buffer.
     pub(crate) fn into_rest(self) -> (InspectedBody, usize) {
-        (self.body, self.cleared)
+        (self.body, self.accepted)
     }
 
     /// Forwards the available bytes; ready when all have been written.
@@ -125,16 +125,16 @@ impl Flow {
     {
         loop {
             self.clear(from, buffers)?;
-            while !(self.ahead.is_empty() && self.cleared == 0) {
+            while !(self.prefix.is_empty() && self.accepted == 0) {
                 match self.poll_write(context, from, to, buffers) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowError::Sink(error))),
                     Poll::Pending => {
                         from.charge_unchecked(buffers);
-                        if self.decodes && self.ahead.len() > FREE {
-                            self.share.grow_unchecked(self.ahead.len(), buffers.memory());
+                        if self.decodes && self.prefix.len() > FREE {
+                            self.share.grow_unchecked(self.prefix.len(), buffers.memory());
                         }
-                        self.waits = Blocked::Sink;
+                        self.waits = PendingOn::Sink;
                         return Poll::Pending;
                     }
                 }
@@ -147,7 +147,7 @@ impl Flow {
                     // Bytes that arrive meanwhile may be forwarded.
                     Poll::Pending if !self.is_read() => {}
                     Poll::Pending => {
-                        self.waits = Blocked::Sink;
+                        self.waits = PendingOn::Sink;
                         return Poll::Pending;
                     }
                 }
@@ -165,7 +165,7 @@ impl Flow {
                 Poll::Pending => {
                     // For example the start of a chunk-size line.
                     from.charge_unchecked(buffers);
-                    self.waits = Blocked::Source;
+                    self.waits = PendingOn::Source;
                     return Poll::Pending;
                 }
             }
@@ -174,18 +174,18 @@ impl Flow {
 
     /// Parses the buffered bytes that have not been parsed.
     fn clear<R>(&mut self, from: &mut Buffered<R>, buffers: &mut Buffers) -> Result<(), FlowError> {
-        if self.is_read() || from.held.len() == self.scanned {
+        if self.is_read() || from.filled.len() == self.scanned {
             return Ok(());
         }
         if self.decodes {
-            let mut data = self.ahead.to_vec();
-            let taken = self.body.take_with(&from.held, |more| data.extend_from_slice(more))?;
+            let mut data = self.prefix.to_vec();
+            let taken = self.body.take_with(&from.filled, |more| data.extend_from_slice(more))?;
             from.consume(taken, buffers);
-            self.ahead = data.into();
+            self.prefix = data.into();
         } else {
-            self.cleared += self.body.take(&from.held[self.cleared..])?;
+            self.accepted += self.body.take(&from.filled[self.accepted..])?;
         }
-        self.scanned = from.held.len();
+        self.scanned = from.filled.len();
         Ok(())
     }
 
@@ -196,14 +196,14 @@ impl Flow {
         to: &mut W,
         buffers: &mut Buffers,
     ) -> Poll<io::Result<()>> {
-        let body = &from.held[..self.cleared];
+        let body = &from.filled[..self.accepted];
         let to = Pin::new(to);
         let written = if body.is_empty() {
-            to.poll_write(context, &self.ahead)
-        } else if self.ahead.is_empty() {
+            to.poll_write(context, &self.prefix)
+        } else if self.prefix.is_empty() {
             to.poll_write(context, body)
         } else {
-            to.poll_write_vectored(context, &[IoSlice::new(&self.ahead), IoSlice::new(body)])
+            to.poll_write_vectored(context, &[IoSlice::new(&self.prefix), IoSlice::new(body)])
         };
         let written = match written {
             Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -213,11 +213,11 @@ impl Flow {
         };
         self.is_flushed = false;
         self.written += written as u64;
-        let of_ahead = written.min(self.ahead.len());
-        self.ahead.advance(of_ahead);
+        let of_ahead = written.min(self.prefix.len());
+        self.prefix.advance(of_ahead);
         let of_body = written - of_ahead;
         if of_body > 0 {
-            self.cleared -= of_body;
+            self.accepted -= of_body;
             self.scanned -= of_body;
             from.consume(of_body, buffers);
         }

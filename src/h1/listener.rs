@@ -27,7 +27,7 @@ use super::{
     buffered::{self, Buffers},
     caller::{Caller, Disposition, HeadFault, NextHead, Timeouts},
     connection_limit::ConnectionLimit,
-    memory::Memory,
+    memory::MemoryBudget,
     message::RequestHead,
 };
 
@@ -44,10 +44,10 @@ pub(crate) struct ServeOptions {
     pub(crate) timeouts: Timeouts,
     pub(crate) limit: ConnectionLimit,
     /// Budget for the bytes that the connections of all threads buffer.
-    pub(crate) memory: Memory,
+    pub(crate) memory: MemoryBudget,
 }
 
-/// Request handler. Requests of one connection are answered in order.
+/// Request handler. UpstreamRequestLimit of one connection are answered in order.
 pub(crate) trait Service: 'static {
     /// Answers one request and returns the fate of the connection.
     fn answer(
@@ -162,7 +162,7 @@ pub(crate) async fn serve<S: Service>(
             stopping.clone(),
             is_over_capacity,
         );
-        let task = spawn_local(converse(caller, Rc::clone(&service), registered));
+        let task = spawn_local(serve_connection(caller, Rc::clone(&service), registered));
         if let Some(connected) = connections.live.borrow_mut().get_mut(&id) {
             connected.task = Some(task.abort_handle());
         }
@@ -187,7 +187,7 @@ pub(crate) async fn serve<S: Service>(
                     connections.count() >= limit.max && !connections.close_longest_waiting();
                 begin(stream, peer, is_full);
             }
-            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if is_per_connection_error(&error) => {}
             Err(error) => {
                 // Possibly no free descriptors: a closed connection frees one.
                 tracing::error!(%error, "accepting a connection failed");
@@ -220,10 +220,10 @@ async fn waiting(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     .await
 }
 
-async fn converse<S: Service>(mut caller: Caller, service: Rc<S>, registered: Registered) {
+async fn serve_connection<S: Service>(mut caller: Caller, service: Rc<S>, registered: Registered) {
     while caller.wait_for_request().await {
         // Boxed, so that an idle connection does not hold the state that requests need.
-        match Box::pin(serve_until_quiet(&mut caller, &*service)).await {
+        match Box::pin(serve_until_idle(&mut caller, &*service)).await {
             Disposition::Next => {}
             disposition => {
                 Box::pin(caller.end(disposition)).await;
@@ -235,20 +235,20 @@ async fn converse<S: Service>(mut caller: Caller, service: Rc<S>, registered: Re
 }
 
 /// Serves requests until the connection is idle or must close.
-async fn serve_until_quiet<S: Service>(caller: &mut Caller, service: &S) -> Disposition {
+async fn serve_until_idle<S: Service>(caller: &mut Caller, service: &S) -> Disposition {
     loop {
         match caller.next_head().await {
             NextHead::Head(head) => match service.answer(caller, head).await {
                 Disposition::Next => {}
                 disposition => return disposition,
             },
-            NextHead::Quiet => return Disposition::Next,
+            NextHead::Idle => return Disposition::Next,
             NextHead::Nothing => return Disposition::Close,
         }
     }
 }
 
-fn is_of_one_connection(error: &io::Error) -> bool {
+fn is_per_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused
@@ -300,8 +300,11 @@ mod tests {
             let (second, stop) = (Duration::from_secs(1), CancellationToken::new());
             let stopping = stop.clone();
             let timeouts = Timeouts { head: second, idle: second * 30, send: second };
-            let limits =
-                ServeOptions { timeouts, limit: ConnectionLimit::SMALL, memory: Memory::default() };
+            let limits = ServeOptions {
+                timeouts,
+                limit: ConnectionLimit::SMALL,
+                memory: MemoryBudget::default(),
+            };
             let drain = second * 30;
             let served = spawn_local(serve(socket, Rc::new(Faulty), limits, drain, stopping));
 

@@ -1,4 +1,4 @@
-//! Memory budget of the process for unfinished requests and responses of all connections.
+//! MemoryBudget budget of the process for unfinished requests and responses of all connections.
 
 use std::sync::{
     Arc,
@@ -12,7 +12,7 @@ pub(crate) struct Exhausted;
 
 /// A budget in bytes, shared by all threads. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Memory(Arc<Budget>);
+pub(crate) struct MemoryBudget(Arc<Budget>);
 
 #[derive(Debug)]
 struct Budget {
@@ -20,14 +20,14 @@ struct Budget {
     taken: AtomicUsize,
 }
 
-impl Default for Memory {
+impl Default for MemoryBudget {
     /// Without a limit.
     fn default() -> Self {
         Self::of(usize::MAX)
     }
 }
 
-impl Memory {
+impl MemoryBudget {
     /// A budget of `max` bytes.
     pub(crate) fn of(max: usize) -> Self {
         Self(Arc::new(Budget { max, taken: AtomicUsize::new(0) }))
@@ -54,17 +54,17 @@ impl Memory {
 
 /// Part of a budget, returned on drop.
 #[derive(Debug, Default)]
-pub(crate) struct Share {
-    memory: Option<Memory>,
+pub(crate) struct Reservation {
+    memory: Option<MemoryBudget>,
     bytes: usize,
 }
 
-impl Share {
+impl Reservation {
     /// Grows the share to `bytes`. A share never shrinks before its release.
     ///
     /// # Errors
     /// When the budget is exhausted; the share is then unchanged.
-    pub(crate) fn grow_to(&mut self, bytes: usize, memory: &Memory) -> Result<(), Exhausted> {
+    pub(crate) fn grow_to(&mut self, bytes: usize, memory: &MemoryBudget) -> Result<(), Exhausted> {
         let before = self.bytes;
         self.grow_unchecked(bytes, memory);
         let more = self.bytes - before;
@@ -77,7 +77,7 @@ impl Share {
     }
 
     /// As [`Self::grow_to`], but may exceed the budget: for bytes already in memory that must not be lost.
-    pub(crate) fn grow_unchecked(&mut self, bytes: usize, memory: &Memory) {
+    pub(crate) fn grow_unchecked(&mut self, bytes: usize, memory: &MemoryBudget) {
         if bytes <= self.bytes || !memory.is_limited() {
             return;
         }
@@ -96,7 +96,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.release();
     }
@@ -108,8 +108,8 @@ mod tests {
 
     #[test]
     fn shares_never_exceed_the_budget_and_return_all_they_took() {
-        let memory = Memory::of(100);
-        let (mut one, mut other) = (Share::default(), Share::default());
+        let memory = MemoryBudget::of(100);
+        let (mut one, mut other) = (Reservation::default(), Reservation::default());
         one.grow_to(40, &memory).unwrap();
         other.grow_to(50, &memory).unwrap();
         assert!(memory.is_scarce() && !memory.is_exhausted());
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_nothing_is_counted() {
-        let (memory, mut share) = (Memory::default(), Share::default());
+        let (memory, mut share) = (MemoryBudget::default(), Reservation::default());
         share.grow_to(usize::MAX - 1, &memory).unwrap();
         assert_eq!(memory.taken(), 0);
         assert!(!memory.is_scarce());

@@ -6,12 +6,12 @@ use super::error::Refusal;
 use crate::authz::token::BearerToken;
 
 /// Reads the token of a request. Another scheme is the same as no credentials.
-pub(crate) fn of(headers: &HeaderMap) -> Result<BearerToken, Refusal> {
-    of_lines(headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes))
+pub(crate) fn parse(headers: &HeaderMap) -> Result<BearerToken, Refusal> {
+    parse_lines(headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes))
 }
 
 /// Reads the token from the values of the `Authorization` lines.
-pub(crate) fn of_lines<'a>(
+pub(crate) fn parse_lines<'a>(
     mut lines: impl Iterator<Item = &'a [u8]>,
 ) -> Result<BearerToken, Refusal> {
     let text = lines.next().ok_or(Refusal::NoCredentials)?;
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     fn of_texts(lines: &[&str]) -> Result<BearerToken, Refusal> {
-        of_lines(lines.iter().map(|line| line.as_bytes()))
+        parse_lines(lines.iter().map(|line| line.as_bytes()))
     }
 
     #[test]

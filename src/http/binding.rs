@@ -25,7 +25,7 @@ impl Binding<'_> {
         if !is_required && !fields.has("authorization") {
             return Ok(());
         }
-        let identity = match bearer::of_lines(fields.all("authorization")) {
+        let identity = match bearer::parse_lines(fields.all("authorization")) {
             Ok(token) => self.entra.identify(&token, clock::now()).await.map_err(Refusal::from),
             Err(refusal) => Err(refusal),
         };

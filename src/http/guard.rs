@@ -60,7 +60,7 @@ pub(crate) async fn authorize(
     if endpoint == Endpoint::Healthcheck && matches!(head.method(), "GET" | "HEAD") {
         return Ok(Passage::OPEN);
     }
-    let token = bearer::of_lines(head.fields.all("authorization"))?;
+    let token = bearer::parse_lines(head.fields.all("authorization"))?;
     let identity = entra.identify(&token, clock::now()).await?;
     let admission = policy.admit(&identity)?;
     external_access.check(identity.subject(), identity.client())?;

@@ -48,7 +48,7 @@ pub(crate) async fn post(
     let ended = if !minted.is_empty() {
         sessions.end(&minted).await?
     } else if headers.contains_key(header::AUTHORIZATION) || !cookie.is_present(&headers) {
-        let (token, now) = (bearer::of(&headers)?, clock::now());
+        let (token, now) = (bearer::parse(&headers)?, clock::now());
         let identity = entra.identify(&token, now).await?;
         let fingerprint = token.fingerprint().to_string();
         sessions.end_of_token(identity.subject(), &fingerprint, now).await?

@@ -19,7 +19,7 @@ use crate::{
     },
     h1::{
         caller::{Caller, Disposition},
-        connection_limit::Requests,
+        connection_limit::UpstreamRequestLimit,
         hop_headers::{self, ClientHead, CookieLine, UpstreamHead},
         inspected_body::InspectedBody,
         message::{Body, Length, Malformed, ResponseHead, Version},
@@ -45,7 +45,7 @@ pub(crate) struct Proxy<'a> {
     /// `None`: no traces are exported.
     pub(crate) tracer: Option<&'a SdkTracer>,
     /// Limit of this thread's requests in progress at upstream.
-    pub(crate) requests: &'a Requests,
+    pub(crate) requests: &'a UpstreamRequestLimit,
     /// Replaces upstream's responses that lead to a sign-in with 404.
     pub(crate) hides_sign_in: bool,
 }
@@ -254,7 +254,7 @@ impl Proxy<'_> {
         if body.is_done() {
             return Ok(Gathered::empty(caller.timeouts.idle));
         }
-        if awaits_continue(request) && caller.buffered.held.is_empty() {
+        if awaits_continue(request) && caller.buffered.filled.is_empty() {
             let sent = Box::pin(caller.write(b"HTTP/1.1 100 Continue\r\n\r\n"));
             sent.await.map_err(ExchangeError::CallerDisconnected)?;
         }
@@ -269,7 +269,7 @@ impl Proxy<'_> {
         mut used: Connection,
         buffered: &BufferedResponse,
     ) -> Result<Connection, UpstreamError> {
-        if buffered.head.is_persistent() && used.buffered.held.is_empty() {
+        if buffered.head.is_persistent() && used.buffered.filled.is_empty() {
             used.is_reused = true;
             return Ok(used);
         }

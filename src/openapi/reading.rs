@@ -12,16 +12,16 @@ pub(crate) struct Docs {
     version: String,
     about: Prose,
     schemes: Vec<SchemeDoc>,
-    chapters: Vec<Chapter>,
+    chapters: Vec<TagGroup>,
     common: Vec<ResponseDoc>,
     headers: Vec<Member>,
-    schemas: Vec<Shape>,
+    schemas: Vec<SchemaView>,
 }
 
 /// Text with code spans: `…` in the document.
-type Prose = Vec<Piece>;
+type Prose = Vec<TextSpan>;
 
-struct Piece {
+struct TextSpan {
     text: String,
     is_code: bool,
 }
@@ -35,7 +35,7 @@ struct SchemeDoc {
 }
 
 /// Operations of one tag.
-struct Chapter {
+struct TagGroup {
     id: String,
     name: String,
     about: Prose,
@@ -89,7 +89,7 @@ struct HeaderName {
 }
 
 /// Schema: an object or a named value.
-struct Shape {
+struct SchemaView {
     name: String,
     about: Prose,
     form: Prose,
@@ -164,7 +164,7 @@ fn operations(document: &Value) -> impl Iterator<Item = (&String, &'static str, 
     })
 }
 
-fn read_chapters(document: &Value) -> Vec<Chapter> {
+fn read_chapters(document: &Value) -> Vec<TagGroup> {
     let tags = document["tags"].as_array().into_iter().flatten();
     tags.map(|tag| {
         let name = text(&tag["name"]);
@@ -181,7 +181,7 @@ fn read_chapters(document: &Value) -> Vec<Chapter> {
             }
         }
         let id = format!("chapter-{}", name.to_lowercase());
-        Chapter { id, name, about: prose(&tag["description"]), operations: found }
+        TagGroup { id, name, about: prose(&tag["description"]), operations: found }
     })
     .collect()
 }
@@ -270,11 +270,11 @@ fn read_scheme((name, scheme): (&String, &Value)) -> SchemeDoc {
     }
 }
 
-fn read_shape((name, schema): (&String, &Value)) -> Shape {
+fn read_shape((name, schema): (&String, &Value)) -> SchemaView {
     let required = |member: &str| {
         schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == member))
     };
-    Shape {
+    SchemaView {
         name: name.clone(),
         about: prose(&schema["description"]),
         form: form(schema),
@@ -361,5 +361,5 @@ fn prose(value: &Value) -> Prose {
 
 fn pieces(text: &str) -> Prose {
     let parts = text.split('`').enumerate().filter(|(_, part)| !part.is_empty());
-    parts.map(|(nth, part)| Piece { text: part.to_owned(), is_code: nth % 2 == 1 }).collect()
+    parts.map(|(nth, part)| TextSpan { text: part.to_owned(), is_code: nth % 2 == 1 }).collect()
 }

@@ -6,8 +6,8 @@ mod entries;
 mod graph;
 mod identifier_uri;
 mod inputs;
-mod own_check;
 pub(crate) mod public_url_probe;
+mod token_version_probe;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -17,7 +17,9 @@ use self::{
     graph::commands,
     identifier_uri::{PATHS, refusal},
 };
-pub(crate) use self::{graph::Command, inputs::RegistrationInputs, own_check::requires_version_1};
+pub(crate) use self::{
+    graph::Command, inputs::RegistrationInputs, token_version_probe::requires_version_1,
+};
 
 /// SimpleChat's other app roles. Entra allows no scope with the name of a role, unless both are identical.
 const OTHER_ROLES: [&str; 8] = [

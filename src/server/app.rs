@@ -36,7 +36,7 @@ impl App {
     }
 
     /// The same application with reloaded parts.
-    pub(super) fn renewed(&self, gateway: Gateway) -> Self {
+    pub(super) fn reloaded(&self, gateway: Gateway) -> Self {
         Self { has_warned: Arc::clone(&self.has_warned), ..Self::new(gateway, self.tracer.clone()) }
     }
 

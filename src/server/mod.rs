@@ -25,7 +25,7 @@ use self::{
     ops::Ops,
     reload::reload,
     startup::{log_warnings, prepare, raise_descriptor_limit, run_in_background},
-    workers::{Serving, Worker},
+    workers::{Worker, Workers},
 };
 use crate::{
     activity::Activity,
@@ -38,7 +38,7 @@ use crate::{
         caller::Timeouts,
         connection_limit::{Capacity, ConnectionLimit},
         listener::{self, ServeOptions},
-        memory::Memory,
+        memory::MemoryBudget,
     },
     telemetry::{self, Telemetry},
     timeouts::{self, StopSignals},
@@ -135,10 +135,10 @@ async fn run(
         drain: config.drain_timeout,
         stopping: stopping.clone(),
     };
-    let serving = Serving::start(callers, worker, &config)?;
+    let serving = Workers::start(callers, worker, &config)?;
 
-    let renewing = Renewing { apps, telemetry, activity: activity.clone(), external_access };
-    let delay = renewing.until_stopped(config, read, &mut signals).await?;
+    let reloader = Reloader { apps, telemetry, activity: activity.clone(), external_access };
+    let delay = reloader.until_stopped(config, read, &mut signals).await?;
     tracing::info!("draining");
     draining.begin();
     // The platform needs time to notice that readiness fails; a second signal ends the wait.
@@ -150,14 +150,14 @@ async fn run(
 }
 
 /// Parts that a reload replaces.
-struct Renewing<'a> {
+struct Reloader<'a> {
     apps: watch::Sender<App>,
     telemetry: &'a Telemetry,
     activity: Activity,
     external_access: ExternalAccess,
 }
 
-impl Renewing<'_> {
+impl Reloader<'_> {
     /// Reloads the settings at each SIGHUP until a signal stops the gateway; returns `GATEWAY_DRAIN_DELAY`.
     async fn until_stopped(
         self,
@@ -166,14 +166,14 @@ impl Renewing<'_> {
         signals: &mut StopSignals,
     ) -> Result<Duration, Failure> {
         let mut hang_up = signal(SignalKind::hangup()).map_err(internal)?;
-        let (anew, mut renewed) = mpsc::channel(1);
+        let (sender, mut reloaded) = mpsc::channel(1);
         let stopped = signals.next();
         tokio::pin!(stopped);
         loop {
             tokio::select! {
                 () = &mut stopped => break,
-                _ = hang_up.recv() => drop(spawn_local(read_anew(read.clone(), anew.clone()))),
-                Some(read) = renewed.recv() => {
+                _ = hang_up.recv() => drop(spawn_local(read_settings(read.clone(), sender.clone()))),
+                Some(read) = reloaded.recv() => {
                     config = reload(config, read, &self.apps, self.telemetry);
                     tokio::select! {
                         () = &mut stopped => break,
@@ -201,23 +201,23 @@ fn serve_operators(
     let limits = ServeOptions {
         timeouts: connection_timeouts(config),
         limit: ConnectionLimit::SMALL,
-        memory: Memory::default(),
+        memory: MemoryBudget::default(),
     };
     spawn_local(listener::serve(operators, ops, limits, Duration::ZERO, stopping));
     Ok(())
 }
 
 /// Reads the settings on a blocking thread: a file may be on a volume that does not respond.
-async fn read_anew(
+async fn read_settings(
     read: impl FnOnce() -> Result<Config, Problems> + Send + 'static,
-    anew: mpsc::Sender<Result<Config, Problems>>,
+    sender: mpsc::Sender<Result<Config, Problems>>,
 ) {
     let in_time = timeout(READ_TIMEOUT, spawn_blocking(read)).await;
     let read = match in_time {
         Ok(Ok(read)) => read,
         Ok(Err(_)) | Err(_) => Err(Problems::one("the settings could not be read in time")),
     };
-    let _ = anew.send(read).await;
+    let _ = sender.send(read).await;
 }
 
 /// The OpenAPI document, as text.

@@ -47,7 +47,7 @@ impl Service for Ops {
             Err(_) => None,
         };
         let Some(valid) = valid else {
-            return caller.answer(plain(StatusCode::BAD_REQUEST), None, Unread::Some).await;
+            return caller.answer(plain(StatusCode::BAD_REQUEST), None, Unread::Unbounded).await;
         };
         let request = Request::builder().method(valid.head.method()).uri(&*valid.target);
         let answer = match request.body(Body::empty()) {

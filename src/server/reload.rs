@@ -19,10 +19,10 @@ pub(crate) fn reload(
     apps: &watch::Sender<App>,
     telemetry: &Telemetry,
 ) -> Config {
-    let renewed = read.and_then(|later| current.renewed(&later));
+    let reloaded = read.and_then(|later| current.reloaded(&later));
     let health = apps.borrow().gateway().health.clone();
-    let (config, changed) = match renewed {
-        Ok(renewed) => renewed,
+    let (config, changed) = match reloaded {
+        Ok(reloaded) => reloaded,
         Err(problems) => {
             tracing::error!(%problems, "settings not reloaded: the old ones stay");
             health.raise(PART, format!("not reloaded, the old ones stay: {problems}"));
@@ -50,6 +50,6 @@ pub(crate) fn reload(
     if config.sessions.limits_differ(&current.sessions) {
         apps.borrow().gateway().sessions.limit(&config.sessions);
     }
-    apps.send_modify(|app| *app = app.renewed(app.gateway().renewed(&config)));
+    apps.send_modify(|app| *app = app.reloaded(app.gateway().reloaded(&config)));
     config
 }

@@ -16,10 +16,10 @@ use crate::{
     gateway::{Gateway, Resource},
     h1::{
         caller::{Caller, Disposition, HeadFault, Unread},
-        connection_limit::{ConnectionLimit, Requests},
+        connection_limit::{ConnectionLimit, UpstreamRequestLimit},
         hop_headers,
         listener::Service,
-        memory::{Exhausted, Share},
+        memory::{Exhausted, Reservation},
         message::{Body as MessageBody, Length, RequestHead},
     },
     http::{
@@ -31,9 +31,8 @@ use crate::{
         framing::{self, ValidRequest},
         guard,
         metrics::ServerMetrics,
-        own_body,
         proxy::{self, Proxy, ProxyOutcome},
-        security_headers,
+        request_body, security_headers,
         sole_client::SoleClient,
         traces::RequestSpan,
     },
@@ -48,13 +47,13 @@ pub(super) struct WorkerService {
     pool: Rc<ConnectionPool>,
     sole_client: SoleClient,
     metrics: ServerMetrics,
-    requests: Requests,
+    requests: UpstreamRequestLimit,
 }
 
 impl WorkerService {
     pub(super) fn new(app: App, pool: Rc<ConnectionPool>, limit: ConnectionLimit) -> Self {
         let sole_client = SoleClient::new(app.has_warned());
-        let (metrics, requests) = (ServerMetrics::new(), Requests::of(limit));
+        let (metrics, requests) = (ServerMetrics::new(), UpstreamRequestLimit::of(limit));
         Self { app: RefCell::new(Rc::new(app)), pool, sole_client, metrics, requests }
     }
 
@@ -100,7 +99,7 @@ fn validate<'a>(
     app: &App,
     caller: &mut Caller,
     head: &'a RequestHead,
-) -> Result<(ValidRequest<'a>, ClientInfo, Share), Refusal> {
+) -> Result<(ValidRequest<'a>, ClientInfo, Reservation), Refusal> {
     let share = caller.share(2 * head.fields.head_length());
     let share = share.map_err(|Exhausted| Refusal::AtCapacity)?;
     let edge = &app.gateway().edge;
@@ -123,7 +122,7 @@ impl WorkerService {
         let response = error::answer(refusal, context, &app.gateway().resource);
         let method = head.map_or("", RequestHead::method);
         context.finish(&self.metrics, method, "", response.status().as_u16());
-        Box::pin(caller.answer(response, head, Unread::Some)).await
+        Box::pin(caller.answer(response, head, Unread::Unbounded)).await
     }
 
     /// Serves a validated request.
@@ -154,7 +153,7 @@ impl WorkerService {
                 }
                 Err((refusal, has_begun)) => {
                     let unread = if has_begun && request.length != Length::None {
-                        Unread::Some
+                        Unread::Unbounded
                     } else {
                         unread()
                     };
@@ -254,7 +253,7 @@ async fn handle_with_body(
     if let Err(refused) = admin::admit(app.gateway(), without_body).await {
         return (refused, unread_of(request));
     }
-    match own_body::read(caller, request).await {
+    match request_body::read(caller, request).await {
         Ok(body) => match own_request(request, context, body) {
             Some(request) => (app.route(request).await, Unread::Nothing),
             None => (Refusal::NotFound.into_response(), Unread::Nothing),

@@ -23,14 +23,14 @@ use crate::{
 };
 
 /// All workers: this thread and the others.
-pub(super) struct Serving {
+pub(super) struct Workers {
     own: Option<JoinHandle<Result<(), Failure>>>,
     pub(super) threads: Vec<thread::JoinHandle<Result<(), Failure>>>,
     /// Closed once all other threads have stopped serving.
     served: mpsc::Receiver<()>,
 }
 
-impl Serving {
+impl Workers {
     /// Starts a thread for each listener but one, which this thread serves, and announces the address.
     pub(super) fn start(
         mut callers: Vec<std::net::TcpListener>,

@@ -13,12 +13,12 @@ mod instances;
 mod limits;
 mod listing;
 mod mint;
+mod outbox;
 mod revocations;
 mod sweep;
 #[cfg(test)]
 mod test_support;
 mod view;
-mod waiting;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +31,7 @@ use tokio::{
 use uuid::Uuid;
 
 pub(crate) use self::{
-    backend::Waiting,
+    backend::Outbox,
     end::EndedSession,
     error::SessionsError,
     listing::{Listed, Which},

@@ -151,7 +151,7 @@ struct Inner {
     has_responded: AtomicBool,
     first_response: Notify,
     /// Bytes of buffered request bodies.
-    held: AtomicUsize,
+    filled: AtomicUsize,
     uploads: Semaphore,
     field_limit: Mutex<FieldLimit>,
     metrics: UpstreamMetrics,
@@ -182,7 +182,7 @@ impl Upstream {
             tls,
             has_responded: AtomicBool::new(false),
             first_response: Notify::new(),
-            held: AtomicUsize::new(0),
+            filled: AtomicUsize::new(0),
             field_limit: Mutex::default(),
             metrics: UpstreamMetrics::new(),
         })))
@@ -260,13 +260,13 @@ impl Upstream {
         buffered.stream.write_all(request.as_bytes()).await.map_err(UpstreamError::ClosedEarly)?;
         buffered.stream.flush().await.map_err(UpstreamError::ClosedEarly)?;
         loop {
-            if let Some(end) = message::find_end(&buffered.held, 0)? {
-                let head = Bytes::copy_from_slice(&buffered.held[..end]);
+            if let Some(end) = message::find_end(&buffered.filled, 0)? {
+                let head = Bytes::copy_from_slice(&buffered.filled[..end]);
                 return ResponseHead::parse(head).map_err(UpstreamError::from);
             }
-            let read = buffered.stream.read_buf(&mut buffered.held).await;
+            let read = buffered.stream.read_buf(&mut buffered.filled).await;
             let broke_off = match read {
-                Ok(1..) if buffered.held.len() < message::MAX_HEAD => continue,
+                Ok(1..) if buffered.filled.len() < message::MAX_HEAD => continue,
                 Ok(_) => io::ErrorKind::UnexpectedEof.into(),
                 Err(error) => error,
             };
@@ -321,7 +321,7 @@ impl Upstream {
 
     /// Starts to count the buffered bytes of one request body.
     pub(crate) fn hold(&self) -> BodyHold<'_> {
-        BodyHold { total: &self.0.held, max: self.0.config.request_hold_total, bytes: 0 }
+        BodyHold { total: &self.0.filled, max: self.0.config.request_hold_total, bytes: 0 }
     }
 }
 

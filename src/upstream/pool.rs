@@ -38,7 +38,7 @@ impl ConnectionPool {
     fn idle_connection(&self) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         while let Some((mut connection, since)) = idle.pop_back() {
-            if since.elapsed() < IDLE && connection.buffered.is_quiet() {
+            if since.elapsed() < IDLE && connection.buffered.is_idle() {
                 connection.open.set_idle(false);
                 return Some(connection);
             }
@@ -62,7 +62,7 @@ impl ConnectionPool {
         loop {
             sleep(IDLE / 5).await;
             self.idle.borrow_mut().retain_mut(|(connection, since)| {
-                since.elapsed() < IDLE && connection.buffered.is_quiet()
+                since.elapsed() < IDLE && connection.buffered.is_idle()
             });
         }
     }

@@ -7,7 +7,7 @@ use crate::{config::CookieConfig, flask::cookie::SessionCookie};
 
 /// The header that is left has no expired session, by upstream's parsing or ours.
 pub(crate) fn cookie(data: &[u8]) {
-    let _ = bearer::of_lines(data.split(|b| *b == b'\n'));
+    let _ = bearer::parse_lines(data.split(|b| *b == b'\n'));
     let lines: Vec<&[u8]> = data.split(|b| *b == b'\n').collect();
     let config = CookieConfig {
         name: "session".to_owned(),

@@ -26,7 +26,7 @@ use crate::{
         to_page,
     },
     control::{
-        decisions::{self, NotDecided},
+        decisions::{self, DecisionRefused},
         external_access::ExternalAccess,
         restrictions::Recording,
     },
@@ -138,7 +138,7 @@ pub(super) async fn post_enable(
     let flash = match decisions::enable(&external_access, accepted, author).await {
         Ok(true) => Flash::Enabled,
         Ok(false) => Flash::WasOn,
-        Err(NotDecided::NotAccepted) => Flash::NotAccepted,
+        Err(DecisionRefused::NotAccepted) => Flash::NotAccepted,
         Err(error) => return Err(error.into()),
     };
     Ok(flash.at(View::Access, None))

@@ -208,10 +208,10 @@ impl ExternalAccess {
     ) -> Result<Recording, ActivityError> {
         self.0.activity.needs_database()?;
         // Even if access is disabled already: another instance may have recorded that, and enabled access since.
-        let held = self.0.restrictions.apply(restriction);
+        let pending = self.0.restrictions.apply(restriction);
         self.apply();
         self.end_sessions_of_blocked();
-        let recording = held.record().await;
+        let recording = pending.record().await;
         self.apply();
         self.read_now();
         recording

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 pub(crate) use self::pending::PendingDecision;
 use crate::{
     activity::{Activity, ActivityError, Actor, Block, Restriction},
-    sessions::{Sessions, SessionsError, Waiting},
+    sessions::{Outbox, Sessions, SessionsError},
     telemetry,
 };
 
@@ -35,8 +35,8 @@ const GROUP: usize = 200;
 /// Texts of ended sessions that are read in one batch.
 const BATCH: usize = 8;
 /// Ids of ended sessions whose records were handed over: maximum number, and time for which they are remembered.
-const MAX_HANDED_OVER: u64 = 50_000;
-const HANDED_OVER: Duration = Duration::from_hours(24);
+const MAX_ENQUEUED: u64 = 50_000;
+const ENQUEUED_TTL: Duration = Duration::from_hours(24);
 /// Time for which the id of a recorded decision is remembered: a list of pending decisions may have been read before.
 const REMEMBERED: Duration = Duration::from_mins(1);
 
@@ -70,7 +70,7 @@ struct Inner {
     /// Error because of which sessions ended without their records.
     unrecorded: ArcSwapOption<String>,
     /// Ids of records of ended sessions that are in the database or handed over.
-    handed_over: Cache<String, ()>,
+    enqueued: Cache<String, ()>,
     /// True if the session store has texts that this version cannot read.
     has_unreadable_decisions: AtomicBool,
     has_unreadable_records: AtomicBool,
@@ -124,9 +124,9 @@ impl Restrictions {
             sessions: sessions.clone(),
             known: Mutex::default(),
             unrecorded: ArcSwapOption::empty(),
-            handed_over: Cache::builder()
-                .max_capacity(MAX_HANDED_OVER)
-                .time_to_live(HANDED_OVER)
+            enqueued: Cache::builder()
+                .max_capacity(MAX_ENQUEUED)
+                .time_to_live(ENQUEUED_TTL)
                 .build(),
             has_unreadable_decisions: AtomicBool::default(),
             has_unreadable_records: AtomicBool::default(),
@@ -156,7 +156,7 @@ impl Restrictions {
         &self,
         restriction: &Restriction,
     ) -> Result<(), SessionsError> {
-        self.0.sessions.add_waiting(Waiting::Decisions, &restriction.to_text()).await
+        self.0.sessions.add_waiting(Outbox::Decisions, &restriction.to_text()).await
     }
 
     /// Reads and applies decisions that other instances and commands added to the session store.
@@ -164,7 +164,7 @@ impl Restrictions {
     /// # Errors
     /// When the store cannot be read; known decisions stay in force.
     pub(crate) async fn follow(&self) -> Result<(), SessionsError> {
-        let texts = self.0.sessions.waiting(Waiting::Decisions, MAX_DECISIONS).await?;
+        let texts = self.0.sessions.waiting(Outbox::Decisions, MAX_DECISIONS).await?;
         let mut recorded_texts = Vec::new();
         let mut unreadable = 0;
         {
@@ -186,10 +186,10 @@ impl Restrictions {
             }
             done.retain(|_, since| since.elapsed() < REMEMBERED);
         }
-        self.warn_of_unreadable(Waiting::Decisions, unreadable);
+        self.warn_of_unreadable(Outbox::Decisions, unreadable);
         self.publish();
         for text in recorded_texts {
-            let _ = self.0.sessions.remove_waiting(Waiting::Decisions, &text).await;
+            let _ = self.0.sessions.remove_waiting(Outbox::Decisions, &text).await;
         }
         Ok(())
     }
@@ -230,10 +230,10 @@ impl Restrictions {
     }
 
     /// Warns of unreadable texts, once until none are left.
-    fn warn_of_unreadable(&self, of: Waiting, count: usize) {
+    fn warn_of_unreadable(&self, of: Outbox, count: usize) {
         let has_unreadable = match of {
-            Waiting::Decisions => &self.0.has_unreadable_decisions,
-            Waiting::Records => &self.0.has_unreadable_records,
+            Outbox::Decisions => &self.0.has_unreadable_decisions,
+            Outbox::Records => &self.0.has_unreadable_records,
         };
         if !has_unreadable.swap(count > 0, Ordering::Relaxed) && count > 0 {
             tracing::warn!(
@@ -284,8 +284,7 @@ impl Restrictions {
     async fn mark_recorded(&self, restriction: &Restriction) {
         if self.set(restriction.id(), DecisionState::Recorded) == Some(DecisionState::Stored) {
             // If this fails, `follow` removes the text when it reads it again.
-            let _ =
-                self.0.sessions.remove_waiting(Waiting::Decisions, &restriction.to_text()).await;
+            let _ = self.0.sessions.remove_waiting(Outbox::Decisions, &restriction.to_text()).await;
         }
     }
 

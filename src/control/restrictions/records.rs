@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::{BATCH, GROUP, Inner, RECORD_TIMEOUT, Restrictions};
 use crate::{
     activity::{ActivityError, Record, Restriction},
-    sessions::Waiting,
+    sessions::Outbox,
     telemetry,
 };
 
@@ -15,13 +15,13 @@ impl Restrictions {
     /// Records the end of sessions before the revocation. If that fails, the records wait in the session store or in
     /// memory. The record of one session is handed over once, however often the revocation is retried.
     pub(crate) async fn record_ended(&self, mut records: Vec<Record>) {
-        let Inner { activity, sessions, handed_over, .. } = &*self.0;
-        records.retain(|record| !handed_over.contains_key(&record.id));
+        let Inner { activity, sessions, enqueued, .. } = &*self.0;
+        records.retain(|record| !enqueued.contains_key(&record.id));
         if records.is_empty() {
             return;
         }
         for record in &records {
-            handed_over.insert(record.id.clone(), ());
+            enqueued.insert(record.id.clone(), ());
         }
         let recorded = timeout(RECORD_TIMEOUT, activity.record_decisions(records.clone())).await;
         let Err(error) = recorded.unwrap_or(Err(ActivityError::TimedOut)) else { return };
@@ -35,7 +35,7 @@ impl Restrictions {
         self.0.unrecorded.store(Some(Arc::new(error)));
         for group in records.chunks(GROUP) {
             let text = Restriction::of_sessions(group.to_vec()).to_text();
-            if let Err(error) = sessions.add_waiting(Waiting::Records, &text).await {
+            if let Err(error) = sessions.add_waiting(Outbox::Records, &text).await {
                 let error = telemetry::chain(&error);
                 tracing::error!(
                     error,
@@ -43,7 +43,7 @@ impl Restrictions {
                 );
                 if !activity.wait_for(group.to_vec()).await {
                     for record in group {
-                        handed_over.invalidate(&record.id);
+                        enqueued.invalidate(&record.id);
                     }
                 }
             }
@@ -61,7 +61,7 @@ impl Restrictions {
         let Inner { activity, sessions, .. } = &*self.0;
         let mut max = BATCH;
         loop {
-            let Ok(texts) = sessions.waiting(Waiting::Records, max).await else { return };
+            let Ok(texts) = sessions.waiting(Outbox::Records, max).await else { return };
             let is_all = texts.len() < max;
             let mut unreadable = 0;
             for text in texts {
@@ -70,12 +70,12 @@ impl Restrictions {
                     continue;
                 };
                 if activity.restrict(&restriction).await.is_err()
-                    || sessions.remove_waiting(Waiting::Records, &text).await.is_err()
+                    || sessions.remove_waiting(Outbox::Records, &text).await.is_err()
                 {
                     return;
                 }
             }
-            self.warn_of_unreadable(Waiting::Records, unreadable);
+            self.warn_of_unreadable(Outbox::Records, unreadable);
             if is_all {
                 return;
             }

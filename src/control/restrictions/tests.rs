@@ -60,7 +60,7 @@ fn ended(id: &str) -> Record {
     Record { id: id.to_owned(), ..Record::new(EventKind::SessionEndedByAdmin).by(&author) }
 }
 
-async fn waiting(restrictions: &Restrictions, of: Waiting) -> Vec<String> {
+async fn waiting(restrictions: &Restrictions, of: Outbox) -> Vec<String> {
     restrictions.sessions().waiting(of, 1000).await.unwrap()
 }
 
@@ -73,7 +73,7 @@ async fn a_recorded_decision_that_is_still_in_the_store_is_not_applied_again() {
     restrictions.lock().done.insert(disabled.id().to_owned(), long_ago);
     restrictions.follow().await.unwrap();
     assert!(restrictions.in_force().disabled.is_none());
-    assert!(waiting(&restrictions, Waiting::Decisions).await.is_empty());
+    assert!(waiting(&restrictions, Outbox::Decisions).await.is_empty());
     restrictions.lock().done.insert(disabled.id().to_owned(), long_ago);
     restrictions.follow().await.unwrap();
     assert!(restrictions.lock().done.is_empty(), "forgotten once it left the store");
@@ -82,24 +82,24 @@ async fn a_recorded_decision_that_is_still_in_the_store_is_not_applied_again() {
 #[tokio::test]
 async fn a_decision_that_settle_is_writing_is_not_recorded_by_others() {
     let (restrictions, _folder) = open();
-    let held = restrictions.apply(Restriction::access(&Author::default()));
+    let pending = restrictions.apply(Restriction::access(&Author::default()));
     assert!(restrictions.in_force().disabled.is_some());
     assert_eq!(restrictions.record().await.unwrap(), 0);
-    assert!(waiting(&restrictions, Waiting::Decisions).await.is_empty());
-    drop(held);
+    assert!(waiting(&restrictions, Outbox::Decisions).await.is_empty());
+    drop(pending);
     assert!(restrictions.in_force().disabled.is_some(), "also where the caller hangs up");
     assert_eq!(restrictions.record().await.unwrap(), 1);
-    let held = restrictions.apply(Restriction::access(&Author::default()));
-    assert_eq!(held.record().await.unwrap(), Recording::Recorded(false));
+    let pending = restrictions.apply(Restriction::access(&Author::default()));
+    assert_eq!(pending.record().await.unwrap(), Recording::Recorded(false));
     assert_eq!(restrictions.record().await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn a_decision_that_could_not_be_written_is_added_to_the_store() {
     let (restrictions, _folder) = over(Path::new("/proc/none/gateway.db"));
-    let held = restrictions.apply(Restriction::access(&Author::default()));
-    assert!(matches!(held.record().await.unwrap(), Recording::Pending(_)));
-    assert_eq!(waiting(&restrictions, Waiting::Decisions).await.len(), 1);
+    let pending = restrictions.apply(Restriction::access(&Author::default()));
+    assert!(matches!(pending.record().await.unwrap(), Recording::Pending(_)));
+    assert_eq!(waiting(&restrictions, Outbox::Decisions).await.len(), 1);
     assert!(restrictions.record().await.is_err());
 }
 
@@ -109,17 +109,17 @@ async fn texts_of_another_version_stay_in_the_store_and_do_not_delay_others() {
     let sessions = restrictions.sessions();
     for number in 0..BATCH * 2 {
         let text = format!("{{\"version\":{number}}}");
-        sessions.add_waiting(Waiting::Records, &text).await.unwrap();
+        sessions.add_waiting(Outbox::Records, &text).await.unwrap();
         let text = Restriction::of_sessions(vec![ended(&number.to_string())]).to_text();
-        sessions.add_waiting(Waiting::Records, &text).await.unwrap();
+        sessions.add_waiting(Outbox::Records, &text).await.unwrap();
     }
-    sessions.add_waiting(Waiting::Decisions, "{}").await.unwrap();
+    sessions.add_waiting(Outbox::Decisions, "{}").await.unwrap();
     restrictions.record_ended_before().await;
     restrictions.record_all().await.unwrap();
-    let left = waiting(&restrictions, Waiting::Records).await;
+    let left = waiting(&restrictions, Outbox::Records).await;
     assert_eq!(left.len(), BATCH * 2);
     assert!(left.iter().all(|text| text.starts_with("{\"version\"")), "{left:?}");
-    assert_eq!(waiting(&restrictions, Waiting::Decisions).await, ["{}"]);
+    assert_eq!(waiting(&restrictions, Outbox::Decisions).await, ["{}"]);
     let everything = Filter { limit: 100, ..Filter::default() };
     let found = restrictions.0.activity.find(everything).await.unwrap();
     assert_eq!(found.len(), BATCH * 2);
@@ -133,7 +133,7 @@ async fn a_retried_revocation_adds_its_record_to_the_store_once() {
         restrictions.record_ended(vec![at("a"), at("b")]).await;
     }
     restrictions.record_ended(vec![ended("b"), ended("c")]).await;
-    let texts = waiting(&restrictions, Waiting::Records).await;
+    let texts = waiting(&restrictions, Outbox::Records).await;
     let of = |id: &str| texts.iter().filter(|text| text.contains(&format!("\"{id}\""))).count();
     assert_eq!((of("a"), of("b"), of("c")), (1, 1, 1), "{texts:?}");
 }

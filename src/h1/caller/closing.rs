@@ -44,8 +44,8 @@ pub(crate) enum Disposition {
 pub(crate) enum Unread {
     Nothing,
     /// Short enough to be read and discarded, so that the connection can be reused.
-    Little(WireBody),
-    Some,
+    Drainable(WireBody),
+    Unbounded,
 }
 
 impl Unread {
@@ -54,10 +54,10 @@ impl Unread {
         match body {
             body if body.is_done() => Self::Nothing,
             // The client may send the body or not, so that the start of the next request is unknown.
-            _ if awaits_continue => Self::Some,
-            WireBody::Sized(length) if length > MAX_DRAINED as u64 => Self::Some,
-            WireBody::UntilClose => Self::Some,
-            body => Self::Little(body),
+            _ if awaits_continue => Self::Unbounded,
+            WireBody::Sized(length) if length > MAX_DRAINED as u64 => Self::Unbounded,
+            WireBody::UntilClose => Self::Unbounded,
+            body => Self::Drainable(body),
         }
     }
 }
@@ -91,7 +91,7 @@ impl Caller {
                 let discard = poll_fn(|context| {
                     loop {
                         let buffers = &mut buffers.borrow_mut();
-                        buffered.consume(buffered.held.len(), buffers);
+                        buffered.consume(buffered.filled.len(), buffers);
                         match buffered.poll_fill(context, buffers, MAX_DRAINED) {
                             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                             Poll::Ready(Ok(read)) if read >= left => return Poll::Ready(()),

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::closing::{Disposition, Unread};
 use super::{
     buffered::{Buffered, Buffers, FREE},
-    memory::{Exhausted, Share},
+    memory::{Exhausted, Reservation},
     message::{self, HeadError, Malformed, RequestHead, Version},
     timer::Timer,
 };
@@ -43,11 +43,11 @@ pub(crate) struct Timeouts {
 }
 
 /// Time without a byte after which a connection is idle: its task then drops the state that serves requests.
-const SETTLE: Duration = Duration::from_secs(1);
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// Maximum of pipelined bytes, read before the current response is complete.
 const MAX_AHEAD: usize = message::MAX_HEAD;
 /// Bytes that need no share of the budget: of a complete head and its copy, or of the gateway's own response.
-const FREE_WHOLE: usize = 16 * 1024;
+const UNCHARGED_BYTES: usize = 16 * 1024;
 
 /// Maximum size of the body of the gateway's own response, in bytes.
 const MAX_OWN: usize = 16 * 1024 * 1024;
@@ -72,7 +72,7 @@ pub(crate) enum HeadFault {
 pub(crate) enum NextHead {
     Head(Result<RequestHead, HeadFault>),
     /// No byte for a while; the connection is idle.
-    Quiet,
+    Idle,
     /// End of the stream.
     Nothing,
 }
@@ -119,16 +119,16 @@ impl Caller {
 
     /// True if the connection closes after this request: end of the stream, limit reached, or stop.
     pub(crate) fn is_last(&self) -> bool {
-        self.has_ended && self.buffered.held.is_empty()
+        self.has_ended && self.buffered.filled.is_empty()
             || self.is_over_capacity
             || self.stop.is_cancelled()
     }
 
     /// Takes a share of the budget for a request head and its copy, or for the gateway's own response. Up to
-    /// [`FREE_WHOLE`] bytes need none.
-    pub(crate) fn share(&self, bytes: usize) -> Result<Share, Exhausted> {
-        let mut share = Share::default();
-        if bytes > FREE_WHOLE {
+    /// [`UNCHARGED_BYTES`] bytes need none.
+    pub(crate) fn share(&self, bytes: usize) -> Result<Reservation, Exhausted> {
+        let mut share = Reservation::default();
+        if bytes > UNCHARGED_BYTES {
             share.grow_to(bytes, self.buffers.borrow().memory())?;
         }
         Ok(share)
@@ -137,7 +137,7 @@ impl Caller {
     /// Waits for the first byte of a request. False: end of the stream, idle timeout or stop.
     pub(crate) async fn wait_for_request(&mut self) -> bool {
         let Self { buffered, buffers, timer, timeouts, has_ended, waits_since, stop, .. } = self;
-        if !buffered.held.is_empty() {
+        if !buffered.filled.is_empty() {
             return true;
         }
         let mut stopped = std::pin::pin!(stop.cancelled());
@@ -163,7 +163,7 @@ impl Caller {
             Some(Ok(bytes)) => NextHead::Head(RequestHead::parse(bytes).map_err(HeadFault::from)),
             Some(Err(fault)) => NextHead::Head(Err(fault)),
             None if self.has_ended => NextHead::Nothing,
-            None => NextHead::Quiet,
+            None => NextHead::Idle,
         }
     }
 
@@ -174,26 +174,26 @@ impl Caller {
         poll_fn(|context| {
             loop {
                 // RFC 9112 §2.2.
-                while message::is_blank_line(&buffered.held) == Some(true) {
+                while message::is_blank_line(&buffered.filled) == Some(true) {
                     buffered.consume(2, &mut buffers.borrow_mut());
                 }
-                match message::find_end(&buffered.held, scanned) {
+                match message::find_end(&buffered.filled, scanned) {
                     Ok(Some(end)) if end <= message::MAX_HEAD => {
                         waits_since.set(None);
-                        let bytes = Bytes::copy_from_slice(&buffered.held[..end]);
+                        let bytes = Bytes::copy_from_slice(&buffered.filled[..end]);
                         let buffers = &mut buffers.borrow_mut();
                         buffered.consume(end, buffers);
                         let charged =
                             buffered.charge(buffers).map_err(|Exhausted| HeadFault::OverCapacity);
                         return Poll::Ready(Some(charged.map(|()| bytes)));
                     }
-                    Ok(_) if buffered.held.len() >= message::MAX_HEAD => {
-                        let has_target = buffered.held[..message::MAX_HEAD].contains(&b'\r');
+                    Ok(_) if buffered.filled.len() >= message::MAX_HEAD => {
+                        let has_target = buffered.filled[..message::MAX_HEAD].contains(&b'\r');
                         let fault =
                             if has_target { HeadFault::TooLong } else { HeadFault::TargetTooLong };
                         return Poll::Ready(Some(Err(fault)));
                     }
-                    Ok(_) => scanned = buffered.held.len(),
+                    Ok(_) => scanned = buffered.filled.len(),
                     Err(malformed) => {
                         let fault = HeadFault::Head(HeadError::Malformed(malformed));
                         return Poll::Ready(Some(Err(fault)));
@@ -201,9 +201,9 @@ impl Caller {
                 }
                 if *has_ended {
                     let cut = HeadFault::Head(Malformed("the head is incomplete").into());
-                    return Poll::Ready((!buffered.held.is_empty()).then_some(Err(cut)));
+                    return Poll::Ready((!buffered.filled.is_empty()).then_some(Err(cut)));
                 }
-                let has_begun = !buffered.held.is_empty();
+                let has_begun = !buffered.filled.is_empty();
                 let buffers = &mut buffers.borrow_mut();
                 match buffered.poll_fill(context, buffers, message::MAX_HEAD) {
                     Poll::Ready(Ok(0) | Err(_)) => *has_ended = true,
@@ -216,7 +216,7 @@ impl Caller {
                         let since = *since.get_or_insert_with(Instant::now);
                         waits_since.set(Some(since));
                         let wait =
-                            if has_begun { timeouts.head } else { SETTLE.min(timeouts.idle) };
+                            if has_begun { timeouts.head } else { IDLE_AFTER.min(timeouts.idle) };
                         if !timer.is_past(context, since + wait) {
                             return Poll::Pending;
                         }
@@ -234,7 +234,7 @@ impl Caller {
         let Self { buffered, buffers, has_ended, .. } = self;
         let buffers = &mut buffers.borrow_mut();
         let max = if buffers.memory().is_exhausted() { FREE } else { MAX_AHEAD };
-        while !*has_ended && buffered.held.len() < max {
+        while !*has_ended && buffered.filled.len() < max {
             match buffered.poll_fill(context, buffers, max) {
                 Poll::Ready(Ok(0)) => *has_ended = true,
                 Poll::Ready(Ok(_)) => {}
@@ -265,7 +265,7 @@ impl Caller {
         let has_close = response.headers().get(header::CONNECTION).is_some();
         let closes = has_close
             || !request.is_some_and(RequestHead::is_persistent)
-            || matches!(unread, Unread::Some)
+            || matches!(unread, Unread::Unbounded)
             || self.is_last();
         // The response's extensions must live until it has been sent.
         let _extensions = response.extensions().clone();
@@ -279,11 +279,11 @@ impl Caller {
             Unread::Nothing if closes && !has_close => Disposition::Close,
             Unread::Nothing if closes => Disposition::Linger,
             Unread::Nothing => Disposition::Next,
-            Unread::Little(body) => {
+            Unread::Drainable(body) => {
                 let is_read = self.drain(body).await;
                 if is_read && !closes { Disposition::Next } else { Disposition::Linger }
             }
-            Unread::Some => Disposition::Linger,
+            Unread::Unbounded => Disposition::Linger,
         }
     }
 }

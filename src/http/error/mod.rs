@@ -17,7 +17,7 @@ use crate::{
     activity::ActivityError,
     authz::{admin::AdminDenial, client_info::OriginError, policy::Denial, token::TokenError},
     control::{
-        decisions::NotDecided, external_access::BlockError, restrictions::DecisionError,
+        decisions::DecisionRefused, external_access::BlockError, restrictions::DecisionError,
         sign_in::SignInError,
     },
     entra::EntraError,
@@ -313,17 +313,19 @@ impl From<SessionsError> for Refusal {
     }
 }
 
-impl From<NotDecided> for Refusal {
-    fn from(error: NotDecided) -> Self {
+impl From<DecisionRefused> for Refusal {
+    fn from(error: DecisionRefused) -> Self {
         match error {
-            NotDecided::ManagedBySetting => Self::ManagedBySetting,
-            NotDecided::NotAccepted => Self::Input("Enabling requires exposure_accepted: true"),
-            NotDecided::InvalidDuration => {
+            DecisionRefused::ManagedBySetting => Self::ManagedBySetting,
+            DecisionRefused::NotAccepted => {
+                Self::Input("Enabling requires exposure_accepted: true")
+            }
+            DecisionRefused::InvalidDuration => {
                 Self::Input("Invalid block duration; expected 1s to 365d, like 24h")
             }
-            NotDecided::Sessions(error) => error.into(),
-            NotDecided::Activity(ActivityError::NoDatabase) => Self::NoDatabase,
-            NotDecided::Activity(error) => error.into(),
+            DecisionRefused::Sessions(error) => error.into(),
+            DecisionRefused::Activity(ActivityError::NoDatabase) => Self::NoDatabase,
+            DecisionRefused::Activity(error) => error.into(),
         }
     }
 }

@@ -25,7 +25,7 @@ use tower_sessions_core::session::Id;
 use uuid::Uuid;
 
 use super::{
-    Added, Cursor, Quota, Revoked, SessionBackend, SessionMeta, Unexpired, Waiting,
+    Added, Cursor, Outbox, Quota, Revoked, SessionBackend, SessionMeta, Unexpired,
     cachelib::CachelibFolder,
     disk::{TEMPORARY, create_private, ids_in, if_exists, name_of, names_in, write_atomically},
     reserve::Reserve,
@@ -75,8 +75,8 @@ impl Files {
             subjects: state.join("subjects"),
             revoked: state.join("ended"),
             instances: state.join("instances"),
-            decisions: state.join(Waiting::Decisions.name()),
-            records: state.join(Waiting::Records.name()),
+            decisions: state.join(Outbox::Decisions.name()),
+            records: state.join(Outbox::Records.name()),
             reserve: Reserve::new(state.join("reserve")),
         };
         for folder in [
@@ -180,10 +180,10 @@ impl Folders {
         Ok(instances)
     }
 
-    fn folder_of(&self, of: Waiting) -> &Path {
+    fn folder_of(&self, of: Outbox) -> &Path {
         match of {
-            Waiting::Decisions => &self.decisions,
-            Waiting::Records => &self.records,
+            Outbox::Decisions => &self.decisions,
+            Outbox::Records => &self.records,
         }
     }
 
@@ -198,7 +198,7 @@ impl Folders {
         }
     }
 
-    fn waiting(&self, of: Waiting, max: usize) -> Result<Vec<String>, SessionsError> {
+    fn waiting(&self, of: Outbox, max: usize) -> Result<Vec<String>, SessionsError> {
         let folder = self.folder_of(of);
         let mut found = Vec::new();
         for name in names_in(folder)?.iter().filter(|name| !name.ends_with(TEMPORARY)).take(max) {
@@ -358,7 +358,7 @@ impl SessionBackend for Files {
         self.run(move |folders| folders.register(&instance, &database, max_age)).await
     }
 
-    async fn add_waiting(&self, of: Waiting, text: &str, _now: i64) -> Result<(), SessionsError> {
+    async fn add_waiting(&self, of: Outbox, text: &str, _now: i64) -> Result<(), SessionsError> {
         let text = text.to_owned();
         self.run(move |folders| {
             folders.write_urgent(folders.folder_of(of), &name_of(&text), text.as_bytes())
@@ -366,11 +366,11 @@ impl SessionBackend for Files {
         .await
     }
 
-    async fn waiting(&self, of: Waiting, max: usize) -> Result<Vec<String>, SessionsError> {
+    async fn waiting(&self, of: Outbox, max: usize) -> Result<Vec<String>, SessionsError> {
         self.run(move |folders| folders.waiting(of, max)).await
     }
 
-    async fn remove_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError> {
+    async fn remove_waiting(&self, of: Outbox, text: &str) -> Result<(), SessionsError> {
         let name = name_of(text);
         self.run(move |folders| {
             if_exists(fs::remove_file(folders.folder_of(of).join(name))).map(drop)

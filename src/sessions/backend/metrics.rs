@@ -10,7 +10,7 @@ use opentelemetry::{
 use tower_sessions_core::session::Id;
 use uuid::Uuid;
 
-use super::{Added, Cursor, Quota, Revoked, SessionBackend, SessionMeta, Unexpired, Waiting};
+use super::{Added, Cursor, Outbox, Quota, Revoked, SessionBackend, SessionMeta, Unexpired};
 use crate::{
     authz::session::SessionId,
     config::Limit,
@@ -187,15 +187,15 @@ impl<S: SessionBackend> SessionBackend for InstrumentedBackend<S> {
         self.timed("register", self.inner.register(instance, database, now, since)).await
     }
 
-    async fn add_waiting(&self, of: Waiting, text: &str, now: i64) -> Result<(), SessionsError> {
+    async fn add_waiting(&self, of: Outbox, text: &str, now: i64) -> Result<(), SessionsError> {
         self.timed("add_waiting", self.inner.add_waiting(of, text, now)).await
     }
 
-    async fn waiting(&self, of: Waiting, max: usize) -> Result<Vec<String>, SessionsError> {
+    async fn waiting(&self, of: Outbox, max: usize) -> Result<Vec<String>, SessionsError> {
         self.timed("waiting", self.inner.waiting(of, max)).await
     }
 
-    async fn remove_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError> {
+    async fn remove_waiting(&self, of: Outbox, text: &str) -> Result<(), SessionsError> {
         self.timed("remove_waiting", self.inner.remove_waiting(of, text)).await
     }
 

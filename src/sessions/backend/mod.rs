@@ -93,14 +93,14 @@ pub(super) struct Cursor(pub(super) String);
 
 /// Kinds of texts that every instance reads until the database has stored their content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waiting {
+pub(crate) enum Outbox {
     /// Decisions in force.
     Decisions,
     /// Activity records.
     Records,
 }
 
-impl Waiting {
+impl Outbox {
     /// Part of the key, and name of the folder.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -204,11 +204,11 @@ pub(super) trait SessionBackend: std::fmt::Debug + Send + Sync + 'static {
         since: i64,
     ) -> Result<Vec<(String, String)>, SessionsError>;
     /// Adds a waiting text. Idempotent. `now` in Unix seconds.
-    async fn add_waiting(&self, of: Waiting, text: &str, now: i64) -> Result<(), SessionsError>;
+    async fn add_waiting(&self, of: Outbox, text: &str, now: i64) -> Result<(), SessionsError>;
     /// Reads up to `max` waiting texts.
-    async fn waiting(&self, of: Waiting, max: usize) -> Result<Vec<String>, SessionsError>;
+    async fn waiting(&self, of: Outbox, max: usize) -> Result<Vec<String>, SessionsError>;
     /// Removes a waiting text.
-    async fn remove_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError>;
+    async fn remove_waiting(&self, of: Outbox, text: &str) -> Result<(), SessionsError>;
     /// Replaces the connection, if the backend has one.
     fn reconnect(&self) {}
     /// Reason why the store will refuse the gateway before long.

@@ -36,7 +36,7 @@ use tower_sessions_core::session::Id;
 use uuid::Uuid;
 
 use super::{
-    Added, Cursor, Quota, Revoked, SessionBackend, SessionMeta, Unexpired, Waiting,
+    Added, Cursor, Outbox, Quota, Revoked, SessionBackend, SessionMeta, Unexpired,
     redis_connection::RedisConnection, redis_script::Script,
 };
 use crate::{
@@ -170,7 +170,7 @@ fn seconds(limit: Limit) -> i64 {
     i64::try_from(limit.per.as_secs().max(1)).unwrap_or(i64::MAX)
 }
 
-fn waiting_key(of: Waiting) -> String {
+fn waiting_key(of: Outbox) -> String {
     format!("gateway:{{notes}}:waiting:{}", of.name())
 }
 
@@ -430,14 +430,14 @@ impl SessionBackend for Redis {
         Ok(members.iter().filter_map(|member| serde_json::from_str(member).ok()).collect())
     }
 
-    async fn add_waiting(&self, of: Waiting, text: &str, now: i64) -> Result<(), SessionsError> {
+    async fn add_waiting(&self, of: Outbox, text: &str, now: i64) -> Result<(), SessionsError> {
         self.client()
             .zadd::<(), _, _>(waiting_key(of), None, None, false, false, (score(now), text))
             .await
             .map_err(|error| self.failed(error))
     }
 
-    async fn waiting(&self, of: Waiting, max: usize) -> Result<Vec<String>, SessionsError> {
+    async fn waiting(&self, of: Outbox, max: usize) -> Result<Vec<String>, SessionsError> {
         let last = i64::try_from(max).unwrap_or(i64::MAX) - 1;
         self.client()
             .zrange(waiting_key(of), 0, last, None, false, None, false)
@@ -445,7 +445,7 @@ impl SessionBackend for Redis {
             .map_err(|error| self.failed(error))
     }
 
-    async fn remove_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError> {
+    async fn remove_waiting(&self, of: Outbox, text: &str) -> Result<(), SessionsError> {
         self.client()
             .zrem::<(), _, _>(waiting_key(of), text)
             .await

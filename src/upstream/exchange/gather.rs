@@ -23,7 +23,7 @@ const MIN_UP: usize = 16 * 1024;
 pub(crate) struct Gathered {
     pub(crate) body: InspectedBody,
     /// Length of the buffered bytes that belong to the body.
-    pub(crate) cleared: usize,
+    pub(crate) accepted: usize,
     pub(crate) rate: MinBodyRate,
 }
 
@@ -31,7 +31,7 @@ impl Gathered {
     /// The value for a request without a body.
     pub(crate) fn empty(silence: Duration) -> Self {
         let body = Body::new(Length::None, |_| true).into();
-        Self { body, cleared: 0, rate: MinBodyRate::new(silence) }
+        Self { body, accepted: 0, rate: MinBodyRate::new(silence) }
     }
 }
 
@@ -48,20 +48,20 @@ pub(crate) async fn gather(
     mut grow: impl FnMut(usize) -> Result<(), UpstreamError>,
 ) -> Result<Gathered, ExchangeError> {
     let mut rate = MinBodyRate::new(caller.timeouts.idle);
-    let (mut cleared, mut scanned) = (0, 0);
+    let (mut accepted, mut scanned) = (0, 0);
     let gathered = poll_fn(|context| {
         loop {
-            if caller.buffered.held.len() > scanned {
-                let taken = body.take(&caller.buffered.held[cleared..]);
-                cleared += taken.map_err(|fault| ExchangeError::Body(fault.into()))?;
-                scanned = caller.buffered.held.len();
-                grow(cleared)?;
+            if caller.buffered.filled.len() > scanned {
+                let taken = body.take(&caller.buffered.filled[accepted..]);
+                accepted += taken.map_err(|fault| ExchangeError::Body(fault.into()))?;
+                scanned = caller.buffered.filled.len();
+                grow(accepted)?;
             }
             let mut buffers = caller.buffers.borrow_mut();
-            if body.is_done() || cleared >= max {
+            if body.is_done() || accepted >= max {
                 return Poll::Ready(caller.buffered.charge(&mut buffers).map_err(over_capacity));
             }
-            let missing = (max - cleared).clamp(MIN_UP, MAX_UP);
+            let missing = (max - accepted).clamp(MIN_UP, MAX_UP);
             match caller.buffered.poll_fill(context, &mut buffers, missing) {
                 Poll::Ready(Ok(0)) => {
                     caller.has_ended = true;
@@ -86,7 +86,7 @@ pub(crate) async fn gather(
     caller.waits_since.set(None);
     gathered?;
     rate.stop();
-    Ok(Gathered { body, cleared, rate })
+    Ok(Gathered { body, accepted, rate })
 }
 
 fn over_capacity(_: Exhausted) -> ExchangeError {

@@ -17,7 +17,7 @@ pub(crate) use self::gather::{Gathered, gather};
 use super::{Connection, ConnectionPool, UpstreamError};
 use crate::h1::{
     caller::{Caller, Disposition},
-    flow::{Blocked, Flow, FlowError},
+    flow::{Flow, FlowError, PendingOn},
     message::{self, Body, Length, ResponseHead},
     min_rate::MinBodyRate,
 };
@@ -75,11 +75,11 @@ impl<'a> Exchange<'a> {
         gathered: Gathered,
         response_timeout: Duration,
     ) -> Self {
-        let Gathered { body, cleared, rate } = gathered;
+        let Gathered { body, accepted, rate } = gathered;
         Self {
             caller,
             connection,
-            up: Flow::new(head, body, cleared, MAX_UP),
+            up: Flow::new(head, body, accepted, MAX_UP),
             up_broke: None,
             rate,
             progress: None,
@@ -101,7 +101,7 @@ impl<'a> Exchange<'a> {
         }
         match polled {
             Poll::Pending => {
-                if self.up.waits == Blocked::Sink {
+                if self.up.waits == PendingOn::Sink {
                     self.rate.stop();
                 }
                 Poll::Pending
@@ -117,7 +117,7 @@ impl<'a> Exchange<'a> {
     /// Deadline for the next progress, and true if the gateway waits for the caller (else for upstream).
     fn deadline_up(&mut self) -> (Instant, bool) {
         let waits_for_caller =
-            self.up_broke.is_none() && !self.up.is_done() && self.up.waits == Blocked::Source;
+            self.up_broke.is_none() && !self.up.is_done() && self.up.waits == PendingOn::Source;
         if waits_for_caller {
             (self.rate.deadline(), true)
         } else {
@@ -143,10 +143,10 @@ impl<'a> Exchange<'a> {
                 return Poll::Ready(Err(ExchangeError::Body(error)));
             }
             loop {
-                let held = &self.connection.buffered.held;
-                match message::find_end(held, scanned) {
+                let filled = &self.connection.buffered.filled;
+                match message::find_end(filled, scanned) {
                     Ok(Some(end)) if end <= message::MAX_HEAD => {
-                        let bytes = Bytes::copy_from_slice(&held[..end]);
+                        let bytes = Bytes::copy_from_slice(&filled[..end]);
                         let buffers = &mut self.caller.buffers.borrow_mut();
                         self.connection.buffered.consume(end, buffers);
                         // A response arrived: the connection was not stale.
@@ -154,11 +154,11 @@ impl<'a> Exchange<'a> {
                         let answer = ResponseHead::parse(bytes).map_err(UpstreamError::from);
                         return Poll::Ready(answer.map_err(ExchangeError::from));
                     }
-                    Ok(_) if held.len() >= message::MAX_HEAD => {
+                    Ok(_) if filled.len() >= message::MAX_HEAD => {
                         let error = message::Malformed("the head is longer than 64 KiB");
                         return Poll::Ready(Err(UpstreamError::from(error).into()));
                     }
-                    Ok(_) => scanned = held.len(),
+                    Ok(_) => scanned = filled.len(),
                     Err(error) => return Poll::Ready(Err(UpstreamError::from(error).into())),
                 }
                 let buffers = &mut self.caller.buffers.borrow_mut();
@@ -192,9 +192,9 @@ impl<'a> Exchange<'a> {
     pub(crate) fn failed(self, error: ExchangeError) -> Failed {
         let broke_off = matches!(error, ExchangeError::Upstream(UpstreamError::ClosedEarly(_)));
         let was_stale =
-            broke_off && self.connection.is_reused && self.connection.buffered.held.is_empty();
-        let (body, cleared) = self.up.into_rest();
-        Failed { error, was_stale, gathered: Gathered { body, cleared, rate: self.rate } }
+            broke_off && self.connection.is_reused && self.connection.buffered.filled.is_empty();
+        let (body, accepted) = self.up.into_rest();
+        Failed { error, was_stale, gathered: Gathered { body, accepted, rate: self.rate } }
     }
 
     /// Sends an interim response (1xx) to the caller.
@@ -223,12 +223,12 @@ impl<'a> Exchange<'a> {
         let read = poll_fn(|context| {
             loop {
                 let buffered = &mut self.connection.buffered;
-                if buffered.held.len() > scanned {
-                    let Ok(more) = body.take(&buffered.held[taken..]) else {
+                if buffered.filled.len() > scanned {
+                    let Ok(more) = body.take(&buffered.filled[taken..]) else {
                         return Poll::Ready(None);
                     };
                     taken += more;
-                    scanned = buffered.held.len();
+                    scanned = buffered.filled.len();
                 }
                 if body.is_done() {
                     return Poll::Ready(Some(()));
@@ -244,15 +244,15 @@ impl<'a> Exchange<'a> {
             }
         });
         tokio::time::timeout(Duration::from_secs(1), read).await.ok().flatten()?;
-        let bytes = self.connection.buffered.held[..taken].to_vec();
+        let bytes = self.connection.buffered.filled[..taken].to_vec();
         self.connection.buffered.consume(taken, &mut self.caller.buffers.borrow_mut());
         Some(bytes)
     }
 
     /// The connection after a complete exchange, and the rest of the request body.
     pub(crate) fn into_parts(self) -> (Connection, Gathered) {
-        let (body, cleared) = self.up.into_rest();
-        (self.connection, Gathered { body, cleared, rate: self.rate })
+        let (body, accepted) = self.up.into_rest();
+        (self.connection, Gathered { body, accepted, rate: self.rate })
     }
 
     /// Streams the response to the caller: its head (`out`), then its body. The exchange ends with the response: the
@@ -271,10 +271,10 @@ impl<'a> Exchange<'a> {
     ) -> Result<Disposition, UpstreamError> {
         let mut body = Body::new(length, |_| true);
         let from = &mut self.connection.buffered;
-        if !decodes && from.held.len() <= MAX_COPIED {
+        if !decodes && from.filled.len() <= MAX_COPIED {
             // One contiguous write costs less than a vectored one.
-            let taken = body.take(&from.held)?;
-            out.extend_from_slice(&from.held[..taken]);
+            let taken = body.take(&from.filled)?;
+            out.extend_from_slice(&from.filled[..taken]);
             from.consume(taken, &mut self.caller.buffers.borrow_mut());
         }
         let mut down = Flow::new(out.into(), body, 0, MAX_DOWN);
@@ -292,7 +292,7 @@ impl<'a> Exchange<'a> {
                 match down.poll(context, from, &mut to.stream, &mut buffers.borrow_mut()) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending if down.waits == Blocked::Sink => {
+                    Poll::Pending if down.waits == PendingOn::Sink => {
                         if down_stalled.is_none() || down.written != before {
                             down_stalled = Some(Instant::now());
                         }
@@ -339,15 +339,15 @@ impl<'a> Exchange<'a> {
             Ok(()) => {
                 let is_sent = self.is_sent();
                 let Self { caller, connection, up, .. } = self;
-                if reuses_upstream && is_sent && connection.buffered.held.is_empty() {
+                if reuses_upstream && is_sent && connection.buffered.filled.is_empty() {
                     pool.put(connection);
                 }
-                let (rest, cleared) = up.into_rest();
+                let (rest, accepted) = up.into_rest();
                 if !rest.is_done() {
                     return Ok(Disposition::Linger);
                 }
                 // Body bytes that upstream did not accept must not be parsed as the next request.
-                caller.buffered.consume(cleared, &mut caller.buffers.borrow_mut());
+                caller.buffered.consume(accepted, &mut caller.buffers.borrow_mut());
                 Ok(Disposition::Next)
             }
             Err(error) => {

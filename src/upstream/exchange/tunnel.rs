@@ -16,7 +16,7 @@ use super::{Exchange, MAX_DOWN};
 use crate::h1::{
     buffered::{Buffered, Buffers},
     caller::{Caller, Disposition},
-    flow::{Blocked, Flow, FlowError},
+    flow::{Flow, FlowError, PendingOn},
     message::Body,
 };
 
@@ -30,8 +30,8 @@ struct TunnelDirection {
 }
 
 impl TunnelDirection {
-    pub(super) fn new(ahead: Bytes) -> Self {
-        let flow = Flow::new(ahead, Body::UntilClose, 0, MAX_DOWN);
+    pub(super) fn new(prefix: Bytes) -> Self {
+        let flow = Flow::new(prefix, Body::UntilClose, 0, MAX_DOWN);
         Self { flow, is_shut: false, stalled: None }
     }
 
@@ -52,7 +52,7 @@ impl TunnelDirection {
                 ended?;
                 self.is_shut = shut(context, to)?;
             }
-            Poll::Pending => waits_for_sink = self.flow.waits == Blocked::Sink,
+            Poll::Pending => waits_for_sink = self.flow.waits == PendingOn::Sink,
         }
         if self.is_shut || !waits_for_sink {
             self.stalled = None;

@@ -1,30 +1,26 @@
 //! Texts in the session store that every instance reads until the database has stored their content. The store does
 //! not interpret them.
 
-use super::{Sessions, SessionsError, Waiting, in_time};
+use super::{Outbox, Sessions, SessionsError, in_time};
 use crate::clock;
 
 impl Sessions {
     /// Adds a text, for all instances and for those that start later. Idempotent.
-    pub(crate) async fn add_waiting(&self, of: Waiting, text: &str) -> Result<(), SessionsError> {
+    pub(crate) async fn add_waiting(&self, of: Outbox, text: &str) -> Result<(), SessionsError> {
         in_time(self.0.backend.add_waiting(of, text, clock::now())).await
     }
 
     /// Reads up to `max` waiting texts.
     pub(crate) async fn waiting(
         &self,
-        of: Waiting,
+        of: Outbox,
         max: usize,
     ) -> Result<Vec<String>, SessionsError> {
         in_time(self.0.backend.waiting(of, max)).await
     }
 
     /// Removes a text after the database has stored it.
-    pub(crate) async fn remove_waiting(
-        &self,
-        of: Waiting,
-        text: &str,
-    ) -> Result<(), SessionsError> {
+    pub(crate) async fn remove_waiting(&self, of: Outbox, text: &str) -> Result<(), SessionsError> {
         in_time(self.0.backend.remove_waiting(of, text)).await
     }
 }
@@ -39,19 +35,19 @@ mod tests {
         let folders = folders();
         let (one, other) = (instance(folders.path()), instance(folders.path()));
         for text in ["a", "b", "a"] {
-            one.add_waiting(Waiting::Decisions, text).await.unwrap();
+            one.add_waiting(Outbox::Decisions, text).await.unwrap();
         }
         let read = async |of| {
             let mut texts = other.waiting(of, 10).await.unwrap();
             texts.sort();
             texts
         };
-        assert_eq!(read(Waiting::Decisions).await, ["a", "b"]);
-        assert_eq!(other.waiting(Waiting::Decisions, 1).await.unwrap().len(), 1);
-        assert!(read(Waiting::Records).await.is_empty());
+        assert_eq!(read(Outbox::Decisions).await, ["a", "b"]);
+        assert_eq!(other.waiting(Outbox::Decisions, 1).await.unwrap().len(), 1);
+        assert!(read(Outbox::Records).await.is_empty());
         for _ in 0..2 {
-            other.remove_waiting(Waiting::Decisions, "a").await.unwrap();
+            other.remove_waiting(Outbox::Decisions, "a").await.unwrap();
         }
-        assert_eq!(read(Waiting::Decisions).await, ["b"]);
+        assert_eq!(read(Outbox::Decisions).await, ["b"]);
     }
 }

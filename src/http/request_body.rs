@@ -29,7 +29,7 @@ pub(crate) async fn read(
     if request.length == Length::None {
         return Ok(Vec::new());
     }
-    read_all(caller, body(), awaits_continue).await.map_err(|refusal| (refusal, Unread::Some))
+    read_all(caller, body(), awaits_continue).await.map_err(|refusal| (refusal, Unread::Unbounded))
 }
 
 async fn read_all(
@@ -37,7 +37,7 @@ async fn read_all(
     body: Body,
     awaits_continue: bool,
 ) -> Result<Vec<u8>, Refusal> {
-    if awaits_continue && caller.buffered.held.is_empty() && !body.is_done() {
+    if awaits_continue && caller.buffered.filled.is_empty() && !body.is_done() {
         let sent = caller.write(b"HTTP/1.1 100 Continue\r\n\r\n").await;
         sent.map_err(ExchangeError::CallerDisconnected)?;
     }
@@ -48,7 +48,7 @@ async fn read_all(
     };
     let gathered = gather(caller, body.into(), MAX_FRAMED, |_| Ok(())).await?;
     let mut data = Vec::new();
-    let outcome = decoder.take_with(&caller.buffered.held[..gathered.cleared], |more| {
+    let outcome = decoder.take_with(&caller.buffered.filled[..gathered.accepted], |more| {
         data.extend_from_slice(more);
         Ok::<(), Malformed>(())
     });
@@ -56,6 +56,6 @@ async fn read_all(
     if !gathered.body.is_done() || data.len() > MAX {
         return Err(Refusal::BodyTooLarge);
     }
-    caller.buffered.consume(gathered.cleared, &mut caller.buffers.borrow_mut());
+    caller.buffered.consume(gathered.accepted, &mut caller.buffers.borrow_mut());
     Ok(data)
 }
