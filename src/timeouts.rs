@@ -10,9 +10,9 @@
 //! | `GATEWAY_TIMEOUT_IDLE` | 240 s | idle time between requests; one wait for more of a body; an unused tunnel | |
 //! | `GATEWAY_TIMEOUT_SEND` | 60 s | time in which a caller accepts no byte of a response | |
 //! | `h1::min_rate::GRACE`, `MAX_CREDIT` | 5 s, 30 s | time in which a body is below 240 B/s (408); at most `GATEWAY_TIMEOUT_IDLE` | |
-//! | `h1::caller::SETTLE` | 1 s | time without a byte until the state for requests is dropped | |
-//! | `h1::caller::DRAIN` | 1 s | reading and discarding a short body, to reuse the connection | |
-//! | `h1::caller::LINGER`, `LINGER_OVER_CAPACITY` | 2 s, 0.1 s | lingering close | |
+//! | `h1::caller::IDLE_AFTER` | 1 s | time without a byte until the state for requests is dropped | |
+//! | `h1::caller::closing::DRAIN` | 1 s | reading and discarding a short body, to reuse the connection | |
+//! | `h1::caller::closing::LINGER`, `LINGER_OVER_CAPACITY` | 2 s, 0.1 s | lingering close | |
 //! | `GATEWAY_WARMUP_WAIT` | 180 s | wait of `GET /robots933456.txt` for upstream's first response | |
 //!
 //! # Upstream
@@ -27,19 +27,21 @@
 //! | `upstream::field_limit::MEASUREMENT_TIMEOUT` | 2 s | one measurement of the field limit during a login: two requests | connect |
 //! | `cli::check::MEASUREMENT_TIMEOUT` | 10 s | all measurements of `check` | connect |
 //! | `canary::UPSTREAM_TIMEOUT` | 10 s | one request of the canary | connect |
-//! | `registration::own_check::UPSTREAM_TIMEOUT` | 10 s | one request | connect |
-//! | `cli::doctor::bypass::UPSTREAM_TIMEOUT`, `SHORT` | 10 s, 2 s | one request; one connect to another address | connect |
+//! | `registration::token_version_probe::UPSTREAM_TIMEOUT` | 10 s | one request | connect |
+//! | `cli::doctor::bypass::UPSTREAM_TIMEOUT` | 10 s | one request | connect |
+//! | `cli::doctor::bypass::CONNECT_TIMEOUT` | 2 s | one connect to another address | |
 //! | `cli::doctor::documents::UPSTREAM_TIMEOUT` | 10 s | one request | connect |
+//! | `admin::api::guide::UPSTREAM_TIMEOUT` | 2 s | the request of the set-up guide for SimpleChat's token version | connect |
 //!
 //! # Session store
 //!
 //! | timeout | value | bounds | contains |
 //! |---|---|---|---|
 //! | `sessions::STORE_TIMEOUT` | 1.8 s | one operation while a caller waits | `COMMAND_TIMEOUT` |
-//! | `sessions::COUNT_TIMEOUT` | 0.25 s | counting a failed login while the caller waits | |
-//! | `sessions::CONNECTED` | 5 s | first connection of a command | `COMMAND_TIMEOUT` |
-//! | `sessions::backend::redis::COMMAND_TIMEOUT` | 1.5 s | one Redis command, the wait for a connection included | `UNRESPONSIVE` |
-//! | `sessions::backend::redis::UNRESPONSIVE` | 1 s | silence of a Redis connection with an open command | |
+//! | `sessions::limits::COUNT_TIMEOUT` | 0.25 s | counting a failed login while the caller waits | |
+//! | `sessions::CONNECT_TIMEOUT` | 5 s | first connection of a command | `COMMAND_TIMEOUT` |
+//! | `sessions::backend::redis_connection::COMMAND_TIMEOUT` | 1.5 s | one Redis command, the wait for a connection included | `UNRESPONSIVE` |
+//! | `sessions::backend::redis_connection::UNRESPONSIVE` | 1 s | silence of a Redis connection with an open command | |
 //! | `sessions::backend::redis_credentials::FETCH_TIMEOUT` | 20 s | one renewal of credentials for Redis | `azure::REQUEST_TIMEOUT` |
 //! | `sessions::backend::azure::REQUEST_TIMEOUT` | 10 s | one HTTP request to Azure | |
 //!
@@ -47,8 +49,9 @@
 //!
 //! | timeout | value | bounds | contains |
 //! |---|---|---|---|
-//! | `activity::ENQUEUE_TIMEOUT` | 1.5 s | wait of a caller for a record to be queued, written, or a restriction to be stored | |
+//! | `activity::queue::ENQUEUE_TIMEOUT` | 1.5 s | wait of a caller for a record to be queued, written, or a restriction to be stored | |
 //! | `control::restrictions::RECORD_TIMEOUT` | 1.5 s | wait of a revocation for its records | |
+//! | `control::decisions::APPLY_TIMEOUT` | 1 s | wait until this instance applies a decision of its own administrator | |
 //! | `activity::pool::QUERY_TIMEOUT` | 2 s | one unit of work; getting, returning or opening a connection; SQLite's lock | |
 //! | `activity::pool::LONG_QUERY_TIMEOUT` | 30 s | one unit of work on many rows | |
 //!
@@ -69,7 +72,7 @@
 //!
 //! | timeout | value | bounds | contains |
 //! |---|---|---|---|
-//! | `server::START_TIMEOUT` | 0.5 s each | first read of the revocation list; first read of the blocks | |
+//! | `server::startup::START_TIMEOUT` | 0.5 s each | first read of the revocation list; first read of the blocks | |
 //! | `server::READ_TIMEOUT` | 5 s | reading the settings at SIGHUP | |
 //!
 //! # Stop
@@ -135,7 +138,7 @@ impl StopSignals {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
 
     use super::*;
 
@@ -157,6 +160,37 @@ mod tests {
     }
 
     /// decocms/studio#3975.
+    /// Sources below a directory, with their module paths.
+    fn sources(folder: &Path, module: &str, found: &mut Vec<(String, String)>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            let inner = if module.is_empty() { name.clone() } else { format!("{module}::{name}") };
+            if path.is_dir() {
+                sources(&path, &inner, found);
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
+                let module = if name == "mod" { module.to_owned() } else { inner };
+                found.push((module, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_names_every_timeout() {
+        let mut all = Vec::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut all);
+        let (_, table) = all.iter().find(|(module, _)| module == "timeouts").unwrap();
+        let mut count = 0;
+        for (module, text) in all.iter().filter(|(module, _)| module != "timeouts") {
+            for line in text.lines().filter(|line| line.contains("_TIMEOUT: Duration =")) {
+                let name = line.split("const ").nth(1).unwrap().split(':').next().unwrap();
+                assert!(table.contains(&format!("`{module}::{name}`")), "{module}::{name}");
+                count += 1;
+            }
+        }
+        assert!(count >= 20, "{count}");
+    }
+
     #[test]
     fn documentation_and_deployment_files_contain_the_sum_of_the_timeouts() {
         let sum =

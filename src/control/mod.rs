@@ -9,13 +9,17 @@
 //!   later. Called by `external_access`, `revocation` and the commands `access` and `sessions`.
 //! - [`revocation`]: ends sessions on behalf of an administrator or a block, each with its record, and records expired
 //!   sessions. Called by `external_access` for blocks, by `admin`, and by the commands.
+//! - [`sign_in`]: exchange of an access token for a session: checks, session, activity record. Called by the login
+//!   handler in `http`.
+//! - [`decisions`]: enable, disable, block, unblock and end all sessions, with their checks. Called by the
+//!   administrators' API and pages, and by the command `access`.
 //! - [`exposure`]: the text that an administrator accepts before external access is enabled. Called by `admin`, the
 //!   command `access` and `startup_audit`.
 //! - [`health_registry`]: current failures of background work by component. Written by `external_access`, `canary` and
 //!   the reload in `server`; read by the health endpoints and the administrators' pages.
 //! - [`startup_audit`]: records the loaded configuration at startup and on reload. Called by `server`.
 //!
-//! A decision that takes access away: `admin` creates a [`Restriction`](crate::activity::Restriction);
+//! A decision that takes access away: `decisions` creates a [`Restriction`](crate::activity::Restriction);
 //! `external_access` applies it on this instance; `restrictions` records it in the database or adds it to the session
 //! store; `revocation` ends the sessions that it concerns. A command calls `restrictions` directly: instances read its
 //! decision from the database or the session store. A decision that gives access (enable, unblock) is recorded first

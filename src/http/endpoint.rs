@@ -1,6 +1,7 @@
 //! Classification of requests: each path is matched once, and everything that depends on it is a method here.
 //!
-//! A new route is added here, in the router of its room ([`crate::server`] merges them), and nowhere else.
+//! A new route of the gateway is registered in `src/server/routes.rs` and, unless it is below `/gateway/`, gets a
+//! variant here.
 
 use crate::flask::path::Target;
 
