@@ -49,7 +49,7 @@ pub(crate) enum ActivityError {
     #[error("the database did not respond in time: the operation may or may not have been applied")]
     TimedOut,
     #[error("the activity log is over capacity")]
-    SchemaOutdated,
+    QueueFull,
     #[error("the operation was interrupted")]
     Interrupted,
 }
@@ -85,7 +85,7 @@ impl ActivityError {
             | Self::Unavailable(..)
             | Self::NoConnection
             | Self::TimedOut
-            | Self::SchemaOutdated
+            | Self::QueueFull
             | Self::Interrupted => false,
         }
     }

@@ -76,8 +76,8 @@ impl Slot {
     pub(crate) async fn write(self, record: Record) -> Result<(), ActivityError> {
         record.emit();
         let Some(permit) = self.permit else { return Ok(()) };
-        let (chain, written) = oneshot::channel();
-        permit.send(Entry { record, written: Some(chain), _place: None });
+        let (confirm, written) = oneshot::channel();
+        permit.send(Entry { record, written: Some(confirm), _place: None });
         let Inner { required, .. } = &*self.activity.0;
         match required {
             ActivityRequired::None => Ok(()),
@@ -103,7 +103,7 @@ impl Activity {
         let slot = |permit| Slot { activity: self.clone(), permit };
         let Some(written) = &self.0.writer else { return Ok(slot(None)) };
         if self.0.required == ActivityRequired::All && written.last_error.load().is_some() {
-            return Err(ActivityError::SchemaOutdated);
+            return Err(ActivityError::QueueFull);
         }
         match timeout(ENQUEUE_TIMEOUT, written.entries.clone().reserve_owned()).await {
             Ok(Ok(permit)) => Ok(slot(Some(permit))),
@@ -111,7 +111,7 @@ impl Activity {
                 written.not_written(1);
                 Ok(slot(None))
             }
-            Ok(Err(_)) | Err(_) => Err(ActivityError::SchemaOutdated),
+            Ok(Err(_)) | Err(_) => Err(ActivityError::QueueFull),
         }
     }
 
@@ -176,7 +176,7 @@ impl Activity {
         }
     }
 
-    /// [`Self::denied`] for denials that an authenticated caller can cause any number of times: records the first few
+    /// [`Self::record_denial`] for denials that an authenticated caller can cause any number of times: records the first few
     /// of one caller (`whose`), until a minute passes without another.
     pub(crate) fn record_repeated_denial(&self, whose: String, record: Record) {
         let times = self.0.repeated.entry(whose);

@@ -11,7 +11,6 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, Method, request::Parts};
 
-use super::FILES;
 use crate::{
     activity::{Activity, Actor, Author, EventKind, Record},
     authz::{
@@ -25,6 +24,9 @@ use crate::{
     http::{context::RequestContext, endpoint::Endpoint, error::Refusal},
     sessions::{SessionStatus, Sessions, SessionsError},
 };
+
+/// Paths of the page's exports.
+const FILES: [&str; 2] = ["/gateway/admin/activity.csv", "/gateway/admin/activity.jsonl"];
 
 /// An authorized administrator, made only by [`check`].
 pub(crate) struct Admin {

@@ -4,11 +4,7 @@ pub(crate) mod api;
 pub(crate) mod authorization;
 mod pages;
 
-use axum::{
-    body::Body,
-    extract::FromRequestParts,
-    response::{IntoResponse, Redirect, Response},
-};
+use axum::{body::Body, extract::FromRequestParts, response::Response};
 use http::Request;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -18,8 +14,6 @@ use self::{
 };
 use crate::gateway::Gateway;
 
-/// Paths of the page's exports.
-const FILES: [&str; 2] = ["/gateway/admin/activity.csv", "/gateway/admin/activity.jsonl"];
 /// Routes of the page and of the JSON API.
 pub(crate) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
@@ -32,11 +26,6 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(health::get))
         .routes(routes!(guide::get))
         .merge(pages::routes())
-}
-
-/// Redirects the browser to a page, with `GET`.
-fn to_page(location: &str) -> Response {
-    Redirect::to(location).into_response()
 }
 
 /// Authorizes an administrator by the request's head, before its body is read. The handler checks

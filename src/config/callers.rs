@@ -39,7 +39,7 @@ impl ExternalAccessMode {
     }
 
     /// Logs the mode, and who accepted the exposure.
-    pub(crate) fn warn(&self) {
+    pub(crate) fn log(&self) {
         match self {
             Self::Off => tracing::info!("external access is disabled"),
             Self::On { accepted_by } => {

@@ -11,8 +11,12 @@ pub(super) struct Removed {
 }
 
 pub(super) static REMOVED: &[Removed] = &[
-    Removed { name: "GATEWAY_FORWARDED_HEADER", accepted: &[], advice: X_FORWARDED_ONLY },
-    Removed { name: "GATEWAY_TRUST_EVERYONE", accepted: &[], advice: EVERYONE },
+    Removed {
+        name: "GATEWAY_FORWARDED_HEADER",
+        accepted: &["x-forwarded"],
+        advice: X_FORWARDED_ONLY,
+    },
+    Removed { name: "GATEWAY_TRUST_EVERYONE", accepted: OFF, advice: EVERYONE },
     Removed { name: "SESSION_USE_SIGNER", accepted: OFF, advice: FLASK_SESSION_OPTIONS },
     Removed {
         name: "SESSION_SERIALIZATION_FORMAT",

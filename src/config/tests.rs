@@ -280,10 +280,10 @@ fn platform_host_names_are_added_to_listed_public_urls() {
 #[test]
 fn a_removed_setting_is_refused_with_the_action_to_take() {
     for (name, value, instead) in [
-        ("GATEWAY_FORWARDED_HEADER", "x-forwarded", "only X-Forwarded-For, -Proto and -Host"),
+        ("GATEWAY_FORWARDED_HEADER", "both", "only X-Forwarded-For, -Proto and -Host"),
         ("GATEWAY_FORWARDED_HEADER", "forwarded", "only X-Forwarded-For, -Proto and -Host"),
         ("GATEWAY_TRUST_EVERYONE", "yes", "set GATEWAY_TRUSTED_PROXIES=everyone"),
-        ("GATEWAY_TRUST_EVERYONE", "no", "remove this setting"),
+        ("GATEWAY_TRUST_EVERYONE", "maybe", "remove this setting"),
     ] {
         for more in [&[][..], &[("GATEWAY_UNKNOWN_SETTINGS", "warn")]] {
             let problems = read(&[&[(name, value)], more].concat()).unwrap_err();

@@ -132,26 +132,26 @@ pub(crate) fn blocked_for(blocked: Blocked, span: Duration, author: &Author) -> 
     (Restriction::caller(blocked, until, author), until)
 }
 
-/// Enables external access in the database, after the decisions that wait: recorded later, they
-/// would revoke this one.
+/// Enables external access in the database, after the pending decisions, which the caller has read: recorded later,
+/// they would revoke this one.
 pub(crate) async fn record_enabled(
     restrictions: &Restrictions,
     activity: &Activity,
     accepted: String,
     author: Author,
 ) -> Result<bool, DecisionError> {
-    restrictions.record_all().await?;
+    restrictions.record().await?;
     Ok(activity.enable(accepted, author).await?)
 }
 
-/// Removes a block from the database, after the decisions that wait.
+/// Removes a block from the database, after the pending decisions, which the caller has read.
 pub(crate) async fn record_unblocked(
     restrictions: &Restrictions,
     activity: &Activity,
     blocked: Blocked,
     author: Author,
 ) -> Result<bool, DecisionError> {
-    restrictions.record_all().await?;
+    restrictions.record().await?;
     Ok(activity.unblock(blocked, author).await?)
 }
 

@@ -21,6 +21,9 @@ use crate::{
     upstream::{Upstream, field_length},
 };
 
+/// `reason` of the activity record of a failure beyond the limit.
+pub(crate) const TOO_OFTEN: &str = "too_often";
+
 /// Reasons for refusing a sign-in, and failures of what it depends on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SignInError {
@@ -57,7 +60,7 @@ impl From<SessionsError> for SignInError {
 impl SignInError {
     /// `reason` of the activity record if the caller was denied; `None` for failures of the gateway's dependencies
     /// and limits, which are not recorded.
-    fn denial(&self) -> Option<&'static str> {
+    pub(crate) fn denial(&self) -> Option<&'static str> {
         match self {
             Self::Entra(error @ EntraError::Rejected(_)) => Some(error.reason()),
             Self::ForeignOrigin => Some("foreign_origin"),
@@ -221,7 +224,7 @@ impl SignIn {
     /// Counts a failure of a client address and records the denial, with the limit as its reason once it is reached.
     async fn record_failure(&self, client: IpAddr, denied: Record) -> Option<Duration> {
         let wait = self.sessions.count_failure(client.into()).await;
-        let reason = wait.map(|_| "too_often".to_owned()).or(denied.reason.clone());
+        let reason = wait.map(|_| TOO_OFTEN.to_owned()).or(denied.reason.clone());
         self.activity.record_denial(Record { reason, ..denied });
         wait
     }

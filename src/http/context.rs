@@ -36,7 +36,7 @@ impl RequestContext {
     pub(crate) fn new(peer: IpAddr) -> Self {
         let client_info = ClientInfo {
             client: peer,
-            chain: vec![peer],
+            chain: Vec::new(),
             peer_is_trusted: false,
             scheme: Scheme::Http,
             origin: PublicOrigin::Unnamed,

@@ -140,11 +140,11 @@ pub(crate) async fn post(
     let (now, author) = (clock::now(), context.author(Actor::default()));
     let token = match bearer::parse(&headers) {
         Ok(token) => token,
-        Err(refusal) if refusal.is_failed_attempt() => {
+        Err(Refusal::NoCredentials) => return Err(Refusal::NoCredentials),
+        Err(refusal) => {
             let wait = sign_in.fail(context.client(), refusal.reason(), &author).await;
             return Err(wait.map_or(refusal, Refusal::TooOften));
         }
-        Err(refusal) => return Err(refusal),
     };
     let cookie = SessionCookie(&cookie);
     let attempt = Attempt {

@@ -93,6 +93,8 @@ async fn run(
         None => None,
     };
     let stopping = CancellationToken::new();
+    // Also on a failure below: no worker may go on without the others.
+    let _stop_at_return = stopping.clone().drop_guard();
     tokio::select! {
         prepared = prepare(&gateway, &config) => prepared?,
         () = signals.next() => {

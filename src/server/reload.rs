@@ -44,7 +44,7 @@ pub(crate) fn reload(
         return current;
     }
     if config.external_access != current.external_access {
-        config.external_access.warn();
+        config.external_access.log();
         apps.borrow().gateway().external_access.set(config.external_access.clone());
     }
     if config.sessions.limits_differ(&current.sessions) {

@@ -35,3 +35,25 @@ pub(super) fn routes() -> (Router<Gateway>, Document) {
         .split_for_parts();
     (routes, openapi::finished(document))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::endpoint::{Endpoint, OwnMetadata};
+
+    #[test]
+    fn the_body_of_every_documented_request_is_read() {
+        let document = serde_json::to_value(routes().1).unwrap();
+        let mut count = 0;
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                if operation.get("requestBody").is_some() {
+                    let endpoint = Endpoint::of(path, OwnMetadata { is_on: true, has_root: true });
+                    assert!(endpoint.reads_body(&method.to_uppercase()), "{method} {path}");
+                    count += 1;
+                }
+            }
+        }
+        assert!(count >= 2, "{count}");
+    }
+}

@@ -92,7 +92,7 @@ pub(super) fn log_warnings(config: &Config) {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    config.external_access.warn();
+    config.external_access.log();
     let may_be_on = config.external_access != ExternalAccessMode::Off;
     if may_be_on && config.edge.public_urls.is_empty() {
         tracing::warn!(

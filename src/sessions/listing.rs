@@ -29,8 +29,10 @@ use crate::{
 const BATCH: (usize, usize) = (50, 500);
 /// Operations in flight: enough to hide the store's latency, few enough not to delay callers.
 const CONCURRENCY: usize = 32;
-/// Failures after which no further operation is begun: the store is unavailable.
+/// Failures in one batch after which no further operation is begun: the store is unavailable.
 const MAX_FAILURES: usize = 32;
+/// Failures in all batches after which no further batch is begun.
+const MAX_FAILURES_IN_ALL: usize = 50;
 
 /// A live minted session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,7 +225,7 @@ impl Sessions {
                 }
             }
             if is_last
-                || failures >= MAX_FAILURES
+                || failures >= MAX_FAILURES_IN_ALL
                 || found.len() >= limit
                 || (matches!(which, Which::Handle(_)) && !found.is_empty())
             {

@@ -151,7 +151,7 @@ struct Inner {
     has_responded: AtomicBool,
     first_response: Notify,
     /// Bytes of buffered request bodies.
-    filled: AtomicUsize,
+    held: AtomicUsize,
     uploads: Semaphore,
     field_limit: Mutex<FieldLimit>,
     metrics: UpstreamMetrics,
@@ -182,7 +182,7 @@ impl Upstream {
             tls,
             has_responded: AtomicBool::new(false),
             first_response: Notify::new(),
-            filled: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
             field_limit: Mutex::default(),
             metrics: UpstreamMetrics::new(),
         })))
@@ -321,7 +321,7 @@ impl Upstream {
 
     /// Starts to count the buffered bytes of one request body.
     pub(crate) fn hold(&self) -> BodyHold<'_> {
-        BodyHold { total: &self.0.filled, max: self.0.config.request_hold_total, bytes: 0 }
+        BodyHold { total: &self.0.held, max: self.0.config.request_hold_total, bytes: 0 }
     }
 }
 

@@ -23,13 +23,8 @@ use crate::{
             access::{AccessStatus, Mode, exposure_of},
             blocks,
         },
-        to_page,
     },
-    control::{
-        decisions::{self, DecisionRefused},
-        external_access::ExternalAccess,
-        restrictions::Recording,
-    },
+    control::{decisions, external_access::ExternalAccess, restrictions::Recording},
     gateway::Resource,
     http::error::Refusal,
     telemetry,
@@ -121,7 +116,7 @@ pub(super) async fn get_enable(
 ) -> Result<Response, Refusal> {
     let status = AccessStatus::read(&external_access, &resource, &admin.origin()).await?;
     if status.mode != Mode::Managed || status.enabled {
-        return Ok(to_page(View::Access.path()));
+        return Ok(super::to_page(View::Access.path()));
     }
     let frame = Frame::new(View::Access, &admin, flash.notice);
     Ok(page(StatusCode::OK, &EnableView { frame, status }))
@@ -133,14 +128,13 @@ pub(super) async fn post_enable(
     State(resource): State<Arc<Resource>>,
     form: Form,
 ) -> Result<Response, Refusal> {
-    let accepted = form.is_ticked("accept").then(|| exposure_of(&resource));
+    if !form.is_ticked("accept") {
+        return Ok(Flash::NotAccepted.at(View::Access, None));
+    }
+    let accepted = Some(exposure_of(&resource));
     let author = form.admin.author().clone();
-    let flash = match decisions::enable(&external_access, accepted, author).await {
-        Ok(true) => Flash::Enabled,
-        Ok(false) => Flash::WasOn,
-        Err(DecisionRefused::NotAccepted) => Flash::NotAccepted,
-        Err(error) => return Err(error.into()),
-    };
+    let is_new = decisions::enable(&external_access, accepted, author).await?;
+    let flash = if is_new { Flash::Enabled } else { Flash::WasOn };
     Ok(flash.at(View::Access, None))
 }
 

@@ -5,7 +5,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::View;
-use crate::admin::to_page;
+use super::to_page;
 
 /// Query parameter with the word.
 const PARAMETER: &str = "done";

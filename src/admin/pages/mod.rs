@@ -21,14 +21,14 @@ mod sessions;
 
 use askama::Template;
 use axum::{
-    response::{IntoResponse, Response},
+    response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use http::{HeaderValue, StatusCode, header};
 use utoipa_axum::router::OpenApiRouter;
 
 use self::flash::Notice;
-use super::{Admin, to_page};
+use super::Admin;
 use crate::{activity::Actor, gateway::Gateway, http::error::Refusal};
 
 /// Style sheet shared with the API reference, and the page's own.
@@ -171,4 +171,9 @@ mod tests {
             assert_eq!(View::of(path), view, "{path}");
         }
     }
+}
+
+/// Redirects the browser to a page, with `GET`.
+fn to_page(location: &str) -> Response {
+    Redirect::to(location).into_response()
 }

@@ -117,13 +117,13 @@ impl ExternalAccess {
         let mut is_failing = false;
         loop {
             let begun = Instant::now();
-            let pending = self.0.activity.shrink_to(self.0.max_size).await;
-            let pause = match &pending {
+            let removed = self.0.activity.shrink_to(self.0.max_size).await;
+            let pause = match &removed {
                 Ok(0) | Err(_) => MEASURE_INTERVAL.max(begun.elapsed() * 20),
                 Ok(_) => MEASURE_INTERVAL,
             };
-            let has_failed_before = std::mem::replace(&mut is_failing, pending.is_err());
-            match pending {
+            let has_failed_before = std::mem::replace(&mut is_failing, removed.is_err());
+            match removed {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(
                     count,

@@ -227,6 +227,7 @@ impl ExternalAccess {
         author: Author,
     ) -> Result<bool, DecisionError> {
         let Inner { restrictions, activity, .. } = &*self.0;
+        restrictions.follow().await?;
         let changed = decisions::record_enabled(restrictions, activity, accepted, author).await?;
         self.is_written();
         self.read_now();
@@ -243,6 +244,7 @@ impl ExternalAccess {
         author: Author,
     ) -> Result<bool, DecisionError> {
         let Inner { restrictions, activity, .. } = &*self.0;
+        restrictions.follow().await?;
         let was = decisions::record_unblocked(restrictions, activity, blocked, author).await;
         self.read_now();
         was

@@ -88,7 +88,7 @@ struct Decisions {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DecisionState {
-    /// Being written by [`PendingDecision::settle`].
+    /// Being written by [`PendingDecision::record`].
     Deciding,
     /// In the memory of this instance only.
     Local,
@@ -143,7 +143,7 @@ impl Restrictions {
         self.0.in_force.load_full()
     }
 
-    /// Applies a decision on this instance. [`PendingDecision::settle`] records it.
+    /// Applies a decision on this instance. [`PendingDecision::record`] records it.
     pub(crate) fn apply(&self, restriction: Restriction) -> PendingDecision {
         let id = restriction.id().to_owned();
         self.lock().decisions.insert(id, (restriction.clone(), DecisionState::Deciding));
@@ -194,18 +194,7 @@ impl Restrictions {
         Ok(())
     }
 
-    /// Records all pending decisions, of this instance and in the session store. Called before a decision that enables
-    /// or unblocks, which they would undo if they were recorded after it.
-    ///
-    /// # Errors
-    /// When the session store cannot be read, or a decision cannot be recorded.
-    pub(crate) async fn record_all(&self) -> Result<(), DecisionError> {
-        self.follow().await?;
-        self.record().await?;
-        Ok(())
-    }
-
-    /// Records the known pending decisions, except those that [`PendingDecision::settle`] is writing. Returns their
+    /// Records the known pending decisions, except those that [`PendingDecision::record`] is writing. Returns their
     /// number.
     ///
     /// # Errors

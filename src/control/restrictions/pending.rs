@@ -6,7 +6,7 @@ use crate::{
     telemetry,
 };
 
-/// Decision that is in force here and about to be recorded. If it is dropped before [`Self::settle`] has ended (the
+/// Decision that is in force here and about to be recorded. If it is dropped before [`Self::record`] has ended (the
 /// caller hangs up), it stays in force and [`Restrictions::record`] records it.
 #[derive(Debug)]
 pub(crate) struct PendingDecision {

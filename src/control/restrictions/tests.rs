@@ -80,7 +80,7 @@ async fn a_recorded_decision_that_is_still_in_the_store_is_not_applied_again() {
 }
 
 #[tokio::test]
-async fn a_decision_that_settle_is_writing_is_not_recorded_by_others() {
+async fn a_decision_that_is_being_recorded_is_not_recorded_by_others() {
     let (restrictions, _folder) = open();
     let pending = restrictions.apply(Restriction::access(&Author::default()));
     assert!(restrictions.in_force().disabled.is_some());
@@ -115,7 +115,8 @@ async fn texts_of_another_version_stay_in_the_store_and_do_not_delay_others() {
     }
     sessions.add_waiting(Outbox::Decisions, "{}").await.unwrap();
     restrictions.record_ended_before().await;
-    restrictions.record_all().await.unwrap();
+    restrictions.follow().await.unwrap();
+    restrictions.record().await.unwrap();
     let left = waiting(&restrictions, Outbox::Records).await;
     assert_eq!(left.len(), BATCH * 2);
     assert!(left.iter().all(|text| text.starts_with("{\"version\"")), "{left:?}");

@@ -141,3 +141,21 @@ fn probes_are_read_with_get_or_head() {
     }
     assert!(!Endpoint::of("/external/healthcheck/", OFF).is_probe("GET"));
 }
+
+#[test]
+fn every_form_of_the_pages_is_read_with_its_body() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/admin");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+        for form in text.split("<form").skip(1) {
+            let tag = form.split('>').next().unwrap();
+            if tag.contains("method=\"post\"") {
+                let action = tag.split("action=\"").nth(1).unwrap().split('"').next().unwrap();
+                assert!(Endpoint::of(action, ON).reads_body("POST"), "{action}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count >= PAGE_FORMS.len(), "{count}");
+}

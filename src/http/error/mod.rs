@@ -282,16 +282,6 @@ impl Refusal {
         }
     }
 
-    /// True for a sign-in that was attempted with credentials and failed.
-    pub(crate) fn is_failed_attempt(&self) -> bool {
-        let status = self.status();
-        !matches!(self, Self::NoCredentials)
-            && matches!(
-                status,
-                StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-            )
-    }
-
     /// Logs the whole chain of causes, once. Client errors are logged at info, dependency failures at error.
     fn log(&self, request_id: &str, client: IpAddr) {
         let status = self.status();
@@ -369,5 +359,39 @@ impl IntoResponse for Refusal {
         let mut response = self.status().into_response();
         response.extensions_mut().insert(Arc::new(self));
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// The activity log and the metrics name a denied sign-in alike.
+    #[test]
+    fn denials_of_a_sign_in_have_the_reason_of_their_refusal() {
+        let errors = [
+            SignInError::Entra(EntraError::Rejected(TokenError::Expired)),
+            SignInError::Entra(EntraError::KeysUnavailable),
+            SignInError::ForeignOrigin,
+            SignInError::Blocked(BlockError::Blocked),
+            SignInError::Blocked(BlockError::Unknown),
+            SignInError::Denied(Denial::RoleMissing),
+            SignInError::Denied(Denial::ScopeMissing),
+            SignInError::Denied(Denial::ClientNotAllowed),
+            SignInError::Denied(Denial::AppOnlyNotAllowed),
+            SignInError::ExternalAccessOff,
+            SignInError::TooOften(Duration::ZERO),
+            SignInError::Activity(ActivityError::NoDatabase),
+        ];
+        for error in errors {
+            let denial = error.denial();
+            let refusal = Refusal::from(error);
+            let is_denied = matches!(refusal.status().as_u16(), 400 | 401 | 403);
+            assert_eq!(denial, is_denied.then(|| refusal.reason()), "{refusal:?}");
+        }
+        let too_often = Refusal::TooOften(Duration::ZERO);
+        assert_eq!(too_often.reason(), crate::control::sign_in::TOO_OFTEN);
     }
 }
