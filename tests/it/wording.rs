@@ -5,13 +5,14 @@ use std::{collections::BTreeSet, fs, path::Path};
 use crate::world::flask::in_repository;
 
 /// Texts that may contain a listed word, with the reason.
-const ALLOWED: [(&str, &str); 8] = [
+const ALLOWED: [(&str, &str); 9] = [
     ("settings_seen", "kind of an activity record in the database, the API and OpenTelemetry"),
-    ("SettingsSeen", "its variant"),
     ("seen_at", "column of the table `instances`, member of the API"),
     ("last_seen", "member of the API"),
     ("LastSeen", "label of that member in the API reference"),
     ("caller_gone", "`error.type` of a client that disconnected"),
+    (r"\xa4seen", "member of a recorded session in msgpack"),
+    (r#"\"seen\""#, "the same in JSON"),
     ("kept-alive", "HTTP's own word"),
     ("410 Gone", "status of HTTP"),
 ];
