@@ -86,7 +86,7 @@ impl Denials {
         self.put_back(Counted { kind, reason, count: 1, since: clock::millis() });
     }
 
-    /// Adds a count, for example one from [`Self::take_counted`] that could not be recorded.
+    /// Adds a count, for example one from [`Self::take_aggregated`] that could not be recorded.
     pub(super) fn put_back(&self, Counted { kind, reason, count, since }: Counted) {
         let mut state = self.lock();
         let (total, first) = state.counted.entry((kind, reason)).or_insert((0, since));

@@ -5,7 +5,7 @@
 //! timed out is closed here without a message to the server.
 //!
 //! A connection on which a statement failed is closed as well, unless the statement itself was at fault
-//! ([`is_of_the_statement`]).
+//! ([`is_statement_error`]).
 
 use std::{pin::Pin, time::Duration};
 

@@ -68,10 +68,10 @@ pub(crate) struct Buffered<S> {
     pub(crate) stream: S,
     /// Bytes read and not consumed.
     pub(crate) filled: BytesMut,
-    /// True: `held` is a buffer fitted to its content. False: it is borrowed from the pool, and any of its pages
+    /// True: `filled` is a buffer fitted to its content. False: it is borrowed from the pool, and any of its pages
     /// may be resident.
     is_fitted: bool,
-    /// Charged for `held`.
+    /// Charged for `filled`.
     share: Reservation,
 }
 

@@ -28,7 +28,7 @@ const REQUEST_OVER_TLS: usize = 64 << 10;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Capacity {
     pub(crate) descriptors: u64,
-    /// MemoryBudget limit in bytes; `None`: no limit.
+    /// Memory limit in bytes; `None`: no limit.
     pub(crate) memory: Option<usize>,
     pub(crate) threads: usize,
     /// True if connections to upstream use TLS.
@@ -36,7 +36,7 @@ pub(crate) struct Capacity {
 }
 
 impl Capacity {
-    /// MemoryBudget for connections, requests and their bodies, in bytes.
+    /// Memory for connections, requests and their bodies, in bytes.
     fn for_callers(self) -> Option<usize> {
         let limit = self.memory?;
         let process = PROCESS.saturating_add(THREAD.saturating_mul(self.threads));

@@ -63,12 +63,12 @@ pub(crate) struct Flow {
     pub(crate) waits: PendingOn,
     /// Bytes written.
     pub(crate) written: u64,
-    /// Reservation for `ahead` while chunks are decoded: those bytes are in no buffer of the source.
+    /// Reservation for `prefix` while chunks are decoded: those bytes are in no buffer of the source.
     share: Reservation,
 }
 
 impl Flow {
-    /// A flow of `ahead` and then a body, of which `cleared` parsed bytes are in the source's buffer.
+    /// A flow of `prefix` and then a body, of which `accepted` parsed bytes are in the source's buffer.
     pub(crate) fn new(
         prefix: Bytes,
         body: impl Into<InspectedBody>,

@@ -47,7 +47,7 @@ pub(crate) struct ServeOptions {
     pub(crate) memory: MemoryBudget,
 }
 
-/// Request handler. UpstreamRequestLimit of one connection are answered in order.
+/// Request handler. Requests of one connection are answered in order.
 pub(crate) trait Service: 'static {
     /// Answers one request and returns the fate of the connection.
     fn answer(

@@ -1,4 +1,4 @@
-//! MemoryBudget budget of the process for unfinished requests and responses of all connections.
+//! Memory budget of the process for unfinished requests and responses of all connections.
 
 use std::sync::{
     Arc,

@@ -28,7 +28,7 @@ use crate::{
     gateway::Resource,
 };
 
-/// UpstreamRequestLimit that SimpleChat will refuse despite the session.
+/// Requests that SimpleChat will refuse despite the session.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Warning {
@@ -62,7 +62,7 @@ pub(crate) struct SessionCreated {
     /// Seconds until expiry.
     #[schema(example = 3599, minimum = 1, maximum = 4_294_967_295_i64)]
     expires_in: i64,
-    /// UpstreamRequestLimit that SimpleChat will refuse despite the session. `no_user_role`: the session has neither
+    /// Requests that SimpleChat will refuse despite the session. `no_user_role`: the session has neither
     /// `User` nor `Admin`, so most of `/api` responds with 403. `token_too_long`: the `Authorization` field
     /// exceeds upstream's limit (gunicorn's `--limit-request-field_size`, 8,190 bytes by default), so requests
     /// that carry the token get 431; the cookie alone works.

@@ -12,7 +12,7 @@ use std::{
 
 use crate::authz::client_info::is_private;
 
-/// UpstreamRequestLimit from one address before the warning; fewer may be a coincidence.
+/// Requests from one address before the warning; fewer may be a coincidence.
 const WARN_AFTER: u32 = 100;
 
 /// Client addresses that one thread has observed. All threads together warn once.

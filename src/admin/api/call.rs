@@ -16,7 +16,7 @@ use crate::{
 };
 
 const TOKEN: &str = "x-csrf-token";
-/// Maximum size of a body, in bytes. The router reads less: see `own_body`.
+/// Maximum size of a body, in bytes. The router reads less: see `request_body`.
 const MAX: usize = 128 * 1024;
 
 /// An administrator who sends a decision without a body.

@@ -12,7 +12,7 @@ use crate::{admin::Admin, authz::admin::AdminDenial, gateway::Gateway, http::err
 
 /// Name of the field with the CSRF token.
 pub(crate) const TOKEN: &str = "csrf";
-/// Maximum size of a body, in bytes. The router reads less: see `own_body`.
+/// Maximum size of a body, in bytes. The router reads less: see `request_body`.
 const MAX: usize = 128 * 1024;
 
 /// A form, and the administrator who sent it.
