@@ -52,14 +52,16 @@ impl RequestContext {
         }
     }
 
-    /// The same request, validated.
-    pub(crate) fn validated(
-        self,
+    /// Adds what is known once the head is validated.
+    pub(crate) fn set_validated(
+        &mut self,
         client_info: ClientInfo,
         endpoint: Endpoint,
         span: RequestSpan,
-    ) -> Self {
-        Self { client_info, endpoint, span, ..self }
+    ) {
+        self.client_info = client_info;
+        self.endpoint = endpoint;
+        self.span = span;
     }
 
     /// Id of the request in the log and in problem documents (a `UUIDv7`).

@@ -19,7 +19,7 @@ use crate::{
         connection_limit::{ConnectionLimit, UpstreamRequestLimit},
         hop_headers,
         listener::Service,
-        memory::{Exhausted, Reservation},
+        memory::Reservation,
         message::{Body as MessageBody, Length, RequestHead},
     },
     http::{
@@ -74,7 +74,7 @@ impl Service for WorkerService {
     ) -> Disposition {
         let app = Rc::clone(&self.app.borrow());
         let _active = self.metrics.begin();
-        let context = RequestContext::new(caller.peer);
+        let mut context = RequestContext::new(caller.peer);
         let head = match head {
             Ok(head) => head,
             Err(fault) => return self.refuse(&app, caller, &context, None, &fault.into()).await,
@@ -88,8 +88,14 @@ impl Service for WorkerService {
         self.sole_client.observe(client_info.client);
         let endpoint = Endpoint::of(&request.path, OwnMetadata::of(&app.gateway().resource));
         let span = RequestSpan::begin(app.tracer(), &head, &request.path, endpoint, &client_info);
-        let context = Arc::new(context.validated(client_info, endpoint, span));
-        context.span().run(self.serve(&app, caller, &request, &context)).await
+        context.set_validated(client_info, endpoint, span);
+        if endpoint.is_own() {
+            // Handlers of the router share it.
+            let context = Arc::new(context);
+            context.span().run(self.serve_own(&app, caller, &request, &context)).await
+        } else {
+            context.span().run(self.serve_upstream(&app, caller, &request, &context)).await
+        }
     }
 }
 
@@ -101,7 +107,7 @@ fn validate<'a>(
     head: &'a RequestHead,
 ) -> Result<(ValidRequest<'a>, ClientInfo, Reservation), Refusal> {
     let share = caller.share(2 * head.fields.head_length());
-    let share = share.map_err(|Exhausted| Refusal::AtCapacity)?;
+    let share = share?;
     let edge = &app.gateway().edge;
     let request = framing::validate(head)?;
     let client_info = edge.resolve(caller.peer, &forwarding(&request, edge))?;
@@ -125,49 +131,77 @@ impl WorkerService {
         Box::pin(caller.answer(response, head, Unread::Unbounded)).await
     }
 
-    /// Serves a validated request.
-    async fn serve(
+    /// Serves a validated request of the gateway's own routes.
+    async fn serve_own(
         &self,
         app: &App,
         caller: &mut Caller,
         request: &ValidRequest<'_>,
         context: &Arc<RequestContext>,
     ) -> Disposition {
-        let resource = &*app.gateway().resource;
-        let (method, endpoint) = (request.head.method(), context.endpoint());
-        let unread = || unread_of(request);
-        let refused = |refusal: &Refusal| error::answer(refusal, context, resource);
-        let (response, unread) = if caller.is_over_capacity && endpoint != Endpoint::Health {
-            (refused(&Refusal::AtCapacity), unread())
-        } else if !context.client_info().is_via_front_door && !endpoint.is_probe(method) {
-            (refused(&Refusal::NotViaFrontDoor), unread())
-        } else if endpoint.is_own() {
-            Box::pin(handle(app, caller, request, context)).await
-        } else if endpoint == Endpoint::Warmup && !Box::pin(self.is_warm()).await {
-            ("SimpleChat is still starting".into_response(), unread())
-        } else {
-            match self.forward(app, caller, request, context).await {
+        let (response, unread) = match admit(caller, request, context) {
+            Ok(()) => Box::pin(handle(app, caller, request, context)).await,
+            Err(refusal) => {
+                let resource = &app.gateway().resource;
+                (error::answer(&refusal, context, resource), unread_of(request))
+            }
+        };
+        self.respond(app, caller, request, context, response, unread).await
+    }
+
+    /// Serves a validated request by forwarding it to SimpleChat.
+    async fn serve_upstream(
+        &self,
+        app: &App,
+        caller: &mut Caller,
+        request: &ValidRequest<'_>,
+        context: &RequestContext,
+    ) -> Disposition {
+        let (refusal, unread) = match admit(caller, request, context) {
+            Err(refusal) => (refusal, unread_of(request)),
+            Ok(()) if context.endpoint() == Endpoint::Warmup && !Box::pin(self.is_warm()).await => {
+                let response = "SimpleChat is still starting".into_response();
+                let unread = unread_of(request);
+                let sent = self.respond(app, caller, request, context, response, unread);
+                return Box::pin(sent).await;
+            }
+            Ok(()) => match self.forward(app, caller, request, context).await {
                 Ok(outcome) => {
+                    let method = request.head.method();
                     context.finish(&self.metrics, method, &request.path, outcome.status);
                     return outcome.disposition;
                 }
-                Err((refusal, has_begun)) => {
-                    let unread = if has_begun && request.length != Length::None {
-                        Unread::Unbounded
-                    } else {
-                        unread()
-                    };
-                    (refused(&refusal), unread)
+                Err((refusal, has_begun)) if has_begun && request.length != Length::None => {
+                    (refusal, Unread::Unbounded)
                 }
-            }
+                Err((refusal, _)) => (refusal, unread_of(request)),
+            },
         };
+        let response = error::answer(&refusal, context, &app.gateway().resource);
+        Box::pin(self.respond(app, caller, request, context, response, unread)).await
+    }
+
+    /// Sends a response of the gateway itself, and finishes the request.
+    async fn respond(
+        &self,
+        app: &App,
+        caller: &mut Caller,
+        request: &ValidRequest<'_>,
+        context: &RequestContext,
+        response: Response<Body>,
+        unread: Unread,
+    ) -> Disposition {
         // The reader of the response may be slow.
         let length = response.body().size_hint().exact().and_then(|length| length.try_into().ok());
         let (response, _share) = match caller.share(length.unwrap_or_default()) {
             Ok(share) => (response, Some(share)),
-            Err(Exhausted) => (refused(&Refusal::AtCapacity), None),
+            Err(error) => {
+                let refusal = Refusal::from(error);
+                (error::answer(&refusal, context, &app.gateway().resource), None)
+            }
         };
-        context.finish(&self.metrics, method, &request.path, response.status().as_u16());
+        let status = response.status().as_u16();
+        context.finish(&self.metrics, request.head.method(), &request.path, status);
         Box::pin(caller.answer(response, Some(request.head), unread)).await
     }
 
@@ -213,6 +247,23 @@ impl WorkerService {
         let passed = proxy.pass(passage, request, context.client_info(), caller).await;
         passed.map_err(|refusal| (refusal, true))
     }
+}
+
+/// Admits a request that may be served at all: within the connection limit, and through the front door. Health is
+/// answered over capacity, and the platform's probes reach each replica directly.
+fn admit(
+    caller: &Caller,
+    request: &ValidRequest<'_>,
+    context: &RequestContext,
+) -> Result<(), Refusal> {
+    let endpoint = context.endpoint();
+    if caller.is_over_capacity && endpoint != Endpoint::Health {
+        return Err(Refusal::AtCapacity);
+    }
+    if !context.client_info().is_via_front_door && !endpoint.is_probe(request.head.method()) {
+        return Err(Refusal::NotViaFrontDoor);
+    }
+    Ok(())
 }
 
 /// Handles a request of the gateway's own routes. Returns the response, and what of the request's body is unread.

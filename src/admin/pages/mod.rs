@@ -153,6 +153,11 @@ fn page(status: StatusCode, template: &impl Template) -> Response {
     }
 }
 
+/// Redirects the browser to a page, with `GET`.
+fn to_page(location: &str) -> Response {
+    Redirect::to(location).into_response()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,9 +176,4 @@ mod tests {
             assert_eq!(View::of(path), view, "{path}");
         }
     }
-}
-
-/// Redirects the browser to a page, with `GET`.
-fn to_page(location: &str) -> Response {
-    Redirect::to(location).into_response()
 }

@@ -23,7 +23,10 @@ use crate::{
     entra::EntraError,
     flask::forms::SubjectFault,
     gateway::Resource,
-    h1::{caller::HeadFault, flow::FlowError, inspected_body::BodyFault, message::HeadError},
+    h1::{
+        caller::HeadFault, flow::FlowError, inspected_body::BodyFault, memory::Exhausted,
+        message::HeadError,
+    },
     sessions::SessionsError,
     telemetry,
     upstream::{UpstreamError, exchange::ExchangeError},
@@ -291,6 +294,12 @@ impl Refusal {
         } else {
             tracing::info!(request_id, client.address = %client, status = code, error, "request refused");
         }
+    }
+}
+
+impl From<Exhausted> for Refusal {
+    fn from(Exhausted: Exhausted) -> Self {
+        Self::AtCapacity
     }
 }
 
