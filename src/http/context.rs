@@ -52,7 +52,7 @@ impl RequestContext {
         }
     }
 
-    /// Adds what is known once the head is validated.
+    /// Adds the fields read from the validated head.
     pub(crate) fn set_validated(
         &mut self,
         client_info: ClientInfo,
