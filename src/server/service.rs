@@ -280,11 +280,7 @@ async fn handle(
     } else if endpoint == Endpoint::Login && !resource.is_on() {
         (Refusal::ExternalAccessOff.into_response(), unread_of(request))
     } else {
-        let response = match own_request(request, context, Vec::new()) {
-            Some(request) => app.route(request).await,
-            None => Refusal::NotFound.into_response(),
-        };
-        (response, unread_of(request))
+        (route(app, request, context, Vec::new()).await, unread_of(request))
     };
     let response = error::render(response, context, resource);
     (finish(response, request, endpoint, resource), unread)
@@ -305,11 +301,21 @@ async fn handle_with_body(
         return (refused, unread_of(request));
     }
     match request_body::read(caller, request).await {
-        Ok(body) => match own_request(request, context, body) {
-            Some(request) => (app.route(request).await, Unread::Nothing),
-            None => (Refusal::NotFound.into_response(), Unread::Nothing),
-        },
+        Ok(body) => (route(app, request, context, body).await, Unread::Nothing),
         Err((refusal, unread)) => (refusal.into_response(), unread),
+    }
+}
+
+/// Routes a request, with the body that was read, to its handler.
+async fn route(
+    app: &App,
+    request: &ValidRequest<'_>,
+    context: &Arc<RequestContext>,
+    body: Vec<u8>,
+) -> Response<Body> {
+    match own_request(request, context, body) {
+        Some(request) => app.route(request).await,
+        None => Refusal::NotFound.into_response(),
     }
 }
 
