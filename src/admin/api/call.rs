@@ -1,7 +1,6 @@
 //! Extractors for decisions sent to the JSON API.
 
 use axum::{
-    body::to_bytes,
     extract::{FromRequest, FromRequestParts, Request},
     response::{IntoResponse, Response},
 };
@@ -9,15 +8,13 @@ use http::{HeaderMap, request::Parts};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    admin::{Admin, pages::form::is_of_type},
+    admin::{Admin, pages::form::body_of_type},
     authz::admin::AdminDenial,
     gateway::Gateway,
     http::error::Refusal,
 };
 
 const TOKEN: &str = "x-csrf-token";
-/// Maximum size of a body, in bytes. The router reads less: see `request_body`.
-const MAX: usize = 128 * 1024;
 
 /// An administrator who sends a decision without a body.
 pub(crate) struct Decider(pub(crate) Admin);
@@ -47,11 +44,8 @@ impl<T: DeserializeOwned> FromRequest<Gateway> for Call<T> {
         let (mut parts, body) = request.into_parts();
         let Decider(admin) = Decider::from_request_parts(&mut parts, gateway).await?;
         // Forms of other origins cannot send this type.
-        if !is_of_type(&parts.headers, "application/json") {
-            return Err(Refusal::OtherMediaType("application/json").into_response());
-        }
-        let body = to_bytes(body, MAX).await;
-        let body = body.map_err(|_| Refusal::BodyTooLarge.into_response())?;
+        let body = body_of_type("application/json", &parts.headers, body).await;
+        let body = body.map_err(IntoResponse::into_response)?;
         match object(&body) {
             Some(decision) => Ok(Self { admin, decision }),
             None => Err(Refusal::Input("The body does not match the documented JSON object")

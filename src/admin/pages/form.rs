@@ -1,7 +1,7 @@
 //! Extractor for a form of the page, sent by the administrator to whom it was shown.
 
 use axum::{
-    body::to_bytes,
+    body::{Body, Bytes, to_bytes},
     extract::{FromRequest, FromRequestParts, Request},
     response::{IntoResponse, Response},
 };
@@ -40,12 +40,9 @@ impl FromRequest<Gateway> for Form {
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
         let admin = Admin::from_request_parts(&mut parts, gateway).await?;
-        let form = "application/x-www-form-urlencoded";
-        if !is_of_type(&parts.headers, form) {
-            return Err(Refusal::OtherMediaType(form).into_response());
-        }
-        let body = to_bytes(body, MAX).await;
-        let body = body.map_err(|_| Refusal::BodyTooLarge.into_response())?;
+        let media_type = "application/x-www-form-urlencoded";
+        let body = body_of_type(media_type, &parts.headers, body).await;
+        let body = body.map_err(IntoResponse::into_response)?;
         let fields = form_urlencoded::parse(&body).into_owned().collect();
         let form = Self { admin, fields };
         if !form.admin.has_token(form.field(TOKEN)) {
@@ -56,9 +53,16 @@ impl FromRequest<Gateway> for Form {
     }
 }
 
-/// True if the `Content-Type` of a request is `media_type`, with any parameters.
-pub(crate) fn is_of_type(headers: &HeaderMap, media_type: &str) -> bool {
+/// Body of a request whose `Content-Type` is `media_type`, with any parameters.
+pub(crate) async fn body_of_type(
+    media_type: &'static str,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Bytes, Refusal> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let given = given.and_then(|given| given.split(';').next()).unwrap_or_default();
-    given.trim().eq_ignore_ascii_case(media_type)
+    if !given.trim().eq_ignore_ascii_case(media_type) {
+        return Err(Refusal::OtherMediaType(media_type));
+    }
+    to_bytes(body, MAX).await.map_err(|_| Refusal::BodyTooLarge)
 }
